@@ -1,0 +1,184 @@
+"""Data with known groups: arrays, what is known of them, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from benchmark.core.errors import UserError
+from benchmark.core.hparam import HParam, check_values
+from benchmark.core.needs import Needs
+from benchmark.core.seeds import seed_for
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split, held in memory (or memory-mapped).
+
+    Shapes and types: ``image`` uint8[N,C,H,W]; ``label`` int64[N]; ``confounder`` and ``environment`` int64[N];
+    ``mask`` bool[N,1,H,W], True = foreground; ``pair_id`` int64[N], equal across splits for the same object with another
+    bias; ``cluster`` int64[N], images that belong together (a patient).
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    confounder: np.ndarray | None = None
+    environment: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    pair_id: np.ndarray | None = None
+    cluster: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 4 or self.image.dtype != np.uint8:
+            raise ValueError(f"image is {self.image.dtype}{list(self.image.shape)}, expected uint8[N,C,H,W]")
+        n, _, height, width = self.image.shape
+        for name in ("label", "confounder", "environment", "pair_id", "cluster"):
+            value = getattr(self, name)
+            if value is not None and (value.shape != (n,) or value.dtype != np.int64):
+                raise ValueError(f"{name} is {value.dtype}{list(value.shape)}, expected int64[{n}]")
+        if self.mask is not None and (self.mask.shape != (n, 1, height, width) or self.mask.dtype != np.bool_):
+            raise ValueError(f"mask is {self.mask.dtype}{list(self.mask.shape)}, expected bool[{n},1,{height},{width}]")
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a data set before any image is read.
+
+    Args:
+        label_names, confounder_names, environment_names: environment names are empty where there is no division.
+        image_size: (C, H, W).
+        splits: ``train``, ``val`` and the test splits, in table order.
+        provides: the annotations it carries.
+        mean, std: per channel, of pixel values in [0, 1], for normalisation.
+        augmentation: what leaves the label true, by name (``flip``, ``translate``, ``rotate``, ``crop``).
+        source, licence: where it comes from and under which terms.
+        stand_in: True for generated stand-ins, which are never shown in one table with real data.
+        bias_splits: (biased, deceiving), the two splits whose difference is the generalisation gap, or None.
+        paired: whether those two show the same objects (equal ``pair_id``).
+    """
+
+    label_names: tuple[str, ...]
+    confounder_names: tuple[str, ...]
+    environment_names: tuple[str, ...]
+    image_size: tuple[int, int, int]
+    splits: tuple[str, ...]
+    provides: Needs
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+    licence: str
+    augmentation: Mapping[str, float] = field(default_factory=dict)
+    stand_in: bool = False
+    bias_splits: tuple[str, str] | None = None
+    paired: bool = False
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        return tuple(s for s in self.splits if s not in ("train", "val"))
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of the groups in the order of ``label * num_confounders + confounder``: ``waterbird/land``."""
+        return tuple(f"{label}/{confounder}" for label in self.label_names for confounder in self.confounder_names)
+
+
+@dataclass(frozen=True)
+class GroupedDataset:
+    """A data set of one trial: its arrays and what is known of them."""
+
+    name: str
+    options: Mapping[str, Any]
+    info: DatasetInfo
+    splits: Mapping[str, Split]
+    fingerprint: str
+
+    def group(self, split: str) -> np.ndarray | None:
+        """Group of every image of a split, int64[N], or None where confounders are unknown."""
+        data = self.splits[split]
+        return None if data.confounder is None else data.label * len(self.info.confounder_names) + data.confounder
+
+
+class DatasetSource:
+    """Where a GroupedDataset comes from; subclasses are registered.
+
+    Class attributes:
+        name: the registry name.
+        title: one line for ``list datasets``.
+        version: raise it when the same options give other arrays, so that old runs are not taken for new ones.
+        options: declared like hyper-parameters, checked in the same way.
+
+    Args:
+        data_dir: the folder that holds downloaded data; embedded data sets do not use it.
+        options: the options that differ from their defaults.
+
+    Raises:
+        UserError: an unknown option, or a value of the wrong type.
+    """
+
+    name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    options: ClassVar[Mapping[str, HParam]] = {}
+
+    def __init__(self, data_dir: Path | None = None, **options: Any) -> None:
+        self.data_dir = data_dir
+        defaults = {name: option.default for name, option in self.options.items()}
+        self.chosen: dict[str, Any] = {**defaults, **check_values(self.options, options, self.name, "option")}
+
+    def info(self) -> DatasetInfo:
+        """What is known before reading, for these options."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise a UserError if the files are missing or damaged; cheap, called before any run starts."""
+
+    def content(self) -> str:
+        """A digest of the files behind the data set (not of its options); cheap, embedded data may return ''."""
+        return ""
+
+    def build(self, seed: int) -> dict[str, Split]:
+        """The splits of one trial. ``seed`` depends on the data set and the trial alone, never on the algorithm."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """What identifies the data: name, version, options and content, in 16 hexadecimal digits."""
+        return f"{seed_for('data', self.name, self.version, sorted(self.chosen.items()), self.content()):016x}"
+
+    def load(self, trial: int) -> GroupedDataset:
+        """The data of one trial, checked against what ``info`` promises.
+
+        Raises:
+            UserError: files are missing or damaged.
+            ValueError: a programming error in ``build``: a split missing, a shape or an annotation not as declared.
+        """
+        self.check()
+        info = self.info()
+        splits = self.build(seed_for("data", self.name, trial))
+        if tuple(splits) != info.splits:
+            raise ValueError(f"{self.name}: build returned splits {tuple(splits)}, expected {info.splits}")
+        for name, split in splits.items():
+            self._check_split(info, name, split)
+        return GroupedDataset(self.name, dict(self.chosen), info, splits, self.fingerprint())
+
+    def _check_split(self, info: DatasetInfo, name: str, split: Split) -> None:
+        if len(split) == 0:
+            raise UserError(f"{self.name}: split {name} has no images with these options ({self.chosen}).")
+        if split.image.shape[1:] != info.image_size:
+            raise ValueError(f"{self.name}: images of {name} are {split.image.shape[1:]}, expected {info.image_size}")
+        for what, names in (("label", info.label_names), ("confounder", info.confounder_names)):
+            value = getattr(split, what)
+            if value is not None and (value.min() < 0 or value.max() >= len(names)):
+                raise ValueError(f"{self.name}: {what} of {name} is outside 0 … {len(names) - 1}")
+        promised = {"confounder": info.provides.confounder or info.provides.groups, "mask": info.provides.masks}
+        if name == "train":
+            promised["environment"] = info.provides.environments
+        for what, given in promised.items():
+            if given and getattr(split, what) is None:
+                raise ValueError(f"{self.name}: info promises {what}, but split {name} has none")

@@ -1,0 +1,56 @@
+"""Errors meant for the person at the keyboard, and how a command line ends on them."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Sequence
+
+#: Operating-system errors that are the machine's state and not a bug of ours.
+_ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+
+
+class UserError(Exception):
+    """A mistake that a user can mend: one sentence saying what was wrong, what was expected and what would do."""
+
+
+class Refused(UserError):
+    """A method that cannot run on this data; tables show it as – with this sentence as the footnote."""
+
+
+class Problems(UserError):
+    """Several mistakes found together.
+
+    Args:
+        problems: one sentence each, in the order in which they were found.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        heading = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        super().__init__("\n".join([f"{heading}:", *(f"  - {p}" for p in self.problems)]))
+
+
+def exit_code(main: Callable[[], int | None]) -> int:
+    """Run a command line and return its exit code: 0 done, 1 something failed, 2 a user's mistake, 130 Ctrl-C.
+
+    A ``UserError`` and an error of the machine (disk full, folder read-only) become one sentence on standard error;
+    any other exception is a bug and keeps its traceback.
+    """
+    try:
+        return main() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `… list | head`: the reader has seen enough
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.errno not in _ENVIRONMENT:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: {error.strerror}{where}; nothing was lost: mend it and launch again.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; what is done is kept: launch again to go on.", file=sys.stderr)
+        return 130

@@ -1,0 +1,158 @@
+"""Hyper-parameters: a default, a random distribution and a line of documentation, declared in the algorithm's class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from benchmark.core.errors import UserError
+from benchmark.core.registry import did_you_mean
+from benchmark.core.seeds import seed_for
+
+#: Images up to this side count as small; larger ones take an HParam's ``large`` setting (DomainBed's two regimes).
+SMALL_SIDE = 64
+
+
+class Distribution(Protocol):
+    """Something a random value can be drawn from."""
+
+    def draw(self, rng: np.random.Generator) -> Any: ...
+
+    def __str__(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """``base ** U(low, high)``; low and high are exponents, as DomainBed writes them. ``integer`` truncates."""
+
+    low: float
+    high: float
+    base: int = 10
+    integer: bool = False
+
+    def draw(self, rng: np.random.Generator) -> float | int:
+        value = self.base ** float(rng.uniform(self.low, self.high))
+        return int(value) if self.integer else value
+
+    def __str__(self) -> str:
+        return f"{self.base}^U({self.low:g}, {self.high:g})"
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A real number, uniform in [low, high)."""
+
+    low: float
+    high: float
+
+    def draw(self, rng: np.random.Generator) -> float:
+        return float(rng.uniform(self.low, self.high))
+
+    def __str__(self) -> str:
+        return f"U({self.low:g}, {self.high:g})"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the given values, each as likely as the others."""
+
+    values: tuple[Any, ...]
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        return self.values[int(rng.integers(len(self.values)))]
+
+    def __str__(self) -> str:
+        return "{" + ", ".join(str(v) for v in self.values) + "}"
+
+
+@dataclass(frozen=True)
+class HParam:
+    """One hyper-parameter (or one option of a data set or backbone).
+
+    Args:
+        default: the value of draw 0; its type is the type of every value.
+        random: the distribution of draws 1, 2, …; None keeps the default in every draw.
+        doc: one line, shown by ``python -m benchmark.sweep list algorithms --long``.
+        large: default and distribution for images above 64 pixels, where they differ.
+        low, high: bounds, both included; None for none.
+        choices: the only values allowed; None for any.
+    """
+
+    default: Any
+    random: Distribution | None = None
+    doc: str = ""
+    large: HParam | None = None
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[Any, ...] | None = None
+
+    def at(self, side: int) -> HParam:
+        """This hyper-parameter for images of ``side`` pixels."""
+        return self.large if self.large is not None and side > SMALL_SIDE else self
+
+    def draw(self, name: str, trial: int, draw: int) -> Any:
+        """The value in draw ``draw`` of trial ``trial``: the default in draw 0, else random.
+
+        The seed is made of trial, draw and name, never of the algorithm: methods that share a hyper-parameter
+        share its draws, and adding a hyper-parameter moves no other.
+        """
+        if draw == 0 or self.random is None:
+            return self.default
+        return self.random.draw(np.random.default_rng(seed_for("hparam", trial, draw, name)))
+
+    def check(self, name: str, value: Any) -> Any:
+        """``value`` in this hyper-parameter's type, or a UserError saying what was expected."""
+        wanted = type(self.default)
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if wanted is int and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if wanted is not type(None) and type(value) is not wanted:
+            raise UserError(f"{name} = {value!r} is {_kind(value)}, expected {_kind(self.default)} such as {self.default!r}.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name} = {value!r} is not finite, expected a number such as {self.default!r}.")
+        if self.choices is not None and value not in self.choices:
+            raise UserError(f"{name} = {value!r} is not one of {', '.join(map(repr, self.choices))}.")
+        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+            low = "-inf" if self.low is None else f"{self.low:g}"
+            high = "inf" if self.high is None else f"{self.high:g}"
+            raise UserError(f"{name} = {value!r} is out of bounds, expected a value from {low} to {high}.")
+        return value
+
+    def parse(self, name: str, text: str) -> Any:
+        """The value written as ``text`` on a command line, in this hyper-parameter's type."""
+        wanted = type(self.default)
+        try:
+            if wanted is bool:
+                value: Any = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+            elif wanted in (int, float):
+                number = float(text)
+                value = int(number) if wanted is int and number.is_integer() else number
+            else:
+                value = text
+        except (KeyError, ValueError, OverflowError):
+            raise UserError(f"{name} = {text!r} is not {_kind(self.default)} such as {self.default!r}.") from None
+        return self.check(name, value)
+
+
+def check_values(declared: Mapping[str, HParam], given: Mapping[str, Any], owner: str, what: str = "hparam") -> dict[str, Any]:
+    """The given values in their declared types.
+
+    Raises:
+        UserError: an undeclared name (with the nearest declared ones) or a value of the wrong type or range.
+    """
+    checked = {}
+    for name, value in given.items():
+        if name not in declared:
+            raise UserError(f"{owner} has no {what} {name!r}{did_you_mean(name, declared)}")
+        checked[name] = declared[name].check(f"{owner}: {name}", value)
+    return checked
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "true or false", int: "an integer", float: "a number", str: "a text", list: "a list", dict: "a table"}
+    return names.get(type(value), type(value).__name__)

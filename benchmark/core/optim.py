@@ -1,0 +1,69 @@
+"""Optimisers and learning-rate schedules, built from hyper-parameters that every algorithm shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from benchmark.core.hparam import Choice, HParam, LogUniform
+
+#: Declared for every algorithm; lr, weight decay and batch size follow DomainBed's two regimes of image size.
+COMMON_HPARAMS: dict[str, HParam] = {
+    "optimizer": HParam("adam", choices=("adam", "adamw", "sgd"), doc="optimiser"),
+    "lr": HParam(1e-3, LogUniform(-4.5, -2.5), "learning rate", low=0.0,
+                 large=HParam(5e-5, LogUniform(-5, -3.5), "learning rate", low=0.0)),
+    "weight_decay": HParam(0.0, None, "weight decay", low=0.0,
+                           large=HParam(0.0, LogUniform(-6, -2), "weight decay", low=0.0)),
+    "momentum": HParam(0.9, doc="momentum of SGD", low=0.0, high=1.0),
+    "batch_size": HParam(64, LogUniform(3, 9, base=2, integer=True), "images per step, all environments together", low=1,
+                         large=HParam(32, LogUniform(3, 5.5, base=2, integer=True), "images per step", low=1)),
+    "clip_norm": HParam(0.0, doc="bound on the norm of the gradient; 0 for none", low=0.0),
+    "lr_schedule": HParam("constant", choices=("constant", "step", "cosine"), doc="how the learning rate falls"),
+    "lr_decay": HParam(0.1, doc="factor of each fall (schedule step)", low=0.0, high=1.0),
+    "lr_milestones": HParam("0.5,0.75", doc="falls, as shares of the budget's steps (schedule step)"),
+    "dropout": HParam(0.0, None, "dropout before the last layer", low=0.0, high=1.0,
+                      large=HParam(0.0, Choice((0.0, 0.1, 0.5)), "dropout before the last layer", low=0.0, high=1.0)),
+}  # fmt: skip
+
+
+def make_optimizer(
+    parameters: Iterable[torch.nn.Parameter], hparams: Mapping[str, Any], **changed: Any
+) -> torch.optim.Optimizer:
+    """The optimiser that the shared hyper-parameters describe.
+
+    Args:
+        parameters: what it moves; parameters that need no gradient are left out.
+        hparams: resolved hyper-parameters of the run.
+        changed: values that differ for this optimiser, such as ``lr`` or ``betas``.
+    """
+    values = {**hparams, **changed}
+    chosen = [p for p in parameters if p.requires_grad]
+    common = {"lr": values["lr"], "weight_decay": values["weight_decay"]}
+    if values["optimizer"] == "sgd":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(chosen, momentum=values["momentum"], **common)
+    else:
+        kind = torch.optim.AdamW if values["optimizer"] == "adamw" else torch.optim.Adam
+        optimizer = kind(chosen, betas=values.get("betas", (0.9, 0.999)), **common)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def lr_factor(hparams: Mapping[str, Any], step: int, steps: int) -> float:
+    """What the initial learning rate is multiplied by at ``step`` of ``steps``: a pure function, so resuming needs no state."""
+    schedule = hparams["lr_schedule"]
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * step / max(steps, 1)))
+    if schedule == "step":
+        falls = [float(share) * steps for share in hparams["lr_milestones"].split(",") if share.strip()]
+        return float(hparams["lr_decay"] ** sum(step >= fall for fall in falls))
+    return 1.0
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Multiply every initial learning rate by ``factor``."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor

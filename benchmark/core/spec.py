@@ -1,0 +1,103 @@
+"""A run, fully resolved: everything that its result depends on, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from benchmark.core.errors import UserError
+
+#: Version of spec.json, log.jsonl, record.json and failure.json; docs/log_schema.md describes it.
+SCHEMA = 1
+
+#: What a run can be selected by, and how tables call it. Each picks one step of a run, on validation data only.
+CRITERIA = {
+    "last": "last step",
+    "val_accuracy": "validation accuracy",
+    "val_worst_group": "validation worst-group accuracy",
+    "val_mean": "mean of validation accuracy and worst-group accuracy",
+    "val_objective": "the method's own objective on validation",
+}
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run with all defaults resolved.
+
+    Args:
+        dataset, dataset_options, data_fingerprint: the data; every option is present.
+        algorithm, variant, hparams: the method; every hyper-parameter is present.
+        backbone, backbone_options: the network.
+        augmentation: what is done to training images, by name.
+        trial: the seed of data, split, weights and batches; draw: number of the hyper-parameter draw, 0 = defaults.
+        budget: ``steps``, ``evaluate_every``, ``patience`` (evaluations without improvement; 0 = never stop early)
+            and ``min_delta``.
+        selection: criteria to select a step by; early stopping follows the first.
+        oracle: whether test splits are evaluated along the way (shown in the tables).
+        compute: ``precision`` (fp32 or bf16), ``channels_last``, ``compile``, ``deterministic`` (auto, true, false).
+        upstream: keys of the runs that come first, by role.
+    """
+
+    dataset: str
+    dataset_options: Mapping[str, Any]
+    data_fingerprint: str
+    algorithm: str
+    variant: str
+    backbone: str
+    backbone_options: Mapping[str, Any]
+    hparams: Mapping[str, Any]
+    trial: int
+    draw: int
+    budget: Mapping[str, Any]
+    selection: tuple[str, ...]
+    augmentation: Mapping[str, float] = field(default_factory=dict)
+    oracle: bool = False
+    compute: Mapping[str, Any] = field(default_factory=dict)
+    upstream: Mapping[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits of the sha256 of the canonical JSON: the same work has the same key everywhere."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def method(self) -> str:
+        """Algorithm and variant as sweep files write them: ``cdan`` or ``cdan:cdann``."""
+        return f"{self.algorithm}:{self.variant}" if self.variant else self.algorithm
+
+    def label(self) -> str:
+        """A short name for people."""
+        draw = f" draw {self.draw}" if self.draw else ""
+        return f"{self.method} on {self.dataset}, trial {self.trial}{draw}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "selection": list(self.selection)}
+
+    @classmethod
+    def from_json(cls, value: Any, where: str = "spec.json") -> RunSpec:
+        """The spec stored in a run folder.
+
+        Raises:
+            UserError: it is of another schema version, or fields are missing or unknown.
+        """
+        check_schema(value, where)
+        known = {f.name for f in fields(cls)}
+        if set(value) != known:
+            odd = ", ".join(sorted(set(value) ^ known))
+            raise UserError(f"{where} has missing or unknown fields ({odd}); launch into a new folder with --output.")
+        return cls(**{**value, "selection": tuple(value["selection"])})
+
+
+def check_schema(value: Any, where: str) -> None:
+    """Raise a UserError unless ``value`` is a JSON table of this schema version."""
+    found = value.get("schema") if isinstance(value, dict) else None
+    if found != SCHEMA:
+        raise UserError(
+            f"{where} has schema version {found!r}, expected {SCHEMA}; it was written by another version of ShortcutBed: "
+            "read it with that version, or launch into a new folder with --output."
+        )

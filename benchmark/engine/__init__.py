@@ -1,0 +1,1 @@
+"""One run: a spec in, a run folder out."""

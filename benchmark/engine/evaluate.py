@@ -1,0 +1,86 @@
+"""What a model answers on a split: confusion counts, and scores where they are wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from benchmark.core.algorithm import Algorithm
+from benchmark.engine.data import DeviceSplit
+from benchmark.engine.failure import NonFiniteError
+
+#: Images per forward pass; a matter of speed alone.
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Answers:
+    """``counts`` int64[confounders, labels, predictions]; ``score`` float32[N,K] logits, or None; ``objective`` or None."""
+
+    counts: np.ndarray
+    score: np.ndarray | None = None
+    objective: float | None = None
+
+
+def evaluate(
+    algorithm: Algorithm,
+    split: DeviceSplit,
+    num_classes: int,
+    num_confounders: int,
+    *,
+    scores: bool = False,
+    objective: bool = False,
+) -> Answers:
+    """Run the model over a split in evaluation mode, and leave it in the mode in which it was.
+
+    Args:
+        split: the images; without confounder labels the counts have one confounder row.
+        scores: keep the logits.
+        objective: also the method's own objective, averaged over images.
+
+    Raises:
+        NonFiniteError: a logit is NaN or infinite.
+    """
+    rows = num_confounders if split.confounder is not None else 1
+    total = torch.zeros(rows * num_classes * num_classes, dtype=torch.int64, device=split.device)
+    finite = torch.ones((), dtype=torch.bool, device=split.device)
+    kept, objectives = [], []
+    training = algorithm.training
+    algorithm.eval()
+    try:
+        for batch in split.batches(BATCH):
+            with torch.inference_mode(), algorithm.setting.autocast():
+                logits = algorithm.predict(batch.image).float()
+            cell = batch.label * num_classes + logits.argmax(1)
+            if batch.confounder is not None:
+                cell = cell + batch.confounder * num_classes * num_classes
+            total += torch.bincount(cell, minlength=len(total))
+            finite &= logits.isfinite().all()
+            if scores:
+                kept.append(logits.cpu())
+            if objective:
+                value = algorithm.objective(batch.strip(algorithm.needs)).detach()
+                objectives.append(value.double() * len(batch))
+        if not bool(finite):
+            raise NonFiniteError(algorithm.current_step, f"logits on split {split.name}")
+    finally:
+        algorithm.train(training)
+    return Answers(
+        counts=total.view(rows, num_classes, num_classes).cpu().numpy(),
+        score=torch.cat(kept).numpy() if scores else None,
+        objective=float(sum(objectives)) / split.size if objective else None,
+    )
+
+
+def accuracy(counts: np.ndarray) -> float:
+    """Share of images that were right, from counts[confounder, label, predicted]."""
+    return float(np.einsum("gii->", counts) / counts.sum())
+
+
+def worst_group_accuracy(counts: np.ndarray) -> float:
+    """Smallest accuracy of a non-empty group (label, confounder)."""
+    total = counts.sum(2)
+    right = np.einsum("gii->gi", counts)
+    return float((right[total > 0] / total[total > 0]).min())

@@ -1,0 +1,80 @@
+"""Which step of a run is the one to report: several criteria side by side, on validation data only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from benchmark.engine.evaluate import Answers, accuracy, worst_group_accuracy
+
+
+class Selection:
+    """The best step so far by each criterion, and the weights of those steps.
+
+    Early stopping follows the first criterion: the run ends after ``patience`` evaluations in a row that did not
+    improve it by more than ``min_delta``; 0 never stops early.
+
+    Args:
+        criteria: names from ``benchmark.core.spec.CRITERIA``.
+    """
+
+    def __init__(self, criteria: Sequence[str], patience: int = 0, min_delta: float = 0.0) -> None:
+        self.criteria, self.patience, self.min_delta = tuple(criteria), patience, min_delta
+        self.best: dict[str, tuple[int, float]] = {}
+        self.weights: dict[int, Mapping[str, torch.Tensor]] = {}
+        self.waited = 0
+        self.anchor = float("-inf")  # the value that patience measures from
+
+    def update(self, step: int, validation: Answers, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take note of an evaluation.
+
+        Args:
+            step: steps made so far.
+            validation: the answers on the validation split.
+            weights: the model's state; copied only if some criterion wants to keep it.
+        """
+        values = criterion_values(self.criteria, step, validation)
+        for name, value in values.items():
+            if name not in self.best or value > self.best[name][1]:
+                self.best[name] = (step, value)
+        wanted = {best for best, _ in self.best.values()}
+        if step in wanted:
+            self.weights[step] = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+        self.weights = {s: w for s, w in self.weights.items() if s in wanted}
+        first = values[self.criteria[0]]
+        if first > self.anchor + self.min_delta:
+            self.anchor, self.waited = first, 0
+        else:
+            self.waited += 1
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience has run out."""
+        return self.patience > 0 and self.waited >= self.patience
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+        best = {name: [step, value] for name, (step, value) in self.best.items()}
+        return {"best": best, "weights": dict(self.weights), "waited": self.waited, "anchor": self.anchor}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.best = {name: (int(step), float(value)) for name, (step, value) in state["best"].items()}
+        self.weights = dict(state["weights"])
+        self.waited, self.anchor = int(state["waited"]), float(state["anchor"])
+
+
+def criterion_values(criteria: Sequence[str], step: int, validation: Answers) -> dict[str, float]:
+    """The value of each criterion, the higher the better (an objective is negated, the last step is its number)."""
+    plain = accuracy(validation.counts)
+    worst = worst_group_accuracy(validation.counts)
+    known = {
+        "last": float(step),
+        "val_accuracy": plain,
+        "val_worst_group": worst,
+        "val_mean": (plain + worst) / 2,
+    }
+    if validation.objective is not None:
+        known["val_objective"] = -validation.objective
+    return {name: known[name] for name in criteria}

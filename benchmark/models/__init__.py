@@ -1,0 +1,1 @@
+"""Networks, one family per file; each declares what it can be asked for."""

@@ -1,0 +1,44 @@
+"""What every test shares: options, markers, and one thread per process so that two workers do not fight."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        if "gpu" in item.keywords and not _has_gpu():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+        if "data" in item.keywords and data_dir() is None:
+            item.add_marker(pytest.mark.skip(reason="no real data: set SHORTCUTBED_DATA to a folder that holds it"))
+
+
+def data_dir() -> Path | None:
+    """The folder with real data sets: SHORTCUTBED_DATA, else shared/data beside the checkout, else None."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    path = Path(os.environ.get("SHORTCUTBED_DATA") or beside)
+    return path if path.is_dir() else None
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture
+def real_data() -> Path:
+    found = data_dir()
+    assert found is not None
+    return found
