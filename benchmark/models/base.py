@@ -1,0 +1,123 @@
+"""What every backbone is: a feature map, the features before the last layer, the last layer, and what it declares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from benchmark.core.errors import UserError
+from benchmark.core.hparam import HParam, check_values
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backbone can be asked for.
+
+    Args:
+        cam: dotted name of the last convolutional stage, whose output is float[B,C,h,w]; ``""`` for none.
+        lrp: whether every nonlinearity is a ReLU or a max-pool, so that LRP-ε is defined.
+        attention: whether it attends between image patches (transformers).
+        min_side: smallest height and width of an image, in pixels.
+    """
+
+    cam: str = ""
+    lrp: bool = False
+    attention: bool = False
+    min_side: int = 1
+
+
+class Backbone(nn.Module):
+    """A classifier in three parts: ``feature_map``, ``features`` and ``classifier``; subclasses are registered.
+
+    A subclass declares the class attributes, makes its layers in ``build``, and computes ``stages`` (and ``pool``,
+    where it is not the mean over positions).
+
+    Args:
+        num_outputs: number of logits.
+        image_size: (C, H, W) of the images; C is 1, 2 or 3.
+        dropout: probability of dropping a feature before the last layer.
+        options: the declared options that differ from their defaults.
+
+    Raises:
+        UserError: an unknown option, wrong channels, or an image that is too small.
+    """
+
+    name: ClassVar[str] = ""
+    doc: ClassVar[str] = ""
+    options: ClassVar[Mapping[str, HParam]] = {}
+    capabilities: ClassVar[Capabilities] = Capabilities()
+
+    classifier: nn.Linear
+
+    def __init__(
+        self, num_outputs: int, image_size: tuple[int, int, int], dropout: float = 0.0, **options: Any
+    ) -> None:
+        super().__init__()
+        defaults = {name: option.default for name, option in self.options.items()}
+        self.chosen: dict[str, Any] = {**defaults, **check_values(self.options, options, self.name, "option")}
+        self.num_outputs, self.image_size = num_outputs, (image_size[0], image_size[1], image_size[2])
+        if num_outputs < 1:
+            raise UserError(f"{self.name}: {num_outputs} outputs, expected at least 1.")
+        if image_size[0] not in (1, 2, 3):
+            raise UserError(f"{self.name}: images have {image_size[0]} channels, expected 1, 2 or 3.")
+        self._check_sides(image_size[1], image_size[2])
+        classifier = self.build()
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = classifier
+        self.num_features: int = classifier.in_features
+
+    def build(self) -> nn.Linear:
+        """Make the layers from ``chosen``, ``image_size`` and ``num_outputs``; returns the last one."""
+        raise NotImplementedError
+
+    def stages(self, image: torch.Tensor) -> torch.Tensor:
+        """The convolutional part: the output of the CAM layer."""
+        raise NotImplementedError
+
+    def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """From the last feature map float[B,C,h,w] to the features float[B,D]; the mean over positions."""
+        return feature_map.mean(dim=(2, 3))
+
+    def feature_map(self, image: torch.Tensor) -> torch.Tensor:
+        """The last feature map float[B,C,h,w] of normalised images float[B,C,H,W].
+
+        Raises:
+            UserError: wrong channels, or an image that is too small.
+        """
+        if image.dim() != 4 or image.shape[1] != self.image_size[0]:
+            raise UserError(
+                f"{self.name} was built for images with {self.image_size[0]} channels, got an array of shape "
+                f"{list(image.shape)}, expected [B,{self.image_size[0]},H,W]."
+            )
+        self._check_sides(image.shape[2], image.shape[3])
+        return self.stages(image)
+
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        """The features float[B,D] before the last layer."""
+        return self.pool(self.feature_map(image))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits float[B,K]."""
+        return self.classifier(self.dropout(self.features(image)))  # type: ignore[no-any-return]
+
+    def cam_module(self) -> nn.Module:
+        """The module whose output Grad-CAM looks at.
+
+        Raises:
+            UserError: the backbone has none.
+        """
+        if not self.capabilities.cam:
+            raise UserError(f"{self.name} has no convolutional stage for Grad-CAM; take a convolutional backbone.")
+        return self.get_submodule(self.capabilities.cam)
+
+    def _check_sides(self, height: int, width: int) -> None:
+        smallest = self.capabilities.min_side
+        if min(height, width) < smallest:
+            raise UserError(
+                f"{self.name} needs images of at least {smallest}×{smallest} pixels, got {height}×{width}; "
+                "take a smaller backbone such as convnet, or larger images."
+            )
