@@ -1,0 +1,38 @@
+"""Every interval and comparison of the report, under one name each; the mathematics is in the modules named here.
+
+``posterior``: scores of a confusion matrix. ``groups``: the worst group. ``gap``: biased against deceiving. ``auc``:
+DeLong. ``stratified``: means over images, patients and trials, contrasts of methods. ``significance``: p-values.
+All values are fractions, not per cent. A score or an interval that does not exist is None, and its note says why.
+"""
+
+from benchmark.report.auc import auc_interval, auc_one_vs_rest, delong
+from benchmark.report.estimate import Estimate
+from benchmark.report.gap import Gap, paired_gap, unpaired_gap
+from benchmark.report.groups import worst_group_interval
+from benchmark.report.posterior import ConfusionPosterior, PosteriorEstimate, confusion_posterior
+from benchmark.report.significance import holm, mcnemar, probability_equivalent, probability_positive, two_sided_p
+from benchmark.report.stratified import Contrast, CrossedEstimate, contrast, crossed_variance, stratified_mean
+
+__all__ = [
+    "ConfusionPosterior",
+    "Contrast",
+    "CrossedEstimate",
+    "Estimate",
+    "Gap",
+    "PosteriorEstimate",
+    "auc_interval",
+    "auc_one_vs_rest",
+    "confusion_posterior",
+    "contrast",
+    "crossed_variance",
+    "delong",
+    "holm",
+    "mcnemar",
+    "paired_gap",
+    "probability_equivalent",
+    "probability_positive",
+    "stratified_mean",
+    "two_sided_p",
+    "unpaired_gap",
+    "worst_group_interval",
+]
