@@ -1,0 +1,116 @@
+"""MMD and CORAL: features whose distribution is the same in every environment."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+
+from benchmark.core.algorithm import Algorithm, Paper
+from benchmark.core.batch import Batch
+from benchmark.core.hparam import HParam, LogUniform
+from benchmark.core.needs import Needs
+from benchmark.core.registry import ALGORITHMS
+from benchmark.losses.environments import mean_risk, rows_of_each
+from benchmark.models.base import Backbone
+
+#: Bandwidths of the Gaussian kernels, which are added up (DomainBed).
+GAMMAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
+
+
+def mmd(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Squared maximum mean discrepancy between two samples, the biased estimate of Gretton et al. (2012).
+
+    mean k(x,x) + mean k(y,y) − 2 mean k(x,y) with k(a,b) = Σ_γ exp(−γ‖a−b‖²), over all pairs of rows, a row with
+    itself included.
+
+    Args:
+        x, y: float[n,F] and float[m,F], at least one row each.
+
+    Returns:
+        A scalar, 0 for equal samples.
+    """
+    return _mean_kernel(x, x) + _mean_kernel(y, y) - 2 * _mean_kernel(x, y)
+
+
+def _mean_kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    # differences rather than |x|² + |y|² − 2xy: with γ = 1000 the rounding of the latter would tell a row from itself
+    squared = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
+    return torch.stack([torch.exp(-gamma * squared).mean() for gamma in GAMMAS]).sum()
+
+
+def coral(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference of the means plus that of the covariances (denominator n − 1).
+
+    Sun & Saenko (2016) compare covariances alone; the means are DomainBed's addition, as are means instead of sums.
+
+    Args:
+        x, y: float[n,F] and float[m,F], at least one row each.
+
+    Returns:
+        A scalar, 0 for equal samples. One row has no covariance: then the means alone are compared.
+    """
+    means = (x.mean(0) - y.mean(0)).square().mean()
+    if min(len(x), len(y)) < 2:
+        return means
+    return means + (_covariance(x) - _covariance(y)).square().mean()
+
+
+def _covariance(x: torch.Tensor) -> torch.Tensor:
+    centred = x - x.mean(0)
+    return centred.T @ centred / (len(x) - 1)
+
+
+class MomentMatching(Algorithm):
+    """Mean risk of the environments + weight · mean distance between the features of each pair of environments."""
+
+    needs = Needs(environments=True)
+    sampling = "environment"
+    hparams = {"penalty_weight": HParam(1.0, LogUniform(-1, 1), "weight of the distance between environments", low=0.0)}
+    network: Backbone
+
+    @staticmethod
+    def distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """How far apart the features of two environments are, a scalar."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
+        assert batch.environment is not None
+        features = self.network.features(batch.image)
+        logits = self.network.classifier(self.network.dropout(features))
+        rows = rows_of_each(batch.environment, self.setting.num_environments)
+        return {
+            "classification": mean_risk(logits, batch.label, rows),
+            "penalty": self.hp["penalty_weight"] * self._mean_distance(features, rows),
+        }
+
+    def _mean_distance(self, features: torch.Tensor, rows: list[torch.Tensor]) -> torch.Tensor:
+        # products and exponentials of bf16 features would lose what is to be measured
+        with torch.autocast(features.device.type, enabled=False):
+            exact = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+            distances = [self.distance(exact[a], exact[b]) for a, b in combinations(rows, 2)]
+        return torch.stack(distances).mean() if distances else exact.new_zeros(())
+
+
+@ALGORITHMS.register
+class MMD(MomentMatching):
+    """Distance: squared maximum mean discrepancy with a sum of Gaussian kernels."""
+
+    name = "mmd"
+    paper = Paper(
+        "Domain generalization with adversarial feature learning", "Li, Pan, Wang, Kot", 2018,
+        "https://openaccess.thecvf.com/content_cvpr_2018/html/Li_Domain_Generalization_With_CVPR_2018_paper.html",
+    )  # fmt: skip
+    distance = staticmethod(mmd)
+
+
+@ALGORITHMS.register
+class CORAL(MomentMatching):
+    """Distance: squared difference of means and covariances."""
+
+    name = "coral"
+    paper = Paper(
+        "Deep CORAL: correlation alignment for deep domain adaptation", "Sun, Saenko", 2016,
+        "https://arxiv.org/abs/1607.01719",
+    )  # fmt: skip
+    distance = staticmethod(coral)

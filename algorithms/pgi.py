@@ -1,0 +1,102 @@
+"""Predictive group invariance: in every class the same mean prediction with and without the bias."""
+
+from __future__ import annotations
+
+import torch
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from benchmark.core.algorithm import Algorithm, Paper, Setting
+from benchmark.core.batch import Batch
+from benchmark.core.hparam import HParam, LogUniform
+from benchmark.core.needs import Needs
+from benchmark.core.registry import ALGORITHMS
+from benchmark.losses.environments import mean_risk, rows_of_each
+from benchmark.models.base import Backbone
+
+#: Mean probabilities are kept this far from 0 and 1 (the authors' code).
+CLIP = 1e-12
+
+
+def pgi_penalty(
+    logits: torch.Tensor, label: torch.Tensor, minority: torch.Tensor, mean_over_outputs: bool = False
+) -> torch.Tensor:
+    """Σ_k p̄¹_k log(p̄¹_k / p̄⁰_k), the mean softmax of a class's minority against its majority; mean over the classes.
+
+    Args:
+        logits: float[B,K].
+        label: int64[B].
+        minority: bool[B].
+        mean_over_outputs: divide the sum over k by K as well, as the authors' code does.
+
+    Returns:
+        A scalar; a class without minority or without majority in the batch adds 0, equal groups give 0.
+    """
+    softmax = logits.softmax(1)
+    member = F.one_hot(label, logits.shape[1]).T.to(softmax.dtype)  # [class, row]
+    means, sizes = [], []
+    for part in (~minority, minority):
+        chosen = member * part
+        sizes.append(chosen.sum(1))
+        means.append((chosen[:, :, None] * softmax).sum(1) / sizes[-1].clamp_min(1)[:, None])
+    majority_mean, minority_mean = (mean.clamp(CLIP, 1 - CLIP) for mean in means)
+    divergence = (minority_mean * (minority_mean / majority_mean).log()).sum(1)
+    both = (sizes[0] > 0) & (sizes[1] > 0)
+    scale = logits.shape[1] * (logits.shape[1] if mean_over_outputs else 1)
+    return torch.where(both, divergence, 0.0).sum() / scale
+
+
+@ALGORITHMS.register
+class PGI(Algorithm):
+    """Cross-entropy + weight · penalty, where the penalty moves the features and not the last layer.
+
+    The two groups of a class are its majority, the confounder that it was seen with most often so far, and the rest.
+    The authors infer this division; here the group labels give it. The weight rises linearly.
+    """
+
+    name = "pgi"
+    paper = Paper(
+        "Systematic generalisation with group invariant predictions", "Ahmed, Bengio, van Seijen, Courville", 2021,
+        "https://openreview.net/forum?id=b9PoimzZFJ",
+    )  # fmt: skip
+    needs = Needs(groups=True)
+    hparams = {
+        "penalty_weight": HParam(50.0, LogUniform(0, 3), "weight of the penalty once it has risen", low=0.0),
+        "ramp": HParam(1.0, None, "share of the budget's steps over which the weight rises", low=0.0, high=1.0),
+        "balanced": HParam(False, None, "let majority and minority count the same in the cross-entropy"),
+        "mean_over_outputs": HParam(False, None, "divide each divergence by the number of classes"),
+    }
+    variants = {
+        "colour": {"penalty_weight": 100.0, "balanced": True},
+        "published_code": {"mean_over_outputs": True},
+    }
+    network: Backbone
+    seen: torch.Tensor
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.register_buffer("seen", torch.zeros(setting.num_classes, setting.num_confounders, dtype=torch.int64))
+
+    def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
+        assert batch.group is not None
+        minority = self._minority(batch.group)
+        features = self.network.dropout(self.network.features(batch.image))
+        logits = self.network.classifier(features)
+        last_layer = {name: p.detach() for name, p in self.network.classifier.named_parameters()}
+        fixed = functional_call(self.network.classifier, last_layer, (features,))
+        penalty = pgi_penalty(fixed, batch.label, minority, self.hp["mean_over_outputs"])
+        if self.hp["balanced"]:
+            classification = mean_risk(logits, batch.label, rows_of_each(minority.long(), 2))
+        else:
+            classification = F.cross_entropy(logits, batch.label)
+        return {"classification": classification, "penalty": self._weight() * penalty}
+
+    def _minority(self, group: torch.Tensor) -> torch.Tensor:
+        """bool[B]: which rows have another confounder than their class mostly had so far, this batch included."""
+        self.seen = self.seen + torch.bincount(group, minlength=self.seen.numel()).view_as(self.seen)
+        confounders = self.seen.shape[1]
+        return group % confounders != self.seen.argmax(1)[group // confounders]
+
+    def _weight(self) -> float:
+        steps = max(self.hp["ramp"] * self.setting.steps, 1.0)
+        return float(self.hp["penalty_weight"] * min(1.0, (self.current_step + 1) / steps))

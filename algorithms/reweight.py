@@ -1,0 +1,25 @@
+"""Balanced groups: the standard classifier on batches in which every group is as likely as the others."""
+
+from __future__ import annotations
+
+from algorithms.erm import ERM
+from benchmark.core.algorithm import Paper
+from benchmark.core.needs import Needs
+from benchmark.core.registry import ALGORITHMS
+
+
+@ALGORITHMS.register
+class Reweight(ERM):
+    """Cross-entropy under uniform group sampling: the sampler does all the work, the loss never sees a group.
+
+    It is the "RWG" of Idrissi et al. (2022): equal in expectation to weighting every image by 1 / (size of its group),
+    with a smaller variance of the gradient. A group (label, confounder) that has no training image stays unseen.
+    """
+
+    name = "reweight"
+    paper = Paper(
+        "Simple data balancing achieves competitive worst-group-accuracy",
+        "Idrissi, Arjovsky, Pezeshki, Lopez-Paz", 2022, "https://arxiv.org/abs/2110.14503",
+    )  # fmt: skip
+    needs = Needs(groups=True)
+    sampling = "group"
