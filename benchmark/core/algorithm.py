@@ -104,7 +104,7 @@ class Algorithm(nn.Module):
         name: the registry name.
         paper: where it comes from.
         needs: the annotations it uses; every other optional field of a batch is None.
-        sampling: ``"random"``, ``"group"`` (uniform over non-empty groups) or ``"environment"`` (equal shares, in order).
+        sampling: ``"random"``, ``"group"`` (uniform over non-empty groups) or ``"environment"`` (equal shares).
         hparams: its own hyper-parameters, on top of ``COMMON_HPARAMS``.
         variants: named sets of hyper-parameters: ablations are variants, not subclasses.
 
@@ -156,7 +156,7 @@ class Algorithm(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} overrides none of loss, step and fit.")
 
     def objective(self, batch: Batch) -> torch.Tensor:
-        """What ``val_objective`` selects by, the lower the better: a mean over the batch, which is of validation images.
+        """What ``val_objective`` selects by, the lower the better: a mean over a batch of validation images.
 
         Override it to make that criterion available. Gradients are enabled while it runs, the mode is evaluation.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -39,9 +40,8 @@ class Batch:
 
     def rows(self, chosen: torch.Tensor) -> Batch:
         """The rows that ``chosen`` picks (bool[B] or int64[n])."""
-        return Batch(
-            **{name: None if value is None else value[chosen] for name, value in vars(self).items()}
-        )
+        picked: dict[str, Any] = {k: None if value is None else value[chosen] for k, value in vars(self).items()}
+        return Batch(**picked)
 
     def __len__(self) -> int:
         return len(self.label)

@@ -14,14 +14,22 @@ from benchmark.core.hparam import HParam, check_values
 from benchmark.core.needs import Needs
 from benchmark.core.seeds import seed_for
 
+#: What a sweep file's [augmentation] table or a data set may ask for; 0 is off.
+AUGMENTATIONS = {
+    "flip": HParam(0.0, doc="probability of a left-right flip", low=0.0, high=1.0),
+    "translate": HParam(0.0, doc="largest shift, as a share of the side", low=0.0, high=1.0),
+    "rotate": HParam(0.0, doc="largest rotation, degrees", low=0.0, high=180.0),
+    "crop": HParam(0.0, doc="largest share of the side that a crop leaves out", low=0.0, high=0.9),
+}
+
 
 @dataclass(frozen=True)
 class Split:
     """One split, held in memory (or memory-mapped).
 
     Shapes and types: ``image`` uint8[N,C,H,W]; ``label`` int64[N]; ``confounder`` and ``environment`` int64[N];
-    ``mask`` bool[N,1,H,W], True = foreground; ``pair_id`` int64[N], equal across splits for the same object with another
-    bias; ``cluster`` int64[N], images that belong together (a patient).
+    ``mask`` bool[N,1,H,W], True = foreground; ``pair_id`` int64[N], equal across splits for the same object
+    with another bias; ``cluster`` int64[N], images that belong together (a patient).
     """
 
     image: np.ndarray
@@ -57,7 +65,7 @@ class DatasetInfo:
         splits: ``train``, ``val`` and the test splits, in table order.
         provides: the annotations it carries.
         mean, std: per channel, of pixel values in [0, 1], for normalisation.
-        augmentation: what leaves the label true, by name (``flip``, ``translate``, ``rotate``, ``crop``).
+        augmentation: what leaves the label true, by name, from AUGMENTATIONS.
         source, licence: where it comes from and under which terms.
         stand_in: True for generated stand-ins, which are never shown in one table with real data.
         bias_splits: (biased, deceiving), the two splits whose difference is the generalisation gap, or None.

@@ -112,7 +112,9 @@ class HParam:
         if wanted is int and isinstance(value, float) and value.is_integer():
             value = int(value)
         if wanted is not type(None) and type(value) is not wanted:
-            raise UserError(f"{name} = {value!r} is {_kind(value)}, expected {_kind(self.default)} such as {self.default!r}.")
+            raise UserError(
+                f"{name} = {value!r} is {_kind(value)}, expected {_kind(self.default)} such as {self.default!r}."
+            )
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{name} = {value!r} is not finite, expected a number such as {self.default!r}.")
         if self.choices is not None and value not in self.choices:
@@ -139,7 +141,9 @@ class HParam:
         return self.check(name, value)
 
 
-def check_values(declared: Mapping[str, HParam], given: Mapping[str, Any], owner: str, what: str = "hparam") -> dict[str, Any]:
+def check_values(
+    declared: Mapping[str, HParam], given: Mapping[str, Any], owner: str, what: str = "hparam"
+) -> dict[str, Any]:
     """The given values in their declared types.
 
     Raises:
@@ -154,5 +158,12 @@ def check_values(declared: Mapping[str, HParam], given: Mapping[str, Any], owner
 
 
 def _kind(value: Any) -> str:
-    names = {bool: "true or false", int: "an integer", float: "a number", str: "a text", list: "a list", dict: "a table"}
+    names = {
+        bool: "true or false",
+        int: "an integer",
+        float: "a number",
+        str: "a text",
+        list: "a list",
+        dict: "a table",
+    }
     return names.get(type(value), type(value).__name__)

@@ -18,7 +18,7 @@ COMMON_HPARAMS: dict[str, HParam] = {
     "weight_decay": HParam(0.0, None, "weight decay", low=0.0,
                            large=HParam(0.0, LogUniform(-6, -2), "weight decay", low=0.0)),
     "momentum": HParam(0.9, doc="momentum of SGD", low=0.0, high=1.0),
-    "batch_size": HParam(64, LogUniform(3, 9, base=2, integer=True), "images per step, all environments together", low=1,
+    "batch_size": HParam(64, LogUniform(3, 9, base=2, integer=True), "images per step, over all environments", low=1,
                          large=HParam(32, LogUniform(3, 5.5, base=2, integer=True), "images per step", low=1)),
     "clip_norm": HParam(0.0, doc="bound on the norm of the gradient; 0 for none", low=0.0),
     "lr_schedule": HParam("constant", choices=("constant", "step", "cosine"), doc="how the learning rate falls"),
@@ -53,7 +53,7 @@ def make_optimizer(
 
 
 def lr_factor(hparams: Mapping[str, Any], step: int, steps: int) -> float:
-    """What the initial learning rate is multiplied by at ``step`` of ``steps``: a pure function, so resuming needs no state."""
+    """What the initial learning rate is multiplied by at ``step``: a pure function, so resuming needs no state."""
     schedule = hparams["lr_schedule"]
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * step / max(steps, 1)))

@@ -16,7 +16,13 @@ from benchmark.core.spec import SCHEMA, RunSpec, check_schema
 
 #: Files of a run folder. ``record.json`` is committed last: its presence is what done means.
 SPEC, RECORD, FAILURE, LEASE = "spec.json", "record.json", "failure.json", "lease.json"
-LOG, OUTPUT, PREDICTIONS, SELECTED, CHECKPOINT = "log.jsonl", "output.txt", "predictions.npz", "selected.pt", "checkpoint.pt"
+LOG, OUTPUT, PREDICTIONS, SELECTED, CHECKPOINT = (
+    "log.jsonl",
+    "output.txt",
+    "predictions.npz",
+    "selected.pt",
+    "checkpoint.pt",
+)
 #: ``attempts/<n>/`` holds log.jsonl and output.txt of each try; the winner's move up when the record is committed.
 ATTEMPTS = "attempts"
 #: A lease whose heartbeat is older than this has lost its owner, seconds.

@@ -53,10 +53,11 @@ class Registry(Generic[T]):
         name = getattr(item, "name", "")
         origin = f"{getattr(item, '__module__', '?')}.{getattr(item, '__qualname__', repr(item))}"
         if not isinstance(name, str) or not name:
-            raise UserError(f"{origin} has no name, expected a class attribute such as name = \"my_{self.kind}\".")
+            raise UserError(f'{origin} has no name, expected a class attribute such as name = "my_{self.kind}".')
         if name in self._items and self._origin[name] != origin:
             raise UserError(
-                f"two {self.kind}s are called {name!r}: {self._origin[name]} and {origin}; rename or uninstall one of them."
+                f"two {self.kind}s are called {name!r}: {self._origin[name]} and {origin}; "
+                "rename or uninstall one of them."
             )
         self._items[name], self._origin[name] = item, origin
         return item

@@ -98,6 +98,6 @@ def check_schema(value: Any, where: str) -> None:
     found = value.get("schema") if isinstance(value, dict) else None
     if found != SCHEMA:
         raise UserError(
-            f"{where} has schema version {found!r}, expected {SCHEMA}; it was written by another version of ShortcutBed: "
+            f"{where} has schema version {found!r}, expected {SCHEMA}; another version of ShortcutBed wrote it: "
             "read it with that version, or launch into a new folder with --output."
         )

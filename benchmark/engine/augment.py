@@ -10,15 +10,6 @@ import torch
 import torch.nn.functional as F
 
 from benchmark.core.batch import Batch
-from benchmark.core.hparam import HParam
-
-#: What a sweep file's [augmentation] table or a data set may ask for; 0 is off.
-AUGMENTATIONS = {
-    "flip": HParam(0.0, doc="probability of a left-right flip", low=0.0, high=1.0),
-    "translate": HParam(0.0, doc="largest shift, as a share of the side", low=0.0, high=1.0),
-    "rotate": HParam(0.0, doc="largest rotation, degrees", low=0.0, high=180.0),
-    "crop": HParam(0.0, doc="largest share of the side that a crop leaves out", low=0.0, high=0.9),
-}
 
 
 def augment(batch: Batch, options: Mapping[str, float]) -> Batch:
@@ -29,7 +20,7 @@ def augment(batch: Batch, options: Mapping[str, float]) -> Batch:
 
     Args:
         batch: with ``image`` float[B,C,H,W] on any device.
-        options: see AUGMENTATIONS.
+        options: see ``benchmark.core.dataset.AUGMENTATIONS``.
 
     Random numbers come from torch's generator of the CPU, so that all devices draw the same.
     """

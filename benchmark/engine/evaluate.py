@@ -17,7 +17,7 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class Answers:
-    """``counts`` int64[confounders, labels, predictions]; ``score`` float32[N,K] logits, or None; ``objective`` or None."""
+    """``counts`` int64[confounders, labels, predictions]; ``score`` float32[N,K] (logits), ``objective``: or None."""
 
     counts: np.ndarray
     score: np.ndarray | None = None

@@ -13,9 +13,7 @@ class NonFiniteError(Exception):
 
     def __init__(self, step: int, term: str) -> None:
         self.step, self.term = step, term
-        super().__init__(
-            f"{term} became NaN or infinite at step {step}; a smaller lr or clip_norm = 1 usually helps."
-        )
+        super().__init__(f"{term} became NaN or infinite at step {step}; a smaller lr or clip_norm = 1 usually helps.")
 
 
 class InterruptedRunError(Exception):

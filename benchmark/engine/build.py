@@ -1,0 +1,89 @@
+"""From a spec to an algorithm on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.core.algorithm import Algorithm, Setting
+from benchmark.core.dataset import DatasetInfo
+from benchmark.core.errors import UserError
+from benchmark.core.files import read_json
+from benchmark.core.record import SELECTED, SPEC
+from benchmark.core.registry import ALGORITHMS, BACKBONES
+from benchmark.core.seeds import seed_for
+from benchmark.core.spec import RunSpec
+from benchmark.engine.checkpoint import load_weights
+
+
+def build_algorithm(spec: RunSpec, info: DatasetInfo, device: torch.device, runs: Path) -> Algorithm:
+    """The algorithm of a spec with its backbone and the trained algorithms of its upstream runs, on the device.
+
+    Initial weights depend on the trial alone, so that all methods of a trial start from the same ones.
+
+    Args:
+        info: of the run's data set.
+        runs: folder that holds the run folders of the upstream runs.
+
+    Raises:
+        UserError: an upstream run has no weights.
+    """
+    upstream = {role: load_upstream(runs / key, info, device) for role, key in spec.upstream.items()}
+    torch.manual_seed(seed_for("init", spec.trial))
+    compute = spec.compute
+    setting = Setting(
+        num_classes=len(info.label_names),
+        num_confounders=len(info.confounder_names),
+        num_environments=len(info.environment_names),
+        image_size=info.image_size,
+        hparams=dict(spec.hparams),
+        steps=spec.budget["steps"],
+        build_network=_network_factory(spec, info),
+        upstream=upstream,
+        autocast=_autocast(device, compute.get("precision", "fp32")),
+    )
+    algorithm: Algorithm = ALGORITHMS.get(spec.algorithm)(setting)
+    algorithm.to(device)
+    if compute.get("channels_last"):
+        algorithm.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compute.get("compile"):
+        algorithm.network.compile()
+    return algorithm
+
+
+def load_upstream(folder: Path, info: DatasetInfo, device: torch.device) -> Algorithm:
+    """A finished run's algorithm with its selected weights, in evaluation mode, needing no gradient.
+
+    ``info`` is the student's data: a teacher may have been trained on the same data with other options, never on
+    other labels (the plan checks that).
+    """
+    path = folder / SELECTED
+    if not path.exists():
+        raise UserError(f"{folder.name} was to be trained first, but {path} does not exist; launch the sweep again.")
+    spec = RunSpec.from_json(read_json(folder / SPEC), str(folder / SPEC))
+    algorithm = build_algorithm(spec, info, device, folder.parent)
+    algorithm.load_state_dict(load_weights(path))
+    algorithm.eval()
+    return algorithm.requires_grad_(False)
+
+
+def _network_factory(spec: RunSpec, info: DatasetInfo) -> Callable[..., torch.nn.Module]:
+    kind = BACKBONES.get(spec.backbone)
+
+    def build(num_outputs: int | None = None, **options: Any) -> torch.nn.Module:
+        outputs = len(info.label_names) if num_outputs is None else num_outputs
+        network: torch.nn.Module = kind(outputs, info.image_size, **{**spec.backbone_options, **options})
+        return network
+
+    return build
+
+
+def _autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
+    if precision == "bf16":
+        return partial(torch.autocast, device.type, dtype=torch.bfloat16)
+    return nullcontext

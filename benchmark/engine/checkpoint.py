@@ -1,0 +1,51 @@
+"""checkpoint.pt: what a run resumes from."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.core.files import write_atomic
+from benchmark.core.record import CHECKPOINT
+from benchmark.core.spec import SCHEMA
+
+
+def save_checkpoint(folder: Path, key: str, state: Mapping[str, Any]) -> None:
+    """Replace the checkpoint of a run, atomically."""
+    write_atomic(folder / CHECKPOINT, lambda file: torch.save({"schema": SCHEMA, "key": key, **state}, file))
+
+
+def load_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
+    """The checkpoint of a run, on the CPU, or None if there is none that can be used.
+
+    A damaged checkpoint costs work and nothing else: the run starts anew, and its output says so.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        print(f"{path.name} cannot be read ({error}); the run starts anew.", file=sys.stderr)
+        return None
+    if not isinstance(saved, dict) or saved.get("schema") != SCHEMA or saved.get("key") != key:
+        print(f"{path.name} is of another run or schema version; the run starts anew.", file=sys.stderr)
+        return None
+    return saved
+
+
+def save_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Write a state_dict, atomically."""
+    write_atomic(path, lambda file: torch.save(dict(weights), file))
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """A state_dict written by ``save_weights``, on the CPU."""
+    weights: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights

@@ -1,0 +1,242 @@
+"""One run from its spec to its record."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmark.core.algorithm import Algorithm
+from benchmark.core.dataset import GroupedDataset
+from benchmark.core.errors import UserError
+from benchmark.core.files import commit_once, read_json, to_json, write_atomic
+from benchmark.core.record import (
+    ATTEMPTS,
+    CHECKPOINT,
+    FAILURE,
+    LOG,
+    OUTPUT,
+    PREDICTIONS,
+    RECORD,
+    SELECTED,
+    SPEC,
+    RunRecord,
+    failure_json,
+    read_record,
+)
+from benchmark.core.registry import ALGORITHMS, DATASETS
+from benchmark.core.spec import RunSpec
+from benchmark.engine.build import build_algorithm
+from benchmark.engine.checkpoint import save_weights
+from benchmark.engine.failure import InterruptedRunError, NonFiniteError
+from benchmark.engine.loop import LEASE_LOST, TrainingRun
+from benchmark.engine.machine import commit, versions
+
+DONE, FAILED, INTERRUPTED, OUT_OF_MEMORY = "done", "failed", "interrupted", "out_of_memory"
+
+
+def execute(
+    folder: Path,
+    attempt: int,
+    *,
+    device: str = "cpu",
+    data_dir: Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    stop: Callable[[], str | None] = lambda: None,
+    on_line: Callable[[Mapping[str, Any]], None] | None = None,
+) -> str:
+    """Run what ``folder/spec.json`` says and commit ``record.json``, or write why that could not be.
+
+    Args:
+        folder: the run folder; ``attempts/<attempt>/`` exists in it and is this call's own.
+        attempt: number of this try, from 1.
+        device: ``"cpu"`` or ``"cuda"``.
+        data_dir: folder of downloaded data sets.
+        checkpoint_seconds: how much work a kill may cost.
+        stop: asked once per step; a text makes the run save itself and end (``"lease lost"``: end without a word).
+        on_line: told of every line of the log, such as to print it.
+
+    Returns:
+        ``"done"``, ``"failed"`` (failure.json says why), ``"interrupted"`` (checkpoint.pt holds what was done) or
+        ``"out_of_memory"`` (nothing written: worth another try alone on the device).
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; the run can be launched again.
+    """
+    started = time.time()
+    spec = RunSpec.from_json(read_json(folder / SPEC), str(folder / SPEC))
+    try:
+        data, algorithm = _prepare(spec, folder, torch.device(device), data_dir)
+        run = TrainingRun(
+            spec, algorithm, data, torch.device(device), folder, attempt, checkpoint_seconds, stop, on_line
+        )
+        _finish(run, attempt, started)
+        return DONE
+    except InterruptedRunError:
+        return INTERRUPTED
+    except (torch.cuda.OutOfMemoryError, MemoryError):
+        traceback.print_exc()
+        return OUT_OF_MEMORY
+    except NonFiniteError as error:
+        failure = failure_json(spec, attempt, "non_finite", str(error), step=error.step, term=error.term)
+    except UserError as error:
+        failure = failure_json(spec, attempt, "user_error", str(error))
+    except OSError:
+        raise
+    except Exception as error:
+        failure = failure_json(
+            spec, attempt, "exception", f"{type(error).__name__}: {error}", traceback=traceback.format_exc()
+        )
+        traceback.print_exc()
+    print(failure["message"], file=sys.stderr)
+    if stop() != LEASE_LOST:
+        write_atomic(folder / FAILURE, to_json(failure))
+    return FAILED
+
+
+def _prepare(
+    spec: RunSpec, folder: Path, device: torch.device, data_dir: Path | None
+) -> tuple[GroupedDataset, Algorithm]:
+    """The data and the algorithm of a run, the latter on its device with its optimisers."""
+    _configure(spec, device)
+    source = DATASETS.get(spec.dataset)(data_dir, **spec.dataset_options)
+    if source.fingerprint() != spec.data_fingerprint:
+        raise UserError(
+            f"the data of {spec.dataset} are not those that the sweep was planned with (fingerprint "
+            f"{source.fingerprint()}, expected {spec.data_fingerprint}); launch the sweep again to plan it anew."
+        )
+    data = source.load(spec.trial)
+    algorithm = build_algorithm(spec, data.info, device, folder.parent)
+    algorithm.optimizers = algorithm.make_optimizers()
+    return data, algorithm
+
+
+def _finish(run: TrainingRun, attempt: int, started: float) -> None:
+    """Train, evaluate the selected steps, and commit; the record comes last."""
+    folder, spec = run.folder, run.spec
+    run.algorithm.fit(run)
+    if run.evaluated_at != run.step:
+        run.evaluate()
+    run.log_file.close()
+    selected, predictions = _final_answers(run)
+    if run.stop() == LEASE_LOST:
+        raise InterruptedRunError(LEASE_LOST)
+    write_atomic(folder / PREDICTIONS, lambda file: np.savez(file, **predictions))  # type: ignore[arg-type]
+    save_weights(folder / SELECTED, run.selection.weights[run.selection.best[spec.selection[0]][0]])
+    write_atomic(folder / LOG, run.log_file.text.encode())
+    record = _record(run, attempt, selected, started)
+    commit_once(folder / RECORD, to_json(record.to_json()))
+    _tidy(folder, attempt)
+
+
+def _configure(spec: RunSpec, device: torch.device) -> None:
+    wanted = spec.compute.get("deterministic", "auto")
+    exact = device.type == "cpu" if wanted == "auto" else wanted == "true"
+    if exact:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(exact)
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not exact
+
+
+def _final_answers(run: TrainingRun) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Every split once per selected step: counts for the record, logits for predictions.npz."""
+    info = run.data.info
+    predictions: dict[str, np.ndarray] = {}
+    for name in ("val", *info.test_splits):
+        split = run.data.splits[name]
+        for what in ("label", "confounder", "pair_id", "cluster"):
+            value = getattr(split, what)
+            if value is not None:
+                predictions[f"{name}/{what}"] = value
+    selected: dict[str, Any] = {}
+    done: dict[int, tuple[dict[str, Any], dict[str, np.ndarray | None]]] = {}
+    for criterion, (step, value) in run.selection.best.items():
+        if step not in done:
+            run.algorithm.load_state_dict(run.selection.weights[step])
+            run.algorithm.current_step = step
+            answers = {name: run.answers(name, scores=True) for name in ("val", *info.test_splits)}
+            counts = {name: {"counts": a.counts.tolist()} for name, a in answers.items()}
+            done[step] = counts, {name: a.score for name, a in answers.items()}
+        counts, scores = done[step]
+        selected[criterion] = {"step": step, "value": value, "splits": counts}
+        for name, score in scores.items():
+            assert score is not None
+            predictions[f"{criterion}/{name}/score"] = score
+    return selected, predictions
+
+
+def _record(run: TrainingRun, attempt: int, selected: Mapping[str, Any], started: float) -> RunRecord:
+    spec, algorithm = run.spec, run.algorithm
+    total = run.seconds["training"] + run.seconds["evaluation"]
+    return RunRecord(
+        key=spec.key,
+        spec=spec,
+        attempt=attempt,
+        selected=selected,
+        data=_about_data(run.data),
+        method=_about_method(algorithm),
+        seconds={**{k: round(v, 3) for k, v in run.seconds.items()}, "total": round(total, 3)},
+        steps=run.step,
+        stopped_early=run.selection.exhausted and run.step < spec.budget["steps"],
+        images_per_second=round(run.images / run.seconds["training"], 1) if run.seconds["training"] else 0.0,
+        peak_memory_bytes=run.peak_memory(),
+        parameters=sum(p.numel() for p in algorithm.network.parameters()),
+        machine={
+            "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",
+            "host": socket.gethostname(),
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+            "commit": commit(),
+        },
+        started=started,
+        finished=time.time(),
+        upstream={role: _about_upstream(run.folder.parent / key) for role, key in spec.upstream.items()},
+        extra=algorithm.report(),
+    )
+
+
+def _about_data(data: GroupedDataset) -> dict[str, Any]:
+    info = data.info
+    return {
+        "label_names": list(info.label_names),
+        "confounder_names": list(info.confounder_names),
+        "environment_names": list(info.environment_names),
+        "group_names": list(info.group_names),
+        "splits": {name: len(split) for name, split in data.splits.items()},
+        "bias_splits": list(info.bias_splits) if info.bias_splits else None,
+        "paired": info.paired,
+        "stand_in": info.stand_in,
+        "source": info.source,
+        "licence": info.licence,
+    }
+
+
+def _about_method(algorithm: Algorithm) -> dict[str, Any]:
+    kind = ALGORITHMS.get(algorithm.name)
+    return {
+        "needs": list(kind.needs.names()),
+        "sampling": kind.sampling,
+        "paper": str(kind.paper) if kind.paper else None,
+    }
+
+
+def _about_upstream(folder: Path) -> dict[str, Any]:
+    record = read_record(folder)
+    return {"key": record.key, "method": record.spec.method, "selected": record.selected}
+
+
+def _tidy(folder: Path, attempt: int) -> None:
+    """Once the record is there nothing depends on this; a kill in between leaves files that harm nobody."""
+    mine = folder / ATTEMPTS / str(attempt)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    (mine / LOG).unlink(missing_ok=True)
+    if (mine / OUTPUT).exists():
+        os.replace(mine / OUTPUT, folder / OUTPUT)  # still open: what is printed later arrives there too

@@ -1,0 +1,216 @@
+"""The training loop: what happens between two batches."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.core.algorithm import Algorithm
+from benchmark.core.batch import Batch
+from benchmark.core.dataset import GroupedDataset
+from benchmark.core.optim import lr_factor, set_lr
+from benchmark.core.record import ATTEMPTS, LOG
+from benchmark.core.seeds import seed_for
+from benchmark.core.spec import RunSpec
+from benchmark.engine.augment import augment
+from benchmark.engine.checkpoint import load_checkpoint, save_checkpoint
+from benchmark.engine.data import DeviceSplit
+from benchmark.engine.evaluate import BATCH, Answers, evaluate
+from benchmark.engine.failure import InterruptedRunError
+from benchmark.engine.log import Log
+from benchmark.engine.samplers import make_sampler
+from benchmark.engine.selection import Selection
+from benchmark.engine.terms import Terms
+
+#: The reason that forbids writing anything more: another process may own the run by now.
+LEASE_LOST = "lease lost"
+
+
+class TrainingRun:
+    """One run under way; implements ``benchmark.core.algorithm.Run``.
+
+    Args:
+        spec: the run.
+        algorithm: built, on its device, with its optimisers.
+        data: the data of the trial.
+        device: where to train.
+        folder: the run folder; checkpoint.pt is there.
+        attempt: number of this try; its log is ``attempts/<attempt>/log.jsonl``.
+        checkpoint_seconds: how much work a kill may cost.
+        stop: asked once per step; a text means stop now.
+        on_line: told of every line of the log.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        algorithm: Algorithm,
+        data: GroupedDataset,
+        device: torch.device,
+        folder: Path,
+        attempt: int,
+        checkpoint_seconds: float,
+        stop: Callable[[], str | None],
+        on_line: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self.spec, self.algorithm, self.data, self.device, self.stop = spec, algorithm, data, device, stop
+        self.folder, self.checkpoint_seconds = folder, checkpoint_seconds
+        self.budget = spec.budget
+        self.selection = Selection(spec.selection, self.budget["patience"], self.budget["min_delta"])
+        self.terms = Terms()
+        self.step, self.evaluated_at, self.images = 0, -1, 0
+        self.seconds = {"training": 0.0, "evaluation": 0.0}
+        self._mark = self._mark_images = 0.0
+        saved = load_checkpoint(folder, spec.key)
+        if saved is not None:
+            self._restore(saved)
+        self.log_file = Log(folder / ATTEMPTS / str(attempt) / LOG, saved["log"] if saved else "", on_line)
+        self._splits: dict[str, DeviceSplit] = {}
+        self._saved_at = time.monotonic()
+
+    def split(self, name: str) -> DeviceSplit:
+        """A split on the device, moved there when it is first asked for."""
+        if name not in self._splits:
+            self._splits[name] = DeviceSplit(self.data, name, self.device)
+        return self._splits[name]
+
+    def batches(self, split: str) -> Iterator[Batch]:
+        """See ``benchmark.core.algorithm.Run``."""
+        if split not in ("train", "val"):
+            raise ValueError(f"a method may look at train and val, not at {split}")
+        needs = self.algorithm.needs
+        return (batch.strip(needs) for batch in self.split(split).batches(BATCH))
+
+    def steps(self) -> Iterator[Batch]:
+        """See ``benchmark.core.algorithm.Run``."""
+        train, arrays = self.split("train"), self.data.splits["train"]
+        seed = seed_for("batches", self.spec.trial)
+        sampler = make_sampler(
+            self.algorithm.sampling, train.size, self.spec.hparams["batch_size"], seed,
+            train.group_array, arrays.environment,
+        )  # fmt: skip
+        self.algorithm.train()
+        started = time.perf_counter()
+        while self.step < self.budget["steps"] and not self.selection.exhausted:
+            self._poll()
+            self._prepare(seed)
+            batch = augment(train.batch(sampler.rows(self.step)), self.spec.augmentation)
+            self.images += len(batch)
+            yield batch.strip(self.algorithm.needs)
+            self.step += 1
+            if self.step % self.budget["evaluate_every"] == 0 or self.step == self.budget["steps"]:
+                self.seconds["training"] += self._clock() - started
+                self.evaluate()
+                started = time.perf_counter()
+            if time.monotonic() - self._saved_at > self.checkpoint_seconds:
+                self.seconds["training"] += self._clock() - started
+                self.save()
+                started = time.perf_counter()
+
+    def log(self, terms: Mapping[str, torch.Tensor | float]) -> None:
+        """See ``benchmark.core.algorithm.Run``."""
+        self.terms.add(self.step + 1, terms)
+
+    def evaluate(self) -> None:
+        """Evaluate on validation (with ``oracle`` on the tests too), write a line, let the criteria choose."""
+        self.terms.check()
+        started = time.perf_counter()
+        self.algorithm.current_step = self.step
+        answers = self.answers("val", objective="val_objective" in self.spec.selection)
+        splits = {"val": {"counts": answers.counts.tolist()}}
+        if self.spec.oracle:
+            for name in self.data.info.test_splits:
+                splits[name] = {"counts": self.answers(name).counts.tolist()}
+        self.selection.update(self.step, answers, self.algorithm.state_dict())
+        self.seconds["evaluation"] += self._clock() - started
+        self.evaluated_at = self.step
+        self._write(answers, splits)
+        self.terms.clear()
+
+    def answers(self, split: str, **options: bool) -> Answers:
+        """What the model answers on a split, as it is now."""
+        info = self.data.info
+        return evaluate(self.algorithm, self.split(split), len(info.label_names), len(info.confounder_names), **options)
+
+    def save(self) -> None:
+        """Write checkpoint.pt."""
+        self.terms.check()
+        save_checkpoint(self.folder, self.spec.key, self._state())
+        self._saved_at = time.monotonic()
+
+    def _poll(self) -> None:
+        reason = self.stop()
+        if reason is None:
+            return
+        if reason != LEASE_LOST:
+            self.save()
+        raise InterruptedRunError(reason)
+
+    def _prepare(self, seed: int) -> None:
+        """Everything that a step depends on is set from its number, so a resumed run takes the same steps."""
+        torch.manual_seed(seed_for("step", seed, self.step))
+        self.algorithm.current_step = self.step
+        factor = lr_factor(self.spec.hparams, self.step, self.budget["steps"])
+        for optimizer in self.algorithm.optimizers.values():
+            set_lr(optimizer, factor)
+
+    def _write(self, answers: Answers, splits: Mapping[str, Any]) -> None:
+        spent = self.seconds["training"] - self._mark
+        speed = (self.images - self._mark_images) / spent if spent > 0 else 0.0
+        self._mark, self._mark_images = self.seconds["training"], float(self.images)
+        rates = [g["lr"] for o in self.algorithm.optimizers.values() for g in o.param_groups[:1]]
+        line: dict[str, Any] = {
+            "step": self.step,
+            "steps": self.budget["steps"],
+            "terms": self.terms.means(),
+            "lr": rates[0] if rates else None,
+            "seconds": round(self.seconds["training"] + self.seconds["evaluation"], 3),
+            "images_per_second": round(speed, 1),
+            "memory_bytes": self.peak_memory(),
+            "splits": splits,
+        }
+        if answers.objective is not None:
+            line["objective"] = answers.objective
+        self.log_file.line(line)
+
+    def peak_memory(self) -> int:
+        """Most memory held: of the GPU's allocator, on the CPU of the process."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def _clock(self) -> float:
+        """Wall time after the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "evaluated_at": self.evaluated_at,
+            "images": self.images,
+            "mark": [self._mark, self._mark_images],
+            "seconds": dict(self.seconds),
+            "log": self.log_file.text,
+            "terms": self.terms.state(),
+            "selection": self.selection.state(),
+            "algorithm": self.algorithm.state_dict(),
+            "optimizers": {name: o.state_dict() for name, o in self.algorithm.optimizers.items()},
+        }
+
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        self.algorithm.load_state_dict(saved["algorithm"])
+        for name, state in saved["optimizers"].items():
+            self.algorithm.optimizers[name].load_state_dict(state)
+        self.selection.restore(saved["selection"])
+        self.terms.restore(saved["terms"], self.device)
+        self.step, self.evaluated_at, self.images = saved["step"], saved["evaluated_at"], saved["images"]
+        self._mark, self._mark_images = saved["mark"]
+        self.seconds = dict(saved["seconds"])
+        self.algorithm.current_step = self.step

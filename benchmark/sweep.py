@@ -1,0 +1,187 @@
+"""Sweeps: plan, launch, watch, retry, list: `python -m benchmark.sweep COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+from benchmark.core.errors import UserError, exit_code
+from benchmark.listing import LISTS
+from benchmark.options import add_placement, data_dir, download, pick_device
+from benchmark.plan.graph import Plan, expand
+from benchmark.plan.store import read_stored, write_plan
+from benchmark.plan.sweepfile import SweepConfig, find_sweep, numbers, parse_all, read_sweep
+
+RESULTS = Path("results")
+
+_EPILOG = """examples:
+  python -m benchmark.sweep launch                                   the quickstart: no download, a few minutes
+  python -m benchmark.sweep launch sweeps/quickstart.toml --dry-run  what would run
+  python -m benchmark.sweep launch quickstart --trials 5 --algorithms erm group_dro --output results/mine
+  python -m benchmark.sweep status                                   what is done, running, failed
+  python -m benchmark.sweep retry                                    failed runs become pending; then launch again
+  python -m benchmark.sweep list algorithms                          needs, papers, hyper-parameters
+  python -m benchmark.sweep validate my_sweep.toml                   every problem at once
+
+Launching again does what is missing and nothing else. Ctrl-C, kill -9 and power cuts lose at most the work since the last
+checkpoint. Exit codes: 0 all done, 1 some runs failed, 2 a mistake in what was asked (nothing was written), 130 Ctrl-C.
+Afterwards: python -m benchmark.collect_results
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return exit_code(lambda: _main(arguments))
+
+
+def _main(arguments: list[str] | None) -> int:
+    given = _parser().parse_args(arguments)
+    command = {"launch": _launch, "status": _status, "retry": _retry, "list": _list, "validate": _validate}[
+        given.command
+    ]
+    return command(given)
+
+
+def _parser() -> argparse.ArgumentParser:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "python -m benchmark.sweep", description=__doc__, epilog=_EPILOG, formatter_class=plain
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    launch = commands.add_parser(
+        "launch", help="run a sweep, or what is missing of it", epilog=_EPILOG, formatter_class=plain
+    )
+    _add_sweep(launch)
+    launch.add_argument("--output", type=Path, metavar="DIR", help="sweep folder; default: results/<name of the sweep>")
+    add_placement(launch)
+    launch.add_argument("--workers", type=int, metavar="N", help="runs at a time on the CPU; default: one per core")
+    launch.add_argument("--per-gpu", type=int, default=1, metavar="K", help="runs at a time on each GPU; default: 1")
+    launch.add_argument("--dry-run", action="store_true", help="check everything, say what would run, write nothing")
+    status = commands.add_parser("status", help="how far a sweep is")
+    status.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="default: the newest sweep in results/")
+    status.add_argument("--once", action="store_true", help="print once instead of watching")
+    retry = commands.add_parser("retry", help="make failed runs pending again; launch then runs them")
+    retry.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="default: the newest sweep in results/")
+    retry.add_argument("--key", action="append", metavar="KEY", help="only this run; may be given several times")
+    lists = commands.add_parser("list", help="what there is")
+    lists.add_argument("what", choices=tuple(LISTS), metavar=f"{{{','.join(LISTS)}}}")
+    lists.add_argument("--long", action="store_true", help="hyper-parameters, options and variants too")
+    validate = commands.add_parser("validate", help="check a sweep file and report every problem")
+    _add_sweep(validate)
+    validate.add_argument("--data-dir", type=Path, metavar="DIR", help="downloaded data sets")
+    return parser
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sweep", nargs="?", default="quickstart", metavar="SWEEP", help="file, or name in sweeps/; default: quickstart"
+    )
+    parser.add_argument("--datasets", nargs="+", metavar="NAME[:OPTION=VALUE,…]", help="instead of the sweep's")
+    parser.add_argument("--algorithms", nargs="+", metavar="NAME[:VARIANT]", help="instead of the sweep's")
+    parser.add_argument("--trials", type=int, metavar="N", help="trials 0 … N − 1")
+    parser.add_argument(
+        "--draws", type=int, metavar="N", help="random draws 1 … N of the hyper-parameters; 0: the defaults"
+    )
+    parser.add_argument("--skip-impossible", action="store_true", help="leave out what cannot run; tables show it as –")
+
+
+def _config(given: argparse.Namespace) -> SweepConfig:
+    config = read_sweep(find_sweep(given.sweep))
+    return config.changed(
+        datasets=parse_all(given.datasets),
+        algorithms=tuple(given.algorithms) if given.algorithms else None,
+        trials=None if given.trials is None else numbers("trials", given.trials),
+        draws=None if given.draws is None else numbers("draws", given.draws),
+    )
+
+
+def _launch(given: argparse.Namespace) -> int:
+    config = _config(given)
+    if given.download:
+        download(config.datasets, data_dir(given))
+    plan = expand(config, data_dir(given), given.skip_impossible)
+    folder = given.output or RESULTS / config.name
+    _describe(plan, folder)
+    if given.dry_run:
+        return 0
+    device = pick_device(given.device)
+    from benchmark.launch.display import make_display
+    from benchmark.launch.local import launch
+    from benchmark.launch.slots import slots
+
+    places = slots(device, given.workers, given.per_gpu)
+    keys = write_plan(plan, folder)
+    with make_display(folder, {key: plan.runs[key].spec.label() for key in keys}) as on_event:
+        summary = launch(
+            folder,
+            keys,
+            slots=places,
+            data_dir=data_dir(given),
+            checkpoint_seconds=given.checkpoint_seconds,
+            on_event=on_event,
+        )
+    print(summary)
+    if summary.complete:
+        print(f"tables: python -m benchmark.collect_results {folder}")
+    return 0 if summary.complete else 1
+
+
+def _describe(plan: Plan, folder: Path) -> None:
+    specs = [run.spec for run in plan.runs.values()]
+    asked = sum(run.requested for run in plan.runs.values())
+    extra = f" and {len(specs) - asked} upstream" if len(specs) > asked else ""
+    steps = sum(spec.budget["steps"] for spec in specs)
+    print(f"{plan.config.title or plan.config.name}: {asked} runs{extra}, {steps:,} steps, in {folder}")
+    per = Counter((run.dataset, run.spec.method) for run in plan.runs.values() if run.requested)
+    for (dataset, method), count in per.items():
+        print(f"  {count:>4} × {method} on {dataset}")
+    for reason, count in Counter(refusal["reason"] for refusal in plan.refused).items():
+        print(f"  {count:>4} left out: {reason}")
+
+
+def newest_sweep(results: Path = RESULTS) -> Path:
+    """The sweep folder in ``results`` that was launched last.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(results.glob("*/sweep.json"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise UserError(f"there is no sweep in {results}; launch one: python -m benchmark.sweep launch")
+    return found[-1].parent
+
+
+def _status(given: argparse.Namespace) -> int:
+    from benchmark.launch.display import show_status
+
+    return show_status(read_stored(given.folder or newest_sweep()), watch=not given.once)
+
+
+def _retry(given: argparse.Namespace) -> int:
+    from benchmark.launch.retry import retry
+
+    folder = given.folder or newest_sweep()
+    stored = read_stored(folder)
+    unknown = sorted(set(given.key or ()) - set(stored.runs))
+    if unknown:
+        raise UserError(f"{folder} has no run {', '.join(unknown)}; `status` lists the keys.")
+    keys = retry(folder, given.key or list(stored.runs))
+    print(f"{len(keys)} runs are pending again; launch the sweep to run them." if keys else "no run has failed.")
+    return 0
+
+
+def _list(given: argparse.Namespace) -> int:
+    print(LISTS[given.what](given.long))
+    return 0
+
+
+def _validate(given: argparse.Namespace) -> int:
+    plan = expand(_config(given), data_dir(given), given.skip_impossible)
+    print(f"{given.sweep} is valid: {len(plan.runs)} runs.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""One run, for developing: `python -m benchmark.train --dataset … --algorithm …`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmark.core.errors import UserError, exit_code
+from benchmark.core.hparam import HParam
+from benchmark.core.record import FAILURE, RECORD, State, read_record, state_of
+from benchmark.core.registry import ALGORITHMS, did_you_mean
+from benchmark.core.spec import CRITERIA
+from benchmark.options import add_placement, data_dir, download, pick_device
+from benchmark.plan.graph import expand
+from benchmark.plan.store import RUNS, write_plan
+from benchmark.plan.sweepfile import SweepConfig, config_from, parse_named
+
+_EPILOG = """examples:
+  python -m benchmark.train --dataset digits_on_photos:bias=0.95 --algorithm erm --steps 300
+  python -m benchmark.train --dataset cmnist --data-dir ~/data --algorithm irm --hparam penalty_weight=1000
+  python -m benchmark.train --dataset digits_on_photos --algorithm group_dro --trial 3 --device cuda
+
+The run folder holds spec.json, log.jsonl, record.json, predictions.npz and selected.pt. The same command
+run again finds the run done; killed, it goes on from its checkpoint. To compare methods, write a sweep:
+python -m benchmark.sweep --help
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return exit_code(lambda: _main(arguments))
+
+
+def _main(arguments: list[str] | None) -> int:
+    parser = argparse.ArgumentParser(
+        "python -m benchmark.train",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--dataset", required=True, metavar="NAME[:OPTION=VALUE,…]")
+    parser.add_argument("--algorithm", required=True, metavar="NAME[:VARIANT]")
+    parser.add_argument("--backbone", default="convnet", metavar="NAME[:OPTION=VALUE,…]", help="default: convnet")
+    parser.add_argument(
+        "--hparam", action="append", default=[], metavar="NAME=VALUE", help="may be given several times"
+    )
+    parser.add_argument("--steps", type=int, default=500, help="default: 500")
+    parser.add_argument("--evaluate-every", type=int, help="steps between evaluations; default: a tenth of the steps")
+    parser.add_argument("--selection", nargs="+", default=["val_accuracy", "last"], metavar="CRITERION")
+    parser.add_argument("--trial", type=int, default=0, help="seed of data, weights and batches; default: 0")
+    parser.add_argument(
+        "--draw", type=int, default=0, help="draw of the hyper-parameters; 0, the default, is their defaults"
+    )
+    parser.add_argument("--oracle", action="store_true", help="evaluate the test splits along the way too")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results/train"), metavar="DIR", help="default: results/train"
+    )
+    add_placement(parser)
+    given = parser.parse_args(arguments)
+    config = _config(given)
+    if given.download:
+        download(config.datasets, data_dir(given))
+    plan = expand(config, data_dir(given))
+    keys = write_plan(plan, given.output)
+    device = pick_device(given.device)
+    for key in keys:
+        if not _run(given.output / RUNS / key, plan.runs[key].spec.label(), device, given):
+            return 1
+    return 0
+
+
+def _config(given: argparse.Namespace) -> SweepConfig:
+    budget = {"steps": given.steps}
+    if given.evaluate_every is not None:
+        budget["evaluate_every"] = given.evaluate_every
+    algorithm = given.algorithm.partition(":")[0]
+    values: dict[str, Any] = {
+        "datasets": [given.dataset],
+        "algorithms": [given.algorithm],
+        "backbone": given.backbone,
+        "trials": [given.trial],
+        "draws": [given.draw],
+        "selection": given.selection,
+        "budget": budget,
+        "oracle": given.oracle,
+        "override": {given.algorithm: _hparams(algorithm, parse_named(given.dataset).name, given.hparam)},
+    }
+    return config_from(values, "train", "command line")
+
+
+def _hparams(algorithm: str, dataset: str, given: list[str]) -> dict[str, Any]:
+    """The values of ``--hparam NAME=VALUE``, in the types that the algorithm declares."""
+    declared: dict[str, HParam] = ALGORITHMS.get(algorithm).all_hparams(0)
+    values = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--hparam {text!r} has no value, expected NAME=VALUE such as lr=1e-3.")
+        if name not in declared:
+            raise UserError(f"{algorithm} has no hparam {name!r}{did_you_mean(name, declared)}")
+        values[name] = declared[name].parse(name, value)
+    return values
+
+
+def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bool:
+    """Run one folder in this process; prints a line per evaluation. Returns whether it is done."""
+    from benchmark.engine.execute import DONE, INTERRUPTED, execute
+    from benchmark.launch.claim import claimed, new_attempt
+
+    if state_of(folder) is State.DONE:
+        print(f"{label}: done before, see {folder / RECORD}")
+        return True
+    print(f"{label}: {folder}")
+    (folder / FAILURE).unlink(missing_ok=True)
+    with claimed(folder) as stop:
+        outcome = execute(
+            folder,
+            new_attempt(folder),
+            device=device,
+            data_dir=data_dir(given),
+            checkpoint_seconds=given.checkpoint_seconds,
+            stop=stop,
+            on_line=_print_line,
+        )
+    if outcome == DONE:
+        _print_record(folder)
+    elif outcome == INTERRUPTED:
+        print("interrupted; run the same command again to go on.", file=sys.stderr)
+    elif not (folder / FAILURE).exists():
+        print("failed: out of memory; a smaller batch_size would need less.", file=sys.stderr)
+    return outcome == DONE
+
+
+def _print_line(line: Mapping[str, Any]) -> None:
+    terms = "  ".join(f"{name} {value:.4f}" for name, value in line["terms"].items())
+    splits = "  ".join(f"{name} {_accuracy(value['counts']):.1f} %" for name, value in line["splits"].items())
+    print(
+        f"step {line['step']:>6}/{line['steps']}  {terms}  {splits}  {line['images_per_second']:.0f} images/s",
+        flush=True,
+    )
+
+
+def _print_record(folder: Path) -> None:
+    record = read_record(folder)
+    for criterion, chosen in record.selected.items():
+        splits = "  ".join(f"{name} {_accuracy(v['counts']):.1f} %" for name, v in chosen["splits"].items())
+        print(f"selected by {CRITERIA[criterion]}: step {chosen['step']}: {splits}")
+
+
+def _accuracy(counts: list[list[list[int]]]) -> float:
+    right = sum(table[c][c] for table in counts for c in range(len(table)))
+    return 100 * right / sum(n for table in counts for row in table for n in row)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
