@@ -25,8 +25,8 @@ _EPILOG = """examples:
   python -m benchmark.sweep list algorithms                          needs, papers, hyper-parameters
   python -m benchmark.sweep validate my_sweep.toml                   every problem at once
 
-Launching again does what is missing and nothing else. Ctrl-C, kill -9 and power cuts lose at most the work since the last
-checkpoint. Exit codes: 0 all done, 1 some runs failed, 2 a mistake in what was asked (nothing was written), 130 Ctrl-C.
+Launching again does what is missing and nothing else. Ctrl-C, kill -9 and power cuts lose at most the work since
+the last checkpoint. Exit codes: 0 all done, 1 some runs failed, 2 a mistake in what was asked (nothing was written), 130 Ctrl-C.
 Afterwards: python -m benchmark.collect_results
 """
 
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "sweep", nargs="?", default="quickstart", metavar="SWEEP", help="file, or name in sweeps/; default: quickstart"
+        "sweep", nargs="?", default="quickstart", metavar="SWEEP", help="file, or name in sweeps/ (quickstart)"
     )
     parser.add_argument("--datasets", nargs="+", metavar="NAME[:OPTION=VALUE,…]", help="instead of the sweep's")
     parser.add_argument("--algorithms", nargs="+", metavar="NAME[:VARIANT]", help="instead of the sweep's")

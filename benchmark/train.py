@@ -12,7 +12,7 @@ from benchmark.core.errors import UserError, exit_code
 from benchmark.core.hparam import HParam
 from benchmark.core.record import FAILURE, RECORD, State, read_record, state_of
 from benchmark.core.registry import ALGORITHMS, did_you_mean
-from benchmark.core.spec import CRITERIA
+from benchmark.core.spec import CRITERIA, LEASE_LOST
 from benchmark.options import add_placement, data_dir, download, pick_device
 from benchmark.plan.graph import expand
 from benchmark.plan.store import RUNS, write_plan
@@ -108,23 +108,30 @@ def _hparams(algorithm: str, dataset: str, given: list[str]) -> dict[str, Any]:
 def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bool:
     """Run one folder in this process; prints a line per evaluation. Returns whether it is done."""
     from benchmark.engine.execute import DONE, INTERRUPTED, execute
-    from benchmark.launch.claim import claimed, new_attempt
+    from benchmark.launch.attempts import begin
+    from benchmark.launch.lease import Claim
 
     if state_of(folder) is State.DONE:
         print(f"{label}: done before, see {folder / RECORD}")
         return True
     print(f"{label}: {folder}")
-    (folder / FAILURE).unlink(missing_ok=True)
-    with claimed(folder) as stop:
+    reasons: list[str] = []
+    claim = Claim(folder, on_lost=lambda: reasons.append(LEASE_LOST))
+    if not claim.take():
+        raise UserError(f"another process works on {folder}; wait for it, or choose another folder with --output.")
+    try:
+        (folder / FAILURE).unlink(missing_ok=True)
         outcome = execute(
             folder,
-            new_attempt(folder),
+            begin(folder),
             device=device,
             data_dir=data_dir(given),
             checkpoint_seconds=given.checkpoint_seconds,
-            stop=stop,
+            stop=lambda: reasons[0] if reasons else None,
             on_line=_print_line,
         )
+    finally:
+        claim.release()
     if outcome == DONE:
         _print_record(folder)
     elif outcome == INTERRUPTED:

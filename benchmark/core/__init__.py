@@ -20,7 +20,7 @@ _HOME = {
     "spec": ("CRITERIA", "SCHEMA", "RunSpec"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
-__all__ = sorted(_MODULE)  # noqa: PLE0605
+__all__ = sorted(_MODULE)  
 
 
 def __getattr__(name: str) -> Any:

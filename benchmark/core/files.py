@@ -58,9 +58,9 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, to_json(value))
 
 
-def to_json(value: Any) -> bytes:
-    """``value`` as indented JSON with a final newline."""
-    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+def to_json(value: Any, indent: int | None = 1) -> bytes:
+    """``value`` as JSON with a final newline; ``indent=None`` for tables of numbers, one line in all."""
+    return (json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:

@@ -13,6 +13,9 @@ from benchmark.core.errors import UserError
 #: Version of spec.json, log.jsonl, record.json and failure.json; docs/log_schema.md describes it.
 SCHEMA = 1
 
+#: The reason to stop that forbids writing anything more: another process may own the run by now.
+LEASE_LOST = "lease lost"
+
 #: What a run can be selected by, and how tables call it. Each picks one step of a run, on validation data only.
 CRITERIA = {
     "last": "last step",

@@ -33,11 +33,11 @@ from benchmark.core.record import (
     read_record,
 )
 from benchmark.core.registry import ALGORITHMS, DATASETS
-from benchmark.core.spec import RunSpec
+from benchmark.core.spec import LEASE_LOST, RunSpec
 from benchmark.engine.build import build_algorithm
 from benchmark.engine.checkpoint import save_weights
 from benchmark.engine.failure import InterruptedRunError, NonFiniteError
-from benchmark.engine.loop import LEASE_LOST, TrainingRun
+from benchmark.engine.loop import TrainingRun
 from benchmark.engine.machine import commit, versions
 
 DONE, FAILED, INTERRUPTED, OUT_OF_MEMORY = "done", "failed", "interrupted", "out_of_memory"
@@ -133,7 +133,7 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> None:
     save_weights(folder / SELECTED, run.selection.weights[run.selection.best[spec.selection[0]][0]])
     write_atomic(folder / LOG, run.log_file.text.encode())
     record = _record(run, attempt, selected, started)
-    commit_once(folder / RECORD, to_json(record.to_json()))
+    commit_once(folder / RECORD, to_json(record.to_json(), indent=None))
     _tidy(folder, attempt)
 
 

@@ -16,7 +16,7 @@ from benchmark.core.dataset import GroupedDataset
 from benchmark.core.optim import lr_factor, set_lr
 from benchmark.core.record import ATTEMPTS, LOG
 from benchmark.core.seeds import seed_for
-from benchmark.core.spec import RunSpec
+from benchmark.core.spec import LEASE_LOST, RunSpec
 from benchmark.engine.augment import augment
 from benchmark.engine.checkpoint import load_checkpoint, save_checkpoint
 from benchmark.engine.data import DeviceSplit
@@ -26,9 +26,6 @@ from benchmark.engine.log import Log
 from benchmark.engine.samplers import make_sampler
 from benchmark.engine.selection import Selection
 from benchmark.engine.terms import Terms
-
-#: The reason that forbids writing anything more: another process may own the run by now.
-LEASE_LOST = "lease lost"
 
 
 class TrainingRun:
