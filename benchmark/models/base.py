@@ -21,7 +21,7 @@ class Capabilities:
         cam: dotted name of the last convolutional stage, whose output is float[B,C,h,w]; ``""`` for none.
         lrp: whether every nonlinearity is a ReLU or a max-pool, so that LRP-ε is defined.
         attention: whether it attends between image patches (transformers).
-        min_side: smallest height and width of an image, in pixels.
+        min_side: smallest height and width of an image, in pixels, with the default options.
     """
 
     cam: str = ""
@@ -70,6 +70,11 @@ class Backbone(nn.Module):
         self.classifier = classifier
         self.num_features: int = classifier.in_features
 
+    @classmethod
+    def smallest_side(cls, options: Mapping[str, Any]) -> int:
+        """Smallest height and width of an image with these options."""
+        return cls.capabilities.min_side
+
     def build(self) -> nn.Linear:
         """Make the layers from ``chosen``, ``image_size`` and ``num_outputs``; returns the last one."""
         raise NotImplementedError
@@ -115,7 +120,7 @@ class Backbone(nn.Module):
         return self.get_submodule(self.capabilities.cam)
 
     def _check_sides(self, height: int, width: int) -> None:
-        smallest = self.capabilities.min_side
+        smallest = self.smallest_side(self.chosen)
         if min(height, width) < smallest:
             raise UserError(
                 f"{self.name} needs images of at least {smallest}×{smallest} pixels, got {height}×{width}; "

@@ -37,7 +37,7 @@ class ConvNet(Backbone):
 
 @BACKBONES.register
 class MnistCnn(Backbone):
-    """The network that DomainBed uses for its MNIST data sets (Gulrajani & Lopez-Paz 2021, appendix D): 128 features."""
+    """The network that DomainBed uses for its MNIST data sets (Gulrajani & Lopez-Paz 2021); 128 features."""
 
     name = "mnist_cnn"
     doc = "DomainBed's network for MNIST: four 3×3 convolutions with group normalisation"

@@ -1,0 +1,114 @@
+"""Published weights of torchvision's networks, by the names of torchvision's weight enums."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+import urllib.error
+import zipfile
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from torch import nn
+
+from benchmark.core.errors import UserError
+from benchmark.core.hparam import HParam
+from benchmark.core.registry import did_you_mean
+
+NONE = "none"
+
+#: Declared by every backbone of torchvision.
+WEIGHTS_OPTION = HParam(NONE, doc='published weights: "none", or a torchvision name such as "IMAGENET1K_V1"')
+
+#: DenseNet's published files were written when a module could be called ``norm.1``.
+_OLD_DENSE_KEY = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
+
+def state_of_weights(builder: str, name: str) -> dict[str, torch.Tensor]:
+    """The state dict that torchvision publishes as ``name`` for its network ``builder``.
+
+    Args:
+        builder: torchvision's name of the network, such as ``"resnet18"``.
+        name: a member of its weight enum, such as ``"IMAGENET1K_V1"``, or ``"DEFAULT"``.
+
+    Raises:
+        UserError: no such weights; they can neither be found nor downloaded; or the file is damaged.
+    """
+    from torchvision.models import get_model_weights
+
+    known = get_model_weights(builder)
+    if name not in known.__members__:
+        raise UserError(f"{builder} has no weights {name!r}{did_you_mean(name, [*known.__members__, NONE])}")
+    weights: Any = known[name]
+    folder = os.path.join(torch.hub.get_dir(), "checkpoints")
+    file = os.path.join(folder, os.path.basename(urlparse(weights.url).path))
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
+        _check_hash(file)
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise UserError(
+            f"the weights {name} of {builder} could not be downloaded ({error}); place {os.path.basename(file)} in "
+            f"{folder}, or set weights = none."
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"the weights {name} of {builder} could not be read ({reason}); delete {file} to download it again, "
+            "place a sound copy there, or set weights = none."
+        ) from None
+    return {_OLD_DENSE_KEY.sub(r"\1\2", key): value for key, value in state.items()}
+
+
+def torchvision_network(builder: str, weights: str, num_outputs: int, **options: Any) -> nn.Module:
+    """torchvision's network ``builder`` with ``num_outputs`` outputs, all but its last layer loaded.
+
+    The last layer of the published network knows ImageNet's classes and is never loaded.
+
+    Raises:
+        UserError: as ``state_of_weights``.
+    """
+    from torchvision.models import get_model
+
+    if weights == NONE:
+        return get_model(builder, weights=None, num_classes=num_outputs, **options)  # type: ignore[no-any-return]
+    state = state_of_weights(builder, weights)
+    network: nn.Module = get_model(builder, weights=None, num_classes=num_outputs, **options)
+    load_all_but_last(network, state, f"the weights {weights} of {builder}")
+    return network
+
+
+def load_all_but_last(network: nn.Module, state: dict[str, torch.Tensor], what: str) -> None:
+    """Load a published state dict into a network with another last layer, which keeps its own initialisation.
+
+    Raises:
+        UserError: the state dict belongs to another network.
+    """
+    last = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+    body = {key: value for key, value in state.items() if not key.startswith(f"{last}.")}
+    try:
+        missing, unexpected = network.load_state_dict(body, strict=False)
+    except RuntimeError as error:
+        raise UserError(f"{what} do not fit this network ({str(error).splitlines()[-1].strip()}).") from None
+    wrong = [key for key in [*missing, *unexpected] if not key.startswith(f"{last}.")]
+    if wrong:
+        raise UserError(f"{what} do not fit this network ({len(wrong)} entries differ, such as {wrong[0]}).")
+
+
+def refuse_with_weights(backbone: str, weights: str, what: str) -> None:
+    """Raise a UserError if published weights are asked for together with ``what``, which changes the first layers."""
+    if weights != NONE:
+        raise UserError(f"{backbone}: weights = {weights} cannot be used with {what}; set weights = none.")
+
+
+def _check_hash(file: str) -> None:
+    """torch.hub checks a file that it downloads, not one that was placed by hand: check both, by the name's digits."""
+    wanted = re.search(r"-([a-f0-9]{8,})\.", os.path.basename(file))
+    if wanted is None:
+        return
+    with open(file, "rb") as handle:
+        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    if not found.startswith(wanted.group(1)):
+        raise ValueError(f"its sha256 begins with {found[:8]}, expected {wanted.group(1)}")

@@ -1,0 +1,76 @@
+"""ViT-B/16 (Dosovitskiy et al. 2021), torchvision's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmark.core.errors import UserError
+from benchmark.core.registry import BACKBONES
+from benchmark.models.base import Backbone, Capabilities
+from benchmark.models.pretrained import (
+    NONE,
+    WEIGHTS_OPTION,
+    load_all_but_last,
+    refuse_with_weights,
+    state_of_weights,
+    torchvision_network,
+)
+
+PATCH = 16
+
+
+@BACKBONES.register
+class ViTB16(Backbone):
+    """Features are the class token's; the feature map is the patch tokens' on their grid, side / 16.
+
+    Published weights serve any image side: their position embeddings are interpolated.
+    Parameters are called as in torchvision, behind the prefix ``net.``; ``net.heads.head`` is ``classifier`` here.
+    """
+
+    name = "vit_b_16"
+    doc = "ViT-B/16 of torchvision"
+    options = {"weights": WEIGHTS_OPTION}
+    capabilities = Capabilities(attention=True, min_side=PATCH)
+
+    def build(self) -> nn.Linear:
+        channels, height, width = self.image_size
+        weights = self.chosen["weights"]
+        if height != width or height % PATCH:
+            raise UserError(
+                f"{self.name} needs square images with a side that {PATCH} divides, got {height}×{width}; resize them."
+            )
+        if channels != 3:
+            refuse_with_weights(self.name, weights, f"images of {channels} channels")
+        net: Any = torchvision_network("vit_b_16", NONE, self.num_outputs, image_size=height)
+        if weights != NONE:
+            from torchvision.models.vision_transformer import interpolate_embeddings
+
+            state = interpolate_embeddings(height, PATCH, state_of_weights("vit_b_16", weights))  # type: ignore[arg-type]
+            load_all_but_last(net, state, f"the weights {weights} of {self.name}")
+        if channels != 3:
+            net.conv_proj = nn.Conv2d(channels, net.hidden_dim, PATCH, stride=PATCH)
+            nn.init.trunc_normal_(net.conv_proj.weight, std=math.sqrt(1 / (channels * PATCH * PATCH)))
+            nn.init.zeros_(net.conv_proj.bias)
+        classifier: nn.Linear = net.heads.head
+        del net.heads
+        self.net: Any = net
+        return classifier
+
+    def tokens(self, image: torch.Tensor) -> torch.Tensor:
+        """The tokens after the last block, class token first: float[B,1+hw,D]."""
+        if image.shape[1:] != torch.Size(self.image_size):
+            raise UserError(f"{self.name} was built for images {list(self.image_size)}, got {list(image.shape[1:])}.")
+        patches = self.net.conv_proj(image).flatten(2).transpose(1, 2)
+        first = self.net.class_token.expand(len(image), -1, -1)
+        return self.net.encoder(torch.cat([first, patches], dim=1))  # type: ignore[no-any-return]
+
+    def stages(self, image: torch.Tensor) -> torch.Tensor:
+        side = self.image_size[1] // PATCH
+        return self.tokens(image)[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        return self.tokens(image)[:, 0]

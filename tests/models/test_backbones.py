@@ -1,0 +1,188 @@
+"""Every backbone: shapes, the three parts, capabilities that hold, torchvision's number of parameters."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from benchmark.core.errors import UserError
+from benchmark.core.registry import BACKBONES
+from benchmark.models.base import Backbone
+
+#: (name, options, image size): the smallest sizes that exercise every layer.
+CASES: list[tuple[str, dict[str, Any], tuple[int, int, int]]] = [
+    ("convnet", {}, (3, 32, 32)),
+    ("convnet", {"width": 4}, (2, 28, 28)),
+    ("mnist_cnn", {}, (2, 28, 28)),
+    ("resnet18", {}, (3, 64, 64)),
+    ("resnet18", {"small_stem": True}, (1, 32, 32)),
+    ("resnet50", {}, (2, 32, 32)),
+    ("densenet121", {}, (3, 32, 32)),
+    ("densenet121", {"small_stem": True}, (1, 16, 16)),
+    ("alexnet", {}, (3, 63, 63)),
+    ("convnext_base", {}, (3, 32, 32)),
+    ("vit_b_16", {}, (1, 32, 32)),
+]
+FEATURES = {"convnet": 64, "mnist_cnn": 128, "resnet18": 512, "resnet50": 2048, "densenet121": 1024, "alexnet": 4096,
+            "convnext_base": 1024, "vit_b_16": 768}  # fmt: skip
+TORCHVISION = ["resnet18", "resnet50", "densenet121", "alexnet", "convnext_base", "vit_b_16"]
+
+
+@cache
+def network(case: int) -> Backbone:
+    name, options, size = CASES[case]
+    torch.manual_seed(case)
+    built: Backbone = BACKBONES.get(name)(5, size, **options)
+    return built.eval()
+
+
+def images(case: int, count: int = 2) -> torch.Tensor:
+    return torch.randn(count, *CASES[case][2], generator=torch.Generator().manual_seed(case))
+
+
+def test_all_backbones_are_covered() -> None:
+    assert {name for name, _, _ in CASES} == set(BACKBONES.names()) == set(FEATURES)
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_forward_is_classifier_of_features(case: int) -> None:
+    model, x = network(case), images(case)
+    with torch.no_grad():
+        logits, features, feature_map = model(x), model.features(x), model.feature_map(x)
+    name = CASES[case][0]
+    assert logits.shape == (2, 5)
+    assert features.shape == (2, model.num_features)
+    assert model.num_features == (16 if "width" in CASES[case][1] else FEATURES[name])
+    assert feature_map.dim() == 4 and len(feature_map) == 2
+    by_hand = features @ model.classifier.weight.T + model.classifier.bias
+    torch.testing.assert_close(logits, by_hand, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():  # images do not meet in evaluation mode
+        torch.testing.assert_close(model(x[:1]), logits[:1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_cam_layer_gives_the_feature_map(case: int) -> None:
+    model, x = network(case), images(case)
+    if not model.capabilities.cam:
+        with pytest.raises(UserError, match="no convolutional stage"):
+            model.cam_module()
+        return
+    seen: list[torch.Tensor] = []
+    handle = model.cam_module().register_forward_hook(lambda module, args, output: seen.append(output.clone()))
+    with torch.no_grad():
+        model(x)
+        handle.remove()
+        torch.testing.assert_close(seen[0], model.feature_map(x))
+    assert len(seen) == 1 and seen[0].dim() == 4
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_gradient_reaches_every_parameter(case: int) -> None:
+    model = network(case)
+    model(images(case)).square().sum().backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    model.zero_grad(set_to_none=True)
+    assert without == []
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_lrp_only_where_every_nonlinearity_is_a_relu(case: int) -> None:
+    model = network(case)
+    kinds = {type(m).__name__ for m in model.modules()}
+    smooth = kinds & {"GELU", "Softmax", "Sigmoid", "MultiheadAttention", "LayerNorm", "LayerNorm2d", "GroupNorm"}
+    assert model.capabilities.lrp == (not smooth)
+    assert model.capabilities.attention == ("MultiheadAttention" in kinds)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_parameters_are_torchvisions(name: str) -> None:
+    side = 224 if name == "vit_b_16" else 64
+    with torch.device("meta"):  # counting needs no memory
+        ours = BACKBONES.get(name)(7, (3, side, side))
+        theirs = getattr(torchvision.models, name)(weights=None, num_classes=7)
+    count = lambda model: sum(p.numel() for p in model.parameters())  # noqa: E731
+    assert count(ours) == count(theirs)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "alexnet"])
+def test_logits_are_torchvisions(name: str) -> None:
+    """Same weights, same logits: copied by position, since ours only move the last layer to the end."""
+    torch.manual_seed(0)
+    theirs = getattr(torchvision.models, name)(weights=None, num_classes=7).eval()
+    ours = BACKBONES.get(name)(7, (3, 64, 64)).eval()
+    mine, given = ours.state_dict(), theirs.state_dict()
+    ours.load_state_dict(dict(zip(mine, given.values(), strict=True)))
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", [0, 3, 6, 8])
+def test_state_dict_round_trip(case: int) -> None:
+    name, options, size = CASES[case]
+    model, x = network(case), images(case)
+    other: Backbone = BACKBONES.get(name)(5, size, **options).eval()
+    with torch.no_grad():
+        assert not torch.allclose(other(x), model(x))
+        other.load_state_dict(model.state_dict())
+        assert torch.equal(other(x), model(x))
+
+
+def test_dropout_acts_in_training_only() -> None:
+    model: Backbone = BACKBONES.get("convnet")(3, (3, 32, 32), dropout=0.5).eval()
+    x = torch.randn(4, 3, 32, 32)
+    assert torch.equal(model(x), model(x))
+    model.dropout.train()
+    assert not torch.equal(model(x), model(x))
+
+
+def test_mnist_cnn_against_its_mathematics() -> None:
+    model: Any = BACKBONES.get("mnist_cnn")(10, (2, 28, 28)).eval()
+    x = images(2)
+    out = x
+    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert [c.out_channels for c in convs] == [64, 128, 128, 128]
+    for conv, stride in zip(convs, (1, 2, 1, 1), strict=True):
+        out = nn.functional.conv2d(out, conv.weight, conv.bias, stride=stride, padding=1).clamp(min=0)
+        groups = out.unflatten(1, (8, -1)).flatten(2)
+        groups = (groups - groups.mean(2, keepdim=True)) / (groups.var(2, correction=0, keepdim=True) + 1e-5).sqrt()
+        out = groups.view_as(out)  # fresh scale 1, shift 0
+    torch.testing.assert_close(model.features(x), out.mean((2, 3)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "options", "sentence"),
+    [
+        ("convnet", (4, 32, 32), {}, "4 channels, expected 1, 2 or 3"),
+        ("convnet", (3, 32, 4), {}, "at least 8×8 pixels, got 32×4"),
+        ("convnet", (3, 32, 32), {"widht": 3}, "did you mean width"),
+        ("convnet", (3, 32, 32), {"width": 0}, "out of bounds"),
+        ("alexnet", (3, 62, 62), {}, "at least 63×63"),
+        ("densenet121", (3, 28, 28), {}, "at least 29×29"),
+        ("vit_b_16", (3, 48, 32), {}, "square images"),
+        ("resnet18", (3, 32, 32), {"weights": "IMAGENET1K_V7"}, "'IMAGENET1K_V7'; did you mean IMAGENET1K_V1"),
+        ("resnet18", (1, 32, 32), {"weights": "IMAGENET1K_V1"}, "cannot be used with images of 1 channels"),
+        ("resnet18", (3, 32, 32), {"weights": "IMAGENET1K_V1", "small_stem": True}, "cannot be used with small_stem"),
+    ],
+)
+def test_mistakes_are_answered_in_one_sentence(
+    name: str, size: tuple[int, int, int], options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence) as caught:
+        BACKBONES.get(name)(5, size, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_images_are_refused_at_the_call() -> None:
+    model = network(0)
+    with pytest.raises(UserError, match="3 channels"):
+        model(torch.zeros(2, 1, 32, 32))
+    with pytest.raises(UserError, match="at least 8×8"):
+        model(torch.zeros(2, 3, 4, 4))
+    with pytest.raises(UserError, match="at least 1"):
+        BACKBONES.get("convnet")(0, (3, 32, 32))
