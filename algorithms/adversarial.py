@@ -75,15 +75,15 @@ class DANN(Algorithm):
         """What the discriminator looks at, float[B,joint_size]: here the features alone."""
         return features
 
-    def row_weights(self, label: torch.Tensor) -> torch.Tensor:
-        """How much each row counts for the discriminator, float[B], sum 1: here all the same."""
-        return torch.full((len(label),), 1 / len(label), device=label.device)
+    def average(self, losses: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """The discriminator's mean over rows, from float[B]: here every row counts the same."""
+        return losses.mean()
 
     def discriminator_loss(self, joint: torch.Tensor, batch: Batch, penalty: float = 0.0) -> torch.Tensor:
-        """Weighted cross-entropy of the environments + ``penalty`` · mean over rows of ‖∂CE(D(joint)) / ∂joint‖²."""
+        """Cross-entropy of the environments + ``penalty`` · mean over rows of ‖∂CE(D(joint)) / ∂joint‖²."""
         assert batch.environment is not None
         losses = F.cross_entropy(self.discriminator(joint), batch.environment, reduction="none")
-        total = (self.row_weights(batch.label) * losses).sum()
+        total = self.average(losses, batch.label)
         if penalty == 0:  # the default: no second differentiation
             return total
         gradient = torch.autograd.grad(losses.sum(), joint, create_graph=True)[0]
@@ -140,8 +140,8 @@ class CDAN(DANN):
             return features + self.embedding(label)  # type: ignore[no-any-return]
         return (logits.softmax(1)[:, :, None] * features[:, None, :]).flatten(1)
 
-    def row_weights(self, label: torch.Tensor) -> torch.Tensor:
+    def average(self, losses: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         if self.hp["condition"] == "outer":
-            return super().row_weights(label)
+            return super().average(losses, label)
         sizes = torch.bincount(label, minlength=self.setting.num_classes)
-        return 1 / (sizes[label] * (sizes > 0).sum())
+        return (losses / sizes[label]).sum() / (sizes > 0).sum()

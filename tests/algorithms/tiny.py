@@ -1,0 +1,123 @@
+"""A method on random images, small enough for a test: settings, batches and runs without the engine."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from benchmark.core.algorithm import Algorithm, Setting
+from benchmark.core.batch import Batch
+from benchmark.core.needs import Needs
+from benchmark.core.registry import ALGORITHMS, BACKBONES
+from benchmark.core.seeds import seed_for
+
+CLASSES, CONFOUNDERS, ENVIRONMENTS = 3, 2, 2
+
+
+def hparams_of(kind: type[Algorithm], side: int, **changed: Any) -> dict[str, Any]:
+    """Defaults of every hyper-parameter, with small batches, and ``changed``."""
+    defaults = {name: h.default for name, h in kind.all_hparams(side).items()}
+    return {**defaults, "batch_size": 12, **changed}
+
+
+def make_setting(kind: type[Algorithm], side: int = 16, steps: int = 10, **changed: Any) -> Setting:
+    """What ``kind`` is built for; ``changed`` are hyper-parameters and, under their names, fields of the setting."""
+    fields = {name: changed.pop(name) for name in list(changed) if name in Setting.__dataclass_fields__}
+
+    def network(num_outputs: int | None = None, **options: Any) -> torch.nn.Module:
+        outputs = CLASSES if num_outputs is None else num_outputs
+        return BACKBONES.get("convnet")(outputs, (3, side, side), **{"width": 2, **options})
+
+    setting = Setting(
+        num_classes=CLASSES,
+        num_confounders=CONFOUNDERS,
+        num_environments=ENVIRONMENTS,
+        image_size=(3, side, side),
+        hparams=hparams_of(kind, side, **changed),
+        steps=steps,
+        build_network=network,
+    )
+    return replace(setting, **fields)
+
+
+def build(kind: type[Algorithm] | str, seed: int = 0, **changed: Any) -> Any:
+    """An algorithm in training mode with its optimisers, the same for the same seed."""
+    kind = ALGORITHMS.get(kind) if isinstance(kind, str) else kind
+    setting = make_setting(kind, **changed)
+    torch.manual_seed(seed)
+    algorithm = kind(setting)
+    algorithm.optimizers = algorithm.make_optimizers()
+    return algorithm.train()
+
+
+def make_batch(rows: int = 12, side: int = 16, seed: int = 0) -> Batch:
+    """Random images of which everything is known, ordered by environment; every class and group is there."""
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.arange(rows)
+    label, confounder = index % CLASSES, index // CLASSES % CONFOUNDERS
+    image = torch.randn(rows, 3, side, side, generator=generator)
+    image[:, 0] += label[:, None, None]  # something to learn
+    return Batch(
+        image=image,
+        label=label,
+        index=index,
+        group=label * CONFOUNDERS + confounder,
+        confounder=confounder,
+        environment=torch.arange(rows) * ENVIRONMENTS // rows,
+        mask=torch.rand(rows, 1, side, side, generator=generator) < 0.5,
+    )
+
+
+class TinyRun:
+    """What ``fit`` is given: batches ``start`` … ``stop`` of random images, stripped; keeps the logged terms."""
+
+    def __init__(self, algorithm: Algorithm, start: int, stop: int, needs: Needs | None = None, side: int = 16) -> None:
+        self.algorithm, self.start, self.stop, self.side = algorithm, start, stop, side
+        self.needs = algorithm.needs if needs is None else needs
+        self.logged: list[dict[str, float]] = []
+
+    def steps(self) -> Iterator[Batch]:
+        for step in range(self.start, self.stop):
+            torch.manual_seed(seed_for("step", step))
+            self.algorithm.current_step = step
+            yield make_batch(side=self.side, seed=step).strip(self.needs)
+
+    def batches(self, split: str) -> Iterator[Batch]:
+        yield make_batch(side=self.side, seed=-1 if split == "train" else -2).strip(self.needs)
+
+    def log(self, terms: Mapping[str, torch.Tensor | float]) -> None:
+        self.logged.append({name: torch.as_tensor(value).detach().item() for name, value in terms.items()})
+
+
+def train(algorithm: Algorithm, start: int, stop: int, side: int = 16) -> list[dict[str, float]]:
+    """The terms of steps ``start`` … ``stop``."""
+    run = TinyRun(algorithm, start, stop, side=side)
+    algorithm.fit(run)
+    return run.logged
+
+
+def through_checkpoint(algorithm: Algorithm, fresh: Algorithm, step: int) -> Algorithm:
+    """``fresh`` in the state of ``algorithm``, by way of what a checkpoint holds and nothing else."""
+    saved = {
+        "algorithm": algorithm.state_dict(),
+        "optimizers": {name: o.state_dict() for name, o in algorithm.optimizers.items()},
+    }
+    file = io.BytesIO()
+    torch.save(saved, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)
+    fresh.load_state_dict(loaded["algorithm"])
+    for name, state in loaded["optimizers"].items():
+        fresh.optimizers[name].load_state_dict(state)
+    fresh.current_step = step
+    return fresh
+
+
+def same_weights(one: Algorithm, other: Algorithm) -> bool:
+    """Whether two algorithms are equal bit by bit."""
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

@@ -1,0 +1,183 @@
+"""What every registered algorithm promises: a declaration that is complete and true, and a run that can be resumed."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmark.core.algorithm import Algorithm, Paper
+from benchmark.core.hparam import check_values
+from benchmark.core.needs import Needs
+from benchmark.core.optim import COMMON_HPARAMS
+from benchmark.core.registry import ALGORITHMS
+from benchmark.core.spec import RunSpec
+from tests.algorithms import tiny
+from tests.algorithms.tiny import TinyRun, hparams_of, make_batch, same_weights, through_checkpoint, train
+
+SIDE = 32
+NAMES = ALGORITHMS.names()
+METHODS = [(name, variant) for name in NAMES for variant in ("", *ALGORITHMS.get(name).variants)]
+#: A batch's fields and the needs that open them.
+FIELDS = {"group": "groups", "confounder": "confounder", "environment": "environments", "mask": "masks"}
+
+
+def spec_of(name: str, variant: str = "") -> RunSpec:
+    kind = ALGORITHMS.get(name)
+    return RunSpec(
+        dataset="tiny", dataset_options={}, data_fingerprint="", algorithm=name, variant=variant, backbone="convnet",
+        backbone_options={"width": 2}, hparams=hparams_of(kind, SIDE, **kind.variants.get(variant, {})), trial=0,
+        draw=0, budget={"steps": 10, "evaluate_every": 10, "patience": 0, "min_delta": 0.0}, selection=("last",),
+    )  # fmt: skip
+
+
+def make(name: str, variant: str = "", seed: int = 0, **changed: Any) -> Any:
+    """The algorithm, small, with algorithms made in the same way for the runs that come first."""
+    kind = ALGORITHMS.get(name)
+    reason = kind.refuses(spec_of(name, variant))
+    if reason is not None:
+        pytest.skip(f"refuses the tiny setting: {reason}")
+    first = {}
+    for role, wanted in kind.upstream(spec_of(name, variant)).items():
+        before = make(wanted.algorithm, wanted.variant, seed=7, **wanted.hparams)
+        first[role] = before.eval().requires_grad_(False)
+    settings = {**kind.variants.get(variant, {}), **changed}
+    return tiny.build(kind, seed=seed, side=SIDE, upstream=first, **settings)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_declaration(name: str) -> None:
+    kind = ALGORITHMS.get(name)
+    assert issubclass(kind, Algorithm)
+    assert kind.name == name
+    assert isinstance(kind.paper, Paper)
+    assert kind.paper.title and kind.paper.authors
+    assert 1900 < kind.paper.year < 2100
+    assert kind.paper.url.startswith("https://")
+    assert isinstance(kind.needs, Needs)
+    assert kind.sampling in ("random", "group", "environment")
+    assert kind.sampling != "group" or kind.needs.groups, "sampling by group is knowledge of the groups"
+    assert kind.sampling != "environment" or kind.needs.environments
+    assert (kind.__doc__ or "").strip() and kind.__doc__ != Algorithm.__doc__, "the class says what it minimises"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hparams_have_a_doc_line_and_draws_that_are_plain_values_within_bounds(name: str) -> None:
+    kind = ALGORITHMS.get(name)
+    for side in (32, 224):
+        for key, hparam in kind.all_hparams(side).items():
+            assert hparam.doc and "\n" not in hparam.doc, f"{key} has no line of documentation"
+            for draw in range(20):
+                value = hparam.draw(key, trial=0, draw=draw)
+                assert type(value) in (bool, int, float, str), f"{key} = {value!r} would not survive JSON"
+                assert json.loads(json.dumps(value)) == value
+                assert hparam.check(key, value) == value
+                assert type(value) is type(hparam.default)
+
+
+@pytest.mark.parametrize(("name", "variant"), [m for m in METHODS if m[1]])
+def test_variants_set_declared_hparams_to_something_else(name: str, variant: str) -> None:
+    kind, values = ALGORITHMS.get(name), ALGORITHMS.get(name).variants[variant]
+    declared = {**COMMON_HPARAMS, **kind.hparams}
+    assert check_values(declared, values, name) == dict(values)
+    assert any(value != declared[key].default for key, value in values.items())
+    assert ":" not in variant and variant.strip() == variant
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_is_read_in_one_sitting(name: str) -> None:
+    kind = ALGORITHMS.get(name)
+    if not kind.__module__.startswith("algorithms."):
+        pytest.skip("another package's")
+    file = Path(inspect.getfile(kind))
+    assert len(file.read_text(encoding="utf-8").splitlines()) < 150
+
+
+@pytest.mark.parametrize(("name", "variant"), METHODS)
+def test_it_trains_and_predicts_with_what_it_declares(name: str, variant: str) -> None:
+    algorithm = make(name, variant)
+    before = {key: value.clone() for key, value in algorithm.named_parameters()}
+    logged = train(algorithm, 0, 2, side=SIDE)
+    assert len(logged) == 2
+    assert all(terms for terms in logged)
+    assert all(torch.tensor(value).isfinite() for terms in logged for value in terms.values())
+    assert any(not torch.equal(value, before[key]) for key, value in algorithm.named_parameters())
+    assert all(value.isfinite().all() for value in algorithm.state_dict().values())
+    json.dumps(algorithm.report(), allow_nan=False)
+
+    algorithm.eval()
+    image = make_batch(side=SIDE).image
+    with torch.inference_mode():
+        logits = algorithm.predict(image)
+        assert logits.shape == (len(image), tiny.CLASSES)
+        assert logits.isfinite().all()
+        assert torch.allclose(algorithm.predict(image[:1]), logits[:1], atol=1e-4), "an answer depends on the batch"
+
+
+@pytest.mark.parametrize(("name", "variant"), METHODS)
+def test_a_resumed_run_is_the_undisturbed_run(name: str, variant: str) -> None:
+    whole, first = make(name, variant), make(name, variant)
+    logged = train(whole, 0, 3, side=SIDE)
+    start = train(first, 0, 2, side=SIDE)
+    second = through_checkpoint(first, make(name, variant, seed=1), 2)
+    assert [*start, *train(second, 2, 3, side=SIDE)] == logged
+    assert same_weights(whole, second)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_trains_in_bf16(name: str) -> None:
+    algorithm = make(name, autocast=partial(torch.autocast, "cpu", dtype=torch.bfloat16))
+    logged = train(algorithm, 0, 2, side=SIDE)
+    assert all(torch.tensor(value).isfinite() for terms in logged for value in terms.values())
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in algorithm.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_undeclared_fields_are_hidden(name: str) -> None:
+    kind, batch = ALGORITHMS.get(name), make_batch()
+    stripped = batch.strip(kind.needs)
+    for field, need in FIELDS.items():
+        assert (getattr(stripped, field) is not None) == getattr(kind.needs, need)
+
+
+def superfluous() -> list[tuple[str, str]]:
+    """Every declared annotation of training that the sampler does not already use."""
+    found = []
+    for name in NAMES:
+        kind = ALGORITHMS.get(name)
+        sampled = {"group": "groups", "environment": "environments"}.get(kind.sampling)
+        found += [(name, need) for need in FIELDS.values() if getattr(kind.needs, need) and need != sampled]
+    return found
+
+
+@pytest.mark.parametrize(("name", "need"), superfluous())
+def test_no_annotation_is_declared_that_is_not_used(name: str, need: str) -> None:
+    """Without a field that it declared, the method fails on the first step."""
+    algorithm = make(name)
+    run = TinyRun(algorithm, 0, 1, needs=replace(algorithm.needs, **{need: False}), side=SIDE)
+    with pytest.raises((AssertionError, TypeError, AttributeError)):
+        algorithm.fit(run)
+
+
+def test_a_forgotten_declaration_fails_on_the_first_step() -> None:
+    algorithm = make("group_dro")
+    with pytest.raises((AssertionError, TypeError, AttributeError)):
+        algorithm.fit(TinyRun(algorithm, 0, 1, needs=Needs(), side=SIDE))
+
+
+def test_every_kind_of_annotation_in_a_batch_is_covered_here() -> None:
+    assert set(FIELDS.values()) == {f.name for f in fields(Needs)} - {"teacher", "val_groups", "val_masks"}
+
+
+def test_same_seed_same_run() -> None:
+    for name in ("erm", "dann", "irm"):
+        one, other = make(name), make(name)
+        assert train(one, 0, 3, side=SIDE) == train(other, 0, 3, side=SIDE)
+        assert same_weights(one, other)
+        assert not same_weights(one, make(name, seed=1))
