@@ -1,0 +1,1 @@
+"""How tables are written down: text, LaTeX, Markdown, CSV and JSON."""

@@ -1,0 +1,144 @@
+"""Markdown for people, CSV and JSON for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from benchmark.report.formats.numbers import Footnotes, clean, decimals_of, method_label, needs_label, plain
+from benchmark.report.scores import NOTHING, Value
+from benchmark.report.tables import Row, Table
+
+#: Version of tables.json.
+SCHEMA = 1
+FIELDS = (
+    "dataset",
+    "stand_in",
+    "method",
+    "requested",
+    "needs",
+    "metric",
+    "split",
+    "value",
+    "sd",
+    "low",
+    "high",
+    "interval",
+    "trials",
+    "n",
+    "criterion",
+    "notes",
+)
+
+
+def markdown_table(table: Table, spread: str = "sd") -> str:
+    """A pipe table with its caption above and its footnotes below."""
+    notes = Footnotes()
+    general = notes.marks(table.notes)
+    decimals = decimals_of(table)
+    heads = ["method", "needs", *(" ".join(column.title) for column in table.columns)]
+    lines = ["| " + " | ".join(map(_escape, heads)) + " |", "|---|---|" + "---:|" * len(table.columns)]
+    for row in table.rows:
+        cells = [plain(value, decimals, spread) + _sup(notes.marks(value.notes)) for value in row.values]
+        label = _escape(method_label(row)) + _sup(notes.marks(row.notes))
+        lines.append("| " + " | ".join([label, _escape(needs_label(row)), *cells]) + " |")
+    caption = _escape(clean(" ".join(table.caption))) + _sup(general)
+    listed = [f"{_sup(letter)} {_escape(note)}  " for letter, note in notes.listed()]
+    return "\n".join([f"### {_escape(clean(table.title))}", "", caption, "", *lines, "", *listed]) + "\n"
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", text)
+
+
+def _sup(marks: str) -> str:
+    return f"<sup>{marks}</sup>" if marks else ""
+
+
+def records(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """One flat record per data set, method and metric; values are fractions, and None where there is nothing."""
+    found = []
+    for table in tables:
+        for row in table.rows:
+            for column, value in zip(table.columns, row.values, strict=True):
+                for metric in (column.metric, *column.also):
+                    found.append(_record(table, row, metric, column.splits, value))
+            if not table.columns:
+                found.append(_record(table, row, "", (), NOTHING))
+    return found
+
+
+def _record(table: Table, row: Row, metric: str, splits: Sequence[str], value: Value) -> dict[str, Any]:
+    estimate = value.estimate
+    return {
+        "dataset": table.dataset,
+        "stand_in": table.stand_in,
+        "method": row.method,
+        "requested": row.requested,
+        "needs": " ".join(row.needs or ()),
+        "metric": metric,
+        "split": " - ".join(splits),
+        "value": estimate.value,
+        "sd": estimate.sd,
+        "low": estimate.low,
+        "high": estimate.high,
+        "interval": estimate.kind if estimate.low is not None else "",
+        "trials": value.trials,
+        "n": min((table.sizes[split] for split in splits if split in table.sizes), default=0),
+        "criterion": table.criterion,
+        "notes": "; ".join([*row.notes, *value.notes]),
+    }
+
+
+def csv_text(tables: Sequence[Table]) -> str:
+    """The flat records as CSV; values are fractions in full precision, empty where there is nothing."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records(tables))
+    return out.getvalue()
+
+
+def json_tables(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """The tables with their captions, per-trial values and footnotes, for programs."""
+    return [
+        {
+            "dataset": table.dataset,
+            "title": table.title,
+            "stand_in": table.stand_in,
+            "criterion": table.criterion,
+            "caption": table.caption,
+            "notes": table.notes,
+            "n": dict(table.sizes),
+            "rows": [_json_row(table, row) for row in table.rows],
+        }
+        for table in tables
+    ]
+
+
+def _json_row(table: Table, row: Row) -> dict[str, Any]:
+    return {
+        "method": row.method,
+        "requested": row.requested,
+        "needs": None if row.needs is None else list(row.needs),
+        "notes": row.notes,
+        "runs": {str(w.trial): w.run.key for w in row.winners},
+        "values": {
+            column.metric: {
+                "value": value.estimate.value,
+                "sd": value.estimate.sd,
+                "low": value.estimate.low,
+                "high": value.estimate.high,
+                "interval": value.estimate.kind,
+                "trials": value.trials,
+                "per_trial": list(value.per_trial),
+                "splits": list(column.splits),
+                "also": list(column.also),
+                "notes": list(value.notes),
+            }
+            for column, value in zip(table.columns, row.values, strict=True)
+        },
+    }

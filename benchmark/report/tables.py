@@ -1,0 +1,171 @@
+"""The tables, as data: columns, rows, footnotes, and a caption that says how every number was made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmark.core.needs import DESCRIPTIONS
+from benchmark.core.record import State
+from benchmark.core.spec import CRITERIA
+from benchmark.report.load import Sweep
+from benchmark.report.metrics import correct_and_total, worst_group
+from benchmark.report.scores import NOTHING, Column, Value, columns_of, main_split, test_splits, value_of
+from benchmark.report.select import Cell, Winner, cells_of
+
+
+@dataclass
+class Row:
+    """One method. ``needs`` is None where no run has finished to tell."""
+
+    method: str
+    requested: bool
+    needs: tuple[str, ...] | None
+    values: list[Value]
+    notes: list[str]
+    winners: list[Winner] = field(default_factory=list)
+
+
+@dataclass
+class Table:
+    """One data set. ``caption`` holds whole sentences; ``notes`` are footnotes of the table as a whole."""
+
+    dataset: str
+    title: str
+    criterion: str
+    stand_in: bool
+    columns: list[Column]
+    rows: list[Row]
+    caption: list[str]
+    notes: list[str]
+    sizes: Mapping[str, int]
+
+
+def tables_of(sweep: Sweep, criterion: str, level: float = 0.95) -> list[Table]:
+    """One table per data set; stand-in data and real data never share one."""
+    by_dataset: dict[str, list[Cell]] = {}
+    for cell in cells_of(sweep, criterion):
+        by_dataset.setdefault(cell.dataset, []).append(cell)
+    tables = []
+    for dataset, cells in by_dataset.items():
+        kinds = sorted({_stand_in(w) for cell in cells for w in cell.winners}) or [False]
+        for stand_in in kinds:
+            tables.append(_table(dataset, cells, criterion, stand_in, len(kinds) > 1, level))
+    return tables
+
+
+def _stand_in(winner: Winner) -> bool:
+    return bool(winner.run.record and winner.run.record.data.get("stand_in"))
+
+
+def _table(dataset: str, cells: list[Cell], criterion: str, stand_in: bool, mixed: bool, level: float) -> Table:
+    winners = {id(cell): [w for w in cell.winners if _stand_in(w) == stand_in] for cell in cells}
+    all_winners = [w for cell in cells for w in winners[id(cell)]]
+    records = [w.run.record for w in all_winners if w.run.record]
+    data: Mapping[str, Any] = records[0].data if records else {"splits": {}}
+    columns = columns_of(data)
+    rows = [_row(cell, winners[id(cell)], columns, level) for cell in cells]
+    kind = " (stand-in data: generated, not real)" if stand_in else " (real data)" if mixed else ""
+    table = Table(dataset, f"{dataset}{kind}", criterion, stand_in, columns, rows, [], [], dict(data["splits"]))
+    table.caption = _caption(table, data, all_winners)
+    table.notes = _table_notes(table, all_winners)
+    return table
+
+
+def _row(cell: Cell, winners: list[Winner], columns: Sequence[Column], level: float) -> Row:
+    values = [value_of(column, winners, level) for column in columns] if winners else [NOTHING] * len(columns)
+    record = next((w.run.record for w in winners if w.run.record), None)
+    notes = [f"refused: {reason}" for reason in cell.refusals] + list(cell.notes)
+    if not winners and not notes:
+        notes.append("no finished run")
+    needs = tuple(record.method.get("needs", ())) if record else None
+    return Row(cell.method, cell.requested, needs, values, notes, winners)
+
+
+def _caption(table: Table, data: Mapping[str, Any], winners: Sequence[Winner]) -> list[str]:
+    if not winners:
+        return [f"{table.title}. No run has finished."]
+    main = main_split(data)
+    parts = [f"{table.title}. Accuracy in per cent, {_spread(table)}."]
+    parts.append(f"Step chosen by {CRITERIA.get(table.criterion, table.criterion)}{_draws(table)}.")
+    parts.append(_what_average_is(table, str(main), winners))
+    if any(column.metric == "gap" for column in table.columns):
+        biased, deceiving = data["bias_splits"]
+        paired = "; both show the same objects" if data.get("paired") else ""
+        parts.append(f"gap = {biased} − {deceiving}, signed{paired}.")
+    sizes = ", ".join(f"{name} {table.sizes[name]:,}" for name in ("val", *test_splits(data)) if name in table.sizes)
+    parts.append(f"n: {sizes}.")
+    parts.append(_network(winners))
+    needed = dict.fromkeys(name for row in table.rows for name in row.needs or ())
+    if needed:
+        parts.append("Needs: " + "; ".join(f"{name} = {DESCRIPTIONS.get(name, name)}" for name in needed) + ".")
+    return parts
+
+
+def _spread(table: Table) -> str:
+    trials = sorted({value.trials for row in table.rows for value in row.values if value.trials})
+    if trials == [1]:
+        return "1 trial: plug-in ± posterior sd, test sampling only"
+    many = [n for n in trials if n > 1]
+    count = str(many[0]) if len(many) == 1 else f"{min(many)} to {max(many)}" if many else "0"
+    one = "; rows with 1 trial: ± posterior sd, test sampling only" if 1 in trials else ""
+    return f"mean ± sd over {count} trials{one}"
+
+
+def _draws(table: Table) -> str:
+    most = max((w.of for row in table.rows for w in row.winners), default=1)
+    if most < 2:
+        return ""
+    how = "validation accuracy" if table.criterion == "last" else "the same"
+    return f", then the best of {most} draws in each trial by {how}"
+
+
+def _what_average_is(table: Table, main: str, winners: Sequence[Winner]) -> str:
+    text = f"Average: all images of split {main}"
+    worst = worst_group(winners[0].at.counts[main]) if main in winners[0].at.counts else None
+    if worst is not None and _has_groups(winners[0]):
+        text += f"; worst group: the lowest of its {worst.groups} groups (label/confounder)"
+        if any(value.trials > 1 for row in table.rows for value in row.values):
+            text += ", mean of the trials' minima"
+    return text + "."
+
+
+def _has_groups(winner: Winner) -> bool:
+    return bool(winner.run.record and winner.run.record.data.get("confounder_names"))
+
+
+def _network(winners: Iterable[Winner]) -> str:
+    specs = [w.run.spec for w in winners if w.run.spec]
+    backbones = sorted({spec.backbone for spec in specs})
+    steps = sorted({int(spec.budget["steps"]) for spec in specs if "steps" in spec.budget})
+    budget = f", {steps[0]:,} steps" if len(steps) == 1 else f", {steps[0]:,} to {steps[-1]:,} steps" if steps else ""
+    return f"Backbone: {', '.join(backbones)}{budget}."
+
+
+def _table_notes(table: Table, winners: Sequence[Winner]) -> list[str]:
+    """What is odd about the table as a whole: data that changed, oracle runs, sizes that do not add up."""
+    notes = []
+    specs = [w.run.spec for w in winners if w.run.spec]
+    if len({spec.data_fingerprint for spec in specs}) > 1:
+        notes.append("the data changed between these runs (several fingerprints): rows may not be comparable")
+    if any(spec.oracle for spec in specs):
+        notes.append("oracle: test splits were evaluated during training (selection never used them)")
+    odd = {
+        split
+        for w in winners
+        for split, counts in w.at.counts.items()
+        if split in table.sizes and correct_and_total(counts)[1] != table.sizes[split]
+    }
+    if odd:
+        notes.append(f"counts of {', '.join(sorted(odd))} do not add up to n in every run")
+    return notes
+
+
+def summary_line(sweep: Sweep) -> str:
+    """``12 runs: 10 done, 1 failed, 1 pending; 2 refused``."""
+    counted = ", ".join(f"{n} {state}" for state, n in sweep.states().items())
+    refused = f"; {len(sweep.refused)} refused" if sweep.refused else ""
+    unfinished = sum(n for state, n in sweep.states().items() if state in (State.PENDING, State.RUNNING, State.LOST))
+    hint = " (launch again for the rest)" if unfinished else ""
+    return f"{len(sweep.runs)} run{'' if len(sweep.runs) == 1 else 's'}: {counted or 'none'}{refused}{hint}"

@@ -1,0 +1,111 @@
+"""The command line: exit codes, files, sentences, and no torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark import collect_results
+from benchmark.core.errors import exit_code
+from benchmark.report.collect import FILES
+from tests.report.fake_sweep import ERM, FakeSweep, World
+
+WORLD = World(size=60)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    fake = FakeSweep(tmp_path / "results")
+    fake.add(WORLD, ERM)
+    return fake.finish()
+
+
+def run(*arguments: str) -> int:
+    return exit_code(lambda: collect_results.main(arguments))
+
+
+def test_prints_and_writes_every_format(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder.parent.parent)
+    assert run() == 0
+    out, err = capsys.readouterr()
+    assert out == (folder / "report" / "tables.txt").read_text()
+    assert "erm" in out and "±" in out and "written to" in err
+    assert {path.name for path in (folder / "report").iterdir()} >= set(FILES.values())
+    for form, name in FILES.items():
+        assert run("demo", "--format", form) == 0
+        assert capsys.readouterr().out == (folder / "report" / name).read_text()
+
+
+def test_out_leaves_the_sweep_alone(folder: Path, tmp_path: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    assert run(str(folder), "--out", str(tmp_path / "elsewhere")) == 0
+    assert sorted(folder.rglob("*")) == before
+    assert (tmp_path / "elsewhere" / "tables.tex").exists()
+
+
+def test_no_finished_run_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, state="failed")
+    assert run(str(fake.finish())) == 1
+    assert "NaN at step 30" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nowhere"], "there is no folder nowhere"),
+        (["{}", "--selection", "val_acuracy"], "did you mean val_accuracy"),
+        (["{}", "--selection", "last"], "recorded are: val_accuracy, val_worst_group"),
+        (["{}/runs"], "expected the folder of a sweep"),
+        ([], "there is no sweep under results/"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_write_nothing(
+    folder: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert run(*(argument.format(folder) for argument in arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and sentence in err and "Traceback" not in err
+    assert not (folder / "report").exists()
+
+
+def test_an_empty_plan_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(str(FakeSweep(tmp_path).finish())) == 2
+    assert "plans no run" in capsys.readouterr().err
+
+
+def test_ascii_terminal_and_no_torch(folder: Path) -> None:
+    """A fresh interpreter: no torch is imported, and a terminal without UTF-8 gets +- and no error."""
+    code = (
+        "import sys; from benchmark.collect_results import main; code = main([sys.argv[1]]);"
+        "bad = sorted({'torch', 'pymc', 'pandas', 'sklearn', 'scipy.stats'} & set(sys.modules));"
+        "sys.exit(f'imported: {bad}' if bad else code)"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "+-" in done.stdout and "±" not in done.stdout
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        collect_results.main(["--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    for part in ("examples:", "selection criteria:", "val_worst_group", "exit codes:", "--format latex"):
+        assert part in text

@@ -1,0 +1,103 @@
+"""LaTeX: any name compiles, no digit is lost, alone and inside another document."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmark.report.collect import make_report, render
+from benchmark.report.formats.escape import escape
+from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+
+UGLY = (
+    r"a_b%c&d#e$f{g}h~i^j\k",
+    r"\input{secret}",
+    "[x] *y* <z> |w| \"q\" 'r' `s` -- --- ?` !`",
+    "naïve Łódź Ångström ß œ æ ø ﬁ ğ ş",
+    "αβγ Ω Δ ≤ ± × − → … ∞ ∂",
+    "漢字 и кириллица عربى 🦩 \u200b\u0301",
+    "line\nbreak\ttab\x1b[31m\x00",
+    "^^41 ^^M %%",
+    "{{{",
+    "}}}",
+    "$$",
+    "&&",
+    "\\\\",
+    "a" * 90,
+)
+
+
+def ugly_sweep(root: Path) -> Path:
+    fake = FakeSweep(root)
+    names = tuple(UGLY[:3])
+    world = World(f"data_{UGLY[0]}", size=60, classes=3, label_names=names)
+    for name in UGLY:
+        fake.add(world, Method(name, needs=("masks", "val_groups")), trials=(0,))
+    fake.add(world, DRO, trials=(0, 1))
+    fake.refuse(world, UGLY[1], f"refused because {' '.join(UGLY)}")
+    fake.add(World("other", size=60, splits=("test", UGLY[0])), ERM, trials=(0,))
+    fake.add(World("failed"), ERM, trials=(0,), state="failed")
+    return fake.finish(title=f"title {UGLY[0]}\n\\end{{document}}")
+
+
+def test_escaping_leaves_no_active_character() -> None:
+    for text in UGLY:
+        bare = re.sub(r"\\[a-zA-Z]+(\{\})?|\\.|\{[\[\]*-]\}|\$\S*\$", "", escape(text))
+        assert bare.isascii()
+        assert not set(bare) & set("%&#$_~^\\"), (text, bare)
+        assert escape(text).count("{") - escape(text).count("\\{") == escape(text).count("}") - escape(text).count(
+            "\\}"
+        )
+
+
+def test_no_digit_is_lost(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(World(size=123), ERM)
+    report = make_report(fake.finish())
+    latex = render(report, "latex")
+    for row in report.tables[0].rows:
+        for value in row.values:
+            mean, sd = f"{value.estimate.value * 100:.1f}", round(value.estimate.sd * 1000)
+            assert f"{mean}({sd})" in latex
+    formats = re.findall(r"table-format=(-?)(\d)\.(\d)\((\d)\)", latex)
+    widest = max(len(str(round(v.estimate.sd * 1000))) for r in report.tables[0].rows for v in r.values)
+    assert len(formats) == 5 and max(int(f[3]) for f in formats) == widest
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.parametrize("spread", ["sd", "interval"])
+def test_ugly_names_compile(tmp_path: Path, spread: str) -> None:
+    report = make_report(ugly_sweep(tmp_path), spread=spread)
+    (tmp_path / "tables.tex").write_text(render(report, "latex"))
+    compile_tex(tmp_path, "tables.tex")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_input_into_a_paper(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(World(size=60), ERM)
+    fake.add(World(size=60), Method("a_" * 40), trials=(0,))
+    (tmp_path / "tables.tex").write_text(render(make_report(fake.finish()), "latex"))
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{textcomp,array,booktabs,siunitx}\n"
+        "\\begin{document}before \\input{tables} after\\end{document}\n"
+    )
+    assert "tables.tex" in compile_tex(tmp_path, "paper.tex")
+
+
+def compile_tex(folder: Path, name: str) -> str:
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name],
+        cwd=folder,
+        capture_output=True,
+        timeout=120,
+    )
+    log = done.stdout.decode("latin-1")
+    assert done.returncode == 0, "\n".join(line for line in log.splitlines() if line.startswith(("!", "l.")))
+    assert "Missing character" not in log
+    assert (folder / name).with_suffix(".pdf").stat().st_size > 10_000
+    return log

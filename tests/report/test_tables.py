@@ -1,0 +1,253 @@
+"""Tables: what the numbers are, what the captions and footnotes say, and that nothing is dropped."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.report.collect import FILES, make_report, render
+from benchmark.report.formats.numbers import mark, percent
+from benchmark.report.formats.text import WIDTH, len_
+from benchmark.report.tables import Table
+from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+
+WORLD = World(size=120)
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(render(make_report(folder), "csv"))))
+
+
+def table_of(folder: Path) -> Table:
+    (table,) = make_report(folder).tables
+    return table
+
+
+def value(table: Table, method: str, metric: str):  # type: ignore[no-untyped-def]
+    row = next(row for row in table.rows if row.method == method)
+    return row.values[[column.metric for column in table.columns].index(metric)]
+
+
+def test_means_and_sds_are_those_of_the_records(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    keys = fake.add(WORLD, ERM)
+    folder = fake.finish()
+    accuracy: dict[str, list[float]] = {"biased": [], "unbiased": [], "deceiving": []}
+    worst = []
+    for key in keys:
+        splits = json.loads((folder / "runs" / key / "record.json").read_text())["selected"]["val_accuracy"]["splits"]
+        for split, found in accuracy.items():
+            counts = np.array(splits[split]["counts"])
+            found.append(float(np.einsum("zll->", counts) / counts.sum()))
+        counts = np.array(splits["unbiased"]["counts"])
+        worst.append(float((np.einsum("zll->zl", counts) / counts.sum(2)).min()))
+    gaps = [b - d for b, d in zip(accuracy["biased"], accuracy["deceiving"], strict=True)]
+    expected = {
+        "average_accuracy": accuracy["unbiased"],
+        "worst_group_accuracy": worst,
+        "biased_accuracy": accuracy["biased"],
+        "deceiving_accuracy": accuracy["deceiving"],
+        "gap": gaps,
+    }
+    table = table_of(folder)
+    assert [column.metric for column in table.columns] == list(expected)
+    for metric, values in expected.items():
+        found = value(table, "erm", metric)
+        assert found.per_trial == pytest.approx(values)
+        assert found.estimate.value == pytest.approx(statistics.fmean(values))
+        assert found.estimate.sd == pytest.approx(statistics.stdev(values))
+        assert found.estimate.low < found.estimate.value < found.estimate.high
+    by_metric = {row["metric"]: float(row["value"]) for row in rows_of(folder)}
+    assert by_metric["unbiased_accuracy"] == by_metric["average_accuracy"]
+
+
+def test_one_trial_shows_test_sampling_only(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=(0,))
+    table = table_of(fake.finish())
+    average, worst = value(table, "erm", "average_accuracy"), value(table, "erm", "worst_group_accuracy")
+    n, p = WORLD.size, average.estimate.value
+    assert average.estimate.sd == pytest.approx((p * (1 - p) / n) ** 0.5, rel=0.1)
+    assert worst.estimate.sd is None and worst.estimate.low < worst.estimate.value < worst.estimate.high
+    assert "1 trial: plug-in ± posterior sd, test sampling only" in " ".join(table.caption)
+
+
+def test_caption_says_how(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, draws=(0, 1))
+    fake.add(WORLD, DRO, trials=(0,))
+    caption = " ".join(table_of(fake.finish()).caption)
+    for part in (
+        "mean ± sd over 3 trials; rows with 1 trial: ± posterior sd, test sampling only",
+        "Step chosen by validation accuracy, then the best of 2 draws in each trial by the same",
+        "Average: all images of split unbiased",
+        "the lowest of its 4 groups",
+        "mean of the trials' minima",
+        "gap = biased − deceiving, signed; both show the same objects",
+        "n: val 120, biased 120",
+        "Backbone: convnet, 300 steps",
+        "groups = group labels in training",
+    ):
+        assert part in caption
+
+
+def test_everything_planned_is_in_the_table(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM)
+    fake.add(WORLD, Method("broken"), state="failed")
+    fake.add(WORLD, Method("waiting"), state="pending")
+    fake.add(WORLD, Method("teacher", requested=False), trials=(0,))
+    fake.refuse(WORLD, "isnet", "isnet needs masks")
+    fake.add(World("nothing_yet", size=60), ERM, state="pending")
+    fake.refuse(World("only_refused"), "irm", "one environment")
+    folder = fake.finish()
+    report = make_report(folder)
+    assert [t.dataset for t in report.tables] == [WORLD.label, "nothing_yet", "only_refused"]
+    assert [row.method for row in report.tables[0].rows] == ["erm", "broken", "waiting", "isnet", "teacher"]
+    for form in FILES:
+        text = render(report, form).replace("\\_\\allowbreak{}", "_").replace("\\", "")
+        text = " ".join(text.split())
+        for needle in (
+            "erm",
+            "broken",
+            "waiting",
+            "isnet",
+            "teacher",
+            "NaN at step 30",
+            "isnet needs masks",
+            "pending",
+            "one environment",
+        ):
+            assert needle in text, (form, needle)
+    by_method = {(row["dataset"], row["method"]): row for row in rows_of(folder)}
+    assert ("nothing_yet", "erm") in by_method and ("only_refused", "irm") in by_method
+    assert by_method[(WORLD.label, "broken")]["value"] == ""
+
+
+def test_stand_in_data_never_share_a_table_with_real_data(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=(0,))
+    fake.add(World(WORLD.label, size=120, stand_in=True), DRO, trials=(0,))
+    report = make_report(fake.finish())
+    shown = {table.stand_in: [r.method for r in table.rows if r.winners] for table in report.tables}
+    assert shown == {False: ["erm"], True: ["group_dro"]}
+    assert "stand-in data: generated, not real" in report.tables[1].title
+    assert "(real data)" in report.tables[0].title
+
+
+def test_unknown_confounders(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(World("plain", size=60, splits=("test",), confounders=False), ERM)
+    table = table_of(fake.finish())
+    assert [column.metric for column in table.columns] == ["average_accuracy", "worst_group_accuracy"]
+    worst = value(table, "erm", "worst_group_accuracy")
+    assert worst.estimate.value is None
+    assert worst.notes == ("confounders are unknown, so there are no groups",)
+
+
+def test_main_split_without_unbiased_and_test(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(World("two", size=60, splits=("biased", "deceiving")), ERM, trials=(0,))
+    table = table_of(fake.finish())
+    assert table.columns[0].splits == ("deceiving",)
+    assert [column.metric for column in table.columns] == [
+        "average_accuracy",
+        "worst_group_accuracy",
+        "biased_accuracy",
+        "gap",
+    ]
+    assert "Average: all images of split deceiving" in " ".join(table.caption)
+
+
+def edit_counts(folder: Path, counts: dict[str, object]) -> None:
+    for path in folder.glob("runs/*/record.json"):
+        record = json.loads(path.read_text())
+        for entry in record["selected"].values():
+            for split, value in counts.items():
+                entry["splits"][split]["counts"] = value
+        path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("trials", [1, 2])
+@pytest.mark.parametrize(
+    ("case", "counts", "note"),
+    [
+        ("perfect", [[[30, 0], [0, 30]], [[30, 0], [0, 30]]], ""),
+        ("always the same class", [[[30, 0], [30, 0]], [[30, 0], [30, 0]]], ""),
+        ("a class without images", [[[60, 0], [0, 0]], [[50, 10], [0, 0]]], "2 of 4 groups have no images"),
+        ("one group only", [[[110, 10], [0, 0]], [[0, 0], [0, 0]]], "only one group has images"),
+        ("no images", [[[0, 0], [0, 0]], [[0, 0], [0, 0]]], "the split has no images"),
+    ],
+)
+def test_degenerate_counts(tmp_path: Path, case: str, counts: object, note: str, trials: int) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=range(trials))
+    folder = fake.finish()
+    edit_counts(folder, dict.fromkeys(("biased", "unbiased", "deceiving"), counts))
+    report = make_report(folder)
+    for form in FILES:
+        for spread in ("sd", "interval"):
+            report.spread = spread
+            text = render(report, form)
+            assert "nan" not in text.lower().replace("nano", ""), (case, form)
+            assert note in text
+    worst = value(report.tables[0], "erm", "worst_group_accuracy").estimate.value
+    assert worst == {"perfect": 1.0, "always the same class": 0.0, "no images": None}.get(case, worst)
+
+
+def test_a_split_missing_from_one_trial(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    keys = fake.add(WORLD, ERM, trials=(0, 1, 2))
+    folder = fake.finish()
+    path = folder / "runs" / keys[1] / "record.json"
+    record = json.loads(path.read_text())
+    del record["selected"]["val_accuracy"]["splits"]["deceiving"]
+    path.write_text(json.dumps(record))
+    found = value(table_of(folder), "erm", "deceiving_accuracy")
+    assert found.trials == 2 and found.notes == ("no counts of deceiving in 1 of 3 trials",)
+
+
+def test_counts_that_do_not_add_up_are_named(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=(0,))
+    folder = fake.finish()
+    edit_counts(folder, {"biased": [[[1, 0], [0, 1]]] * 2})
+    assert any("counts of biased do not add up to n" in note for note in table_of(folder).notes)
+
+
+def test_text_fits_a_terminal_of_100_columns(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    wide = World("wide", size=60, splits=("test", *(f"a_rather_long_split_name_{i}" for i in range(9))))
+    needs = ("masks", "confounder", "groups", "environments", "teacher", "val_groups", "val_masks")
+    fake.add(wide, Method("an_algorithm_with_a_long_name:and_a_variant", needs=needs))
+    fake.add(wide, Method("漢字" * 12), trials=(0,))
+    fake.add(WORLD, Method("m" * 70), state="failed")
+    folder = fake.finish()
+    for spread in ("sd", "interval"):
+        text = render(make_report(folder, spread=spread), "text")
+        assert max(map(len_, text.splitlines())) <= WIDTH
+        for i in range(9):
+            assert f"a_rather_long_split_name_{i}" in text
+    assert "m" * 70 in text.replace("\n", "").replace(" ", "")
+
+
+def test_numbers() -> None:
+    assert [percent(x, 1) for x in (1.0, 0.99949, -0.0001, -0.25, 0.0)] == ["100.0", "99.9", "0.0", "-25.0", "0.0"]
+    assert [mark(i) for i in (0, 25, 26, 27, 51, 52, 701, 702)] == ["a", "z", "aa", "ab", "az", "ba", "zz", "aaa"]
+
+
+def test_json_is_strict_and_complete(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM)
+    fake.add(WORLD, DRO, state="failed")
+    text = render(make_report(fake.finish()), "json")
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    row = found["tables"][0]["rows"][0]
+    assert len(row["values"]["gap"]["per_trial"]) == 3 and set(row["runs"]) == {"0", "1", "2"}
+    assert len(found["unfinished"]) == 3 and found["unit"] == "fraction"
