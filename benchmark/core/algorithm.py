@@ -36,7 +36,10 @@ class Paper:
 
 @dataclass(frozen=True)
 class Upstream:
-    """A run that must come first: a teacher, a biased model. Whatever is left empty is taken from the run that asks.
+    """A run that must come first: a teacher, a biased model.
+
+    Data and backbone are those of the run that asks, unless changed here; hyper-parameters and budget are those
+    that the sweep gives the method, so that a teacher which is a row of the table too is trained once.
 
     Args:
         algorithm, variant: the method to run.

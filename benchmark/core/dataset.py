@@ -180,13 +180,21 @@ class DatasetSource:
             raise UserError(f"{self.name}: split {name} has no images with these options ({self.chosen}).")
         if split.image.shape[1:] != info.image_size:
             raise ValueError(f"{self.name}: images of {name} are {split.image.shape[1:]}, expected {info.image_size}")
-        for what, names in (("label", info.label_names), ("confounder", info.confounder_names)):
+        bounded = [("label", info.label_names), ("confounder", info.confounder_names)]
+        if name == "train" and info.environment_names:  # a test split may be an environment of its own
+            bounded.append(("environment", info.environment_names))
+        for what, names in bounded:
             value = getattr(split, what)
             if value is not None and (value.min() < 0 or value.max() >= len(names)):
                 raise ValueError(f"{self.name}: {what} of {name} is outside 0 … {len(names) - 1}")
         promised = {"confounder": info.provides.confounder or info.provides.groups, "mask": info.provides.masks}
         if name == "train":
             promised["environment"] = info.provides.environments
+        if name == "val":
+            promised["confounder"] |= info.provides.val_groups
+            promised["mask"] |= info.provides.val_masks
+        if info.paired and name in (info.bias_splits or ()):
+            promised["pair_id"] = True
         for what, given in promised.items():
             if given and getattr(split, what) is None:
                 raise ValueError(f"{self.name}: info promises {what}, but split {name} has none")

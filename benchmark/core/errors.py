@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 #: Operating-system errors that are the machine's state and not a bug of ours.
 _ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
@@ -31,6 +35,28 @@ class Problems(UserError):
         super().__init__("\n".join([f"{heading}:", *(f"  - {p}" for p in self.problems)]))
 
 
+class Gather:
+    """Goes on after a user's mistake, so that all of them are reported together."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, None] = {}
+
+    def __call__(self, make: Callable[..., T], *arguments: object) -> T | None:
+        """``make(*arguments)``, or None where that is a mistake, which is kept."""
+        try:
+            return make(*arguments)
+        except UserError as error:
+            self.problems.update(dict.fromkeys(getattr(error, "problems", [str(error)])))
+            return None
+
+    def finish(self) -> None:
+        """Raise what was found: a UserError, or Problems if there are several."""
+        if len(self.problems) > 1:
+            raise Problems(list(self.problems))
+        for problem in self.problems:
+            raise UserError(problem)
+
+
 def exit_code(main: Callable[[], int | None]) -> int:
     """Run a command line and return its exit code: 0 done, 1 something failed, 2 a user's mistake, 130 Ctrl-C.
 
@@ -38,12 +64,14 @@ def exit_code(main: Callable[[], int | None]) -> int:
     any other exception is a bug and keeps its traceback.
     """
     try:
-        return main() or 0
+        code = main() or 0
+        sys.stdout.flush()  # here, where an error still becomes a sentence, and not when the interpreter ends
+        return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `… list | head`: the reader has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.errno not in _ENVIRONMENT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -40,13 +41,12 @@ def commit_once(path: Path, content: bytes) -> bool:
         os.link(temporary, path)
     except FileExistsError:
         return False
-    except (PermissionError, NotImplementedError, OSError) as error:
+    except OSError as error:
         if path.exists():
             return False
-        if isinstance(error, OSError) and error.errno not in _NO_LINKS:
+        if error.errno not in _NO_LINKS:
             raise
         os.rename(temporary, path)  # a file system without hard links; the lease still keeps a second writer away
-        return True
     finally:
         Path(temporary).unlink(missing_ok=True)
     _sync_folder(path.parent)
@@ -73,8 +73,8 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
-#: EPERM, EOPNOTSUPP, EMLINK, ENOSYS: what file systems without hard links answer.
-_NO_LINKS = {1, 95, 31, 38}
+#: What file systems without hard links answer.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
 
 
 def _write_temporary(path: Path, write: bytes | Callable[[IO[bytes]], None]) -> str:

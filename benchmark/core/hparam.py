@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from benchmark.core.errors import UserError
+from benchmark.core.errors import Gather, UserError
 from benchmark.core.registry import did_you_mean
 from benchmark.core.seeds import seed_for
 
@@ -80,6 +82,7 @@ class HParam:
         large: default and distribution for images above 64 pixels, where they differ.
         low, high: bounds, both included; None for none.
         choices: the only values allowed; None for any.
+        form: regular expression that the whole of a text must match; None for any.
     """
 
     default: Any
@@ -89,6 +92,7 @@ class HParam:
     low: float | None = None
     high: float | None = None
     choices: tuple[Any, ...] | None = None
+    form: str | None = None
 
     def at(self, side: int) -> HParam:
         """This hyper-parameter for images of ``side`` pixels."""
@@ -108,7 +112,7 @@ class HParam:
         """``value`` in this hyper-parameter's type, or a UserError saying what was expected."""
         wanted = type(self.default)
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            value = float(value) if abs(value) <= sys.float_info.max else math.inf
         if wanted is int and isinstance(value, float) and value.is_integer():
             value = int(value)
         if wanted is not type(None) and type(value) is not wanted:
@@ -119,6 +123,8 @@ class HParam:
             raise UserError(f"{name} = {value!r} is not finite, expected a number such as {self.default!r}.")
         if self.choices is not None and value not in self.choices:
             raise UserError(f"{name} = {value!r} is not one of {', '.join(map(repr, self.choices))}.")
+        if self.form is not None and not re.fullmatch(self.form, value):
+            raise UserError(f"{name} = {value!r} is not of the right form, expected one such as {self.default!r}.")
         if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
             low = "-inf" if self.low is None else f"{self.low:g}"
             high = "inf" if self.high is None else f"{self.high:g}"
@@ -131,9 +137,10 @@ class HParam:
         try:
             if wanted is bool:
                 value: Any = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+            elif wanted is int and re.fullmatch(r"\s*[+-]?\d+\s*", text):
+                value = int(text)  # by way of a float, digits beyond the sixteenth would be lost
             elif wanted in (int, float):
-                number = float(text)
-                value = int(number) if wanted is int and number.is_integer() else number
+                value = float(text)
             else:
                 value = text
         except (KeyError, ValueError, OverflowError):
@@ -148,12 +155,17 @@ def check_values(
 
     Raises:
         UserError: an undeclared name (with the nearest declared ones) or a value of the wrong type or range.
+        Problems: several of them.
     """
-    checked = {}
-    for name, value in given.items():
+
+    def check(name: str, value: Any) -> Any:
         if name not in declared:
             raise UserError(f"{owner} has no {what} {name!r}{did_you_mean(name, declared)}")
-        checked[name] = declared[name].check(f"{owner}: {name}", value)
+        return declared[name].check(f"{owner}: {name}", value)
+
+    gather = Gather()
+    checked = {name: gather(check, name, value) for name, value in given.items()}
+    gather.finish()
     return checked
 
 

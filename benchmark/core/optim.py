@@ -10,6 +10,8 @@ import torch
 
 from benchmark.core.hparam import Choice, HParam, LogUniform
 
+_SHARE = r"\s*(?:0|1|1\.0*|0?\.\d+)\s*"  # a number from 0 to 1
+
 #: Declared for every algorithm; lr, weight decay and batch size follow DomainBed's two regimes of image size.
 COMMON_HPARAMS: dict[str, HParam] = {
     "optimizer": HParam("adam", choices=("adam", "adamw", "sgd"), doc="optimiser"),
@@ -23,7 +25,8 @@ COMMON_HPARAMS: dict[str, HParam] = {
     "clip_norm": HParam(0.0, doc="bound on the norm of the gradient; 0 for none", low=0.0),
     "lr_schedule": HParam("constant", choices=("constant", "step", "cosine"), doc="how the learning rate falls"),
     "lr_decay": HParam(0.1, doc="factor of each fall (schedule step)", low=0.0, high=1.0),
-    "lr_milestones": HParam("0.5,0.75", doc="falls, as shares of the budget's steps (schedule step)"),
+    "lr_milestones": HParam("0.5,0.75", doc="falls, as shares of the budget's steps (schedule step)",
+                            form=f"{_SHARE}(?:,{_SHARE})*"),
     "dropout": HParam(0.0, None, "dropout before the last layer", low=0.0, high=1.0,
                       large=HParam(0.0, Choice((0.0, 0.1, 0.5)), "dropout before the last layer", low=0.0, high=1.0)),
 }  # fmt: skip
@@ -58,7 +61,8 @@ def lr_factor(hparams: Mapping[str, Any], step: int, steps: int) -> float:
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * step / max(steps, 1)))
     if schedule == "step":
-        falls = [float(share) * steps for share in hparams["lr_milestones"].split(",") if share.strip()]
+        # rounded, since 0.55 · 100 is a little more than 55
+        falls = [round(float(share) * steps) for share in hparams["lr_milestones"].split(",")]
         return float(hparams["lr_decay"] ** sum(step >= fall for fall in falls))
     return 1.0
 

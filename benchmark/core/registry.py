@@ -92,13 +92,14 @@ class Registry(Generic[T]):
             self._load_package()
             for point in importlib.metadata.entry_points(group=self.group):
                 self._load_entry_point(point)
-        except UserError:
-            self._loaded = False  # a collision must be raised each time, not only the first
+        except BaseException:
+            self._loaded = False  # a collision or a bug must be raised each time, not only the first
             raise
 
     def _load_package(self) -> None:
+        found = importlib.util.find_spec(self.package)
+        _must_be_ours(self.package, found.origin if found else None)  # before any code of a foreign package runs
         package = importlib.import_module(self.package)
-        _must_be_ours(self.package, package.__file__)
         for module in pkgutil.iter_modules(package.__path__):
             if not module.name.startswith("_"):
                 self._import(f"{self.package}.{module.name}")
@@ -130,8 +131,9 @@ def _must_be_ours(package: str, file: str | None) -> None:
         return
     ours = Path(__file__).resolve().parents[2] / package / "__init__.py"
     if file is None or Path(file).resolve() != ours:
+        where = file or "a folder without __init__.py"
         raise UserError(
-            f"the import name {package!r} belongs to another package ({file}), expected ShortcutBed's own {package}/; "
+            f"the import name {package!r} belongs to another package ({where}), expected ShortcutBed's own {package}/; "
             f"use a virtual environment without that package, or run `pip uninstall {package}`."
         )
     if package == "datasets":
