@@ -28,6 +28,6 @@ setup(
         "rich>=13.7",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-timeout", "ruff>=0.6", "mypy>=1.11", "zennit>=0.5.1", "captum>=0.7"],
+        "test": ["pytest>=8", "pytest-timeout", "pytest-xdist", "ruff>=0.6", "mypy>=1.11", "zennit>=0.5.1", "captum>=0.7"],
     },
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmark.core.errors import UserError, exit_code
 from benchmark.listing import LISTS
-from benchmark.options import add_placement, data_dir, download, pick_device
+from benchmark.options import add_placement, data_dir, download
 from benchmark.plan.graph import Plan, expand
 from benchmark.plan.store import read_stored, write_plan
 from benchmark.plan.sweepfile import SweepConfig, find_sweep, numbers, parse_all, read_sweep
@@ -26,8 +26,8 @@ _EPILOG = """examples:
   python -m benchmark.sweep validate my_sweep.toml                   every problem at once
 
 Launching again does what is missing and nothing else. Ctrl-C, kill -9 and power cuts lose at most the work since
-the last checkpoint. Exit codes: 0 all done, 1 some runs failed, 2 a mistake in what was asked (nothing was written), 130 Ctrl-C.
-Afterwards: python -m benchmark.collect_results
+the last checkpoint. Exit codes: 0 all done, 1 some runs failed, 2 a mistake in what was asked (nothing was
+written), 130 Ctrl-C. Afterwards: python -m benchmark.collect_results
 """
 
 
@@ -106,18 +106,19 @@ def _launch(given: argparse.Namespace) -> int:
     _describe(plan, folder)
     if given.dry_run:
         return 0
-    device = pick_device(given.device)
     from benchmark.launch.display import make_display
     from benchmark.launch.local import launch
     from benchmark.launch.slots import slots
 
-    places = slots(device, given.workers, given.per_gpu)
+    slots(given.device, given.workers, given.per_gpu)  # a wrong --device or --workers is reported before any write
     keys = write_plan(plan, folder)
     with make_display(folder, {key: plan.runs[key].spec.label() for key in keys}) as on_event:
         summary = launch(
             folder,
             keys,
-            slots=places,
+            workers=given.workers,
+            devices=given.device,
+            per_gpu=given.per_gpu,
             data_dir=data_dir(given),
             checkpoint_seconds=given.checkpoint_seconds,
             on_event=on_event,

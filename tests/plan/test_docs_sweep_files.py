@@ -1,0 +1,39 @@
+"""The example in docs/sweep_files.md is a valid sweep, and it says what the code's defaults are."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from benchmark.core.dataset import AUGMENTATIONS
+from benchmark.core.spec import CRITERIA
+from benchmark.plan.graph import expand
+from benchmark.plan.sweepfile import _READERS, BUDGET, COMPUTE, config_from
+
+DOC = Path(__file__).parents[2] / "docs" / "sweep_files.md"
+
+
+def _example() -> dict:
+    found = re.search(r"```toml\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    return tomllib.loads(found[1])
+
+
+def test_the_example_is_a_valid_sweep() -> None:
+    plan = expand(config_from(_example(), "example", "docs"))
+    assert len(plan.runs) == 2 * 3 * 3
+    dro = [run.spec for run in plan.runs.values() if run.spec.algorithm == "group_dro"]
+    assert {s.dataset_options["bias"] for s in dro} == {0.8}
+    assert {(s.budget["steps"], s.hparams["eta"]) for s in dro} == {(900, 0.1)}
+    lr = {run.spec.hparams["lr"] for run in plan.runs.values() if run.spec.method == "erm"}
+    assert lr == {1e-3, 3e-4}
+
+
+def test_the_example_shows_every_key() -> None:
+    example = _example()
+    assert set(example) == set(_READERS)
+    assert set(example["budget"]) == set(BUDGET)
+    assert example["compute"] == COMPUTE
+    assert set(example["augmentation"]) == set(AUGMENTATIONS)
+    assert all(name in DOC.read_text(encoding="utf-8") for name in CRITERIA)
