@@ -1,0 +1,57 @@
+"""Networks with attention of their own, trained by cross-entropy alone: AG-Sononet and the vision transformer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from algorithms.erm import ERM
+from benchmark.core.algorithm import Paper, Setting
+from benchmark.core.hparam import HParam
+from benchmark.core.registry import ALGORITHMS, BACKBONES
+from benchmark.models.ag_sononet import AGSononet
+from benchmark.models.pretrained import WEIGHTS_OPTION
+
+
+@ALGORITHMS.register
+class AGSononetERM(ERM):
+    """Cross-entropy on an attention-gated Sononet; the sweep's backbone is not used."""
+
+    name = "ag_sononet"
+    paper = Paper(
+        "Attention gated networks: learning to leverage salient regions in medical images",
+        "Schlemper, Oktay, Schaap, Heinrich, Kainz, Glocker, Rueckert", 2019,
+        "https://doi.org/10.1016/j.media.2019.01.012",
+    )  # fmt: skip
+    hparams = {"width": HParam(16, doc="channels of the first block (64 in the paper)", low=1, large=HParam(64, low=1))}
+
+    def __init__(self, setting: Setting) -> None:
+        def build(num_outputs: int | None = None, **options: Any) -> nn.Module:
+            outputs = setting.num_classes if num_outputs is None else num_outputs
+            return AGSononet(outputs, setting.image_size, width=setting.hparams["width"], **options)
+
+        super().__init__(replace(setting, build_network=build))
+
+
+@ALGORITHMS.register
+class ViT(ERM):
+    """Cross-entropy on ViT-B/16, for images whose side 16 divides; the sweep's backbone is not used."""
+
+    name = "vit"
+    paper = Paper(
+        "An image is worth 16×16 words: transformers for image recognition at scale",
+        "Dosovitskiy, Beyer, Kolesnikov, Weissenborn, Zhai, Unterthiner, Dehghani, Minderer, Heigold, Gelly, "
+        "Uszkoreit, Houlsby", 2021, "https://arxiv.org/abs/2010.11929",
+    )  # fmt: skip
+    hparams = {"weights": WEIGHTS_OPTION}
+
+    def __init__(self, setting: Setting) -> None:
+        def build(num_outputs: int | None = None, **options: Any) -> nn.Module:
+            outputs = setting.num_classes if num_outputs is None else num_outputs
+            kind = BACKBONES.get("vit_b_16")
+            network: nn.Module = kind(outputs, setting.image_size, weights=setting.hparams["weights"], **options)
+            return network
+
+        super().__init__(replace(setting, build_network=build))
