@@ -132,16 +132,7 @@ def load_sweep(folder: Path, keep: str | None = None) -> Sweep:
     if not _is_sweep(folder):
         raise UserError(f"{folder} holds neither {SWEEP} nor {RUNS}/, expected the folder of a sweep.")
     plan, notes = _read_plan(folder)
-    runs = [
-        Run(
-            key,
-            str(entry.get("dataset", "?")),
-            str(entry.get("method", "?")),
-            bool(entry.get("requested", True)),
-            folder / RUNS / key,
-        )
-        for key, entry in plan["runs"].items()
-    ]
+    runs = [_planned(folder, key, entry) for key, entry in plan["runs"].items()]
     with _collector_paused():
         shared: dict[tuple[str, str], Any] = {}
         for run in runs:
@@ -165,16 +156,12 @@ def _is_sweep(folder: Path) -> bool:
 
 
 def _newest(root: Path) -> Path | None:
-    """The sweep under ``root`` that was created last, by sweep.json and, where that is unreadable, by its date."""
+    """The sweep under ``root`` that was launched last: every launch writes sweep.json anew."""
     found: list[tuple[float, str, Path]] = []
     for folder in root.iterdir() if root.is_dir() else ():
-        if not _is_sweep(folder):
-            continue
-        try:
-            created = float(read_json(folder / SWEEP)["created"])
-        except (OSError, ValueError, KeyError, TypeError):
-            created = folder.stat().st_mtime
-        found.append((created, folder.name, folder))
+        if _is_sweep(folder):
+            plan = folder / SWEEP
+            found.append(((plan if plan.is_file() else folder).stat().st_mtime, folder.name, folder))
     return max(found)[2] if found else None
 
 
@@ -193,6 +180,19 @@ def _read_plan(folder: Path) -> tuple[dict[str, Any], list[str]]:
         why = "has no table of runs"
     note = f"{SWEEP} {why}: runs are those found in {RUNS}/, and planned runs that never started are not counted."
     return {"runs": _runs_from_folders(folder)}, [note]
+
+
+def _planned(folder: Path, key: str, entry: Mapping[str, Any]) -> Run:
+    trial, draw = entry.get("trial"), entry.get("draw")
+    return Run(
+        key,
+        str(entry.get("dataset", "?")),
+        str(entry.get("method", "?")),
+        bool(entry.get("requested", True)),
+        folder / RUNS / key,
+        trial=trial if isinstance(trial, int) else None,
+        draw=draw if isinstance(draw, int) else None,
+    )
 
 
 def _runs_from_folders(folder: Path) -> dict[str, dict[str, Any]]:

@@ -112,7 +112,13 @@ class FakeSweep:
         for trial in trials:
             for draw in draws:
                 spec = self._spec(world, method, trial, draw, upstream or {}, hparams)
-                self.plan[spec.key] = {"dataset": world.label, "method": method.label, "requested": method.requested}
+                self.plan[spec.key] = {
+                    "dataset": world.label,
+                    "method": method.label,
+                    "trial": trial,
+                    "draw": draw,
+                    "requested": method.requested,
+                }
                 self._write_run(spec, world, method, state)
                 keys.append(spec.key)
         return keys

@@ -132,6 +132,10 @@ def test_damaged_failure_and_missing_spec(tmp_path: Path) -> None:
     folder = fake.finish()
     (folder / "runs" / key / "failure.json").write_text("{")
     (folder / "runs" / key / "spec.json").unlink()
+    plan = json.loads((folder / "sweep.json").read_text())
+    for entry in plan["runs"].values():
+        del entry["trial"], entry["draw"]
+    (folder / "sweep.json").write_text(json.dumps(plan))
     run = load_sweep(folder).runs[0]
     assert (run.state, run.reason, run.trial) == ("failed", "failure.json is damaged", None)
 
@@ -164,7 +168,8 @@ def test_finding_a_sweep(tmp_path: Path) -> None:
     for name, created in (("old", 10.0), ("new", 20.0)):
         fake = FakeSweep(root, name)
         fake.add(WORLD, ERM, trials=(0,))
-        fake.finish(created)
+        path = fake.finish(created) / "sweep.json"
+        os.utime(path, (created, created))
     (root / "published").mkdir()
     assert find_sweep(None, root) == root / "new"
     assert find_sweep("old", root) == root / "old"

@@ -1,0 +1,102 @@
+"""docs/log_schema.md against the code and against a real run."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmark.core.record import RunRecord, failure_json
+from benchmark.core.spec import SCHEMA, RunSpec
+from benchmark.report.collect import make_report
+
+DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "log_schema.md").read_text(encoding="utf-8")
+
+
+def documented(title: str) -> set[str]:
+    """The names in the first column of the table under a heading."""
+    section = re.split(r"^#+ ", DOCUMENT.partition(f"# {title}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+
+
+@pytest.fixture(scope="module")
+def real_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest sweep that the real planner, launcher's engine and data make: one run of a few steps."""
+    pytest.importorskip("torch")
+    from benchmark import train
+
+    out = tmp_path_factory.mktemp("schema")
+    arguments = ["--dataset", "tiny", "--algorithm", "erm", "--steps", "4", "--evaluate-every", "2", "--device", "cpu"]
+    assert train.main([*arguments, "--selection", "val_worst_group", "last", "--output", str(out)]) in (0, None)
+    (record,) = out.rglob("record.json")
+    return record.parent
+
+
+def load(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def test_record_agrees(real_run: Path) -> None:
+    record = load(real_run / "record.json")
+    assert documented("record.json") == set(record) == {f.name for f in fields(RunRecord)}
+    assert documented("data") == set(record["data"])
+    assert documented("spec.json") == set(record["spec"]) == set(load(real_run / "spec.json"))
+    assert documented("spec.json") == {f.name for f in fields(RunSpec)}
+    for entry in record["selected"].values():
+        assert set(entry) == {"step", "value", "splits"}
+        for split, content in entry["splits"].items():
+            counts = np.array(content["counts"])
+            classes = len(record["data"]["label_names"])
+            assert counts.shape == (len(record["data"]["confounder_names"]), classes, classes)
+            assert counts.sum() == record["data"]["splits"][split]
+
+
+def test_log_agrees(real_run: Path) -> None:
+    lines = [json.loads(line) for line in (real_run / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+    for line in lines:
+        assert set(line) == documented("log.jsonl") - {"objective"}
+        assert set(line["splits"]) == {"val"}
+
+
+def test_predictions_agree_with_the_counts(real_run: Path) -> None:
+    record = load(real_run / "record.json")
+    patterns = [
+        re.escape(name).replace("<split>", "[^/]+").replace("<criterion>", "[^/]+")
+        for name in documented("predictions.npz")
+    ]
+    with np.load(real_run / "predictions.npz", allow_pickle=False) as arrays:
+        for name in arrays.files:
+            assert any(re.fullmatch(pattern, name) for pattern in patterns), name
+        for criterion, entry in record["selected"].items():
+            for split, content in entry["splits"].items():
+                predicted = arrays[f"{criterion}/{split}/score"].argmax(1)
+                counts = np.zeros_like(np.array(content["counts"]))
+                np.add.at(counts, (arrays[f"{split}/confounder"], arrays[f"{split}/label"], predicted), 1)
+                assert np.array_equal(counts, content["counts"])
+
+
+def test_failure_and_sweep_agree(real_run: Path) -> None:
+    spec = RunSpec.from_json(load(real_run / "spec.json"))
+    failure = failure_json(spec, 1, "exception", "x", step=1, term="t", traceback="…", signal=9)
+    assert documented("failure.json") == set(failure)
+    assert f"Schema version **{SCHEMA}**" in DOCUMENT
+    plan = load(real_run.parent.parent / "sweep.json")
+    assert documented("sweep.json") == set(plan)
+    for entry in plan["runs"].values():
+        assert set(entry) == {"dataset", "method", "trial", "draw", "requested"}
+
+
+def test_a_real_run_becomes_a_table(real_run: Path) -> None:
+    (table,) = make_report(real_run.parent.parent).tables
+    record = load(real_run / "record.json")
+    counts = np.array(record["selected"]["val_worst_group"]["splits"]["unbiased"]["counts"])
+    (row,) = table.rows
+    assert table.stand_in and row.values[0].estimate.value == np.einsum("zll->", counts) / counts.sum()
