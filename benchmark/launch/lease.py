@@ -1,0 +1,148 @@
+"""The right to work on a run: a lease in its folder.
+
+``filelock.SoftFileLease`` does the work: exclusive creation, a heartbeat, and expiry on the observer's own monotonic
+clock, so that neither a clock that jumps nor one that differs between machines expires a living claim. An owner whose
+process is gone from this machine loses its lease at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
+
+from benchmark.core.errors import UserError
+from benchmark.core.files import read_json
+from benchmark.core.record import (
+    ATTEMPTS,
+    CHECKPOINT,
+    FAILURE,
+    LEASE,
+    LEASE_SECONDS,
+    LOG,
+    OUTPUT,
+    PREDICTIONS,
+    RECORD,
+    SELECTED,
+)
+
+#: Temporary files of writers that were killed; spec.json is missing on purpose: a planner writes it without a lease.
+_WRITTEN = "|".join(map(re.escape, (RECORD, FAILURE, LOG, PREDICTIONS, SELECTED, CHECKPOINT)))
+_LEFT_BEHIND = re.compile(rf"\.(?:{_WRITTEN})\..*\.tmp")
+_BREAK = re.compile(re.escape(LEASE) + r"\.(?:break|restore)\..*")
+
+
+class Claim:
+    """The lease of one run, watched and taken without waiting.
+
+    Keep the object between two calls of ``take``: expiry is measured from when it first saw the lease unchanged.
+
+    Args:
+        folder: the run folder.
+        seconds: how long a silent owner keeps its lease; every launcher of a sweep must agree on it.
+        on_lost: called from the heartbeat's thread if the lease is lost while it is held.
+    """
+
+    def __init__(
+        self, folder: Path, seconds: float = LEASE_SECONDS, on_lost: Callable[[], None] | None = None
+    ) -> None:
+        self.folder, self.seconds = folder, seconds
+        # not thread-local: the thread that sees the launcher die releases what the main thread holds
+        self._lease = SoftFileLease(
+            folder / LEASE,
+            lease_duration=seconds,
+            blocking=False,
+            thread_local=False,
+            on_compromise=None if on_lost is None else lambda _: on_lost(),
+        )
+        self._seen: tuple[tuple[int, int, int], float] | None = None
+
+    def take(self) -> bool:
+        """Take the lease if it is free, expired, or its owner is dead; never waits.
+
+        Raises:
+            UserError: a living launcher works with another lease time.
+            OSError: the folder cannot be written.
+        """
+        try:
+            self._lease.acquire()
+        except Timeout:
+            if not self._broke_expired():
+                return False
+            return self.take()
+        except LeaseSettingsMismatch:
+            raise UserError(
+                f"another launcher works on {self.folder.name} with another lease time, expected {self.seconds:g} "
+                "seconds; give both the same, or wait until it has ended."
+            ) from None
+        _tidy(self.folder, self.seconds)
+        return True
+
+    def release(self) -> None:
+        """Give the lease back; a lease that was lost meanwhile is left to its new owner."""
+        self._lease.release()
+
+    def owner(self) -> int | None:
+        """The process that holds the lease, or None."""
+        return self._lease.pid
+
+    def _broke_expired(self) -> bool:
+        """Remove a lease that nobody refreshed for well over its time; True if it did.
+
+        On file systems that cannot exchange two names (NFS, Lustre) filelock never takes an expired lease over.
+        Elsewhere it does so at ``seconds``, and this is not reached.
+        """
+        try:
+            found = os.lstat(self.folder / LEASE)
+        except FileNotFoundError:
+            return False
+        mark, now = (found.st_mtime_ns, found.st_ino, found.st_ctime_ns), time.monotonic()
+        if self._seen is None or self._seen[0] != mark:
+            self._seen = mark, now
+        if now - self._seen[1] < 1.5 * self.seconds:
+            return False
+        self._seen = None
+        self._lease.force_break()
+        return True
+
+
+def clear(claim: Claim) -> bool:
+    """Remove a lease whose owner is gone, and what it left half-written; False while the owner lives."""
+    if not claim.take():
+        return False
+    claim.release()
+    return True
+
+
+def _tidy(folder: Path, seconds: float) -> None:
+    """Remove what killed writers left in a folder whose lease is now ours."""
+    mine = os.lstat(folder / LEASE).st_mtime
+    names = os.listdir(folder)
+    for name in names:
+        if _LEFT_BEHIND.fullmatch(name) or (_BREAK.fullmatch(name) and _older(folder / name, mine - seconds)):
+            (folder / name).unlink(missing_ok=True)
+    if RECORD in names and (CHECKPOINT in names or OUTPUT not in names):
+        _finish(folder)
+
+
+def _older(path: Path, than: float) -> bool:
+    try:
+        return os.lstat(path).st_mtime < than  # both times are the file system's: no clock of ours is asked
+    except FileNotFoundError:
+        return False
+
+
+def _finish(folder: Path) -> None:
+    """What the engine does after its commit, for a process that was killed in between."""
+    try:
+        attempt = folder / ATTEMPTS / str(int(read_json(folder / RECORD)["attempt"]))
+    except (ValueError, KeyError, TypeError):  # damaged: whoever reads the record says so
+        return
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    (attempt / LOG).unlink(missing_ok=True)
+    if (attempt / OUTPUT).exists():
+        os.replace(attempt / OUTPUT, folder / OUTPUT)

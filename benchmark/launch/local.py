@@ -1,0 +1,88 @@
+"""Run a sweep on this machine: claim, run each in a process of its own, try again what was killed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmark.core.record import LEASE_SECONDS
+from benchmark.launch import pool
+from benchmark.launch.child import STOP_SIGNALS
+from benchmark.launch.events import Event, Summary
+from benchmark.launch.graph import Graph, read_nodes
+from benchmark.launch.session import Session, Settings
+from benchmark.launch.slots import slots
+
+
+def launch(
+    folder: Path,
+    keys: Sequence[str],
+    *,
+    workers: int | None = None,
+    devices: str = "auto",
+    per_gpu: int = 1,
+    data_dir: Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    on_event: Callable[[Event], None] = lambda event: None,
+    lease_seconds: float = LEASE_SECONDS,
+    time_limit: float | None = None,
+    engine: str = "benchmark.engine.execute",
+    preload: Sequence[str] = ("benchmark.launch.preload",),
+) -> Summary:
+    """Do what is missing of a sweep and return when every run is done, failed or blocked, by whichever launcher.
+
+    Args:
+        folder: the sweep folder; ``runs/<key>/spec.json`` is there for every key and for what it needs.
+        keys: the runs, in the order in which they should be tried.
+        workers, devices, per_gpu: see ``slots``.
+        data_dir, checkpoint_seconds: for the engine.
+        on_event: told of everything that happens, in this thread.
+        lease_seconds: how long a run whose owner fell silent stays claimed; the same for all launchers of a folder.
+        time_limit: seconds after which a try is killed, or None.
+        engine: the module whose ``execute`` runs a run.
+        preload: modules that the fork server imports.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM came and the runs saved themselves; a second one kills them.
+        UserError, OSError: something that concerns every run: the disk is full, the folder cannot be written.
+    """
+    settings = Settings(on_event, data_dir, checkpoint_seconds, lease_seconds, time_limit, engine)
+    places = slots(devices, workers, per_gpu)
+    graph = Graph(read_nodes(folder, keys))
+    session = Session(graph, settings, [pool.Worker(slot) for slot in places])
+    with _signals(session):
+        session.look_around()
+        if session.anything_left:
+            pool.start_fork_server(preload)
+        try:
+            session.run()
+        finally:
+            session.shut_down()
+    if session.interrupts:
+        raise KeyboardInterrupt
+    return session.summary()
+
+
+@contextmanager
+def _signals(session: Session) -> Iterator[None]:
+    """Count requests to stop instead of dying of them; the session looks at the count."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(*_: Any) -> None:
+        session.interrupts += 1
+
+    before: dict[signal.Signals, Any] = {}
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, a job in the background
+            before[number] = signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,5 @@
+"""What the fork server imports in the launcher's tests."""
+
+import fake_engine  # noqa: F401
+
+import benchmark.launch.child  # noqa: F401

@@ -1,0 +1,124 @@
+"""A launcher as a process of its own, for tests that kill it, and helpers to make and read sweeps.
+
+``python -c 'import launch_driver; launch_driver.main()' FOLDER WORKERS LEASE_SECONDS`` prints every event as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmark.core.errors import exit_code
+from benchmark.core.files import read_json, write_json
+from benchmark.core.spec import RunSpec
+from benchmark.launch.events import Event
+from benchmark.launch.local import launch
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+
+
+def spec(trial: int = 0, steps: int = 4, upstream: Mapping[str, str] | None = None, **hparams: Any) -> RunSpec:
+    """A run of the fake engine."""
+    return RunSpec(
+        dataset="fake", dataset_options={}, data_fingerprint="0", algorithm=hparams.get("mode", "well"), variant="",
+        backbone="none", backbone_options={}, hparams=hparams, trial=trial, draw=0, budget={"steps": steps},
+        selection=("last",), upstream=upstream or {},
+    )  # fmt: skip
+
+
+def make(folder: Path, *specs: RunSpec) -> list[str]:
+    """Write a sweep folder; returns the keys."""
+    for one in specs:
+        run = folder / "runs" / one.key
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / "spec.json", one.to_json())
+    keys = [one.key for one in specs]
+    assert len(set(keys)) == len(keys)
+    write_json(folder / "keys.json", keys)
+    return keys
+
+
+def main() -> None:
+    folder, workers, lease = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+
+    def tell(event: Event) -> None:
+        print(json.dumps(asdict(event)), flush=True)
+
+    def body() -> int:
+        options: dict[str, Any] = json.loads(os.environ.get("LAUNCH_OPTIONS", "{}"))
+        summary = launch(
+            folder, read_json(folder / "keys.json"), workers=workers, devices="cpu", lease_seconds=lease,
+            on_event=tell, engine="fake_engine", **{"preload": ["fake_preload"], **options},
+        )  # fmt: skip
+        print(json.dumps({"summary": asdict(summary)}), flush=True)
+        return 0 if summary.complete else 1
+
+    raise SystemExit(exit_code(body))
+
+
+class Launcher:
+    """A launcher process and what it has said so far."""
+
+    def __init__(self, folder: Path, workers: int = 2, lease: float = 30.0, **options: Any) -> None:
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", "LAUNCH_OPTIONS": json.dumps(options)}
+        program = "import launch_driver; launch_driver.main()"
+        command = [sys.executable, "-c", program, str(folder), str(workers), str(lease)]
+        self.folder, self.said, self.complaints = folder, folder / f"said.{time.monotonic_ns()}", folder / "complaints"
+        with self.said.open("wb") as out, self.complaints.open("wb") as err:
+            self.process = subprocess.Popen(command, stdout=out, stderr=err, env=environment, start_new_session=True)
+
+    def events(self, kind: str = "") -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.said.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        return [line for line in lines if "kind" in line and kind in ("", line["kind"])]
+
+    def summary(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.said.read_text().splitlines()[-1])["summary"]
+        return found
+
+    def wait(self, seconds: float = 30.0) -> int:
+        return self.process.wait(seconds)
+
+
+def run(folder: Path, workers: int = 2, lease: float = 30.0, **options: Any) -> Launcher:
+    """A launcher from beginning to end."""
+    launcher = Launcher(folder, workers, lease, **options)
+    launcher.wait()
+    return launcher
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """What ``condition`` returns once it is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.01)
+    raise AssertionError("it did not come about")
+
+
+def record(folder: Path, key: str) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(folder / "runs" / key / "record.json")
+    return found
+
+
+def leases(folder: Path) -> list[Path]:
+    """Leases and half-written files that somebody left behind."""
+    runs = folder / "runs"
+    return [path for path in runs.rglob("*") if path.name.startswith("lease.json") or path.name.endswith(".tmp")]
+
+
+def expected_value(one: RunSpec, start: int = 0) -> int:
+    """What an undisturbed run computes."""
+    value = (one.trial + start) % 2**64
+    for number in range(1, one.budget["steps"] + 1):
+        value = (value * 6364136223846793005 + number) % 2**64
+    return value

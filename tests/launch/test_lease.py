@@ -1,0 +1,157 @@
+"""Leases: who may take them and when, whatever the clocks say, and what killed writers leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock._util
+import pytest
+from launch_driver import ROOT, until
+
+from benchmark.core.errors import UserError
+from benchmark.core.files import write_json
+from benchmark.launch.lease import Claim, clear
+
+HOLD = """
+import sys, time, pathlib
+from benchmark.launch.lease import Claim
+claim = Claim(pathlib.Path(sys.argv[1]), float(sys.argv[2]), lambda: print("lost", flush=True))
+assert claim.take()
+print("taken", flush=True)
+time.sleep(60)
+"""
+
+
+@contextmanager
+def holder(folder: Path, seconds: float) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lease."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", HOLD, str(folder), str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "taken\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_one_at_a_time_and_gone_after_release(tmp_path: Path) -> None:
+    first, second = Claim(tmp_path, 30), Claim(tmp_path, 30)
+    assert first.take()
+    assert not second.take()
+    assert second.owner() == os.getpid()
+    first.release()
+    assert list(tmp_path.iterdir()) == []
+    assert second.take()
+    second.release()
+
+
+def test_the_lease_of_a_dead_process_is_taken_at_once(tmp_path: Path) -> None:
+    with holder(tmp_path, 1000) as process:
+        claim = Claim(tmp_path, 1000)
+        assert not claim.take()
+        process.kill()
+        process.wait()
+        assert claim.take()
+    claim.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_silent_owner_loses_it_and_learns_so(tmp_path: Path) -> None:
+    with holder(tmp_path, 0.6) as process:
+        os.kill(process.pid, signal.SIGSTOP)  # alive, but its heartbeat is not
+        claim, started = Claim(tmp_path, 0.6), time.monotonic()
+        until(claim.take, 5)
+        assert time.monotonic() - started >= 0.6
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "lost\n"
+        assert claim.owner() == os.getpid()
+        claim.release()
+
+
+@pytest.mark.parametrize("shift", [-(10**6), 10**6])
+def test_a_clock_that_jumps_neither_expires_a_lease_nor_keeps_it(tmp_path: Path, shift: int) -> None:
+    with holder(tmp_path, 0.6) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        now = time.time()
+        os.utime(tmp_path / "lease.json", (now + shift, now + shift))  # written by a clock that is far off
+        claim, started = Claim(tmp_path, 0.6), time.monotonic()
+        assert not claim.take()
+        until(claim.take, 5)
+        assert 0.6 <= time.monotonic() - started < 2
+        claim.release()
+
+
+def test_where_names_cannot_be_exchanged_a_stale_lease_is_broken_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("filelock._soft.exchange_names", lambda *_: False)
+    monkeypatch.setattr("filelock._util.exchange_names", lambda *_: False)
+    assert not filelock._util.exchange_names("a", "b")
+    with holder(tmp_path, 0.4) as process:
+        claim = Claim(tmp_path, 0.4)
+        for _ in range(10):
+            assert not claim.take()  # alive and refreshed
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+        assert not claim.take()  # it must be seen silent for one and a half times its time
+        until(claim.take, 5)
+    claim.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_lease_times_are_a_mistake_with_a_sentence(tmp_path: Path) -> None:
+    claim = Claim(tmp_path, 30)
+    assert claim.take()
+    with pytest.raises(UserError, match=r"another lease time, expected 40 seconds"):
+        Claim(tmp_path, 40).take()
+    claim.release()
+
+
+def test_a_torn_lease_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "lease.json").write_text("filelock/2\npid=1")
+    claim = Claim(tmp_path, 30)
+    assert not claim.take()  # it may be half-written by somebody alive
+    until(claim.take, 5)
+    claim.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_writers_left_goes_with_their_lease(tmp_path: Path) -> None:
+    for name in (".checkpoint.pt.abc.tmp", ".record.json.x.tmp", ".spec.json.y.tmp", "spec.json", "mine.tmp"):
+        (tmp_path / name).write_text("{")
+    stranded = tmp_path / f"lease.json.break.1.{'0' * 32}"
+    stranded.write_text("")
+    os.utime(stranded, (0, 0))
+    assert clear(Claim(tmp_path, 30))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".spec.json.y.tmp", "mine.tmp", "spec.json"]
+
+
+def test_a_commit_that_was_killed_before_tidying_is_tidied(tmp_path: Path) -> None:
+    home = tmp_path / "attempts" / "2"
+    home.mkdir(parents=True)
+    write_json(tmp_path / "record.json", {"attempt": 2})
+    (tmp_path / "checkpoint.pt").write_text("much")
+    (home / "output.txt").write_text("said")
+    (home / "log.jsonl").write_text("{}\n")
+    assert clear(Claim(tmp_path, 30))
+    assert (tmp_path / "output.txt").read_text() == "said"
+    assert not (tmp_path / "checkpoint.pt").exists()
+    assert list(home.iterdir()) == []
+
+
+def test_a_damaged_record_is_left_to_its_reader(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text("{")
+    (tmp_path / "checkpoint.pt").write_text("much")
+    assert clear(Claim(tmp_path, 30))
+    assert (tmp_path / "checkpoint.pt").exists()

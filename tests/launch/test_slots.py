@@ -1,0 +1,98 @@
+"""Slots: even shares, the driver's list of GPUs, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmark.core.errors import UserError
+from benchmark.launch import slots as module
+from benchmark.launch.slots import cpu_quota, slots, visible_gpus
+
+
+@pytest.fixture
+def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "available_cores", lambda: tuple(range(8)))
+    monkeypatch.setattr(module, "cpu_quota", lambda: None)
+
+
+@pytest.fixture
+def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho GPU-aaa\necho GPU-bbb\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5, 8, 11])
+def test_cpu_slots_share_the_cores_evenly(eight_cores: None, workers: int) -> None:
+    found = slots("cpu", workers)
+    assert [slot.index for slot in found] == list(range(workers))
+    used = [core for slot in found for core in slot.cores]
+    assert set(used) == set(range(8))
+    if workers <= 8:
+        assert len(used) == 8  # nobody shares a core
+    sizes = {len(slot.cores) for slot in found}
+    assert max(sizes) - min(sizes) <= 1
+    assert {slot.threads for slot in found} == {max(1, 8 // workers)}
+    assert all(slot.gpu is None and slot.device == "cpu" for slot in found)
+
+
+def test_by_default_one_worker_per_core(eight_cores: None) -> None:
+    assert len(slots("cpu")) == 8
+
+
+def test_a_containers_quota_limits_the_default_only(eight_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "cpu_quota", lambda: 3)
+    assert len(slots("cpu")) == 3
+    assert len(slots("cpu", 6)) == 6
+
+
+def test_reading_a_quota(tmp_path: Path) -> None:
+    file = tmp_path / "cpu.max"
+    assert cpu_quota(file) is None
+    for text, expected in (("max 100000\n", None), ("250000 100000\n", 3), ("10000 100000\n", 1), ("", None)):
+        file.write_text(text)
+        assert cpu_quota(file) == expected
+
+
+def test_real_cores_of_this_process() -> None:
+    assert set(module.available_cores()) == os.sched_getaffinity(0)
+
+
+def test_gpus_come_from_the_driver_by_uuid(eight_cores: None, two_gpus: None) -> None:
+    found = slots("auto", per_gpu=2)
+    assert [slot.gpu for slot in found] == ["GPU-aaa", "GPU-bbb", "GPU-aaa", "GPU-bbb"]
+    assert {slot.share for slot in found} == {2}
+    assert [slot.cores for slot in found] == [(0, 1), (2, 3), (4, 5), (6, 7)]
+    # few workers spread over the GPUs, and each then has its GPU to itself
+    assert [(slot.gpu, slot.share) for slot in slots("cuda", 2, 2)] == [("GPU-aaa", 1), ("GPU-bbb", 1)]
+
+
+def test_the_environment_narrows_the_gpus(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, expected in (("1", ["1"]), ("GPU-bbb, GPU-aaa", ["GPU-bbb", "GPU-aaa"]), ("", []), ("0,-1,1", ["0"])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+        assert visible_gpus() == expected
+
+
+def test_a_driver_that_fails_has_no_gpus(tmp_path: Path, two_gpus: None) -> None:
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho GPU-aaa\nexit 9\n")
+    assert visible_gpus() == []
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho No devices were found\n")
+    assert visible_gpus() == []
+
+
+def test_what_is_refused(monkeypatch: pytest.MonkeyPatch, two_gpus: None) -> None:
+    with pytest.raises(UserError, match="workers is 0, expected at least 1"):
+        slots("cpu", 0)
+    with pytest.raises(UserError, match="per-gpu is -1"):
+        slots("cpu", 1, -1)
+    with pytest.raises(UserError, match="expected auto, cpu or cuda"):
+        slots("tpu")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match="use --device cpu"):
+        slots("cuda")
+    assert slots("auto", 1)[0].device == "cpu"
