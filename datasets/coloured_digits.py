@@ -1,0 +1,67 @@
+"""Coloured handwritten digits: the colour of the digit itself is tied to the class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from benchmark.core.dataset import DatasetInfo, DatasetSource, Split
+from benchmark.core.hparam import HParam
+from benchmark.core.registry import DATASETS
+from datasets import _bias, _colours, _digits
+
+SIDE = 32
+
+
+@DATASETS.register
+class ColouredDigits(DatasetSource):
+    """scikit-learn's digits on black, in ten colours: a bias in the foreground, which no mask can remove.
+
+    A share ``bias`` of each class has the colour of the class, the rest the other colours, evenly. Original digits of
+    train, val and the tests are disjoint. The three test splits show the same digits in the same position.
+    """
+
+    name = "coloured_digits"
+    title = "coloured handwritten digits; the digit's colour is tied to the class (ships, no download)"
+    version = 1
+    options: ClassVar[Mapping[str, HParam]] = {"bias": _bias.bias_option(0.95), "repeats": _digits.REPEATS}
+
+    def info(self) -> DatasetInfo:
+        bias = self.chosen["bias"]
+        return DatasetInfo(
+            label_names=tuple("0123456789"),
+            confounder_names=tuple(_colours.COLOURS),
+            environment_names=_bias.environment_names(bias),
+            image_size=(3, SIDE, SIDE),
+            splits=_bias.SPLITS,
+            provides=_bias.provides(bias),
+            mean=(0.07, 0.07, 0.07),
+            std=(0.24, 0.21, 0.22),
+            source=_digits.SOURCE,
+            licence=_digits.LICENCE,
+            bias_splits=("biased", "deceiving"),
+            paired=True,
+        )
+
+    def check(self) -> None:
+        _digits.digits_file()
+
+    def content(self) -> str:
+        return _digits.checksum([_digits.digits_file()])
+
+    def build(self, seed: int) -> dict[str, Split]:
+        bias = self.chosen["bias"]
+        splits = {}
+        for part, drawn in _digits.draw_parts(seed, self.chosen["repeats"], SIDE, 16, 28).items():
+            mask = drawn.opacity[:, None] > 127
+            for split, colour in _bias.confounders(seed, part, drawn.digit, 10, bias).items():
+                splits[split] = Split(
+                    image=_colours.paint(mask, colour),
+                    label=drawn.digit,
+                    confounder=colour,
+                    environment=_bias.environments(split, drawn.digit, colour, bias),
+                    mask=mask,
+                    pair_id=drawn.row,
+                    cluster=None if part == "test" else drawn.row,
+                )
+        return splits

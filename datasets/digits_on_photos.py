@@ -1,0 +1,175 @@
+"""Handwritten digits on photographs: the place shown in the background is tied to the class."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from benchmark.core.dataset import DatasetInfo, DatasetSource, Split
+from benchmark.core.hparam import HParam
+from benchmark.core.registry import DATASETS
+from datasets import _bias, _digits
+
+#: Place -> the file that ships inside the packages scikit-image (0.22 and later) and scikit-learn.
+PHOTOGRAPHS = {
+    "astronaut": ("skimage", "data/astronaut.png"),
+    "brick": ("skimage", "data/brick.png"),
+    "cat": ("skimage", "data/chelsea.png"),
+    "coffee": ("skimage", "data/coffee.png"),
+    "flower": ("sklearn", "datasets/images/flower.jpg"),
+    "pagoda": ("sklearn", "datasets/images/china.jpg"),
+    "retina": ("skimage", "data/retina.jpg"),
+    "rocket": ("skimage", "data/rocket.jpg"),
+    "stars": ("skimage", "data/hubble_deep_field.jpg"),
+    "tissue": ("skimage", "data/ihc.png"),
+}
+
+#: The photographs of each place: ten places of one, or two of five.
+PLACES: dict[int, dict[str, tuple[str, ...]]] = {
+    10: {name: (name,) for name in PHOTOGRAPHS},
+    2: {
+        "man_made": ("astronaut", "brick", "coffee", "pagoda", "rocket"),
+        "natural": ("cat", "flower", "retina", "stars", "tissue"),
+    },
+}
+
+SIDE = 32
+#: Photographs are reduced to this many pixels on the shorter side, and their bytes to this range, so that black
+#: ink (0) and white ink (255) stand out on all of them.
+SHORT_SIDE, DARKEST, BRIGHTEST = 160, 48, 208
+#: The retina is a disc on black; this square (left, top, right, bottom) lies inside it.
+RETINA_BOX = (205, 205, 1205, 1205)
+
+
+@DATASETS.register
+class DigitsOnPhotos(DatasetSource):
+    """scikit-learn's digits, black or white, on crops of ten photographs; the photograph is tied to the class.
+
+    ``places=10``: ten digits, ten photographs. ``places=2``: digits 0–4 or 5–9, and two places of five photographs each
+    (man-made things, natural things), as in Waterbirds. A share ``bias`` of each class has the place of the class,
+    the rest the other places, evenly. Crops of train and val are from the left half of each photograph, those of the
+    tests from the right half; original digits are divided too. The three test splits show the same digits with the
+    same ink in the same position, so they are paired, and they are the same at every bias.
+    """
+
+    name = "digits_on_photos"
+    title = "handwritten digits on photographs; the background is tied to the class (ships, no download)"
+    version = 1
+    options: ClassVar[Mapping[str, HParam]] = {
+        "bias": _bias.bias_option(0.95),
+        "places": HParam(10, doc="10: ten digits, ten places; 2: digits below 5 or not, two places", choices=(10, 2)),
+        "repeats": _digits.REPEATS,
+    }
+
+    def info(self) -> DatasetInfo:
+        bias, places = self.chosen["bias"], self.chosen["places"]
+        return DatasetInfo(
+            label_names=tuple("0123456789") if places == 10 else ("0-4", "5-9"),
+            confounder_names=tuple(PLACES[places]),
+            environment_names=_bias.environment_names(bias),
+            image_size=(3, SIDE, SIDE),
+            splits=_bias.SPLITS,
+            provides=_bias.provides(bias),
+            mean=(0.49, 0.43, 0.40),
+            std=(0.23, 0.20, 0.20),
+            source=f"{_digits.SOURCE}; photographs that scikit-image and scikit-learn ship",
+            licence=f"{_digits.LICENCE}; photographs: pagoda and flower CC BY 2.0, the others CC0 or public domain",
+            bias_splits=("biased", "deceiving"),
+            paired=True,
+        )
+
+    def check(self) -> None:
+        _files()
+        _digits.digits_file()
+
+    def content(self) -> str:
+        return _digits.checksum([*_files(), _digits.digits_file()])
+
+    def build(self, seed: int) -> dict[str, Split]:
+        bias, places, repeats = (self.chosen[name] for name in ("bias", "places", "repeats"))
+        splits = {}
+        for part, drawn in _digits.draw_parts(seed, repeats, SIDE, 16, 24).items():
+            label = drawn.digit if places == 10 else (drawn.digit >= 5).astype(np.int64)
+            opacity, white = ink(_bias.stream(seed, part, "ink"), drawn.opacity)
+            for split, place in _bias.confounders(seed, part, label, places, bias).items():
+                photo = crops(_bias.stream(seed, split, "crop"), place, places, 1 if part == "test" else 0)
+                splits[split] = Split(
+                    image=blend(photo, opacity, white),
+                    label=label,
+                    confounder=place,
+                    environment=_bias.environments(split, label, place, bias),
+                    mask=opacity[:, None] > 0,
+                    pair_id=drawn.row,
+                    cluster=None if part == "test" else drawn.row,
+                )
+        return splits
+
+
+def ink(rng: np.random.Generator, opacity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Opacity uint8[N,H,W] of strokes that let up to 20 % of the photo through, and whether ink is white, bool[N]."""
+    strength = rng.uniform(0.8, 1, (len(opacity), 1, 1)).astype(np.float32)
+    return (opacity * strength).round().astype(np.uint8), rng.random(len(opacity)) < 0.5
+
+
+def blend(photo: np.ndarray, opacity: np.ndarray, white: np.ndarray) -> np.ndarray:
+    """Ink over photographs, in whole numbers: round((photo·(255 − a) + ink·a) / 255), uint8[N,3,H,W].
+
+    Args:
+        photo: uint8[N,3,H,W]; untouched wherever ``opacity``, uint8[N,H,W], is 0.
+        white: bool[N]; the ink is 255 where it is True, else 0.
+    """
+    a = opacity[:, None].astype(np.uint16)
+    value = photo * (255 - a)
+    value += a * np.where(white, 255, 0).astype(np.uint16)[:, None, None, None] + np.uint16(127)
+    value //= 255
+    return value.astype(np.uint8)  # type: ignore[no-any-return]
+
+
+def crops(rng: np.random.Generator, place: np.ndarray, places: int, half: int) -> np.ndarray:
+    """A random crop for every image, uint8[N,3,32,32], mirrored at random.
+
+    Args:
+        rng: source of photograph, position and mirroring.
+        place: int64[N].
+        places: 10 or 2, how photographs make up places.
+        half: 0 for the left half of each photograph, 1 for the right one.
+    """
+    n = len(place)
+    pools = np.array([[list(PHOTOGRAPHS).index(name) for name in pool] for pool in PLACES[places].values()])
+    chosen = pools[place, rng.integers(0, pools.shape[1], n)]
+    position, mirrored = rng.random((2, n)), rng.random(n) < 0.5
+    out = np.empty((n, 3, SIDE, SIDE), np.uint8)
+    for index, photo in enumerate(read_photographs()):
+        part = np.array_split(photo, 2, axis=2)[half]
+        windows = np.lib.stride_tricks.sliding_window_view(part, (SIDE, SIDE), axis=(1, 2))
+        rows = np.flatnonzero(chosen == index)
+        top, left = (position[:, rows] * [[windows.shape[1]], [windows.shape[2]]]).astype(np.int64)
+        out[rows] = windows[:, top, left].swapaxes(0, 1)
+    out[mirrored] = out[mirrored, :, :, ::-1]
+    return out
+
+
+@functools.lru_cache(maxsize=1)
+def read_photographs() -> tuple[np.ndarray, ...]:
+    """The photographs in the order of PHOTOGRAPHS, reduced in size and range, uint8[3,H,W] with min(H, W) = 160."""
+    from PIL import Image
+
+    photos = []
+    for name, file in zip(PHOTOGRAPHS, _files(), strict=True):
+        with Image.open(file) as opened:
+            photo = opened.convert("RGB")
+        if name == "retina":
+            photo = photo.crop(RETINA_BOX)
+        scale = SHORT_SIDE / min(photo.size)
+        photo = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BOX)
+        value = DARKEST + np.asarray(photo).astype(np.float64) * ((BRIGHTEST - DARKEST) / 255)
+        photos.append(np.ascontiguousarray(value.round().astype(np.uint8).transpose(2, 0, 1)))
+    return tuple(photos)
+
+
+def _files() -> list[Path]:
+    return [_digits.package_file(*where) for where in PHOTOGRAPHS.values()]
