@@ -61,8 +61,8 @@ def lr_factor(hparams: Mapping[str, Any], step: int, steps: int) -> float:
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * step / max(steps, 1)))
     if schedule == "step":
-        # rounded, since 0.55 · 100 is a little more than 55
-        falls = [round(float(share) * steps) for share in hparams["lr_milestones"].split(",")]
+        # the next whole step, whereby 0.55 · 100 = 55.000…01 counts as 55
+        falls = [math.ceil(float(share) * steps - 1e-6) for share in hparams["lr_milestones"].split(",")]
         return float(hparams["lr_decay"] ** sum(step >= fall for fall in falls))
     return 1.0
 

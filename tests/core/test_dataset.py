@@ -1,0 +1,174 @@
+"""Data sets: what a split must look like, and what load checks of what info promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmark.core.dataset import DatasetInfo, DatasetSource, GroupedDataset, Split
+from benchmark.core.errors import UserError
+from benchmark.core.hparam import HParam
+from benchmark.core.needs import Needs
+from benchmark.core.registry import DATASETS
+
+INFO = DatasetInfo(
+    label_names=("a", "b"),
+    confounder_names=("x", "y", "z"),
+    environment_names=("e", "f"),
+    image_size=(3, 4, 6),
+    splits=("train", "val", "biased", "deceiving"),
+    provides=Needs(masks=True, groups=True, confounder=True, environments=True, val_groups=True, val_masks=True),
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
+    source="here",
+    licence="none",
+    bias_splits=("biased", "deceiving"),
+    paired=True,
+)
+
+
+def _split(n: int = 6, **changed: Any) -> Split:
+    rng = np.random.default_rng(0)
+    whole = Split(
+        image=rng.integers(0, 256, (n, 3, 4, 6)).astype(np.uint8),
+        label=np.arange(n) % 2,
+        confounder=np.arange(n) % 3,
+        environment=np.arange(n) % 2,
+        mask=np.ones((n, 1, 4, 6), dtype=bool),
+        pair_id=np.arange(n),
+    )
+    return replace(whole, **changed)
+
+
+class Source(DatasetSource):
+    name = "made_up"
+    options = {"bias": HParam(0.9, low=0.0, high=1.0), "places": HParam(2)}
+    wanted = INFO
+    wrong: dict[str, Split | None] = {}
+
+    def info(self) -> DatasetInfo:
+        return self.wanted
+
+    def build(self, seed: int) -> dict[str, Split]:
+        splits = {**{name: _split() for name in self.wanted.splits}, **self.wrong}
+        return {name: split for name, split in splits.items() if split is not None}
+
+
+def _load(wanted: DatasetInfo = INFO, **wrong: Split | None) -> GroupedDataset:
+    source = Source()
+    source.wanted, source.wrong = wanted, wrong  # type: ignore[misc]
+    return source.load(0)
+
+
+def test_a_data_set_that_keeps_its_promises() -> None:
+    data = _load()
+    assert data.name == "made_up" and data.options == {"bias": 0.9, "places": 2}
+    assert data.info.test_splits == ("biased", "deceiving")
+    assert data.info.group_names == ("a/x", "a/y", "a/z", "b/x", "b/y", "b/z")
+    group = data.group("train")
+    assert group is not None
+    split = data.splits["train"]
+    assert split.confounder is not None
+    for g, label, confounder in zip(group, split.label, split.confounder, strict=True):
+        assert data.info.group_names[g] == f"{'ab'[label]}/{'xyz'[confounder]}"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"val": None}, r"returned splits \('train', 'biased', 'deceiving'\), expected \('train', 'val'"),
+        ({"extra": _split()}, "returned splits"),
+        ({"train": _split(image=np.zeros((6, 3, 4, 7), np.uint8), mask=None)}, r"train are \(3, 4, 7\), expected"),
+        ({"val": _split(label=np.full(6, 2))}, "label of val is outside 0 … 1"),
+        ({"val": _split(label=np.full(6, -1))}, "label of val is outside"),
+        ({"val": _split(confounder=np.full(6, 3))}, "confounder of val is outside 0 … 2"),
+        ({"train": _split(environment=np.full(6, 2))}, "environment of train is outside 0 … 1"),
+        ({"train": _split(environment=None)}, "promises environment, but split train has none"),
+        ({"biased": _split(confounder=None)}, "promises confounder, but split biased has none"),
+        ({"train": _split(mask=None)}, "promises mask, but split train has none"),
+        ({"deceiving": _split(pair_id=None)}, "promises pair_id, but split deceiving has none"),
+    ],
+)
+def test_a_promise_that_is_broken_is_a_bug(wrong: dict[str, Split | None], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        _load(**wrong)  # type: ignore[arg-type]
+
+
+def test_what_is_promised_of_validation_alone_is_checked_there_alone() -> None:
+    info = replace(INFO, provides=Needs(val_groups=True, val_masks=True), environment_names=())
+    bare = _split(confounder=None, mask=None, environment=None)
+    _load(info, train=bare, biased=bare, deceiving=bare)
+    with pytest.raises(ValueError, match="promises confounder, but split val has none"):
+        _load(info, val=_split(confounder=None))
+    with pytest.raises(ValueError, match="promises mask, but split val has none"):
+        _load(info, val=_split(mask=None))
+
+
+def test_a_test_split_may_be_an_environment_of_its_own() -> None:
+    assert len(_load(deceiving=_split(environment=np.full(6, 7))).splits["deceiving"]) == 6
+
+
+def test_an_empty_split_is_a_sentence() -> None:
+    empty = Split(np.zeros((0, 3, 4, 6), np.uint8), np.zeros(0, np.int64))
+    with pytest.raises(UserError, match=r"split val has no images with these options \(\{'bias': 0\.9"):
+        _load(val=empty)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"image": np.zeros((6, 3, 4, 6), np.float32)},
+        {"image": np.zeros((6, 4, 6), np.uint8)},
+        {"label": np.zeros(5, np.int64)},
+        {"label": np.zeros(6, np.int32)},
+        {"confounder": np.zeros((6, 1), np.int64)},
+        {"environment": np.zeros(6, np.float64)},
+        {"pair_id": np.zeros(7, np.int64)},
+        {"cluster": np.zeros(6, np.uint8)},
+        {"mask": np.zeros((6, 1, 4, 6), np.uint8)},
+        {"mask": np.zeros((6, 1, 4, 5), bool)},
+        {"mask": np.zeros((6, 4, 6), bool)},
+    ],
+)
+def test_a_split_of_wrong_shape_or_type_is_a_bug(wrong: dict[str, np.ndarray]) -> None:
+    with pytest.raises(ValueError, match=rf"{next(iter(wrong))} is .*, expected "):
+        _split(**wrong)  # type: ignore[arg-type]
+
+
+def test_options_are_checked_like_hyper_parameters() -> None:
+    assert Source(bias=1).chosen == {"bias": 1.0, "places": 2}
+    with pytest.raises(UserError, match=r"made_up has no option 'bais'; did you mean bias\?"):
+        Source(bais=1)
+    with pytest.raises(UserError, match=r"made_up: bias = 1\.5 is out of bounds"):
+        Source(bias=1.5)
+
+
+def test_the_fingerprint_changes_with_what_the_data_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Source().fingerprint()
+    assert first == Source(bias=0.9).fingerprint() and len(first) == 16
+    assert Source(bias=0.8).fingerprint() != first
+    monkeypatch.setattr(Source, "version", 2)
+    second = Source().fingerprint()
+    monkeypatch.setattr(Source, "content", lambda self: "digest")
+    assert len({first, second, Source().fingerprint()}) == 3
+
+
+def test_data_depend_on_the_trial_and_every_trial_is_reproducible() -> None:
+    tiny = DATASETS.get("tiny")
+    one, again, other = (tiny(size=16).load(trial).splits["train"] for trial in (0, 0, 1))
+    assert np.array_equal(one.image, again.image) and np.array_equal(one.label, again.label)
+    assert not np.array_equal(one.image, other.image)
+
+
+def test_tiny_shows_the_same_bars_on_other_grounds() -> None:
+    data = DATASETS.get("tiny")(bias=0.75, size=400).load(3)
+    splits = data.splits
+    for name in ("biased", "unbiased", "deceiving"):
+        assert np.array_equal(splits[name].mask, splits["biased"].mask)
+        assert np.array_equal(splits[name].pair_id, splits["biased"].pair_id)
+    agree = {name: float((split.confounder == split.label).mean()) for name, split in splits.items()}
+    assert agree["biased"] == 1 and agree["deceiving"] == 0
+    assert agree["train"] == pytest.approx(0.75, abs=0.1) and agree["unbiased"] == pytest.approx(0.5, abs=0.15)

@@ -1,0 +1,104 @@
+"""How a command line ends: exit codes and what is said."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from benchmark.core.errors import Gather, Problems, Refused, UserError, exit_code
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def test_a_result_is_the_exit_code() -> None:
+    assert exit_code(lambda: None) == 0
+    assert exit_code(lambda: 1) == 1
+
+
+def test_a_mistake_is_one_sentence_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(lambda: _raise(UserError("no such file."))) == 2
+    assert exit_code(lambda: _raise(Refused("cannot run here."))) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "error: no such file.\nerror: cannot run here.\n"
+    assert captured.out == ""
+
+
+def test_several_mistakes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(lambda: _raise(Problems(["one.", "two."]))) == 2
+    assert capsys.readouterr().err == "error: 2 problems:\n  - one.\n  - two.\n"
+    assert str(Problems(["one."])).startswith("1 problem:\n")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ENOTDIR])
+def test_the_state_of_the_machine_is_a_sentence(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(lambda: _raise(OSError(number, os.strerror(number), "/somewhere"))) == 2
+    said = capsys.readouterr().err
+    assert os.strerror(number) in said and "/somewhere" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("bug", [FileNotFoundError(errno.ENOENT, "gone"), KeyError("x"), ZeroDivisionError()])
+def test_a_bug_keeps_its_traceback(bug: Exception) -> None:
+    with pytest.raises(type(bug)):
+        exit_code(lambda: _raise(bug))
+
+
+def test_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(lambda: _raise(KeyboardInterrupt())) == 130
+    assert "launch again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lines", [1, 20_000])
+def test_a_reader_that_leaves_is_no_failure(lines: int) -> None:
+    code = (
+        f"import sys; from benchmark.core.errors import exit_code\nsys.exit(exit_code(lambda: print('x\\n' * {lines})))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, cwd=ROOT, env=environment, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_full_disk_behind_standard_output_is_a_sentence() -> None:
+    code = "import sys; from benchmark.core.errors import exit_code\nsys.exit(exit_code(lambda: print('x')))"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, cwd=ROOT, env=environment, check=False
+        )
+    assert done.stderr.startswith(b"error: No space left on device")
+
+
+def test_gather_keeps_every_mistake_once_and_lets_bugs_through() -> None:
+    gather = Gather()
+    assert gather(int, "3") == 3
+    assert gather(_raise, UserError("one.")) is None
+    assert gather(_raise, UserError("one.")) is None
+    assert gather(_raise, Problems(["two.", "three."])) is None
+    with pytest.raises(ZeroDivisionError):
+        gather(_raise, ZeroDivisionError())
+    with pytest.raises(Problems) as found:
+        gather.finish()
+    assert found.value.problems == ("one.", "two.", "three.")
+
+
+def test_gather_of_one_is_a_plain_sentence_and_of_none_is_silent() -> None:
+    gather = Gather()
+    gather.finish()
+    gather(_raise, UserError("one."))
+    with pytest.raises(UserError) as found:
+        gather.finish()
+    assert str(found.value) == "one." and not isinstance(found.value, Problems)

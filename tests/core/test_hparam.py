@@ -1,0 +1,214 @@
+"""Hyper-parameters: draws, distributions, checks and parsing."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmark.core.errors import Problems, UserError
+from benchmark.core.hparam import Choice, HParam, LogUniform, Uniform, check_values
+from benchmark.core.optim import COMMON_HPARAMS
+
+N = 2000
+
+
+def _draws(h: HParam, name: str = "lr", n: int = N) -> list[Any]:
+    return [h.draw(name, trial=0, draw=i) for i in range(1, n + 1)]
+
+
+@pytest.mark.parametrize("name", COMMON_HPARAMS)
+def test_draw_0_is_the_default(name: str) -> None:
+    for side in (28, 64, 65, 224):
+        h = COMMON_HPARAMS[name].at(side)
+        assert all(h.draw(name, trial, 0) == h.default for trial in (0, 1, 777))
+
+
+def test_without_a_distribution_every_draw_is_the_default() -> None:
+    assert {HParam(0.5).draw("x", 0, draw) for draw in range(5)} == {0.5}
+
+
+def test_a_draw_depends_on_trial_draw_and_name_alone() -> None:
+    h = HParam(1e-3, LogUniform(-5, -3))
+    one = h.draw("lr", 3, 7)
+    assert h.draw("lr", 3, 7) == one
+    assert HParam(5.0, LogUniform(-5, -3), "another doc", low=0.0).draw("lr", 3, 7) == one
+    assert len({one, h.draw("lr", 3, 8), h.draw("lr", 4, 7), h.draw("rate", 3, 7)}) == 4
+
+
+def test_the_order_of_declaration_and_the_neighbours_do_not_matter() -> None:
+    a, b = HParam(0.1, Uniform(0, 1)), HParam(0.1, Uniform(0, 1))
+    forwards = {name: h.draw(name, 0, 1) for name, h in {"a": a, "b": b}.items()}
+    backwards = {name: h.draw(name, 0, 1) for name, h in {"new": HParam(1), "b": b, "a": a}.items()}
+    assert forwards["a"] == backwards["a"] != forwards["b"] == backwards["b"]
+
+
+def test_a_known_draw_never_changes() -> None:
+    assert COMMON_HPARAMS["lr"].draw("lr", 0, 1) == pytest.approx(6.912781589227002e-05, rel=1e-12)
+    assert COMMON_HPARAMS["batch_size"].draw("batch_size", 0, 1) == 124
+
+
+@pytest.mark.parametrize(("low", "high", "base"), [(-4.5, -2.5, 10), (3.0, 9.0, 2)])
+def test_log_uniform_is_uniform_in_the_exponent(low: float, high: float, base: int) -> None:
+    values = _draws(HParam(1.0, LogUniform(low, high, base)))
+    exponents = np.log(values) / np.log(base)
+    assert stats.kstest(exponents, stats.uniform(low, high - low).cdf).pvalue > 1e-3
+
+
+def test_integer_log_uniform_truncates() -> None:
+    values = _draws(HParam(1, LogUniform(0, 3, 2, integer=True)))
+    assert {type(v) for v in values} == {int} and set(values) == set(range(1, 8))
+    shares = np.diff(np.log2(np.arange(1, 9))) / 3  # int(2^u) is k when u lies in [log2 k, log2 (k+1))
+    found = np.bincount(values, minlength=8)[1:]
+    assert stats.chisquare(found, shares * N).pvalue > 1e-3
+
+
+def test_uniform_and_choice_have_their_moments() -> None:
+    values = np.array(_draws(HParam(0.0, Uniform(2, 6))))
+    assert values.min() >= 2 and values.max() < 6
+    assert values.mean() == pytest.approx(4, abs=4 * 4 / math.sqrt(12 * N))
+    assert values.var() == pytest.approx(16 / 12, rel=0.1)
+    chosen = _draws(HParam(0.0, Choice((0.0, 0.1, 0.5))))
+    assert stats.chisquare([chosen.count(v) for v in (0.0, 0.1, 0.5)]).pvalue > 1e-3
+
+
+def test_domainbeds_two_regimes() -> None:
+    """Gulrajani & Lopez-Paz 2021, appendix D (and hparams_registry of its code): small images and the others."""
+    small = {name: h.at(64) for name, h in COMMON_HPARAMS.items()}
+    large = {name: h.at(65) for name, h in COMMON_HPARAMS.items()}
+    assert (small["lr"].default, small["lr"].random) == (1e-3, LogUniform(-4.5, -2.5))
+    assert (large["lr"].default, large["lr"].random) == (5e-5, LogUniform(-5, -3.5))
+    assert (small["batch_size"].default, small["batch_size"].random) == (64, LogUniform(3, 9, 2, integer=True))
+    assert (large["batch_size"].default, large["batch_size"].random) == (32, LogUniform(3, 5.5, 2, integer=True))
+    assert (small["weight_decay"].default, small["weight_decay"].random) == (0.0, None)
+    assert (large["weight_decay"].default, large["weight_decay"].random) == (0.0, LogUniform(-6, -2))
+    assert large["dropout"].random == Choice((0.0, 0.1, 0.5)) and small["dropout"].random is None
+
+
+def test_every_default_and_every_draw_is_a_legal_value() -> None:
+    for name, declared in COMMON_HPARAMS.items():
+        for h in (declared.at(32), declared.at(224)):
+            for value in [h.default, *_draws(h, name, 50)]:
+                assert h.check(name, value) == value and type(h.check(name, value)) is type(h.default)
+
+
+GOOD = [
+    (HParam(0.5), 1, 1.0),
+    (HParam(0.5), 0.25, 0.25),
+    (HParam(3), 4.0, 4),
+    (HParam(3), 2**60 + 1, 2**60 + 1),
+    (HParam(True), False, False),
+    (HParam("a", choices=("a", "b")), "b", "b"),
+    (HParam("0.5", form=r"[\d.,]+"), "0.1,0.2", "0.1,0.2"),
+    (HParam(1.0, low=0.0, high=1.0), 0, 0.0),
+]
+
+
+@pytest.mark.parametrize(("h", "given", "expected"), GOOD)
+def test_check_returns_the_value_in_its_type(h: HParam, given: Any, expected: Any) -> None:
+    value = h.check("x", given)
+    assert value == expected and type(value) is type(expected)
+
+
+BAD = [
+    (HParam(0.5), "0.5", "x = '0.5' is a text, expected a number such as 0.5."),
+    (HParam(0.5), True, "x = True is true or false, expected a number such as 0.5."),
+    (HParam(3), True, "x = True is true or false, expected an integer such as 3."),
+    (HParam(3), 2.5, "x = 2.5 is a number, expected an integer such as 3."),
+    (HParam(True), 1, "x = 1 is an integer, expected true or false such as True."),
+    (HParam("a"), 1, "x = 1 is an integer, expected a text such as 'a'."),
+    (HParam("a"), ["a"], "x = ['a'] is a list, expected a text such as 'a'."),
+    (HParam(0.5), {"a": 1}, "x = {'a': 1} is a table, expected a number such as 0.5."),
+    (HParam(0.5), math.nan, "x = nan is not finite, expected a number such as 0.5."),
+    (HParam(0.5), math.inf, "x = inf is not finite, expected a number such as 0.5."),
+    (HParam(0.5), 10**400, "x = inf is not finite, expected a number such as 0.5."),
+    (HParam(3), math.inf, "x = inf is a number, expected an integer such as 3."),
+    (HParam("a", choices=("a", "b")), "c", "x = 'c' is not one of 'a', 'b'."),
+    (HParam(0.5, low=0.0), -1, "x = -1.0 is out of bounds, expected a value from 0 to inf."),
+    (HParam(3, low=1, high=9), 10, "x = 10 is out of bounds, expected a value from 1 to 9."),
+    (HParam(3, high=9), 10, "x = 10 is out of bounds, expected a value from -inf to 9."),
+    (HParam("0.5", form=r"[\d.]+"), "0.5;", "x = '0.5;' is not of the right form, expected one such as '0.5'."),
+]
+
+
+@pytest.mark.parametrize(("h", "given", "sentence"), BAD)
+def test_check_says_what_was_expected(h: HParam, given: Any, sentence: str) -> None:
+    with pytest.raises(UserError) as found:
+        h.check("x", given)
+    assert str(found.value) == sentence
+
+
+PARSED = [
+    (HParam(0.5), "1e-3", 1e-3),
+    (HParam(0.5), "2", 2.0),
+    (HParam(3), "7", 7),
+    (HParam(3), " -7 ", -7),
+    (HParam(3), "1e3", 1000),
+    (HParam(3), "9007199254740993", 9007199254740993),
+    (HParam(True), "False", False),
+    (HParam(False), "1", True),
+    (HParam("a"), "b c", "b c"),
+]
+
+
+@pytest.mark.parametrize(("h", "text", "expected"), PARSED)
+def test_parse_reads_a_command_line(h: HParam, text: str, expected: Any) -> None:
+    value = h.parse("x", text)
+    assert value == expected and type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("h", "text", "said"),
+    [
+        (HParam(0.5), "fast", "x = 'fast' is not a number such as 0.5."),
+        (HParam(3), "2.5", "x = 2.5 is a number, expected an integer such as 3."),
+        (HParam(3), "inf", "x = inf is a number, expected an integer such as 3."),
+        (HParam(3), "", "x = '' is not an integer such as 3."),
+        (HParam(True), "yes", "x = 'yes' is not true or false such as True."),
+        (HParam(0.5), "nan", "x = nan is not finite, expected a number such as 0.5."),
+        (HParam(0.5, high=1.0), "2", "x = 2.0 is out of bounds, expected a value from -inf to 1."),
+    ],
+)
+def test_parse_says_what_was_expected(h: HParam, text: str, said: str) -> None:
+    with pytest.raises(UserError) as found:
+        h.parse("x", text)
+    assert str(found.value) == said
+
+
+@pytest.mark.parametrize("text", ["0.5", "0.5,0.75", "0.1, .2 ,1", "0,1.0"])
+def test_milestones_are_shares(text: str) -> None:
+    assert COMMON_HPARAMS["lr_milestones"].check("m", text) == text
+
+
+@pytest.mark.parametrize("text", ["", "0.5;0.7", "1.5", "-0.5", "0.5,", "a"])
+def test_milestones_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=re.escape("such as '0.5,0.75'")):
+        COMMON_HPARAMS["lr_milestones"].check("m", text)
+
+
+def test_check_values_names_owner_and_neighbours() -> None:
+    declared = {"lr": HParam(0.1), "momentum": HParam(0.9)}
+    assert check_values(declared, {"lr": 1}, "erm") == {"lr": 1.0}
+    with pytest.raises(UserError, match=r"^erm has no hparam 'momentun'; did you mean momentum\?$"):
+        check_values(declared, {"momentun": 1}, "erm")
+    with pytest.raises(UserError, match=r"^erm has no option 'zzzz'; there are: lr, momentum\.$"):
+        check_values(declared, {"zzzz": 1}, "erm", "option")
+    with pytest.raises(UserError, match=r"^erm: lr = 'x' is a text"):
+        check_values(declared, {"lr": "x"}, "erm")
+
+
+def test_check_values_reports_everything_together() -> None:
+    with pytest.raises(Problems) as found:
+        check_values({"lr": HParam(0.1)}, {"lr": "x", "rate": 1, "decay": 2}, "erm")
+    assert len(found.value.problems) == 3
+
+
+def test_distributions_can_be_read() -> None:
+    assert str(LogUniform(-4.5, -2.5)) == "10^U(-4.5, -2.5)"
+    assert str(LogUniform(3, 9, 2, integer=True)) == "2^U(3, 9)"
+    assert str(Uniform(0, 1)) == "U(0, 1)"
+    assert str(Choice((0.0, 0.5))) == "{0.0, 0.5}"

@@ -1,0 +1,191 @@
+"""Registries: collisions, unknown names, broken modules, plug-ins of other packages, foreign packages in the way."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmark.core.errors import UserError
+from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, Registry, did_you_mean
+
+ROOT = Path(__file__).resolve().parents[2]
+GROUP = "shortcutbed_tests.things"
+
+MODULE = """
+from house.registry import THINGS
+
+@THINGS.register
+class {cls}:
+    name = "{name}"
+"""
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Registry]]:
+    """Makes a package house.rooms out of module texts, with a registry of its own."""
+
+    def make(**modules: str) -> Registry:
+        rooms = tmp_path / "house" / "rooms"
+        rooms.mkdir(parents=True)
+        (tmp_path / "house" / "__init__.py").touch()
+        (rooms / "__init__.py").touch()
+        (tmp_path / "house" / "registry.py").write_text(
+            f"from benchmark.core.registry import Registry\nTHINGS = Registry('thing', 'house.rooms', {GROUP!r})\n"
+        )
+        for name, text in modules.items():
+            (rooms / f"{name}.py").write_text(text)
+        import house.registry  # type: ignore[import-not-found]
+
+        return house.registry.THINGS  # type: ignore[no-any-return]
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield make
+    for name in [n for n in sys.modules if n.split(".")[0] in ("house", "plugin_x")]:
+        del sys.modules[name]
+
+
+def _plug_in(folder: Path, entry_points: str, module: str) -> None:
+    """An installed package: a module and its dist-info, as pip would leave them."""
+    info = folder / "plugin_x-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-x\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{entry_points}\n")
+    (folder / "plugin_x.py").write_text(module)
+
+
+def test_every_module_is_found_and_names_are_sorted(house: Callable[..., Registry]) -> None:
+    things = house(
+        b=MODULE.format(cls="B", name="zebra"), a=MODULE.format(cls="A", name="ant"), _hidden="raise OSError"
+    )
+    assert things.names() == ["ant", "zebra"]
+    assert things.get("ant").name == "ant"
+    assert things.origin("zebra") == "house.rooms.b.B"
+    assert things.broken == {}
+
+
+def test_two_classes_of_one_name_are_both_named_each_time(house: Callable[..., Registry]) -> None:
+    things = house(a=MODULE.format(cls="A", name="same"), b=MODULE.format(cls="B", name="same"))
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"two things are called 'same': house\.rooms\.a\.A and house\.rooms\.b\.B"):
+            things.names()
+
+
+def test_registering_the_same_class_again_is_harmless() -> None:
+    things: Registry = Registry("thing", "none", GROUP)
+
+    class A:
+        name = "a"
+
+    assert things.register(A) is A and things.register(A) is A
+
+
+@pytest.mark.parametrize("name", ["", 3, None])
+def test_a_class_without_a_name_is_refused(name: object) -> None:
+    things: Registry = Registry("thing", "none", GROUP)
+    with pytest.raises(UserError, match=r"has no name, expected a class attribute such as name = \"my_thing\"\."):
+        things.register(type("A", (), {"name": name}))
+
+
+def test_an_optional_dependency_that_is_missing_stops_nobody_else(house: Callable[..., Registry]) -> None:
+    things = house(a=MODULE.format(cls="A", name="ant"), b="import a_package_that_is_not_there")
+    assert things.names() == ["ant"]
+    assert things.broken == {"house.rooms.b": "No module named 'a_package_that_is_not_there'"}
+    with pytest.raises(UserError) as found:
+        things.get("bee")
+    assert "unknown thing 'bee'" in str(found.value) and "a_package_that_is_not_there" in str(found.value)
+
+
+def test_a_bug_in_our_own_module_is_raised_every_time(house: Callable[..., Registry]) -> None:
+    things = house(a=MODULE.format(cls="A", name="ant"), b="1 / 0")
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            things.get("ant")
+
+
+def test_unknown_names() -> None:
+    assert did_you_mean("group_dor", ["group_dro", "erm"]) == "; did you mean group_dro?"
+    assert did_you_mean("x", ["b", "a"]) == "; there are: a, b."
+    assert did_you_mean("x", []) == "; there are none."
+    assert did_you_mean("?", [f"n{i:02}" for i in range(30)]).endswith("n19, ….")
+    with pytest.raises(UserError, match=r"^unknown algorithm 'irmm'; did you mean irm"):
+        ALGORITHMS.get("irmm")
+    with pytest.raises(UserError, match=r"^unknown dataset 'tinyy'; did you mean tiny"):
+        DATASETS.get("tinyy")
+    with pytest.raises(UserError, match=r"^unknown backbone 'convent'; did you mean convnet"):
+        BACKBONES.get("convent")
+
+
+def test_a_plug_in_can_name_its_class(
+    house: Callable[..., Registry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    things = house(a=MODULE.format(cls="A", name="ant"))
+    _plug_in(tmp_path, "anything = plugin_x:Bee", "class Bee:\n    name = 'bee'\n")
+    assert things.names() == ["ant", "bee"]
+    assert things.origin("bee") == "plugin_x.Bee"
+
+
+def test_a_plug_in_can_name_a_module_that_registers_its_own(house: Callable[..., Registry], tmp_path: Path) -> None:
+    things = house(a=MODULE.format(cls="A", name="ant"))
+    _plug_in(tmp_path, "anything = plugin_x", MODULE.format(cls="Bee", name="bee"))
+    assert things.names() == ["ant", "bee"]
+
+
+def test_a_plug_in_that_takes_a_name_of_ours_is_named(house: Callable[..., Registry], tmp_path: Path) -> None:
+    things = house(a=MODULE.format(cls="A", name="ant"))
+    _plug_in(tmp_path, "anything = plugin_x:Bee", "class Bee:\n    name = 'ant'\n")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"called 'ant': house\.rooms\.a\.A and plugin_x\.Bee; rename or uninstall"):
+            things.get("ant")
+
+
+@pytest.mark.parametrize("module", ["1 / 0", "import a_package_that_is_not_there", "Other = 1", "def ("])
+def test_a_broken_plug_in_is_reported_and_stops_nobody(
+    module: str, house: Callable[..., Registry], tmp_path: Path
+) -> None:
+    things = house(a=MODULE.format(cls="A", name="ant"))
+    _plug_in(tmp_path, "anything = plugin_x:Bee", module)
+    assert things.names() == ["ant"]
+    assert list(things.broken) == ["entry point plugin_x:Bee"]
+    with pytest.raises(UserError, match=r"entry point plugin_x:Bee could not be imported"):
+        things.get("bee")
+
+
+def _in_a_process(code: str, *paths: Path) -> subprocess.CompletedProcess[str]:
+    text = f"import sys\nsys.path[:0] = {[str(p) for p in paths]!r}\n{textwrap.dedent(code)}"
+    return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+ASK = """
+from benchmark.core.errors import exit_code
+from benchmark.core.registry import DATASETS
+sys.exit(exit_code(lambda: print(DATASETS.names())))
+"""
+
+
+@pytest.mark.parametrize("content", ["", "raise SystemExit('foreign code ran')"])
+def test_a_foreign_package_called_datasets_is_one_sentence(content: str, tmp_path: Path) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "__init__.py").write_text(content)
+    done = _in_a_process(ASK, tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert re.search(r"'datasets' belongs to another package \(.*/datasets/__init__\.py\).*virtual env", done.stderr)
+
+
+def test_hugging_face_datasets_installed_behind_ours_is_one_sentence_too(tmp_path: Path) -> None:
+    info = tmp_path / "datasets-4.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: datasets\nVersion: 4.1\n")
+    done = _in_a_process(f"sys.path.append({str(tmp_path)!r})\n{ASK}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "Hugging Face's package datasets 4.1" in done.stderr
+
+
+def test_without_a_foreign_package_ours_is_found() -> None:
+    done = _in_a_process(ASK)
+    assert done.returncode == 0 and "'tiny'" in done.stdout, done.stderr

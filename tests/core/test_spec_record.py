@@ -1,0 +1,226 @@
+"""RunSpec and RunRecord: keys, round trips, schema versions; the state of a run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.core.errors import UserError
+from benchmark.core.files import to_json
+from benchmark.core.record import (
+    FAILURE,
+    LEASE,
+    LEASE_SECONDS,
+    RECORD,
+    RunRecord,
+    State,
+    failure_json,
+    read_record,
+    state_of,
+)
+from benchmark.core.spec import SCHEMA, RunSpec, check_schema
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SPEC = RunSpec(
+    dataset="tiny",
+    dataset_options={"bias": 0.9, "size": 96},
+    data_fingerprint="0123456789abcdef",
+    algorithm="cdan",
+    variant="cdann",
+    backbone="convnet",
+    backbone_options={"width": 16},
+    hparams={"lr": 1e-3, "batch_size": 64},
+    trial=1,
+    draw=2,
+    budget={"steps": 100, "evaluate_every": 10, "patience": 0, "min_delta": 0.0},
+    selection=("val_accuracy", "last"),
+    augmentation={"flip": 0.5},
+    compute={"precision": "fp32"},
+    upstream={"teacher": "fedcba9876543210"},
+)
+
+RECORDED = RunRecord(
+    key=SPEC.key,
+    spec=SPEC,
+    attempt=1,
+    selected={"last": {"step": 100, "value": 100.0, "splits": {"val": {"counts": [[[1, 0], [0, 1]]]}}}},
+    data={"label_names": ["a", "b"]},
+    method={"needs": []},
+    seconds={"training": 1.5, "evaluation": 0.5, "total": 2.0},
+    steps=100,
+    stopped_early=False,
+    images_per_second=10.5,
+    peak_memory_bytes=1,
+    parameters=2,
+    machine={"device": "cpu"},
+    started=1.0,
+    finished=2.0,
+)
+
+
+def test_the_key_is_the_same_whatever_the_order_of_its_tables() -> None:
+    backwards = replace(
+        SPEC,
+        hparams=dict(reversed(list(SPEC.hparams.items()))),
+        dataset_options=dict(reversed(list(SPEC.dataset_options.items()))),
+        budget=dict(reversed(list(SPEC.budget.items()))),
+    )
+    assert backwards.key == SPEC.key
+    assert len(SPEC.key) == 16 and int(SPEC.key, 16) >= 0
+
+
+def test_the_key_never_changes() -> None:
+    assert SPEC.key == "566d57d9628f7c7a"  # of schema 1: a change of this digest orphans every stored result
+
+
+def test_the_key_is_the_same_in_another_process() -> None:
+    code = (
+        "import json, sys; from benchmark.core.spec import RunSpec; print(RunSpec.from_json(json.load(sys.stdin)).key)"
+    )
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], input=json.dumps(SPEC.to_json()), capture_output=True, text=True, cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed}, check=True,
+        )  # fmt: skip
+        assert done.stdout.strip() == SPEC.key
+
+
+CHANGED: dict[str, Any] = {
+    "dataset": "other",
+    "dataset_options": {"bias": 0.8, "size": 96},
+    "data_fingerprint": "1123456789abcdef",
+    "algorithm": "dann",
+    "variant": "",
+    "backbone": "resnet18",
+    "backbone_options": {},
+    "hparams": {"lr": 1e-4, "batch_size": 64},
+    "trial": 2,
+    "draw": 0,
+    "budget": {"steps": 101},
+    "selection": ("last", "val_accuracy"),
+    "augmentation": {},
+    "oracle": True,
+    "compute": {"precision": "bf16"},
+    "upstream": {},
+    "schema": 2,
+}
+
+
+def test_the_key_changes_with_every_field() -> None:
+    assert set(CHANGED) == {f.name for f in fields(RunSpec)}
+    keys = {name: replace(SPEC, **{name: value}).key for name, value in CHANGED.items()}
+    assert SPEC.key not in keys.values() and len(set(keys.values())) == len(keys)
+
+
+def test_a_spec_survives_json() -> None:
+    again = RunSpec.from_json(json.loads(to_json(SPEC.to_json())))
+    assert again == SPEC and again.key == SPEC.key
+
+
+def test_names_for_people() -> None:
+    assert SPEC.method == "cdan:cdann" and replace(SPEC, variant="").method == "cdan"
+    assert SPEC.label() == "cdan:cdann on tiny, trial 1 draw 2"
+    assert replace(SPEC, draw=0).label() == "cdan:cdann on tiny, trial 1"
+
+
+@pytest.mark.parametrize("value", [{"schema": 99}, {}, [], None, "text", {"schema": "1"}])
+def test_another_schema_version_is_a_sentence(value: object) -> None:
+    for read in (RunSpec.from_json, RunRecord.from_json, lambda v: check_schema(v, "here.json")):
+        with pytest.raises(UserError, match=r"has schema version .*, expected 1; another version of ShortcutBed"):
+            read(value)
+
+
+def test_missing_and_unknown_fields_are_named() -> None:
+    value = SPEC.to_json()
+    del value["trial"]
+    with pytest.raises(UserError, match=r"spec\.json has missing or unknown fields \(extra_field, trial\)"):
+        RunSpec.from_json({**value, "extra_field": 1})
+    record = RECORDED.to_json()
+    del record["steps"]
+    with pytest.raises(UserError, match=r"record\.json has missing or unknown fields \(steps\)"):
+        RunRecord.from_json(record)
+
+
+def test_a_record_survives_json(tmp_path: Path) -> None:
+    (tmp_path / RECORD).write_bytes(to_json(RECORDED.to_json(), indent=None))
+    again = read_record(tmp_path)
+    assert again == RECORDED and isinstance(again.spec, RunSpec) and again.spec.key == again.key
+
+
+def test_reading_a_record_that_is_not_there_or_damaged(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_record(tmp_path)
+    for content in (b"", b"{", b"\xff"):
+        (tmp_path / RECORD).write_bytes(content)
+        with pytest.raises(UserError, match=r"record\.json is not JSON .*delete it and launch again"):
+            read_record(tmp_path)
+    (tmp_path / RECORD).write_bytes(to_json({**RECORDED.to_json(), "schema": 7}))
+    with pytest.raises(UserError, match="schema version 7, expected 1"):
+        read_record(tmp_path)
+
+
+NOW = 1_000_000.0
+
+
+def _folder(path: Path, *names: str, age: float = 0.0) -> Path:
+    path.mkdir(exist_ok=True)
+    for name in names:
+        (path / name).touch()
+        os.utime(path / name, (NOW - age, NOW - age))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "age", "state"),
+    [
+        ((), 0, State.PENDING),
+        (("spec.json", "checkpoint.pt", "log.jsonl"), 0, State.PENDING),
+        ((LEASE,), 0, State.RUNNING),
+        ((LEASE,), LEASE_SECONDS - 1, State.RUNNING),
+        ((LEASE,), LEASE_SECONDS + 1, State.LOST),
+        ((LEASE,), -3600, State.RUNNING),  # the file server's clock is ahead: never taken for dead
+        ((FAILURE,), 0, State.FAILED),
+        ((FAILURE, LEASE), 0, State.FAILED),
+        ((RECORD,), 0, State.DONE),
+        ((RECORD, FAILURE), 0, State.DONE),
+        ((RECORD, LEASE), 0, State.DONE),
+        ((RECORD, LEASE, "checkpoint.pt"), LEASE_SECONDS + 1, State.DONE),
+    ],
+)
+def test_the_state_comes_from_the_names_in_the_folder(
+    names: tuple[str, ...], age: float, state: State, tmp_path: Path
+) -> None:
+    assert state_of(_folder(tmp_path / "run", *names, age=age), now=NOW) is state
+
+
+def test_the_state_without_a_folder_and_by_the_clock(tmp_path: Path) -> None:
+    assert state_of(tmp_path / "none") is State.PENDING
+    (tmp_path / "file").touch()
+    assert state_of(tmp_path / "file") is State.PENDING
+    folder = _folder(tmp_path / "run", LEASE)
+    os.utime(folder / LEASE, (time.time(), time.time()))
+    assert state_of(folder) is State.RUNNING
+    os.utime(folder / LEASE, (time.time() - 2 * LEASE_SECONDS,) * 2)
+    assert state_of(folder) is State.LOST
+
+
+def test_a_lease_that_goes_away_while_we_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "listdir", lambda _: [LEASE])
+    assert state_of(tmp_path) is State.PENDING
+
+
+def test_a_failure_says_what_and_where() -> None:
+    value = failure_json(SPEC, 3, "non_finite", "term x became NaN.", step=7, term="x")
+    assert value == {
+        "schema": SCHEMA, "key": SPEC.key, "attempt": 3, "kind": "non_finite", "message": "term x became NaN.",
+        "step": 7, "term": "x",
+    }  # fmt: skip
