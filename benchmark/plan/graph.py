@@ -109,18 +109,21 @@ class _Builder:
     def add(self, wish: Wish, requested: bool, depth: int = 0) -> str:
         """Add a run after its upstream runs; the same work asked for twice is one run. Returns its key."""
         if depth > _DEPTH:
-            raise UserError(
-                f"{wish.method} asks for upstream runs more than {_DEPTH} deep; it is a circle."
-            )
+            raise UserError(f"{wish.method} asks for upstream runs more than {_DEPTH} deep; it is a circle.")
         spec = self.resolver.resolve(wish)
         asked = self.resolver.upstream(wish, spec)
         upstream = {role: self.add(other, requested=False, depth=depth + 1) for role, other in asked.items()}
+        for role, other_key in upstream.items():
+            self.resolver.check_fits(spec, role, self.runs[other_key].spec)
         spec = replace(spec, upstream=upstream)
         key = spec.key
         known = self.runs.get(key)
         if known is None:
             self.runs[key] = PlannedRun(spec, str(wish.dataset), requested)
-        elif requested and not known.requested:
+        elif requested and known.requested:
+            one, other = f"{spec.method} on {known.dataset}", f"{wish.method} on {wish.dataset}"
+            raise UserError(f"{one} and {other} are the same runs, expected each once; leave one of them out.")
+        elif requested:
             self.runs[key] = PlannedRun(spec, str(wish.dataset), True)
         return key
 
@@ -128,16 +131,16 @@ class _Builder:
 def _check_names(config: SweepConfig) -> Iterable[str]:
     """Names that no single run would stumble over: overrides of nothing, [fixed] keys that no algorithm declares."""
     datasets = {n for d in config.datasets for n in (d.name, str(d))}
-    methods = {n for m in config.algorithms for n in (m, m.partition(":")[0])}
-    known = datasets | methods | set(ALGORITHMS.names()) | set(DATASETS.names())
+    methods = {n for m in config.algorithms for n in (m, m.partition(":")[0])} | set(ALGORITHMS.names())
+    methods |= {f"{n}:{variant}" for n in ALGORITHMS.names() for variant in ALGORITHMS.get(n).variants}
+    places = datasets | set(DATASETS.names())
     for name, table in config.override.items():
         method, _, dataset = name.partition("@")
-        if dataset:
-            unknown = [n for n in (method.partition(":")[0], dataset) if n not in known]
-        else:
-            unknown = [] if name in known or name.partition(":")[0] in known else [name]
+        parts = [(method, methods), (dataset, places)] if dataset else [(name, methods | places)]
+        # a data set's options may be those of a row that this launch leaves out; a variant must exist
+        unknown = [n for n, known in parts if n not in known and n.partition(":")[0] not in places & known]
         for n in unknown:
-            yield f"[override.{name}]: {n!r} is neither an algorithm nor a data set{did_you_mean(n, known)}"
+            yield f"[override.{name}]: {n!r} is neither an algorithm nor a data set{did_you_mean(n, methods | places)}"
         if not dataset and name in datasets and "dataset" in table:
             yield f"[override.{name}]: options of a data set are written in its name, as in {name}:option=value."
     declared: set[str] = set()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.dataset import AUGMENTATIONS, DatasetInfo, DatasetSource
-from benchmark.core.errors import Refused, UserError
+from benchmark.core.errors import Gather, Refused, UserError
 from benchmark.core.hparam import HParam, check_values
 from benchmark.core.needs import DESCRIPTIONS
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, did_you_mean
@@ -17,6 +17,7 @@ from benchmark.plan.sweepfile import BUDGET, COMPUTE, Named, SweepConfig, check_
 
 #: Keys of an [override.NAME] table that are not hyper-parameters.
 TABLES = ("dataset", "budget", "augmentation", "backbone")
+_NO_CHANGES: dict[str, Any] = {"hparams": {}, "dataset": {}, "budget": {}, "augmentation": None, "backbone": None}
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Wish:
     hparams: Mapping[str, Any] | None = None
     dataset_options: Mapping[str, Any] | None = None
     budget: Mapping[str, Any] | None = None
-    backbone: str | None = None
+    backbone: Named | None = None
 
 
 class Resolver:
@@ -50,22 +51,31 @@ class Resolver:
     def __init__(self, config: SweepConfig, data_dir: Path | None) -> None:
         self.config, self.data_dir = config, data_dir
         self._sources: dict[str, tuple[DatasetSource, DatasetInfo, str]] = {}
+        self._infos: dict[str, DatasetInfo] = {}  # by fingerprint
 
     def resolve(self, wish: Wish) -> RunSpec:
         """The spec of a wish, without its upstream runs.
 
         Raises:
             Refused: the method cannot run on this data.
-            UserError: something does not exist, is of the wrong type, or its data is missing.
+            UserError, Problems: something does not exist, is of the wrong type, or its data is missing.
         """
         algorithm, _, variant = wish.method.partition(":")
-        kind = ALGORITHMS.get(algorithm)
-        if variant and variant not in kind.variants:
-            raise UserError(f"{algorithm} has no variant {variant!r}{did_you_mean(variant, kind.variants)}")
-        changes = self._changes(wish)
-        source, info, fingerprint = self._source(wish, changes["dataset"])
-        backbone = parse_named(wish.backbone or changes["backbone"] or str(self.config.backbone))
-        side = max(info.image_size[1:])
+        check = Gather()
+        kind = check(_method, algorithm, variant)
+        changes = check(self._changes, wish) or {**_NO_CHANGES}
+        known = check(self._source, wish, changes["dataset"])
+        info = known[1] if known else None
+        backbone = wish.backbone or self.config.backbone
+        if changes["backbone"] and not wish.backbone:
+            backbone = check(parse_named, changes["backbone"]) or backbone
+        options = check(self._backbone_options, backbone, info)
+        hparams = kind and check(self._hparams, wish, kind, variant, info, changes["hparams"])
+        budget = check(self._budget, {**changes["budget"], **(wish.budget or {})})
+        augmentation = check(self._augmentation, info, changes["augmentation"])
+        check.finish()
+        assert kind and known and info  # what is None was a mistake, and finish raised it
+        source, _, fingerprint = known
         spec = RunSpec(
             dataset=wish.dataset.name,
             dataset_options=dict(source.chosen),
@@ -73,13 +83,13 @@ class Resolver:
             algorithm=algorithm,
             variant=variant,
             backbone=backbone.name,
-            backbone_options=self._backbone_options(backbone, info),
-            hparams=self._hparams(wish, kind, variant, side, changes["hparams"]),
+            backbone_options=options or {},
+            hparams=hparams or {},
             trial=wish.trial,
             draw=wish.draw,
-            budget=self._budget({**changes["budget"], **(wish.budget or {})}),
+            budget=budget or {},
             selection=self.config.selection,
-            augmentation=self._augmentation(info, changes["augmentation"]),
+            augmentation=augmentation or {},
             oracle=self.config.oracle,
             compute={**COMPUTE, **self.config.compute},
         )
@@ -89,8 +99,9 @@ class Resolver:
     def _changes(self, wish: Wish) -> dict[str, Any]:
         """What the sweep's overrides change for this run: the more special one wins."""
         algorithm, name = wish.method.partition(":")[0], wish.dataset.name
-        merged: dict[str, Any] = {"hparams": {}, "dataset": {}, "budget": {}, "augmentation": None, "backbone": None}
-        order = [name, str(wish.dataset), algorithm, wish.method, f"{algorithm}@{name}", f"{wish.method}@{name}"]
+        merged: dict[str, Any] = {**_NO_CHANGES, "hparams": {}}
+        places = (name, str(wish.dataset))
+        order = [*places, algorithm, wish.method, *(f"{m}@{p}" for m in (algorithm, wish.method) for p in places)]
         for table in (self.config.override.get(n) for n in dict.fromkeys(order)):
             if table is None:
                 continue
@@ -109,42 +120,38 @@ class Resolver:
 
     def _source(self, wish: Wish, override: Mapping[str, Any]) -> tuple[DatasetSource, DatasetInfo, str]:
         kind = DATASETS.get(wish.dataset.name)
-        options: dict[str, Any] = {}
-        for name, text in wish.dataset.options.items():
-            if name not in kind.options:
-                raise UserError(f"{wish.dataset.name} has no option {name!r}{did_you_mean(name, kind.options)}")
-            options[name] = kind.options[name].parse(f"{wish.dataset.name}: {name}", text)
-        options.update(override)
-        options.update(wish.dataset_options or {})
+        options = {**_parsed(kind, wish.dataset), **override, **(wish.dataset_options or {})}
         cached = f"{wish.dataset.name} {sorted(options.items())}"
         if cached not in self._sources:
             source = kind(self.data_dir, **options)
             source.check()
-            self._sources[cached] = source, source.info(), source.fingerprint()
+            info, fingerprint = source.info(), source.fingerprint()
+            self._sources[cached] = source, info, fingerprint
+            self._infos[fingerprint] = info
         return self._sources[cached]
 
-    def _backbone_options(self, backbone: Named, info: DatasetInfo) -> dict[str, Any]:
+    def _backbone_options(self, backbone: Named, info: DatasetInfo | None) -> dict[str, Any]:
         kind = BACKBONES.get(backbone.name)
-        options = {name: option.default for name, option in kind.options.items()}
-        for name, text in backbone.options.items():
-            if name not in kind.options:
-                raise UserError(f"{backbone.name} has no option {name!r}{did_you_mean(name, kind.options)}")
-            options[name] = kind.options[name].parse(f"{backbone.name}: {name}", text)
-        side = min(info.image_size[1:])
-        if side < kind.capabilities.min_side:
+        options = {**{name: option.default for name, option in kind.options.items()}, **_parsed(kind, backbone)}
+        smallest = kind.smallest_side(options)
+        if info is not None and min(info.image_size[1:]) < smallest:
             raise UserError(
-                f"{backbone.name} needs images of at least {kind.capabilities.min_side} pixels, and these have {side}; "
-                'use backbone = "convnet".'
+                f"{backbone.name} needs images of at least {smallest} pixels, and these have "
+                f'{min(info.image_size[1:])}; use backbone = "convnet".'
             )
         return options
 
-    def _hparams(self, wish: Wish, kind: Any, variant: str, side: int, override: Mapping[str, Any]) -> dict[str, Any]:
+    def _hparams(
+        self, wish: Wish, kind: Any, variant: str, info: DatasetInfo | None, override: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Declared default or draw < [fixed] < the variant < [override.NAME] < what an upstream request says."""
-        declared: dict[str, HParam] = kind.all_hparams(side)
+        declared: dict[str, HParam] = kind.all_hparams(max(info.image_size[1:]) if info else 0)
         values = {name: h.draw(name, wish.trial, wish.draw) for name, h in declared.items()}
         fixed = {name: value for name, value in self.config.fixed.items() if name in declared}
+        check = Gather()
         for given in (fixed, kind.variants.get(variant, {}), override, wish.hparams or {}):
-            values.update(check_values(declared, given, wish.method))
+            values.update(check(check_values, declared, given, wish.method) or {})
+        check.finish()
         return values
 
     def _budget(self, override: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,10 +164,12 @@ class Resolver:
             )
         return budget
 
-    def _augmentation(self, info: DatasetInfo, override: Mapping[str, Any] | None) -> dict[str, float]:
+    def _augmentation(self, info: DatasetInfo | None, override: Mapping[str, Any] | None) -> dict[str, float]:
         """Override, else the sweep's table, else what the data set says; zeros are left out."""
         chosen = override if override is not None else self.config.augmentation
-        values = check_values(AUGMENTATIONS, info.augmentation if chosen is None else chosen, "augmentation", "kind")
+        if chosen is None:
+            chosen = info.augmentation if info else {}
+        values = check_values(AUGMENTATIONS, chosen, "augmentation", "kind")
         return {name: value for name, value in values.items() if value > 0}
 
     def _check_possible(self, spec: RunSpec, kind: Any, info: DatasetInfo) -> None:
@@ -181,8 +190,9 @@ class Resolver:
             raise Refused(f"{where}: {reason}")
 
     def upstream(self, wish: Wish, spec: RunSpec) -> dict[str, Wish]:
-        """The wishes of a run's upstream runs, by role: same trial, default draw, the sweep's own overrides."""
+        """The wishes of a run's upstream runs, by role: same trial, data and backbone, default draw, own overrides."""
         wishes = {}
+        same = Named(spec.backbone, {name: str(value) for name, value in spec.backbone_options.items()})
         for role, request in ALGORITHMS.get(spec.algorithm).upstream(spec).items():
             method = f"{request.algorithm}:{request.variant}" if request.variant else request.algorithm
             wishes[role] = replace(
@@ -192,15 +202,45 @@ class Resolver:
                 hparams=request.hparams,
                 dataset_options={**spec.dataset_options, **request.dataset_options},
                 budget=request.budget,
-                backbone=request.backbone,
+                backbone=parse_named(request.backbone) if request.backbone else same,
             )
         return wishes
+
+    def check_fits(self, spec: RunSpec, role: str, first: RunSpec) -> None:
+        """Raise a UserError unless what the upstream run ``first`` predicts, and from what, is what ``spec`` does."""
+        mine, other = (self._infos[s.data_fingerprint] for s in (spec, first))
+        if (mine.label_names, mine.image_size) != (other.label_names, other.image_size):
+            raise UserError(
+                f"{spec.method} on {spec.dataset}: its {role}, {first.method} with {_options(first)}, would see other "
+                "labels or images of another size; expected a run on the same ones."
+            )
+
+
+def _method(algorithm: str, variant: str) -> Any:
+    kind = ALGORITHMS.get(algorithm)
+    if variant and variant not in kind.variants:
+        raise UserError(f"{algorithm} has no variant {variant!r}{did_you_mean(variant, kind.variants)}")
+    return kind
 
 
 def _overrides_objective(kind: Any) -> bool:
     from benchmark.core.algorithm import Algorithm
 
     return kind.objective is not Algorithm.objective
+
+
+def _parsed(kind: Any, named: Named) -> dict[str, Any]:
+    """The options of a data set or backbone, in their declared types."""
+
+    def parse(name: str, text: str) -> Any:
+        if name not in kind.options:
+            raise UserError(f"{named.name} has no option {name!r}{did_you_mean(name, kind.options)}")
+        return kind.options[name].parse(f"{named.name}: {name}", text)
+
+    check = Gather()
+    options = {name: check(parse, name, text) for name, text in named.options.items()}
+    check.finish()
+    return options
 
 
 def _options(spec: RunSpec) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +19,7 @@ SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
 
 BUDGET: dict[str, Any] = {"steps": 1000, "evaluate_every": 100, "patience": 0, "min_delta": 0.0}
 COMPUTE: dict[str, Any] = {"precision": "fp32", "channels_last": False, "compile": False, "deterministic": "auto"}
+_LEAST = {"steps": 1, "evaluate_every": 1}
 _CHOICES = {"precision": ("fp32", "bf16"), "deterministic": ("auto", "true", "false")}
 
 
@@ -146,6 +149,8 @@ def parse_named(text: str) -> Named:
             raise UserError(
                 f"{text!r} has the option {part!r}, expected name:option=value such as digits_on_photos:bias=0.95."
             )
+        if key in options:
+            raise UserError(f"{text!r} gives the option {key!r} twice.")
         options[key] = value
     if not name.strip():
         raise UserError(f"{text!r} has no name, expected name:option=value such as digits_on_photos:bias=0.95.")
@@ -204,23 +209,29 @@ def _flag(key: str, value: Any) -> bool:
 def _table(key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{key} = {value!r} is not a table, expected [{key}] with one line per value.")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):  # TOML's dates, inf and nan
+        raise UserError(f"[{key}] holds a date or a number that is not finite; expected numbers and texts.") from None
     return value
 
 
 def _override(key: str, value: Any) -> dict[str, dict[str, Any]]:
-    for name, table in _table(key, value).items():
-        if not isinstance(table, dict):
-            raise UserError(
-                f"override.{name} = {table!r} is not a table, expected [override.{name}] with one line per value."
-            )
+    problems = [
+        f"override.{name} = {table!r} is not a table, expected [override.{name}] with one line per value."
+        for name, table in _table(key, value).items()
+        if not isinstance(table, dict)
+    ]
+    if problems:
+        raise Problems(problems)
     return value  # type: ignore[no-any-return]
 
 
 def _selection(key: str, value: Any) -> tuple[str, ...]:
     chosen = _texts(key, value)
-    for name in chosen:
-        if name not in CRITERIA:
-            raise UserError(f"unknown criterion {name!r} in {key}{did_you_mean(name, CRITERIA)}")
+    unknown = [name for name in chosen if name not in CRITERIA]
+    if unknown:
+        raise Problems([f"unknown criterion {name!r} in {key}{did_you_mean(name, CRITERIA)}" for name in unknown])
     return chosen
 
 
@@ -240,8 +251,8 @@ def check_like(defaults: Mapping[str, Any], owner: str, value: Mapping[str, Any]
             problems.append(f"[{owner}] {name} = {given!r} is of the wrong type, expected one such as {default!r}.")
         elif name in _CHOICES and given not in _CHOICES[name]:
             problems.append(f"[{owner}] {name} = {given!r} is not one of {', '.join(_CHOICES[name])}.")
-        elif isinstance(given, int | float) and given < (1 if name in ("steps", "evaluate_every") else 0):
-            problems.append(f"[{owner}] {name} = {given} is too small.")
+        elif isinstance(given, int | float) and not _LEAST.get(name, 0) <= given < math.inf:
+            problems.append(f"[{owner}] {name} = {given} is out of bounds, expected {_LEAST.get(name, 0)} or more.")
         else:
             checked[name] = given
     if problems:
