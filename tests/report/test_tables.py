@@ -59,7 +59,7 @@ def test_means_and_sds_are_those_of_the_records(tmp_path: Path) -> None:
     assert [column.metric for column in table.columns] == list(expected)
     for metric, values in expected.items():
         found = value(table, "erm", metric)
-        assert found.per_trial == pytest.approx(values)
+        assert found.per_trial == pytest.approx(dict(enumerate(values)))
         assert found.estimate.value == pytest.approx(statistics.fmean(values))
         assert found.estimate.sd == pytest.approx(statistics.stdev(values))
         assert found.estimate.low < found.estimate.value < found.estimate.high
