@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.core.errors import exit_code
+from benchmark.core.files import write_atomic
 from benchmark.core.spec import CRITERIA
-from benchmark.report.collect import FILES, SPREADS, make_report, render, write_all
+from benchmark.report.collect import FILES, SPREADS, Extras, Report, make_report, render, write_all
 from benchmark.report.load import find_sweep
 
 _HELP = "Turn a sweep's runs into tables: accuracy, worst-group accuracy, and how far the shortcut misled each method."
@@ -20,6 +21,9 @@ examples:
   python -m benchmark.collect_results quickstart             results/quickstart
   python -m benchmark.collect_results results/mine --format latex > tables.tex
   python -m benchmark.collect_results --selection val_accuracy --spread interval
+  python -m benchmark.collect_results --reference erm --detail --published
+  python -m benchmark.collect_results --retrain-best 5       a sweep file that measures the winners on fresh seeds
+  python -m benchmark.collect_results --audit tea_table4     which claims of a published table its own numbers bear out
 
 what it does:
   Reads results/<sweep>/ (also while runs are still going), picks for each method and trial the best draw on
@@ -36,13 +40,34 @@ exit codes: 0 tables written; 1 they were, but no run has finished; 2 a mistake 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code."""
     options = _parser().parse_args(arguments)
+    if options.audit:
+        return _audit(options.audit, options.reference, options.format)
     folder = find_sweep(options.dir)
-    report = make_report(folder, options.selection, options.spread)
-    _print(render(report, options.format))
+    extras = Extras(options.reference, options.detail, options.published)
+    report = make_report(folder, options.selection, options.spread, extras)
+    retrain = _retrain_files(report, options.retrain_best)
+    _print(render(report, options.format, appendix=options.format != "text"))
     out = Path(options.out) if options.out else folder / "report"
     written = write_all(report, out)
     print(f"written to {out}/: {', '.join(path.name for path in written)}", file=sys.stderr)
+    for name, text in retrain.items():
+        write_atomic(out / f"{name}.toml", text.encode())
+        print(f"the winners on fresh trials: python -m benchmark.sweep launch {out / name}.toml", file=sys.stderr)
     return 0 if report.sweep.states().get("done") else 1
+
+
+def _retrain_files(report: Report, trials: int | None) -> dict[str, str]:
+    from benchmark.report.winners import retrain_sweeps
+
+    return {} if trials is None else retrain_sweeps(report.sweep, report.tables, trials)
+
+
+def _audit(name: str, reference: str | None, form: str) -> int:
+    from benchmark.report.audit import audit
+    from benchmark.report.collect import render_sheets
+
+    _print(render_sheets(audit(name, reference), form))
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,17 +78,17 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES.format(criteria=criteria),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "dir", nargs="?", metavar="DIR", help="a sweep's folder or its name under results/ (default: newest)"
-    )
-    parser.add_argument("--format", choices=tuple(FILES), default="text", help="what to print (default: text)")
-    parser.add_argument(
-        "--selection", metavar="CRITERION", help="how step and draw are chosen (default: the sweep's first)"
-    )
-    parser.add_argument(
-        "--spread", choices=SPREADS, default="sd", help="print ± standard deviation or the 95%% interval"
-    )
-    parser.add_argument("--out", metavar="DIR", help="where the files go (default: the sweep's folder, report/)")
+    add = parser.add_argument
+    add("dir", nargs="?", metavar="DIR", help="a sweep's folder or its name under results/ (default: newest)")
+    add("--format", choices=tuple(FILES), default="text", help="what to print (default: text)")
+    add("--selection", metavar="CRITERION", help="how step and draw are chosen (default: the sweep's first)")
+    add("--spread", choices=SPREADS, default="sd", help="print ± standard deviation or the 95%% interval")
+    add("--out", metavar="DIR", help="where the files go (default: the sweep's folder, report/)")
+    add("--reference", metavar="METHOD", help="compare every method with this one: Δ ± se, P(better), Holm's p")
+    add("--detail", action="store_true", help="also per class, per group, AUC and calibration error")
+    add("--published", action="store_true", help="also the papers' figures beside ours")
+    add("--retrain-best", metavar="N", type=int, help="write a sweep of each method's best draw on N fresh trials")
+    add("--audit", metavar="TABLE", help="re-examine a published table, such as tea_table4 (reads no sweep)")
     return parser
 
 
@@ -73,7 +98,8 @@ def _print(text: str) -> None:
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        text = text.replace("±", "+-").replace("–", "-").replace("−", "-")
+        for sign, plain in {"±": "+-", "–": "-", "−": "-", "Δ": "d", "≥": ">="}.items():
+            text = text.replace(sign, plain)
         text = text.encode(encoding, "replace").decode(encoding)
     sys.stdout.write(text)
     sys.stdout.flush()

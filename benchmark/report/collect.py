@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import to_json, write_atomic
-from benchmark.report.formats.flat import SCHEMA, csv_text, json_tables, markdown_table
+from benchmark.report.answers import Book
+from benchmark.report.detail import detail_sheets
+from benchmark.report.formats.flat import SCHEMA, csv_text, json_tables, markdown_sheet, markdown_table, sheets_csv
 from benchmark.report.formats.latex import latex_document
 from benchmark.report.formats.numbers import clean
-from benchmark.report.formats.text import text_table
+from benchmark.report.formats.text import text_sheet, text_table
 from benchmark.report.load import Sweep, load_sweep
+from benchmark.report.published import beside
+from benchmark.report.reference import Against, compare_all, json_comparisons
+from benchmark.report.reference import sheets as comparison_sheets
 from benchmark.report.select import choose_criterion
+from benchmark.report.sheet import Sheet
 from benchmark.report.tables import Table, summary_line, tables_of
+from benchmark.report.winners import hparam_sheet, json_winners
 
 #: Format name -> the file it is written to.
 FILES = {
@@ -35,11 +42,25 @@ class Report:
     sweep: Sweep
     criterion: str
     tables: list[Table]
+    book: Book
     spread: str = "sd"
-    written: list[Path] = field(default_factory=list)
+    sheets: list[Sheet] = field(default_factory=list)
+    appendix: list[Sheet] = field(default_factory=list)
+    comparisons: list[Against] = field(default_factory=list)
 
 
-def make_report(folder: Path, selection: str | None = None, spread: str = "sd", level: float = 0.95) -> Report:
+@dataclass(frozen=True)
+class Extras:
+    """What a report shows beside its tables: comparisons with ``reference``, details, published figures."""
+
+    reference: str | None = None
+    detail: bool = False
+    published: bool = False
+
+
+def make_report(
+    folder: Path, selection: str | None = None, spread: str = "sd", extras: Extras | None = None, level: float = 0.95
+) -> Report:
     """Load a sweep and build its tables.
 
     Args:
@@ -47,18 +68,43 @@ def make_report(folder: Path, selection: str | None = None, spread: str = "sd", 
         spread: what stands beside a value: ``sd`` or ``interval``. level: of the intervals.
 
     Raises:
-        UserError: no sweep, another schema, an unknown criterion, or nothing planned in it.
+        UserError: no sweep, another schema, an unknown criterion or reference, or nothing planned in it.
     """
+    extras = extras or Extras()
     sweep = load_sweep(folder, keep=selection)
     if not sweep.runs and not sweep.refused:
         raise UserError(f"{folder} plans no run; launch a sweep into it first: `python -m benchmark.sweep launch`.")
     criterion = choose_criterion(sweep, selection)
-    return Report(sweep, criterion, tables_of(sweep, criterion, level), spread)
+    book = Book(criterion)
+    report = Report(sweep, criterion, tables_of(sweep, criterion, book, level), book, spread)
+    if extras.reference is not None:
+        report.comparisons = compare_all(report.tables, extras.reference, book, level)
+        report.sheets += comparison_sheets(report.comparisons)
+    if extras.detail:
+        report.sheets += [sheet for table in report.tables for sheet in detail_sheets(table, book)]
+    if extras.published:
+        report.sheets += beside(report.tables)
+    report.appendix = [sheet for table in report.tables if (sheet := hparam_sheet(table)) is not None]
+    return report
 
 
-def render(report: Report, form: str) -> str:
-    """The whole report in one of the formats of ``FILES``."""
-    return _RENDERERS[form](report)
+def render(report: Report, form: str, appendix: bool = True) -> str:
+    """The report in one of the formats of ``FILES``; terminals are spared the appendix (hyper-parameters)."""
+    shown = report if appendix else replace(report, appendix=[])
+    return _RENDERERS[form](shown)
+
+
+def render_sheets(sheets: Sequence[Sheet], form: str) -> str:
+    """Sheets that belong to no sweep, in one of the formats."""
+    if form == "latex":
+        return latex_document([], sheets, "published tables")
+    if form == "markdown":
+        return "\n".join(map(markdown_sheet, sheets))
+    if form == "json":
+        return to_json([asdict(sheet) for sheet in sheets]).decode()
+    if form == "csv":
+        return sheets_csv(sheets)
+    return "\n".join(map(text_sheet, sheets))
 
 
 def write_all(report: Report, out: Path) -> list[Path]:
@@ -66,13 +112,13 @@ def write_all(report: Report, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     for form, name in FILES.items():
         write_atomic(out / name, render(report, form).encode())
-        report.written.append(out / name)
-    return report.written
+    return [out / name for name in FILES.values()]
 
 
 def _text(report: Report) -> str:
     parts = [f"{clean(report.sweep.title)}: {summary_line(report.sweep)}\n"]
     parts += [text_table(table, report.spread) for table in report.tables]
+    parts += [text_sheet(sheet) for sheet in [*report.sheets, *report.appendix]]
     if report.sweep.notes:
         parts.append("".join(f"note: {clean(note)}\n" for note in report.sweep.notes))
     return "\n".join(parts)
@@ -81,12 +127,13 @@ def _text(report: Report) -> str:
 def _markdown(report: Report) -> str:
     parts = [f"## {clean(report.sweep.title)}\n\n{summary_line(report.sweep)}\n"]
     parts += [markdown_table(table, report.spread) for table in report.tables]
+    parts += [markdown_sheet(sheet) for sheet in [*report.sheets, *report.appendix]]
     parts += [f"Note: {clean(note)}\n" for note in report.sweep.notes]
     return "\n".join(parts)
 
 
 def _latex(report: Report) -> str:
-    return latex_document(report.tables, report.sweep.title, report.spread)
+    return latex_document(report.tables, [*report.sheets, *report.appendix], report.sweep.title, report.spread)
 
 
 def _csv(report: Report) -> str:
@@ -106,6 +153,9 @@ def _json(report: Report) -> str:
         "refused": list(sweep.refused),
         "notes": sweep.notes,
         "tables": json_tables(report.tables),
+        "comparisons": json_comparisons(report.comparisons),
+        "winners": json_winners(report.tables),
+        "sheets": [asdict(sheet) for sheet in report.sheets],
         "unfinished": [
             {
                 "key": run.key,

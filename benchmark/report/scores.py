@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from benchmark.report.answers import Answers, Book, pair_order
 from benchmark.report.estimate import Estimate, normal_estimate
+from benchmark.report.gap import paired_gap, unpaired_gap
 from benchmark.report.groups import worst_group_interval
 from benchmark.report.metrics import average_accuracy, confusion, group_counts, worst_group
 from benchmark.report.posterior import closed_form
 from benchmark.report.select import Winner
+from benchmark.report.stratified import crossed_variance, stratified_mean
 
-Counts = Mapping[str, np.ndarray]
-POSTERIOR, TRIALS = "plug-in ± posterior sd", "t over trials"
+POSTERIOR, TRIALS, MINIMA = "plug-in ± posterior sd", "t over trials", "t over the trials' minima"
+NONE = Estimate(None, None, None, None, "none")
 
 
 @dataclass(frozen=True)
@@ -28,25 +31,37 @@ class Column:
     Attributes:
         metric: its name in CSV and JSON, such as ``worst_group_accuracy``; ``also``: further names of the same number.
         splits: what it is computed on. title: one or two short lines.
+        smaller: whether less is better.
     """
 
     metric: str
     splits: tuple[str, ...]
     title: tuple[str, ...]
     also: tuple[str, ...] = ()
+    smaller: bool = False
 
 
 @dataclass(frozen=True)
 class Value:
-    """A cell's number: ``estimate.sd`` is over trials where there are several, else from the test sample alone."""
+    """A cell's number.
 
-    estimate: Estimate
-    trials: int = 0
-    per_trial: tuple[float, ...] = ()
+    Attributes:
+        estimate: ``sd`` is over trials where there are several, else of the test sample alone.
+        per_trial: by trial number. notes: footnotes that hold whatever is printed.
+        best: not distinguishable from the best of its column; None where that was not tested.
+    """
+
+    estimate: Estimate = NONE
+    per_trial: Mapping[int, float] | None = None
     notes: tuple[str, ...] = ()
+    best: bool | None = None
+
+    @property
+    def trials(self) -> int:
+        return len(self.per_trial or ())
 
 
-NOTHING = Value(Estimate(None, None, None, None, "none"))
+NOTHING = Value()
 
 
 def test_splits(data: Mapping[str, Any]) -> list[str]:
@@ -79,70 +94,112 @@ def columns_of(data: Mapping[str, Any]) -> list[Column]:
     ]
     columns += [Column(f"{name}_accuracy", (name,), (name,)) for name in test_splits(data) if name != main]
     if data.get("bias_splits"):
-        columns.append(Column("gap", tuple(data["bias_splits"]), ("gap",)))
+        columns.append(Column("gap", tuple(data["bias_splits"]), ("gap",), smaller=True))
     return columns
 
 
-def value_of(column: Column, winners: Sequence[Winner], level: float = 0.95) -> Value:
+def value_of(column: Column, winners: Sequence[Winner], book: Book | None = None, level: float = 0.95) -> Value:
     """The column's value over the trials that have it.
 
-    One trial: the plug-in value with the uncertainty of the test sample. Several: mean ± sd over trials, interval by
-    Student's t over trials.
+    One trial: the plug-in value with the uncertainty of the test sample. Several: mean ± sd over trials, and an
+    interval that counts trials and test images (crossed analysis of variance) where predictions.npz tells which images
+    were right, else Student's t over trials.
     """
     having = [w for w in winners if all(split in w.at.counts for split in column.splits)]
-    estimates = [one_trial(column, w, level) for w in having]
-    defined = [(w, e) for w, e in zip(having, estimates, strict=True) if e.value is not None]
-    notes = list(dict.fromkeys(e.note for e in estimates if e.note))
+    estimates = {w.trial: one_trial(column, w, book, level) for w in having}
+    values = {trial: e.value for trial, e in estimates.items() if e.value is not None}
+    notes = list(dict.fromkeys(e.note for e in estimates.values() if _matters(e)))
     if len(having) < len(winners):
         lacking = f"{len(winners) - len(having)} of {len(winners)} trials"
         notes.append(f"no counts of {' and '.join(column.splits)} in {lacking}")
-    if not defined:
-        return Value(NOTHING.estimate, notes=tuple(notes))
-    values = tuple(float(e.value) for _, e in defined if e.value is not None)
-    if len(defined) == 1:
-        return Value(defined[0][1], 1, values, tuple(notes))
-    return Value(over_trials(values, level), len(values), values, tuple(notes))
+    if not values:
+        return Value(notes=tuple(notes))
+    if len(values) == 1:
+        return Value(estimates[next(iter(values))], values, tuple(notes))
+    estimate = over_trials(list(values.values()), level, MINIMA if column.metric == "worst_group_accuracy" else TRIALS)
+    crossed = crossed_table(column, [w for w in having if w.trial in values], book) if book else None
+    if crossed is not None:
+        both = crossed_variance(*crossed, level=level)
+        estimate = replace(estimate, low=both.low, high=both.high, kind=both.kind, note=both.note)
+    return Value(estimate, values, tuple(notes))
 
 
-def over_trials(values: Sequence[float], level: float = 0.95) -> Estimate:
-    """Mean ± sd of at least two trials, and Student's t interval of the mean."""
+def _matters(estimate: Estimate) -> bool:
+    """Whether a note concerns the value itself and not only its interval."""
+    return bool(estimate.note) and (estimate.value is None or not estimate.note.startswith("no interval"))
+
+
+def over_trials(values: Sequence[float], level: float = 0.95, kind: str = TRIALS) -> Estimate:
+    """Mean ± sd of at least two trials, and Student's t interval of the mean; none where all trials are equal."""
     mean, sd = statistics.fmean(values), statistics.stdev(values)
+    if sd == 0.0:
+        return Estimate(mean, sd, None, None, "none", "no interval: all trials are equal")
     half = float(stdtrit(len(values) - 1, 0.5 + level / 2)) * sd / math.sqrt(len(values))
-    return Estimate(mean, sd, mean - half, mean + half, TRIALS)
+    return Estimate(mean, sd, mean - half, mean + half, kind)
 
 
-def one_trial(column: Column, winner: Winner, level: float = 0.95) -> Estimate:
+def crossed_table(column: Column, winners: Sequence[Winner], book: Book) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Per-image values [S,n] whose mean is the column, and strata or None; None where it is no such mean.
+
+    The gap of pairs is a mean over pairs of biased − deceiving. Without pairs it is twice the mean over two strata of
+    ±correctness, so that both test samples and their common trials are counted.
+    """
+    if column.metric == "worst_group_accuracy":
+        return None
+    tables = [book.matrix(winners, split) for split in column.splits]
+    if any(t is None for t in tables):
+        return None
+    if column.metric != "gap":
+        assert tables[0] is not None
+        return tables[0], None
+    biased, deceiving = (t for t in tables if t is not None)
+    answers = [book.answers(winners[0], split) for split in column.splits]
+    assert answers[0] is not None and answers[1] is not None
+    rows = pair_order(answers[0], answers[1])
+    if rows is not None:
+        return biased[:, rows[0]] - deceiving[:, rows[1]], None
+    stratum = np.repeat([0, 1], [biased.shape[1], deceiving.shape[1]])
+    return np.concatenate([2 * biased, -2 * deceiving], axis=1), stratum
+
+
+def one_trial(column: Column, winner: Winner, book: Book | None = None, level: float = 0.95) -> Estimate:
     """The plug-in value of one trial with the uncertainty of its test sample."""
     counts = [winner.at.counts[split] for split in column.splits]
     if column.metric == "worst_group_accuracy":
         return _worst(counts[0], winner.run.record.data if winner.run.record else {}, level)
-    parts = [_accuracy(c, level) for c in counts]
+    answers = [book.answers(winner, split) if book else None for split in column.splits]
+    parts = [_accuracy(c, a, level) for c, a in zip(counts, answers, strict=True)]
     if column.metric != "gap":
         return parts[0]
-    biased, deceiving = parts
-    if biased.value is None or deceiving.value is None or biased.sd is None or deceiving.sd is None:
-        return Estimate(None, None, None, None, "none", biased.note or deceiving.note)
-    sd = math.hypot(biased.sd, deceiving.sd)
-    return normal_estimate(biased.value - deceiving.value, sd, POSTERIOR, level, (-1.0, 1.0))
+    if answers[0] is not None and answers[1] is not None:
+        rows = pair_order(answers[0], answers[1])
+        if rows is not None:
+            joint = np.bincount(2 * answers[0].right[rows[0]] + answers[1].right[rows[1]], minlength=4)
+            return paired_gap(joint.reshape(2, 2), level).signed
+    return unpaired_gap(parts[0], parts[1], level).signed
 
 
-def _accuracy(counts: np.ndarray, level: float) -> Estimate:
+def _accuracy(counts: np.ndarray, answers: Answers | None, level: float) -> Estimate:
     value = average_accuracy(counts)
     if value is None:
-        return Estimate(None, None, None, None, "none", "the split has no images")
+        return replace(NONE, note="the split has no images")
+    if answers is not None and answers.cluster is not None:  # images of one patient are not independent
+        clustered = stratified_mean(answers.right, cluster=answers.cluster, level=level, limits=(0.0, 1.0))
+        if clustered.sd is not None:
+            return clustered
     table = confusion(counts)
     if len(table) < 2:
-        return Estimate(value, None, None, None, "none", "one class only: every prediction is right")
+        return replace(NONE, value=value, note="one class only: every prediction is right")
     sd = float(closed_form(table)["accuracy"].sd[0])
     return normal_estimate(value, sd, POSTERIOR, level, (0.0, 1.0))
 
 
 def _worst(counts: np.ndarray, data: Mapping[str, Any], level: float) -> Estimate:
     if not data.get("confounder_names"):
-        return Estimate(None, None, None, None, "none", "confounders are unknown, so there are no groups")
+        return replace(NONE, note="confounders are unknown, so there are no groups")
     found = worst_group(counts)
     if found is None:
-        return Estimate(None, None, None, None, "none", "the split has no images")
+        return replace(NONE, note="the split has no images")
     note = ""
     if found.groups == 1:
         note = "only one group has images"

@@ -91,12 +91,12 @@ def _crown(cell: Cell, criterion: str) -> None:
     if without:
         cell.notes.append(f"{without} finished run{'s' if without > 1 else ''} not selected by {criterion}, left out")
     for trial, runs in sorted(trials.items()):
-        best = max(runs, key=lambda run: (_rank(run, criterion), -(run.draw or 0)))
+        best = max(runs, key=lambda run: (rank(run, criterion), -(run.draw or 0)))
         cell.winners.append(Winner(trial, best, best.selected[criterion], len(runs)))
     cell.notes += _what_is_missing(cell.runs)
 
 
-def _rank(run: Run, criterion: str) -> float:
+def rank(run: Run, criterion: str) -> float:
     """What draws are compared by: the criterion's value, and validation accuracy where that is only a step number."""
     at = run.selected[criterion]
     if criterion != "last":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchmark.core.needs import DESCRIPTIONS
 from benchmark.core.record import State
 from benchmark.core.spec import CRITERIA
+from benchmark.report.answers import Book
+from benchmark.report.compare import mark_best
 from benchmark.report.load import Sweep
 from benchmark.report.metrics import correct_and_total, worst_group
 from benchmark.report.scores import NOTHING, Column, Value, columns_of, main_split, test_splits, value_of
@@ -41,9 +43,27 @@ class Table:
     notes: list[str]
     sizes: Mapping[str, int]
 
+    def full_caption(self, spread: str = "sd") -> list[str]:
+        """The caption with what the printed spread and the stars mean."""
+        values = [value for row in self.rows for value in row.values]
+        parts = list(self.caption)
+        kinds = dict.fromkeys(v.estimate.kind for v in values if v.estimate.low is not None)
+        if spread == "interval" and kinds:
+            parts.append(f"Brackets: 95 % intervals ({'; '.join(kinds)}).")
+        bare = dict.fromkeys(v.estimate.kind for v in values if v.estimate.sd is None and v.estimate.low is not None)
+        if spread != "interval" and bare:
+            parts.append(f"Brackets: 95 % interval ({'; '.join(bare)}).")
+        if any(v.best for v in values):
+            parts.append("* not distinguishable from the best of its column (paired on the same images, Holm, 5 %).")
+        return parts
 
-def tables_of(sweep: Sweep, criterion: str, level: float = 0.95) -> list[Table]:
-    """One table per data set; stand-in data and real data never share one."""
+
+def tables_of(sweep: Sweep, criterion: str, book: Book | None = None, level: float = 0.95) -> list[Table]:
+    """One table per data set; stand-in data and real data never share one.
+
+    Args:
+        book: the winners' predictions, for intervals and stars that need them; None does without.
+    """
     by_dataset: dict[str, list[Cell]] = {}
     for cell in cells_of(sweep, criterion):
         by_dataset.setdefault(cell.dataset, []).append(cell)
@@ -51,7 +71,7 @@ def tables_of(sweep: Sweep, criterion: str, level: float = 0.95) -> list[Table]:
     for dataset, cells in by_dataset.items():
         kinds = sorted({_stand_in(w) for cell in cells for w in cell.winners}) or [False]
         for stand_in in kinds:
-            tables.append(_table(dataset, cells, criterion, stand_in, len(kinds) > 1, level))
+            tables.append(_table(dataset, cells, criterion, stand_in, len(kinds) > 1, book, level))
     return tables
 
 
@@ -59,28 +79,56 @@ def _stand_in(winner: Winner) -> bool:
     return bool(winner.run.record and winner.run.record.data.get("stand_in"))
 
 
-def _table(dataset: str, cells: list[Cell], criterion: str, stand_in: bool, mixed: bool, level: float) -> Table:
+def _table(
+    dataset: str, cells: list[Cell], criterion: str, stand_in: bool, mixed: bool, book: Book | None, level: float
+) -> Table:
     winners = {id(cell): [w for w in cell.winners if _stand_in(w) == stand_in] for cell in cells}
     all_winners = [w for cell in cells for w in winners[id(cell)]]
     records = [w.run.record for w in all_winners if w.run.record]
     data: Mapping[str, Any] = records[0].data if records else {"splits": {}}
     columns = columns_of(data)
-    rows = [_row(cell, winners[id(cell)], columns, level) for cell in cells]
+    rows = [_row(cell, winners[id(cell)], columns, book, level) for cell in cells]
+    if book is not None:
+        _add_stars(rows, columns, book, level)
     kind = " (stand-in data: generated, not real)" if stand_in else " (real data)" if mixed else ""
     table = Table(dataset, f"{dataset}{kind}", criterion, stand_in, columns, rows, [], [], dict(data["splits"]))
     table.caption = _caption(table, data, all_winners)
-    table.notes = _table_notes(table, all_winners)
+    table.notes = _table_notes(table, all_winners) + _prediction_notes(all_winners, book)
     return table
 
 
-def _row(cell: Cell, winners: list[Winner], columns: Sequence[Column], level: float) -> Row:
-    values = [value_of(column, winners, level) for column in columns] if winners else [NOTHING] * len(columns)
+def _row(cell: Cell, winners: list[Winner], columns: Sequence[Column], book: Book | None, level: float) -> Row:
+    values = [value_of(column, winners, book, level) if winners else NOTHING for column in columns]
     record = next((w.run.record for w in winners if w.run.record), None)
     notes = [f"refused: {reason}" for reason in cell.refusals] + list(cell.notes)
     if not winners and not notes:
         notes.append("no finished run")
     needs = tuple(record.method.get("needs", ())) if record else None
     return Row(cell.method, cell.requested, needs, values, notes, winners)
+
+
+def _add_stars(rows: Sequence[Row], columns: Sequence[Column], book: Book, level: float) -> None:
+    """Mark in each column what cannot be told from its best; runs that only serve others do not compete."""
+    competing = [row for row in rows if row.requested]
+    for i, column in enumerate(columns):
+        marks = mark_best(column, [(row.winners, row.values[i]) for row in competing], book, level)
+        for row, best in zip(competing, marks, strict=True):
+            row.values[i] = replace(row.values[i], best=best)
+
+
+def _prediction_notes(winners: Sequence[Winner], book: Book | None) -> list[str]:
+    """Winners whose predictions could not be used: their intervals and stars rest on trials alone."""
+    if book is None:
+        return []
+    reasons: dict[str, int] = {}
+    for winner in winners:
+        if winner.run.key in book.problems:
+            reason = book.problems[winner.run.key]
+            reasons[reason] = reasons.get(reason, 0) + 1
+    return [
+        f"{n} of {len(winners)} chosen runs: {reason}; they are not compared image by image"
+        for reason, n in reasons.items()
+    ]
 
 
 def _caption(table: Table, data: Mapping[str, Any], winners: Sequence[Winner]) -> list[str]:

@@ -112,16 +112,20 @@ class FakeSweep:
         for trial in trials:
             for draw in draws:
                 spec = self._spec(world, method, trial, draw, upstream or {}, hparams)
-                self.plan[spec.key] = {
-                    "dataset": world.label,
-                    "method": method.label,
-                    "trial": trial,
-                    "draw": draw,
-                    "requested": method.requested,
-                }
-                self._write_run(spec, world, method, state)
+                self.add_spec(spec, world.label, world, method, state)
                 keys.append(spec.key)
         return keys
+
+    def add_spec(self, spec: RunSpec, dataset: str, world: World, method: Method, state: str = "done") -> None:
+        """Plan one run whose spec is given."""
+        self.plan[spec.key] = {
+            "dataset": dataset,
+            "method": method.label,
+            "trial": spec.trial,
+            "draw": spec.draw,
+            "requested": method.requested,
+        }
+        self._write_run(spec, world, method, state)
 
     def refuse(self, world: World, method: str, reason: str) -> None:
         self.refused.append({"dataset": world.label, "method": method, "trial": 0, "draw": 0, "reason": reason})

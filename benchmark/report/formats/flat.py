@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from benchmark.report.formats.numbers import Footnotes, clean, decimals_of, method_label, needs_label, plain
+from benchmark.report.formats.numbers import Footnotes, clean, notes_of, printer
 from benchmark.report.scores import NOTHING, Value
+from benchmark.report.sheet import Sheet
 from benchmark.report.tables import Row, Table
 
 #: Version of tables.json.
@@ -38,16 +39,29 @@ def markdown_table(table: Table, spread: str = "sd") -> str:
     """A pipe table with its caption above and its footnotes below."""
     notes = Footnotes()
     general = notes.marks(table.notes)
-    decimals = decimals_of(table)
+    show = printer(table, spread)
     heads = ["method", "needs", *(" ".join(column.title) for column in table.columns)]
     lines = ["| " + " | ".join(map(_escape, heads)) + " |", "|---|---|" + "---:|" * len(table.columns)]
     for row in table.rows:
-        cells = [plain(value, decimals, spread) + _sup(notes.marks(value.notes)) for value in row.values]
-        label = _escape(method_label(row)) + _sup(notes.marks(row.notes))
-        lines.append("| " + " | ".join([label, _escape(needs_label(row)), *cells]) + " |")
-    caption = _escape(clean(" ".join(table.caption))) + _sup(general)
+        cells = [_escape(show(value)) + _sup(notes.marks(notes_of(value, spread))) for value in row.values]
+        label = _escape(show.label(row)) + _sup(notes.marks(row.notes))
+        lines.append("| " + " | ".join([label, _escape(show.needs(row)), *cells]) + " |")
+    caption = _escape(clean(" ".join(table.full_caption(spread)))) + _sup(general)
     listed = [f"{_sup(letter)} {_escape(note)}  " for letter, note in notes.listed()]
     return "\n".join([f"### {_escape(clean(table.title))}", "", caption, "", *lines, "", *listed]) + "\n"
+
+
+def markdown_sheet(sheet: Sheet) -> str:
+    """A pipe table of texts."""
+    lines = ["| " + " | ".join(_escape(clean(" ".join(head))) for head in sheet.heads) + " |"]
+    lines.append("|" + "".join("---|" if i < sheet.stub else "---:|" for i in range(len(sheet.heads))))
+    for row in sheet.rows:
+        cells = [f"**{_escape(clean(row[0]))}**", *[""] * (len(sheet.heads) - 1)] if len(row) == 1 else row
+        shown = cells if len(row) == 1 else [_escape(clean(cell)) for cell in cells]
+        lines.append("| " + " | ".join(shown) + " |")
+    notes = [_escape(clean(note)) + "  " for note in sheet.notes]
+    caption = _escape(clean(" ".join(sheet.caption)))
+    return "\n".join([f"### {_escape(clean(sheet.title))}", "", caption, "", *lines, "", *notes]) + "\n"
 
 
 def _escape(text: str) -> str:
@@ -102,6 +116,21 @@ def csv_text(tables: Sequence[Table]) -> str:
     return out.getvalue()
 
 
+def sheets_csv(sheets: Sequence[Sheet]) -> str:
+    """Sheets as CSV of their printed cells; the first two columns name the sheet and the heading above the row."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for sheet in sheets:
+        writer.writerow(["sheet", "part", *(" ".join(head) for head in sheet.heads)])
+        part = ""
+        for row in sheet.rows:
+            if len(row) == 1:
+                part = row[0]
+            else:
+                writer.writerow([sheet.title, part, *row])
+    return out.getvalue()
+
+
 def json_tables(tables: Sequence[Table]) -> list[dict[str, Any]]:
     """The tables with their captions, per-trial values and footnotes, for programs."""
     return [
@@ -134,9 +163,10 @@ def _json_row(table: Table, row: Row) -> dict[str, Any]:
                 "high": value.estimate.high,
                 "interval": value.estimate.kind,
                 "trials": value.trials,
-                "per_trial": list(value.per_trial),
+                "per_trial": {str(trial): number for trial, number in (value.per_trial or {}).items()},
                 "splits": list(column.splits),
                 "also": list(column.also),
+                "not_distinguishable_from_best": value.best,
                 "notes": list(value.notes),
             }
             for column, value in zip(table.columns, row.values, strict=True)

@@ -8,15 +8,16 @@ from benchmark.report.formats.escape import escape
 from benchmark.report.formats.numbers import (
     DASH,
     Footnotes,
+    Printer,
     bounds,
     clean,
-    decimals_of,
     head_line,
-    method_label,
-    needs_label,
+    notes_of,
     percent,
+    printer,
 )
 from benchmark.report.scores import Value
+from benchmark.report.sheet import Sheet
 from benchmark.report.tables import Table
 
 #: The file is a document of its own and can also be \input into another one, whose preamble then loads the packages.
@@ -41,30 +42,34 @@ _RAGGED = r">{\raggedright\arraybackslash}"
 FOOTER = "\n\\ShortcutBedEnd\n"
 
 
-def latex_document(tables: Sequence[Table], title: str, spread: str = "sd") -> str:
+def latex_document(tables: Sequence[Table], sheets: Sequence[Sheet], title: str, spread: str = "sd") -> str:
     """All tables in one file that compiles alone and can be \\input."""
     ascii_title = clean(title).encode("ascii", "replace").decode()
-    return HEADER.format(title=ascii_title) + "\n".join(latex_table(t, spread) for t in tables) + FOOTER
+    return (
+        HEADER.format(title=ascii_title)
+        + "\n".join([*(latex_table(t, spread) for t in tables), *map(latex_sheet, sheets)])
+        + FOOTER
+    )
 
 
 def latex_table(table: Table, spread: str = "sd") -> str:
     """One floating table: caption above, S columns, footnotes below it."""
     notes = Footnotes()
     general = notes.marks(table.notes)
-    decimals = decimals_of(table)
+    show = printer(table, spread)
     rows = []
     for row in table.rows:
-        cells = [latex_cell(value, decimals, spread, notes.marks(value.notes)) for value in row.values]
-        label = escape(method_label(row)) + _superscript(notes.marks(row.notes))
-        rows.append(" & ".join([label, escape(needs_label(row)), *cells]) + r" \\")
+        cells = [latex_cell(value, show, notes.marks(notes_of(value, spread))) for value in row.values]
+        label = escape(show.label(row)) + _superscript(notes.marks(row.notes))
+        rows.append(" & ".join([label, escape(show.needs(row)), *cells]) + r" \\")
     lines = [
         r"\begin{table}[htbp]",
         r"\centering\footnotesize",
-        rf"\caption{{{' '.join(map(escape, table.caption))}{_superscript(general)}}}",
+        rf"\caption{{{' '.join(map(escape, table.full_caption(spread)))}{_superscript(general)}}}",
         r"\par\smallskip\sisetup{separate-uncertainty=true,table-align-uncertainty=false}",
-        rf"\begin{{tabular}}{{@{{}}{_stub(table)}{_specification(table, decimals, spread)}@{{}}}}",
+        rf"\begin{{tabular}}{{@{{}}{_stub(table, show)}{_specification(table, show)}@{{}}}}",
         r"\toprule",
-        *_heads(table),
+        *_heads([("method",), ("needs",), *(column.title for column in table.columns)]),
         r"\midrule",
         *rows,
         r"\bottomrule",
@@ -76,42 +81,70 @@ def latex_table(table: Table, spread: str = "sd") -> str:
     return "\n".join([*lines, r"\end{table}", ""])
 
 
-def _heads(table: Table) -> list[str]:
-    heads = [column.title for column in table.columns]
+def latex_sheet(sheet: Sheet) -> str:
+    """A floating table of texts; long ones are set smaller rather than cut."""
+    longest = [max((len(row[i]) for row in sheet.rows if len(row) > 1), default=0) for i in range(len(sheet.heads))]
+    columns = "".join(
+        ("l" if width <= 30 else f"{_RAGGED}p{{{50 if width <= 120 else 110}mm}}") if i < sheet.stub else "r"
+        for i, width in enumerate(longest)
+    )
+    rows = [
+        rf"\multicolumn{{{len(sheet.heads)}}}{{@{{}}l@{{}}}}{{\textit{{{escape(row[0])}}}}} \\"
+        if len(row) == 1
+        else " & ".join(map(escape, row)) + r" \\"
+        for row in sheet.rows
+    ]
+    notes = [rf"\par\smallskip{{\raggedright\scriptsize {escape(note)}\par}}" for note in sheet.notes]
+    lines = [
+        r"\begin{table}[htbp]",
+        r"\centering\footnotesize",
+        rf"\caption{{{' '.join(map(escape, [f'{sheet.title}.', *sheet.caption]))}}}",
+        r"\par\smallskip",
+        rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+        r"\toprule",
+        *_heads(sheet.heads),
+        r"\midrule",
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}",
+        *notes,
+    ]
+    return "\n".join([*lines, r"\end{table}", ""])
+
+
+def _heads(heads: Sequence[Sequence[str]]) -> list[str]:
     tall = max(map(len, heads), default=1)
-    lines = []
-    for level in range(tall):
-        stub = ["method", "needs"] if level == tall - 1 else ["", ""]
-        words = [f"{{{escape(head_line(head, level, tall))}}}" for head in heads]
-        lines.append(" & ".join([*stub, *words]) + r" \\")
-    return lines
+    return [
+        " & ".join(f"{{{escape(head_line(head, level, tall))}}}" for head in heads) + r" \\" for level in range(tall)
+    ]
 
 
-def _stub(table: Table) -> str:
+def _stub(table: Table, show: Printer) -> str:
     """The two text columns: as wide as their words where these are short, else wrapped."""
-    text = (max((len(label(row)) for row in table.rows), default=0) for label in (method_label, needs_label))
+    text = (max((len(label(row)) for row in table.rows), default=0) for label in (show.label, show.needs))
     return "".join(
         "l" if longest <= most else f"{_RAGGED}p{{{most * 1.7:.0f}mm}}"
         for longest, most in zip(text, (26, 20), strict=True)
     )
 
 
-def _specification(table: Table, decimals: int, spread: str) -> str:
+def _specification(table: Table, show: Printer) -> str:
     """One S column each, wide enough for its numbers; plain centred columns where intervals are printed."""
-    if spread == "interval":
+    if show.spread == "interval":
         return "c" * len(table.columns)
     columns = ""
     for i in range(len(table.columns)):
         estimates = [row.values[i].estimate for row in table.rows if i < len(row.values)]
         negative = any(e.value is not None and e.value < 0 for e in estimates)
-        widest = max((_uncertainty(e.sd, decimals) for e in estimates if e.sd is not None), key=len, default="")
-        columns += f"S[table-format={'-' if negative else ''}3.{decimals}{f'({len(widest)})' if widest else ''}]"
+        widest = max((_uncertainty(e.sd, show.decimals) for e in estimates if e.sd is not None), key=len, default="")
+        columns += f"S[table-format={'-' if negative else ''}3.{show.decimals}{f'({len(widest)})' if widest else ''}]"
     return columns
 
 
-def latex_cell(value: Value, decimals: int, spread: str, marks: str) -> str:
+def latex_cell(value: Value, show: Printer, marks: str) -> str:
     """``93.2(4)``, which siunitx prints as 93.2 ± 0.4; braces keep what is not a number out of its parser."""
-    estimate = value.estimate
+    estimate, decimals, spread = value.estimate, show.decimals, show.spread
+    marks = ",".join(filter(None, ("*" if value.best else "", marks)))
     if estimate.value is None:
         return f"{{{escape(DASH)}{_superscript(marks)}}}"
     number = percent(estimate.value, decimals)

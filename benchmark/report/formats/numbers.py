@@ -74,6 +74,35 @@ class Footnotes:
         return [(letter, note) for note, letter in self.texts.items()]
 
 
+@dataclass(frozen=True)
+class Printer:
+    """Prints the values of one table, all with the same number of digits."""
+
+    decimals: int
+    spread: str
+
+    def __call__(self, value: Value) -> str:
+        return plain(value, self.decimals, self.spread) + ("*" if value.best else "")
+
+    def label(self, row: Row) -> str:
+        """The method as the sweep names it; runs that only serve others say so."""
+        return clean(row.method if row.requested else f"{row.method} (upstream)")
+
+    def needs(self, row: Row) -> str:
+        """The annotation budget: what the method knows beyond images and labels."""
+        return DASH if row.needs is None else clean(", ".join(row.needs) or "none")
+
+
+def printer(table: Table, spread: str) -> Printer:
+    return Printer(decimals_of(table), spread)
+
+
+def notes_of(value: Value, spread: str) -> list[str]:
+    """Footnotes of a cell; why an interval is missing matters only where intervals are printed."""
+    missing = value.estimate.note if spread == "interval" and value.estimate.low is None else ""
+    return list(dict.fromkeys([*value.notes, *([missing] if missing and value.estimate.value is not None else [])]))
+
+
 def clean(text: str) -> str:
     """One printable line: a name cannot break a table or command a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
@@ -83,15 +112,3 @@ def head_line(head: Sequence[str], level: int, tall: int) -> str:
     """Line ``level`` of ``tall`` of a column's title; short titles stand at the bottom."""
     at = level - tall + len(head)
     return clean(head[at]) if at >= 0 else ""
-
-
-def method_label(row: Row) -> str:
-    """The method as the sweep names it; runs that only serve others say so."""
-    return clean(row.method if row.requested else f"{row.method} (upstream)")
-
-
-def needs_label(row: Row) -> str:
-    """The annotation budget: what the method knows beyond images and labels."""
-    if row.needs is None:
-        return DASH
-    return ", ".join(row.needs) or "none"

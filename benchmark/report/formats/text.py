@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
-from benchmark.report.formats.numbers import Footnotes, clean, decimals_of, head_line, method_label, needs_label, plain
+from benchmark.report.formats.numbers import Footnotes, clean, head_line, notes_of, printer
+from benchmark.report.sheet import Sheet
 from benchmark.report.tables import Table
 
 WIDTH = 100
-_GAP, _STUB = "  ", ("method", "needs")
-#: Widest method and needs columns, tried in this order: the first that needs the fewest blocks of columns is taken.
+_GAP = "  "
+_TAIL = re.compile(r"± [\d.]+(.*)$")
+#: Widest name columns, tried in this order: the first that needs the fewest blocks of columns is taken.
 _STUB_WIDTHS = ((26, 12), (20, 12), (15, 12), (15, 9))
 
 
@@ -18,84 +21,102 @@ def text_table(table: Table, spread: str = "sd", width: int = WIDTH) -> str:
     """The caption, the table (in blocks where it is too wide) and its footnotes; no line is longer than ``width``."""
     notes = Footnotes()
     general = notes.marks(table.notes)
-    caption = clean(" ".join(table.caption)) + (f" [{general}]" if general else "")
-    lines = _wrap(caption, width)
+    show = printer(table, spread)
+    body = [[_marked(show(v), notes.marks(notes_of(v, spread))) for v in row.values] for row in table.rows]
+    stub = [[_marked(show.label(row), notes.marks(row.notes)), show.needs(row)] for row in table.rows]
+    caption = _marked(clean(" ".join(table.full_caption(spread))), general)
+    lines = [*wrap(caption, width), ""]
     if table.columns:
-        lines += ["", *_grid(table, notes, spread, width)]
+        heads = [("method",), ("needs",), *(column.title for column in table.columns)]
+        lines += _grid(heads, [s + b for s, b in zip(stub, body, strict=True)], 2, width)
     else:
-        lines.append("")
-        for row in table.rows:
-            lines += _wrap(f"{method_label(row)} [{notes.marks(row.notes)}]", width)
-    for letter, note in notes.listed():
-        first, *others = _wrap(f"[{letter}] {note}", width - 4)
-        lines += [first, *(f"    {line}" for line in others)]
+        lines += [line for label, _ in stub for line in wrap(label, width)]
+    return "\n".join([*lines, *_footnotes(notes, width)]) + "\n"
+
+
+def text_sheet(sheet: Sheet, width: int = WIDTH) -> str:
+    """As ``text_table``, of a sheet."""
+    lines = [*wrap(clean(" ".join([f"{sheet.title}.", *sheet.caption])), width), ""]
+    part: list[list[str]] = []
+    tables: list[tuple[str, list[list[str]]]] = [("", part)]
+    for row in sheet.rows:
+        if len(row) == 1:
+            part = []
+            tables.append((row[0], part))
+        else:
+            part.append([clean(cell) for cell in row])
+    for heading, rows in tables:
+        if rows:
+            lines += [*wrap(clean(heading), width)] if heading else []
+            lines += _grid(sheet.heads, rows, sheet.stub, width)
+    lines += [line for note in sheet.notes for line in wrap(clean(note), width)]
     return "\n".join(lines) + "\n"
 
 
-def _grid(table: Table, notes: Footnotes, spread: str, width: int) -> list[str]:
-    decimals = decimals_of(table)
-    stub: list[list[str]] = []
-    body: list[list[str]] = []
-    for row in table.rows:
-        marks = notes.marks(row.notes)
-        stub.append([method_label(row) + (f" [{marks}]" if marks else ""), needs_label(row)])
-        cells = []
-        for value in row.values:
-            marks = notes.marks(value.notes)
-            cells.append(plain(value, decimals, spread) + (f" [{marks}]" if marks else ""))
-        body.append(cells)
-    heads = [[clean(line) for line in column.title] for column in table.columns]
+def _marked(text: str, marks: str) -> str:
+    return f"{text} [{marks}]" if marks else text
+
+
+def _footnotes(notes: Footnotes, width: int) -> list[str]:
+    lines: list[str] = []
+    for letter, note in notes.listed():
+        first, *others = wrap(f"[{letter}] {note}", width - 4)
+        lines += [first, *(f"    {line}" for line in others)]
+    return lines
+
+
+def _grid(heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], stub: int, width: int) -> list[str]:
+    """Rows under their heads; name columns wrap, number columns are aligned at the right, too many go into blocks."""
+    cleaned = [[clean(line) for line in head] for head in heads]
+    body = [list(row[stub:]) for row in rows]
     _align(body)
-    widths = [max([*map(len_, head), *(len_(cells[i]) for cells in body)]) for i, head in enumerate(heads)]
+    widths = [max([*map(len_, head), *(len_(cells[i]) for cells in body)]) for i, head in enumerate(cleaned[stub:])]
     layouts = []
     for most in _STUB_WIDTHS:
-        stub_widths = [min(limit, max(len_(labels[i]) for labels in [*stub, _STUB])) for i, limit in enumerate(most)]
-        layouts.append((stub_widths, _blocks(widths, width - sum(stub_widths) - len(_GAP))))
+        limits = (*most, *([12] * stub))[:stub]
+        longest = [max(len_(cleaned[i][-1]), *(len_(row[i]) for row in rows)) for i in range(stub)]
+        stub_widths = [min(limit, long) for limit, long in zip(limits, longest, strict=True)]
+        layouts.append((stub_widths, _blocks(widths, width - sum(stub_widths) - len(_GAP) * (stub - 1))))
     stub_widths, blocks = min(layouts, key=lambda layout: len(layout[1]))
     lines: list[str] = []
     for block in blocks:
+        columns = [*range(stub), *(stub + i for i in block)]
         lines += [""] if lines else []
-        lines += _block(block, heads, stub, body, [*stub_widths, *(widths[i] for i in block)])
+        chosen = [[*row[:stub], *(cells[i] for i in block)] for row, cells in zip(rows, body, strict=True)]
+        lines += _block([cleaned[i] for i in columns], chosen, stub, [*stub_widths, *(widths[i] for i in block)])
     return lines
 
 
 def _block(
-    block: Sequence[int],
-    heads: Sequence[Sequence[str]],
-    stub: Sequence[Sequence[str]],
-    body: Sequence[Sequence[str]],
-    widths: Sequence[int],
+    heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], stub: int, widths: Sequence[int]
 ) -> list[str]:
     """The stub and some of the columns, ruled."""
     rule = "-" * (sum(widths) + len(_GAP) * (len(widths) - 1))
-    tall = max(len(heads[i]) for i in block)
-    lines = [rule]
-    for level in range(tall):
-        words = [head_line(heads[i], level, tall) for i in block]
-        lines.append(_line(_STUB if level == tall - 1 else ("", ""), words, widths))
-    lines.append(rule)
-    for labels, cells in zip(stub, body, strict=True):
-        wrapped = [_wrap(label, w) for label, w in zip(labels, widths, strict=False)]
-        for level in range(max(map(len, wrapped))):
-            words = [cells[i] if level == 0 else "" for i in block]
-            lines.append(_line([w[level] if level < len(w) else "" for w in wrapped], words, widths))
+    tall = max(map(len, heads), default=1)
+    lines = [rule, *(_line([head_line(h, level, tall) for h in heads], stub, widths) for level in range(tall)), rule]
+    for row in rows:
+        wrapped = [wrap(label, w) for label, w in zip(row[:stub], widths, strict=False)]
+        for level in range(max(map(len, wrapped), default=1)):
+            words = [w[level] if level < len(w) else "" for w in wrapped]
+            lines.append(_line([*words, *(cell if level == 0 else "" for cell in row[stub:])], stub, widths))
     return [*lines, rule]
 
 
-def _line(labels: Sequence[str], words: Sequence[str], widths: Sequence[int]) -> str:
-    left = [pad(label, w) for label, w in zip(labels, widths, strict=False)]
-    right = [" " * (w - len_(word)) + word for word, w in zip(words, widths[len(labels) :], strict=True)]
-    return _GAP.join([*left, *right]).rstrip()
+def _line(words: Sequence[str], stub: int, widths: Sequence[int]) -> str:
+    padded = [
+        word + " " * (w - len_(word)) if i < stub else " " * (w - len_(word)) + word
+        for i, (word, w) in enumerate(zip(words, widths, strict=True))
+    ]
+    return _GAP.join(padded).rstrip()
 
 
 def _align(body: list[list[str]]) -> None:
-    """Bring the ± of a column under each other: cells with a mark get it behind, the others a blank of its width."""
+    """Bring the ± of a column under each other: what stands behind a number gets the same room in every row."""
     for i in range(len(body[0]) if body else 0):
-        tails = [cells[i].partition(" [")[2] if cells[i].endswith("]") and "±" in cells[i] else "" for cells in body]
-        longest = max((len(tail) + 2 for tail in tails if tail), default=0)
+        tails = [len(found[1]) if (found := _TAIL.search(cells[i])) else 0 for cells in body]
+        longest = max(tails, default=0)
         for cells, tail in zip(body, tails, strict=True):
-            own = len(tail) + 2 if tail else 0
-            cells[i] += " " * (longest - own) if "±" in cells[i] else ""
+            cells[i] += " " * (longest - tail) if "±" in cells[i] else ""
 
 
 def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
@@ -111,7 +132,7 @@ def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
     return blocks
 
 
-def _wrap(label: str, width: int) -> list[str]:
+def wrap(label: str, width: int) -> list[str]:
     """Lines of at most ``width`` terminal columns, broken at spaces where possible; no character is lost."""
     lines = [""]
     for word in label.split(" "):
@@ -130,7 +151,3 @@ def _wrap(label: str, width: int) -> list[str]:
 def len_(text: str) -> int:
     """Columns that a text takes in a terminal: wide characters take two, combining ones none."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def pad(text: str, width: int) -> str:
-    return text + " " * max(0, width - len_(text))

@@ -1,0 +1,184 @@
+"""More scores of the split that average and worst group are measured on: per class, per group, AUC and calibration."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.special import softmax
+
+from benchmark.report.answers import Book
+from benchmark.report.estimate import Estimate
+from benchmark.report.formats.numbers import DASH, percent
+from benchmark.report.intervals import ConfusionPosterior, auc_one_vs_rest, confusion_posterior
+from benchmark.report.metrics import confusion, group_accuracy, group_counts, overall, per_class
+from benchmark.report.scores import main_split
+from benchmark.report.select import Winner
+from benchmark.report.sheet import Sheet
+from benchmark.report.tables import Table
+
+#: Equal-width bins of the confidence in the calibration error.
+BINS = 15
+_OVERALL = {
+    "balanced_accuracy": ("balanced", "accuracy"),
+    "macro_precision": ("macro", "precision"),
+    "macro_specificity": ("macro", "specificity"),
+    "macro_f1": ("macro", "F1"),
+}
+_PER_CLASS = {"recall": "sensitivity", "specificity": "specificity", "precision": "precision", "f1": "F1"}
+
+
+def calibration_error(label: np.ndarray, logits: np.ndarray, bins: int = BINS) -> float:
+    """Expected calibration error of the predicted class: Σ_bins share · |accuracy − mean confidence|.
+
+    Args:
+        label: int64[N]. logits: float[N,K]. bins: equal-width bins of the confidence in (0, 1].
+    Source: Guo et al. (2017), equation 3.
+    """
+    confidence, right, bin_ = _confidence(label, logits, bins)
+    difference = np.bincount(bin_, right - confidence, minlength=bins)
+    return float(np.abs(difference).sum() / len(label))
+
+
+def reliability(label: np.ndarray, logits: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
+    """(mean confidence, accuracy, images) of every bin that has images."""
+    confidence, right, bin_ = _confidence(label, logits, bins)
+    size = np.bincount(bin_, minlength=bins)
+    sums = np.bincount(bin_, confidence, minlength=bins), np.bincount(bin_, right, minlength=bins)
+    return [(float(sums[0][b] / size[b]), float(sums[1][b] / size[b]), int(size[b])) for b in np.flatnonzero(size)]
+
+
+def _confidence(label: np.ndarray, logits: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    probability = softmax(logits, axis=1)
+    predicted = logits.argmax(1)
+    confidence = probability[np.arange(len(label)), predicted]
+    bin_ = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    return confidence, (predicted == label).astype(np.float64), bin_
+
+
+class Scores:
+    """The costly scores of winners on one split, each computed once.
+
+    Args:
+        split: where everything is measured. book: the winners' predictions.
+    """
+
+    def __init__(self, split: str, book: Book) -> None:
+        self.split, self.book = split, book
+        self._posteriors: dict[str, ConfusionPosterior | None] = {}
+        self._from_scores: dict[str, tuple[tuple[Estimate, ...], Estimate, Estimate]] = {}
+
+    def overall(self, winners: Sequence[Winner], name: str) -> list[Estimate]:
+        """One of ``_OVERALL`` for each winner; a single winner's has its posterior sd."""
+        if len(winners) == 1 and (posterior := self._posterior(winners[0])) is not None:
+            return [getattr(posterior, name)]
+        return [_plain(overall(w.at.counts[self.split]).get(name)) for w in winners]
+
+    def per_class(self, winners: Sequence[Winner], name: str, k: int) -> list[Estimate]:
+        """One of ``_PER_CLASS`` of class ``k`` for each winner."""
+        if len(winners) == 1 and (posterior := self._posterior(winners[0])) is not None:
+            return [getattr(posterior, name)[k]]
+        return [_plain(per_class(w.at.counts[self.split])[name][k]) for w in winners]
+
+    def auc(self, winner: Winner, k: int | None = None) -> Estimate:
+        """AUC of class ``k`` against the rest, or the mean over classes."""
+        per_class_, mean, _ = self._scored(winner)
+        return mean if k is None else per_class_[k] if k < len(per_class_) else _plain(None)
+
+    def calibration(self, winner: Winner) -> Estimate:
+        return self._scored(winner)[2]
+
+    def _posterior(self, winner: Winner) -> ConfusionPosterior | None:
+        """None where the matrix has no posterior: one class, no images."""
+        key = winner.run.key
+        if key not in self._posteriors:
+            table = confusion(winner.at.counts[self.split])
+            self._posteriors[key] = confusion_posterior(table) if len(table) > 1 and table.any() else None
+        return self._posteriors[key]
+
+    def _scored(self, winner: Winner) -> tuple[tuple[Estimate, ...], Estimate, Estimate]:
+        key = winner.run.key
+        if key not in self._from_scores:
+            found = self.book.scores(winner, self.split)
+            if found is None:
+                self._from_scores[key] = (), replace(_plain(None), note="no usable predictions"), _plain(None)
+            else:
+                self._from_scores[key] = (*auc_one_vs_rest(*found), _plain(calibration_error(*found)))
+        return self._from_scores[key]
+
+
+def detail_sheets(table: Table, book: Book) -> list[Sheet]:
+    """Overall scores, scores per class and accuracy per group of one data set's main split."""
+    record = next((w.run.record for row in table.rows for w in row.winners if w.run.record), None)
+    split = main_split(record.data) if record else None
+    if record is None or split is None:
+        return []
+    rows = {row.method: [w for w in row.winners if split in w.at.counts] for row in table.rows}
+    rows = {method: winners for method, winners in rows.items() if winners}
+    scores = Scores(split, book)
+    labels = [str(name) for name in record.data["label_names"]]
+    groups = [str(name) for name in record.data.get("group_names") or []]
+    sheets = [_overall_sheet(table, rows, scores), _class_sheet(table, rows, scores, labels)]
+    return sheets + ([_group_sheet(table, rows, split, groups)] if groups and rows else [])
+
+
+def _overall_sheet(table: Table, rows: Mapping[str, list[Winner]], scores: Scores) -> Sheet:
+    heads = [("method",), *_OVERALL.values(), ("mean", "AUC"), ("calibration", "error")]
+    shown, notes = [], []
+    for method, winners in rows.items():
+        cells = [_cell(scores.overall(winners, name)) for name in _OVERALL]
+        areas = [scores.auc(w) for w in winners]
+        shown.append([method, *cells, _cell(areas), _cell([scores.calibration(w) for w in winners])])
+        notes += [f"{method}, AUC: {area.note}" for area in areas if area.note]
+    caption = [
+        f"Split {scores.split}, in per cent; {_spread(rows, 'posterior sd (AUC: DeLong)')}.",
+        f"AUC: one class against the rest, mean over classes. Calibration error: {BINS} bins of confidence.",
+    ]
+    return Sheet(f"{table.title}, more scores", caption, heads, shown, notes=list(dict.fromkeys(notes)))
+
+
+def _class_sheet(table: Table, rows: Mapping[str, list[Winner]], scores: Scores, labels: Sequence[str]) -> Sheet:
+    heads = [("method",), *((title,) for title in _PER_CLASS.values()), ("AUC",)]
+    shown: list[list[str]] = []
+    for k, label in enumerate(labels):
+        shown.append([label])
+        for method, winners in rows.items():
+            cells = [_cell(scores.per_class(winners, name, k)) for name in _PER_CLASS]
+            shown.append([method, *cells, _cell([scores.auc(w, k) for w in winners])])
+    spread = _spread(rows, "posterior sd (AUC: DeLong)")
+    caption = [f"Split {scores.split}, one class against the rest, in per cent; {spread}."]
+    return Sheet(f"{table.title}, per class", caption, heads, shown)
+
+
+def _group_sheet(table: Table, rows: Mapping[str, list[Winner]], split: str, groups: Sequence[str]) -> Sheet:
+    sizes = group_counts(next(iter(rows.values()))[0].at.counts[split])[1]
+    accuracy = {method: [group_accuracy(w.at.counts[split]) for w in winners] for method, winners in rows.items()}
+    shown = []
+    for g, name in enumerate(groups):
+        cells = [_cell([_plain(a[g] if g < len(a) else None) for a in trials]) for trials in accuracy.values()]
+        shown.append([name, str(sizes[g]) if g < len(sizes) else DASH, *cells])
+    caption = [f"Accuracy on split {split}, in per cent; {_spread(rows, '')}. n: images in the first trial."]
+    heads = [("group",), ("n",), *((method,) for method in rows)]
+    return Sheet(f"{table.title}, per group", caption, heads, shown, stub=2)
+
+
+def _spread(rows: Mapping[str, list[Winner]], single: str) -> str:
+    trials = {len(winners) for winners in rows.values()}
+    if trials == {1}:
+        return f"± {single}" if single else "one trial"
+    return "mean ± sd over trials" + (f", with one trial ± {single}" if 1 in trials and single else "")
+
+
+def _plain(value: float | None) -> Estimate:
+    return Estimate(value, None, None, None, "none")
+
+
+def _cell(estimates: Sequence[Estimate]) -> str:
+    """Mean ± sd over trials; one trial's own sd where it has one."""
+    values = [e.value for e in estimates if e.value is not None]
+    if not values:
+        return DASH
+    sd = statistics.stdev(values) if len(values) > 1 else next(e.sd for e in estimates if e.value is not None)
+    return percent(statistics.fmean(values), 1) + ("" if sd is None else f" ± {percent(sd, 1)}")

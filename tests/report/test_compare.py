@@ -1,0 +1,160 @@
+"""Comparisons against few dense lines, and which methods are starred."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.core.errors import UserError
+from benchmark.report.collect import Extras, Report, make_report, render
+from benchmark.report.intervals import crossed_variance
+from benchmark.report.reference import Against, probability
+from benchmark.report.scores import crossed_table
+from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+
+WORLD = World(size=200)
+
+
+def report_of(folder: Path, reference: str = "erm") -> Report:
+    return make_report(folder, extras=Extras(reference=reference))
+
+
+def family(report: Report, metric: str) -> Against:
+    return next(f for f in report.comparisons if f.column.metric == metric)
+
+
+def right(report: Report, method: str, split: str) -> np.ndarray:
+    row = next(r for r in report.tables[0].rows if r.method == method)
+    found = report.book.matrix(row.winners, split)
+    assert found is not None
+    return found
+
+
+def test_one_trial_is_the_paired_contrast(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=(0,))
+    fake.add(WORLD, DRO, trials=(0,))
+    report = report_of(fake.finish())
+    z = (right(report, "group_dro", "unbiased") - right(report, "erm", "unbiased"))[0]
+    (found,) = family(report, "average_accuracy").found
+    assert found.difference.value == pytest.approx(z.mean())
+    assert found.difference.sd == pytest.approx(z.std(ddof=1) / math.sqrt(len(z)))
+    n10, n01 = int((z > 0).sum()), int((z < 0).sum())
+    exact = sum(math.comb(n10 + n01, k) for k in range(min(n10, n01) + 1)) * 2 / 2 ** (n10 + n01)
+    assert found.p == pytest.approx(min(1.0, exact))
+    z = (
+        right(report, "group_dro", "biased") - right(report, "group_dro", "deceiving")
+        - right(report, "erm", "biased") + right(report, "erm", "deceiving")
+    )[0]  # fmt: skip
+    (gap,) = family(report, "gap").found
+    assert gap.difference.value == pytest.approx(z.mean()) and z.mean() < 0
+    assert gap.difference.sd == pytest.approx(z.std(ddof=1) / math.sqrt(len(z)))
+    assert gap.p_better is not None and gap.p_better > 0.99  # a smaller gap is better
+
+
+def test_several_trials_are_crossed(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=(0, 1, 2, 5))
+    fake.add(WORLD, DRO, trials=(0, 1, 2, 7))
+    report = report_of(fake.finish())
+    z = (right(report, "group_dro", "biased") - right(report, "erm", "biased"))[:3]
+    expected = crossed_variance(z)
+    (found,) = family(report, "biased_accuracy").found
+    assert (found.trials, found.difference.value) == (3, pytest.approx(z.mean()))
+    assert found.difference.sd == pytest.approx(expected.sd)
+    (worst,) = family(report, "worst_group_accuracy").found
+    rows = {row.method: row.values[1].per_trial for row in report.tables[0].rows}
+    d = np.array([rows["group_dro"][t] - rows["erm"][t] for t in (0, 1, 2)])  # type: ignore[index]
+    assert worst.difference.value == pytest.approx(d.mean())
+    assert worst.difference.sd == pytest.approx(d.std(ddof=1) / math.sqrt(3))
+    assert worst.difference.kind == "paired t over trials"
+
+
+def test_unpaired_gap_is_twice_a_stratified_mean(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM)
+    folder = fake.finish()
+    for path in folder.glob("runs/*/predictions.npz"):
+        with np.load(path) as file:
+            arrays = {name: value for name, value in file.items() if not name.endswith("pair_id")}
+        np.savez(path, **arrays)
+    report = make_report(folder)
+    (row,), columns = report.tables[0].rows, report.tables[0].columns
+    found = crossed_table(columns[-1], row.winners, report.book)
+    assert found is not None and found[1] is not None
+    z, stratum = found
+    assert (z[:, stratum == 0].mean() + z[:, stratum == 1].mean()) / 2 == pytest.approx(row.values[-1].estimate.value)
+    assert row.values[-1].estimate.low < row.values[-1].estimate.value < row.values[-1].estimate.high  # type: ignore[operator]
+
+
+def test_without_predictions_trials_are_compared(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path, predictions=False)
+    fake.add(WORLD, ERM)
+    fake.add(WORLD, DRO)
+    report = report_of(fake.finish())
+    (found,) = family(report, "average_accuracy").found
+    a, b = (row.values[0].per_trial for row in report.tables[0].rows)
+    d = np.array([b[t] - a[t] for t in (0, 1, 2)])  # type: ignore[index]
+    assert found.difference.sd == pytest.approx(d.std(ddof=1) / math.sqrt(3))
+    assert found.difference.kind == "paired t over trials"
+
+
+def test_identical_methods_and_methods_without_a_common_trial(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=(0, 1))
+    fake.add(WORLD, Method("mre"), trials=(0, 1))  # same chances, same seeds: the same answers
+    fake.add(WORLD, Method("elsewhere"), trials=(4,))
+    report = report_of(fake.finish())
+    same, other = family(report, "average_accuracy").found
+    assert (same.difference.value, same.p, same.p_better) == (0.0, 1.0, None)
+    assert other.difference.value is None and other.p is None
+    text = render(report, "text")
+    assert "nan" not in text.lower() and "the two agree on all 200 images" in text
+
+
+def test_stars(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    for method in (ERM, DRO, Method("twin_of_dro", 0.9, 0.8), Method("teacher", 1.0, 1.0, requested=False)):
+        fake.add(WORLD, method)
+    table = make_report(fake.finish()).tables[0]
+    stars = {row.method: [value.best for value in row.values] for row in table.rows}
+    average = [c.metric for c in table.columns].index("average_accuracy")
+    assert stars["erm"][average] is False
+    assert stars["group_dro"][average] is True and stars["twin_of_dro"][average] is True
+    assert set(stars["teacher"]) == {None}  # it only serves others: it does not compete
+    biased = [c.metric for c in table.columns].index("biased_accuracy")
+    assert stars["erm"][biased] is True
+
+
+def test_nothing_is_starred_where_nothing_can_be_tested(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path, predictions=False)
+    fake.add(WORLD, ERM, trials=(0,))
+    fake.add(WORLD, DRO, trials=(0,))
+    table = make_report(fake.finish()).tables[0]
+    assert {value.best for row in table.rows for value in row.values} == {None}
+
+
+def test_holm_is_within_data_set_and_metric(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    for method in (ERM, DRO, Method("a", 0.9, 0.5), Method("bc", 0.9, 0.35)):
+        fake.add(WORLD, method, trials=(0,))
+    found = family(report_of(fake.finish()), "average_accuracy").found
+    p = sorted(c.p for c in found)  # type: ignore[type-var]
+    expected = [min(1.0, max((3 - k) * p[k] for k in range(i + 1))) for i in range(3)]  # type: ignore[operator]
+    assert sorted(c.p_holm for c in found) == pytest.approx(expected)  # type: ignore[type-var]
+
+
+def test_an_unknown_reference(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, DRO, trials=(0,))
+    with pytest.raises(UserError, match="did you mean group_dro"):
+        report_of(fake.finish(), "groupdro")
+
+
+def test_probabilities_are_never_a_false_certainty() -> None:
+    assert [probability(p) for p in (None, 0.0, 0.0004, 0.05, 0.5, 0.9996, 1.0)] == [
+        "–", "<0.001", "<0.001", "0.050", "0.50", ">0.999", "1.000",
+    ]  # fmt: skip

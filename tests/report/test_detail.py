@@ -1,0 +1,84 @@
+"""AUC and calibration against scikit-learn and a dense loop; details of degenerate runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.metrics import roc_auc_score
+
+from benchmark.report.collect import Extras, make_report, render
+from benchmark.report.detail import calibration_error, reliability
+from tests.report.fake_sweep import DRO, ERM, FakeSweep, World
+
+
+def test_calibration_error_is_the_sum_over_bins() -> None:
+    rng = np.random.default_rng(0)
+    label, logits = rng.integers(3, size=500), rng.normal(size=(500, 3)) * 2
+    probability = softmax(logits, axis=1)
+    confidence, right = probability.max(1), probability.argmax(1) == label
+    expected = 0.0
+    for b in range(15):
+        inside = (confidence > b / 15) & (confidence <= (b + 1) / 15)
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    assert calibration_error(label, logits) == pytest.approx(expected)
+    bins = reliability(label, logits, 5)
+    assert sum(n for _, _, n in bins) == 500
+    assert sum(n * accuracy for _, accuracy, n in bins) == pytest.approx(right.sum())
+
+
+@pytest.mark.parametrize("logits", [[[800.0, -800.0]], [[0.0, 0.0]], [[1.0, 1.0]]])
+def test_calibration_of_extreme_and_constant_scores(logits: list[list[float]]) -> None:
+    error = calibration_error(np.zeros(10, np.int64), np.repeat(logits, 10, axis=0))
+    assert 0.0 <= error <= 1.0
+
+
+def cell(text: str) -> float:
+    return float(text.split(" ")[0])
+
+
+def test_sheets_against_sklearn(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(World(size=300, classes=3), ERM, trials=(0,))
+    report = make_report(fake.finish(), extras=Extras(detail=True))
+    scores, per_class, groups = report.sheets
+    found = report.book.scores(report.tables[0].rows[0].winners[0], "unbiased")
+    assert found is not None
+    label, logits = found
+    areas = [roc_auc_score(label == k, logits[:, k]) for k in range(3)]
+    assert cell(scores.rows[0][5]) == pytest.approx(100 * np.mean(areas), abs=0.051)
+    shown = [cell(row[5]) for row in per_class.rows if len(row) > 1]
+    assert shown == pytest.approx([100 * area for area in areas], abs=0.051)
+    recall = [100 * (logits.argmax(1)[label == k] == k).mean() for k in range(3)]
+    assert [cell(row[1]) for row in per_class.rows if len(row) > 1] == pytest.approx(recall, abs=0.051)
+    assert len(groups.rows) == 9 and sum(int(row[1]) for row in groups.rows) == 300
+
+
+def test_constant_scores_and_an_absent_class(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(World(size=60, classes=3), ERM, trials=(0,))
+    fake.add(World(size=60, classes=3), DRO, trials=(0, 1))
+    folder = fake.finish()
+    for path in folder.glob("runs/*/predictions.npz"):
+        with np.load(path) as file:
+            arrays = dict(file)
+        for name in arrays:
+            arrays[name] = np.zeros_like(arrays[name]) if name.endswith("score") else arrays[name]
+            if name.endswith("label"):
+                arrays[name] = np.minimum(arrays[name], 1)
+        np.savez(path, **arrays)
+    for path in folder.glob("runs/*/record.json"):
+        import json
+
+        record = json.loads(path.read_text())
+        for entry in record["selected"].values():
+            for content in entry["splits"].values():
+                content["counts"] = [[[20, 0, 0], [40, 0, 0], [0, 0, 0]], [[0] * 3] * 3, [[0] * 3] * 3]
+        path.write_text(json.dumps(record))
+    report = make_report(folder, extras=Extras(detail=True, reference="erm"))
+    for form in ("text", "latex", "markdown", "json", "csv"):
+        assert "nan" not in render(report, form).lower()
+    assert "class 2" in render(report, "text")
