@@ -46,7 +46,10 @@ class IRM(Algorithm):
 
     name = "irm"
     paper = Paper(
-        "Invariant risk minimization", "Arjovsky, Bottou, Gulrajani, Lopez-Paz", 2019, "https://arxiv.org/abs/1907.02893"
+        "Invariant risk minimization",
+        "Arjovsky, Bottou, Gulrajani, Lopez-Paz",
+        2019,
+        "https://arxiv.org/abs/1907.02893",
     )
     needs = Needs(environments=True)
     sampling = "environment"

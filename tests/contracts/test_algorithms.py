@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 from dataclasses import fields, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from tests.algorithms.tiny import TinyRun, hparams_of, make_batch, same_weights,
 SIDE = 32
 NAMES = ALGORITHMS.names()
 METHODS = [(name, variant) for name in NAMES for variant in ("", *ALGORITHMS.get(name).variants)]
+#: Parameters above which a method is only trained and asked for predictions, unless with --slow.
+LARGE = 20_000_000
 #: A batch's fields and the needs that open them.
 FIELDS = {"group": "groups", "confounder": "confounder", "environment": "environments", "mask": "masks"}
 
@@ -43,12 +46,26 @@ def make(name: str, variant: str = "", seed: int = 0, **changed: Any) -> Any:
     reason = kind.refuses(spec_of(name, variant))
     if reason is not None:
         pytest.skip(f"refuses the tiny setting: {reason}")
-    first = {}
-    for role, wanted in kind.upstream(spec_of(name, variant)).items():
-        before = make(wanted.algorithm, wanted.variant, seed=7, **wanted.hparams)
-        first[role] = before.eval().requires_grad_(False)
+    wanted = kind.upstream(spec_of(name, variant))
+    first = {
+        role: copy.deepcopy(trained(u.algorithm, u.variant, json.dumps(dict(u.hparams)))) for role, u in wanted.items()
+    }
     settings = {**kind.variants.get(variant, {}), **changed}
     return tiny.build(kind, seed=seed, side=SIDE, upstream=first, **settings)
+
+
+@cache
+def trained(name: str, variant: str, hparams: str) -> Any:
+    """An algorithm that comes before others, after one step."""
+    algorithm = make(name, variant, seed=7, **json.loads(hparams))
+    train(algorithm, 0, 1, side=SIDE)
+    algorithm.optimizers = {}
+    return algorithm.eval().requires_grad_(False)
+
+
+def skip_if_large(algorithm: Algorithm, request: pytest.FixtureRequest) -> None:
+    if sum(p.numel() for p in algorithm.parameters()) > LARGE and not request.config.getoption("--slow"):
+        pytest.skip("a large network of its own: run with --slow")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,9 +87,10 @@ def test_declaration(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_hparams_have_a_doc_line_and_draws_that_are_plain_values_within_bounds(name: str) -> None:
     kind = ALGORITHMS.get(name)
+    for key, hparam in kind.hparams.items():
+        assert hparam.doc and "\n" not in hparam.doc, f"{key} has no line of documentation"
     for side in (32, 224):
         for key, hparam in kind.all_hparams(side).items():
-            assert hparam.doc and "\n" not in hparam.doc, f"{key} has no line of documentation"
             for draw in range(20):
                 value = hparam.draw(key, trial=0, draw=draw)
                 assert type(value) in (bool, int, float, str), f"{key} = {value!r} would not survive JSON"
@@ -121,8 +139,10 @@ def test_it_trains_and_predicts_with_what_it_declares(name: str, variant: str) -
 
 
 @pytest.mark.parametrize(("name", "variant"), METHODS)
-def test_a_resumed_run_is_the_undisturbed_run(name: str, variant: str) -> None:
-    whole, first = make(name, variant), make(name, variant)
+def test_a_resumed_run_is_the_undisturbed_run(name: str, variant: str, request: pytest.FixtureRequest) -> None:
+    whole = make(name, variant)
+    skip_if_large(whole, request)
+    first = make(name, variant)
     logged = train(whole, 0, 3, side=SIDE)
     start = train(first, 0, 2, side=SIDE)
     second = through_checkpoint(first, make(name, variant, seed=1), 2)
@@ -131,8 +151,9 @@ def test_a_resumed_run_is_the_undisturbed_run(name: str, variant: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_trains_in_bf16(name: str) -> None:
+def test_it_trains_in_bf16(name: str, request: pytest.FixtureRequest) -> None:
     algorithm = make(name, autocast=partial(torch.autocast, "cpu", dtype=torch.bfloat16))
+    skip_if_large(algorithm, request)
     logged = train(algorithm, 0, 2, side=SIDE)
     assert all(torch.tensor(value).isfinite() for terms in logged for value in terms.values())
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in algorithm.parameters())
