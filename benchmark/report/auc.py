@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
+from scipy.special import expit, logit, stdtrit
 
 from benchmark.report.estimate import Estimate, Floats, normal_quantile
 
@@ -48,7 +48,7 @@ def auc_interval(label: ArrayLike, scores: ArrayLike, level: float = 0.95) -> Es
 
     Raises:
         ValueError: as in ``delong``, except for missing images of a class.
-    Source: DeLong et al. (1988); logit interval as in Pepe (2003), section 5.2.
+    Source: DeLong et al. (1988); logit interval as in Pepe (2003), section 5.2; degrees of freedom of Welch (1947).
     """
     positive, row = _checked_label(label), _checked_scores(scores)
     if row.shape != positive.shape:
@@ -60,8 +60,8 @@ def auc_interval(label: ArrayLike, scores: ArrayLike, level: float = 0.95) -> Es
     if fewest == 1:
         area = float(_placements(positive, row)[positive].mean())
         return Estimate(area, None, None, None, "none", "no AUC interval: one class has a single image")
-    auc, covariance = delong(positive, row)
-    return _logit_estimate(float(auc[0]), float(covariance[0, 0]), level)
+    area, influence = _influence(positive, row)
+    return _logit_estimate(area, influence, positive, level)
 
 
 def auc_one_vs_rest(label: ArrayLike, scores: ArrayLike, level: float = 0.95) -> tuple[tuple[Estimate, ...], Estimate]:
@@ -91,16 +91,16 @@ def auc_one_vs_rest(label: ArrayLike, scores: ArrayLike, level: float = 0.95) ->
     if any(min((classes == k).sum(), (classes != k).sum()) < 2 for k in defined):
         why = "no interval of the mean AUC: a class has a single image"
         return per_class, Estimate(mean, None, None, None, "none", "; ".join(filter(None, (why, note))))
-    influence = sum((_influence(classes == k, table[:, k]) for k in defined), np.zeros(len(classes))) / len(defined)
-    return per_class, _logit_estimate(mean, float((influence**2).sum()), level, note)
+    influence = np.mean([_influence(classes == k, table[:, k])[1] for k in defined], axis=0)
+    return per_class, _logit_estimate(mean, influence, classes, level, note)
 
 
-def _influence(positive: NDArray[np.bool_], row: Floats) -> Floats:
-    """[n] each image's share in AUC − true AUC; the sum of squares is DeLong's variance, of products the covariance."""
+def _influence(positive: NDArray[np.bool_], row: Floats) -> tuple[float, Floats]:
+    """The AUC, and [n] each image's share in its error: squares sum to DeLong's variance, products to a covariance."""
     above = _placements(positive, row)
-    area = above[positive].mean()
+    area = float(above[positive].mean())
     many = np.where(positive, positive.sum(), (~positive).sum())
-    return (above - area) / np.sqrt(many * (many - 1.0))
+    return area, np.asarray((above - area) / np.sqrt(many * (many - 1.0)), np.float64)
 
 
 def _placements(positive: NDArray[np.bool_], row: Floats) -> Floats:
@@ -112,7 +112,7 @@ def _placements(positive: NDArray[np.bool_], row: Floats) -> Floats:
     order = np.argsort(row)
     ranked, hit = row[order], positive[order]
     last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of each run of equal scores
-    hits_to = np.cumsum(hit)[last]
+    hits_to = np.cumsum(hit, dtype=np.int64)[last]
     hits_below = _midpoints(hits_to)
     misses_below = _midpoints(last + 1) - hits_below
     hits, misses = int(hits_to[-1]), len(row) - int(hits_to[-1])
@@ -127,19 +127,28 @@ def _placements(positive: NDArray[np.bool_], row: Floats) -> Floats:
 
 def _midpoints(upto: NDArray[np.int64]) -> Floats:
     """How many lie below each run, its own members counted half, from how many lie below and in it."""
-    middle = upto * 0.5
+    middle: Floats = upto.astype(np.float64) / 2.0
     middle[1:] += middle[:-1].copy()
     return middle
 
 
-def _logit_estimate(area: float, variance: float, level: float, note: str = "") -> Estimate:
-    sd = math.sqrt(variance)
-    quantile = normal_quantile(level)
+def _logit_estimate(
+    area: float, influence: Floats, group: NDArray[np.generic], level: float, note: str = ""
+) -> Estimate:
+    """The interval from each image's influence; its groups (the labels) are what was sampled independently.
+
+    Each group's variance is itself estimated, so the quantile is Student's with Welch's degrees of freedom.
+    """
+    _, which = np.unique(group, return_inverse=True)
+    parts, many = np.bincount(which, influence**2), np.bincount(which)
+    sd = math.sqrt(float(parts.sum()))
+    normal_quantile(level)  # refuses a level that is none
     if area <= 0.0 or area >= 1.0 or sd == 0.0:
         what = f"the AUC is exactly {area:.0f}" if area in (0.0, 1.0) else "the scores are constant"
         why = f"no AUC interval: {what}, so no variance can be estimated"
         return Estimate(area, None, None, None, "none", "; ".join(filter(None, (why, note))))
-    half = quantile * sd / (area * (1.0 - area))
+    freedom = float(parts.sum() ** 2 / (parts**2 / np.maximum(many - 1, 1)).sum())
+    half = float(stdtrit(freedom, 0.5 + level / 2.0)) * sd / (area * (1.0 - area))
     low, high = expit(logit(area) - half), expit(logit(area) + half)
     return Estimate(area, sd, float(low), float(high), _KIND, note)
 

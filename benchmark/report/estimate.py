@@ -32,6 +32,11 @@ class Estimate:
     kind: str
     note: str = ""
 
+    @property
+    def interval_sd(self) -> float | None:
+        """The sd that the interval is made from; another than ``sd`` only where a subclass says so."""
+        return self.sd
+
 
 def normal_quantile(level: float) -> float:
     """The factor of a two-sided normal interval: 1.96 for ``level`` = 0.95. ValueError outside (0, 1)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -54,7 +54,7 @@ def paired_gap(tables: ArrayLike, level: float = 0.95) -> Gap:
     absent = np.flatnonzero(size == 0)
     note = f"left out: class {listed(list(absent))} without pairs" if len(absent) else ""
     sd = math.sqrt(float(variance.sum())) / len(present)
-    return _gap(value, sd, "paired, plug-in ± posterior sd", level, note)
+    return _gap(value, sd, sd, "paired, plug-in ± posterior sd", level, note)
 
 
 def unpaired_gap(biased: Estimate, deceiving: Estimate, level: float = 0.95) -> Gap:
@@ -75,11 +75,14 @@ def unpaired_gap(biased: Estimate, deceiving: Estimate, level: float = 0.95) -> 
         note = "; ".join(["no interval of the gap: a test set's score has no sd", *notes])
         none = (None, None, None, "none", note)
         return Gap(Estimate(value, *none), Estimate(abs(value), *none))
-    return _gap(value, math.hypot(biased.sd, deceiving.sd), "unpaired, variances added", level, "; ".join(notes))
+    sd = math.hypot(biased.sd, deceiving.sd)
+    interval_sd = math.hypot(biased.interval_sd or biased.sd, deceiving.interval_sd or deceiving.sd)
+    return _gap(value, sd, interval_sd, "unpaired, variances added", level, "; ".join(notes))
 
 
-def _gap(value: float, sd: float, kind: str, level: float, note: str) -> Gap:
-    signed = normal_estimate(value, sd, kind, level, (-1.0, 1.0), note)
+def _gap(value: float, sd: float, interval_sd: float, kind: str, level: float, note: str) -> Gap:
+    wide = normal_estimate(value, interval_sd, kind, level, (-1.0, 1.0), note)
+    signed = replace(wide, sd=sd)
     return Gap(signed, folded(signed))
 
 

@@ -103,7 +103,12 @@ def scores_of(mu: Floats, theta: Floats, present: Ints, classes: int) -> dict[st
 def _moments(draws: Floats) -> Moments:
     """Moments over [chains, draws, scores]; the error of the correlated draws' mean comes from batch means."""
     chains, length, many = draws.shape
-    flat = draws.reshape(-1, many)
     batch = length // _BATCHES
-    means = draws[:, : batch * _BATCHES].reshape(chains * _BATCHES, batch, many).mean(1)
-    return Moments(flat.mean(0), flat.std(0), means.std(0, ddof=1) / np.sqrt(len(means)))
+    mean, sd = draws.mean((0, 1)), draws.std((0, 1))
+
+    def error(values: Floats) -> Floats:
+        means = values[:, : batch * _BATCHES].reshape(chains * _BATCHES, batch, many).mean(1)
+        return means.std(0, ddof=1) / np.sqrt(len(means))
+
+    # sd = √variance, so its error is that of the mean squared deviation over 2 sd; constants have neither.
+    return Moments(mean, sd, error(draws), error((draws - mean) ** 2) / np.maximum(2.0 * sd, 1e-300))

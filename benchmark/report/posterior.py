@@ -6,8 +6,9 @@ The likelihood factorises, so the posterior is a product of M + 1 independent Di
 What is computed how:
     in closed form   recall (Beta), balanced accuracy, accuracy and specificity (Dirichlet-weighted means of Betas)
     by exact draws   precision, F1 and the macro averages of precision, specificity and F1
-Only moments are kept. Posterior quantiles and means are not printed: with many classes the flat prior pulls recall
-towards 1/M. The interval is the plug-in value ± 1.96 posterior standard deviations.
+Only moments are kept. ``sd`` is the posterior's, as the paper prints it; the interval is the plug-in value ± 1.96 times
+the sampling sd of ``delta``. Posterior quantiles and means are not printed: with many classes the flat prior pulls
+recall towards 1/M, and with few images per class it makes the posterior itself too narrow for an interval.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from benchmark.report.delta import sampling_sd
 from benchmark.report.estimate import Estimate, Floats, Ints, checked_counts, clipped, listed, normal_quantile
 
 #: Draws that are always made, and the Monte Carlo error (of a posterior mean) that more draws must reach.
@@ -25,21 +27,31 @@ MINIMUM_DRAWS = 400_000
 TARGET_ERROR = 1e-4
 PER_CLASS = ("recall", "precision", "specificity", "f1")
 OVERALL = ("accuracy", "balanced_accuracy", "macro_precision", "macro_specificity", "macro_f1")
+KIND = "± posterior sd; interval from the sampling sd"
 #: Scores without a closed form, in the order of the rows that a block of draws has.
 _SAMPLED = ("precision", "f1", "macro_precision", "macro_specificity", "macro_f1")
 
 
 @dataclass(frozen=True)
 class PosteriorEstimate(Estimate):
-    """A score of a confusion matrix: plug-in value, posterior sd, plug-in ± 1.96 sd.
+    """A score of a confusion matrix: plug-in value, posterior sd, interval plug-in ± 1.96 · sampling sd.
 
     Attributes:
+        sampling_sd: of the plug-in value over repeated test sets, see ``delta.sampling_sd``.
         posterior_mean: for checks between engines; not for a table (see the module's first lines).
         monte_carlo_error: standard error of ``posterior_mean`` from finite draws; 0 for a closed form.
+        sd_error: the same of ``sd``.
     """
 
+    sampling_sd: float | None = None
     posterior_mean: float | None = None
     monte_carlo_error: float | None = None
+    sd_error: float | None = None
+
+    @property
+    def interval_sd(self) -> float | None:
+        """The sampling sd."""
+        return self.sampling_sd
 
 
 @dataclass(frozen=True)
@@ -72,17 +84,18 @@ class ConfusionPosterior:
 
 @dataclass(frozen=True)
 class Moments:
-    """Posterior mean, sd and Monte Carlo error of one score: one entry per class, or one entry for an overall score."""
+    """Posterior mean and sd of one score, and their Monte Carlo errors: one entry per class, or one if overall."""
 
     mean: Floats
     sd: Floats
     error: Floats
+    sd_error: Floats
 
 
 def confusion_posterior(
     counts: ArrayLike, draws: int | None = None, seed: int = 0, engine: str = "exact", level: float = 0.95
 ) -> ConfusionPosterior:
-    """Posterior sd and interval of every score of a confusion matrix.
+    """Value, posterior sd and interval of every score of a confusion matrix.
 
     Args:
         counts: [M, M] whole numbers; ``counts[j, k]`` images of class j were predicted to be k. M is at least 2.
@@ -179,10 +192,8 @@ def closed_form(table: Ints) -> dict[str, Moments]:
         "accuracy": accuracy,
         "balanced_accuracy": balanced,
     }
-    return {
-        name: Moments(np.atleast_1d(m), np.sqrt(np.atleast_1d(v)), np.zeros_like(np.atleast_1d(m)))
-        for name, (m, v) in pairs.items()
-    }
+    exact = {name: (np.atleast_1d(m), np.sqrt(np.atleast_1d(v))) for name, (m, v) in pairs.items()}
+    return {name: Moments(m, sd, np.zeros(len(m)), np.zeros(len(m))) for name, (m, sd) in exact.items()}
 
 
 def _weighted_mean_moments(weight: Floats, mean: Floats, variance: Floats) -> tuple[float, float]:
@@ -236,7 +247,7 @@ def _unpacked(mean: Floats, sd: Floats, made: int, present: Ints, classes: int) 
         where = present if name in PER_CLASS else np.array([0])
         stack = np.full((2, classes if name in PER_CLASS else 1), np.nan)
         stack[:, where] = mean[at : at + len(where)], sd[at : at + len(where)]
-        moments[name] = Moments(stack[0], stack[1], stack[1] / math.sqrt(made))
+        moments[name] = Moments(stack[0], stack[1], stack[1] / math.sqrt(made), stack[1] / math.sqrt(2.0 * made))
         at += len(where)
     return moments
 
@@ -304,20 +315,33 @@ def _assembled(
 ) -> ConfusionPosterior:
     absent = np.flatnonzero(table.sum(1) == 0)
     note = f"no test images of class {listed(list(absent))}; macro scores leave it out" if len(absent) else ""
+    sampling = sampling_sd(table)
     scores: dict[str, list[PosteriorEstimate]] = {}
     for name in (*PER_CLASS, *OVERALL):
         scores[name] = [
-            _estimate(float(value), moments[name], j, level, note if name.startswith(("macro", "balanced")) else "")
+            _estimate(
+                float(value),
+                moments[name],
+                float(sampling[name][j]),
+                j,
+                level,
+                note if name.startswith(("macro", "balanced")) else "",
+            )
             if np.isfinite(value)
             else PosteriorEstimate(None, None, None, None, "none", _why_undefined(table, name, j))
             for j, value in enumerate(values[name])
         ]
     error = max(score.monte_carlo_error or 0.0 for group in scores.values() for score in group)
-    per_class = {name: tuple(scores[name]) for name in PER_CLASS}
-    overall = {name: scores[name][0] for name in OVERALL}
     return ConfusionPosterior(
-        **per_class,
-        **overall,
+        recall=tuple(scores["recall"]),
+        precision=tuple(scores["precision"]),
+        specificity=tuple(scores["specificity"]),
+        f1=tuple(scores["f1"]),
+        accuracy=scores["accuracy"][0],
+        balanced_accuracy=scores["balanced_accuracy"][0],
+        macro_precision=scores["macro_precision"][0],
+        macro_specificity=scores["macro_specificity"][0],
+        macro_f1=scores["macro_f1"][0],
         draws=draws,
         monte_carlo_error=error,
         engine=engine,
@@ -326,11 +350,11 @@ def _assembled(
     )
 
 
-def _estimate(value: float, moments: Moments, j: int, level: float, note: str) -> PosteriorEstimate:
-    mean, sd, error = float(moments.mean[j]), float(moments.sd[j]), float(moments.error[j])
-    half = normal_quantile(level) * sd
+def _estimate(value: float, moments: Moments, sampling: float, j: int, level: float, note: str) -> PosteriorEstimate:
+    mean, sd, error, sd_error = (float(m[j]) for m in (moments.mean, moments.sd, moments.error, moments.sd_error))
+    half = normal_quantile(level) * sampling
     low, high = clipped(value - half, value + half, (0.0, 1.0))
-    return PosteriorEstimate(value, sd, low, high, "plug-in ± posterior sd", note, mean, error)
+    return PosteriorEstimate(value, sd, low, high, KIND, note, sampling, mean, error, sd_error)
 
 
 def _why_undefined(table: Ints, name: str, j: int) -> str:
