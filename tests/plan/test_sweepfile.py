@@ -1,0 +1,200 @@
+"""Reading sweep files: every problem is found, and all are told together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.core.errors import Problems, UserError
+from benchmark.plan.sweepfile import (
+    SWEEPS,
+    Named,
+    SweepConfig,
+    config_from,
+    find_sweep,
+    numbers,
+    parse_all,
+    parse_named,
+    read_sweep,
+)
+
+LEAST: dict[str, Any] = {"datasets": ["tiny"], "algorithms": ["erm"]}
+
+
+def _config(**values: Any) -> SweepConfig:
+    return config_from({**LEAST, **values}, "test", "here.toml")
+
+
+def _problems(**values: Any) -> tuple[str, ...]:
+    with pytest.raises(Problems) as found:
+        _config(**values)
+    return found.value.problems
+
+
+def test_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        """
+        title = "All of it"
+        datasets = ["tiny:bias=0.8,size=32", "tiny"]
+        algorithms = ["erm", "cdan:cdann"]
+        backbone = "convnet:width=4"
+        trials = [42, 8]
+        draws = 2
+        selection = ["val_worst_group", "last"]
+        oracle = true
+        skip_impossible = true
+        [budget]
+        steps = 20
+        min_delta = 1
+        [fixed]
+        lr = 0.01
+        [override.erm]
+        lr = 0.1
+        budget = { steps = 10 }
+        [augmentation]
+        flip = 0.5
+        [compute]
+        precision = "bf16"
+        deterministic = true
+        """
+    )
+    config = read_sweep(path)
+    assert config.name == "mine" and config.title == "All of it"
+    assert config.datasets == (Named("tiny", {"bias": "0.8", "size": "32"}), Named("tiny"))
+    assert [str(d) for d in config.datasets] == ["tiny:bias=0.8,size=32", "tiny"]
+    assert config.algorithms == ("erm", "cdan:cdann") and str(config.backbone) == "convnet:width=4"
+    assert config.trials == (42, 8) and config.draws == (1, 2)
+    assert config.budget == {"steps": 20, "min_delta": 1.0} and type(config.budget["min_delta"]) is float
+    assert config.compute == {"precision": "bf16", "deterministic": "true"}
+    assert config.override == {"erm": {"lr": 0.1, "budget": {"steps": 10}}}
+    assert config.oracle and config.skip_impossible
+
+
+def test_syntax_errors_and_foreign_bytes_are_sentences(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    for content in (b"datasets = [", b'a = "\xff"', b"a = 1\na = 2"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"bad\.toml is not TOML: .*\.$"):
+            read_sweep(path)
+
+
+def test_everything_wrong_is_reported_together() -> None:
+    problems = _problems(
+        trails=3, backbone=5, trials=0, selection=["val_acc", "first"], budget={"stepz": 1, "steps": "many"}, oracle=1,
+        override={"erm": 3, "irm": 4},
+    )  # fmt: skip
+    assert problems == (
+        "here.toml: unknown key 'trails'; did you mean trials or title or draws?",
+        "here.toml: backbone = 5 is not a text.",
+        "here.toml: trials = 0 is too small, expected at least 1.",
+        "here.toml: unknown criterion 'val_acc' in selection; did you mean val_accuracy or val_mean or val_objective?",
+        "here.toml: unknown criterion 'first' in selection; there are: "
+        "last, val_accuracy, val_mean, val_objective, val_worst_group.",
+        "here.toml: [budget] has no key 'stepz'; did you mean steps?",
+        "here.toml: [budget] steps = 'many' is of the wrong type, expected one such as 1000.",
+        "here.toml: oracle = 1 is not true or false.",
+        "here.toml: override.erm = 3 is not a table, expected [override.erm] with one line per value.",
+        "here.toml: override.irm = 4 is not a table, expected [override.irm] with one line per value.",
+    )
+
+
+def test_what_must_be_there() -> None:
+    with pytest.raises(Problems) as found:
+        config_from({}, "test", "here.toml")
+    assert [p.split(",")[0] for p in found.value.problems] == [
+        "here.toml: datasets is missing",
+        "here.toml: algorithms is missing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"datasets": []}, "datasets = [] is not a list of texts"),
+        ({"datasets": [1]}, "datasets = [1] is not a list of texts"),
+        ({"datasets": ["tiny", "tiny"]}, "datasets names tiny twice."),
+        ({"algorithms": ["erm", "irm", "erm"]}, "algorithms names erm twice."),
+        ({"algorithms": [""]}, "is not a list of texts"),
+        ({"datasets": ["tiny:bias"]}, "has the option 'bias', expected name:option=value"),
+        ({"datasets": ["tiny:=1"]}, "has the option '=1'"),
+        ({"datasets": ["tiny:bias="]}, "has the option 'bias='"),
+        ({"datasets": [":bias=1"]}, "has no name"),
+        ({"datasets": ["tiny:bias=1,bias=2"]}, "gives the option 'bias' twice."),
+        ({"selection": ["last", "last"]}, "selection names last twice."),
+        ({"budget": 3}, "budget = 3 is not a table, expected [budget]"),
+        ({"budget": {"steps": 0}}, "steps = 0 is out of bounds, expected 1 or more."),
+        ({"budget": {"evaluate_every": 0}}, "evaluate_every = 0 is out of bounds, expected 1 or more."),
+        ({"budget": {"patience": -1}}, "patience = -1 is out of bounds, expected 0 or more."),
+        ({"budget": {"steps": True}}, "steps = True is of the wrong type"),
+        ({"budget": {"steps": 10.5}}, "steps = 10.5 is of the wrong type"),
+        ({"budget": {"min_delta": float("nan")}}, "not finite"),
+        ({"compute": {"precision": "fp16"}}, "precision = 'fp16' is not one of fp32, bf16."),
+        ({"compute": {"deterministic": "maybe"}}, "is not one of auto, true, false."),
+        ({"compute": {"compile": "yes"}}, "compile = 'yes' is of the wrong type"),
+        ({"fixed": {"lr": float("inf")}}, "[fixed] holds a date or a number that is not finite"),
+        ({"skip_impossible": "no"}, "is not true or false"),
+        ({"title": 3}, "title = 3 is not a text."),
+    ],
+)
+def test_one_problem_one_sentence(values: dict[str, Any], said: str) -> None:
+    (problem,) = _problems(**values)
+    assert said in problem
+
+
+def test_a_date_in_an_override_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "dated.toml"
+    path.write_text('datasets = ["tiny"]\nalgorithms = ["erm"]\n[override.irm]\nlr = 2020-01-01\n')
+    with pytest.raises(Problems, match=r"\[override\] holds a date"):
+        read_sweep(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("trials", 1, (0,)),
+        ("trials", 3, (0, 1, 2)),
+        ("trials", [42, 8, 777], (42, 8, 777)),
+        ("draws", 0, (0,)),
+        ("draws", 1, (1,)),
+        ("draws", 3, (1, 2, 3)),
+        ("draws", [0, 5], (0, 5)),
+    ],
+)
+def test_numbers(key: str, value: Any, expected: tuple[int, ...]) -> None:
+    assert numbers(key, value) == expected
+
+
+@pytest.mark.parametrize("value", [-1, [], [1, 1], [-1], [1.0], [True], True, 1.5, "3", None])
+def test_numbers_that_are_none(value: Any) -> None:
+    for key in ("trials", "draws"):
+        with pytest.raises(UserError, match=f"^{key} = "):
+            numbers(key, value)
+
+
+def test_named_takes_spaces_and_an_empty_tail() -> None:
+    assert parse_named(" tiny : bias = 0.9 , size=3 ,") == Named("tiny", {"bias": "0.9", "size": "3"})
+    assert parse_named("tiny:") == parse_named("tiny") == Named("tiny")
+    assert parse_named("resnet18:weights=a=b").options == {"weights": "a=b"}
+    assert parse_all(None) is None and parse_all([]) is None and parse_all(["tiny"]) == (Named("tiny"),)
+
+
+def test_the_command_line_changes_what_it_gives_and_nothing_else() -> None:
+    config = _config(trials=5)
+    changed = config.changed(datasets=None, algorithms=("irm",), trials=None, draws=(1,))
+    assert changed.algorithms == ("irm",) and changed.draws == (1,)
+    assert changed.trials == config.trials and changed.datasets == config.datasets
+
+
+def test_sweeps_are_found_by_path_and_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.touch()
+    assert find_sweep(str(path)) == path
+    for name in sorted(p.stem for p in SWEEPS.glob("*.toml")):
+        assert find_sweep(name) == find_sweep(f"{name}.toml") == SWEEPS / f"{name}.toml"
+    with pytest.raises(UserError, match=r"there is no sweep file quickstrat; did you mean quickstart\?"):
+        find_sweep("quickstrat")
+    with pytest.raises(UserError, match="there is no sweep file"):
+        find_sweep(str(tmp_path / "quickstart.toml"))
