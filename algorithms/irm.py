@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 
-from benchmark.core.algorithm import Algorithm, Paper, Setting
+from benchmark.core.algorithm import Algorithm, Paper
 from benchmark.core.batch import Batch
-from benchmark.core.errors import Refused
 from benchmark.core.hparam import HParam, LogUniform
 from benchmark.core.needs import Needs
-from benchmark.core.optim import lr_factor, set_lr
 from benchmark.core.registry import ALGORITHMS
 from benchmark.losses.environments import mean_risk, rows_of_each
+
+if TYPE_CHECKING:
+    from benchmark.core.dataset import DatasetInfo
+    from benchmark.core.spec import RunSpec
 
 
 def irm_penalty(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -58,14 +61,15 @@ class IRM(Algorithm):
         "anneal_iters": HParam(500, LogUniform(0, 4, integer=True), "steps during which the weight is 1", low=0),
     }
 
-    def __init__(self, setting: Setting) -> None:
-        super().__init__(setting)
-        rows, environments = self.hp["batch_size"], setting.num_environments
-        if rows < 2 * environments:
-            raise Refused(
-                f"irm needs two images of every environment in a batch, but batch_size = {rows} and there are "
-                f"{environments} environments; a batch_size of {2 * environments} or more would do."
-            )
+    @classmethod
+    def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
+        rows, environments = spec.hparams["batch_size"], len(info.environment_names)
+        if rows >= 2 * environments:
+            return None
+        return (
+            f"the penalty needs two images of every environment in a batch, but batch_size = {rows} and there are "
+            f"{environments} environments; a batch_size of {2 * environments} or more would do."
+        )
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert batch.environment is not None
@@ -82,6 +86,4 @@ class IRM(Algorithm):
     def step(self, batch: Batch) -> Mapping[str, torch.Tensor | float]:
         if self.current_step == self.hp["anneal_iters"]:
             self.rebuild_optimizers()
-            for optimizer in self.optimizers.values():  # new ones start at the initial rate, wherever the schedule is
-                set_lr(optimizer, lr_factor(self.hp, self.current_step, self.setting.steps))
         return super().step(batch)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from benchmark.core.algorithm import Algorithm, Run, Upstream
 from benchmark.core.batch import Batch
+from benchmark.core.dataset import DatasetInfo
 from benchmark.core.hparam import HParam, Uniform
 from benchmark.core.needs import Needs
 from benchmark.core.registry import ALGORITHMS
@@ -89,7 +90,7 @@ class Choosy(Plain):
     name = "toy_choosy"
 
     @classmethod
-    def refuses(cls, spec: RunSpec) -> str | None:
+    def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
         return "the moon is in the wrong place." if spec.trial == 0 else None
 
 

@@ -13,11 +13,12 @@ from torch import nn
 from benchmark.core.batch import Batch
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
-from benchmark.core.optim import COMMON_HPARAMS, make_optimizer
+from benchmark.core.optim import COMMON_HPARAMS, lr_factor, make_optimizer, set_lr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from benchmark.core.dataset import DatasetInfo
     from benchmark.core.spec import RunSpec
 
 
@@ -142,8 +143,8 @@ class Algorithm(nn.Module):
         return {}
 
     @classmethod
-    def refuses(cls, spec: RunSpec) -> str | None:
-        """Why the method cannot run as ``spec`` says, in one sentence, or None; needs are checked without it."""
+    def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
+        """Why the method cannot run as ``spec`` says on this data, in one sentence, or None; needs are checked too."""
         return None
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -194,3 +195,5 @@ class Algorithm(nn.Module):
     def rebuild_optimizers(self) -> None:
         """Forget the optimisers' moments, as methods do whose loss changes its scale on the way (IRM)."""
         self.optimizers = self.make_optimizers()
+        for optimizer in self.optimizers.values():  # new ones start at the initial rate, wherever the schedule is
+            set_lr(optimizer, lr_factor(self.hp, self.current_step, self.setting.steps))

@@ -185,7 +185,7 @@ class Resolver:
                 )
             if criterion == "val_objective" and not _overrides_objective(kind):
                 raise Refused(f"{where}: the method declares no objective to select by; use val_accuracy.")
-        reason = kind.refuses(spec)
+        reason = kind.refuses(spec, info)
         if reason:
             raise Refused(f"{where}: {reason}")
 

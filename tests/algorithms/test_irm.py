@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from algorithms.irm import irm_penalty
-from benchmark.core.errors import Refused
+from algorithms.irm import IRM, irm_penalty
+from benchmark.core.registry import DATASETS
 from tests.algorithms.tiny import build, make_batch, same_weights, through_checkpoint, train
 
 
@@ -91,9 +93,13 @@ def test_an_environment_of_one_row_counts_in_the_risk_and_not_in_the_penalty() -
 
 
 def test_a_batch_without_two_rows_of_each_environment_is_refused_in_a_sentence() -> None:
-    with pytest.raises(Refused, match=r"batch_size = 3 and there are 2 environments; a batch_size of 4 or more"):
-        build("irm", batch_size=3)
-    build("irm", batch_size=4)
+    info = DATASETS.get("tiny")().info()
+
+    def spec(rows: int) -> SimpleNamespace:
+        return SimpleNamespace(hparams={"batch_size": rows})
+
+    assert "batch_size = 3 and there are 2 environments; a batch_size of 4 or more" in IRM.refuses(spec(3), info)
+    assert IRM.refuses(spec(4), info) is None
 
 
 def test_adam_starts_anew_at_the_switch_with_the_rate_of_the_schedule() -> None:

@@ -17,7 +17,7 @@ from benchmark.core.algorithm import Algorithm, Paper
 from benchmark.core.hparam import check_values
 from benchmark.core.needs import Needs
 from benchmark.core.optim import COMMON_HPARAMS
-from benchmark.core.registry import ALGORITHMS
+from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.spec import RunSpec
 from tests.algorithms import tiny
 from tests.algorithms.tiny import TinyRun, hparams_of, make_batch, same_weights, through_checkpoint, train
@@ -43,7 +43,7 @@ def spec_of(name: str, variant: str = "") -> RunSpec:
 def make(name: str, variant: str = "", seed: int = 0, **changed: Any) -> Any:
     """The algorithm, small, with algorithms made in the same way for the runs that come first."""
     kind = ALGORITHMS.get(name)
-    reason = kind.refuses(spec_of(name, variant))
+    reason = kind.refuses(spec_of(name, variant), DATASETS.get("tiny")().info())
     if reason is not None:
         pytest.skip(f"refuses the tiny setting: {reason}")
     wanted = kind.upstream(spec_of(name, variant))
