@@ -25,7 +25,7 @@ PER_CLASS = {"train": 100, "val": 30}
 _FILE = ("sklearn", "datasets/data/digits.csv.gz")
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "skimage": "scikit-image"}
 
-REPEATS = HParam(4, doc="times each original digit is drawn in train and in val", low=1, high=50)
+REPEATS = HParam(8, doc="times each original digit is drawn in train; half as often in val", low=1, high=50)
 
 
 def package_file(package: str, path: str) -> Path:
@@ -79,14 +79,15 @@ def draw_parts(seed: int, repeats: int, side: int, smallest: float, largest: flo
 
     Args:
         seed: of the trial.
-        repeats: how often each original digit is drawn in train and in val.
+        repeats: how often each original digit is drawn in train; half as often, but at least once, in val.
         side: of the square images, in pixels.
         smallest, largest: bounds of the digits' height and of their width, in pixels.
     """
     ink, digit = read_digits()
+    times = {"train": repeats, "val": max(1, repeats // 2), "test": 1}
     parts = {}
     for part, rows in _divide(stream(seed, "divide"), digit).items():
-        rows = np.repeat(rows, 1 if part == "test" else repeats)
+        rows = np.repeat(rows, times[part])
         drawn = draw(stream(seed, part, "draw"), ink[rows], side, smallest, largest)
         parts[part] = Drawn(rows, digit[rows], drawn)
     return parts
