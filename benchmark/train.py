@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmark.core.errors import UserError, exit_code
+from benchmark.core.errors import Gather, UserError, exit_code
 from benchmark.core.hparam import HParam
 from benchmark.core.record import FAILURE, RECORD, State, read_record, state_of
 from benchmark.core.registry import ALGORITHMS, did_you_mean
@@ -16,7 +19,7 @@ from benchmark.core.spec import CRITERIA, LEASE_LOST
 from benchmark.options import add_placement, data_dir, download, pick_device
 from benchmark.plan.graph import expand
 from benchmark.plan.store import RUNS, write_plan
-from benchmark.plan.sweepfile import SweepConfig, config_from, parse_named
+from benchmark.plan.sweepfile import SweepConfig, config_from
 
 _EPILOG = """examples:
   python -m benchmark.train --dataset digits_on_photos:bias=0.95 --algorithm erm --steps 300
@@ -61,11 +64,11 @@ def _main(arguments: list[str] | None) -> int:
     add_placement(parser)
     given = parser.parse_args(arguments)
     config = _config(given)
+    device = pick_device(given.device)
     if given.download:
         download(config.datasets, data_dir(given))
     plan = expand(config, data_dir(given))
     keys = write_plan(plan, given.output)
-    device = pick_device(given.device)
     for key in keys:
         if not _run(given.output / RUNS / key, plan.runs[key].spec.label(), device, given):
             return 1
@@ -86,22 +89,28 @@ def _config(given: argparse.Namespace) -> SweepConfig:
         "selection": given.selection,
         "budget": budget,
         "oracle": given.oracle,
-        "override": {given.algorithm: _hparams(algorithm, parse_named(given.dataset).name, given.hparam)},
+        "override": {given.algorithm: _hparams(algorithm, given.hparam)},
     }
     return config_from(values, "train", "command line")
 
 
-def _hparams(algorithm: str, dataset: str, given: list[str]) -> dict[str, Any]:
+def _hparams(algorithm: str, given: list[str]) -> dict[str, Any]:
     """The values of ``--hparam NAME=VALUE``, in the types that the algorithm declares."""
     declared: dict[str, HParam] = ALGORITHMS.get(algorithm).all_hparams(0)
     values = {}
-    for text in given:
+
+    def read(text: str) -> None:
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--hparam {text!r} has no value, expected NAME=VALUE such as lr=1e-3.")
         if name not in declared:
             raise UserError(f"{algorithm} has no hparam {name!r}{did_you_mean(name, declared)}")
         values[name] = declared[name].parse(name, value)
+
+    check = Gather()
+    for text in given:
+        check(read, text)
+    check.finish()
     return values
 
 
@@ -115,30 +124,53 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
         print(f"{label}: done before, see {folder / RECORD}")
         return True
     print(f"{label}: {folder}")
-    reasons: list[str] = []
-    claim = Claim(folder, on_lost=lambda: reasons.append(LEASE_LOST))
+    reasons: list[str] = []  # why to stop, the gravest first
+    claim = Claim(folder, on_lost=lambda: reasons.insert(0, LEASE_LOST))
     if not claim.take():
         raise UserError(f"another process works on {folder}; wait for it, or choose another folder with --output.")
     try:
         (folder / FAILURE).unlink(missing_ok=True)
-        outcome = execute(
-            folder,
-            begin(folder),
-            device=device,
-            data_dir=data_dir(given),
-            checkpoint_seconds=given.checkpoint_seconds,
-            stop=lambda: reasons[0] if reasons else None,
-            on_line=_print_line,
-        )
+        with _stoppable(reasons):
+            outcome = execute(
+                folder,
+                begin(folder),
+                device=device,
+                data_dir=data_dir(given),
+                checkpoint_seconds=given.checkpoint_seconds,
+                stop=lambda: reasons[0] if reasons else None,
+                on_line=_print_line,
+            )
     finally:
         claim.release()
     if outcome == DONE:
         _print_record(folder)
+    elif outcome == INTERRUPTED and reasons[0] != LEASE_LOST:
+        raise KeyboardInterrupt
     elif outcome == INTERRUPTED:
-        print("interrupted; run the same command again to go on.", file=sys.stderr)
+        print("another process took the run over; run the same command again to see how it is.", file=sys.stderr)
     elif not (folder / FAILURE).exists():
         print("failed: out of memory; a smaller batch_size would need less.", file=sys.stderr)
     return outcome == DONE
+
+
+@contextmanager
+def _stoppable(reasons: list[str]) -> Iterator[None]:
+    """Ctrl-C lets the run save itself; a second one ends it at once."""
+
+    def ask(*_: Any) -> None:
+        if reasons:
+            raise KeyboardInterrupt
+        reasons.append("interrupted")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _print_line(line: Mapping[str, Any]) -> None:

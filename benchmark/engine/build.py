@@ -15,13 +15,15 @@ from benchmark.core.dataset import DatasetInfo
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json
 from benchmark.core.record import SELECTED, SPEC
-from benchmark.core.registry import ALGORITHMS, BACKBONES
+from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS
 from benchmark.core.seeds import seed_for
 from benchmark.core.spec import RunSpec
 from benchmark.engine.checkpoint import load_weights
 
 
-def build_algorithm(spec: RunSpec, info: DatasetInfo, device: torch.device, runs: Path) -> Algorithm:
+def build_algorithm(
+    spec: RunSpec, info: DatasetInfo, device: torch.device, runs: Path, data_dir: Path | None = None
+) -> Algorithm:
     """The algorithm of a spec with its backbone and the trained algorithms of its upstream runs, on the device.
 
     Initial weights depend on the trial alone, so that all methods of a trial start from the same ones.
@@ -29,11 +31,12 @@ def build_algorithm(spec: RunSpec, info: DatasetInfo, device: torch.device, runs
     Args:
         info: of the run's data set.
         runs: folder that holds the run folders of the upstream runs.
+        data_dir: folder of downloaded data sets.
 
     Raises:
         UserError: an upstream run has no weights.
     """
-    upstream = {role: load_upstream(runs / key, info, device) for role, key in spec.upstream.items()}
+    upstream = {role: load_upstream(runs / key, device, data_dir) for role, key in spec.upstream.items()}
     torch.manual_seed(seed_for("init", spec.trial))
     compute = spec.compute
     setting = Setting(
@@ -56,17 +59,18 @@ def build_algorithm(spec: RunSpec, info: DatasetInfo, device: torch.device, runs
     return algorithm
 
 
-def load_upstream(folder: Path, info: DatasetInfo, device: torch.device) -> Algorithm:
+def load_upstream(folder: Path, device: torch.device, data_dir: Path | None = None) -> Algorithm:
     """A finished run's algorithm with its selected weights, in evaluation mode, needing no gradient.
 
-    ``info`` is the student's data: a teacher may have been trained on the same data with other options, never on
-    other labels (the plan checks that).
+    It is built for its own data: other options may mean other environments, though never other labels or image sizes
+    (the plan checks that).
     """
     path = folder / SELECTED
     if not path.exists():
         raise UserError(f"{folder.name} was to be trained first, but {path} does not exist; launch the sweep again.")
     spec = RunSpec.from_json(read_json(folder / SPEC), str(folder / SPEC))
-    algorithm = build_algorithm(spec, info, device, folder.parent)
+    info = DATASETS.get(spec.dataset)(data_dir, **spec.dataset_options).info()
+    algorithm = build_algorithm(spec, info, device, folder.parent, data_dir)
     algorithm.load_state_dict(load_weights(path))
     algorithm.eval()
     return algorithm.requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,7 @@ def evaluate(
         objective: also the method's own objective, averaged over images.
 
     Raises:
-        NonFiniteError: a logit is NaN or infinite.
+        NonFiniteError: a logit or the objective is NaN or infinite.
     """
     rows = num_confounders if split.confounder is not None else 1
     total = torch.zeros(rows * num_classes * num_classes, dtype=torch.int64, device=split.device)
@@ -61,16 +62,20 @@ def evaluate(
             if scores:
                 kept.append(logits.cpu())
             if objective:
-                value = algorithm.objective(batch.strip(algorithm.needs)).detach()
+                with algorithm.setting.autocast():
+                    value = algorithm.objective(batch.strip(algorithm.needs.on_validation())).detach()
                 objectives.append(value.double() * len(batch))
         if not bool(finite):
             raise NonFiniteError(algorithm.current_step, f"logits on split {split.name}")
+        mean = float(sum(objectives)) / split.size if objective else None
+        if mean is not None and not math.isfinite(mean):
+            raise NonFiniteError(algorithm.current_step, f"objective on split {split.name}")
     finally:
         algorithm.train(training)
     return Answers(
         counts=total.view(rows, num_classes, num_classes).cpu().numpy(),
         score=torch.cat(kept).numpy() if scores else None,
-        objective=float(sum(objectives)) / split.size if objective else None,
+        objective=mean,
     )
 
 

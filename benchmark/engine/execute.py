@@ -92,6 +92,9 @@ def execute(
     except OSError:
         raise
     except Exception as error:
+        if "DefaultCPUAllocator" in str(error):  # torch's word for a MemoryError
+            traceback.print_exc()
+            return OUT_OF_MEMORY
         failure = failure_json(
             spec, attempt, "exception", f"{type(error).__name__}: {error}", traceback=traceback.format_exc()
         )
@@ -114,7 +117,7 @@ def _prepare(
             f"{source.fingerprint()}, expected {spec.data_fingerprint}); launch the sweep again to plan it anew."
         )
     data = source.load(spec.trial)
-    algorithm = build_algorithm(spec, data.info, device, folder.parent)
+    algorithm = build_algorithm(spec, data.info, device, folder.parent, data_dir)
     algorithm.optimizers = algorithm.make_optimizers()
     return data, algorithm
 
@@ -160,8 +163,7 @@ def _final_answers(run: TrainingRun) -> tuple[dict[str, Any], dict[str, np.ndarr
     done: dict[int, tuple[dict[str, Any], dict[str, np.ndarray | None]]] = {}
     for criterion, (step, value) in run.selection.best.items():
         if step not in done:
-            run.algorithm.load_state_dict(run.selection.weights[step])
-            run.algorithm.current_step = step
+            _load_step(run, step)
             answers = {name: run.answers(name, scores=True) for name in ("val", *info.test_splits)}
             counts = {name: {"counts": a.counts.tolist()} for name, a in answers.items()}
             done[step] = counts, {name: a.score for name, a in answers.items()}
@@ -170,7 +172,13 @@ def _final_answers(run: TrainingRun) -> tuple[dict[str, Any], dict[str, np.ndarr
         for name, score in scores.items():
             assert score is not None
             predictions[f"{criterion}/{name}/score"] = score
+    _load_step(run, run.selection.best[run.spec.selection[0]][0])  # what the method reports is of the first criterion
     return selected, predictions
+
+
+def _load_step(run: TrainingRun, step: int) -> None:
+    run.algorithm.load_state_dict(run.selection.weights[step])
+    run.algorithm.current_step = step
 
 
 def _record(run: TrainingRun, attempt: int, selected: Mapping[str, Any], started: float) -> RunRecord:

@@ -13,8 +13,9 @@ import torch
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.batch import Batch
 from benchmark.core.dataset import GroupedDataset
+from benchmark.core.errors import UserError
 from benchmark.core.optim import lr_factor, set_lr
-from benchmark.core.record import ATTEMPTS, LOG
+from benchmark.core.record import ATTEMPTS, CHECKPOINT, LOG
 from benchmark.core.seeds import seed_for
 from benchmark.core.spec import LEASE_LOST, RunSpec
 from benchmark.engine.augment import augment
@@ -65,10 +66,11 @@ class TrainingRun:
         self._mark = self._mark_images = 0.0
         saved = load_checkpoint(folder, spec.key)
         if saved is not None:
-            self._restore(saved)
+            self._take_up(saved)
         self.log_file = Log(folder / ATTEMPTS / str(attempt) / LOG, saved["log"] if saved else "", on_line)
         self._splits: dict[str, DeviceSplit] = {}
         self._saved_at = time.monotonic()
+        self._since = time.perf_counter()  # what passes from here on is training, until it is accounted for
 
     def split(self, name: str) -> DeviceSplit:
         """A split on the device, moved there when it is first asked for."""
@@ -80,7 +82,7 @@ class TrainingRun:
         """See ``benchmark.core.algorithm.Run``."""
         if split not in ("train", "val"):
             raise ValueError(f"a method may look at train and val, not at {split}")
-        needs = self.algorithm.needs
+        needs = self.algorithm.needs if split == "train" else self.algorithm.needs.on_validation()
         return (batch.strip(needs) for batch in self.split(split).batches(BATCH))
 
     def steps(self) -> Iterator[Batch]:
@@ -92,22 +94,22 @@ class TrainingRun:
             train.group_array, arrays.environment,
         )  # fmt: skip
         self.algorithm.train()
-        started = time.perf_counter()
+        self._since = time.perf_counter()
         while self.step < self.budget["steps"] and not self.selection.exhausted:
             self._poll()
             self._prepare(seed)
             batch = augment(train.batch(sampler.rows(self.step)), self.spec.augmentation)
             self.images += len(batch)
-            yield batch.strip(self.algorithm.needs)
+            try:
+                yield batch.strip(self.algorithm.needs)
+            except GeneratorExit:  # a loop of its own that ends before the budget does: this step was made
+                self.step += 1
+                raise
             self.step += 1
             if self.step % self.budget["evaluate_every"] == 0 or self.step == self.budget["steps"]:
-                self.seconds["training"] += self._clock() - started
                 self.evaluate()
-                started = time.perf_counter()
             if time.monotonic() - self._saved_at > self.checkpoint_seconds:
-                self.seconds["training"] += self._clock() - started
                 self.save()
-                started = time.perf_counter()
 
     def log(self, terms: Mapping[str, torch.Tensor | float]) -> None:
         """See ``benchmark.core.algorithm.Run``."""
@@ -116,7 +118,7 @@ class TrainingRun:
     def evaluate(self) -> None:
         """Evaluate on validation (with ``oracle`` on the tests too), write a line, let the criteria choose."""
         self.terms.check()
-        started = time.perf_counter()
+        started = self._account()
         self.algorithm.current_step = self.step
         answers = self.answers("val", objective="val_objective" in self.spec.selection)
         splits = {"val": {"counts": answers.counts.tolist()}}
@@ -124,7 +126,8 @@ class TrainingRun:
             for name in self.data.info.test_splits:
                 splits[name] = {"counts": self.answers(name).counts.tolist()}
         self.selection.update(self.step, answers, self.algorithm.state_dict())
-        self.seconds["evaluation"] += self._clock() - started
+        self._since = self._clock()
+        self.seconds["evaluation"] += self._since - started
         self.evaluated_at = self.step
         self._write(answers, splits)
         self.terms.clear()
@@ -137,8 +140,9 @@ class TrainingRun:
     def save(self) -> None:
         """Write checkpoint.pt."""
         self.terms.check()
+        self._account()
         save_checkpoint(self.folder, self.spec.key, self._state())
-        self._saved_at = time.monotonic()
+        self._saved_at, self._since = time.monotonic(), time.perf_counter()
 
     def _poll(self) -> None:
         reason = self.stop()
@@ -181,6 +185,13 @@ class TrainingRun:
             return int(torch.cuda.max_memory_allocated(self.device))
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
+    def _account(self) -> float:
+        """Add the time since the last account to training; returns now."""
+        now = self._clock()
+        self.seconds["training"] += now - self._since
+        self._since = now
+        return now
+
     def _clock(self) -> float:
         """Wall time after the device has done what it was given."""
         if self.device.type == "cuda":
@@ -200,6 +211,15 @@ class TrainingRun:
             "algorithm": self.algorithm.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.algorithm.optimizers.items()},
         }
+
+    def _take_up(self, saved: Mapping[str, Any]) -> None:
+        try:
+            self._restore(saved)
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:  # the method's code is not part of the key
+            reason = str(error).partition("\n")[0].rstrip(":")
+            raise UserError(
+                f"{self.folder / CHECKPOINT} does not fit the method as it is now ({reason}); delete it to start anew."
+            ) from None
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         self.algorithm.load_state_dict(saved["algorithm"])

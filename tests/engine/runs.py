@@ -1,0 +1,83 @@
+"""Small runs for tests: a folder planned as a sweep would, and executed in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmark.core.algorithm import Algorithm
+from benchmark.core.files import read_json
+from benchmark.core.record import FAILURE, LOG, SPEC, RunRecord, read_record
+from benchmark.core.spec import RunSpec
+from benchmark.engine.build import build_algorithm
+from benchmark.engine.execute import execute
+from benchmark.plan.graph import expand
+from benchmark.plan.store import RUNS, write_plan
+from benchmark.plan.sweepfile import config_from
+
+#: What two runs of the same spec may differ in.
+TIMES = ("seconds", "images_per_second", "memory_bytes")
+
+
+def plan_runs(root: Path, algorithm: str = "erm", **values: Any) -> list[Path]:
+    """The run folders of one algorithm on tiny and of what it needs, upstream first."""
+    hparams = {"batch_size": 16, **values.pop("hparams", {})}
+    budget = {"steps": 20, "evaluate_every": 5, **values.pop("budget", {})}
+    table = {
+        "datasets": ["tiny:bias=0.8,size=64"],
+        "algorithms": [algorithm],
+        "backbone": "convnet:width=2",
+        "fixed": hparams,
+        "budget": budget,
+        **values,
+    }
+    plan = expand(config_from(table, "test", "test"))
+    return [root / RUNS / key for key in write_plan(plan, root)]
+
+
+def plan_run(root: Path, algorithm: str = "erm", **values: Any) -> Path:
+    """The run folder of one algorithm without upstream runs."""
+    (folder,) = plan_runs(root, algorithm, **values)
+    return folder
+
+
+def run(folder: Path, attempt: int = 1, **options: Any) -> str:
+    """Execute a run; returns how it ended."""
+    (folder / "attempts" / str(attempt)).mkdir(parents=True)
+    return execute(folder, attempt, **options)
+
+
+def done(root: Path, algorithm: str = "erm", **values: Any) -> RunRecord:
+    """The record of a run that was planned and executed."""
+    folder = plan_run(root, algorithm, **values)
+    assert run(folder) == "done", failure(folder)
+    return read_record(folder)
+
+
+def spec_of(folder: Path) -> RunSpec:
+    return RunSpec.from_json(read_json(folder / SPEC))
+
+
+def failure(folder: Path) -> dict[str, Any]:
+    path = folder / FAILURE
+    return read_json(path) if path.exists() else {}
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """The log without what the clock and the machine decide."""
+    found = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in found]
+
+
+def built(folder: Path) -> Algorithm:
+    """The algorithm of a run folder, freshly initialised, with its optimisers."""
+    import torch
+
+    from benchmark.core.registry import DATASETS
+
+    spec = spec_of(folder)
+    info = DATASETS.get(spec.dataset)(None, **spec.dataset_options).info()
+    algorithm = build_algorithm(spec, info, torch.device("cpu"), folder.parent)
+    algorithm.optimizers = algorithm.make_optimizers()
+    return algorithm

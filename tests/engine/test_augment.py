@@ -1,0 +1,159 @@
+"""Augmentation against numpy's flips, shifts and rotations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from benchmark.core.batch import Batch
+from benchmark.engine import augment as module
+from benchmark.engine.augment import augment
+
+
+def _batch(n: int = 64, height: int = 12, width: int = 12, mask: bool = True) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    return Batch(
+        image=torch.randn(n, 3, height, width, generator=generator),
+        label=torch.arange(n),
+        index=torch.arange(n),
+        mask=torch.rand(n, 1, height, width, generator=generator) < 0.5 if mask else None,
+    )
+
+
+def _with(monkeypatch: pytest.MonkeyPatch, batch: Batch, options: dict[str, float], *draws: torch.Tensor) -> Batch:
+    """Augmentation whose random numbers in [0, 1) are ``draws``: flip, angle, zoom, shift (x, y), crop's place."""
+    numbers = iter(draws)
+    monkeypatch.setattr(module.torch, "rand", lambda *shape: next(numbers).expand(*shape))
+    return augment(batch, options)
+
+
+def _mask(batch: Batch) -> torch.Tensor:
+    assert batch.mask is not None
+    return batch.mask
+
+
+HALF, NO_FLIP, WHOLE = torch.tensor(0.5), torch.tensor(0.9), torch.tensor(0.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"flip": 0.0}, {"flip": 0.0, "translate": 0.0, "rotate": 0.0, "crop": 0.0}])
+def test_nothing_is_asked_nothing_is_done(options: dict[str, float]) -> None:
+    batch = _batch()
+    assert augment(batch, options) is batch
+
+
+def test_a_flip_is_exact_and_takes_the_mask_along() -> None:
+    batch = _batch(400)
+    torch.manual_seed(1)
+    out = augment(batch, {"flip": 0.5})
+    images, flipped = batch.image.numpy(), np.flip(batch.image.numpy(), -1)
+    turned = [bool(np.array_equal(o, f)) for o, f in zip(out.image.numpy(), flipped, strict=True)]
+    for i, is_turned in enumerate(turned):
+        assert np.array_equal(out.image[i].numpy(), flipped[i] if is_turned else images[i])
+        assert torch.equal(_mask(out)[i], _mask(batch)[i].flip(-1) if is_turned else _mask(batch)[i])
+    assert 160 < sum(turned) < 240
+    assert out.label is batch.label and out.index is batch.index
+    always = augment(batch, {"flip": 1.0})
+    assert np.array_equal(always.image.numpy(), flipped)
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(0, 0), (3, 0), (-3, 0), (0, 2), (0, -2), (3, -2)])
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (8, 16)])
+def test_a_shift_is_numpys(dx: int, dy: int, height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A draw u shifts what is looked at by (2u − 1) · translate of the side; here by whole pixels."""
+    batch = _batch(4, height, width)
+    draw = torch.tensor([0.5 + dx / width, 0.5 + dy / height])
+    out = _with(monkeypatch, batch, {"translate": 0.5}, NO_FLIP, HALF, WHOLE, draw, HALF)
+    rows = np.clip(np.arange(height) + dy, 0, height - 1)  # the border is repeated
+    columns = np.clip(np.arange(width) + dx, 0, width - 1)
+    np.testing.assert_allclose(out.image.numpy(), batch.image.numpy()[..., rows[:, None], columns], atol=1e-5)
+    inside = (rows == np.arange(height) + dy)[:, None] & (columns == np.arange(width) + dx)
+    expected = _mask(batch).numpy()[..., rows[:, None], columns] & inside  # what comes into view is background
+    assert np.array_equal(_mask(out).numpy(), expected)
+
+
+@pytest.mark.parametrize(("degrees", "turns"), [(90.0, 1), (-90.0, -1), (180.0, 2)])
+def test_a_quarter_turn_is_numpys(degrees: float, turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = _batch(4)
+    draw = torch.tensor((degrees / 180 + 1) / 2)
+    out = _with(monkeypatch, batch, {"rotate": 180.0}, NO_FLIP, draw, WHOLE, HALF, HALF)
+    expected = np.rot90(batch.image.numpy(), turns, axes=(-2, -1))
+    np.testing.assert_allclose(out.image.numpy(), expected, atol=2e-5)
+    assert np.array_equal(_mask(out).numpy(), np.rot90(_mask(batch).numpy(), turns, axes=(-2, -1)))
+
+
+def test_a_rotation_keeps_shapes_on_images_that_are_not_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dot at (x, y) from the centre, in pixels, goes to where the rotation by the angle takes it."""
+    height, width, angle = 41, 81, math.radians(30)
+    image = torch.zeros(1, 1, height, width)
+    image[0, 0, 20 + 10, 40 + 15] = 1
+    image = F.avg_pool2d(image, 3, 1, 1)  # a dot that survives the resampling
+    batch = Batch(image, torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    draw = torch.tensor((30 / 180 + 1) / 2)
+    out = _with(monkeypatch, batch, {"rotate": 180.0}, NO_FLIP, draw, WHOLE, HALF, HALF).image[0, 0].numpy()
+    y, x = ((np.arange(n) * (weights := out.sum(1 - axis))).sum() / weights.sum() for axis, n in enumerate(out.shape))
+    # output → input is a rotation by +angle, so the dot moves by −angle
+    expected = (15 * math.cos(angle) + 10 * math.sin(angle), -15 * math.sin(angle) + 10 * math.cos(angle))
+    assert (x - 40, y - 20) == pytest.approx(expected, abs=0.05)
+
+
+def test_a_crop_zooms_into_a_window_inside_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """crop 0.5 at its largest, in the upper left corner: every pixel of that quarter becomes 2×2."""
+    batch = _batch(2)
+    corner = torch.tensor([0.0, 0.0])
+    out = _with(monkeypatch, batch, {"crop": 0.5}, NO_FLIP, HALF, torch.tensor(1.0), HALF, corner)
+    grid = (np.arange(12) + 0.5) / 2 - 0.5  # where each output pixel looks, in pixels of the input
+    low = np.clip(np.floor(grid), 0, 11).astype(int)
+    share = np.clip(grid, 0, 11) - low
+    image = batch.image.numpy().astype(np.float64)
+    high = np.minimum(low + 1, 11)
+    lines = image[..., low, :] * (1 - share)[:, None] + image[..., high, :] * share[:, None]
+    expected = lines[..., low] * (1 - share) + lines[..., high] * share
+    np.testing.assert_allclose(out.image.numpy(), expected, atol=1e-5)
+    quarter = _mask(batch).numpy()[..., :6, :6]
+    assert np.array_equal(_mask(out).numpy(), quarter.repeat(2, -1).repeat(2, -2))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"translate": 0.4}, {"rotate": 45.0}, {"crop": 0.5}, {"flip": 0.5, "translate": 0.2, "rotate": 20.0, "crop": 0.3}],
+)
+def test_mask_and_image_stay_aligned(options: dict[str, float]) -> None:
+    """A bright square on zero ground: where the moved image is bright is where the moved mask is."""
+    n, side = 32, 40
+    mask = torch.zeros(n, 1, side, side, dtype=torch.bool)
+    mask[:, :, 12:26, 15:29] = True
+    batch = Batch(mask.float().expand(-1, 3, -1, -1).clone(), torch.arange(n), torch.arange(n), mask=mask)
+    torch.manual_seed(0)
+    out = augment(batch, options)
+    bright = out.image[:, :1] > 0.5
+    assert float((bright != _mask(out)).float().mean()) < 0.01
+    assert _mask(out).dtype == torch.bool and bright.any()
+    if options.keys() != {"crop"}:
+        assert not torch.equal(_mask(out), mask)
+
+
+def test_shifts_reach_as_far_as_asked_and_no_farther() -> None:
+    side, n = 40, 400
+    image = torch.zeros(n, 1, side, side)
+    image[:, :, 20, 20] = 1
+    torch.manual_seed(0)
+    out = augment(Batch(image, torch.arange(n), torch.arange(n)), {"translate": 0.25}).image[:, 0]
+    places = torch.arange(side, dtype=torch.float32)
+    for axis in (1, 2):
+        weights = out.sum(axis)
+        moved = (weights * places).sum(1) / weights.sum(1) - 20
+        assert moved.abs().max() <= 10.01 and moved.min() < -9 and moved.max() > 9
+        assert abs(float(moved.mean())) < 4 * 10 / math.sqrt(3 * n)
+
+
+def test_the_generator_alone_decides() -> None:
+    options = {"flip": 0.5, "translate": 0.2, "rotate": 20.0, "crop": 0.3}
+    results = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        results.append(augment(_batch(8, mask=False), options).image)
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])

@@ -1,0 +1,115 @@
+"""Splits on the device: bytes become the normalised values that float64 says, from memory or from a mapped file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.core.dataset import DatasetInfo, GroupedDataset, Split
+from benchmark.core.needs import Needs
+from benchmark.engine.data import DeviceSplit
+
+INFO = DatasetInfo(
+    label_names=("a", "b", "c"),
+    confounder_names=("x", "y"),
+    environment_names=("e", "f"),
+    image_size=(3, 5, 7),
+    splits=("train",),
+    provides=Needs(masks=True, groups=True),
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    source="here",
+    licence="none",
+)
+
+
+def _data(n: int = 50, image: np.ndarray | None = None, bare: bool = False) -> GroupedDataset:
+    rng = np.random.default_rng(0)
+    split = Split(
+        image=rng.integers(0, 256, (n, 3, 5, 7)).astype(np.uint8) if image is None else image,
+        label=rng.integers(0, 3, n),
+        confounder=rng.integers(0, 2, n),
+        environment=rng.integers(0, 2, n),
+        mask=rng.random((n, 1, 5, 7)) < 0.5,
+    )
+    if bare:
+        split = replace(split, confounder=None, environment=None, mask=None)
+    return GroupedDataset("made_up", {}, INFO, {"train": split}, "")
+
+
+def _split(data: GroupedDataset) -> DeviceSplit:
+    return DeviceSplit(data, "train", torch.device("cpu"))
+
+
+def test_normalisation_is_that_of_float64() -> None:
+    values = np.arange(256, dtype=np.uint8)
+    image = np.zeros((8, 3, 5, 7), np.uint8)
+    image.reshape(-1)[: 3 * 256] = np.tile(values, 3)
+    data = _data(8, image)
+    mean, std = (np.array(v, np.float64)[:, None, None] for v in (INFO.mean, INFO.std))
+    expected = (image / 255.0 - mean) / std
+    found = _split(data).batch(np.arange(8)).image
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-6)
+
+
+def test_a_batch_holds_the_rows_in_their_order_with_all_that_is_known() -> None:
+    data = _data()
+    arrays = data.splits["train"]
+    rows = np.array([7, 3, 3, 49])
+    batch = _split(data).batch(rows)
+    whole = _split(data).batch(np.arange(50)).image
+    assert torch.equal(batch.image, whole[rows]) and batch.index.tolist() == rows.tolist()
+    for name in ("label", "confounder", "environment", "mask"):
+        assert np.array_equal(getattr(batch, name).numpy(), getattr(arrays, name)[rows])
+    assert arrays.confounder is not None and batch.group is not None
+    assert batch.group.tolist() == (arrays.label * 2 + arrays.confounder)[rows].tolist()
+
+
+def test_what_is_not_known_is_none() -> None:
+    batch = _split(_data(bare=True)).batch(np.arange(3))
+    assert batch.group is batch.confounder is batch.environment is batch.mask is None
+
+
+@pytest.mark.parametrize("size", [1, 7, 50, 1000])
+def test_batches_show_every_image_once_in_order(size: int) -> None:
+    index = torch.cat([batch.index for batch in _split(_data()).batches(size)])
+    assert index.tolist() == list(range(50))
+
+
+def test_a_mapped_file_gives_the_same_batches(tmp_path: Path) -> None:
+    plain = _data()
+    np.save(tmp_path / "image.npy", plain.splits["train"].image)
+    image = np.load(tmp_path / "image.npy", mmap_mode="r")
+    mapped = _split(_data(image=image))
+    assert mapped._image is None  # stays a file: nothing was read into memory
+    for rows in (np.arange(50), np.array([5, 0, 5])):
+        assert torch.equal(mapped.batch(rows).image, _split(plain).batch(rows).image)
+
+
+def test_a_batch_is_a_copy() -> None:
+    data = _data()
+    split = _split(data)
+    before = data.splits["train"].image.copy()
+    split.batch(np.arange(5)).image.zero_()
+    split.batch(np.arange(5)).label.zero_()
+    assert np.array_equal(data.splits["train"].image, before)
+    assert torch.equal(split.batch(np.arange(5)).label, torch.from_numpy(data.splits["train"].label[:5]))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_and_beside_it_the_batches_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, device = _data(), torch.device("cuda")
+    rows = np.array([3, 1, 3])
+    resident = DeviceSplit(data, "train", device)
+    monkeypatch.setattr("benchmark.engine.data._SHARE", 0.0)
+    streamed = DeviceSplit(data, "train", device)
+    assert resident._image is not None and streamed._image is None
+    for split in (resident, streamed):
+        batch = split.batch(rows)
+        assert batch.image.device.type == batch.label.device.type == "cuda"
+        torch.testing.assert_close(batch.image.cpu(), _split(data).batch(rows).image, rtol=0, atol=1e-6)

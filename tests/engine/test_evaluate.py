@@ -1,0 +1,217 @@
+"""Counts against a dense confusion matrix, and what selection makes of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix
+
+from benchmark.core.algorithm import Algorithm, Setting
+from benchmark.core.batch import Batch
+from benchmark.core.dataset import GroupedDataset
+from benchmark.core.needs import Needs
+from benchmark.engine import evaluate as module
+from benchmark.engine.data import DeviceSplit
+from benchmark.engine.evaluate import Answers, accuracy, evaluate, worst_group_accuracy
+from benchmark.engine.failure import NonFiniteError
+from benchmark.engine.selection import Selection, criterion_values
+from tests.engine.test_data import _data
+
+
+class Reader(Algorithm):
+    """Its logits are a fixed linear map of the image's corner; the objective is the mean label."""
+
+    name = "reader"
+    needs = Needs(val_groups=True)
+
+    def __init__(self) -> None:
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(105, 3), torch.nn.Dropout(0.5))
+        super().__init__(Setting(3, 2, 2, (3, 5, 7), {}, 1, lambda **_: network))
+        self.shown: list[Batch] = []
+
+    def objective(self, batch: Batch) -> torch.Tensor:
+        self.shown.append(batch)
+        assert torch.is_grad_enabled() and not self.training
+        return batch.label.double().mean()
+
+
+def _made(data: GroupedDataset) -> tuple[Reader, DeviceSplit]:
+    torch.manual_seed(0)
+    return Reader(), DeviceSplit(data, "train", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("size", [1, 7, 500])
+def test_counts_are_a_confusion_matrix_per_confounder(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH", size)
+    data = _data(60)
+    arrays = data.splits["train"]
+    reader, split = _made(data)
+    reader.train()
+    answers = evaluate(reader, split, 3, 2, scores=True, objective=True)
+    assert answers.score is not None and answers.score.shape == (60, 3) and answers.score.dtype == np.float32
+    predicted = answers.score.argmax(1)
+    for c in range(2):
+        rows = arrays.confounder == c
+        dense = confusion_matrix(arrays.label[rows], predicted[rows], labels=[0, 1, 2])
+        assert np.array_equal(answers.counts[c], dense)
+    assert answers.counts.dtype == np.int64 and answers.counts.sum() == 60
+    assert accuracy(answers.counts) == accuracy_score(arrays.label, predicted)
+    assert answers.objective == pytest.approx(arrays.label.mean(), rel=1e-12)
+    assert reader.training  # left as it was found
+    with torch.no_grad():
+        expected = reader.eval().network(split.batch(np.arange(60)).image)
+    np.testing.assert_allclose(answers.score, expected.numpy(), atol=1e-5)
+
+
+def test_without_confounders_there_is_one_row() -> None:
+    reader, split = _made(_data(bare=True))
+    answers = evaluate(reader, split, 3, 2)
+    assert answers.counts.shape == (1, 3, 3) and answers.score is None and answers.objective is None
+
+
+def test_the_objective_sees_what_is_declared_for_validation() -> None:
+    reader, split = _made(_data())
+    evaluate(reader, split, 3, 2, objective=True)
+    (batch,) = reader.shown
+    assert batch.group is not None and batch.mask is batch.confounder is batch.environment is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_are_named(value: float) -> None:
+    reader, split = _made(_data())
+    reader.current_step = 17
+    with torch.no_grad():
+        reader.network[1].bias[2] = value  # type: ignore[index]
+    reader.train()
+    with pytest.raises(NonFiniteError, match=r"logits on split train became NaN or infinite at step 17") as found:
+        evaluate(reader, split, 3, 2)
+    assert (found.value.step, found.value.term) == (17, "logits on split train")
+    assert reader.training
+
+
+def test_an_objective_that_is_not_finite_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, split = _made(_data())
+    monkeypatch.setattr(Reader, "objective", lambda self, batch: torch.tensor(math.nan))
+    with pytest.raises(NonFiniteError, match="objective on split train became NaN"):
+        evaluate(reader, split, 3, 2, objective=True)
+
+
+def test_worst_group_against_a_loop_and_without_empty_groups() -> None:
+    rng = np.random.default_rng(1)
+    counts = rng.integers(0, 9, (4, 3, 3))
+    counts[1, 2] = 0  # a group without images
+    counts[3] = 0  # a confounder without images
+    dense = [counts[c, k, k] / counts[c, k].sum() for c in range(4) for k in range(3) if counts[c, k].sum()]
+    assert worst_group_accuracy(counts) == min(dense)
+    assert accuracy(counts) == sum(counts[c, k, k] for c in range(4) for k in range(3)) / counts.sum()
+
+
+# --- selection ---------------------------------------------------------------------------------------------------
+
+
+def _answers(right: int, worst_right: int = 5, objective: float | None = None) -> Answers:
+    """Ten images in each of two groups of one class; ``right`` and ``worst_right`` of them right."""
+    counts = np.zeros((2, 2, 2), np.int64)
+    counts[0, 0] = [right, 10 - right]
+    counts[1, 0] = [worst_right, 10 - worst_right]
+    return Answers(counts, objective=objective)
+
+
+def _weights(step: int) -> dict[str, torch.Tensor]:
+    return {"w": torch.tensor([float(step)])}
+
+
+def _after(selection: Selection, *answers: Answers) -> Selection:
+    for i, answer in enumerate(answers, 1):
+        selection.update(10 * i, answer, _weights(10 * i))
+    return selection
+
+
+ALL = ("last", "val_accuracy", "val_worst_group", "val_mean", "val_objective")
+
+
+def test_each_criterion_picks_its_own_step() -> None:
+    selection = _after(
+        Selection(ALL),
+        _answers(10, 4, objective=3.0),  # accuracy 0.7, worst 0.4, mean 0.55
+        _answers(9, 5, objective=1.0),  # 0.7, 0.5, 0.6: as accurate as the first, which stays
+        _answers(6, 6, objective=2.0),  # 0.6, 0.6, 0.6: a tie of the means, the earlier stays
+        _answers(5, 5, objective=1.0),
+    )
+    assert selection.best == {
+        "last": (40, 40.0),
+        "val_accuracy": (10, 0.7),
+        "val_worst_group": (30, 0.6),
+        "val_mean": (20, 0.6),
+        "val_objective": (20, -1.0),
+    }
+    kept = {step: weights["w"].item() for step, weights in selection.weights.items()}
+    assert kept == {10: 10, 20: 20, 30: 30, 40: 40}
+
+
+def test_weights_are_copies_and_only_those_wanted_are_kept() -> None:
+    selection, live = Selection(("val_accuracy",)), {"w": torch.zeros(2)}
+    for step, right in ((1, 3), (2, 5), (3, 4), (4, 5)):
+        live["w"].fill_(step)
+        selection.update(step, _answers(right), live)
+    assert selection.best == {"val_accuracy": (2, 0.5)}
+    assert list(selection.weights) == [2] and selection.weights[2]["w"].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("patience", "min_delta", "stops"),
+    [(0, 0.0, None), (1, 0.0, 3), (2, 0.0, 4), (3, 0.0, None), (2, 0.06, 3), (2, 0.2, 3), (2, 0.04, 4)],
+)
+def test_patience_counts_evaluations_without_improvement(patience: int, min_delta: float, stops: int | None) -> None:
+    """Accuracies 0.50, 0.55, 0.55, 0.50, 0.60."""
+    selection = Selection(("val_accuracy", "last"), patience, min_delta)
+    stopped = None
+    for i, right in enumerate((5, 6, 6, 5, 7), 1):
+        selection.update(i, _answers(right), _weights(i))
+        if stopped is None and selection.exhausted:
+            stopped = i
+    assert stopped == stops
+
+
+def test_small_improvements_add_up_to_one() -> None:
+    selection = _after(Selection(("val_accuracy",), 3, 0.08), _answers(2), _answers(3), _answers(4), _answers(5))
+    assert selection.waited == 1  # 0.45 is more than 0.08 above the anchor 0.35, 0.5 not yet above 0.45
+
+
+def test_patience_follows_the_first_criterion() -> None:
+    worse_worst = [_answers(5 + i, 5 - i) for i in range(4)]  # equal accuracy, falling worst group
+    assert not _after(Selection(("last", "val_worst_group"), 2), *worse_worst).exhausted
+    assert _after(Selection(("val_worst_group", "last"), 2), *worse_worst).exhausted
+
+
+def test_the_state_survives_a_checkpoint(tmp_path: Any) -> None:
+    answers = [_answers(5), _answers(7, 4), _answers(6, 6), _answers(7, 5)]
+    whole = _after(Selection(ALL[:4], 2, 0.01), *answers)
+    first = _after(Selection(ALL[:4], 2, 0.01), *answers[:2])
+    torch.save(first.state(), tmp_path / "state.pt")
+    second = Selection(ALL[:4], 2, 0.01)
+    second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+    for i in (3, 4):
+        second.update(10 * i, answers[i - 1], _weights(10 * i))
+    assert second.best == whole.best and second.weights == whole.weights
+    assert (second.waited, second.anchor, second.exhausted) == (whole.waited, whole.anchor, whole.exhausted)
+    assert list(second.best) == list(whole.best)
+
+
+def test_criteria_are_the_higher_the_better() -> None:
+    values = criterion_values(ALL, 30, _answers(8, 4, objective=0.25))
+    assert values == pytest.approx(
+        {"last": 30, "val_accuracy": 0.6, "val_worst_group": 0.4, "val_mean": 0.5, "val_objective": -0.25}
+    )
+    with pytest.raises(KeyError):
+        criterion_values(("val_objective",), 1, _answers(1))
+
+
+def test_a_split_of_one_image() -> None:
+    data = _data(1)
+    reader, split = _made(data)
+    assert evaluate(reader, split, 3, 2).counts.sum() == 1
