@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmark.core.errors import exit_code
 from benchmark.core.files import write_atomic
 from benchmark.core.spec import CRITERIA
-from benchmark.report.collect import FILES, SPREADS, Extras, Report, make_report, render, write_all
+from benchmark.report.collect import FILES, SPREADS, Extras, Report, make_report, render, write_all, write_page
 from benchmark.report.load import find_sweep
 
 _HELP = "Turn a sweep's runs into tables: accuracy, worst-group accuracy, and how far the shortcut misled each method."
@@ -27,7 +27,8 @@ examples:
 
 what it does:
   Reads results/<sweep>/ (also while runs are still going), picks for each method and trial the best draw on
-  validation data, prints the tables, and writes all formats into results/<sweep>/report/ (or --out).
+  validation data, prints the tables, and writes all formats, figures (PDF, PNG) and one HTML page into
+  results/<sweep>/report/ (or --out).
   What is missing, failed or refused is a footnote; nothing is dropped silently. No test image is used to choose.
 
 selection criteria:
@@ -49,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print(render(report, options.format, appendix=options.format != "text"))
     out = Path(options.out) if options.out else folder / "report"
     written = write_all(report, out)
-    print(f"written to {out}/: {', '.join(path.name for path in written)}", file=sys.stderr)
+    names = ", ".join(path.name for path in written)
+    if not options.tables_only:
+        names += ", " + write_page(report, out, options.figures)
+    print(f"written to {out}/: {names}", file=sys.stderr)
     for name, text in retrain.items():
         write_atomic(out / f"{name}.toml", text.encode())
         print(f"the winners on fresh trials: python -m benchmark.sweep launch {out / name}.toml", file=sys.stderr)
@@ -84,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--selection", metavar="CRITERION", help="how step and draw are chosen (default: the sweep's first)")
     add("--spread", choices=SPREADS, default="sd", help="print ± standard deviation or the 95%% interval")
     add("--out", metavar="DIR", help="where the files go (default: the sweep's folder, report/)")
+    add("--tables-only", action="store_true", help="neither figures nor the HTML page: fast for thousands of runs")
+    add("--figures", choices=("auto", "all", "none"), default="auto", help="of the first data sets (default), of all")
     add("--reference", metavar="METHOD", help="compare every method with this one: Δ ± se, P(better), Holm's p")
     add("--detail", action="store_true", help="also per class, per group, AUC and calibration error")
     add("--published", action="store_true", help="also the papers' figures beside ours")

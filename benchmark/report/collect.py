@@ -10,6 +10,7 @@ from typing import Any
 from benchmark.core.errors import UserError
 from benchmark.core.files import to_json, write_atomic
 from benchmark.report.answers import Book
+from benchmark.report.cost import cost_sheet
 from benchmark.report.detail import detail_sheets
 from benchmark.report.formats.flat import SCHEMA, csv_text, json_tables, markdown_sheet, markdown_table, sheets_csv
 from benchmark.report.formats.latex import latex_document
@@ -33,6 +34,9 @@ FILES = {
     "json": "tables.json",
 }
 SPREADS = ("sd", "interval")
+PAGE = "report.html"
+#: Figures are drawn without being asked for that many data sets; each takes about a second.
+FIGURE_TABLES = 6
 
 
 @dataclass
@@ -84,7 +88,8 @@ def make_report(
         report.sheets += [sheet for table in report.tables for sheet in detail_sheets(table, book)]
     if extras.published:
         report.sheets += beside(report.tables)
-    report.appendix = [sheet for table in report.tables if (sheet := hparam_sheet(table)) is not None]
+    for make in (cost_sheet, hparam_sheet):
+        report.appendix += [sheet for table in report.tables if (sheet := make(table)) is not None]
     return report
 
 
@@ -113,6 +118,24 @@ def write_all(report: Report, out: Path) -> list[Path]:
     for form, name in FILES.items():
         write_atomic(out / name, render(report, form).encode())
     return [out / name for name in FILES.values()]
+
+
+def write_page(report: Report, out: Path, figures: str = "auto") -> str:
+    """Write ``report.html`` and the figures (``figures/*.pdf``, ``*.png``), and say in words what was written.
+
+    Args:
+        figures: ``auto`` (of the first FIGURE_TABLES data sets), ``all`` or ``none``.
+    """
+    from benchmark.report.figures import draw_all
+    from benchmark.report.html.page import page
+
+    shown = report.tables if figures == "all" else report.tables[: FIGURE_TABLES if figures == "auto" else 0]
+    drawn = draw_all(shown, report.book, out / "figures") if shown else {}
+    write_atomic(out / PAGE, page(report, drawn).encode())
+    many = sum(map(len, drawn.values()))
+    left = len(report.tables) - len(shown)
+    rest = f"; {left} data sets without (--figures all draws them too)" if left and figures == "auto" else ""
+    return f"{PAGE}, {many} figures in figures/{rest}" if many else f"{PAGE}{rest}"
 
 
 def _text(report: Report) -> str:

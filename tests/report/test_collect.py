@@ -36,17 +36,17 @@ def test_prints_and_writes_every_format(
     out, err = capsys.readouterr()
     assert (folder / "report" / "tables.txt").read_text().startswith(out)  # the file has an appendix
     assert "erm" in out and "±" in out and "written to" in err
-    assert {path.name for path in (folder / "report").iterdir()} >= set(FILES.values())
+    assert {path.name for path in (folder / "report").iterdir()} == {*FILES.values(), "report.html", "figures"}
     for form, name in FILES.items():
-        assert run("demo", "--format", form) == 0
+        assert run("demo", "--format", form, "--tables-only") == 0
         assert (folder / "report" / name).read_text().startswith(capsys.readouterr().out)
 
 
 def test_out_leaves_the_sweep_alone(folder: Path, tmp_path: Path) -> None:
     before = sorted(folder.rglob("*"))
-    assert run(str(folder), "--out", str(tmp_path / "elsewhere")) == 0
+    assert run(str(folder), "--out", str(tmp_path / "elsewhere"), "--figures", "none") == 0
     assert sorted(folder.rglob("*")) == before
-    assert (tmp_path / "elsewhere" / "tables.tex").exists()
+    assert (tmp_path / "elsewhere" / "report.html").exists() and not (tmp_path / "elsewhere" / "figures").exists()
 
 
 def test_no_finished_run_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

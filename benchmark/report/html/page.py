@@ -1,0 +1,65 @@
+"""The whole page: tables, figures, side tables, runs, failures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from benchmark.core.spec import CRITERIA
+from benchmark.report.collect import Report
+from benchmark.report.figures import Figure
+from benchmark.report.html.parts import figures_part, sheet_part, table_part, text
+from benchmark.report.html.runs import MOST, unfinished_part, winners_part
+from benchmark.report.html.style import CSS, SCRIPT
+from benchmark.report.tables import summary_line
+
+#: Nothing may be loaded from anywhere; what is in the file is all there is.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+
+
+def page(report: Report, figures: Mapping[int, Sequence[Figure]]) -> str:
+    """The report as one HTML document.
+
+    Args:
+        figures: drawn figures by position of their table.
+    """
+    sweep = report.sweep
+    sections = [_section(report, i, figures.get(i, ())) for i in range(len(report.tables))]
+    titles = [(f"table-{i + 1}", table.title) for i, table in enumerate(report.tables)]
+    if report.sheets or report.appendix:
+        titles.append(("side", "Comparisons, costs and hyper-parameters"))
+    side = "".join(sheet_part(sheet) for sheet in [*report.sheets, *report.appendix])
+    unfinished = unfinished_part(sweep.runs)
+    titles += [("runs", "Chosen runs")] + ([("unfinished", "Without a result")] if unfinished else [])
+    created = time.strftime("%Y-%m-%d", time.gmtime(sweep.created)) if sweep.created else "unknown date"
+    contents = "".join(f'<li><a href="#{target}">{text(title)}</a></li>' for target, title in titles)
+    notes = "".join(f"<p>Note: {text(note)}</p>" for note in sweep.notes)
+    criterion = CRITERIA.get(report.criterion, report.criterion)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f"<title>{text(sweep.title)}</title><style>{CSS}</style></head><body>"
+        f"<h1>{text(sweep.title)}</h1>"
+        f"<p>{text(summary_line(sweep))}. Sweep <b>{text(sweep.name)}</b>, launched {created}; selection: "
+        f"{text(criterion)}.</p>{notes}"
+        f'<nav aria-label="Contents"><ul>{contents}</ul></nav><main>{"".join(sections)}'
+        + (f'<h2 id="side">Comparisons, costs and hyper-parameters</h2>{side}' if side else "")
+        + f'<h2 id="runs">Chosen runs</h2>{_runs(report)}{unfinished}</main><script>{SCRIPT}</script></body></html>\n'
+    )
+
+
+def _section(report: Report, i: int, figures: Sequence[Figure]) -> str:
+    table = report.tables[i]
+    warning = '<p class="warning">Stand-in data: generated, not real.</p>' if table.stand_in else ""
+    return f'<h2 id="table-{i + 1}">{text(table.title)}</h2>{warning}{table_part(table)}{figures_part(figures)}'
+
+
+def _runs(report: Report) -> str:
+    parts, left = [], MOST
+    for table in report.tables:
+        winners = [winner for row in table.rows for winner in row.winners]
+        if winners:
+            parts.append(f"<h3>{text(table.title)}</h3>{winners_part(winners, max(left, 0))}")
+            left -= len(winners)
+    return "".join(parts) or "<p>No run has finished.</p>"

@@ -1,0 +1,115 @@
+"""Tables, sheets and figures as HTML elements; every text is escaped here."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+
+from benchmark.report.figures import Figure
+from benchmark.report.formats.numbers import DASH, Footnotes, bounds, clean, notes_of, printer
+from benchmark.report.scores import Value
+from benchmark.report.sheet import Sheet
+from benchmark.report.tables import Table
+
+
+def text(value: object) -> str:
+    """Any text, escaped for content and attributes."""
+    return html.escape(clean(str(value)), quote=True)
+
+
+def table_part(table: Table) -> str:
+    """The main table: value ± sd with its interval below, sortable; cards on a phone."""
+    notes = Footnotes()
+    general = notes.marks(table.notes)
+    show = printer(table, "sd")
+    titles = [" ".join(column.title) for column in table.columns]
+    heads = [_head("method", ""), _head("needs", ""), *(_head(title, "number") for title in titles)]
+    rows = []
+    for row in table.rows:
+        label = text(show.label(row)) + _sup(notes.marks(row.notes))
+        cells = [
+            f'<td data-label="method" data-sort="{text(row.method)}"><span>{label}</span></td>',
+            f'<td data-label="needs" data-sort="{text(show.needs(row))}">{text(show.needs(row))}</td>',
+        ]
+        for title, value in zip(titles, row.values, strict=True):
+            shown = text(_value(show(value))) + _sup(notes.marks(notes_of(value, "interval")))
+            sort = "" if value.estimate.value is None else repr(value.estimate.value)
+            cells.append(
+                f'<td class="number" data-label="{text(title)}" data-sort="{sort}"><span>{shown}'
+                f"{_interval(value, show.decimals)}</span></td>"
+            )
+        rows.append(f"<tr{'' if row.requested else ' class=upstream'}>{''.join(cells)}</tr>")
+    caption = f'<p class="caption">{text(" ".join(table.full_caption("interval")))}{_sup(general)}</p>'
+    body = f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'{caption}<div class="wide"><table class="sortable cards">{body}</table></div>{_footnotes(notes)}'
+
+
+def _value(shown: str) -> str:
+    """The number without its bracket, which stands below it."""
+    return shown.partition(" [")[0] + ("*" if shown.endswith("*") and "[" in shown else "")
+
+
+def _interval(value: Value, decimals: int) -> str:
+    edges = bounds(value, decimals)
+    return f"<small>[{edges[0]}, {edges[1]}]</small>" if edges else ""
+
+
+def _head(title: str, kind: str) -> str:
+    attribute = f' class="{kind}"' if kind else ""
+    return f'<th scope="col"{attribute}><button type="button">{text(title)}</button></th>'
+
+
+def _sup(marks: str) -> str:
+    return f"<sup>{text(marks)}</sup>" if marks else ""
+
+
+def _footnotes(notes: Footnotes) -> str:
+    listed = "".join(f"<li><b>{text(mark)}</b> {text(note)}</li>" for mark, note in notes.listed())
+    return f'<ul class="notes">{listed}</ul>' if listed else ""
+
+
+def sheet_part(sheet: Sheet, level: int = 3) -> str:
+    """A sheet under its own heading; wide ones scroll sideways."""
+    heads = "".join(
+        f'<th scope="col"{"" if i < sheet.stub else " class=number"}>{text(" ".join(head))}</th>'
+        for i, head in enumerate(sheet.heads)
+    )
+    rows = []
+    for row in sheet.rows:
+        if len(row) == 1:
+            rows.append(f'<tr class="part"><th scope="colgroup" colspan="{len(sheet.heads)}">{text(row[0])}</th></tr>')
+        else:
+            rows.append(f"<tr>{''.join(_cell(cell, i >= sheet.stub) for i, cell in enumerate(row))}</tr>")
+    notes = "".join(f"<li>{text(note)}</li>" for note in sheet.notes)
+    return (
+        f"<h{level}>{text(sheet.title)}</h{level}>"
+        f'<p class="caption">{text(" ".join(sheet.caption))}</p>'
+        f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        + (f'<ul class="notes">{notes}</ul>' if notes else "")
+    )
+
+
+def _cell(cell: str, number: bool) -> str:
+    return f"<td{' class=number' if number else ''}>{text(cell)}</td>"
+
+
+def figures_part(figures: Sequence[Figure]) -> str:
+    """Figures inline as SVG images, so that their names cannot collide, each described in words."""
+    parts = []
+    for figure in figures:
+        data = base64.b64encode(figure.svg.encode()).decode()
+        parts.append(
+            f'<figure><img alt="{text(figure.title)}" src="data:image/svg+xml;base64,{data}">'
+            f"<figcaption>{text(figure.description)}</figcaption></figure>"
+        )
+    return f'<div class="figures">{"".join(parts)}</div>' if parts else ""
+
+
+def definition(pairs: Sequence[tuple[str, object]]) -> str:
+    """A two-column table of names and values."""
+    rows = "".join(
+        f'<tr><th scope="row">{text(name)}</th><td>{text(DASH if value in (None, "") else value)}</td></tr>'
+        for name, value in pairs
+    )
+    return f'<div class="wide"><table class="facts">{rows}</table></div>'

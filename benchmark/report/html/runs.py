@@ -1,0 +1,148 @@
+"""One section per run: its hyper-parameters, curves and cost; and what failed, with the reason."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmark.core.files import read_json
+from benchmark.core.record import FAILURE, State
+from benchmark.report.curves import Curves, read_curves
+from benchmark.report.html.parts import definition, text
+from benchmark.report.load import Run
+from benchmark.report.metrics import average_accuracy, worst_group
+from benchmark.report.scores import test_splits
+from benchmark.report.select import Winner
+
+#: More run sections than this would make a page that no phone opens; the others are counted in a sentence.
+MOST = 300
+_LINES = ("", "6 4", "2 3", "9 3 2 3")
+
+
+def winners_part(winners: Sequence[Winner], shown: int = MOST) -> str:
+    """A foldable section for every winner."""
+    parts = [_winner(winner) for winner in winners[:shown]]
+    left = len(winners) - len(parts)
+    more = f"<p>{left} more chosen runs are not shown here; their folders hold the same.</p>" if left > 0 else ""
+    return "".join(parts) + more
+
+
+def _winner(winner: Winner) -> str:
+    run, record, spec = winner.run, winner.run.record, winner.run.spec
+    if record is None or spec is None:
+        return ""
+    curves = read_curves(run.folder, bool(record.data.get("confounder_names")))
+    best = f", best of {winner.of} draws" if winner.of > 1 else ""
+    value = "" if winner.at.value is None else f", criterion {winner.at.value:.4g}"
+    pairs: list[tuple[str, object]] = [
+        ("chosen", f"step {winner.at.step:,} of {record.steps:,}{value}{best}"),
+        *((f"accuracy, {split}", _accuracy(winner, split)) for split in ("val", *test_splits(record.data))),
+        ("hyper-parameters", _pairs(spec.hparams)),
+        ("backbone", _named(spec.backbone, spec.backbone_options)),
+        ("data", _named(spec.dataset, spec.dataset_options)),
+        ("budget", _pairs(spec.budget)),
+        ("training", f"{record.seconds.get('training', 0.0):.1f} s, {record.images_per_second:,.0f} images/s"),
+        ("parameters, memory", f"{record.parameters:,}; {record.peak_memory_bytes / 1e6:,.0f} MB at most"),
+        ("machine", f"{record.machine.get('device', '?')}, {record.machine.get('threads', '?')} threads"),
+        ("versions", _pairs(record.machine.get("versions", {}))),
+        ("commit", record.machine.get("commit")),
+        ("upstream", ", ".join(f"{role}: {key}" for role, key in spec.upstream.items())),
+        ("paper", record.method.get("paper")),
+        ("on record", _pairs(record.extra)),
+        ("finished", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.finished))),
+        ("folder", f"{run.folder.parent.name}/{run.key}, attempt {record.attempt}"),
+    ]
+    title = f"{text(run.method)}, trial {winner.trial}" + (f", draw {run.draw}" if run.draw else "")
+    note = f"<p>{text(curves.note)}</p>" if curves.note else ""
+    body = definition([pair for pair in pairs if pair[1] not in (None, "")])
+    return f'<details id="run-{text(run.key)}"><summary>{title}</summary>{curve_svg(curves)}{note}{body}</details>'
+
+
+def _accuracy(winner: Winner, split: str) -> str | None:
+    counts = winner.at.counts.get(split)
+    average = None if counts is None else average_accuracy(counts)
+    if counts is None or average is None:
+        return None
+    found = worst_group(counts) if len(counts) > 1 else None
+    return f"{average * 100:.1f} %" + (f", worst group {found.accuracy * 100:.1f} %" if found else "")
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} = {f'{v:.6g}' if isinstance(v, float) else v}" for k, v in values.items())
+
+
+def _named(name: str, options: Mapping[str, Any]) -> str:
+    return f"{name} ({_pairs(options)})" if options else name
+
+
+def curve_svg(curves: Curves) -> str:
+    """Accuracy (solid) and worst group (dashed) on validation against the step; nothing where there is no log."""
+    series = [(f"accuracy, {split}", values) for split, values in curves.accuracy.items()]
+    if any(value is not None for value in curves.worst.get("val", [])):
+        series.append(("worst group, val", curves.worst["val"]))
+    if len(curves.steps) < 2 or not series:
+        return ""
+    first, last = curves.steps[0], curves.steps[-1]
+    width, height, left, top = 360, 190, 34, 8
+
+    def x(step: int) -> float:
+        return left + (width - left - 8) * (step - first) / max(1, last - first)
+
+    def y(value: float) -> float:
+        return top + (height - top - 46) * (1 - value)
+
+    parts = [
+        f'<line x1="{left}" x2="{width - 8}" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="currentColor" opacity=".2"/>'
+        f'<text x="{left - 4}" y="{y(v) + 4:.1f}" text-anchor="end">{v * 100:.0f}</text>'
+        for v in (0.0, 0.5, 1.0)
+    ]
+    for step, anchor in ((first, "start"), (last, "end")):
+        parts.append(f'<text x="{x(step):.1f}" y="{y(0) + 15:.1f}" text-anchor="{anchor}">{step:,}</text>')
+    for i, (name, values) in enumerate(series[:4]):
+        points = " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in zip(curves.steps, values, strict=True) if v is not None)
+        dash = f'fill="none" stroke="currentColor" stroke-width="1.6" stroke-dasharray="{_LINES[i]}"'
+        key = 4 + (i % 2) * 180, height - 16 + (i // 2) * 13
+        parts.append(f'<polyline points="{points}" {dash}/>')
+        parts.append(
+            f'<path d="M{key[0]} {key[1] - 4}h26" {dash}/><text x="{key[0] + 31}" y="{key[1]}">{text(name)}</text>'
+        )
+    label = f"Curves over {len(curves.steps)} evaluations: {', '.join(name for name, _ in series[:4])}"
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{text(label)}" font-size="11" '
+        f'fill="currentColor">{"".join(parts)}</svg>'
+    )
+
+
+def unfinished_part(runs: Sequence[Run], shown: int = MOST) -> str:
+    """What has no result: state and reason of every run, tracebacks folded away."""
+    left = [run for run in runs if run.state != State.DONE]
+    if not left:
+        return ""
+    rows = "".join(_unfinished_row(run) for run in left[:shown])
+    more = f"<p>and {len(left) - shown} more.</p>" if len(left) > shown else ""
+    heads = "".join(
+        f'<th scope="col">{head}</th>' for head in ("run", "data", "method", "trial", "draw", "state", "why")
+    )
+    table = f'<table class="cards"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+    return f'<h2 id="unfinished">Without a result</h2><div class="wide">{table}</div>{more}'
+
+
+def _unfinished_row(run: Run) -> str:
+    trace = _traceback(run) if run.state == State.FAILED else ""
+    folded = f"<details><summary>traceback</summary><pre>{trace}</pre></details>" if trace else ""
+    cells = {
+        "run": run.key, "data": run.dataset, "method": run.method, "trial": "" if run.trial is None else run.trial,
+        "draw": "" if run.draw is None else run.draw, "state": run.state, "why": run.reason,
+    }  # fmt: skip
+    parts = [f'<td data-label="{name}"><span>{text(value)}' for name, value in cells.items()]
+    return f"<tr>{'</span></td>'.join(parts)}{folded}</span></td></tr>"
+
+
+def _traceback(run: Run) -> str:
+    try:
+        found = read_json(run.folder / FAILURE).get("traceback", "")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return html.escape("".join(c if c.isprintable() or c == "\n" else " " for c in str(found)))

@@ -1,0 +1,114 @@
+"""Curves from logs that are whole, torn or damaged; figures that exist, are well-formed, and say what they show."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from benchmark.report.collect import make_report
+from benchmark.report.curves import mean_curve, read_curves
+from benchmark.report.figures import draw_all
+from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+
+WORLD = World(size=80)
+
+
+def line(step: int, **splits: list[list[list[int]]]) -> str:
+    content = {split: {"counts": counts} for split, counts in splits.items()}
+    return json.dumps({"step": step, "terms": {"loss": 1.0 / step}, "splits": content}) + "\n"
+
+
+def test_curves_are_those_of_the_log(tmp_path: Path) -> None:
+    text = line(10, val=[[[3, 1], [0, 4]], [[1, 1], [2, 0]]]) + line(20, val=[[[4, 0], [0, 4]], [[2, 0], [0, 2]]])
+    (tmp_path / "log.jsonl").write_text(text)
+    curves = read_curves(tmp_path)
+    assert (curves.steps, curves.note) == ([10, 20], "")
+    assert curves.accuracy == {"val": [8 / 12, 1.0]} and curves.worst == {"val": [0.0, 1.0]}
+    assert curves.terms == {"loss": [0.1, 0.05]}
+    assert read_curves(tmp_path, groups_known=False).worst == {"val": [None, None]}
+
+
+COUNTS = [[[1, 0], [0, 1]]]
+
+
+@pytest.mark.parametrize(
+    ("text", "steps", "note"),
+    [
+        (line(1, val=COUNTS) + line(2, val=COUNTS)[:30], [1], "torn last line ignored"),
+        (line(1, val=COUNTS) + "{}\n" + line(2, val=COUNTS), [1], "damaged from line 2 on"),
+        (line(1, val=COUNTS) + line(2, val=[[[1]], [[1, 2]]]), [1], "damaged from line 2 on"),  # type: ignore[list-item]
+        ("\x00\x01\n", [], "damaged from line 1 on"),
+        ("", [], ""),
+        (None, [], "log.jsonl is missing"),
+    ],
+)
+def test_damaged_logs(tmp_path: Path, text: str | None, steps: list[int], note: str) -> None:
+    if text is not None:
+        (tmp_path / "log.jsonl").write_text(text)
+    curves = read_curves(tmp_path)
+    assert curves.steps == steps and note in curves.note and bool(note) == bool(curves.note)
+
+
+def test_splits_that_come_and_go_keep_their_places(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text(line(1, val=COUNTS) + line(2, val=COUNTS, test=COUNTS) + line(3, val=COUNTS))
+    assert read_curves(tmp_path).accuracy == {"val": [1.0, 1.0, 1.0], "test": [None, 1.0, None]}
+
+
+def test_mean_over_runs_of_different_length() -> None:
+    steps, values = mean_curve([([1, 2, 3], [0.0, 0.2, 0.4]), ([1, 2], [1.0, 0.6]), ([1, 2, 3], [0.5, None, 0.4])])
+    assert steps == [1] and values == [0.5]
+    assert mean_curve([]) == ([], [])
+
+
+def test_figures_are_drawn_and_described(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM)
+    fake.add(WORLD, DRO, trials=(0,))
+    fake.add(WORLD, Method("x_$y$_{z}" * 6, requested=False), trials=(0,))
+    fake.add(WORLD, Method("broken"), state="failed")
+    report = make_report(fake.finish())
+    drawn = draw_all(report.tables, report.book, tmp_path / "figures")[0]
+    names = ["accuracy_worst_group_1", "gap_1", "learning_curves_1", "reliability_1"]
+    assert [figure.name for figure in drawn] == names
+    for figure in drawn:
+        pdf, png = (tmp_path / "figures" / f"{figure.name}.{form}" for form in ("pdf", "png"))
+        assert pdf.read_bytes().startswith(b"%PDF") and png.read_bytes().startswith(b"\x89PNG")
+        ElementTree.fromstring(figure.svg)
+        assert "broken" not in figure.description
+    if shutil.which("pdffonts"):
+        command = ["pdffonts", str(tmp_path / "figures" / "gap_1.pdf")]
+        fonts = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[2:]
+        assert fonts and all(" yes " in font and "Type 3" not in font for font in fonts)  # embedded
+    gap = report.tables[0].rows[0].values[-1].estimate.value
+    assert gap is not None and f"erm {gap * 100:.1f}" in drawn[1].description
+    assert f">{gap * 100:.1f}</text>" in drawn[1].svg
+
+
+def test_only_what_there_is_to_show(tmp_path: Path) -> None:
+    """No gap, no groups, no predictions, a missing log: those figures are left out and nothing breaks."""
+    fake = FakeSweep(tmp_path, predictions=False)
+    key = fake.add(World("plain", size=40, splits=("test",), confounders=False), ERM, trials=(0,))[0]
+    fake.add(World("nothing", size=40), DRO, state="failed")
+    folder = fake.finish()
+    (folder / "runs" / key / "log.jsonl").unlink()
+    report = make_report(folder)
+    assert draw_all(report.tables, report.book, tmp_path / "figures") == {}
+
+
+def test_oracle_runs_show_biased_and_deceiving_data(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM)
+    folder = fake.finish()
+    for path in folder.glob("runs/*/log.jsonl"):
+        lines = [json.loads(text) for text in path.read_text().splitlines()]
+        for content in lines:
+            content["splits"] |= dict.fromkeys(("biased", "deceiving"), content["splits"]["val"])
+        path.write_text("".join(json.dumps(content) + "\n" for content in lines))
+    report = make_report(folder)
+    drawn = {f.name: f for f in draw_all(report.tables, report.book, tmp_path / "figures")[0]}
+    assert "accuracy on biased and accuracy on deceiving" in drawn["learning_curves_1"].description

@@ -1,0 +1,169 @@
+"""The HTML report: whole, escaped, self-contained; sorted and fitting a phone in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from benchmark.report.collect import Extras, make_report, write_page
+from benchmark.report.html import runs
+from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.report.test_latex import UGLY, ugly_sweep
+
+WORLD = World(size=60)
+_VOID = {"meta", "img", "br", "line", "path", "polyline", "hr", "input"}
+
+
+class Checker(HTMLParser):
+    """Open tags are closed in order; collects texts, addresses and ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.tags: dict[str, int] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] = self.tags.get(tag, 0) + 1
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "action", "srcset")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in _VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def checked(path: Path) -> Checker:
+    checker = Checker()
+    checker.feed(path.read_text())
+    checker.close()
+    assert checker.open == []
+    return checker
+
+
+def test_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, draws=(0, 1))
+    fake.add(WORLD, DRO, trials=(0,))
+    fake.add(WORLD, Method("broken"), state="failed")
+    fake.add(WORLD, Method("waiting"), state="pending")
+    fake.refuse(WORLD, "isnet", "needs masks")
+    fake.add(World("second", size=60, stand_in=True, splits=("test",), confounders=False), ERM, trials=(0,))
+    folder = fake.finish()
+    report = make_report(folder, extras=Extras(reference="erm", detail=True))
+    said = write_page(report, folder)
+    assert "report.html, 6 figures" in said and len(list((folder / "figures").iterdir())) == 12
+    page = checked(folder / "report.html")
+    assert all(a.startswith(("#", "data:image/svg+xml;base64,")) for a in page.addresses)
+    assert {a[1:] for a in page.addresses if a.startswith("#")} <= set(page.ids)
+    assert len(set(page.ids)) == len(page.ids)
+    text = " ".join(page.texts)
+    for part in ("broken", "waiting", "refused: needs masks", "NaN at step 30", "Stand-in data", "batch_size = 64",
+                 "against erm", "cost", "3,200 images/s", "best of 2 draws"):  # fmt: skip
+        assert part in text, part
+    assert sum(i.startswith("run-") for i in page.ids) == 5
+    content = (folder / "report.html").read_text()
+    assert not re.search(r"https?://(?!www\.w3\.org)", re.sub(r"base64,[^\"]*", "", content))
+
+
+def test_ugly_names_are_text(tmp_path: Path) -> None:
+    folder = ugly_sweep(tmp_path)
+    report = make_report(folder)
+    attack = '<script>alert("x")</script><img src=x onerror=alert(1)>'
+    report.sweep.title = attack
+    report.sweep.notes.append(attack)
+    report.tables[0].rows[0].method = attack
+    write_page(report, folder, figures="none")
+    page = checked(folder / "report.html")
+    assert page.tags["script"] == 1 and "img" not in page.tags
+    text = " ".join(page.texts)
+    assert attack in text
+    for name in UGLY[1:6]:
+        assert " ".join("".join(c if c.isprintable() else " " for c in name).split()) in text
+
+
+def test_tracebacks_and_their_text(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    key = fake.add(WORLD, ERM, trials=(0,), state="failed")[0]
+    folder = fake.finish()
+    path = folder / "runs" / key / "failure.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "traceback": "Traceback:\n  File <x>\n    y & z"}))
+    write_page(make_report(folder), folder)
+    assert "Traceback:\n  File &lt;x&gt;\n    y &amp; z</pre>" in (folder / "report.html").read_text()
+    checked(folder / "report.html")
+
+
+def test_thousands_of_runs_do_not_make_a_page_nobody_can_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmark.report.html.page.MOST", 4)
+    monkeypatch.setattr(runs, "MOST", 4)
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=range(3))
+    fake.add(World("second", size=60), ERM, trials=range(3))
+    folder = fake.finish()
+    write_page(make_report(folder), folder, figures="none")
+    page = checked(folder / "report.html")
+    assert sum(i.startswith("run-") for i in page.ids) == 4
+    assert any("2 more chosen runs are not shown here" in text for text in page.texts)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+_PROBE = """<script>
+addEventListener("load", () => {
+  const table = document.querySelector("table.sortable");
+  const column = [...table.tHead.rows[0].cells].findIndex(c => c.textContent.startsWith("gap"));
+  const order = () => [...table.tBodies[0].rows].map(r => r.cells[0].textContent);
+  const button = table.tHead.rows[0].cells[column].querySelector("button");
+  const found = {plain: order()};
+  button.click(); found.ascending = order();
+  button.click(); found.descending = order();
+  found.sort = table.tHead.rows[0].cells[column].getAttribute("aria-sort");
+  for (const d of document.querySelectorAll("details")) d.open = true;
+  found.width = document.documentElement.scrollWidth;
+  found.inner = innerWidth;
+  found.images = [...document.images].map(i => i.naturalWidth > 0);
+  parent.postMessage(JSON.stringify(found), "*");
+});
+</script></body>"""
+_FRAME = """<body><script>
+addEventListener("message", e => { document.body.textContent = "FOUND" + e.data + "END"; });
+</script><iframe src="probe.html" style="width:360px;height:800px;border:0"></iframe></body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_in_a_browser_at_phone_width(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, Method("bad", 0.95, 0.1), trials=(0, 1))
+    fake.add(WORLD, Method("broken"), state="failed")
+    fake.add(WORLD, Method("good", 0.9, 0.85), trials=(0, 1))
+    fake.add(WORLD, Method("a_name_without_any_space_" * 4, 0.9, 0.5), trials=(0, 1))
+    folder = fake.finish()
+    write_page(make_report(folder, extras=Extras(detail=True)), folder)
+    page = (folder / "report.html").read_text().replace("</body>", _PROBE)
+    (tmp_path / "probe.html").write_text(page)
+    (tmp_path / "frame.html").write_text(_FRAME)
+    command = [
+        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=5000", "--dump-dom", (tmp_path / "frame.html").as_uri(),
+    ]  # fmt: skip
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    found = json.loads(dom.partition("FOUND")[2].partition("END")[0])
+    assert found["inner"] == 360 and found["width"] <= 360, "the page scrolls sideways on a phone"
+    long = "a_name_without_any_space_" * 4
+    assert found["plain"] == ["bad", "brokenb", "good", long]
+    assert found["ascending"] == ["good", long, "bad", "brokenb"]  # without a value: last, whichever way
+    assert found["descending"] == ["bad", long, "good", "brokenb"] and found["sort"] == "descending"
+    assert found["images"] and all(found["images"])
