@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.core.errors import exit_code
+from benchmark.core.errors import UserError, exit_code
 from benchmark.core.files import write_atomic
 from benchmark.core.spec import CRITERIA
 from benchmark.report.collect import FILES, SPREADS, Extras, Report, make_report, render, write_all, write_page
-from benchmark.report.load import find_sweep
+from benchmark.report.load import find_sweep, load_sweep
 
 _HELP = "Turn a sweep's runs into tables: accuracy, worst-group accuracy, and how far the shortcut misled each method."
 
@@ -23,6 +23,8 @@ examples:
   python -m benchmark.collect_results --selection val_accuracy --spread interval
   python -m benchmark.collect_results --reference erm --detail --published
   python -m benchmark.collect_results --retrain-best 5       a sweep file that measures the winners on fresh seeds
+  python -m benchmark.collect_results --export runs.csv      one row per run, criterion and split
+  python -m benchmark.collect_results --from domainbed DIR   tables of a sweep that DomainBed made
   python -m benchmark.collect_results --audit tea_table4     which claims of a published table its own numbers bear out
 
 what it does:
@@ -41,9 +43,13 @@ exit codes: 0 tables written; 1 they were, but no run has finished; 2 a mistake 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code."""
     options = _parser().parse_args(arguments)
+    if options.source:
+        return _elsewhere(options.source, options.dir, options.format, options.out)
     if options.audit:
         return _audit(options.audit, options.reference, options.format)
     folder = find_sweep(options.dir)
+    if options.export:
+        return _export(folder, Path(options.export))
     extras = Extras(options.reference, options.detail, options.published)
     report = make_report(folder, options.selection, options.spread, extras)
     retrain = _retrain_files(report, options.retrain_best)
@@ -64,6 +70,29 @@ def _retrain_files(report: Report, trials: int | None) -> dict[str, str]:
     from benchmark.report.winners import retrain_sweeps
 
     return {} if trials is None else retrain_sweeps(report.sweep, report.tables, trials)
+
+
+def _export(folder: Path, path: Path) -> int:
+    from benchmark.report.export import export
+
+    rows = export(load_sweep(folder), path)
+    print(f"{rows:,} rows written to {path}", file=sys.stderr)
+    return 0
+
+
+def _elsewhere(source: str, folder: str | None, form: str, out: str | None) -> int:
+    from benchmark.report import domainbed, elsewhere, subpopbench
+    from benchmark.report.collect import render_sheets, write_sheets
+
+    if folder is None:
+        raise UserError(f"--from {source} needs the folder of its results: --from {source} DIR.")
+    found = {"domainbed": domainbed, "subpopbench": subpopbench}[source].read(Path(folder))
+    sheets = elsewhere.sheets(found)
+    _print(render_sheets(sheets, form))
+    if out:
+        written = write_sheets(sheets, Path(out), elsewhere.flat(found))
+        print(f"written to {out}/: {', '.join(path.name for path in written)}", file=sys.stderr)
+    return 0
 
 
 def _audit(name: str, reference: str | None, form: str) -> int:
@@ -94,6 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--detail", action="store_true", help="also per class, per group, AUC and calibration error")
     add("--published", action="store_true", help="also the papers' figures beside ours")
     add("--retrain-best", metavar="N", type=int, help="write a sweep of each method's best draw on N fresh trials")
+    add("--export", metavar="FILE", help="write every run as rows of a tidy .csv or .parquet table, and nothing else")
+    add("--from", dest="source", choices=("domainbed", "subpopbench"), help="DIR holds another benchmark's results")
     add("--audit", metavar="TABLE", help="re-examine a published table, such as tea_table4 (reads no sweep)")
     return parser
 

@@ -112,6 +112,17 @@ def render_sheets(sheets: Sequence[Sheet], form: str) -> str:
     return "\n".join(map(text_sheet, sheets))
 
 
+def write_sheets(sheets: Sequence[Sheet], out: Path, records: Sequence[dict[str, Any]]) -> list[Path]:
+    """Write sheets in every format into ``out``; JSON holds the records behind them."""
+    out.mkdir(parents=True, exist_ok=True)
+    for form, name in FILES.items():
+        text = render_sheets(sheets, form)
+        if form == "json":
+            text = to_json({"schema": SCHEMA, "unit": "fraction", "records": list(records)}).decode()
+        write_atomic(out / name, text.encode())
+    return [out / name for name in FILES.values()]
+
+
 def write_all(report: Report, out: Path) -> list[Path]:
     """Write every format into ``out``, atomically, and return the files."""
     out.mkdir(parents=True, exist_ok=True)
