@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmark.core.files import read_json, write_json
+from benchmark.core.files import read_json, to_json
 from benchmark.core.record import ATTEMPTS, FAILURE
 
 ENDED = "ended.json"
@@ -45,9 +46,12 @@ def begin(folder: Path) -> int:
 
 
 def end(folder: Path, number: int, reason: str, **more: Any) -> None:
-    """Note why a try ended; the first note stands."""
-    if reason_of(folder, number) is None:
-        write_json(folder / ATTEMPTS / str(number) / ENDED, {"reason": reason, **more})
+    """Note why a try ended; the first note stands.
+
+    Written in one piece rather than atomically: a torn note counts as none, and a kill leaves no temporary file.
+    """
+    with suppress(FileExistsError), (folder / ATTEMPTS / str(number) / ENDED).open("xb", buffering=0) as file:
+        file.write(to_json({"reason": reason, **more}))
 
 
 def reason_of(folder: Path, number: int) -> str | None:

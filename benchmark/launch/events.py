@@ -65,7 +65,8 @@ class Summary:
         return not self.failed and not self.blocked
 
     def __str__(self) -> str:
-        parts = [f"{len(self.done)} runs done in {duration(self.seconds)}"]
+        runs = "run" if len(self.done) == 1 else "runs"
+        parts = [f"{len(self.done)} {runs} done in {duration(self.seconds)}"]
         parts += [f"{len(self.already)} done before or by another launcher"] if self.already else []
         parts += [f"{len(self.failed)} failed"] if self.failed else []
         parts += [f"{len(self.blocked)} blocked by those"] if self.blocked else []

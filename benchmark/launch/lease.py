@@ -33,7 +33,10 @@ from benchmark.core.record import (
 #: Temporary files of writers that were killed; spec.json is missing on purpose: a planner writes it without a lease.
 _WRITTEN = "|".join(map(re.escape, (RECORD, FAILURE, LOG, PREDICTIONS, SELECTED, CHECKPOINT)))
 _LEFT_BEHIND = re.compile(rf"\.(?:{_WRITTEN})\..*\.tmp")
-_BREAK = re.compile(re.escape(LEASE) + r"\.(?:break|restore)\..*")
+#: How long an empty lease may be one that is being written.
+_EMPTY_SECONDS = 2.0
+#: What filelock works with while it takes a lease over: the number is that of the process that does.
+_BREAK = re.compile(re.escape(LEASE) + r"\.(?:break|restore)\.([0-9]+)\.[0-9a-f]{32}")
 
 
 class Claim:
@@ -91,10 +94,10 @@ class Claim:
         return self._lease.pid
 
     def _broke_expired(self) -> bool:
-        """Remove a lease that nobody refreshed for well over its time; True if it did.
+        """Remove a lease that filelock would respect for ever; True if it did.
 
-        On file systems that cannot exchange two names (NFS, Lustre) filelock never takes an expired lease over.
-        Elsewhere it does so at ``seconds``, and this is not reached.
+        One is empty: its owner was killed between creating and writing it. The other is on a file system that cannot
+        exchange two names (NFS, Lustre), where filelock takes no expired lease over; elsewhere it does at ``seconds``.
         """
         try:
             found = os.lstat(self.folder / LEASE)
@@ -103,7 +106,7 @@ class Claim:
         mark, now = (found.st_mtime_ns, found.st_ino, found.st_ctime_ns), time.monotonic()
         if self._seen is None or self._seen[0] != mark:
             self._seen = mark, now
-        if now - self._seen[1] < 1.5 * self.seconds:
+        if now - self._seen[1] < (min(_EMPTY_SECONDS, self.seconds) if found.st_size == 0 else 1.5 * self.seconds):
             return False
         self._seen = None
         self._lease.force_break()
@@ -118,22 +121,43 @@ def clear(claim: Claim) -> bool:
     return True
 
 
+def untidy(folder: Path) -> bool:
+    """Whether a lease, or something half-written under one, lies in a run folder."""
+    return any(name.startswith(LEASE) or _LEFT_BEHIND.fullmatch(name) for name in os.listdir(folder))
+
+
 def _tidy(folder: Path, seconds: float) -> None:
-    """Remove what killed writers left in a folder whose lease is now ours."""
-    mine = os.lstat(folder / LEASE).st_mtime
+    """Remove what killed processes left in a folder whose lease is now ours."""
     names = os.listdir(folder)
     for name in names:
-        if _LEFT_BEHIND.fullmatch(name) or (_BREAK.fullmatch(name) and _older(folder / name, mine - seconds)):
+        if _LEFT_BEHIND.fullmatch(name) or (_BREAK.fullmatch(name) and _stranded(folder / name, seconds)):
             (folder / name).unlink(missing_ok=True)
     if RECORD in names and (CHECKPOINT in names or OUTPUT not in names):
         _finish(folder)
 
 
-def _older(path: Path, than: float) -> bool:
+def _stranded(path: Path, seconds: float) -> bool:
+    """Whether a takeover was killed half-way: its process is gone, or the file is older than any lease."""
+    match = _BREAK.fullmatch(path.name)
+    assert match is not None
+    lease = path.parent / LEASE
     try:
-        return os.lstat(path).st_mtime < than  # both times are the file system's: no clock of ours is asked
+        if path.read_bytes() == lease.read_bytes():  # ours, moved aside for a moment by somebody who will put it back
+            return False
+        # both times are the file system's: no clock of ours is asked
+        return not _alive(int(match[1])) or path.stat().st_mtime < lease.stat().st_mtime - seconds
     except FileNotFoundError:
         return False
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def _finish(folder: Path) -> None:

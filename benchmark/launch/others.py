@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmark.core.record import LEASE, State, state_of
+from benchmark.core.record import State, state_of
 from benchmark.launch.graph import Node
-from benchmark.launch.lease import Claim, clear
+from benchmark.launch.lease import Claim, clear, untidy
 
 #: Seconds between two looks at a run: at first, and at most.
 _SOON, _LATE = 0.25, 5.0
@@ -45,9 +45,9 @@ class Others:
         now = time.monotonic()
         self._watched[node.key] = _Watched(node, Claim(node.folder, self.lease_seconds), now, now)
 
-    def watch_lease(self, node: Node) -> None:
-        """See to it that the lease of a finished run goes, if there is one."""
-        if (node.folder / LEASE).exists():
+    def watch_settled(self, node: Node) -> None:
+        """See to it that the lease of a finished run goes, and what a killed process left, if there is any."""
+        if untidy(node.folder):
             self.watch(node)
             self._watched[node.key].settled = True
 

@@ -30,7 +30,7 @@ _BREAKS = 5
 
 def start_fork_server(preload: Sequence[str]) -> None:
     """Start the process that every run is forked from; it imports ``preload`` while the launcher goes on."""
-    multiprocessing.set_forkserver_preload(list(preload))
+    multiprocessing.set_forkserver_preload(["benchmark.launch.forked", *preload])
     path = os.environ.get("PYTHONPATH")
     # Python 3.11's fork server ignores the import path it is given, and silently skips what it cannot import
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *([path] if path else [])])

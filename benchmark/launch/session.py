@@ -84,7 +84,7 @@ class Session:
             for key, state in found.items():
                 if state is wanted:
                     self._settle(self.graph.nodes[key], state)
-                    self._others.watch_lease(self.graph.nodes[key])
+                    self._others.watch_settled(self.graph.nodes[key])
 
     def run(self) -> None:
         """Until nothing is left, or somebody asks to stop."""
@@ -163,7 +163,7 @@ class Session:
             return True
         if state in (State.DONE, State.FAILED):
             self._settle(node, state)
-            self._others.watch_lease(node)
+            self._others.watch_settled(node)
         else:
             self.graph.take(node.key)
             self._others.watch(node)

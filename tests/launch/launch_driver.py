@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +49,7 @@ def make(folder: Path, *specs: RunSpec) -> list[str]:
 
 
 def main() -> None:
+    faulthandler.register(signal.SIGUSR1)  # where does it hang?
     folder, workers, lease = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 
     def tell(event: Event) -> None:
@@ -84,7 +87,13 @@ class Launcher:
         return found
 
     def wait(self, seconds: float = 30.0) -> int:
-        return self.process.wait(seconds)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGUSR1)
+            time.sleep(0.5)
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise AssertionError(f"the launcher hangs:\n{self.complaints.read_text()}") from None
 
 
 def run(folder: Path, workers: int = 2, lease: float = 30.0, **options: Any) -> Launcher:

@@ -17,7 +17,7 @@ from launch_driver import ROOT, until
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import write_json
-from benchmark.launch.lease import Claim, clear
+from benchmark.launch.lease import Claim, clear, untidy
 
 HOLD = """
 import sys, time, pathlib
@@ -118,8 +118,9 @@ def test_two_lease_times_are_a_mistake_with_a_sentence(tmp_path: Path) -> None:
     claim.release()
 
 
-def test_a_torn_lease_is_taken_over(tmp_path: Path) -> None:
-    (tmp_path / "lease.json").write_text("filelock/2\npid=1")
+@pytest.mark.parametrize("content", ["", "filelock/2\npid=1"])
+def test_a_torn_lease_is_taken_over(tmp_path: Path, content: str) -> None:
+    (tmp_path / "lease.json").write_text(content)
     claim = Claim(tmp_path, 30)
     assert not claim.take()  # it may be half-written by somebody alive
     until(claim.take, 5)
@@ -130,11 +131,20 @@ def test_a_torn_lease_is_taken_over(tmp_path: Path) -> None:
 def test_what_killed_writers_left_goes_with_their_lease(tmp_path: Path) -> None:
     for name in (".checkpoint.pt.abc.tmp", ".record.json.x.tmp", ".spec.json.y.tmp", "spec.json", "mine.tmp"):
         (tmp_path / name).write_text("{")
-    stranded = tmp_path / f"lease.json.break.1.{'0' * 32}"
-    stranded.write_text("")
-    os.utime(stranded, (0, 0))
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    by_the_dead, old, young = (
+        tmp_path / f"lease.json.break.{pid}.{digit * 32}" for pid, digit in ((gone.pid, "0"), (1, "1"), (1, "2"))
+    )
+    for path in (by_the_dead, old, young):
+        path.write_text("")
+    os.utime(old, (0, 0))
+    assert untidy(tmp_path)
     assert clear(Claim(tmp_path, 30))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".spec.json.y.tmp", "mine.tmp", "spec.json"]
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".spec.json.y.tmp", young.name, "mine.tmp", "spec.json"], "what the living do is left alone"
+    young.unlink()
+    assert not untidy(tmp_path)
 
 
 def test_a_commit_that_was_killed_before_tidying_is_tidied(tmp_path: Path) -> None:

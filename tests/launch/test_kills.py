@@ -1,0 +1,72 @@
+"""kill -9 at random moments: two launchers on one folder, whose processes are killed until the sweep is done."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from launch_driver import Launcher, expected_value, leases, make, record, run, spec, until
+
+RUNS = 24
+
+
+def working(folder: Path) -> list[int]:
+    """Processes that work on runs, whoever started them."""
+    found = []
+    for lease in folder.glob("runs/*/lease.json"):
+        try:
+            fields = dict(line.partition("=")[::2] for line in lease.read_text().splitlines())
+            found.append(int(fields["pid"]))
+        except (FileNotFoundError, KeyError):  # it ended meanwhile
+            pass
+    return found
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def test_killed_at_random_every_run_is_done_once_and_as_if_undisturbed(tmp_path: Path) -> None:
+    chance = random.Random(int(os.environ.get("KILL_SEED", "2")))
+    teacher = spec(100, steps=12, sleep=0.02)
+    specs = [teacher] + [
+        spec(trial, steps=12, sleep=0.02, upstream={"teacher": teacher.key} if trial % 4 == 0 else None)
+        for trial in range(RUNS - 1)
+    ]
+    keys = make(tmp_path, *specs)
+    both = [Launcher(tmp_path, workers=2), Launcher(tmp_path, workers=2)]
+    kinds = ["run"] * 6 + ["launcher"] * 4 + ["both"] * 4
+    chance.shuffle(kinds)
+    for kind in kinds:
+        time.sleep(chance.uniform(0.0, 0.3))
+        until(lambda: working(tmp_path) or all(launcher.process.poll() is not None for launcher in both))
+        which = chance.randrange(2)
+        if kind in ("run", "both"):
+            for pid in chance.sample(found := working(tmp_path), min(1, len(found))):
+                kill(pid)
+        if kind in ("launcher", "both"):
+            both[which].process.kill()
+            both[which].process.wait()
+        if both[which].process.poll() is not None:
+            both[which] = Launcher(tmp_path, workers=2)
+    for launcher in both:
+        assert launcher.wait(60) in (0, 1), launcher.complaints.read_text()
+    last = run(tmp_path)  # whatever happened, launching again completes
+    assert last.wait() == 0, last.said.read_text()
+    assert sorted(last.summary()["already"] + last.summary()["done"]) == sorted(keys)
+
+    assert leases(tmp_path) == []
+    taught = expected_value(teacher)
+    for one in specs:
+        assert record(tmp_path, one.key)["value"] == expected_value(one, start=taught if one.upstream else 0)
+        lines = (tmp_path / "runs" / one.key / "log.jsonl").read_text().splitlines()
+        assert len(lines) == 12, "the resumed log is the one that an undisturbed run writes"
+        assert not (tmp_path / "runs" / one.key / "failure.json").exists()
+    tries = [max(int(p.name) for p in (tmp_path / "runs" / key / "attempts").iterdir()) for key in keys]
+    assert max(tries) > 1, "no kill hit a run"

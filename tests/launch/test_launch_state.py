@@ -1,0 +1,138 @@
+"""States, progress and retry from run folders that are written by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from launch_driver import make, spec
+
+from benchmark.core.errors import UserError
+from benchmark.core.files import read_json, write_json
+from benchmark.launch import attempts
+from benchmark.launch.graph import Graph, read_nodes
+from benchmark.launch.retry import retry
+from benchmark.launch.state import Progress, progress, sweep_states
+
+
+def fail(folder: Path, attempt: int = 1) -> None:
+    write_json(folder / "failure.json", {"attempt": attempt, "message": "loss became NaN", "kind": "non_finite"})
+
+
+def test_states_of_every_kind_from_listings(tmp_path: Path) -> None:
+    runs = [spec(trial) for trial in range(5)]
+    chain = [spec(10, upstream={"teacher": runs[1].key})]
+    chain.append(spec(11, upstream={"teacher": chain[0].key}))
+    chain.append(spec(12, upstream={"teacher": runs[0].key}))
+    keys = make(tmp_path, *runs, *chain)
+    done, failed, running, lost, _ = (tmp_path / "runs" / one.key for one in runs)
+    write_json(done / "record.json", {})
+    fail(failed)
+    (running / "lease.json").write_text("")
+    (lost / "lease.json").write_text("")
+    os.utime(lost / "lease.json", (time.time() - 1000,) * 2)
+    states = sweep_states(tmp_path, keys)
+    assert [states[key].value for key in keys] == [
+        "done", "failed", "running", "lost", "pending", "blocked", "blocked", "pending",
+    ]  # fmt: skip
+    # a done run is done, whatever became of what it needed
+    write_json(tmp_path / "runs" / chain[0].key / "record.json", {})
+    states = sweep_states(tmp_path, keys)
+    assert [states[one.key].value for one in chain] == ["done", "pending", "pending"]
+
+
+def test_progress_tolerates_a_torn_line(tmp_path: Path) -> None:
+    assert progress(tmp_path) == Progress()
+    log = tmp_path / "attempts" / "3" / "log.jsonl"
+    log.parent.mkdir(parents=True)
+    (tmp_path / "attempts" / "2").mkdir()
+    assert progress(tmp_path) == Progress(attempt=3)
+    lines = [
+        json.dumps({"step": step, "steps": 100, "seconds": seconds, "images_per_second": 50.0, "padding": "x" * 9000})
+        for step, seconds in ((10, 2.0), (20, 4.0), (30, 8.0))
+    ]
+    log.write_text("\n".join(lines) + "\n" + lines[-1][:50])
+    found = progress(tmp_path)
+    assert (found.step, found.steps, found.images_per_second, found.attempt) == (30, 100, 50.0, 3)
+    assert found.seconds_left == pytest.approx(70 * 4.0 / 10)  # the pace of the last line: 4 s for 10 steps
+    assert found.fraction == pytest.approx(0.3)
+    log.write_text(lines[0] + "\n")
+    assert progress(tmp_path).seconds_left == pytest.approx(90 * 0.2)
+    log.write_text(lines[0])
+    assert progress(tmp_path) == Progress(attempt=3), "a line without its end was not written"
+    log.write_text('{"step": "ten"}\n[1]\nnull\n\xff\n')
+    assert progress(tmp_path) == Progress(attempt=3)
+    fail(tmp_path)
+    assert progress(tmp_path).reason == "loss became NaN"
+    (tmp_path / "failure.json").write_text("{")
+    assert "is damaged" in progress(tmp_path).reason
+
+
+def test_retry_moves_and_never_deletes(tmp_path: Path) -> None:
+    runs = [spec(trial) for trial in range(4)]
+    make(tmp_path, *runs)
+    folders = [tmp_path / "runs" / one.key for one in runs]
+    for folder in folders[:3]:
+        (folder / "attempts" / "2").mkdir(parents=True)
+        fail(folder, 2)
+    write_json(folders[2] / "record.json", {})  # done after all: not failed
+    assert retry(tmp_path, [runs[0].key, runs[3].key]) == [runs[0].key]
+    moved = folders[0] / "attempts" / "2" / "failure.json"
+    assert read_json(moved)["message"] == "loss became NaN"
+    assert not (folders[0] / "failure.json").exists()
+    fail(folders[0], 2)
+    assert sorted(retry(tmp_path)) == sorted([runs[0].key, runs[1].key])
+    assert sorted(path.name for path in moved.parent.iterdir()) == ["failure.2.json", "failure.json"]
+    (folders[3] / "failure.json").write_text("torn")
+    assert retry(tmp_path) == [runs[3].key]
+    assert (folders[3] / "attempts" / "1" / "failure.json").read_text() == "torn"
+    assert retry(tmp_path) == []
+    with pytest.raises(UserError, match=r"no run 'nonsense'"):
+        retry(tmp_path, ["nonsense"])
+
+
+def test_tries_are_numbered_and_counted(tmp_path: Path) -> None:
+    assert attempts.numbers(tmp_path) == []
+    assert [attempts.begin(tmp_path) for _ in range(3)] == [1, 2, 3]
+    (tmp_path / "attempts" / "11").mkdir()
+    (tmp_path / "attempts" / "notes").mkdir()
+    assert attempts.begin(tmp_path) == 12
+    for number, reason in ((1, "signal"), (2, "stopped"), (3, "exit")):
+        attempts.end(tmp_path, number, reason)
+    attempts.end(tmp_path, 3, "signal")  # the first note stands
+    assert attempts.reason_of(tmp_path, 3) == "exit"
+    assert attempts.count(tmp_path, attempts.COUNTED) == 2
+    write_json(tmp_path / "attempts" / "2" / "failure.json", {})  # it failed then, and was retried
+    assert attempts.count(tmp_path, attempts.COUNTED) == 1
+
+
+def test_the_graph_orders_and_blocks(tmp_path: Path) -> None:
+    a = spec(1)
+    b = spec(2, upstream={"teacher": a.key})
+    c = spec(3, upstream={"teacher": b.key, "biased": a.key})
+    d = spec(4)
+    make(tmp_path, a, b, c, d)
+    graph = Graph(read_nodes(tmp_path, [c.key, d.key]))
+    assert list(graph.nodes) == [a.key, b.key, c.key, d.key]
+    assert [node.key for node in graph.ready()] == [a.key, d.key]
+    graph.take(a.key)
+    assert [node.key for node in graph.ready()] == [d.key]
+    graph.put_back(a.key)
+    assert [node.key for node in graph.ready()] == [d.key, a.key]
+    graph.finish(a.key)
+    assert [node.key for node in graph.ready()] == [b.key, d.key]
+    blocked = graph.fail(b.key, "why")
+    assert [(node.key, culprit.key) for node, culprit in blocked] == [(c.key, b.key)]
+    assert graph.waiting == [d.key]
+
+
+def test_runs_that_need_each_other_are_refused(tmp_path: Path) -> None:
+    one = spec(1)
+    make(tmp_path, one)
+    path = tmp_path / "runs" / one.key / "spec.json"
+    write_json(path, {**one.to_json(), "upstream": {"teacher": one.key}})
+    with pytest.raises(UserError, match="need each other"):
+        read_nodes(tmp_path, [one.key])
