@@ -31,8 +31,9 @@ class Problems(UserError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
-        heading = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__("\n".join([f"{heading}:", *(f"  - {p}" for p in self.problems)]))
+        heading = f"{len(self.problems)} problems:"
+        many = "\n".join([heading, *(f"  - {p}" for p in self.problems)])
+        super().__init__(many if len(self.problems) != 1 else self.problems[0])
 
 
 class Gather:

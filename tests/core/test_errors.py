@@ -36,7 +36,7 @@ def test_a_mistake_is_one_sentence_and_no_traceback(capsys: pytest.CaptureFixtur
 def test_several_mistakes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(lambda: _raise(Problems(["one.", "two."]))) == 2
     assert capsys.readouterr().err == "error: 2 problems:\n  - one.\n  - two.\n"
-    assert str(Problems(["one."])).startswith("1 problem:\n")
+    assert str(Problems(["one."])) == "one."
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ENOTDIR])

@@ -1,0 +1,234 @@
+"""Every mistake of a user: one sentence (or one list of them), exit code 2, and nothing written."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmark import collect_results, sweep, train
+from benchmark.core.errors import exit_code
+
+GOOD = 'datasets = ["tiny"]\nalgorithms = ["erm"]\nselection = ["last"]\n[budget]\nsteps = 4\nevaluate_every = 2\n'
+
+
+def collect(arguments: list[str]) -> int:
+    return exit_code(lambda: collect_results.main(arguments))
+
+
+@pytest.fixture
+def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Runs a command line in an empty folder; returns exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SHORTCUTBED_DATA", raising=False)
+
+    def call(main, *arguments: object) -> tuple[int, str, str]:  # type: ignore[no-untyped-def]
+        capfd.readouterr()
+        code = main([str(a) for a in arguments])
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def launch(run, folder: Path, text: str, *more: object) -> tuple[int, str]:  # type: ignore[no-untyped-def]
+    """Launch a sweep whose file holds ``text``; returns exit code and standard error."""
+    path = folder / "mine.toml"
+    path.write_text(text)
+    code, _, error = run(sweep.main, "launch", path, "--output", folder / "out", "--device", "cpu", *more)
+    return code, error
+
+
+def one_sentence(error: str) -> bool:
+    """``error: …`` without a traceback, every line after a heading a point of a list."""
+    lines = error.strip().splitlines()
+    return (
+        bool(lines)
+        and lines[0].startswith("error: ")
+        and "Traceback" not in error
+        and all(line.startswith("  - ") for line in lines[1:])
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (GOOD.replace("erm", "ermm"), "did you mean erm"),
+        (GOOD.replace('"tiny"', '"tinny"'), "did you mean tiny"),
+        (GOOD.replace('"tiny"', '"tiny:bais=0.5"'), "did you mean bias"),
+        (GOOD.replace('"tiny"', '"tiny:bias=much"'), "'much' is not a number"),
+        (GOOD.replace('"tiny"', '"tiny:bias=1.5"'), "out of bounds"),
+        (GOOD.replace('"erm"', '"cdan:cdanm"'), "did you mean cdann"),
+        ('backbone = "convnt"\n' + GOOD, "did you mean convnet"),
+        ('backbone = "resnet18:small_stm=true"\n' + GOOD, "did you mean small_stem"),
+        (GOOD.replace('"last"', '"lats"'), "did you mean last"),
+        (GOOD.replace("steps = 4", 'steps = "four"'), "steps = 'four' is of the wrong type"),
+        (GOOD.replace("steps = 4", "stepps = 4"), "did you mean steps"),
+        ("trails = 3\n" + GOOD, "did you mean trials"),
+        ("trials = 0\n" + GOOD, "expected at least 1"),
+        ("trials = [1, 1]\n" + GOOD, "twice"),
+        (GOOD + "[fixed]\nlearning_rate = 1.0\n", "no algorithm of this sweep has a hyper-parameter 'learning_rate'"),
+        (GOOD + '[fixed]\nlr = "fast"\n', "expected a number"),
+        (GOOD + "[override.grup_dro]\neta = 0.1\n", "did you mean group_dro"),
+        (GOOD + "[override.erm]\neta = 0.1\n", "erm has no hparam 'eta'"),
+        (GOOD + "[augmentation]\nflipp = 0.5\n", "did you mean flip"),
+        (GOOD + '[compute]\nprecision = "fp8"\n', "not one of fp32, bf16"),
+        (GOOD.replace("[budget]", "[budget]\npatience = 3"), "patience needs a criterion that measures"),
+        (GOOD.replace("steps = 4", "steps = 4 5"), "is not TOML"),
+        (GOOD.replace('datasets = ["tiny"]\n', ""), "datasets is missing"),
+        (GOOD.replace('"tiny"', '"tiny:bias=1.0"').replace('"erm"', '"irm"'), "at least two training environments"),
+        (GOOD.replace('"last"', '"val_objective"').replace('"erm"', '"coral"'), "declares no objective"),
+        (GOOD.replace('"tiny"', '"cmnist"'), "--download"),
+    ],
+)
+def test_mistakes_in_a_sweep(run, tmp_path: Path, text: str, said: str) -> None:  # type: ignore[no-untyped-def]
+    code, error = launch(run, tmp_path, text, "--data-dir", tmp_path / "nothing")
+    assert code == 2
+    assert said in error
+    assert one_sentence(error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_mistakes_are_told_together(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    text = GOOD.replace('["erm"]', '["erm", "irmm"]').replace('["tiny"]', '["tiny", "tiny:sied=8"]')
+    code, error = launch(run, tmp_path, text + "[override.emr]\nlr = 1.0\n")
+    assert code == 2
+    assert all(said in error for said in ("did you mean irm", "size or side", "did you mean erm"))
+
+
+def test_no_such_sweep(run) -> None:  # type: ignore[no-untyped-def]
+    code, _, error = run(sweep.main, "launch", "quickstrat")
+    assert code == 2
+    assert "did you mean quickstart" in error
+
+
+def test_impossible_combinations_are_refused_or_skipped(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    text = GOOD.replace('"tiny"', '"tiny:bias=1.0"').replace('"erm"', '"erm", "irm"')
+    code, error = launch(run, tmp_path, text)
+    assert code == 2
+    assert "--skip-impossible" in error
+    code, out, _ = run(sweep.main, "launch", tmp_path / "mine.toml", "--dry-run", "--skip-impossible")
+    assert code == 0
+    assert "left out" in out
+
+
+@pytest.mark.parametrize("damage", ["truncated", "magic", "not gzip"])
+def test_a_corrupt_mnist_file(run, tmp_path: Path, damage: str) -> None:  # type: ignore[no-untyped-def]
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        good = gzip.compress(bytes([0, 0, 8, 3]) + bytes(400))
+        bad = {"truncated": good[:-9], "magic": gzip.compress(bytes([9, 9, 9, 9]) + bytes(400)), "not gzip": b"hello"}
+        (raw / f"{name}-ubyte.gz").write_bytes(bad[damage])
+    code, error = launch(run, tmp_path, GOOD.replace('"tiny"', '"cmnist"'), "--data-dir", tmp_path / "data")
+    assert code == 2
+    assert "ubyte" in error
+    assert one_sentence(error)
+    assert not (tmp_path / "out").exists()
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """A small file system of its own, where the machine lets us mount one."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("this user may not mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_read_only_folder(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "mine.toml").write_text(GOOD)
+    with mounted(tmp_path / "readonly", "ro,size=1m") as folder:
+        code, _, error = run(sweep.main, "launch", "mine.toml", "--output", folder / "out", "--device", "cpu")
+        assert code == 2
+        assert "Read-only file system" in error
+        assert one_sentence(error)
+
+
+def test_a_full_disk(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "mine.toml").write_text(GOOD)
+    with mounted(tmp_path / "small", "size=16k") as folder:
+        (folder / "ballast").write_bytes(bytes(12 * 1024))
+        code, _, error = run(sweep.main, "launch", "mine.toml", "--output", folder / "out", "--device", "cpu")
+        assert code == 2
+        assert "No space left on device" in error
+        assert one_sentence(error)
+
+
+def test_two_sweeps_in_one_folder(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    code, _ = launch(run, tmp_path, GOOD)
+    assert code == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    (tmp_path / "other.toml").write_text(GOOD)
+    code, _, error = run(sweep.main, "launch", "other.toml", "--output", "out")
+    assert code == 2
+    assert "holds the sweep 'mine', not 'other'" in error
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
+
+
+def test_damage_to_a_finished_sweep(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """A torn last line of a log is passed over; a record of another schema version is named, not read."""
+    assert (
+        launch(run, tmp_path, GOOD.replace("steps = 4", "steps = 4\n").replace('["erm"]', '["erm", "reweight"]'))[0]
+        == 0
+    )
+    first, second = sorted((tmp_path / "out" / "runs").iterdir())
+    log = first / "log.jsonl"
+    log.write_bytes(log.read_bytes()[:-20])
+    code, out, error = run(collect, "out")
+    assert code == 0, error
+    assert "2 done" in out
+    record = json.loads((second / "record.json").read_text())
+    (second / "record.json").write_text(json.dumps({**record, "schema": 99}))
+    code, out, error = run(collect, "out")
+    assert "Traceback" not in out + error
+    assert "99" in out + error
+    stored = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    (tmp_path / "out" / "sweep.json").write_text(json.dumps({**stored, "schema": 99}))
+    for main, arguments in ((sweep.main, ("status", "out", "--once")), (collect, ("out",))):
+        code, _, error = run(main, *arguments)
+        assert code == 2
+        assert "schema version 99, expected 1" in error
+        assert one_sentence(error)
+
+
+def test_nothing_to_collect(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for main, arguments in (
+        (collect, ()),
+        (collect, ("nowhere",)),
+        (sweep.main, ("status",)),
+    ):
+        code, _, error = run(main, *arguments)
+        assert code == 2
+        assert one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--hparam", "lr"), "expected NAME=VALUE"),
+        (("--hparam", "lrr=1"), "did you mean lr"),
+        (("--hparam", "lr=fast"), "is not a number"),
+        (("--device", "cuda"), "no NVIDIA GPU answers"),
+        (("--steps", "0"), "expected 1 or more"),
+        (("--selection", "best"), "unknown criterion"),
+    ],
+)
+def test_mistakes_of_one_run(run, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:  # type: ignore[no-untyped-def]
+    if "cuda" in arguments and __import__("shutil").which("nvidia-smi"):
+        pytest.skip("this machine has a GPU")
+    code, _, error = run(train.main, "--dataset", "tiny", "--algorithm", "erm", "--output", "out", *arguments)
+    assert code == 2
+    assert said in error
+    assert not (tmp_path / "out").exists()
