@@ -1,0 +1,323 @@
+"""Means over images, patients and trials, gaps, the worst group and tests, each against a slower or older formula."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmark.report.intervals import (
+    Estimate,
+    confusion_posterior,
+    contrast,
+    crossed_variance,
+    holm,
+    mcnemar,
+    paired_gap,
+    probability_equivalent,
+    probability_positive,
+    stratified_mean,
+    unpaired_gap,
+    worst_group_interval,
+)
+
+Z = stats.norm.ppf(0.975)
+
+
+def number(value: float | None) -> float:
+    assert value is not None
+    return value
+
+
+def test_a_stratified_mean_adds_the_classes_variances() -> None:
+    random = np.random.default_rng(0)
+    names = np.array(["cat", "dog", "emu"])[random.integers(0, 3, 60)]
+    z = random.normal(size=60)
+    parts = [z[names == name] for name in ("cat", "dog", "emu")]
+    found = stratified_mean(z, names)
+    sd = np.sqrt(sum(p.var(ddof=1) / len(p) for p in parts)) / 3
+    assert found.value == pytest.approx(np.mean([p.mean() for p in parts]))
+    assert found.sd == pytest.approx(sd)
+    assert found.high == pytest.approx(number(found.value) + Z * sd)
+    alone = stratified_mean(z)
+    assert (alone.value, alone.sd) == (pytest.approx(z.mean()), pytest.approx(stats.sem(z)))
+    assert stratified_mean([1, 1, 1, 0], limits=(0.0, 1.0)).high == 1.0
+
+
+def test_clusters_are_summed_before_they_are_squared() -> None:
+    random = np.random.default_rng(1)
+    stratum, patient = np.repeat([0, 1], [30, 50]), np.repeat(np.arange(20), 4)
+    patient[:32], patient[32:] = patient[:32], patient[32:] + 100  # no patient in both classes
+    stratum = (patient >= 100).astype(int)
+    z = random.normal(size=80) + random.normal(size=200)[patient]
+    variance = 0.0
+    for j in (0, 1):
+        deviation = z[stratum == j] - z[stratum == j].mean()
+        own = patient[stratum == j]
+        variance += sum(deviation[own == p].sum() ** 2 for p in np.unique(own)) / len(deviation) ** 2
+    assert stratified_mean(z, stratum, patient).sd == pytest.approx(np.sqrt(variance) / 2)
+    # Every image a patient of its own: the plain formula with n in place of n − 1.
+    separate = stratified_mean(z, None, np.arange(80))
+    assert separate.sd == pytest.approx(z.std() / np.sqrt(80))
+
+
+def test_a_patient_in_two_classes_brings_a_covariance() -> None:
+    z, stratum, patient = [1.0, 3.0, 1.0, 3.0], [0, 0, 1, 1], ["a", "b", "a", "b"]
+    # Class means always move together, so the mean of two classes is as uncertain as one.
+    assert stratified_mean(z, stratum, patient).sd == pytest.approx(number(stratified_mean(z[:2], None, ["a", "b"]).sd))
+
+
+@pytest.mark.parametrize(
+    ("z", "stratum", "cluster", "words"),
+    [
+        ([1.0, 0.0, 1.0], ["a", "a", "b"], None, "single image in class b"),
+        ([1.0, 0.0, 1.0, 0.0], [0, 0, 1, 1], [5, 5, 6, 7], "single patient in class 0"),
+        ([0.1, 0.1, 0.3, 0.3], [0, 0, 1, 1], None, "do not vary within any class"),
+        ([0.5], None, None, "a single image"),
+    ],
+)
+def test_without_variance_there_is_a_note(z: list, stratum: list | None, cluster: list | None, words: str) -> None:
+    found = stratified_mean(z, stratum, cluster)
+    assert found.value is not None and (found.sd, found.low, found.high) == (None, None, None)
+    assert words in found.note
+
+
+def test_a_contrast_says_how_sure_it_is() -> None:
+    random = np.random.default_rng(2)
+    z = random.choice([-1.0, 0.0, 1.0], p=[0.05, 0.85, 0.1], size=300)
+    found = contrast(z, np.arange(300) % 3)
+    normal = stats.norm(number(found.value), number(found.sd))
+    assert found.p_positive == pytest.approx(normal.sf(0))
+    assert found.p_equivalent == pytest.approx(normal.cdf(0.01) - normal.cdf(-0.01))
+    assert found.p_value == pytest.approx(2 * min(normal.sf(0), normal.cdf(0)))
+    assert contrast(z, margin=0.5).p_equivalent == pytest.approx(1.0)
+    same = contrast(np.zeros(20))
+    assert (same.value, same.low, same.p_value, same.p_positive) == (0.0, None, 1.0, None)
+    assert "agree on all 20 images" in same.note
+    always = contrast(np.ones(20))
+    assert (always.value, always.low, always.p_value) == (1.0, None, None)
+    unknown = Estimate(0.1, None, None, None, "none")
+    assert probability_positive(unknown) is None and probability_equivalent(unknown) is None
+    with pytest.raises(ValueError, match="margin"):
+        contrast(z, margin=0.0)
+
+
+def sums_of_squares(table: np.ndarray) -> tuple[float, float, float]:
+    """MS of trials, images and residual by least squares on dense dummy variables."""
+    trials, images = table.shape
+    s, i = (c.ravel() for c in np.meshgrid(np.arange(trials), np.arange(images), indexing="ij"))
+    y = table.ravel().astype(float)
+    one, by_s, by_i = np.ones((len(y), 1)), np.eye(trials)[s], np.eye(images)[i]
+
+    def left(*design: np.ndarray) -> float:
+        x = np.hstack(design)
+        return float(((y - x @ np.linalg.lstsq(x, y, rcond=None)[0]) ** 2).sum())
+
+    residual = left(one, by_s, by_i)
+    trial, image = left(one, by_i) - residual, left(one, by_s) - residual
+    return trial / (trials - 1), image / (images - 1), residual / ((trials - 1) * (images - 1))
+
+
+@pytest.mark.parametrize(("trials", "images", "spread"), [(3, 25, 0.0), (4, 30, 0.3), (2, 12, 0.1)])
+def test_crossed_variance_is_the_two_way_table(trials: int, images: int, spread: float) -> None:
+    random = np.random.default_rng(trials)
+    chance = 0.6 + spread * random.normal(size=(trials, 1)) + 0.3 * random.normal(size=images)
+    correct = (random.random((trials, images)) < chance).astype(int)
+    ms_s, ms_i, ms_r = sums_of_squares(correct)
+    found = crossed_variance(correct)
+    total = ms_s + ms_i - ms_r
+    assert found.value == pytest.approx(correct.mean())
+    assert found.sd == pytest.approx(np.sqrt(max(total, ms_s, ms_i) / (trials * images)))
+    parts = ms_s**2 / (trials - 1) + ms_i**2 / (images - 1) + ms_r**2 / ((trials - 1) * (images - 1))
+    assert found.degrees_of_freedom == pytest.approx(max(total**2 / parts, trials - 1))
+    squared = stats.t.ppf(0.975, trials - 1) ** 2 * ms_s + stats.t.ppf(0.975, images - 1) ** 2 * max(ms_i - ms_r, 0)
+    half = np.sqrt(squared / (trials * images))
+    assert found.low == pytest.approx(max(0.0, correct.mean() - half))
+    assert found.high == pytest.approx(min(1.0, correct.mean() + half))
+    assert found.trials_sd == pytest.approx(correct.mean(1).std(ddof=1))
+
+
+def test_crossed_variance_over_classes_adds_their_tables() -> None:
+    random = np.random.default_rng(5)
+    correct, stratum = random.normal(size=(4, 30)), np.repeat([0, 1, 2], [6, 10, 14])
+    per_trial = np.array([[row[stratum == j].mean() for j in range(3)] for row in correct]).mean(1)
+    trial = per_trial.var(ddof=1) / 4
+    tables = [sums_of_squares(correct[:, stratum == j]) for j in range(3)]
+    images, residual = (sum(t[k] / (4 * n * 9) for t, n in zip(tables, (6, 10, 14), strict=True)) for k in (1, 2))
+    found = crossed_variance(correct, stratum)
+    assert found.value == pytest.approx(per_trial.mean())
+    assert found.sd == pytest.approx(np.sqrt(max(trial + images - residual, trial, images)))
+    same = crossed_variance(correct, np.zeros(30))
+    assert (same.sd, same.low) == (crossed_variance(correct).sd, crossed_variance(correct).low)
+
+
+def test_one_trial_says_test_sampling_only_and_equal_answers_say_so() -> None:
+    row = np.array([1, 0, 1, 1, 0, 1])
+    found = crossed_variance(row[None])
+    assert found.kind == "test sampling only" and "test sampling only" in found.note
+    assert found.sd == pytest.approx(stats.sem(row)) and found.trials_sd is None and found.trials == 1
+    perfect = crossed_variance(np.ones((3, 50)))
+    assert (perfect.value, perfect.sd, perfect.low, perfect.trials_sd) == (1.0, None, None, 0.0)
+    assert "all answers are the same" in perfect.note
+    assert crossed_variance(np.ones((1, 50))).low is None
+    assert "single image" in crossed_variance(np.array([[1], [0]])).note
+    # Trials that always agree add nothing to what the images say.
+    agreeing = crossed_variance(np.stack([row, row, row]))
+    assert agreeing.sd == pytest.approx(stats.sem(row))
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [([], "2 axes"), ([[]], "empty"), ([[1.0, float("nan")]], "NaN"), ([1, 0], "2 axes"), ([["a"]], "numbers")],
+)
+def test_bad_matrices_are_refused(bad: list, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        crossed_variance(bad)
+
+
+def test_bad_strata_are_refused() -> None:
+    with pytest.raises(ValueError, match="each of the 3 images"):
+        stratified_mean([1, 0, 1], [0, 1])
+    with pytest.raises(ValueError, match="strata contain NaN"):
+        stratified_mean([1, 0, 1], [0.0, 1.0, float("nan")])
+    with pytest.raises(ValueError, match="clusters"):
+        contrast([1, 0, 1], None, [0, 1])
+    with pytest.raises(ValueError, match="level"):
+        crossed_variance(np.eye(3), level=1.0)
+
+
+def test_paired_gap_has_the_posteriors_sd_about_the_plug_in() -> None:
+    tables = np.array([[[5, 3], [14, 60]], [[20, 0], [9, 30]]])
+    found = paired_gap(tables)
+    random = np.random.default_rng(0)
+    # Cells in the order (wrong, wrong), (wrong, right), (right, wrong), (right, right).
+    draws = [random.dirichlet(t.ravel() + 0.5, 400_000) for t in tables]
+    gaps = np.mean([d[:, 2] - d[:, 1] for d in draws], axis=0)
+    assert found.signed.value == pytest.approx(((14 - 3) / 82 + 9 / 59) / 2)
+    assert found.signed.sd == pytest.approx(gaps.std(), rel=0.005)
+    assert found.signed.high == pytest.approx(number(found.signed.value) + Z * number(found.signed.sd))
+    assert found.absolute.low == found.signed.low and number(found.signed.low) > 0
+    flipped = paired_gap(tables.transpose(0, 2, 1))
+    assert flipped.signed.value == pytest.approx(-number(found.signed.value))
+    assert (flipped.absolute.low, flipped.absolute.high) == pytest.approx((found.absolute.low, found.absolute.high))
+    single = paired_gap(tables[0])
+    assert single.signed.value == pytest.approx(11 / 82)
+
+
+def test_the_absolute_gap_folds_at_zero_and_empty_classes_are_named() -> None:
+    found = paired_gap([[[0, 0], [0, 0]], [[10, 6], [5, 40]]])
+    assert found.signed.note == "left out: class 0 without pairs"
+    low, high = number(found.signed.low), number(found.signed.high)
+    assert low < 0 < high
+    assert found.absolute.value == pytest.approx(1 / 61)
+    assert (found.absolute.low, found.absolute.high) == (0.0, max(-low, high))
+    agreed = paired_gap([[[0, 0], [0, 30]]])
+    assert agreed.signed.value == 0.0 and number(agreed.signed.sd) > 0
+
+
+def test_unpaired_gap_adds_the_variances() -> None:
+    biased = confusion_posterior([[48, 2], [3, 47]], draws=1_000).balanced_accuracy
+    deceiving = confusion_posterior([[20, 30], [25, 25]], draws=1_000).balanced_accuracy
+    found = unpaired_gap(biased, deceiving)
+    assert found.signed.value == pytest.approx(0.5)
+    assert found.signed.sd == pytest.approx(np.hypot(number(biased.sd), number(deceiving.sd)))
+    half = Z * np.hypot(number(biased.sampling_sd), number(deceiving.sampling_sd))
+    assert found.signed.low == pytest.approx(0.5 - half)
+    plain = Estimate(0.9, 0.03, 0.84, 0.96, "normal"), Estimate(0.95, 0.04, 0.87, 1.0, "normal")
+    assert unpaired_gap(*plain).signed.low == pytest.approx(-0.05 - Z * 0.05)
+    assert unpaired_gap(*plain).absolute.low == 0.0
+    nothing = Estimate(None, None, None, None, "none", "no images")
+    assert unpaired_gap(nothing, deceiving).signed.value is None
+    assert "biased: no images" in unpaired_gap(nothing, deceiving).absolute.note
+    worst = worst_group_interval([8, 9], [10, 10])
+    without = unpaired_gap(biased, worst)
+    assert without.signed.value is not None and without.absolute.low is None and "no sd" in without.signed.note
+
+
+def test_worst_group_uses_exact_binomial_bounds() -> None:
+    correct, total = [45, 90, 7, 30], [50, 100, 10, 30]
+    found = worst_group_interval(correct, total)
+    tests = [stats.binomtest(k, n) for k, n in zip(correct, total, strict=True)]
+    assert found.value == 0.7 and found.sd is None
+    assert found.low == pytest.approx(min(t.proportion_ci(0.95, "exact").low for t in tests))
+    assert found.high == pytest.approx(min(t.proportion_ci(1 - 0.05 / 4, "exact").high for t in tests))
+    for k in (0, 20):
+        edge = worst_group_interval([k], [20], level=0.9)
+        exact = stats.binomtest(k, 20).proportion_ci(0.9, "exact")
+        assert (edge.low, edge.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
+        assert edge.note == "one group only"
+    empty = worst_group_interval([3, 0, 4], [5, 0, 5])
+    assert empty.value == 0.6 and "group 1 without test images" in empty.note
+    assert empty.high == worst_group_interval([3, 4], [5, 5]).high
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "words"),
+    [
+        ([], [], "empty"),
+        ([0, 0], [0, 0], "No group has any images"),
+        ([3], [2], "Group 0 has more correct"),
+        ([1, 2], [5], "one size per group"),
+        ([-1], [5], "negative"),
+        ([float("nan")], [5], "NaN"),
+    ],
+)
+def test_bad_groups_are_refused(correct: list, total: list, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        worst_group_interval(correct, total)
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [([[1, 2, 3]], "shape"), (np.zeros((2, 2, 2)), "no pairs"), ([[1, -2], [3, 4]], "negative"), ([], "empty")],
+)
+def test_bad_pairs_are_refused(tables: list, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        paired_gap(tables)
+
+
+def test_mcnemar_is_the_exact_binomial_test() -> None:
+    for n10, n01 in product(range(8), range(8)):
+        expected = stats.binomtest(n10, n10 + n01).pvalue if n10 + n01 else 1.0
+        assert mcnemar(n10, n01) == pytest.approx(expected)
+    # 2 (1 + 5)/2⁵ by hand.
+    assert mcnemar(1, 4) == mcnemar(4, 1) == pytest.approx(float(Fraction(12, 32)))
+    assert mcnemar(5000, 5400) == pytest.approx(stats.binomtest(5000, 10400).pvalue)
+    with pytest.raises(ValueError, match="negative"):
+        mcnemar(-1, 3)
+
+
+def test_holm_by_hand() -> None:
+    # Sorted .005 .01 .03 .04 times 4 3 2 1 gives .02 .03 .06 .04, and the last may not fall below .06.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.01, None, 0.04]) == [pytest.approx(0.02), None, pytest.approx(0.04)]
+    assert holm([0.8, 0.9]) == [1.0, 1.0]
+    assert holm([]) == [] and holm([None]) == [None]
+    for bad in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            holm([0.5, bad])
+
+
+def test_holm_rejects_what_the_step_down_procedure_rejects() -> None:
+    random = np.random.default_rng(6)
+    for _ in range(50):
+        p = random.random(6) ** 3
+        order, rejected = np.argsort(p), set()
+        for k, at in enumerate(order):
+            if p[at] > 0.05 / (6 - k):
+                break
+            rejected.add(int(at))
+        assert {at for at, value in enumerate(holm(list(p))) if number(value) <= 0.05} == rejected
+
+
+def test_levels_outside_zero_and_one_are_refused() -> None:
+    for call in (
+        lambda: worst_group_interval([1], [2], level=95),
+        lambda: paired_gap([[1, 2], [3, 4]], level=0),
+        lambda: stratified_mean([1, 0, 1], level=1.5),
+    ):
+        with pytest.raises(ValueError, match=r"between 0 and 1, for example 0\.95"):
+            call()
