@@ -131,9 +131,13 @@ class Accident(Plain):
                 torch.empty(10**15)
             elif how == "disk":
                 raise OSError(28, "No space left on device")
-            elif how == "weights":
-                with torch.no_grad():
-                    self.network.classifier.weight.fill_(float("nan"))
+        return terms
+
+    def step(self, batch: Batch) -> Mapping[str, torch.Tensor | float]:
+        terms = super().step(batch)
+        if self.current_step + 1 == self.hp["at"] and self.hp["how"] == "weights":
+            with torch.no_grad():
+                self.network.classifier.weight.fill_(float("nan"))
         return terms
 
 
@@ -150,9 +154,6 @@ class OwnLoop(Plain):
         }
 
     def fit(self, run: Run) -> None:
-        for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                group["initial_lr"] = group["lr"]
         self.counted = sum(len(batch) for batch in run.batches("train"))
         for batch in run.batches("val"):
             assert batch.group is not None and batch.mask is None

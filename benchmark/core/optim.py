@@ -68,6 +68,6 @@ def lr_factor(hparams: Mapping[str, Any], step: int, steps: int) -> float:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Multiply every initial learning rate by ``factor``."""
+    """Multiply every initial learning rate by ``factor``; the initial one is the one found on the first call."""
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor

@@ -74,3 +74,10 @@ def test_a_milestone_falls_on_its_step_whatever_floating_point_says() -> None:
 def test_a_budget_of_one_step() -> None:
     for schedule in ("constant", "step", "cosine"):
         assert lr_factor({**DEFAULTS, "lr_schedule": schedule}, 0, 1) == 1.0
+
+
+def test_an_optimiser_of_a_methods_own_follows_the_schedule_too() -> None:
+    optimizer = torch.optim.SGD([{"params": _weights()[:1], "lr": 0.5}, {"params": _weights()[1:2]}], lr=0.1)
+    for factor in (1.0, 0.5, 0.1):
+        set_lr(optimizer, factor)
+        assert [group["lr"] for group in optimizer.param_groups] == [0.5 * factor, 0.1 * factor]

@@ -1,0 +1,479 @@
+"""One run from its spec to its record, and every way in which it can end."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.core.dataset import DatasetSource
+from benchmark.core.files import read_json, to_json, write_atomic
+from benchmark.core.record import (
+    CHECKPOINT,
+    PREDICTIONS,
+    RECORD,
+    SELECTED,
+    SPEC,
+    RunRecord,
+    State,
+    read_record,
+    state_of,
+)
+from benchmark.core.registry import DATASETS
+from benchmark.core.spec import LEASE_LOST
+from benchmark.engine import evaluate, loop
+from benchmark.engine.checkpoint import load_weights
+from tests.engine.runs import TIMES, built, done, failure, lines, plan_run, plan_runs, run, spec_of
+from tests.toys import Accident, OwnLoop, Plain, Pupil, Spy, Student, registered
+
+
+@pytest.fixture(autouse=True)
+def toys() -> Iterator[None]:
+    with registered(Plain, Spy, Accident, OwnLoop, Student, Pupil):
+        yield
+
+
+# --- done --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_what_the_design_says_and_nothing_else(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path)
+    assert run(folder) == "done"
+    names = {p.name for p in folder.iterdir()}
+    assert names == {SPEC, "log.jsonl", RECORD, PREDICTIONS, SELECTED, "attempts"}
+    assert list((folder / "attempts" / "1").iterdir()) == []
+    assert state_of(folder) is State.DONE
+
+
+def test_every_field_of_the_record_is_there_and_says_the_truth(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path, "group_dro", selection=["val_worst_group", "last"])
+    assert run(folder) == "done"
+    value = read_json(folder / RECORD)
+    assert set(value) == {f.name for f in fields(RunRecord)}
+    record, spec = read_record(folder), spec_of(folder)
+    assert record.key == folder.name == record.spec.key and record.spec == spec and record.attempt == 1
+    assert record.steps == 20 and record.stopped_early is False
+    assert record.method["needs"] == ["groups"] and record.method["sampling"] == "group"
+    assert "Sagawa" in record.method["paper"]
+    assert record.data["splits"] == {"train": 64, "val": 32, "biased": 32, "unbiased": 32, "deceiving": 32}
+    assert record.data["group_names"] == ["lying/dark", "lying/bright", "standing/dark", "standing/bright"]
+    assert (record.data["bias_splits"], record.data["paired"], record.data["stand_in"]) == (
+        ["biased", "deceiving"], True, True
+    )  # fmt: skip
+    assert record.seconds["total"] == pytest.approx(record.seconds["training"] + record.seconds["evaluation"], abs=2e-3)
+    assert record.images_per_second > 0 and record.peak_memory_bytes > 2**20
+    assert record.parameters == sum(p.numel() for p in built(folder).network.parameters())
+    assert record.machine["device"] == "cpu" and record.machine["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert record.started <= record.finished and record.upstream == {}
+    assert list(record.selected) == ["val_worst_group", "last"] and record.selected["last"]["step"] == 20
+
+
+def test_the_log_keeps_counts_and_its_schema(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path, "irm", selection=["last"])
+    told: list[Any] = []
+    assert run(folder, on_line=told.append) == "done"
+    found = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert found == told and [line["step"] for line in found] == [5, 10, 15, 20]
+    for line in found:
+        assert set(line) == {"step", "steps", "terms", "lr", "splits", *TIMES}
+        assert line["steps"] == 20 and line["lr"] == 1e-3 and set(line["terms"]) == {"classification", "penalty"}
+        counts = np.array(line["splits"]["val"]["counts"])
+        assert counts.shape == (2, 2, 2) and counts.sum() == 32
+        assert set(line["splits"]) == {"val"}
+    assert sorted(line["seconds"] for line in found) == [line["seconds"] for line in found]
+
+
+def test_predictions_and_weights_are_those_of_the_record(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path, selection=["val_accuracy", "last"], hparams={"lr": 0.03})
+    assert run(folder) == "done"
+    record, data = read_record(folder), DATASETS.get("tiny")(bias=0.8, size=64).load(0)
+    stored = dict(np.load(folder / PREDICTIONS))
+    for criterion, chosen in record.selected.items():
+        for name in ("val", "biased", "unbiased", "deceiving"):
+            split = data.splits[name]
+            assert np.array_equal(stored[f"{name}/label"], split.label)
+            assert np.array_equal(stored[f"{name}/confounder"], split.confounder)
+            predicted = stored[f"{criterion}/{name}/score"].argmax(1)
+            counts = np.zeros((2, 2, 2), np.int64)
+            np.add.at(counts, (split.confounder, split.label, predicted), 1)
+            assert counts.tolist() == chosen["splits"][name]["counts"]
+    assert np.array_equal(stored["biased/pair_id"], stored["deceiving/pair_id"])
+    algorithm = built(folder)  # the weights are those of the first criterion
+    algorithm.load_state_dict(load_weights(folder / SELECTED))
+    algorithm.eval()
+    mean, std = 0.5, 0.25
+    image = torch.from_numpy(((data.splits["biased"].image / 255.0 - mean) / std).astype(np.float32))
+    with torch.no_grad():
+        np.testing.assert_allclose(algorithm.predict(image), stored["val_accuracy/biased/score"], atol=1e-4)
+
+
+def test_the_record_agrees_with_the_log_about_the_selected_step(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path, selection=["val_accuracy", "val_mean", "last"], hparams={"lr": 0.03}, oracle=True)
+    assert run(folder) == "done"
+    record, log = read_record(folder), {line["step"]: line for line in lines(folder)}
+    for chosen in record.selected.values():
+        assert chosen["splits"] == log[chosen["step"]]["splits"]
+    best = {step: evaluate.accuracy(np.array(line["splits"]["val"]["counts"])) for step, line in log.items()}
+    first = min(step for step, value in best.items() if value == max(best.values()))
+    assert (record.selected["val_accuracy"]["step"], record.selected["val_accuracy"]["value"]) == (first, best[first])
+
+
+def test_what_a_method_reports_is_of_the_selected_step(tmp_path: Path) -> None:
+    """Group weights move at every step; the report must be those of the first criterion, not of the last."""
+    folder = plan_run(tmp_path, "group_dro", selection=["val_accuracy", "last"], hparams={"eta": 0.5, "lr": 1e-5})
+    assert run(folder) == "done"
+    record = read_record(folder)
+    assert record.selected["val_accuracy"]["step"] < record.selected["last"]["step"] == 20
+    assert record.extra["group_weights"] == load_weights(folder / SELECTED)["q"].tolist()
+
+
+def test_a_budget_that_no_evaluation_divides_is_evaluated_at_its_end(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path, budget={"steps": 7, "evaluate_every": 5})
+    assert run(folder) == "done" and [line["step"] for line in lines(folder)] == [5, 7]
+    folder = plan_run(tmp_path, budget={"steps": 3, "evaluate_every": 50})
+    assert run(folder) == "done" and [line["step"] for line in lines(folder)] == [3]
+
+
+def test_patience_ends_a_run_early(tmp_path: Path) -> None:
+    record = done(
+        tmp_path, budget={"steps": 50, "evaluate_every": 1, "patience": 3}, hparams={"lr": 0.0}, selection=["val_mean"]
+    )
+    assert record.stopped_early and record.steps == 4 and record.selected["val_mean"]["step"] == 1
+
+
+def test_the_objective_can_select(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path, selection=["val_objective"], hparams={"lr": 0.01})
+    assert run(folder) == "done"
+    log = {line["step"]: line["objective"] for line in lines(folder)}
+    chosen = read_record(folder).selected["val_objective"]
+    assert chosen["step"] == min(log, key=log.__getitem__) and chosen["value"] == -min(log.values())
+
+
+def test_schedules_reach_the_log(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path, hparams={"lr": 0.1, "lr_schedule": "step", "optimizer": "sgd"}, budget={"steps": 20})
+    assert run(folder) == "done"
+    assert [line["lr"] for line in lines(folder)] == pytest.approx([0.1, 0.1, 0.01, 0.001])
+
+
+# --- who sees what -----------------------------------------------------------------------------------------------
+
+
+def test_a_method_sees_nothing_that_it_did_not_declare(tmp_path: Path) -> None:
+    Spy.seen.clear()
+    assert run(plan_run(tmp_path, "toy_spy")) == "done"
+    assert len(Spy.seen) == 20
+    for batch in Spy.seen:
+        assert batch.group is batch.confounder is batch.environment is batch.mask is None
+
+
+def _evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    calls: list[tuple[int, str]] = []
+    true = evaluate.evaluate
+
+    def counted(algorithm: Any, split: Any, *arguments: Any, **options: Any) -> Any:
+        calls.append((algorithm.current_step, split.name))
+        return true(algorithm, split, *arguments, **options)
+
+    monkeypatch.setattr(loop, "evaluate", counted)
+    return calls
+
+
+TESTS = ("biased", "unbiased", "deceiving")
+
+
+def test_test_splits_are_evaluated_once_per_selected_step_and_never_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = _evaluated(monkeypatch)
+    folder = plan_run(tmp_path, selection=["val_accuracy", "val_mean", "last"], hparams={"lr": 0.0})
+    assert run(folder) == "done"
+    assert calls[:4] == [(5, "val"), (10, "val"), (15, "val"), (20, "val")]
+    assert calls[4:] == [(step, name) for step in (5, 20) for name in ("val", *TESTS)]  # two criteria share step 5
+
+
+def test_an_oracle_sees_the_tests_along_the_way_and_the_log_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = plan_run(tmp_path / "plain", selection=["val_accuracy"])
+    assert run(plain) == "done"
+    calls = _evaluated(monkeypatch)
+    folder = plan_run(tmp_path / "oracle", selection=["val_accuracy"], oracle=True)
+    assert run(folder) == "done" and folder.name != plain.name and read_record(folder).spec.oracle
+    assert sum(name in TESTS for _, name in calls) == 3 * 4 + 3
+    for with_tests, without in zip(lines(folder), lines(plain), strict=True):
+        assert set(with_tests["splits"]) == {"val", *TESTS}
+        with_tests["splits"] = {"val": with_tests["splits"]["val"]}
+        assert with_tests == without  # looking at the tests changes nothing else
+    assert read_record(folder).selected == read_record(plain).selected
+
+
+def test_methods_of_a_trial_share_data_and_initial_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built_weights: dict[tuple[str, int], bytes] = {}
+    loaded: dict[int, list[bytes]] = {}
+    true = DatasetSource.load
+
+    def load(self: DatasetSource, trial: int) -> Any:
+        data = true(self, trial)
+        loaded.setdefault(trial, []).append(data.splits["train"].image.tobytes())
+        return data
+
+    monkeypatch.setattr(DatasetSource, "load", load)
+    for trial in (0, 1):
+        for algorithm in ("erm", "irm", "group_dro", "dann"):
+            folder = plan_run(tmp_path / f"{algorithm}{trial}", algorithm, trials=[trial], budget={"steps": 1})
+            assert run(folder) == "done"
+            state = built(folder).network.state_dict()
+            built_weights[algorithm, trial] = b"".join(state[name].numpy().tobytes() for name in state)
+    assert len({built_weights[a, t] for a, t in built_weights}) == 2
+    assert built_weights["erm", 0] == built_weights["dann", 0] != built_weights["erm", 1] == built_weights["irm", 1]
+    assert [len(set(images)) for images in loaded.values()] == [1, 1] and loaded[0][0] != loaded[1][0]
+
+
+@pytest.mark.parametrize("algorithm", ["erm", "dann"])
+def test_how_often_we_look_does_not_change_what_is_learnt(algorithm: str, tmp_path: Path) -> None:
+    hparams = {"dropout": 0.3}
+    often, seldom = (
+        plan_run(tmp_path / str(n), algorithm, budget={"evaluate_every": n}, hparams=hparams, selection=["last"])
+        for n in (1, 20)
+    )
+    assert run(often, checkpoint_seconds=0) == run(seldom) == "done"
+    a, b = load_weights(often / SELECTED), load_weights(seldom / SELECTED)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert lines(often)[-1]["splits"] == lines(seldom)[-1]["splits"]
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        {"precision": "bf16"},
+        {"channels_last": True},
+        {"deterministic": "false"},
+        {"precision": "bf16", "channels_last": True},
+    ],
+)
+def test_ways_of_computing(compute: dict[str, Any], tmp_path: Path) -> None:
+    for algorithm in ("erm", "group_dro", "dann"):
+        record = done(tmp_path, algorithm, compute=compute, budget={"steps": 3}, hparams={"clip_norm": 1.0})
+        assert record.spec.compute == {**record.spec.compute, **compute}
+
+
+@pytest.mark.slow
+def test_a_compiled_network(tmp_path: Path) -> None:
+    plain, compiled = (
+        plan_run(tmp_path / str(c), compute={"compile": c}, budget={"steps": 3}, selection=["last"])
+        for c in (False, True)
+    )
+    assert run(plain) == run(compiled) == "done"
+    a, b = load_weights(plain / SELECTED), load_weights(compiled / SELECTED)
+    assert list(a) == list(b)
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-4)
+
+
+# --- own loops and upstream runs ---------------------------------------------------------------------------------
+
+
+def test_a_loop_of_its_own(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path, "toy_own_loop")
+    assert run(folder) == "done"
+    record = read_record(folder)
+    assert record.extra == {"counted": 64} and record.steps == 20
+    assert [line["step"] for line in lines(folder)] == [5, 10, 15, 20]
+
+
+def test_a_loop_that_ends_early_or_never_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(self: OwnLoop, run: Any) -> None:
+        self.counted = 0
+        for batch in run.steps():
+            run.log(self.loss(batch))
+            self.counted += 1
+            if self.counted == 7:
+                break
+
+    monkeypatch.setattr(OwnLoop, "fit", short)
+    folder = plan_run(tmp_path, "toy_own_loop")
+    assert run(folder) == "done"
+    assert read_record(folder).steps == 7 and [line["step"] for line in lines(folder)] == [5, 7]
+
+    def none(self: OwnLoop, run: Any) -> None:
+        self.counted = 0
+
+    monkeypatch.setattr(OwnLoop, "fit", none)
+    record = done(tmp_path / "none", "toy_own_loop")
+    assert record.steps == 0 and record.selected["last"]["step"] == 0
+
+
+def test_a_method_may_not_look_at_the_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OwnLoop, "fit", lambda self, run: run.batches("biased"))
+    folder = plan_run(tmp_path, "toy_own_loop")
+    assert run(folder) == "failed" and "may look at train and val, not at biased" in failure(folder)["message"]
+
+
+@pytest.mark.parametrize("student", ["toy_student", "toy_pupil"])
+def test_a_student_learns_from_the_selected_weights_of_its_teacher(student: str, tmp_path: Path) -> None:
+    teacher, folder = plan_runs(tmp_path, student)
+    assert run(folder) == "failed"
+    assert failure(folder)["kind"] == "user_error" and "was to be trained first" in failure(folder)["message"]
+    (folder / "failure.json").unlink()
+    assert run(teacher) == "done" and run(folder, 2) == "done"
+    record = read_record(folder)
+    taught = read_record(teacher)
+    assert record.upstream == {"teacher": {"key": teacher.name, "method": "erm", "selected": dict(taught.selected)}}
+    found = built(folder).setting.upstream["teacher"]
+    assert not found.training and not any(p.requires_grad for p in found.parameters())
+    stored = load_weights(teacher / SELECTED)
+    assert all(torch.equal(found.state_dict()[name], stored[name]) for name in stored)
+    # the teacher did not move while its student learnt, and is no part of what the student stores
+    assert set(load_weights(folder / SELECTED)) == set(stored)
+
+
+# --- what can go wrong -------------------------------------------------------------------------------------------
+
+
+def _accident(root: Path, how: str, at: int = 5) -> tuple[str, Path]:
+    folder = plan_run(root, "toy_accident", hparams={"how": how, "at": at})
+    return run(folder), folder
+
+
+@pytest.mark.parametrize("how", ["nan", "inf"])
+@pytest.mark.parametrize("at", [1, 5, 7, 20])
+def test_a_loss_that_is_not_finite_names_step_and_term(how: str, at: int, tmp_path: Path) -> None:
+    outcome, folder = _accident(tmp_path, how, at)
+    found = failure(folder)
+    assert outcome == "failed" and state_of(folder) is State.FAILED
+    assert (found["kind"], found["step"], found["term"]) == ("non_finite", at, "term other of the loss")
+    assert f"at step {at}" in found["message"] and "traceback" not in found
+    assert found["key"] == folder.name and found["attempt"] == 1 and not (folder / RECORD).exists()
+
+
+def test_weights_that_become_nan_are_found_at_the_next_step_or_look(tmp_path: Path) -> None:
+    _, folder = _accident(tmp_path, "weights", at=20)
+    assert (failure(folder)["step"], failure(folder)["term"]) == (20, "logits on split val")
+    _, folder = _accident(tmp_path, "weights", at=6)
+    assert (failure(folder)["step"], failure(folder)["term"]) == (7, "term classification of the loss")
+
+
+def test_a_learning_rate_that_explodes(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path, hparams={"lr": 1e30, "optimizer": "sgd"})
+    assert run(folder) == "failed"
+    found = failure(folder)
+    assert found["kind"] == "non_finite" and found["step"] <= 5 and "a smaller lr or clip_norm = 1" in found["message"]
+
+
+def test_a_bug_keeps_its_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome, folder = _accident(tmp_path, "bug")
+    found = failure(folder)
+    assert outcome == "failed" and found["kind"] == "exception"
+    assert found["message"] == "KeyError: 'a bug in the method'"
+    assert "in loss" in found["traceback"] and "KeyError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["memory", "huge"])
+def test_out_of_memory_is_no_failure(how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome, folder = _accident(tmp_path, how)
+    assert outcome == "out_of_memory" and state_of(folder) is State.PENDING
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_raised_and_fails_no_run(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as found:
+        _accident(tmp_path, "disk")
+    assert found.value.errno == errno.ENOSPC
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert state_of(folder) is State.PENDING
+
+
+def test_data_that_changed_since_the_plan_are_a_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = plan_run(tmp_path)
+    monkeypatch.setattr(DATASETS.get("tiny"), "version", 99)
+    assert run(folder) == "failed"
+    found = failure(folder)
+    assert found["kind"] == "user_error" and "traceback" not in found
+    assert "are not those that the sweep was planned with" in found["message"]
+
+
+def test_a_method_that_cannot_sample_is_a_users_error(tmp_path: Path) -> None:
+    """By chance, all of so few images may be of one environment; no plan can know."""
+    tiny = DATASETS.get("tiny")
+    trial = next(t for t in range(200) if (tiny(bias=0.99, size=8).load(t).splits["train"].environment == 0).all())
+    folder = plan_run(tmp_path, "irm", datasets=["tiny:bias=0.99,size=8"], trials=[trial])
+    assert run(folder) == "failed" and failure(folder)["kind"] == "user_error"
+    assert "at least two non-empty training environments" in failure(folder)["message"]
+
+
+def test_a_checkpoint_of_other_code_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = plan_run(tmp_path, "toy")
+    assert run(folder, stop=_Stop(after=7)) == "interrupted"
+    true = Plain.__init__
+
+    def edited(self: Plain, setting: Any) -> None:
+        true(self, setting)
+        self.extra = torch.nn.Linear(2, 2)
+
+    monkeypatch.setattr(Plain, "__init__", edited)
+    assert run(folder, 2) == "failed"
+    found = failure(folder)
+    assert found["kind"] == "user_error" and found["message"].count("\n") == 0
+    assert "checkpoint.pt does not fit the method as it is now" in found["message"]
+    assert "delete it to start anew" in found["message"]
+
+
+def test_a_spec_of_another_schema_is_raised(tmp_path: Path) -> None:
+    from benchmark.core.errors import UserError
+
+    folder = plan_run(tmp_path)
+    write_atomic(folder / SPEC, to_json({**spec_of(folder).to_json(), "schema": 2}))
+    with pytest.raises(UserError, match="schema version 2"):
+        run(folder)
+
+
+class _Stop:
+    """A stop that is asked for after some polls."""
+
+    def __init__(self, after: int, reason: str = "stopped") -> None:
+        self.left, self.reason = after, reason
+
+    def __call__(self) -> str | None:
+        self.left -= 1
+        return self.reason if self.left < 0 else None
+
+
+def test_a_stop_saves_what_was_done(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path)
+    assert run(folder, stop=_Stop(after=7)) == "interrupted"
+    assert state_of(folder) is State.PENDING and (folder / CHECKPOINT).exists()
+    saved = torch.load(folder / CHECKPOINT, weights_only=True)
+    assert saved["step"] == 7 and [json.loads(text)["step"] for text in saved["log"].splitlines()] == [5]
+    assert saved["seconds"]["training"] > 0  # also what passed since the last evaluation
+
+
+def test_a_lost_lease_ends_a_run_without_a_word(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path)
+    assert run(folder, stop=_Stop(after=7, reason=LEASE_LOST)) == "interrupted"
+    assert {p.name for p in folder.iterdir()} == {SPEC, "attempts"}
+    # the lease goes at the very end, or while a failure is written: nothing is committed either
+    assert run(folder, 2, stop=_Stop(after=20, reason=LEASE_LOST)) == "interrupted"
+    assert {p.name for p in folder.iterdir()} == {SPEC, "attempts"}
+    folder = plan_run(tmp_path / "accident", "toy_accident", hparams={"at": 5})
+    assert run(folder, stop=_Stop(after=5, reason=LEASE_LOST)) == "failed"
+    assert {p.name for p in folder.iterdir()} == {SPEC, "attempts"}
+
+
+def test_the_first_to_commit_wins(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path)
+    assert run(folder) == "done"
+    first = (folder / RECORD).read_bytes()
+    assert run(folder, 2) == "done" and (folder / RECORD).read_bytes() == first
+
+
+def test_a_record_of_the_same_spec_is_the_same_but_for_times(tmp_path: Path) -> None:
+    one, two = (done(tmp_path / name, "dann", hparams={"dropout": 0.2}) for name in ("a", "b"))
+    still: dict[str, Any] = {"seconds": {}, "images_per_second": 0.0, "peak_memory_bytes": 0, "started": 0.0, "finished": 0.0}
+    assert replace(one, **still) == replace(two, **still)

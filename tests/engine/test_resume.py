@@ -1,0 +1,184 @@
+"""A run that was stopped or killed and resumed is, bit by bit, the run that nobody disturbed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.core.record import CHECKPOINT, PREDICTIONS, SELECTED, read_record
+from benchmark.engine.checkpoint import load_weights
+from benchmark.engine.loop import TrainingRun
+from tests.engine.runs import lines, plan_run, plan_runs, run
+from tests.toys import OwnLoop, Student, registered
+
+#: Method, hyper-parameters and the rest; IRM's penalty is switched on at step 6, where Adam is rebuilt.
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "erm-adam": ("erm", {"optimizer": "adam", "lr": 0.01}, {}),
+    "erm-sgd": ("erm", {"optimizer": "sgd", "lr": 0.1, "lr_schedule": "cosine", "weight_decay": 1e-3}, {}),
+    "erm-all": (
+        "erm",
+        {"optimizer": "adamw", "dropout": 0.4, "clip_norm": 0.5, "lr_schedule": "step"},
+        {
+            "augmentation": {"flip": 0.5, "translate": 0.1, "rotate": 10.0, "crop": 0.2},
+            "compute": {"precision": "bf16", "channels_last": True},
+            "oracle": True,
+            "selection": ["val_objective", "val_mean", "last"],
+        },
+    ),
+    "irm-adam": ("irm", {"optimizer": "adam", "anneal_iters": 6, "penalty_weight": 50.0, "lr": 0.01}, {}),
+    "irm-sgd": ("irm", {"optimizer": "sgd", "anneal_iters": 6, "lr_schedule": "step", "lr": 0.05}, {}),
+    "group_dro-adam": ("group_dro", {"optimizer": "adam", "eta": 0.3}, {}),
+    "group_dro-sgd": ("group_dro", {"optimizer": "sgd", "eta": 0.3, "lr": 0.05}, {}),
+    "dann-adam": ("dann", {"optimizer": "adam", "d_steps": 2, "grad_penalty": 0.1, "mlp_width": 8}, {}),
+    "dann-sgd": ("dann", {"optimizer": "sgd", "lr": 0.02, "mlp_width": 8}, {}),
+    "patience": ("erm", {"lr": 1e-6}, {"budget": {"steps": 40, "patience": 3}, "selection": ["val_accuracy", "last"]}),
+    "own-loop": ("toy_own_loop", {"lr": 0.02}, {}),
+}
+BUDGET = {"steps": 14, "evaluate_every": 4}
+
+
+@pytest.fixture(autouse=True)
+def toys() -> Iterator[None]:
+    with registered(OwnLoop, Student):
+        yield
+
+
+def _planned(root: Path, case: str) -> Path:
+    algorithm, hparams, more = CASES[case]
+    more = {**more, "budget": {**BUDGET, **more.get("budget", {})}}
+    return plan_run(root, algorithm, hparams=hparams, **more)
+
+
+def _same(one: Path, other: Path) -> None:
+    """Logs, counts, scores and weights, bit by bit."""
+    assert lines(one) == lines(other)
+    a, b = read_record(one), read_record(other)
+    assert a.selected == b.selected and a.extra == b.extra
+    assert (a.steps, a.stopped_early, a.upstream) == (b.steps, b.stopped_early, b.upstream)
+    weights, others = load_weights(one / SELECTED), load_weights(other / SELECTED)
+    assert list(weights) == list(others)
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    scores, other_scores = np.load(one / PREDICTIONS), np.load(other / PREDICTIONS)
+    assert scores.files == other_scores.files
+    assert all(scores[name].tobytes() == other_scores[name].tobytes() for name in scores.files)
+
+
+def _stop_after(polls: int) -> Any:
+    left = iter([None] * polls)
+    return lambda: next(left, "stopped")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_stopped_again_and_again_is_the_undisturbed_run(case: str, tmp_path: Path) -> None:
+    whole, stopped = _planned(tmp_path / "whole", case), _planned(tmp_path / "stopped", case)
+    assert whole.name == stopped.name
+    assert run(whole) == "done"
+    # stops before step 1, 3, 6 (IRM's switch), 7, 9 and 12, counted from 0: each attempt takes up where the last ended
+    attempt = 0
+    for steps in (1, 2, 3, 1, 2, 3):
+        attempt += 1
+        outcome = run(stopped, attempt, stop=_stop_after(steps))
+        assert outcome in ("interrupted", "done")
+        if outcome == "done":
+            break
+    else:
+        attempt += 1
+        assert run(stopped, attempt) == "done"
+    assert attempt >= 5
+    _same(whole, stopped)
+    assert read_record(stopped).attempt == attempt and not (stopped / CHECKPOINT).exists()
+
+
+def _killed(folder: Path, attempt: int, at: int) -> None:
+    """An attempt in a process of its own that dies at step ``at``, with a checkpoint of every third step behind it."""
+
+    steps = itertools.count(_checkpointed(folder))  # stop is asked once per step
+
+    def kill() -> None:
+        if next(steps) == at:
+            os._exit(9)
+
+    true = TrainingRun.save
+
+    def save(self: TrainingRun) -> None:
+        if self.step % 3 == 0:
+            true(self)
+
+    child = os.fork()
+    if child == 0:  # never returns into the test
+        try:
+            TrainingRun.save = save  # type: ignore[method-assign]
+            run(folder, attempt, checkpoint_seconds=-1, stop=kill)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 9
+
+
+def _checkpointed(folder: Path) -> int:
+    path = folder / CHECKPOINT
+    return int(torch.load(path, weights_only=True)["step"]) if path.exists() else 0
+
+
+@pytest.mark.parametrize("case", ["erm-adam", "erm-all", "irm-adam", "group_dro-adam", "dann-adam", "own-loop"])
+def test_a_run_killed_again_and_again_is_the_undisturbed_run(case: str, tmp_path: Path) -> None:
+    whole, killed = _planned(tmp_path / "whole", case), _planned(tmp_path / "killed", case)
+    assert run(whole) == "done"
+    found = []
+    for attempt, at in enumerate((2, 5, 8, 7, 13), 1):
+        _killed(killed, attempt, at)
+        found.append(_checkpointed(killed))
+        assert not any(name.endswith(".tmp") for name in os.listdir(killed))
+    assert found == [0, 3, 6, 6, 12]  # a death costs what came after the last checkpoint, and nothing else
+    assert run(killed, 6) == "done"
+    _same(whole, killed)
+
+
+def test_a_student_resumes_too(tmp_path: Path) -> None:
+    teacher, whole = plan_runs(tmp_path / "whole", "toy_student", budget=BUDGET)
+    other_teacher, stopped = plan_runs(tmp_path / "stopped", "toy_student", budget=BUDGET)
+    assert run(teacher) == run(other_teacher) == run(whole) == "done"
+    assert run(stopped, stop=_stop_after(5)) == "interrupted" and run(stopped, 2) == "done"
+    _same(teacher, other_teacher)
+    _same(whole, stopped)
+
+
+def test_a_damaged_checkpoint_costs_work_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, stopped = _planned(tmp_path / "whole", "erm-adam"), _planned(tmp_path / "stopped", "erm-adam")
+    assert run(whole) == "done"
+    assert run(stopped, stop=_stop_after(9)) == "interrupted"
+    path = stopped / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:-100])
+    assert run(stopped, 2) == "done"
+    assert "the run starts anew" in capsys.readouterr().err
+    _same(whole, stopped)
+
+
+def test_the_log_of_a_stopped_attempt_stays_beside(tmp_path: Path) -> None:
+    """An attempt that lost its run writes to its own file for ever, never to a later attempt's."""
+    folder = _planned(tmp_path, "erm-adam")
+    assert run(folder, stop=_stop_after(9)) == "interrupted"
+    first = (folder / "attempts" / "1" / "log.jsonl").read_text()
+    assert first.count("\n") == 2
+    assert run(folder, 2) == "done"
+    assert (folder / "attempts" / "1" / "log.jsonl").read_text() == first
+    assert (folder / "log.jsonl").read_text().startswith(first)
+
+
+def test_times_of_all_attempts_add_up(tmp_path: Path) -> None:
+    folder = _planned(tmp_path, "erm-adam")
+    seconds = []
+    for attempt, steps in enumerate((3, 3, 3), 1):
+        assert run(folder, attempt, stop=_stop_after(steps)) == "interrupted"
+        seconds.append(torch.load(folder / CHECKPOINT, weights_only=True)["seconds"]["training"])
+    assert run(folder, 4) == "done"
+    record = read_record(folder)
+    assert 0 < seconds[0] < seconds[1] < seconds[2] < record.seconds["training"] + 1e-3
+    assert record.images_per_second == pytest.approx(14 * 16 / record.seconds["training"], rel=0.05)
