@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = find_sweep(options.dir)
     if options.export:
         return _export(folder, Path(options.export))
-    extras = Extras(options.reference, options.detail, options.published)
+    extras = Extras(options.reference, options.detail, options.published, options.engine)
     report = make_report(folder, options.selection, options.spread, extras)
     retrain = _retrain_files(report, options.retrain_best)
     _print(render(report, options.format, appendix=options.format != "text"))
@@ -121,6 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--figures", choices=("auto", "all", "none"), default="auto", help="of the first data sets (default), of all")
     add("--reference", metavar="METHOD", help="compare every method with this one: Δ ± se, P(better), Holm's p")
     add("--detail", action="store_true", help="also per class, per group, AUC and calibration error")
+    add(
+        "--engine", choices=("exact", "nuts"), default="exact", help="of the posteriors of --detail; nuts needs minutes"
+    )
     add("--published", action="store_true", help="also the papers' figures beside ours")
     add("--retrain-best", metavar="N", type=int, help="write a sweep of each method's best draw on N fresh trials")
     add("--export", metavar="FILE", help="write every run as rows of a tidy .csv or .parquet table, and nothing else")

@@ -55,11 +55,12 @@ class Report:
 
 @dataclass(frozen=True)
 class Extras:
-    """What a report shows beside its tables: comparisons with ``reference``, details, published figures."""
+    """What a report shows beside its tables: comparisons with ``reference``, details by an engine, published figures."""
 
     reference: str | None = None
     detail: bool = False
     published: bool = False
+    engine: str = "exact"
 
 
 def make_report(
@@ -85,7 +86,7 @@ def make_report(
         report.comparisons = compare_all(report.tables, extras.reference, book, level)
         report.sheets += comparison_sheets(report.comparisons)
     if extras.detail:
-        report.sheets += [sheet for table in report.tables for sheet in detail_sheets(table, book)]
+        report.sheets += [sheet for table in report.tables for sheet in detail_sheets(table, book, extras.engine)]
     if extras.published:
         report.sheets += beside(report.tables)
     for make in (cost_sheet, hparam_sheet):

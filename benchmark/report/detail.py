@@ -63,10 +63,11 @@ class Scores:
 
     Args:
         split: where everything is measured. book: the winners' predictions.
+        engine: of the posterior, ``exact`` or ``nuts``.
     """
 
-    def __init__(self, split: str, book: Book) -> None:
-        self.split, self.book = split, book
+    def __init__(self, split: str, book: Book, engine: str = "exact") -> None:
+        self.split, self.book, self.engine = split, book, engine
         self._posteriors: dict[str, ConfusionPosterior | None] = {}
         self._from_scores: dict[str, tuple[tuple[Estimate, ...], Estimate, Estimate]] = {}
 
@@ -90,12 +91,23 @@ class Scores:
     def calibration(self, winner: Winner) -> Estimate:
         return self._scored(winner)[2]
 
+    def how(self) -> str:
+        """The Monte Carlo behind the posterior sds, in a sentence; empty where none was needed."""
+        made = [p for p in self._posteriors.values() if p is not None]
+        if not made:
+            return ""
+        draws, error = max(p.draws for p in made), max(p.monte_carlo_error for p in made)
+        divergent = sum(p.divergences or 0 for p in made)
+        warning = f", {divergent} divergences" if self.engine == "nuts" else ""
+        return f"Posterior: {self.engine}, {draws:,} draws, Monte Carlo error at most {error:.1g}{warning}."
+
     def _posterior(self, winner: Winner) -> ConfusionPosterior | None:
         """None where the matrix has no posterior: one class, no images."""
         key = winner.run.key
         if key not in self._posteriors:
             table = confusion(winner.at.counts[self.split])
-            self._posteriors[key] = confusion_posterior(table) if len(table) > 1 and table.any() else None
+            usable = len(table) > 1 and table.any()
+            self._posteriors[key] = confusion_posterior(table, engine=self.engine) if usable else None
         return self._posteriors[key]
 
     def _scored(self, winner: Winner) -> tuple[tuple[Estimate, ...], Estimate, Estimate]:
@@ -109,7 +121,7 @@ class Scores:
         return self._from_scores[key]
 
 
-def detail_sheets(table: Table, book: Book) -> list[Sheet]:
+def detail_sheets(table: Table, book: Book, engine: str = "exact") -> list[Sheet]:
     """Overall scores, scores per class and accuracy per group of one data set's main split."""
     record = next((w.run.record for row in table.rows for w in row.winners if w.run.record), None)
     split = main_split(record.data) if record else None
@@ -117,7 +129,7 @@ def detail_sheets(table: Table, book: Book) -> list[Sheet]:
         return []
     rows = {row.method: [w for w in row.winners if split in w.at.counts] for row in table.rows}
     rows = {method: winners for method, winners in rows.items() if winners}
-    scores = Scores(split, book)
+    scores = Scores(split, book, engine)
     labels = [str(name) for name in record.data["label_names"]]
     groups = [str(name) for name in record.data.get("group_names") or []]
     sheets = [_overall_sheet(table, rows, scores), _class_sheet(table, rows, scores, labels)]
@@ -136,6 +148,7 @@ def _overall_sheet(table: Table, rows: Mapping[str, list[Winner]], scores: Score
         f"Split {scores.split}, in per cent; {_spread(rows, 'posterior sd (AUC: DeLong)')}.",
         f"AUC: one class against the rest, mean over classes. Calibration error: {BINS} bins of confidence.",
     ]
+    caption += [how] if (how := scores.how()) else []
     return Sheet(f"{table.title}, more scores", caption, heads, shown, notes=list(dict.fromkeys(notes)))
 
 

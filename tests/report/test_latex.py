@@ -11,6 +11,7 @@ import pytest
 
 from benchmark.report.collect import make_report, render
 from benchmark.report.formats.escape import escape
+from benchmark.report.formats.numbers import decimals_of, plain
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 UGLY = (
@@ -87,6 +88,25 @@ def test_input_into_a_paper(tmp_path: Path) -> None:
         "\\begin{document}before \\input{tables} after\\end{document}\n"
     )
     assert "tables.tex" in compile_tex(tmp_path, "paper.tex")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="pdftotext is not installed")
+def test_every_number_is_on_the_page(tmp_path: Path) -> None:
+    """Also ± 0.0, which siunitx would drop, beside names of ninety letters that would run over the numbers."""
+    fake = FakeSweep(tmp_path)
+    for method in (ERM, Method("perfect", 1.0, 1.0), Method("x" * 90, 0.9, 0.1)):
+        fake.add(World(size=60), method, trials=(0, 1))
+    report = make_report(fake.finish())
+    (tmp_path / "tables.tex").write_text(render(report, "latex"))
+    compile_tex(tmp_path, "tables.tex")
+    command = ["pdftotext", "-layout", str(tmp_path / "tables.pdf"), "-"]
+    page = re.sub(r"\s+", " ", subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    for row in report.tables[0].rows:
+        for value in row.values:
+            assert f"{plain(value, decimals_of(report.tables[0]))}".replace("-", "−") in page
+    assert "100.0 ± 0.0" in page
+    assert max(map(len, re.findall("x{16,}", page))) < 40  # broken into lines, not one that covers the numbers
 
 
 def compile_tex(folder: Path, name: str) -> str:

@@ -19,7 +19,7 @@ def test_hparams_are_in_every_report(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     fake.add(WORLD, ERM, trials=(0, 1), draws=(0, 3), momentum=0.75, name_with_ugly_value='a"b\\c')
     report = make_report(fake.finish())
-    (sheet,) = report.appendix
+    _, sheet = report.appendix  # costs, then hyper-parameters
     (row,) = sheet.rows
     assert "momentum=0.75" in row[2] and row[1].startswith("0: ")
     assert "momentum" not in render(report, "text", appendix=False)

@@ -42,7 +42,12 @@ _SPECIAL = {
     "“": "``",
     "”": "''",
     "’": "'",
+    "∞": r"\ensuremath{\infty}",
+    "∂": r"\ensuremath{\partial}",
+    "√": r"\ensuremath{\surd}",
     "ß": r"\ss{}",
+    "œ": r"\oe{}",
+    "Œ": r"\OE{}",
     "ø": r"\o{}",
     "Ø": r"\O{}",
     "æ": r"\ae{}",
@@ -86,6 +91,8 @@ _GREEK = {
     "Ψ": "Psi",
     "Ω": "Omega",
 }
+#: Characters of a word after which a line may break.
+_LONGEST = 16
 #: Combining accents and LaTeX's commands for them.
 _ACCENTS = {
     0x300: "`",
@@ -106,7 +113,14 @@ _ACCENTS = {
 
 def escape(text: str) -> str:
     """Any text as LaTeX that prints it; a character that pdflatex's fonts lack becomes its code point, U+4E2D."""
-    return "".join(map(_escape, unicodedata.normalize("NFC", clean(text))))
+    words = unicodedata.normalize("NFC", clean(text)).split(" ")
+    return " ".join(_word(word) for word in words)
+
+
+def _word(word: str) -> str:
+    """A word that may be broken where it is so long that it would run over the next column."""
+    pieces = [word[i : i + _LONGEST] for i in range(0, len(word), _LONGEST)]
+    return r"\allowbreak{}".join("".join(map(_escape, piece)) for piece in pieces)
 
 
 def _escape(character: str) -> str:
@@ -122,4 +136,4 @@ def _escape(character: str) -> str:
         return rf"\{_ACCENTS[ord(decomposed[1])]}{{{base}}}"
     if decomposed.isascii():  # ligatures, full-width letters, superscript digits
         return "".join(map(_escape, decomposed))
-    return rf"\texttt{{U+{ord(character):04X}}}"
+    return rf"\texttt{{U+{ord(character):04X}}}\allowbreak{{}}"

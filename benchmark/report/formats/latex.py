@@ -66,7 +66,7 @@ def latex_table(table: Table, spread: str = "sd") -> str:
         r"\begin{table}[htbp]",
         r"\centering\footnotesize",
         rf"\caption{{{' '.join(map(escape, table.full_caption(spread)))}{_superscript(general)}}}",
-        r"\par\smallskip\sisetup{separate-uncertainty=true,table-align-uncertainty=false}",
+        r"\par\smallskip\sisetup{separate-uncertainty=true,table-align-uncertainty=false,retain-zero-uncertainty=true}",
         rf"\begin{{tabular}}{{@{{}}{_stub(table, show)}{_specification(table, show)}@{{}}}}",
         r"\toprule",
         *_heads([("method",), ("needs",), *(column.title for column in table.columns)]),
