@@ -55,7 +55,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Extras:
-    """What a report shows beside its tables: comparisons with ``reference``, details by an engine, published figures."""
+    """What a report shows beside its tables: comparisons with ``reference``, details, published figures."""
 
     reference: str | None = None
     detail: bool = False
