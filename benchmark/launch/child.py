@@ -22,14 +22,12 @@ from typing import Any
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json, write_json
 from benchmark.core.record import ATTEMPTS, FAILURE, OUTPUT, SPEC, State, failure_json, state_of
-from benchmark.core.spec import RunSpec
+from benchmark.core.spec import LEASE_LOST, RunSpec
 from benchmark.launch import attempts
 from benchmark.launch.events import Outcome
 from benchmark.launch.lease import Claim
 from benchmark.launch.slots import Slot
 
-#: The reason on which the engine writes nothing more: somebody else may own the run by now.
-LEASE_LOST = "lease lost"
 STOPPED = "stopped"
 
 #: What asks a launcher to stop.

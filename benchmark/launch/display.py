@@ -92,16 +92,16 @@ def printable(text: str) -> str:
 
 @contextmanager
 def _plain(tally: Tally, stream: TextIO) -> Iterator[Callable[[Event], None]]:
-    told_already = False
+    begun = False
 
     def on_event(event: Event) -> None:
-        nonlocal told_already
+        nonlocal begun
         tally.add(event)
         if event.kind == "already":
             return
-        if tally.already and not told_already:
-            told_already = True
+        if tally.already and not begun:
             print(f"{tally.already} of {tally.total} runs are done already", file=stream)
+        begun = True
         print(_line(event, tally), file=stream, flush=True)
 
     yield on_event

@@ -16,8 +16,9 @@ from pebble import ProcessExpired
 
 from benchmark.core.errors import UserError
 from benchmark.core.record import State, state_of
+from benchmark.core.spec import LEASE_LOST
 from benchmark.launch import attempts, pool, trouble
-from benchmark.launch.child import LEASE_LOST, Job, work
+from benchmark.launch.child import Job, work
 from benchmark.launch.events import Event, Outcome, Summary
 from benchmark.launch.graph import Graph, Node
 from benchmark.launch.lease import Claim

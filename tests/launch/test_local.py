@@ -198,7 +198,7 @@ def test_asked_twice_it_kills(tmp_path: Path) -> None:
 
 
 def test_runs_die_with_their_launcher_and_leave_no_lease(tmp_path: Path) -> None:
-    keys = make(tmp_path, *(spec(trial, steps=40, sleep=0.05) for trial in range(2)))
+    keys = make(tmp_path, *(spec(trial, steps=30, sleep=0.03) for trial in range(2)))
     launcher = Launcher(tmp_path)
     until(lambda: len(list(tmp_path.rglob("checkpoint.pt"))) == 2)
     pids = processes_in_session(launcher.process.pid)
@@ -233,7 +233,7 @@ def test_two_launchers_share_the_work(tmp_path: Path) -> None:
 
 
 def test_a_lost_lease_ends_a_run_without_a_word(tmp_path: Path) -> None:
-    one = spec(steps=150, sleep=0.02, checkpoint_every=10**6)
+    one = spec(steps=60, sleep=0.03, checkpoint_every=10**6)
     make(tmp_path, one)
     home = tmp_path / "runs" / one.key
     launcher = Launcher(tmp_path, lease=0.6)
