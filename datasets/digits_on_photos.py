@@ -28,12 +28,12 @@ PHOTOGRAPHS = {
     "tissue": ("skimage", "data/ihc.png"),
 }
 
-#: The photographs of each place: ten places of one, or two of five.
+#: The photographs of each place: ten places of one, or two of four, cool or warm in tone.
 PLACES: dict[int, dict[str, tuple[str, ...]]] = {
     10: {name: (name,) for name in PHOTOGRAPHS},
     2: {
-        "man_made": ("astronaut", "brick", "coffee", "pagoda", "rocket"),
-        "natural": ("cat", "flower", "retina", "stars", "tissue"),
+        "cool": ("brick", "pagoda", "rocket", "stars"),
+        "warm": ("cat", "coffee", "retina", "tissue"),
     },
 }
 
@@ -49,8 +49,8 @@ RETINA_BOX = (205, 205, 1205, 1205)
 class DigitsOnPhotos(DatasetSource):
     """scikit-learn's digits, black or white, on crops of ten photographs; the photograph is tied to the class.
 
-    ``places=10``: ten digits, ten photographs. ``places=2``: digits 0–4 or 5–9, and two places of five photographs each
-    (man-made things, natural things), as in Waterbirds. A share ``bias`` of each class has the place of the class,
+    ``places=10``: ten digits, ten photographs. ``places=2``: digits 0–4 or 5–9, and two places of four photographs each,
+    cool or warm in tone, as land and water are in Waterbirds. A share ``bias`` of each class has the place of the class,
     the rest the other places, evenly. Crops of train and val are from the left half of each photograph, those of the
     tests from the right half; original digits are divided too. The three test splits show the same digits with the
     same ink in the same position, so they are paired, and they are the same at every bias.
