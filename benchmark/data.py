@@ -1,0 +1,278 @@
+"""Data sets: what is there, is it whole, decode it once, look at it: `python -m benchmark.data COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
+from benchmark.core.errors import UserError, exit_code
+from benchmark.core.registry import DATASETS, did_you_mean
+from benchmark.options import DATA_VARIABLE, data_dir
+from benchmark.plan.sweepfile import Named, parse_all
+
+#: Where decoded images are kept when --cache-dir is not given; the data sets read it.
+CACHE_VARIABLE = "SHORTCUTBED_CACHE"
+
+_EPILOG = """examples:
+  python -m benchmark.data list --data-dir ~/data
+  python -m benchmark.data prepare waterbirds --archive waterbird_complete95_forest2water2.tar.gz
+  python -m benchmark.data check nlm_cxr:side=64
+  python -m benchmark.data show planted:on=folder,options=path=my_data,shortcut=tag,bias=0.9 --output sheet.png
+
+`check` ends with 1 if it found a problem. Decoded images are kept in .cache in the data folder, or in --cache-dir;
+sweeps find them there if SHORTCUTBED_CACHE says so.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return exit_code(lambda: _main(arguments))
+
+
+def _main(arguments: list[str] | None) -> int:
+    given = _parser().parse_args(arguments)
+    if given.cache_dir is not None:
+        os.environ[CACHE_VARIABLE] = str(given.cache_dir.absolute())
+    command: Callable[[argparse.Namespace], int] = {
+        "list": _list, "check": _check, "prepare": _prepare, "show": _show,
+    }[given.command]  # fmt: skip
+    return command(given)
+
+
+def _parser() -> argparse.ArgumentParser:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "python -m benchmark.data", description=__doc__, epilog=_EPILOG, formatter_class=plain
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    lists = commands.add_parser("list", help="every data set, and whether its files are there")
+    check = commands.add_parser("check", help="counts, groups, missing files, leakage between splits, damage")
+    prepare = commands.add_parser("prepare", help="decode the images once; unpack archives first, if given")
+    prepare.add_argument("--archive", type=Path, action="append", default=[], metavar="FILE", help=".zip or .tar")
+    show = commands.add_parser("show", help="write a contact sheet with groups and masks")
+    for command in (check, prepare, show):
+        command.add_argument("datasets", nargs="+", metavar="NAME[:OPTION=VALUE,…]")
+    for command in (check, show):
+        command.add_argument("--trial", type=int, default=0, help="default: 0")
+    show.add_argument("--output", type=Path, metavar="FILE.png", help="default: NAME.png")
+    show.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: all")
+    show.add_argument("--per-group", type=int, default=8, metavar="N", help="images of each group; default: 8")
+    show.add_argument("--groups", type=int, default=8, metavar="N", help="largest groups of each split; default: 8")
+    for command in (lists, check, prepare, show):
+        command.add_argument(
+            "--data-dir", type=Path, metavar="DIR", help=f"downloaded data sets; default: ${DATA_VARIABLE}, else data"
+        )
+        command.add_argument(
+            "--cache-dir", type=Path, metavar="DIR", help=f"decoded images; default: ${CACHE_VARIABLE}, else DIR/.cache"
+        )
+    return parser
+
+
+def _sources(given: argparse.Namespace) -> list[tuple[Named, DatasetSource]]:
+    return [(named, make_source(named, data_dir(given))) for named in parse_all(given.datasets) or ()]
+
+
+def make_source(named: Named, folder: Path | None) -> DatasetSource:
+    """A data set with the options that were asked for.
+
+    Raises:
+        UserError: no such data set or option, or a value that it does not take.
+    """
+    kind = DATASETS.get(named.name)
+    for name in named.options:
+        if name not in kind.options:
+            raise UserError(f"{named.name} has no option {name!r}{did_you_mean(name, kind.options)}")
+    options = {name: kind.options[name].parse(f"{named.name}: {name}", text) for name, text in named.options.items()}
+    source: DatasetSource = kind(folder, **options)
+    return source
+
+
+def _list(given: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    rows = []
+    for name in DATASETS.names():
+        source = DATASETS.get(name)(data_dir(given))
+        try:
+            source.check()
+            state = "ready"
+        except UserError as error:
+            state = f"not ready: {error}"
+        rows.append([name, source.title, state])
+    print(tabulate(rows, ["dataset", "what", "state"], maxcolwidths=[None, 44, 64]))
+    return 0
+
+
+def _prepare(given: argparse.Namespace) -> int:
+    for named, source in _sources(given):
+        for archive in given.archive:
+            unpack = getattr(source, "unpack", None)
+            if unpack is None:
+                raise UserError(f"{named.name} is made from no archive; leave out --archive.")
+            with _bar(f"unpacking {archive.name}") as report:
+                files = unpack(archive, report)
+            print(f"{archive}: {files:,} files unpacked in {data_dir(given)}")
+        prepare = getattr(source, "prepare", None)
+        if prepare is None:
+            source.check()
+            print(f"{named}: nothing to prepare")
+            continue
+        with _bar("decoding") as report:
+            prepare(lambda pool, done, total, report=report: report(done, total, f"decoding {pool}"))
+        print(f"{named}: prepared")
+    return 0
+
+
+@contextmanager
+def _bar(text: str) -> Iterator[Callable[..., None]]:
+    """A progress bar on standard error, and the function that moves it: done, total, text."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total, what=text: bar.update(task, completed=done, total=total, description=what)
+
+
+def _check(given: argparse.Namespace) -> int:
+    found = 0
+    for named, source in _sources(given):
+        data = source.load(given.trial)
+        print(f"{named}: {data.fingerprint}")
+        for name, split in data.splits.items():
+            print(f"  {name:<10} {len(split):>7,} images  {_groups(data, name)}")
+        problems = [*getattr(source, "damage", list)(), *leaks(data), *oddities(data)]
+        for problem in problems:
+            print(f"  problem: {problem}")
+        found += len(problems)
+        if not problems:
+            print("  no problem found")
+    return 1 if found else 0
+
+
+def _groups(data: GroupedDataset, name: str) -> str:
+    """The groups of a split and their sizes; the classes where confounders are unknown."""
+    group = data.group(name)
+    names = data.info.label_names if group is None else data.info.group_names
+    counts = np.bincount(data.splits[name].label if group is None else group, minlength=len(names))
+    shown = [f"{name} {count:,}" for name, count in zip(names, counts, strict=True) if count]
+    return ", ".join(shown[:12]) + (f", and {len(shown) - 12} more groups" if len(shown) > 12 else "")
+
+
+def leaks(data: GroupedDataset) -> list[str]:
+    """What two splits share and must not: equal images, and patients. Tests may share with each other."""
+    problems = []
+    parts = {name: [name] for name in ("train", "val")} | {"the tests": list(data.info.test_splits)}
+    kinds: tuple[tuple[str, Callable[[Split], Sequence[Any]]], ...] = (
+        ("equal images", _digests),
+        ("patients (or clusters)", lambda split: () if split.cluster is None else split.cluster.tolist()),
+    )
+    for what, values in kinds:
+        sets = {part: {v for name in names for v in values(data.splits[name])} for part, names in parts.items()}
+        for one, other in (("train", "val"), ("train", "the tests"), ("val", "the tests")):
+            shared = len(sets[one] & sets[other])
+            if shared:
+                problems.append(f"{shared:,} {what} are both in {one} and in {other}.")
+    return problems
+
+
+def _digests(split: Split) -> list[bytes]:
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in split.image]
+
+
+def oddities(data: GroupedDataset) -> list[str]:
+    """Images of one value, masks without foreground or without background, and classes that a split lacks."""
+    problems = []
+    for name, split in data.splits.items():
+        flat = sum(bool((image == image.flat[0]).all()) for image in split.image)
+        if flat:
+            problems.append(f"{flat:,} images of {name} show one value only.")
+        if split.mask is not None:
+            for what, empty in (("no foreground", True), ("no background", False)):
+                count = sum(bool(mask.any() != empty) if empty else bool(mask.all()) for mask in split.mask)
+                if count:
+                    problems.append(f"{count:,} masks of {name} have {what}.")
+        lacking = set(range(len(data.info.label_names))) - set(split.label.tolist())
+        if lacking:
+            problems.append(f"{name} has no image of {data.info.label_names[min(lacking)]}.")
+    return problems
+
+
+def _show(given: argparse.Namespace) -> int:
+    sources = _sources(given)
+    if given.output is not None and len(sources) > 1:
+        raise UserError("--output takes one file, but several data sets were named; leave it out, or show one.")
+    for named, source in sources:
+        data = source.load(given.trial)
+        unknown = [name for name in given.splits or () if name not in data.splits]
+        if unknown:
+            raise UserError(f"{named.name} has no split {unknown[0]!r}{did_you_mean(unknown[0], data.splits)}")
+        path = given.output or Path(f"{named.name}.png")
+        sheet(data, given.splits or list(data.splits), given.per_group, given.groups).save(path)
+        print(f"{named}: {path}")
+    return 0
+
+
+def sheet(data: GroupedDataset, splits: Sequence[str], per_group: int, groups: int) -> Any:
+    """A contact sheet: a row per group, its name and size on the left, the borders of masks drawn in green.
+
+    Args:
+        per_group: images of each group; groups: the largest ones of each split.
+
+    Returns:
+        A Pillow image.
+    """
+    from PIL import Image, ImageDraw
+
+    rows = [row for name in splits for row in _rows(data, name, per_group, groups)]
+    cell, left = max(64, min(160, data.info.image_size[1])), 250
+    picture = Image.new("RGB", (left + per_group * (cell + 4), len(rows) * (cell + 4)), "white")
+    pen = ImageDraw.Draw(picture)
+    for down, (text, images) in enumerate(rows):
+        pen.text((6, down * (cell + 4) + 6), text, fill="black")
+        for across, image in enumerate(images):
+            shown = Image.fromarray(image).resize((cell, cell), Image.Resampling.BICUBIC)
+            picture.paste(shown, (left + across * (cell + 4), down * (cell + 4)))
+    return picture
+
+
+def _rows(data: GroupedDataset, name: str, per_group: int, groups: int) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Text and images uint8[H,W,3] of each row of a split."""
+    split, group = data.splits[name], data.group(name)
+    names = data.info.label_names if group is None else data.info.group_names
+    group = split.label if group is None else group
+    counts = np.bincount(group, minlength=len(names))
+    chosen = [int(g) for g in np.argsort(-counts, kind="stable")[:groups] if counts[g]]
+    for g in sorted(chosen):
+        rows = np.flatnonzero(group == g)
+        rows = rows[:: max(1, len(rows) // per_group)][:per_group]  # spread over the split
+        text = f"{name}\n{names[g]}\n{counts[g]:,} image{'s' * int(counts[g] > 1)}"
+        yield text, [_outlined(split, int(row)) for row in rows]
+    if (counts > 0).sum() > len(chosen):
+        print(f"  {name}: {(counts > 0).sum() - len(chosen)} smaller groups are not shown; --groups shows more.")
+
+
+def _outlined(split: Split, row: int) -> np.ndarray:
+    """An image uint8[H,W,3] with the border of its mask in green."""
+    image = np.asarray(split.image[row])
+    channels = {1: [0, 0, 0], 2: [0, 1, 1]}.get(image.shape[0], [0, 1, 2])
+    shown = np.ascontiguousarray(image[channels].transpose(1, 2, 0))
+    if split.mask is not None:
+        inside = np.pad(np.asarray(split.mask[row, 0]), 1, mode="edge")
+        core = inside[1:-1, 1:-1] & inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+        shown[inside[1:-1, 1:-1] & ~core] = (0, 230, 0)
+    return shown
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""Your own pictures: a tree of folders, ``split/label/confounder/*.png``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from benchmark.core.dataset import DatasetInfo, Split
+from benchmark.core.errors import UserError
+from benchmark.core.hparam import HParam
+from benchmark.core.needs import Needs
+from benchmark.core.registry import DATASETS
+from datasets._decode import Recipe
+from datasets._tree import ImageSource, Item, Pool, numbered, read_table, side_option
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm")
+MASKS, TABLE, ABOUT = "masks", "metadata.csv", "SOURCE.txt"
+FITS = ("stretch", "crop", "pad")
+
+
+@DATASETS.register
+class Folder(ImageSource):
+    """Any pictures, sorted into folders; the folders' names are the splits, the classes and the confounders.
+
+    Source, licence: yours; the first two lines of a file ``SOURCE.txt`` in the tree are shown in reports.
+
+    Layout, in the data folder, under the name that ``path`` gives: ``split/label/confounder/*.png`` (or .jpg, .tif,
+    .dcm …), where train and val must be there and every other split is a test; or ``split/label/*.png`` where
+    confounders are unknown. Masks of all pictures or of none: ``masks/split/label/confounder/<same name>.png``, white
+    for foreground. ``metadata.csv`` may say more: file (such as train/cat/sofa/1.png), and environment or patient or
+    both. A generalisation gap is reported where tests are called ``biased`` and ``deceiving``. The guide with an
+    example is docs/adding_a_dataset.md.
+    """
+
+    name = "folder"
+    title = "your own pictures in folders: split/label/confounder, masks if there are any"
+    options: ClassVar[Mapping[str, HParam]] = {
+        "path": HParam("my_data", doc="the tree's folder, below the data folder", form=r"[^/\\].*"),
+        "side": side_option(64),
+        "fit": HParam("stretch", doc="to the square: stretch, crop the middle, or pad with black", choices=FITS),
+        "channels": HParam(3, doc="1: grey; 3: colour", choices=(1, 3)),
+        "equalise": HParam(False, doc="equalise the histogram of each picture; for channels=1"),
+    }
+
+    def info(self) -> DatasetInfo:
+        side, channels = self.chosen["side"], self.chosen["channels"]
+        info = DatasetInfo(
+            label_names=(), confounder_names=(), environment_names=(), image_size=(channels, side, side),
+            splits=("train", "val", "test"),
+            provides=Needs(
+                masks=True, confounder=True, groups=True, environments=True, val_groups=True, val_masks=True
+            ),
+            mean=(0.5,) * channels, std=(0.25,) * channels, source="yours", licence="yours",
+        )  # fmt: skip
+        if self.data_dir is None or not (Path(self.data_dir) / self.chosen["path"]).is_dir():
+            return info  # what a tree may have
+        masks = next(iter(self.pools().values())).masked
+        known, divided = self.confounder is not None, len(self.environments) > 1
+        paired = {"biased", "deceiving"} <= set(self.splits)
+        source, licence = self._about()
+        return replace(
+            info,
+            label_names=self.labels,
+            confounder_names=self.confounders,
+            environment_names=self.environments if divided else (),
+            splits=self.splits,
+            provides=Needs(
+                masks=masks, confounder=known, groups=known, environments=divided, val_groups=known, val_masks=masks
+            ),
+            source=source,
+            licence=licence,
+            bias_splits=("biased", "deceiving") if paired else None,
+        )
+
+    def metadata(self) -> list[Path]:
+        return [path for name in (TABLE, ABOUT) if (path := self._root() / name).is_file()]
+
+    def read(self) -> dict[str, Pool]:
+        if self.chosen["equalise"] and self.chosen["channels"] != 1:
+            raise UserError(f"{self.name}: equalise=true is for grey pictures; add channels=1.")
+        root = self._root()
+        files = [_Found(path, root) for path in sorted(root.rglob("*")) if _is_picture(path, root)]
+        if not files:
+            raise UserError(f"{root} holds no pictures; expected train/<label>/<confounder>/*.png and others in it.")
+        depths = {len(found.parts) for found in files}
+        if not depths <= {3, 4} or len(depths) > 1:
+            odd = next(found for found in files if len(found.parts) not in (3, 4) or len(found.parts) != min(depths))
+            raise UserError(
+                f"{odd.path} is {len(odd.parts) - 1} folders deep in {root}; all pictures must be in "
+                "split/label/confounder/, or all in split/label/."
+            )
+        present = {found.parts[0] for found in files}
+        tests = sorted(present - {"train", "val"}, key=lambda name: (_ORDER.get(name, 9), name))
+        for name in ("train", "val"):
+            if name not in present:
+                raise UserError(f"{root} has no pictures in {name}/; expected train, val and at least one test.")
+        if not tests:
+            raise UserError(f"{root} has train and val and no test; put pictures in test/, or biased/ and deceiving/.")
+        self.splits = ("train", "val", *tests)
+        files.sort(key=lambda found: (self.splits.index(found.parts[0]), found.name))
+        self._annotate(files)
+        masks = self._masks(files)
+        items = [Item(f"{self.chosen['path']}/{f.name}", mask) for f, mask in zip(files, masks, strict=True)]
+        recipe = Recipe(
+            self.chosen["side"], self.chosen["channels"], fit=self.chosen["fit"], equalise=self.chosen["equalise"]
+        )
+        return {self.name: Pool(items, recipe)}
+
+    def build(self, seed: int) -> dict[str, Split]:
+        self.pools()
+        out = {}
+        for number, name in enumerate(self.splits):
+            rows = np.flatnonzero(self.part == number)
+            confounder, environment, patient = (
+                None if array is None else array[rows] for array in (self.confounder, self.environment, self.patient)
+            )
+            if len(self.environments) < 2 or name not in ("train", "val"):
+                environment = None
+            out[name] = self.split(self.name, rows, self.label[rows], confounder, environment, patient)
+        return out
+
+    def _annotate(self, files: list[_Found]) -> None:
+        """What the folders' names and the table say of every picture."""
+        root = self._root()
+        self.part = np.array([self.splits.index(found.parts[0]) for found in files])
+        self.labels = tuple(sorted({found.parts[1] for found in files}))
+        self.label = np.array([self.labels.index(found.parts[1]) for found in files])
+        if len(self.labels) < 2:
+            raise UserError(f"{root} has one class only, {self.labels[0]}; expected two folders or more in each split.")
+        absent = set(range(len(self.labels))) - set(self.label[self.part == 0].tolist())
+        if absent:
+            name = self.labels[min(absent)]
+            raise UserError(f"{root} has the class {name} in a test or in val, but not in train/; add it there.")
+        known = len(files[0].parts) == 4
+        self.confounders = tuple(sorted({found.parts[2] for found in files})) if known else ()
+        self.confounder = (
+            np.array([self.confounders.index(found.parts[2]) for found in files]) if known else None
+        )
+        rows = self._rows(files)
+        self.environments: tuple[str, ...] = ()
+        self.environment: np.ndarray | None = None
+        if rows and "environment" in rows[0]:
+            names = np.array([row["environment"] for row in rows])
+            self.environments = tuple(sorted(set(names[self.part == 0].tolist())))
+            odd = set(names[self.part == 1].tolist()) - set(self.environments)
+            if odd:
+                raise UserError(f"{root / TABLE} has the environment {min(odd)!r} in val, but not in train.")
+            index = {name: i for i, name in enumerate(self.environments)}
+            self.environment = np.array([index.get(name, 0) for name in names.tolist()])
+        self.patient = numbered([row["patient"] for row in rows]) if rows and "patient" in rows[0] else None
+
+    def _rows(self, files: list[_Found]) -> list[dict[str, str]]:
+        """The table's row of every picture, or nothing where there is no table."""
+        path = self._root() / TABLE
+        if not path.is_file():
+            return []
+        by_name = {row["file"]: row for row in read_table(path, ("file",))}
+        unnamed = [found.name for found in files if found.name not in by_name]
+        if unnamed:
+            raise UserError(
+                f"{path} does not name {len(unnamed)} of {len(files)} pictures, the first is {unnamed[0]}; add them, "
+                "or take the table away."
+            )
+        return [by_name[found.name] for found in files]
+
+    def _masks(self, files: list[_Found]) -> list[str]:
+        """The mask of every picture below the data folder, or empty names where there are none."""
+        folder = self._root() / MASKS
+        if not folder.is_dir():
+            return [""] * len(files)
+        masks = [Path(found.name).with_suffix(".png").as_posix() for found in files]
+        missing = [mask for mask in masks if not (folder / mask).is_file()]
+        if missing:
+            raise UserError(
+                f"{folder} lacks the masks of {len(missing)} of {len(files)} pictures, the first is {missing[0]}; "
+                "add them, or take the folder away."
+            )
+        return [f"{self.chosen['path']}/{MASKS}/{mask}" for mask in masks]
+
+    def _about(self) -> tuple[str, str]:
+        path = self._root() / ABOUT
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return lines[0] if lines else "yours", lines[1] if len(lines) > 1 else "yours"
+
+    def _root(self) -> Path:
+        how = "make it, or give its name with path=…"
+        return self.folder() / self.find(self.chosen["path"], how=how)
+
+
+#: The order of tests in tables; others follow by name.
+_ORDER = {"biased": 0, "unbiased": 1, "deceiving": 2, "test": 3}
+
+
+class _Found:
+    """A picture of the tree: its name with /, and the parts of it."""
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self.path, self.parts = path, path.relative_to(root).parts
+        self.name = "/".join(self.parts)
+
+
+def _is_picture(path: Path, root: Path) -> bool:
+    parts = path.relative_to(root).parts
+    hidden = any(part.startswith(".") for part in parts)
+    return path.suffix.lower() in ENDINGS and parts[0] != MASKS and not hidden and path.is_file()
