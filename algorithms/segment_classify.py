@@ -99,9 +99,14 @@ class SegmentClassify(Algorithm):
         """Whether this step is the U-Net's."""
         return self.current_step < max(round(self.hp["segmenter_share"] * self.setting.steps), 1)
 
+    @property
+    def explained(self) -> nn.Module:
+        """The network that a heatmap of this method explains: the classifier, not the U-Net."""
+        return self.network.classifier
+
     def explainable(self, image: torch.Tensor) -> tuple[nn.Module, torch.Tensor]:
-        """The classifier, and what it sees of the images, on fresh noise: where this method is to be explained."""
-        return self.network.classifier, self.network.remove_background(image)
+        """That network, and what it sees of the images, on fresh noise."""
+        return self.explained, self.network.remove_background(image)
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert batch.mask is not None

@@ -24,6 +24,20 @@ def geometric_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Te
     return (s - t).abs().sum(1) / norms.sqrt()
 
 
+def normed_distance(student: torch.Tensor, teacher: torch.Tensor, order: int) -> torch.Tensor:
+    """‖S / ‖S‖ − T / ‖T‖‖ of each pair, all norms of one order (TEA, equations C12 and C13); blind to the maps' sizes.
+
+    Args:
+        student, teacher: float[B,…], of one shape.
+        order: 1 or 2.
+
+    Returns:
+        float[B], from 0 to 2; 1 where one map is empty.
+    """
+    s, t = (torch.nn.functional.normalize(m.flatten(1), p=order, dim=1) for m in (student, teacher))
+    return torch.linalg.vector_norm(s - t, ord=order, dim=1)
+
+
 def cosine_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """1 − cos(S, T) of each pair, the maps taken as vectors: from 0 to 2, and 1 where a map is empty.
 
