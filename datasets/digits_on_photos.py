@@ -49,11 +49,11 @@ RETINA_BOX = (205, 205, 1205, 1205)
 class DigitsOnPhotos(DatasetSource):
     """scikit-learn's digits, black or white, on crops of ten photographs; the photograph is tied to the class.
 
-    ``places=10``: ten digits, ten photographs. ``places=2``: digits 0–4 or 5–9, and two places of four photographs each,
-    cool or warm in tone, as land and water are in Waterbirds. A share ``bias`` of each class has the place of the class,
-    the rest the other places, evenly. Crops of train and val are from the left half of each photograph, those of the
-    tests from the right half; original digits are divided too. The three test splits show the same digits with the
-    same ink in the same position, so they are paired, and they are the same at every bias.
+    ``places=10``: ten digits, ten photographs. ``places=2``: digits 0–4 or 5–9, and two places of four photographs
+    each, cool or warm in tone as water and land are in Waterbirds. A share ``bias`` of each class has the place of the
+    class, the rest the other places, evenly. Crops of train and val are from the left half of each photograph, those of
+    the tests from the right half; original digits are divided too. The three test splits show the same digits with
+    the same ink in the same position, so they are paired, and they are the same at every bias.
     """
 
     name = "digits_on_photos"
