@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from tabulate import tabulate
 
+from benchmark.core.algorithm import Paper
 from benchmark.core.hparam import HParam
 from benchmark.core.optim import COMMON_HPARAMS
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, Registry
@@ -20,7 +21,7 @@ def algorithms(long: bool) -> str:
     for name in ALGORITHMS.names():
         kind = ALGORITHMS.get(name)
         needs = ", ".join(kind.needs.names()) or "labels only"
-        rows.append([name, needs, kind.sampling, ", ".join(kind.variants), str(kind.paper or "")])
+        rows.append([name, needs, kind.sampling, ", ".join(kind.variants), _short(kind.paper)])
     text = _table(["algorithm", "needs", "sampling", "variants", "paper"], rows, [None, 22, None, 24, 44])
     if long:
         text += "\n\nshared by all:\n" + _hparams(COMMON_HPARAMS)
@@ -102,8 +103,17 @@ def _hparams(declared: Mapping[str, HParam]) -> str:
     return _table(["name", "default", "random draw", "what"], rows, [None, 24, 34, 46])
 
 
-def _table(headers: list[str], rows: list[list[object]], widths: list[int | None]) -> str:
-    return tabulate(rows, headers, tablefmt="simple", maxcolwidths=widths, disable_numparse=True)
+def _table(headers: Sequence[str], rows: Sequence[Sequence[object]], widths: Sequence[int | None]) -> str:
+    return tabulate(rows, headers, tablefmt="simple", maxcolwidths=list(widths), disable_numparse=True)
+
+
+def _short(paper: Paper | None) -> str:
+    """Authors cut to the first where they are many, as a bibliography's key does."""
+    if paper is None:
+        return ""
+    authors = paper.authors.split(", ")
+    who = f"{authors[0]} et al." if len(authors) > 2 else " and ".join(authors)
+    return f"{who} ({paper.year}), {paper.title}"
 
 
 def _broken(registry: Registry) -> str:
