@@ -47,7 +47,7 @@ def _cells(table: Table, row: Row, base: Row | None) -> list[str]:
     reference = _mean([float(r.seconds.get("training", 0.0)) for r in _records(base)]) if base else None
     worst, base_worst = _worst(table, row), _worst(table, base) if base else None
     return [
-        row.method,
+        row.label,
         DASH if training is None else f"{training:.1f}",
         _ratio(training, reference),
         _ratio(worst, base_worst),

@@ -127,7 +127,7 @@ def detail_sheets(table: Table, book: Book, engine: str = "exact") -> list[Sheet
     split = main_split(record.data) if record else None
     if record is None or split is None:
         return []
-    rows = {row.method: [w for w in row.winners if split in w.at.counts] for row in table.rows}
+    rows = {row.label: [w for w in row.winners if split in w.at.counts] for row in table.rows}
     rows = {method: winners for method, winners in rows.items() if winners}
     scores = Scores(split, book, engine)
     labels = [str(name) for name in record.data["label_names"]]

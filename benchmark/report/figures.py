@@ -125,9 +125,9 @@ def _accuracy_and_worst(canvas: Canvas, table: Table, book: Book) -> str:
         look = {**style(i), "linestyle": "none"}
         axes.errorbar(
             x.estimate.value * 100, y.estimate.value * 100, xerr=_error(x), yerr=_error(y), capsize=2, elinewidth=0.8,
-            label=_short(row.method), **look,
+            label=_short(row.label), **look,
         )  # fmt: skip
-        shown.append(f"{row.method} {x.estimate.value * 100:.1f} and {y.estimate.value * 100:.1f}")
+        shown.append(f"{row.label} {x.estimate.value * 100:.1f} and {y.estimate.value * 100:.1f}")
     if not shown:
         return ""
     low, high = axes.get_xlim()
@@ -155,8 +155,8 @@ def _gap(canvas: Canvas, table: Table, book: Book) -> str:
         )  # fmt: skip
         high = value.estimate.high if value.estimate.high is not None else value.estimate.value
         axes.text(max(gap, float(high or 0.0) * 100, 0.0) + 1, y, f"{gap:.1f}", va="center", fontsize=8)
-        shown.append(f"{row.method} {gap:.1f}")
-    axes.set_yticks(range(len(rows)), [_short(row.method) + ("" if row.requested else " (upstream)") for row in rows])
+        shown.append(f"{row.label} {gap:.1f}")
+    axes.set_yticks(range(len(rows)), [_short(row.label) for row in rows])
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.margins(x=0.12)
@@ -187,7 +187,7 @@ def _curves(canvas: Canvas, table: Table, book: Book) -> str:
             steps, values = mean_curve([(c.steps, getattr(c, what).get(split, [])) for c in found if c.steps])
             if steps:
                 axes.plot(
-                    steps, [100 * v for v in values], label=_short(table.rows[i].method), markevery=0.2, **style(i)
+                    steps, [100 * v for v in values], label=_short(table.rows[i].label), markevery=0.2, **style(i)
                 )
                 drawn += 1
         axes.set_title(title, fontsize=9)
@@ -212,7 +212,7 @@ def _reliability(canvas: Canvas, table: Table, book: Book) -> str:
                 bins.setdefault(min(9, int(confidence * 10)), []).append((confidence, accuracy, n))
         if bins:
             points = [_pooled(bins[b]) for b in sorted(bins)]
-            axes.plot([100 * x for x, _ in points], [100 * y for _, y in points], label=_short(row.method), **style(i))
+            axes.plot([100 * x for x, _ in points], [100 * y for _, y in points], label=_short(row.label), **style(i))
             drawn += 1
     if not drawn:
         return ""

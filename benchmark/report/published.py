@@ -109,7 +109,7 @@ def beside(our_tables: Sequence[Table], folder: Path = FOLDER) -> list[Sheet]:
 def _sheet(table: Table, figures: Sequence[Figure]) -> Sheet | None:
     ours = {
         (row.method, metric): value
-        for row in table.rows
+        for row in reversed(table.rows)  # where a method is there twice, the requested row (the first) counts
         for column, value in zip(table.columns, row.values, strict=True)
         for metric in (column.metric, *column.also)
     }

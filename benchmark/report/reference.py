@@ -46,7 +46,7 @@ def compare_all(tables: Sequence[Table], reference: str, book: Book, level: floa
                 continue
             theirs = base.winners, base.values[i]
             found = add_holm([compare(column, (r.winners, r.values[i]), theirs, book, level) for r in others])
-            families.append(Against(table, column, reference, tuple(r.method for r in others), tuple(found)))
+            families.append(Against(table, column, reference, tuple(r.label for r in others), tuple(found)))
     if not families and not any(row.method == reference and row.winners for table in tables for row in table.rows):
         known = {row.method for table in tables for row in table.rows if row.winners}
         raise UserError(f"no finished run of the reference {reference!r}{did_you_mean(reference, known)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -25,7 +26,10 @@ class Winner:
 
 @dataclass
 class Cell:
-    """One method on one data set: its winners by trial, and every planned run of it, done or not."""
+    """One method on one data set: its winners by trial, and every planned run of it, done or not.
+
+    ``serves`` names, in order, the methods that have these runs upstream.
+    """
 
     dataset: str
     method: str
@@ -34,6 +38,7 @@ class Cell:
     winners: list[Winner] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    serves: dict[str, None] = field(default_factory=dict)
 
 
 def choose_criterion(sweep: Sweep, asked: str | None) -> str:
@@ -60,22 +65,36 @@ def choose_criterion(sweep: Sweep, asked: str | None) -> str:
 
 
 def cells_of(sweep: Sweep, criterion: str) -> list[Cell]:
-    """Every (data set, method) of the sweep in its order, upstream-only ones last, with the winner of each trial."""
-    cells: dict[tuple[str, str], Cell] = {}
+    """Every (data set, method) of the sweep in its order, upstream-only ones last, with the winner of each trial.
+
+    A run that only serves others is never mixed with requested ones of the same method: a teacher saw other data, a
+    warm-up is shorter. Upstream runs that differ in data, network or budget are cells of their own.
+    """
+    serves: dict[str, dict[str, None]] = {}
     for run in sweep.runs:
-        cell = cells.setdefault((run.dataset, run.method), Cell(run.dataset, run.method, False))
+        for key in run.spec.upstream.values() if run.spec else ():
+            serves.setdefault(key, {})[run.method] = None
+    cells: dict[tuple[str, str, str], Cell] = {}
+    for run in sweep.runs:
+        kind = "" if run.requested else f"upstream {_setting(run)}"
+        cell = cells.setdefault((run.dataset, run.method, kind), Cell(run.dataset, run.method, run.requested))
         cell.runs.append(run)
-        cell.requested |= run.requested
+        cell.serves |= serves.get(run.key, {})
     for entry in sweep.refused:
         where = str(entry.get("dataset", "?")), str(entry.get("method", "?"))
-        cell = cells.setdefault(where, Cell(*where, True))
-        cell.requested = True
+        cell = cells.setdefault((*where, ""), Cell(*where, True))
         reason = str(entry.get("reason", "no reason given"))
         if reason not in cell.refusals:
             cell.refusals.append(reason)
     for cell in cells.values():
         _crown(cell, criterion)
     return sorted(cells.values(), key=lambda cell: not cell.requested)
+
+
+def _setting(run: Run) -> str:
+    """What tells upstream runs of one method apart."""
+    spec = run.spec
+    return "" if spec is None else json.dumps([spec.dataset_options, spec.backbone, spec.budget], sort_keys=True)
 
 
 def _crown(cell: Cell, criterion: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmark.core.needs import DESCRIPTIONS
 from benchmark.core.record import State
-from benchmark.core.spec import CRITERIA
+from benchmark.core.spec import CRITERIA, RunSpec
 from benchmark.report.answers import Book
 from benchmark.report.compare import mark_best
 from benchmark.report.load import Sweep
@@ -19,7 +19,7 @@ from benchmark.report.select import Cell, Winner, cells_of
 
 @dataclass
 class Row:
-    """One method. ``needs`` is None where no run has finished to tell."""
+    """One method. ``needs`` is None where no run has finished to tell; ``label`` is unique in its table."""
 
     method: str
     requested: bool
@@ -27,6 +27,7 @@ class Row:
     values: list[Value]
     notes: list[str]
     winners: list[Winner] = field(default_factory=list)
+    label: str = ""
 
 
 @dataclass
@@ -87,7 +88,9 @@ def _table(
     records = [w.run.record for w in all_winners if w.run.record]
     data: Mapping[str, Any] = records[0].data if records else {"splits": {}}
     columns = columns_of(data)
-    rows = [_row(cell, winners[id(cell)], columns, book, level) for cell in cells]
+    usual = _usual([w for cell in cells if cell.requested for w in winners[id(cell)]])
+    rows = [_row(cell, winners[id(cell)], columns, usual, book, level) for cell in cells]
+    _add_labels(rows)
     if book is not None:
         _add_stars(rows, columns, book, level)
     kind = " (stand-in data: generated, not real)" if stand_in else " (real data)" if mixed else ""
@@ -97,14 +100,61 @@ def _table(
     return table
 
 
-def _row(cell: Cell, winners: list[Winner], columns: Sequence[Column], book: Book | None, level: float) -> Row:
+def _row(
+    cell: Cell,
+    winners: list[Winner],
+    columns: Sequence[Column],
+    usual: Mapping[str, str],
+    book: Book | None,
+    level: float,
+) -> Row:
     values = [value_of(column, winners, book, level) if winners else NOTHING for column in columns]
     record = next((w.run.record for w in winners if w.run.record), None)
     notes = [f"refused: {reason}" for reason in cell.refusals] + list(cell.notes)
+    notes += [f"trained for {', '.join(cell.serves)}"] if cell.serves and not cell.requested else []
+    notes += _differences(winners, usual)
     if not winners and not notes:
         notes.append("no finished run")
     needs = tuple(record.method.get("needs", ())) if record else None
     return Row(cell.method, cell.requested, needs, values, notes, winners)
+
+
+def _settings(spec: RunSpec) -> dict[str, str]:
+    """What a row's runs were made with, as texts: data options, budget, network."""
+    named = {f"data {name}": value for name, value in spec.dataset_options.items()}
+    named |= {f"budget {name}": value for name, value in spec.budget.items()}
+    named |= {"backbone": spec.backbone} | {f"backbone {name}": v for name, v in spec.backbone_options.items()}
+    return {name: str(value) for name, value in named.items()}
+
+
+def _usual(winners: Sequence[Winner]) -> dict[str, str]:
+    """The most frequent value of every setting among the requested rows."""
+    counted: dict[str, dict[str, int]] = {}
+    for winner in winners:
+        for name, value in _settings(winner.run.spec).items() if winner.run.spec else ():
+            values = counted.setdefault(name, {})
+            values[value] = values.get(value, 0) + 1
+    return {name: max(values, key=lambda value: values[value]) for name, values in counted.items()}
+
+
+def _differences(winners: Sequence[Winner], usual: Mapping[str, str]) -> list[str]:
+    """How a row was made unlike the others: group-robust methods at less bias, a teacher on other data, a budget."""
+    odd: dict[str, dict[str, None]] = {}
+    for winner in winners:
+        for name, value in _settings(winner.run.spec).items() if winner.run.spec else ():
+            if usual.get(name, value) != value:
+                odd.setdefault(name, {})[value] = None
+    parts = [f"{name} {'/'.join(values)} (others {usual[name]})" for name, values in odd.items()]
+    return [f"unlike the other rows: {', '.join(parts)}"] if parts else []
+
+
+def _add_labels(rows: Sequence[Row]) -> None:
+    """The method; runs that only serve others say so, numbered where there are several kinds of them."""
+    seen: dict[str, int] = {}
+    for row in rows:
+        label = row.method if row.requested else f"{row.method} (upstream)"
+        seen[label] = seen.get(label, 0) + 1
+        row.label = label if seen[label] == 1 else f"{row.method} (upstream {seen[label]})"
 
 
 def _add_stars(rows: Sequence[Row], columns: Sequence[Column], book: Book, level: float) -> None:
@@ -144,7 +194,7 @@ def _caption(table: Table, data: Mapping[str, Any], winners: Sequence[Winner]) -
         parts.append(f"gap = {biased} − {deceiving}, signed{paired}.")
     sizes = ", ".join(f"{name} {table.sizes[name]:,}" for name in ("val", *test_splits(data)) if name in table.sizes)
     parts.append(f"n: {sizes}.")
-    parts.append(_network(winners))
+    parts.append(_network([w for row in table.rows if row.requested for w in row.winners] or winners))
     needed = dict.fromkeys(name for row in table.rows for name in row.needs or ())
     if needed:
         parts.append("Needs: " + "; ".join(f"{name} = {DESCRIPTIONS.get(name, name)}" for name in needed) + ".")
@@ -195,7 +245,10 @@ def _table_notes(table: Table, winners: Sequence[Winner]) -> list[str]:
     """What is odd about the table as a whole: data that changed, oracle runs, sizes that do not add up."""
     notes = []
     specs = [w.run.spec for w in winners if w.run.spec]
-    if len({spec.data_fingerprint for spec in specs}) > 1:
+    fingerprints: dict[str, set[str]] = {}
+    for spec in specs:
+        fingerprints.setdefault(str(sorted(spec.dataset_options.items())), set()).add(spec.data_fingerprint)
+    if any(len(found) > 1 for found in fingerprints.values()):
         notes.append("the data changed between these runs (several fingerprints): rows may not be comparable")
     if any(spec.oracle for spec in specs):
         notes.append("oracle: test splits were evaluated during training (selection never used them)")

@@ -19,7 +19,7 @@ def hparam_sheet(table: Table) -> Sheet | None:
     for row in table.rows:
         specs = {w.trial: w.run.spec for w in row.winners if w.run.spec}
         if specs:
-            rows.append([row.method, _draws(row), _common(specs)])
+            rows.append([row.label, _draws(row), _common(specs)])
     if not rows:
         return None
     caption = ["Trial: draw and step of the winner; values that differ between trials are listed in their order."]

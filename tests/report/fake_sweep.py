@@ -105,6 +105,9 @@ class FakeSweep:
         draws: Sequence[int] = (0,),
         state: str = "done",
         upstream: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        budget: Mapping[str, Any] | None = None,
+        fingerprint: str = "0" * 16,
         **hparams: Any,
     ) -> list[str]:
         """Plan runs and write their folders; returns their keys."""
@@ -112,6 +115,8 @@ class FakeSweep:
         for trial in trials:
             for draw in draws:
                 spec = self._spec(world, method, trial, draw, upstream or {}, hparams)
+                changes = {"dataset_options": options or spec.dataset_options, "data_fingerprint": fingerprint}
+                spec = replace(spec, budget={**spec.budget, **(budget or {})}, **changes)
                 self.add_spec(spec, world.label, world, method, state)
                 keys.append(spec.key)
         return keys

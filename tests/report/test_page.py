@@ -85,7 +85,7 @@ def test_ugly_names_are_text(tmp_path: Path) -> None:
     attack = '<script>alert("x")</script><img src=x onerror=alert(1)>'
     report.sweep.title = attack
     report.sweep.notes.append(attack)
-    report.tables[0].rows[0].method = attack
+    report.tables[0].rows[0].label = attack
     write_page(report, folder, figures="none")
     page = checked(folder / "report.html")
     assert page.tags["script"] == 1 and "img" not in page.tags

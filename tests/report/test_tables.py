@@ -251,3 +251,43 @@ def test_json_is_strict_and_complete(tmp_path: Path) -> None:
     row = found["tables"][0]["rows"][0]
     assert len(row["values"]["gap"]["per_trial"]) == 3 and set(row["runs"]) == {"0", "1", "2"}
     assert len(found["unfinished"]) == 3 and found["unit"] == "fraction"
+
+
+def test_runs_that_serve_others_are_never_mixed_with_requested_ones(tmp_path: Path) -> None:
+    """ISNet's short ERM run and a teacher on other data have ERM's name and data set, and must not win its row."""
+    fake = FakeSweep(tmp_path)
+    short = Method("erm", 1.0, 1.0, requested=False)  # better on validation than what was asked for
+    warm = fake.add(WORLD, short, trials=(0,), budget={"steps": 50})[0]
+    teacher = fake.add(WORLD, short, trials=(0,), options={"option": "bias=0.0"})[0]
+    asked = fake.add(WORLD, ERM, trials=(0,))
+    fake.add(WORLD, Method("isnet"), trials=(0,), upstream={"standard": warm})
+    fake.add(WORLD, Method("tea"), trials=(0,), upstream={"teacher": teacher})
+    report = make_report(fake.finish())
+    table = report.tables[0]
+    assert [row.label for row in table.rows] == ["erm", "isnet", "tea", "erm (upstream)", "erm (upstream 2)"]
+    assert [w.run.key for w in table.rows[0].winners] == asked
+    notes = {row.label: row.notes for row in table.rows}
+    assert notes["erm"] == []
+    assert notes["erm (upstream)"] == ["trained for isnet", "unlike the other rows: budget steps 50 (others 300)"]
+    other = "unlike the other rows: data option bias=0.0 (others bias=0.95)"
+    assert notes["erm (upstream 2)"] == ["trained for tea", other]
+    assert not any("data changed" in note for note in table.notes)
+    for form in FILES:
+        assert "trained for isnet" in " ".join(render(report, form).split())
+
+
+def test_a_method_on_less_biased_data_says_so(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    for method in (ERM, Method("irm"), Method("coral")):
+        fake.add(WORLD, method, trials=(0,))
+    fake.add(WORLD, DRO, trials=(0, 1), options={"option": "bias=0.8"})
+    rows = {row.method: row for row in make_report(fake.finish()).tables[0].rows}
+    assert rows["group_dro"].notes == ["unlike the other rows: data option bias=0.8 (others bias=0.95)"]
+    assert rows["erm"].notes == []
+
+
+def test_changed_data_are_named(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=(0,))
+    fake.add(WORLD, DRO, trials=(0,), fingerprint="f" * 16)
+    assert any("the data changed between these runs" in note for note in table_of(fake.finish()).notes)

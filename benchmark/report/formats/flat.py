@@ -151,6 +151,7 @@ def json_tables(tables: Sequence[Table]) -> list[dict[str, Any]]:
 def _json_row(table: Table, row: Row) -> dict[str, Any]:
     return {
         "method": row.method,
+        "label": row.label,
         "requested": row.requested,
         "needs": None if row.needs is None else list(row.needs),
         "notes": row.notes,

@@ -86,7 +86,7 @@ class Printer:
 
     def label(self, row: Row) -> str:
         """The method as the sweep names it; runs that only serve others say so."""
-        return clean(row.method if row.requested else f"{row.method} (upstream)")
+        return clean(row.label)
 
     def needs(self, row: Row) -> str:
         """The annotation budget: what the method knows beyond images and labels."""
