@@ -1,11 +1,12 @@
 """Every interval and comparison of the report, under one name each; the mathematics is in the modules named here.
 
-``posterior``: scores of a confusion matrix. ``groups``: the worst group. ``gap``: biased against deceiving. ``auc``:
+``posterior``: scores of a confusion matrix, ``delta``: their sampling sd. ``groups``: the worst group. ``gap``: biased against deceiving. ``auc``:
 DeLong. ``stratified``: means over images, patients and trials, contrasts of methods. ``significance``: p-values.
 All values are fractions, not per cent. A score or an interval that does not exist is None, and its note says why.
 """
 
 from benchmark.report.auc import auc_interval, auc_one_vs_rest, delong
+from benchmark.report.delta import sampling_sd
 from benchmark.report.estimate import Estimate
 from benchmark.report.gap import Gap, paired_gap, unpaired_gap
 from benchmark.report.groups import worst_group_interval
@@ -31,6 +32,7 @@ __all__ = [
     "paired_gap",
     "probability_equivalent",
     "probability_positive",
+    "sampling_sd",
     "stratified_mean",
     "two_sided_p",
     "unpaired_gap",

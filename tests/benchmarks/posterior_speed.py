@@ -9,6 +9,7 @@ Prints Markdown and replaces that section of docs/coverage.md.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -58,6 +59,11 @@ def compared(exact: ConfusionPosterior, nuts: ConfusionPosterior) -> tuple[float
     return means.max(), (means / mean_errors).max(), sds.max(), (sds / sd_errors).max()
 
 
+def load_line() -> str:
+    """How busy the machine was: with more running than it has processors, wall-clock times say little."""
+    return f"Load of the machine at the start: {os.getloadavg()[0]:.0f} on {os.cpu_count()} processors."
+
+
 def posterior_rows(with_nuts: bool) -> list[str]:
     rows = [
         "| matrix | exact, s | CPU s | draws | its error | NUTS, s | its error | divergent | faster "
@@ -104,6 +110,7 @@ def main() -> int:
         "Best of fifteen, one thread; NUTS once, 4 chains × (1,000 tuning + 10,000) draws, with compilation.",
         "Differences are the largest over all scores of the matrix, and in brackets in units of the two engines'",
         "combined Monte Carlo error. Made by `python tests/benchmarks/posterior_speed.py`.",
+        load_line(),
         "",
         *posterior_rows(not arguments.no_nuts),
         "",
