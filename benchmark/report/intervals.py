@@ -1,7 +1,8 @@
 """Every interval and comparison of the report, under one name each; the mathematics is in the modules named here.
 
-``posterior``: scores of a confusion matrix, ``delta``: their sampling sd. ``groups``: the worst group. ``gap``: biased against deceiving. ``auc``:
-DeLong. ``stratified``: means over images, patients and trials, contrasts of methods. ``significance``: p-values.
+``posterior``: scores of a confusion matrix, ``delta``: their sampling sd. ``groups``: the worst group. ``gap``: biased
+against deceiving. ``auc``: DeLong. ``stratified``: means over images, patients and trials, contrasts of methods.
+``significance``: p-values.
 All values are fractions, not per cent. A score or an interval that does not exist is None, and its note says why.
 """
 
