@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     extras = Extras(options.reference, options.detail, options.published, options.engine)
     report = make_report(folder, options.selection, options.spread, extras)
     retrain = _retrain_files(report, options.retrain_best)
-    _print(render(report, options.format, appendix=options.format != "text"))
     out = Path(options.out) if options.out else folder / "report"
     written = write_all(report, out)
+    _print(render(report, options.format, appendix=options.format != "text"))
     names = ", ".join(path.name for path in written)
     if not options.tables_only:
         names += ", " + write_page(report, out, options.figures)
@@ -141,8 +142,11 @@ def _print(text: str) -> None:
         for sign, plain in {"±": "+-", "–": "-", "−": "-", "Δ": "d", "≥": ">="}.items():
             text = text.replace(sign, plain)
         text = text.encode(encoding, "replace").decode(encoding)
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `… | head`: the reader has seen enough, the files are still to be written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

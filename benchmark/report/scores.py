@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from benchmark.report.answers import Answers, Book, pair_order
-from benchmark.report.estimate import Estimate, normal_estimate
+from benchmark.report.estimate import Estimate, clipped, normal_estimate
 from benchmark.report.gap import paired_gap, unpaired_gap
 from benchmark.report.groups import worst_group_interval
 from benchmark.report.metrics import average_accuracy, confusion, group_counts, worst_group
@@ -20,6 +20,7 @@ from benchmark.report.posterior import closed_form
 from benchmark.report.select import Winner
 from benchmark.report.stratified import crossed_variance, stratified_mean
 
+OWN_IMAGES = "t over trials, each with test images of its own"
 POSTERIOR, TRIALS, MINIMA = "plug-in ± posterior sd", "t over trials", "t over the trials' minima"
 NONE = Estimate(None, None, None, None, "none")
 
@@ -116,8 +117,10 @@ def value_of(column: Column, winners: Sequence[Winner], book: Book | None = None
         return Value(notes=tuple(notes))
     if len(values) == 1:
         return Value(estimates[next(iter(values))], values, tuple(notes))
-    estimate = over_trials(list(values.values()), level, MINIMA if column.metric == "worst_group_accuracy" else TRIALS)
-    crossed = crossed_table(column, [w for w in having if w.trial in values], book) if book else None
+    chosen = [w for w in having if w.trial in values]
+    limits = (-1.0, 1.0) if column.metric == "gap" else (0.0, 1.0)
+    estimate = over_trials(list(values.values()), level, _kind(column, chosen, book), limits)
+    crossed = crossed_table(column, chosen, book) if book else None
     if crossed is not None:
         both = crossed_variance(*crossed, level=level)
         estimate = replace(estimate, low=both.low, high=both.high, kind=both.kind, note=both.note)
@@ -129,13 +132,27 @@ def _matters(estimate: Estimate) -> bool:
     return bool(estimate.note) and (estimate.value is None or not estimate.note.startswith("no interval"))
 
 
-def over_trials(values: Sequence[float], level: float = 0.95, kind: str = TRIALS) -> Estimate:
-    """Mean ± sd of at least two trials, and Student's t interval of the mean; none where all trials are equal."""
+def _kind(column: Column, winners: Sequence[Winner], book: Book | None) -> str:
+    """Why the interval is over trials alone: it is of minima, or every trial has test images of its own."""
+    if column.metric == "worst_group_accuracy":
+        return MINIMA
+    known = book is not None and all(book.answers(w, split) is not None for w in winners for split in column.splits)
+    return OWN_IMAGES if known else TRIALS
+
+
+def over_trials(
+    values: Sequence[float], level: float = 0.95, kind: str = TRIALS, limits: tuple[float, float] = (0.0, 1.0)
+) -> Estimate:
+    """Mean ± sd of at least two trials, and Student's t interval of the mean, kept inside ``limits``.
+
+    There is no interval where all trials are equal: nothing tells then how far the next one would be.
+    """
     mean, sd = statistics.fmean(values), statistics.stdev(values)
     if sd == 0.0:
         return Estimate(mean, sd, None, None, "none", "no interval: all trials are equal")
     half = float(stdtrit(len(values) - 1, 0.5 + level / 2)) * sd / math.sqrt(len(values))
-    return Estimate(mean, sd, mean - half, mean + half, kind)
+    low, high = clipped(mean - half, mean + half, limits)
+    return Estimate(mean, sd, low, high, kind)
 
 
 def crossed_table(column: Column, winners: Sequence[Winner], book: Book) -> tuple[np.ndarray, np.ndarray | None] | None:

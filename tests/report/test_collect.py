@@ -109,3 +109,21 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert end.value.code == 0
     for part in ("examples:", "selection criteria:", "val_worst_group", "exit codes:", "--format latex"):
         assert part in text
+
+
+def test_a_reader_that_stops_costs_no_file(folder: Path) -> None:
+    """``collect_results | head -1``: the pipe breaks, the files are written all the same, and no traceback."""
+    command = [sys.executable, "-m", "benchmark.collect_results", str(folder), "--figures", "none"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    error = process.stderr.read().decode()
+    assert process.wait(60) == 0 and "Traceback" not in error and "BrokenPipe" not in error
+    assert (folder / "report" / "report.html").exists()
+
+
+def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(str(folder), "--out", str(tmp_path / "file" / "below")) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and "Traceback" not in err

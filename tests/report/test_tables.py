@@ -291,3 +291,19 @@ def test_changed_data_are_named(tmp_path: Path) -> None:
     fake.add(WORLD, ERM, trials=(0,))
     fake.add(WORLD, DRO, trials=(0,), fingerprint="f" * 16)
     assert any("the data changed between these runs" in note for note in table_of(fake.finish()).notes)
+
+
+def test_intervals_stay_where_accuracies_can_be(tmp_path: Path) -> None:
+    """Two trials and Student's t would reach far beyond 0 and 100 %."""
+    fake = FakeSweep(tmp_path, predictions=False)
+    keys = fake.add(WORLD, ERM, trials=(0, 1))
+    folder = fake.finish()
+    for key, counts in zip(keys, ([[[50, 10], [10, 50]]] * 2, [[[60, 0], [0, 60]]] * 2), strict=True):
+        path = folder / "runs" / key / "record.json"
+        record = json.loads(path.read_text())
+        record["selected"]["val_accuracy"]["splits"]["unbiased"]["counts"] = counts
+        path.write_text(json.dumps(record))
+    for cell in table_of(folder).rows[0].values:
+        low, high = cell.estimate.low, cell.estimate.high
+        assert low is None or (-1.0 <= low <= high <= 1.0)  # type: ignore[operator]
+    assert value(table_of(folder), "erm", "average_accuracy").estimate.high == 1.0

@@ -66,6 +66,7 @@ def latex_table(table: Table, spread: str = "sd") -> str:
         r"\begin{table}[htbp]",
         r"\centering\footnotesize",
         rf"\caption{{{' '.join(map(escape, table.full_caption(spread)))}{_superscript(general)}}}",
+        *([r"\scriptsize\setlength{\tabcolsep}{3pt}"] if len(table.columns) > 7 else []),
         r"\par\smallskip\sisetup{separate-uncertainty=true,table-align-uncertainty=false,retain-zero-uncertainty=true}",
         rf"\begin{{tabular}}{{@{{}}{_stub(table, show)}{_specification(table, show)}@{{}}}}",
         r"\toprule",
