@@ -115,7 +115,7 @@ def render_sheets(sheets: Sequence[Sheet], form: str) -> str:
 
 def write_sheets(sheets: Sequence[Sheet], out: Path, records: Sequence[dict[str, Any]]) -> list[Path]:
     """Write sheets in every format into ``out``; JSON holds the records behind them."""
-    out.mkdir(parents=True, exist_ok=True)
+    _make_folder(out)
     for form, name in FILES.items():
         text = render_sheets(sheets, form)
         if form == "json":
@@ -124,9 +124,15 @@ def write_sheets(sheets: Sequence[Sheet], out: Path, records: Sequence[dict[str,
     return [out / name for name in FILES.values()]
 
 
+def _make_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file, expected a folder to write into.")
+    out.mkdir(parents=True, exist_ok=True)
+
+
 def write_all(report: Report, out: Path) -> list[Path]:
     """Write every format into ``out``, atomically, and return the files."""
-    out.mkdir(parents=True, exist_ok=True)
+    _make_folder(out)
     for form, name in FILES.items():
         write_atomic(out / name, render(report, form).encode())
     return [out / name for name in FILES.values()]
