@@ -119,7 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--spread", choices=SPREADS, default="sd", help="print ± standard deviation or the 95%% interval")
     add("--out", metavar="DIR", help="where the files go (default: the sweep's folder, report/)")
     add("--tables-only", action="store_true", help="neither figures nor the HTML page: fast for thousands of runs")
-    add("--figures", choices=("auto", "all", "none"), default="auto", help="of the first data sets (default), of all")
+    add(
+        "--figures",
+        choices=("auto", "all", "none"),
+        default="auto",
+        help="auto: of the first six data sets, unless there are more than 500 runs",
+    )
     add("--reference", metavar="METHOD", help="compare every method with this one: Δ ± se, P(better), Holm's p")
     add("--detail", action="store_true", help="also per class, per group, AUC and calibration error")
     add(

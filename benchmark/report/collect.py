@@ -35,8 +35,8 @@ FILES = {
 }
 SPREADS = ("sd", "interval")
 PAGE = "report.html"
-#: Figures are drawn without being asked for that many data sets; each takes about a second.
-FIGURE_TABLES = 6
+#: Unasked, figures are drawn of that many data sets, in sweeps of up to that many runs: they cost two seconds each.
+FIGURE_TABLES, FIGURE_RUNS = 6, 500
 
 
 @dataclass
@@ -142,17 +142,18 @@ def write_page(report: Report, out: Path, figures: str = "auto") -> str:
     """Write ``report.html`` and the figures (``figures/*.pdf``, ``*.png``), and say in words what was written.
 
     Args:
-        figures: ``auto`` (of the first FIGURE_TABLES data sets), ``all`` or ``none``.
+        figures: ``auto`` (of the first FIGURE_TABLES data sets, unless there are very many runs), ``all`` or ``none``.
     """
     from benchmark.report.figures import draw_all
     from benchmark.report.html.page import page
 
-    shown = report.tables if figures == "all" else report.tables[: FIGURE_TABLES if figures == "auto" else 0]
+    few = FIGURE_TABLES if figures == "auto" and len(report.sweep.runs) <= FIGURE_RUNS else 0
+    shown = report.tables if figures == "all" else report.tables[:few]
     drawn = draw_all(shown, report.book, out / "figures") if shown else {}
     write_atomic(out / PAGE, page(report, drawn).encode())
     many = sum(map(len, drawn.values()))
     left = len(report.tables) - len(shown)
-    rest = f"; {left} data sets without (--figures all draws them too)" if left and figures == "auto" else ""
+    rest = f"; {left} data sets without figures (--figures all draws them)" if left and figures == "auto" else ""
     return f"{PAGE}, {many} figures in figures/{rest}" if many else f"{PAGE}{rest}"
 
 

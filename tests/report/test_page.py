@@ -119,6 +119,16 @@ def test_thousands_of_runs_do_not_make_a_page_nobody_can_open(tmp_path: Path, mo
     assert any("2 more chosen runs are not shown here" in text for text in page.texts)
 
 
+def test_figures_are_drawn_unasked_only_where_that_is_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmark.report.collect.FIGURE_RUNS", 1)
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=range(2))
+    folder = fake.finish()
+    said = write_page(make_report(folder), folder)
+    assert said == "report.html; 1 data sets without figures (--figures all draws them)"
+    assert not (folder / "figures").exists() and (folder / "report.html").exists()
+
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 _PROBE = """<script>
