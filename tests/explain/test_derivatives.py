@@ -1,0 +1,202 @@
+"""A heatmap inside a loss: its gradients to the weights against central differences in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from benchmark import explain
+from benchmark.core.registry import BACKBONES, EXPLAINERS
+from tests.explain.networks import backbone, images, plain_net
+
+#: The smallest images that exercise every layer and leave a last feature map of more than one position.
+SIZES = {"convnet": (3, 16, 16), "mnist_cnn": (2, 8, 8), "resnet18": (3, 16, 16), "resnet50": (3, 16, 16),
+         "densenet121": (3, 16, 16), "alexnet": (3, 63, 63), "convnext_base": (3, 32, 64),
+         "vit_b_16": (3, 32, 32)}  # fmt: skip
+OPTIONS: dict[str, dict[str, Any]] = {"convnet": {"width": 4}} | {
+    name: {"small_stem": True} for name in ("resnet18", "resnet50", "densenet121")
+}
+
+
+@cache
+def network(name: str) -> Any:
+    return backbone(name, SIZES[name], classes=3, **OPTIONS.get(name, {}))
+
+
+def claimed() -> list[tuple[str, str]]:
+    """Every differentiable explainer with every backbone that declares what it requires."""
+    pairs = []
+    for name in BACKBONES.names():
+        for explainer in map(EXPLAINERS.get, EXPLAINERS.names()):
+            able = not explainer.requires or getattr(BACKBONES.get(name).capabilities, explainer.requires)
+            if explainer.differentiable and able:
+                pairs.append((explainer.name, name))
+    return pairs
+
+
+def loss_of(heatmap: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """A loss that is linear and quadratic in the heatmap, in units of the heatmap's mean at the start."""
+    start = heatmap().detach()
+    weight = torch.linspace(0.5, 1.5, start.numel(), dtype=start.dtype).view_as(start).sin() / start.abs().mean()
+
+    def loss() -> torch.Tensor:
+        weighted = weight * heatmap()
+        return weighted.mean() + weighted.square().mean()
+
+    return loss
+
+
+def some_parameters(model: nn.Module, most: int = 12_000_000) -> list[nn.Parameter]:
+    """All parameters, or of a large network as many, picked at random, as stay below ``most`` numbers."""
+    everything = list(model.parameters())
+    chosen, total = [], 0
+    for i in torch.randperm(len(everything)).tolist():
+        if total + everything[i].numel() <= most:
+            chosen.append(everything[i])
+            total += everything[i].numel()
+    return chosen
+
+
+def distance_to_differences(loss: Callable[[], torch.Tensor], model: nn.Module, seed: int = 0) -> float:
+    """Relative error of the derivative along a random direction of the weights, against the best central difference.
+
+    Long steps cross kinks of the ReLUs and short ones drown in rounding, so one of four lengths must agree.
+    """
+    torch.manual_seed(seed)
+    parameters = some_parameters(model)
+    gradients = torch.autograd.grad(loss(), parameters, allow_unused=True)
+    direction = [torch.randn_like(p) * (p.detach().abs().mean() + 1e-3) for p in parameters]
+    exact = sum(float((g * d).sum()) for g, d in zip(gradients, direction, strict=True) if g is not None)
+    assert exact != 0
+    del gradients
+    data, errors = [p.data for p in parameters], []
+    for step in (1e-6, 1e-7, 1e-5, 1e-8):
+        torch._foreach_add_(data, direction, alpha=step)
+        above = float(loss().detach())
+        torch._foreach_add_(data, direction, alpha=-2 * step)
+        below = float(loss().detach())
+        torch._foreach_add_(data, direction, alpha=step)
+        errors.append(abs((above - below) / (2 * step) - exact) / abs(exact))
+        if errors[-1] < 1e-6:
+            break
+    return min(errors)
+
+
+@pytest.mark.parametrize(("explainer", "name"), claimed())
+def test_heatmap_loss_against_central_differences(explainer: str, name: str) -> None:
+    model, image, chosen = network(name), images(SIZES[name], 1), explain.get(explainer)
+    target = torch.tensor([0])
+    while not chosen(model, image, target).any():  # a Grad-CAM may be zero for a class, but not for all
+        target = target + 1
+    error = distance_to_differences(loss_of(lambda: chosen(model, image, target, create_graph=True)), model)
+    print(f"{explainer} on {name}: relative error {error:.1e}")
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("statistics", ["constant", "train"])
+@pytest.mark.parametrize("explainer", ["lrp", "gradient_x_input", "input_gradient"])
+@pytest.mark.parametrize("name", ["convnet", "resnet18"])
+def test_in_training_mode(name: str, explainer: str, statistics: str) -> None:
+    """Constant or not in the explanation, batch statistics are functions of the weights in the loss."""
+    model, image, target = network(name), images(SIZES[name], 3), torch.tensor([1, 0, 2])
+    chosen = explain.get(explainer, batch_statistics=statistics)
+    model.train()
+    try:
+        error = distance_to_differences(loss_of(lambda: chosen(model, image, target, create_graph=True)), model)
+    finally:
+        model.eval()
+    print(f"{explainer} on {name}, {statistics} statistics: relative error {error:.1e}")
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_several_directions_and_epsilons(seed: int) -> None:
+    model, image, target = plain_net(seed), images((3, 12, 12), 3, seed), torch.tensor([0, 1, 3])
+    lrp = explain.get("lrp", epsilon=10 ** -torch.linspace(1, 3, 3, dtype=torch.float64))
+    assert distance_to_differences(loss_of(lambda: lrp(model, image, target, create_graph=True)), model, seed) < 1e-6
+
+
+def test_loss_of_heatmap_and_logits_together() -> None:
+    """One forward pass for both: the sum's gradient is the sum of the gradients, each by its own way."""
+    model, image = network("convnet"), images(SIZES["convnet"], 3)
+    target = torch.tensor([1, 0, 2])
+    lrp = explain.get("lrp")
+
+    def both() -> torch.Tensor:
+        heatmap, logits = lrp.with_logits(model, image, lambda logits: target, create_graph=True)
+        return heatmap.abs().sum() + nn.functional.cross_entropy(logits, target)
+
+    assert distance_to_differences(both, model) < 1e-5
+    together = torch.autograd.grad(both(), list(model.parameters()))
+    heat = lrp(model, image, target, create_graph=True).abs().sum()
+    alone = torch.autograd.grad(heat, list(model.parameters()), allow_unused=True)
+    cross = torch.autograd.grad(nn.functional.cross_entropy(model(image), target), list(model.parameters()))
+    for sum_, first, second in zip(together, alone, cross, strict=True):
+        torch.testing.assert_close(sum_, second if first is None else first + second, rtol=1e-9, atol=1e-12)
+
+
+def test_modified_rule_ends_with_the_heatmap() -> None:
+    """The gradient of the logits after an explanation is the ordinary one, in the same graph and in a new one."""
+    model, image, target = network("resnet18"), images(SIZES["resnet18"], 2), torch.tensor([1, 0])
+    expected = torch.autograd.grad(model(image).square().sum(), list(model.parameters()))
+    _, logits = explain.get("lrp", epsilon=0.5).with_logits(model, image, lambda logits: target, create_graph=True)
+    for graph in (logits, model(image)):
+        found = torch.autograd.grad(graph.square().sum(), list(model.parameters()))
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_score_of_the_caller() -> None:
+    """A score other than a logit: the gradient of Σ log p, which right-for-the-right-reasons penalises."""
+    model, image = network("convnet"), images(SIZES["convnet"], 2)
+    gradient = explain.get("input_gradient")
+    found, logits = gradient.with_logits(model, image, lambda z: z.log_softmax(1).sum(1), create_graph=True)
+    leaf = image.clone().requires_grad_()
+    expected = torch.autograd.grad(model(leaf).log_softmax(1).sum(), leaf)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(logits, model(image))
+    loss = loss_of(lambda: gradient.with_logits(model, image, lambda z: z.log_softmax(1).sum(1), True)[0])
+    assert distance_to_differences(loss, model) < 1e-5
+
+
+def test_image_with_a_graph_of_its_own() -> None:
+    """An image that another network made gets its gradient through the heatmap, and an ordinary image gets none."""
+    model, base = network("convnet"), images(SIZES["convnet"], 2)
+    target, weight = torch.tensor([1, 2]), torch.ones(3, 1, 1, dtype=torch.float64, requires_grad=True)
+    lrp = explain.get("lrp")
+
+    def loss(weight: torch.Tensor) -> torch.Tensor:
+        return lrp(model, base * weight, target, create_graph=True).square().sum()
+
+    found = torch.autograd.grad(loss(weight), weight)[0]
+    step = 1e-6
+    for channel in range(3):
+        move = torch.zeros_like(weight)
+        move[channel] = step
+        with torch.no_grad():
+            slope = (loss(weight + move) - loss(weight - move)) / (2 * step)
+        torch.testing.assert_close(found[channel, 0, 0], slope, rtol=1e-5, atol=1e-12)
+    plain = base.clone()
+    lrp(model, plain, target, create_graph=True).sum().backward()
+    assert plain.grad is None and not plain.requires_grad
+    model.zero_grad(set_to_none=True)
+
+
+def test_gradcam_with_constant_weights_moves_the_activations_alone() -> None:
+    model, image, target = network("convnet"), images(SIZES["convnet"], 2), torch.tensor([1, 2])
+    activation = model.feature_map(image)
+    score = model.classifier(activation.mean((2, 3))).gather(1, target[:, None]).sum()
+    weight = torch.autograd.grad(score, activation, retain_graph=True)[0].mean((2, 3), keepdim=True)
+    by_hand = (weight * activation).sum(1, keepdim=True).relu().square().sum()
+    parameters = list(model.body.parameters())
+    expected = torch.autograd.grad(by_hand, parameters)
+    heatmap = explain.get("gradcam", constant_weights=True)(model, image, target, create_graph=True)
+    last = torch.autograd.grad(heatmap.sum(), model.classifier.weight, retain_graph=True, allow_unused=True)[0]
+    assert last is None  # the weights of the sum are made of the last layer, and are constants here
+    for ours, theirs in zip(torch.autograd.grad(heatmap.square().sum(), parameters), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-14)
