@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import stat
@@ -89,6 +90,7 @@ class _opened:  # noqa: N801 - reads like a function
         elif tarfile.is_tarfile(self.path):
             self.archive = tarfile.open(self.path)
             members = list(_tarred(self.archive))
+            _read_to_end(self.path, self.archive)
         else:
             raise UserError(f"{self.path} is neither a .zip nor a .tar archive; unpack it by hand.")
         members = [m for m in members if not _clutter(m.name)]
@@ -113,6 +115,18 @@ def _tarred(archive: tarfile.TarFile) -> Iterator[Member]:
         link = item.issym() or item.islnk()
         kind = "folder" if item.isdir() else "file" if item.isreg() else "link" if link else "device"
         yield Member(item.name, item.size, kind, None if item.isdir() else partial(_extract, archive, item))
+
+
+def _read_to_end(path: Path, archive: tarfile.TarFile) -> None:
+    """Raise an error where the end is cut off: tarfile takes that for the end of the archive."""
+    assert archive.fileobj is not None
+    while archive.fileobj.read(1 << 20):  # a compressed file's checksum is compared at its end
+        pass
+    if type(archive.fileobj) is io.BufferedReader:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 1024))
+            if file.read().strip(b"\0"):
+                raise EOFError("its end is missing")
 
 
 def _extract(archive: tarfile.TarFile, item: tarfile.TarInfo) -> IO[bytes]:

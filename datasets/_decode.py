@@ -164,7 +164,7 @@ def _grey(values: np.ndarray, recipe: Recipe) -> Image:
     if values.ndim != 2:
         raise ValueError(f"it holds {values.ndim} dimensions, expected one picture of two")
     if values.dtype == np.bool_:
-        values = values.view(np.uint8) * np.uint8(255)
+        values = np.where(values, np.uint8(255), np.uint8(0))
     if values.dtype != np.uint8:
         values = values.astype(np.float64)
         low, high = float(values.min()), float(values.max())
@@ -224,6 +224,7 @@ def _fit(image: Image, recipe: Recipe, size: tuple[int, int]) -> Image:
     left, top, right, bottom = _box(size, recipe)
     across, down = image.width / size[0], image.height / size[1]
     box = (left * across, top * down, right * across, bottom * down)
-    if box == (0, 0, *side) and image.size == side:
-        return image
+    if all(number == int(number) for number in box):  # cut first, so that nothing outside the box has an influence
+        image = image.crop(tuple(map(int, box)))  # type: ignore[arg-type]
+        return image if image.size == side else image.resize(side, Image.Resampling.BILINEAR, reducing_gap=GAP)
     return image.resize(side, Image.Resampling.BILINEAR, box=box, reducing_gap=GAP)

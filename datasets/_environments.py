@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmark.core.errors import UserError
 from datasets._bias import stream
 
 #: Share of each environment that is for validation (DomainBed's holdout_fraction).
@@ -25,12 +26,20 @@ def environments(
         group: int64[N]; −1 for an image that may not be used.
         proportions: per environment, the share of each group.
         holdout: share of each group of each environment that is for validation.
+
+    Raises:
+        UserError: a group has too few images.
     """
     shares = np.asarray(proportions, dtype=np.float64)
     shares /= shares.sum(axis=1, keepdims=True)
     available = np.bincount(group[group >= 0], minlength=shares.shape[1])
     needed = shares.sum(axis=0)
     size = int(min(available[g] / needed[g] for g in range(len(needed)) if needed[g] > 0))
+    if size < 2:
+        raise UserError(
+            f"the images of the groups ({', '.join(map(str, available))}) do not suffice for environments with these "
+            "proportions; take the whole data set."
+        )
     rows: dict[str, list[np.ndarray]] = {"train": [], "val": []}
     numbers: dict[str, list[np.ndarray]] = {"train": [], "val": []}
     for g in range(shares.shape[1]):

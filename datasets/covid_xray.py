@@ -100,10 +100,10 @@ class CovidXray(ImageSource):
     def build(self, seed: int) -> dict[str, Split]:
         self.pools()
         label, source, patient = _columns(self._known["train"])
-        patients = np.unique(np.stack([patient, source]), axis=1)
+        patients, first = np.unique(patient, return_index=True)
         held = []
-        for number in np.unique(source):
-            mixed = stream(seed, "divide", int(number)).permutation(patients[0][patients[1] == number])
+        for finding in range(len(LABELS)):  # a patient with several findings counts as one of the first
+            mixed = stream(seed, "divide", finding).permutation(patients[label[first] == finding])
             held.append(mixed[: max(1, round(HELD * len(mixed)))])
         val = np.isin(patient, np.concatenate(held))
         splits = {}

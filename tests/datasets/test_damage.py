@@ -1,0 +1,266 @@
+"""Broken trees: whatever is missing or damaged, one sentence says what and what would do, and no picture is made up."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmark.core.errors import UserError
+from benchmark.core.registry import DATASETS
+from tests.datasets import trees, xray_tree
+
+Damage = Callable[[Path], object]
+WB, NLM, COCO = "waterbird_complete95_forest2water2", "nlm_cxr", "coco/annotations/instances_train2017.json"
+
+MAKERS: dict[str, tuple[str, Callable[[Path], Mapping[str, Any]]]] = {
+    "waterbirds": ("waterbirds", trees.waterbirds),
+    "made": ("waterbirds", trees.cub_and_places),
+    "celeba": ("celeba", trees.celeba),
+    "coco": ("coco_on_places", trees.coco_and_places),
+    "dogs": ("dogs_with_ties", trees.dogs),
+    "spawrious": ("spawrious", trees.spawrious_tree),
+    "covid": ("covid_xray", xray_tree.covid),
+    "nlm": ("nlm_cxr", trees.nlm),
+    "folder": ("folder", trees.folder),
+}
+
+
+def put(path: Path, content: bytes | str) -> None:
+    """Replace a file; never write into it, since the trees are hard links."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def edit(name: str, old: str, new: str, count: int = 1) -> Damage:
+    def change(root: Path) -> None:
+        text = (root / name).read_text()
+        assert old in text
+        put(root / name, text.replace(old, new, count))
+
+    return change
+
+
+def drop(pattern: str) -> Damage:
+    """Remove the first file or folder that matches."""
+
+    def change(root: Path) -> None:
+        path = sorted(root.glob(pattern))[0]
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+def cut(pattern: str, keep: float = 0.5) -> Damage:
+    """Cut off the end of the first file that matches."""
+
+    def change(root: Path) -> None:
+        path = sorted(root.glob(pattern))[0]
+        content = path.read_bytes()
+        put(path, content[: int(len(content) * keep)])
+
+    return change
+
+
+def replace_by(pattern: str, content: bytes | str) -> Damage:
+    return lambda root: put(sorted(root.glob(pattern))[0], content)
+
+
+def resize(pattern: str) -> Damage:
+    def change(root: Path) -> None:
+        path = sorted(root.glob(pattern))[0]
+        small = Image.open(path).resize((12, 12))
+        path.unlink()
+        small.save(path)
+
+    return change
+
+
+def coco(change: Callable[[Any], object]) -> Damage:
+    def damage(root: Path) -> None:
+        value = json.loads((root / COCO).read_text())
+        change(value)
+        put(root / COCO, json.dumps(value))
+
+    return damage
+
+
+def opaque(root: Path) -> None:
+    path = root / "dogs_with_ties/red_necktie.png"
+    path.unlink()
+    Image.fromarray(np.full((9, 9, 3), 200, np.uint8)).save(path)
+
+
+def split_zero_only(root: Path) -> None:
+    path = root / WB / "metadata.csv"
+    put(path, re.sub(r",2,([01]),/o", r",0,\1,/o", path.read_text()))
+
+
+def few_photographs(root: Path) -> None:
+    for path in sorted((root / "data_256/b/bamboo_forest").iterdir())[3:]:
+        path.unlink()
+
+
+def loose(root: Path) -> None:
+    trees.picture(root / "my_data/train/cat/stray.png", 1)
+
+
+#: What is broken, in which data set, how, and words that the sentence must have.
+CASES: dict[str, tuple[str, Damage, str]] = {
+    "no metadata": ("waterbirds", drop(f"{WB}/metadata.csv"), "unpack waterbird_complete95"),
+    "a column is gone": ("waterbirds", edit(f"{WB}/metadata.csv", "place,", "spot,"), "no column 'place'"),
+    "a value out of range": ("waterbirds", edit(f"{WB}/metadata.csv", ",0,0,0,", ",7,0,0,"), "y = '7' in row"),
+    "a split is empty": ("waterbirds", split_zero_only, "no images of split 2"),
+    "the table is cut off": (
+        "waterbirds", lambda r: put(r / WB / "metadata.csv", "img_filename,y,split,place\na.jpg,1\n"),
+        "line 2",
+    ),
+    "the table has no rows": (
+        "waterbirds", lambda r: put(r / WB / "metadata.csv", "img_filename,y,split,place\n"),
+        "no rows",
+    ),
+    "the table is no text": (
+        "waterbirds", replace_by(f"{WB}/metadata.csv", b"\xff\xfe\x00" * 40),
+        "cannot be read as a table",
+    ),
+    "an image is gone": ("waterbirds", drop(f"{WB}/*/*.jpg"), "1 of 92 images are not in"),
+    "an image is empty": ("waterbirds", replace_by(f"{WB}/*/*.jpg", b""), "1 of 92 images are empty files"),
+    "an image is cut off": ("waterbirds", cut(f"{WB}/*/*.jpg"), "cannot be read as a picture"),
+    "an image is a web page": (
+        "waterbirds", replace_by(f"{WB}/*/*.jpg", "<html>not found</html>"),
+        "cannot be read as a picture",
+    ),
+    "a mask is gone": ("waterbirds", drop("CUB_200_2011/segmentations/*/*.png"), "1 of 92 masks are not in"),
+    "a mask is of another size": (
+        "waterbirds", resize("CUB_200_2011/segmentations/*/*.png"),
+        "must have the size of its image",
+    ),
+    "CUB's lists disagree": (
+        "made", edit("CUB_200_2011/train_test_split.txt", "40 ", "41 "),
+        "do not list the same images",
+    ),
+    "CUB's list has a stray word": ("made", edit("CUB_200_2011/images.txt", "1 0", "1 x 0"), "line 1 of"),
+    "no segmentations": ("made", drop("CUB_200_2011/segmentations"), "segmentations.tgz"),
+    "a place is gone": ("made", drop("data_256/o/ocean"), "needs the place ocean"),
+    "a place has few photographs": ("made", few_photographs, "of the place bamboo_forest, but"),
+    "no partition": ("celeba", drop("celeba/list_eval_partition.txt"), "list_eval_partition.csv"),
+    "the number of faces is wrong": (
+        "celeba", edit("celeba/list_attr_celeba.txt", "67\n", "99\n"),
+        "promises 99 images and names 67",
+    ),
+    "an attribute is gone": ("celeba", edit("celeba/list_attr_celeba.txt", "Male", "Mail"), "no attribute Male"),
+    "an attribute is neither": (
+        "celeba", edit("celeba/list_attr_celeba.txt", "000005.jpg 1 ", "000005.jpg 1 3"),
+        "expected one of",
+    ),
+    "a line is short": (
+        "celeba", edit("celeba/list_eval_partition.txt", "000007.jpg 2", "000007.jpg"),
+        "has 0 values, expected 1",
+    ),
+    "a face is in one list only": (
+        "celeba", edit("celeba/list_eval_partition.txt", "000009.jpg", "000999.jpg"),
+        "do not name the same images",
+    ),
+    "no annotations": ("coco", drop("coco/annotations/*.json"), "annotations_trainval2017.zip"),
+    "annotations are cut off": ("coco", cut("coco/annotations/*.json", 0.9), "is not JSON"),
+    "annotations of another kind": (
+        "coco", replace_by("coco/annotations/*.json", '{"info": 1}'),
+        "is not a file of COCO instances",
+    ),
+    "a category is gone": ("coco", coco(lambda v: v["categories"].pop()), "no category 'bus'"),
+    "too few objects": ("coco", coco(lambda v: v["annotations"].__delitem__(slice(-4, None))), "lower per_class"),
+    "an object of no image": ("coco", coco(lambda v: v["images"].pop()), "which the file does not list"),
+    "a segmentation of another kind": (
+        "coco", coco(lambda v: v["annotations"][2].update(segmentation="abc")),
+        "neither polygons nor",
+    ),
+    "a neck is not marked": (
+        "dogs", edit("dogs_with_ties/necks.csv", "n02086079_test1.jpg", "n02086079_other.jpg"),
+        "has no neck for 1",
+    ),
+    "a neck has no area": ("dogs", edit("dogs_with_ties/necks.csv", ",20,16,40,22", ",20,16,20,22"), "marks no area"),
+    "a neck is no number": ("dogs", edit("dogs_with_ties/necks.csv", ",20,16,40,22", ",20,16,4o,22"), "is no number"),
+    "a list of dogs is damaged": ("dogs", cut("stanford_dogs/lists/test_list.mat", 0.4), "cannot be read"),
+    "a tie is gone": ("dogs", drop("dogs_with_ties/purple_bow_tie.png"), "transparent ground"),
+    "a tie has no transparency": ("dogs", opaque, "no transparent ground"),
+    "a folder of dogs is gone": ("spawrious", drop("spawrious224/1/beach/corgi"), "no spawrious224/1/beach/corgi"),
+    "a folder of dogs is empty": (
+        "spawrious", lambda r: [p.unlink() for p in (r / "spawrious224/0/dirt/bulldog").iterdir()],
+        "holds no images",
+    ),
+    "a collection is gone": ("covid", drop("covid19_posi"), "BIMCV"),
+    "nobody is left": (
+        "covid", lambda r: edit("covid19_posi/derivatives/EHR/sil_reg_covid_posi.tsv", "POSITIVO", "?", 99)(r),
+        "no X-ray of bimcv",
+    ),
+    "an age is no number": ("covid", edit("ChestX-ray14/Data_Entry_2017.csv", "058Y", "old"), "Patient Age = 'old'"),
+    "a reading is gone": ("covid", drop("MontgomerySet/ClinicalReadings/*_0003_0.txt"), "how old the patient was"),
+    "a lung mask is gone": ("covid", drop("covid_xray/masks/brixia/dicom_clean/0004.png"), "masks are not in"),
+    "a label is unknown": ("nlm", edit(f"{NLM}/metadata.csv", ",normal", ",healthy"), "line 2 of"),
+    "an X-ray is named twice": ("nlm", edit(f"{NLM}/metadata.csv", "mo_normal_1.png", "mo_normal_2.png"), "twice"),
+    "a group is nearly empty": (
+        "nlm", edit(f"{NLM}/metadata.csv", "normal,montgomery", "normal,shenzhen", 11),
+        "fewer than 4",
+    ),
+    "no validation": ("folder", drop("my_data/val"), "no pictures in val/"),
+    "no test": ("folder", lambda r: [drop("my_data/biased")(r), drop("my_data/deceiving")(r)], "no test"),
+    "a class is new in a test": ("folder", drop("my_data/train/dog"), "but not in train/"),
+    "one class only": ("folder", lambda r: [shutil.rmtree(p) for p in (r / "my_data").glob("*/dog")], "one class only"),
+    "a picture lies elsewhere": ("folder", loose, "folders deep"),
+    "a picture has no mask": ("folder", drop("my_data/masks/train/cat/lawn/2.png"), "lacks the masks of 1"),
+    "a picture is not in the table": (
+        "folder", edit("my_data/metadata.csv", "train/cat/lawn/2.png", "x"),
+        "does not name 1",
+    ),
+    "no pictures": (
+        "folder", lambda r: [shutil.rmtree(p) for p in (r / "my_data").iterdir() if p.is_dir()],
+        "holds no pictures",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Mapping[str, Any]]]:
+    made: dict[str, tuple[Path, Mapping[str, Any]]] = {}
+
+    def get(which: str) -> tuple[Path, Mapping[str, Any]]:
+        if which not in made:
+            root = tmp_path_factory.mktemp(which)
+            made[which] = root, MAKERS[which][1](root)
+        return made[which]
+
+    return get
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_one_sentence(
+    case: str, whole: Callable[[str], tuple[Path, Mapping[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHORTCUTBED_CACHE", raising=False)
+    which, damage, words = CASES[case]
+    root, options = whole(which)
+    shutil.copytree(root, tmp_path / "data", copy_function=os.link)
+    damage(tmp_path / "data")
+    with pytest.raises(UserError) as error:
+        DATASETS.get(MAKERS[which][0])(tmp_path / "data", **options).load(0)
+    text = str(error.value)
+    assert words in text
+    assert text.endswith(".") and "\n" not in text and 40 < len(text) < 600
+
+
+def test_the_whole_trees_load(
+    whole: Callable[[str], tuple[Path, Mapping[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentences above are about the damage: without it there is none."""
+    monkeypatch.delenv("SHORTCUTBED_CACHE", raising=False)
+    for which in ("nlm", "folder", "dogs"):
+        root, options = whole(which)
+        assert DATASETS.get(MAKERS[which][0])(root, **options).load(0).splits
