@@ -94,10 +94,11 @@ class Claim:
         return self._lease.pid
 
     def _broke_expired(self) -> bool:
-        """Remove a lease that filelock would respect for ever; True if it did.
+        """Remove a lease that filelock would respect for too long; True if it did.
 
-        One is empty: its owner was killed between creating and writing it. The other is on a file system that cannot
-        exchange two names (NFS, Lustre), where filelock takes no expired lease over; elsewhere it does at ``seconds``.
+        One is empty: its owner was killed between creating and writing it. One belongs to a zombie, which stays for
+        good in a container whose first process does not reap. One is on a file system that cannot exchange two names
+        (NFS, Lustre), where filelock takes no expired lease over; elsewhere it does at ``seconds``.
         """
         try:
             found = os.lstat(self.folder / LEASE)
@@ -106,11 +107,24 @@ class Claim:
         mark, now = (found.st_mtime_ns, found.st_ino, found.st_ctime_ns), time.monotonic()
         if self._seen is None or self._seen[0] != mark:
             self._seen = mark, now
-        if now - self._seen[1] < (min(_EMPTY_SECONDS, self.seconds) if found.st_size == 0 else 1.5 * self.seconds):
+        patience = min(_EMPTY_SECONDS, self.seconds) if found.st_size == 0 else 1.5 * self.seconds
+        if now - self._seen[1] < patience and not self._owner_is_zombie():
             return False
         self._seen = None
         self._lease.force_break()
         return True
+
+    def _owner_is_zombie(self) -> bool:
+        owner = self._lease.owner
+        if owner is None or owner.start is None:
+            return False
+        try:
+            fields = Path(f"/proc/{owner.pid}/stat").read_text().rpartition(")")[2].split()
+            boot = int(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""), 16)
+        except (OSError, ValueError):
+            return False
+        # filelock's name for a process: when this system booted, and when since then the process started
+        return fields[0] == "Z" and owner.start == boot << 64 | int(fields[19])
 
 
 def clear(claim: Claim) -> bool:

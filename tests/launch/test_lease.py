@@ -65,6 +65,17 @@ def test_the_lease_of_a_dead_process_is_taken_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_so_is_the_lease_of_a_zombie(tmp_path: Path) -> None:
+    with holder(tmp_path, 1000) as process:
+        process.kill()
+        stat = Path(f"/proc/{process.pid}/stat")
+        until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")  # nobody has waited for it
+        claim = Claim(tmp_path, 1000)
+        assert claim.take()
+    claim.release()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_silent_owner_loses_it_and_learns_so(tmp_path: Path) -> None:
     with holder(tmp_path, 0.6) as process:
         os.kill(process.pid, signal.SIGSTOP)  # alive, but its heartbeat is not

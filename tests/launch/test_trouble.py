@@ -1,0 +1,116 @@
+"""Why a process died and what follows, and what the fork server imports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launch_driver import ROOT, make, spec
+
+from benchmark.core.files import read_json, write_json
+from benchmark.core.record import State, state_of
+from benchmark.launch import attempts, trouble
+from benchmark.launch.graph import read_node
+from benchmark.launch.lease import Claim
+
+
+@pytest.mark.parametrize(
+    ("code", "kills_before", "kills_now", "timed_out", "expected"),
+    [
+        (-9, 3, 3, False, ("signal", False)),  # somebody's kill -9
+        (-9, 3, 4, False, ("out_of_memory", True)),  # the kernel's
+        (-9, None, 4, False, ("signal", True)),  # nobody knows: it may have been memory
+        (-9, 3, None, False, ("signal", True)),
+        (-11, 3, 4, False, ("signal", False)),
+        (1, 3, 4, False, ("exit", False)),
+        (None, 3, 4, False, ("exit", False)),
+        (-9, 3, 4, True, ("timeout", False)),
+    ],
+)
+def test_why_a_process_died(
+    monkeypatch: pytest.MonkeyPatch,
+    code: int | None,
+    kills_before: int | None,
+    kills_now: int | None,
+    timed_out: bool,
+    expected: tuple[str, bool],
+) -> None:
+    monkeypatch.setattr(trouble, "memory_kills", lambda: kills_now)
+    assert trouble.cause(code, kills_before, timed_out) == expected
+
+
+def test_the_kernels_count_of_memory_kills_is_read() -> None:
+    lines = Path("/proc/vmstat").read_text().splitlines()
+    if not any(line.startswith("oom_kill ") for line in lines):
+        assert trouble.memory_kills() is None
+    else:
+        found = trouble.memory_kills()
+        assert found is not None and found >= 0
+
+
+def judge(folder: Path, key: str, reason: str, code: int | None) -> trouble.Verdict:
+    """A try that ended so."""
+    node = read_node(folder, key)
+    before = max(attempts.numbers(node.folder), default=0)
+    attempts.begin(node.folder)
+    return trouble.judge(node, before, code, reason, 30.0)
+
+
+def test_signals_and_memory_are_counted_apart_and_memory_is_allowed_one_more_try(tmp_path: Path) -> None:
+    key = make(tmp_path, spec())[0]
+    run = tmp_path / "runs" / key
+    for number in (1, 2, 3):
+        assert judge(tmp_path, key, "signal", -9) == trouble.Verdict(
+            "retry", "its process was killed by SIGKILL", number
+        )
+    assert judge(tmp_path, key, "out_of_memory", -9).kind == "retry"
+    assert judge(tmp_path, key, "interrupted", -15).kind == "retry"
+    verdict = judge(tmp_path, key, "out_of_memory", -9)
+    assert (verdict.kind, verdict.attempt) == ("failed", 6)
+    failure = read_json(run / "failure.json")
+    assert (failure["kind"], failure["key"], failure["attempt"]) == ("out_of_memory", key, 6)
+    assert "a smaller batch_size" in failure["message"]
+    assert state_of(run) is State.FAILED
+    assert judge(tmp_path, key, "signal", -9).kind == "failed", "what is settled stays settled"
+    assert read_json(run / "failure.json") == failure
+
+
+def test_a_run_that_was_committed_before_its_process_died_is_done(tmp_path: Path) -> None:
+    key = make(tmp_path, spec())[0]
+    write_json(tmp_path / "runs" / key / "record.json", {"attempt": 1})
+    assert judge(tmp_path, key, "signal", -9).kind == "done"
+    assert attempts.reason_of(tmp_path / "runs" / key, 1) is None
+
+
+def test_a_run_that_somebody_else_holds_is_left_alone(tmp_path: Path) -> None:
+    key = make(tmp_path, spec())[0]
+    claim = Claim(tmp_path / "runs" / key, 30.0)
+    assert claim.take()
+    assert judge(tmp_path, key, "signal", -signal.SIGKILL).kind == "elsewhere"
+    assert attempts.reason_of(tmp_path / "runs" / key, 1) is None
+    claim.release()
+
+
+def test_the_fork_server_imports_everything_and_starts_no_thread() -> None:
+    program = (
+        "import os, sys, numpy\n"  # numpy's OpenBLAS has threads of its own and sees to them when a process forks
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "import benchmark.launch.preload\n"
+        "assert len(os.listdir('/proc/self/task')) == before\n"
+        "from benchmark.core.registry import ALGORITHMS, DATASETS\n"
+        "assert {'torch', 'benchmark.engine.execute', 'benchmark.launch.child'} <= set(sys.modules)\n"
+        "assert ALGORITHMS._items and DATASETS._items\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("OMP_NUM_THREADS", None)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_launcher_loads_no_torch() -> None:
+    program = "import sys, benchmark.launch.local, benchmark.launch.display\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
