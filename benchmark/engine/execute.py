@@ -231,7 +231,7 @@ def _about_method(algorithm: Algorithm) -> dict[str, Any]:
     kind = ALGORITHMS.get(algorithm.name)
     return {
         "needs": list(kind.needs.names()),
-        "sampling": kind.sampling,
+        "sampling": algorithm.sampling,  # of this run: a variant may sample in another way
         "paper": str(kind.paper) if kind.paper else None,
     }
 

@@ -104,7 +104,8 @@ def test_variants_set_declared_hparams_to_something_else(name: str, variant: str
     kind, values = ALGORITHMS.get(name), ALGORITHMS.get(name).variants[variant]
     declared = {**COMMON_HPARAMS, **kind.hparams}
     assert check_values(declared, values, name) == dict(values)
-    assert any(value != declared[key].default for key, value in values.items())
+    spelt_out = variant in values.values()  # a default that has a name of its own in tables, as ex2l:mae
+    assert spelt_out or any(value != declared[key].default for key, value in values.items())
     assert ":" not in variant and variant.strip() == variant
 
 
