@@ -18,7 +18,7 @@ from benchmark.core.dataset import DatasetSource, Split
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from datasets import _decode
-from datasets._cache import Cache, cache_folder
+from datasets._cache import Cache, cache_folder, memory_limit
 from datasets._decode import Recipe
 from datasets._entry import Column, Fill
 
@@ -172,9 +172,13 @@ class ImageSource(DatasetSource):
         return Split(image, label, confounder, environment, mask, pair_id=rows, cluster=cluster)
 
     def taken(self, name: str, array: str, rows: np.ndarray) -> np.ndarray:
-        """Rows int64[n] of a pool's ``image`` or ``mask``: mapped where they follow one another or are many."""
+        """Rows int64[n] of a pool's ``image`` or ``mask``: mapped where they follow one another or are many.
+
+        Masks are copied into memory wherever they fit: they are small, and a device takes them whole.
+        """
         label, key, _ = self._entry(name)
-        return self._cache().take(label, f"{key}-{array}", getattr(self.arrays(name), array), rows)
+        found = self._cache().take(label, f"{key}-{array}", getattr(self.arrays(name), array), rows)
+        return np.array(found) if array == "mask" and found.nbytes <= memory_limit() else found
 
     def made(self, what: Sequence[np.ndarray], rows: int, column: Column, fill: Fill) -> np.ndarray:
         """An array that is made from the pools: in memory, or in the cache where it is large.

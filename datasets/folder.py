@@ -33,7 +33,7 @@ class Folder(ImageSource):
     confounders are unknown. Masks of all pictures or of none: ``masks/split/label/confounder/<same name>.png``, white
     for foreground. ``metadata.csv`` may say more: file (such as train/cat/sofa/1.png), and environment or patient or
     both. A generalisation gap is reported where tests are called ``biased`` and ``deceiving``. The guide with an
-    example is docs/adding_a_dataset.md.
+    example is docs/data.md.
     """
 
     name = "folder"

@@ -1,0 +1,68 @@
+"""The examples of docs/data.md: the tree is made, checked, shown, loaded and planted in."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmark.core.registry import DATASETS
+from benchmark.data import main
+from benchmark.plan.sweepfile import parse_all
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+
+
+def block(name: str) -> str:
+    (found,) = re.findall(rf"```python\n# {re.escape(name)}\n(.*?)```", TEXT, flags=re.DOTALL)
+    return str(found)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHORTCUTBED_CACHE", "")
+    exec(compile(block("make_my_data.py"), "make_my_data.py", "exec"), {})
+    return tmp_path
+
+
+def test_the_tree_and_its_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = re.findall(r"^python -m benchmark\.data ((?:check|show) (?:folder|planted).*)$", TEXT, flags=re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        assert main(command.split()) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    assert "disc/bright 2, disc/dark 18, square/bright 18, square/dark 2" in out and "no problem found" in out
+    for name in ("sheet.png", "tagged.png"):
+        Image.open(here / name).verify()
+
+
+def test_its_training_commands_name_data_that_load(here: Path) -> None:
+    for text in re.findall(r"--dataset (\S+) --data-dir data", TEXT):
+        (named,) = parse_all([text])  # type: ignore[misc]
+        kind = DATASETS.get(named.name)
+        options = {name: kind.options[name].parse(name, value) for name, value in named.options.items()}
+        data = kind(here / "data", **options).load(0)
+        assert data.info.image_size == (3, 32, 32) and data.info.bias_splits == ("biased", "deceiving")
+
+
+def test_planting_in_python(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(block("plant.py"), "plant.py", "exec"), {})
+    assert capsys.readouterr().out.startswith("(4, 3, 64, 64) [")
+
+
+def test_every_data_set_is_on_the_page() -> None:
+    for name in DATASETS.names():
+        assert f"`{name}" in TEXT, name
+
+
+def test_the_page_keeps_the_projects_style() -> None:
+    for name in ("make_my_data.py", "plant.py"):
+        command = [sys.executable, "-m", "ruff", "check", "--stdin-filename", "datasets/example.py", "-"]
+        done = subprocess.run(command, input=block(name), text=True, capture_output=True, cwd=ROOT, check=False)
+        assert done.returncode == 0, done.stdout

@@ -1,0 +1,196 @@
+"""Planted shortcuts: where they are, how they look, and that nothing else changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmark.core.dataset import GroupedDataset
+from benchmark.core.errors import UserError
+from benchmark.core.registry import DATASETS
+from datasets import _cache, _paste
+from datasets.bias import COLOURS, SHORTCUTS, plant
+from tests.datasets import trees
+from tests.datasets.arrays import same, same_arrays
+
+N, SIDE = 12, 32
+
+
+def pictures(channels: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Grey noise, a disc as the mask, and confounders 0, 1, 2, …"""
+    image = np.random.default_rng(0).integers(90, 110, (N, channels, SIDE, SIDE)).astype(np.uint8)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    mask = np.stack([((y - 16) ** 2 + (x - 14 - i % 4) ** 2 < 64)[None] for i in range(N)])
+    return image, mask, np.arange(N) % 3
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("with_mask", [True, False])
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+def test_only_what_was_pasted_changed(shortcut: str, with_mask: bool, channels: int) -> None:
+    image, mask, confounder = pictures(channels)
+    if shortcut == "background" and not with_mask:
+        with pytest.raises(UserError, match="needs masks"):
+            plant(image, confounder, shortcut, 0)
+        return
+    before = image.copy()
+    made = plant(image, confounder, shortcut, 0, mask if with_mask else None)
+    assert np.array_equal(image, before)
+    assert made.image.dtype == np.uint8 and made.pasted.dtype == np.bool_
+    assert made.pasted.any(axis=(1, 2, 3)).all()
+    softened = np.zeros_like(made.pasted) if shortcut != "tie" else _edges(made.pasted)
+    untouched = ~made.pasted & ~softened
+    assert (made.image == image)[np.broadcast_to(untouched, image.shape)].all()
+    assert (made.image != image).any(axis=1)[made.pasted[:, 0]].mean() > 0.9
+
+
+def _edges(pasted: np.ndarray) -> np.ndarray:
+    wide = np.pad(pasted[:, 0], ((0, 0), (1, 1), (1, 1)))
+    near = np.zeros_like(pasted[:, 0])
+    for dy in range(3):
+        for dx in range(3):
+            near |= wide[:, dy : dy + SIDE, dx : dx + SIDE]
+    return (near & ~pasted[:, 0])[:, None]
+
+
+def test_where_it_is() -> None:
+    image, mask, confounder = pictures()
+    pasted = {s: plant(image, confounder, s, 0, mask).pasted for s in SHORTCUTS}
+    rows, columns = np.nonzero(pasted["tag"].any(axis=(0, 1)))
+    assert rows.max() < SIDE // 3 and columns.max() < SIDE // 3  # the corner at the top left
+    frame = np.ones((SIDE, SIDE), bool)
+    frame[2:-2, 2:-2] = False
+    assert (pasted["border"] == frame).all()
+    assert np.array_equal(pasted["colour"], mask) and np.array_equal(pasted["background"], ~mask)
+    for i in range(N):
+        rows, columns = np.nonzero(pasted["tie"][i, 0])
+        assert abs((columns.min() + columns.max()) / 2 - (14 + i % 4)) <= 1  # in the middle of the disc
+
+
+def test_colours_tell_the_confounder() -> None:
+    image, mask, confounder = pictures()
+    for shortcut in ("tag", "border", "colour"):
+        made = plant(image, confounder, shortcut, 0, mask)
+        for i, kind in enumerate(confounder):
+            colour = np.median(made.image[i][:, made.pasted[i, 0]], axis=1)
+            wanted = np.array(COLOURS[kind], float)
+            assert np.abs(colour - (wanted if shortcut != "colour" else (wanted + 100) / 2)).max() < 8
+
+
+def test_tags_are_legible() -> None:
+    layer = _paste.tag((40, 40), "17", (1, 2, 3), 0.5, (1, 1))
+    rows, columns = np.nonzero(layer.opacity)
+    glyphs = layer.opacity[rows.min() : rows.max() + 1 : 4, columns.min() : columns.max() + 1 : 4] > 0
+    art = ["".join(".#"[int(v)] for v in row) for row in glyphs]
+    assert art == [".#..###", "##....#", ".#...#.", ".#...#.", "###..#."]
+    assert 40 - rows.max() <= 3 and 40 - columns.max() <= 3  # the corner that was asked for
+
+
+def test_opacity_size_absent_and_pieces() -> None:
+    image, mask, confounder = pictures()
+    full = plant(image, confounder, "border", 0)
+    half = plant(image, confounder, "border", 0, opacity=0.5)
+    expected = (image.astype(float) + full.image) / 2
+    assert np.abs(half.image - expected)[np.broadcast_to(full.pasted, image.shape)].max() <= 1.5
+    assert plant(image, confounder, "border", 0, size=3).pasted.sum() > full.pasted.sum()
+    some = plant(image, confounder, "border", 0, absent=1)
+    assert (some.pasted.any(axis=(1, 2, 3)) == (confounder != 1)).all()
+    whole = plant(image, confounder, "background", 5, mask)
+    parts = [slice(a, a + 5) for a in (0, 5, 10)]
+    pieces = [plant(image[p], confounder[p], "background", 5, mask[p], first=p.start) for p in parts]
+    assert np.array_equal(whole.image, np.concatenate([piece.image for piece in pieces]))
+    assert not np.array_equal(whole.image, plant(image, confounder, "background", 6, mask).image)
+    with pytest.raises(UserError, match="no shortcut"):
+        plant(image, confounder, "hat", 0)
+
+
+def test_placed_ties_are_cut_at_the_border() -> None:
+    tie = _paste.drawn_tie((200, 10, 10), hangs=True)
+    inside = _paste.placed(tie, _paste.Box(4, 4, 12, 24), (32, 32))
+    assert np.nonzero(inside.opacity.any(0))[0].tolist()[0] >= 4 and inside.opacity.max() == 255
+    for box in (_paste.Box(-6, 20, 4, 50), _paste.Box(28, -9, 40, 6)):
+        layer = _paste.placed(tie, box, (32, 32))
+        assert layer.opacity.shape == (32, 32) and 0 < (layer.opacity > 0).sum() < 200
+    assert not _paste.placed(tie, _paste.Box(50, 50, 60, 60), (32, 32)).opacity.any()
+
+
+def planted(folder: Path | None = None, trial: int = 0, **options: Any) -> GroupedDataset:
+    return DATASETS.get("planted")(folder, **options).load(trial)  # type: ignore[no-any-return]
+
+
+class TestData:
+    @pytest.mark.parametrize("bias", [0.0, 0.8, 1.0])
+    def test_strength(self, bias: float) -> None:
+        data = planted(bias=bias)
+        train = data.splits["train"]
+        assert (train.label == train.confounder).mean() == pytest.approx(bias, abs=0.02)
+        assert (train.environment is not None) == (0 < bias < 1)
+        assert (data.splits["biased"].label == data.splits["biased"].confounder).all()
+        assert (data.splits["deceiving"].label == 1 - data.splits["deceiving"].confounder).all()  # type: ignore[operator]
+        counts = Counter(zip(data.splits["unbiased"].label, data.splits["unbiased"].confounder, strict=True))  # type: ignore[arg-type]
+        assert max(counts.values()) - min(counts.values()) <= 1
+        assert data.info.stand_in and data.info.confounder_names == ("mark_lying", "mark_standing")
+
+    def test_the_tests_do_not_depend_on_the_strength_nor_the_pictures_on_the_shortcut(self) -> None:
+        one, other = planted(bias=0.8), planted(bias=1.0)
+        for name in ("biased", "unbiased", "deceiving"):
+            assert same_arrays(one.splits[name], other.splits[name])
+        below = DATASETS.get("tiny")()
+        bars = below.build(__import__("benchmark.core.seeds", fromlist=["seed_for"]).seed_for("data", "planted", 0))
+        tagged = planted(shortcut="tag").splits["train"]
+        assert np.array_equal(tagged.image[:, :, 8:, 8:], bars["train"].image[:, :, 8:, 8:])
+
+    def test_masks_leave_out_what_was_pasted(self) -> None:
+        tag, colour = planted(shortcut="border").splits["train"], planted(shortcut="colour").splits["train"]
+        assert tag.mask is not None and colour.mask is not None
+        assert not tag.mask[:, :, 0].any() and colour.mask.sum() >= tag.mask.sum() > 0
+
+    def test_without_masks_below(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("SHORTCUTBED_CACHE", raising=False)
+        trees.folder(tmp_path, masks=False)
+        options = {"on": "folder", "options": "side=32;path=my_data"}
+        data = planted(tmp_path, shortcut="tag", **options)
+        mask = data.splits["train"].mask
+        assert mask is not None and 0.9 < mask.mean() < 1  # everything but the tag
+        assert planted(tmp_path, shortcut="colour", **options).splits["train"].mask is None
+        assert not planted(tmp_path, shortcut="colour", **options).info.provides.masks
+        with pytest.raises(UserError, match="background needs masks"):
+            planted(tmp_path, shortcut="background", **options)
+
+    def test_one_mark(self) -> None:
+        data = planted(marked="one", bias=0.9)
+        assert data.info.confounder_names == ("no_mark", "mark")
+        biased = data.splits["biased"]
+        assert biased.confounder is not None and np.array_equal(biased.confounder, biased.label == 1)
+
+    def test_which_test(self) -> None:
+        assert len(planted(test="deceiving").splits["biased"]) == 48
+        with pytest.raises(UserError, match="is no test of tiny"):
+            planted(test="train")
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"on": "planted"}, "plant in itself"),
+            ({"on": "nothing"}, "unknown dataset"),
+            ({"options": "size"}, "expected NAME=VALUE"),
+            ({"options": "colour=3"}, "bias, size, side"),
+            ({"options": "size=few"}, "size = 'few'"),
+            ({"shortcut": "hat"}, "is not one of"),
+        ],
+    )
+    def test_mistakes(self, options: dict[str, str], words: str) -> None:
+        with pytest.raises(UserError, match=words):
+            planted(**options)
+
+    def test_large_data_go_to_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SHORTCUTBED_CACHE", str(tmp_path))
+        small = planted(shortcut="tie")
+        assert not list(tmp_path.iterdir())
+        monkeypatch.setattr(_cache, "SHARE", 0.0)
+        large = planted(shortcut="tie")
+        assert same(small, large) and isinstance(large.splits["train"].image, np.memmap)
