@@ -12,8 +12,8 @@ from benchmark.core.algorithm import Algorithm
 from benchmark.engine.data import DeviceSplit
 from benchmark.engine.failure import NonFiniteError
 
-#: Images per forward pass; a matter of speed alone.
-BATCH = 500
+#: Images per forward pass at most, and pixels: large images would need more memory than training does.
+BATCH, PIXELS = 500, 500 * 128 * 128
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def evaluate(
     training = algorithm.training
     algorithm.eval()
     try:
-        for batch in split.batches(BATCH):
+        for batch in split.batches(images_per_pass(split)):
             with torch.inference_mode(), algorithm.setting.autocast():
                 logits = algorithm.predict(batch.image).float()
             cell = batch.label * num_classes + logits.argmax(1)
@@ -77,6 +77,12 @@ def evaluate(
         score=torch.cat(kept).numpy() if scores else None,
         objective=mean,
     )
+
+
+def images_per_pass(split: DeviceSplit) -> int:
+    """How many images of a split go through a network at once without gradients; a matter of memory and speed."""
+    height, width = split.arrays.image.shape[-2:]
+    return max(min(BATCH, PIXELS // (height * width)), 1)
 
 
 def accuracy(counts: np.ndarray) -> float:

@@ -21,7 +21,7 @@ from benchmark.core.spec import LEASE_LOST, RunSpec
 from benchmark.engine.augment import augment
 from benchmark.engine.checkpoint import load_checkpoint, save_checkpoint
 from benchmark.engine.data import DeviceSplit
-from benchmark.engine.evaluate import BATCH, Answers, evaluate
+from benchmark.engine.evaluate import Answers, evaluate, images_per_pass
 from benchmark.engine.failure import InterruptedRunError
 from benchmark.engine.log import Log
 from benchmark.engine.samplers import make_sampler
@@ -83,7 +83,8 @@ class TrainingRun:
         if split not in ("train", "val"):
             raise ValueError(f"a method may look at train and val, not at {split}")
         needs = self.algorithm.needs if split == "train" else self.algorithm.needs.on_validation()
-        return (batch.strip(needs) for batch in self.split(split).batches(BATCH))
+        chosen = self.split(split)
+        return (batch.strip(needs) for batch in chosen.batches(images_per_pass(chosen)))
 
     def steps(self) -> Iterator[Batch]:
         """See ``benchmark.core.algorithm.Run``."""

@@ -78,7 +78,8 @@ def test_a_budget_of_one_step() -> None:
 
 def test_an_optimiser_of_a_methods_own_follows_the_schedule_too() -> None:
     first, second, _ = _weights()
-    optimizer = torch.optim.SGD([{"params": [first], "lr": 0.5}, {"params": [second]}], lr=0.1)
+    groups: list[dict[str, Any]] = [{"params": [first], "lr": 0.5}, {"params": [second]}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
     for factor in (1.0, 0.5, 0.1):
         set_lr(optimizer, factor)
         assert [group["lr"] for group in optimizer.param_groups] == [0.5 * factor, 0.1 * factor]

@@ -16,7 +16,7 @@ from benchmark.core.dataset import GroupedDataset
 from benchmark.core.needs import Needs
 from benchmark.engine import evaluate as module
 from benchmark.engine.data import DeviceSplit
-from benchmark.engine.evaluate import Answers, accuracy, evaluate, worst_group_accuracy
+from benchmark.engine.evaluate import Answers, accuracy, evaluate, images_per_pass, worst_group_accuracy
 from benchmark.engine.failure import NonFiniteError
 from benchmark.engine.selection import Selection, criterion_values
 from tests.engine.test_data import _data
@@ -65,6 +65,16 @@ def test_counts_are_a_confusion_matrix_per_confounder(size: int, monkeypatch: py
     with torch.no_grad():
         expected = reader.eval().network(split.batch(np.arange(60)).image)
     np.testing.assert_allclose(answers.score, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("pixels", "images"), [(10_000, 20), (35 * 7, 7), (35, 1), (1, 1)])
+def test_large_images_pass_in_smaller_batches(pixels: int, images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PIXELS", pixels)
+    monkeypatch.setattr(module, "BATCH", 20)
+    reader, split = _made(_data())  # 50 images of 5×7 pixels
+    assert images_per_pass(split) == images
+    evaluate(reader, split, 3, 2, objective=True)
+    assert [len(batch) for batch in reader.shown] == [images] * (50 // images) + ([50 % images] if 50 % images else [])
 
 
 def test_without_confounders_there_is_one_row() -> None:
