@@ -87,7 +87,8 @@ class TinyRun:
             yield make_batch(side=self.side, seed=step).strip(self.needs)
 
     def batches(self, split: str) -> Iterator[Batch]:
-        yield make_batch(side=self.side, seed=-1 if split == "train" else -2).strip(self.needs)
+        needs = self.needs if split == "train" else self.needs.on_validation()
+        yield make_batch(side=self.side, seed=-1 if split == "train" else -2).strip(needs)
 
     def log(self, terms: Mapping[str, torch.Tensor | float]) -> None:
         self.logged.append({name: torch.as_tensor(value).detach().item() for name, value in terms.items()})
