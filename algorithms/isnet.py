@@ -71,13 +71,15 @@ def bounds(total: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 class ISNet(Algorithm):
     """(1 − P) · cross-entropy + P · (background loss + foreground loss), one LRP-ε heatmap per image.
 
+    This is the stochastic form of "Faster ISNet" (Bassi, Decherchi, Cavalli 2024); the losses are the first paper's.
     The heatmap explains the network's arg-max with probability ½, else another class. C₁ and C₂ are measured once, on
     a standard classifier that was trained before for a short while.
     """
 
     name = "isnet"
     paper = Paper(
-        "Faster ISNet for background bias mitigation on deep neural networks", "Bassi, Decherchi, Cavalli", 2024
+        "Improving deep neural network generalization and robustness to background bias via layer-wise relevance "
+        "propagation optimization", "Bassi, Dertkigil, Cavalli", 2024, "https://doi.org/10.1038/s41467-023-44371-z",
     )  # fmt: skip
     needs = Needs(masks=True)
     hparams = {

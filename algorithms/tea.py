@@ -13,15 +13,14 @@ from torch.nn import functional as F
 from algorithms._student import STUDENT_HPARAMS, Student, kept_feature_maps, repeatable, same_size
 from benchmark.core.algorithm import Paper, Setting
 from benchmark.core.batch import Batch
+from benchmark.core.dataset import DatasetInfo
 from benchmark.core.hparam import HParam
-from benchmark.core.registry import ALGORITHMS
+from benchmark.core.registry import ALGORITHMS, BACKBONES
+from benchmark.core.spec import RunSpec
 from benchmark.explain import get
 from benchmark.explain.base import HeatmapExplainer
-from benchmark.losses.heatmaps import choose_class, geometric_distance, normed_distance
+from benchmark.losses.heatmaps import choose_class, distances_by_size, geometric_distance, normed_distance
 from benchmark.losses.outputs import softened_divergence
-
-#: The coarsest maps of equation 2 have at least this many pixels a side.
-SMALLEST = 8
 
 
 def tea_loss(student_map: torch.Tensor, teacher_map: torch.Tensor) -> torch.Tensor:
@@ -30,11 +29,7 @@ def tea_loss(student_map: torch.Tensor, teacher_map: torch.Tensor) -> torch.Tens
     Args:
         student_map, teacher_map: float[B,C,H,W].
     """
-    distances = [geometric_distance(student_map, teacher_map)]
-    while min(student_map.shape[2:]) // 2 >= SMALLEST:
-        student_map, teacher_map = F.avg_pool2d(student_map, 2), F.avg_pool2d(teacher_map, 2)
-        distances.append(geometric_distance(student_map, teacher_map))
-    return torch.stack(distances).mean()
+    return distances_by_size(student_map, teacher_map).mean()
 
 
 LOSSES = {
@@ -48,7 +43,7 @@ OTHERS = ("gradcam", "input_gradient", "gradient_x_input", "attention")  # expla
 
 @ALGORITHMS.register
 class TEA(Student):
-    """The TEA loss between the heatmaps of student and teacher, both explaining one class, chosen at random, per image.
+    """The TEA loss between heatmaps of student and teacher, which explain one class of each image, chosen at random.
 
     The paper selects by the lowest TEA loss on validation images: ``val_objective``.
     """
@@ -92,6 +87,15 @@ class TEA(Student):
         if self.hp["warmup"] > 0:  # a copy that learns too; the teacher itself stays as it is
             self.moving = copy.deepcopy(self.explained).cpu().requires_grad_(True)
 
+    @classmethod
+    def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
+        hp, can = spec.hparams, BACKBONES.get(spec.backbone).capabilities
+        if not {"lrp": can.lrp, "gradcam": can.cam, "attention": can.cam}.get(hp["explanation"], True):
+            return f"{spec.backbone} cannot be explained by {hp['explanation']}; input_gradient works for all."
+        if hp["statistics"] == "running" and hp["start"] != "teacher":
+            return 'the statistics are the teacher\'s and the weights are not; use statistics = "batch".'
+        return None
+
     def train(self, mode: bool = True) -> TEA:
         super().train(mode)
         if self.hp["statistics"] == "running":
@@ -102,9 +106,8 @@ class TEA(Student):
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         moves, meeting = self.hp["warmup"] > 0, self.current_step < self.hp["warmup"] * self.setting.steps
-        teacher = self.moving if moves else self.explained
-        seen, explainer = self.seen_by_teacher(batch.image), self.explainer(batch.image)
-        target = batch.label
+        teacher, seen = self.moving if moves else self.explained, self.seen_by_teacher(batch.image)
+        explainer, target = self.explainer(batch.image), batch.label
 
         def choose(logits: torch.Tensor) -> torch.Tensor:
             nonlocal target
@@ -131,9 +134,9 @@ class TEA(Student):
 
     def explainer(self, image: torch.Tensor) -> HeatmapExplainer:
         """The explainer of this step, the same for both networks; LRP's ε is drawn for each image."""
-        options: dict[str, Any] = {}
-        if self.hp["explanation"] not in ("gradcam", "attention"):
-            options["batch_statistics"] = "train" if self.hp["statistics"] == "train" else "constant"
+        options: dict[str, Any] = {"batch_statistics": "train" if self.hp["statistics"] == "train" else "constant"}
+        if self.hp["explanation"] in ("gradcam", "attention"):
+            options = {}
         if self.hp["explanation"] == "lrp":
             low, high = math.log(self.hp["epsilon_low"]), math.log(self.hp["epsilon_high"])
             options["epsilon"] = torch.empty(len(image), device=image.device).uniform_(low, high).exp()
