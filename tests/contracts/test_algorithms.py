@@ -25,6 +25,12 @@ from tests.algorithms.tiny import TinyRun, hparams_of, make_batch, same_weights,
 SIDE = 32
 NAMES = ALGORITHMS.names()
 METHODS = [(name, variant) for name in NAMES for variant in ("", *ALGORITHMS.get(name).variants)]
+#: Methods with their first variants; the others take the same path with other numbers, and run with --slow.
+TRAINED = [
+    pytest.param(name, variant, marks=[pytest.mark.slow] if i > 3 else [])
+    for name in NAMES
+    for i, variant in enumerate(("", *ALGORITHMS.get(name).variants))
+]
 #: Parameters above which a method is only trained and asked for predictions, unless with --slow.
 LARGE = 20_000_000
 #: Methods that make no training step: their ``fit`` does all its work at once, whatever the budget.
@@ -120,7 +126,7 @@ def test_file_is_read_in_one_sitting(name: str) -> None:
     assert len(file.read_text(encoding="utf-8").splitlines()) < 150
 
 
-@pytest.mark.parametrize(("name", "variant"), METHODS)
+@pytest.mark.parametrize(("name", "variant"), TRAINED)
 def test_it_trains_and_predicts_with_what_it_declares(name: str, variant: str) -> None:
     algorithm = make(name, variant)
     before = {key: value.clone() for key, value in algorithm.named_parameters()}
@@ -141,7 +147,7 @@ def test_it_trains_and_predicts_with_what_it_declares(name: str, variant: str) -
         assert torch.allclose(algorithm.predict(image[:1]), logits[:1], atol=1e-4), "an answer depends on the batch"
 
 
-@pytest.mark.parametrize(("name", "variant"), METHODS)
+@pytest.mark.parametrize(("name", "variant"), TRAINED)
 def test_a_resumed_run_is_the_undisturbed_run(name: str, variant: str, request: pytest.FixtureRequest) -> None:
     whole = make(name, variant)
     skip_if_large(whole, request)
