@@ -1,0 +1,117 @@
+"""The papers' sweeps say what can be planned: every name, hyper-parameter and budget, without any of their data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from benchmark.core.dataset import DatasetSource
+from benchmark.core.registry import DATASETS
+from benchmark.losses.similarity import SIMILARITIES
+from benchmark.plan.graph import Plan, expand
+from benchmark.plan.sweepfile import find_sweep, read_sweep
+
+#: Runs that each sweep asks for itself.
+ASKED = {
+    "ex2l_table1": 2 * 12 * 3 * 20,
+    "ex2l_table2": 2 * 12 * 3 * 20,
+    "ex2l_celeba": 12 * 3 * 20,
+    "ex2l_screening": 2 * 22 * 20,
+    "ex2l_backbones": 2 * 3 * 3 * 20,
+    "tea_table2": 2 * 15,
+    "tea_table3": 12,
+    "tea_table4": 2 * 10,
+    "tea_table5": 17,
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_downloaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Plan as if all data were there: what is promised of them before reading is enough."""
+    for name in ("cmnist", "waterbirds", "celeba", "spawrious", "coco_on_places", "covid_xray", "coloured_mnist",
+                 "dogs_with_ties"):  # fmt: skip
+        kind: Any = DATASETS.get(name)
+        monkeypatch.setattr(kind, "check", DatasetSource.check)
+        monkeypatch.setattr(kind, "content", DatasetSource.content)
+    yield
+
+
+def plan_of(name: str) -> Plan:
+    return expand(read_sweep(find_sweep(name)))
+
+
+def specs(name: str, **wanted: Any) -> list[Any]:
+    found = [run.spec for run in plan_of(name).runs.values() if run.requested]
+    return [s for s in found if all(getattr(s, key) == value for key, value in wanted.items())]
+
+
+@pytest.mark.parametrize("name", ["tea_table2", "tea_table3", "tea_table4", "tea_table5", "ex2l_backbones"])
+def test_it_can_be_planned_whole(name: str) -> None:
+    plan = plan_of(name)
+    assert sum(run.requested for run in plan.runs.values()) == ASKED[name] - len(plan.refused)
+    assert all("16" in refused["reason"] for refused in plan.refused), plan.refused
+
+
+@pytest.mark.parametrize("name", [n for n in ASKED if n.startswith("ex2l")])
+def test_ex2l_sweeps_ask_for_the_papers_runs(name: str) -> None:
+    config = read_sweep(find_sweep(name))
+    rows = len(config.datasets) * len(config.algorithms) * len(config.trials) * len(config.draws)
+    assert rows == ASKED[name]
+    assert set(config.trials) <= {42, 8, 777} and config.draws == tuple(range(1, 21))
+    assert config.selection[0] == "val_mean" and config.budget["patience"] == 10
+    few = config.changed(draws=(1, 2), trials=config.trials[:1])
+    plan = expand(few)
+    assert len(plan.runs) == rows // len(config.trials) // 10 and not plan.refused
+    for run in plan.runs.values():
+        spec = run.spec
+        assert spec.hparams["optimizer"] == "sgd" and spec.hparams["batch_size"] == 128
+        assert spec.budget["steps"] % spec.budget["evaluate_every"] == 0
+        epochs = spec.budget["steps"] / spec.budget["evaluate_every"]
+        assert epochs == (50 if spec.dataset == "celeba" else 300)
+        assert "weights" not in spec.backbone_options or spec.backbone_options["weights"].startswith("IMAGENET1K")
+        if spec.algorithm == "ex2l":
+            weights = [spec.hparams[f"{of}_weight"] for of in ("confounder", "similarity")]
+            assert all(0.1 <= w < 100 for w in weights) and weights[0] != weights[1]
+
+
+def test_the_screening_has_every_similarity_under_both_samplings() -> None:
+    config = read_sweep(find_sweep("ex2l_screening"))
+    assert set(config.algorithms) == {f"ex2l:{name}{end}" for name in SIMILARITIES for end in ("", "_random")}
+
+
+def test_two_backbones_in_one_sweep() -> None:
+    found = {(s.backbone, s.method) for s in specs("ex2l_backbones")}
+    assert found == {(b, m) for b in ("alexnet", "convnext_base") for m in ("erm", "group_dro", "ex2l:mae")}
+
+
+def test_group_methods_see_less_bias_and_students_share_a_teacher() -> None:
+    for dataset, bias in (("coco_on_places", 0.8), ("waterbirds", 0.95)):
+        seen = {s.algorithm: s.dataset_options["bias"] for s in specs("tea_table2", dataset=dataset)}
+        assert {name for name, value in seen.items() if value == bias} == {"irm", "group_dro", "pgi"}
+        assert {value for name, value in seen.items() if value != bias} == {1.0}
+    plan = plan_of("tea_table2")
+    teachers = {k for k, run in plan.runs.items() if run.spec.algorithm == "segment_classify"}
+    named = {run.spec.upstream["teacher"] for run in plan.runs.values() if "teacher" in run.spec.upstream}
+    assert len(teachers) == 2 and named == teachers
+    assert {plan.runs[k].spec.budget["steps"] for k in teachers} == {75000, 150000}
+
+
+def test_ablations_are_one_change_each() -> None:
+    by_method = {s.method: s.hparams for s in specs("tea_table5", algorithm="tea")}
+    base = by_method.pop("tea")
+    for method, hparams in by_method.items():
+        changed = {key for key in base if hparams[key] != base[key]}
+        assert changed and changed - {"lr"} <= {"explanation", "loss", "epsilon_low", "epsilon_high", "output_weight",
+                                                "representation_weight"}, method  # fmt: skip
+        assert ("lr" in changed) == (method in ("tea:gradient_x_input", "tea:input_gradient"))
+
+
+def test_the_teacher_of_foreground_bias_is_a_larger_network_on_other_data() -> None:
+    plan = plan_of("tea_table4")
+    for run in plan.runs.values():
+        if run.spec.algorithm == "tea":
+            teacher = plan.runs[run.spec.upstream["teacher"]].spec
+            assert (run.spec.backbone, teacher.backbone, teacher.algorithm) == ("resnet18", "resnet50", "erm")
+            assert run.spec.dataset_options["bias"] == 1 and teacher.dataset_options["bias"] < 1
