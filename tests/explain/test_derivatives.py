@@ -28,14 +28,18 @@ def network(name: str) -> Any:
     return backbone(name, SIZES[name], classes=3, **OPTIONS.get(name, {}))
 
 
-def claimed() -> list[tuple[str, str]]:
+#: Large, and made of the same layers as others: tried with --slow.
+LARGE = {"convnext_base", "vit_b_16", "resnet50", "alexnet"}
+
+
+def claimed() -> list[Any]:
     """Every differentiable explainer with every backbone that declares what it requires."""
-    pairs = []
+    pairs: list[Any] = []
     for name in BACKBONES.names():
         for explainer in map(EXPLAINERS.get, EXPLAINERS.names()):
             able = not explainer.requires or getattr(BACKBONES.get(name).capabilities, explainer.requires)
             if explainer.differentiable and able:
-                pairs.append((explainer.name, name))
+                pairs.append(pytest.param(explainer.name, name, marks=[pytest.mark.slow] if name in LARGE else []))
     return pairs
 
 
