@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,6 +19,7 @@ from benchmark.core.hparam import HParam, LogUniform
 from benchmark.core.needs import Needs
 from benchmark.core.seeds import seed_for
 from benchmark.core.spec import RunSpec
+from benchmark.losses.heatmaps import distances_by_size
 from benchmark.models.base import Backbone
 
 #: SGD with a clipped gradient, as the TEA paper trains every student.
@@ -108,8 +109,13 @@ class Student(Algorithm):
 
     def seen_by_teacher(self, image: torch.Tensor) -> torch.Tensor:
         """What the teacher's classifier gets of the images float[B,C,H,W]: another background, or the same images."""
-        explainable = getattr(self.teacher[0], "explainable", None)
-        return image if explainable is None else explainable(image)[1]  # type: ignore[no-any-return]
+        return self.teacher[0].explainable(image)[1]
+
+    def explanation_distance(
+        self, heatmap: torch.Tensor, explain: Callable[[nn.Module, torch.Tensor], torch.Tensor], image: torch.Tensor
+    ) -> torch.Tensor:
+        theirs = explain(*self.teacher[0].explainable(image))
+        return distances_by_size(*same_size(heatmap, theirs)).mean(0)  # TEA, equation 2, for each image
 
 
 @contextmanager

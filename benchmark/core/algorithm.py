@@ -166,6 +166,22 @@ class Algorithm(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} declares no objective for validation.")
 
+    def explainable(self, image: torch.Tensor) -> tuple[nn.Module, torch.Tensor]:
+        """The network that a heatmap of this method explains, and what that network sees of the images."""
+        return self.network, image
+
+    def explanation_distance(
+        self, heatmap: torch.Tensor, explain: Callable[[nn.Module, torch.Tensor], torch.Tensor], image: torch.Tensor
+    ) -> torch.Tensor | None:
+        """How far heatmaps of the network are from the teacher's, float[B]; None for a method without teacher.
+
+        Args:
+            heatmap: float[B,C,H,W] (or [B,1,h,w]) of ``explainable(image)``.
+            explain: makes such a map of another network, for the same classes.
+            image: float[B,C,H,W].
+        """
+        return None
+
     def report(self) -> dict[str, Any]:
         """What the method wants on record when it is trained, JSON-able; shown in the run's page."""
         return {}

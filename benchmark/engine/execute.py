@@ -22,6 +22,7 @@ from benchmark.core.record import (
     ATTEMPTS,
     CHECKPOINT,
     FAILURE,
+    HEATMAPS,
     LOG,
     OUTPUT,
     PREDICTIONS,
@@ -36,6 +37,7 @@ from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.spec import LEASE_LOST, RunSpec
 from benchmark.engine.build import build_algorithm
 from benchmark.engine.checkpoint import save_weights
+from benchmark.engine.explanations import Explanations, explain_splits
 from benchmark.engine.failure import InterruptedRunError, NonFiniteError
 from benchmark.engine.loop import TrainingRun
 from benchmark.engine.machine import commit, versions
@@ -130,12 +132,19 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> None:
         run.evaluate()
     run.log_file.close()
     selected, predictions = _final_answers(run)
+    memory, before = run.peak_memory(), time.perf_counter()  # of training
+    explanations = _explanations(run, predictions)
+    if explanations.report:
+        run.seconds["explanations"] = time.perf_counter() - before
     if run.stop() == LEASE_LOST:
         raise InterruptedRunError(LEASE_LOST)
     write_atomic(folder / PREDICTIONS, lambda file: np.savez(file, **predictions))  # type: ignore[arg-type]
+    if explanations.gallery:
+        arrays = explanations.gallery
+        write_atomic(folder / HEATMAPS, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
     save_weights(folder / SELECTED, run.selection.weights[run.selection.best[spec.selection[0]][0]])
     write_atomic(folder / LOG, run.log_file.text.encode())
-    record = _record(run, attempt, selected, started)
+    record = _record(run, attempt, selected, started, memory, explanations.report)
     commit_once(folder / RECORD, to_json(record.to_json(), indent=None))
     _tidy(folder, attempt)
 
@@ -181,9 +190,29 @@ def _load_step(run: TrainingRun, step: int) -> None:
     run.algorithm.current_step = step
 
 
-def _record(run: TrainingRun, attempt: int, selected: Mapping[str, Any], started: float) -> RunRecord:
+def _explanations(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Explanations:
+    """Where the model of the first criterion's step looks on the test splits that have masks."""
+    compute, info = run.spec.compute, run.data.info
+    if not compute.get("explanations", True):
+        return Explanations()
+    masked = [name for name in info.test_splits if run.data.splits[name].mask is not None]
+    shown = [name for name in info.bias_splits or () if name in masked] or masked[:2]
+    first = run.spec.selection[0]
+    predicted = {name: predictions[f"{first}/{name}/score"].argmax(1) for name in masked}
+    splits = {name: run.split(name) for name in masked}
+    return explain_splits(run.algorithm, splits, predicted, shown, bool(compute.get("compile")))
+
+
+def _record(
+    run: TrainingRun,
+    attempt: int,
+    selected: Mapping[str, Any],
+    started: float,
+    memory: int,
+    explanations: Mapping[str, Any],
+) -> RunRecord:
     spec, algorithm = run.spec, run.algorithm
-    total = run.seconds["training"] + run.seconds["evaluation"]
+    total = sum(run.seconds.values())
     return RunRecord(
         key=spec.key,
         spec=spec,
@@ -195,7 +224,7 @@ def _record(run: TrainingRun, attempt: int, selected: Mapping[str, Any], started
         steps=run.step,
         stopped_early=run.selection.exhausted and run.step < spec.budget["steps"],
         images_per_second=round(run.images / run.seconds["training"], 1) if run.seconds["training"] else 0.0,
-        peak_memory_bytes=run.peak_memory(),
+        peak_memory_bytes=memory,
         parameters=sum(p.numel() for p in algorithm.network.parameters()),
         machine={
             "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",
@@ -207,7 +236,7 @@ def _record(run: TrainingRun, attempt: int, selected: Mapping[str, Any], started
         started=started,
         finished=time.time(),
         upstream={role: _about_upstream(run.folder.parent / key) for role, key in spec.upstream.items()},
-        extra=algorithm.report(),
+        extra={**algorithm.report(), **({"explanations": explanations} if explanations else {})},
     )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch.nn import functional as F
 
 #: Added to norms and means that divide, so that an empty heatmap gives a finite number.
 TINY = 1e-10
+#: The coarsest maps that the distance of TEA compares have at least this many pixels a side.
+SMALLEST = 8
 
 
 def geometric_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -22,6 +25,20 @@ def geometric_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Te
     s, t = student.flatten(1), teacher.flatten(1)
     norms = (s.abs().sum(1) + TINY) * (t.abs().sum(1) + TINY)
     return (s - t).abs().sum(1) / norms.sqrt()
+
+
+def distances_by_size(student: torch.Tensor, teacher: torch.Tensor, smallest: int = SMALLEST) -> torch.Tensor:
+    """``geometric_distance`` at full size and average-pooled by 2, 4, … (TEA, equation 2, before its mean): float[S,B].
+
+    Args:
+        student, teacher: float[B,C,H,W], of one shape.
+        smallest: the coarsest maps have at least this many pixels a side.
+    """
+    distances = [geometric_distance(student, teacher)]
+    while min(student.shape[2:]) // 2 >= smallest:
+        student, teacher = F.avg_pool2d(student, 2), F.avg_pool2d(teacher, 2)
+        distances.append(geometric_distance(student, teacher))
+    return torch.stack(distances)
 
 
 def normed_distance(student: torch.Tensor, teacher: torch.Tensor, order: int) -> torch.Tensor:

@@ -18,7 +18,9 @@ from benchmark.core.spec import CRITERIA
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
 
 BUDGET: dict[str, Any] = {"steps": 1000, "evaluate_every": 100, "patience": 0, "min_delta": 0.0}
-COMPUTE: dict[str, Any] = {"precision": "fp32", "channels_last": False, "compile": False, "deterministic": "auto"}
+COMPUTE: dict[str, Any] = {
+    "precision": "fp32", "channels_last": False, "compile": False, "deterministic": "auto", "explanations": True,
+}  # fmt: skip
 _LEAST = {"steps": 1, "evaluate_every": 1}
 _CHOICES = {"precision": ("fp32", "bf16"), "deterministic": ("auto", "true", "false")}
 

@@ -64,7 +64,8 @@ def test_every_field_of_the_record_is_there_and_says_the_truth(tmp_path: Path) -
     assert (record.data["bias_splits"], record.data["paired"], record.data["stand_in"]) == (
         ["biased", "deceiving"], True, True
     )  # fmt: skip
-    assert record.seconds["total"] == pytest.approx(record.seconds["training"] + record.seconds["evaluation"], abs=2e-3)
+    parts = [value for name, value in record.seconds.items() if name != "total"]
+    assert record.seconds["total"] == pytest.approx(sum(parts), abs=3e-3)
     assert record.images_per_second > 0 and record.peak_memory_bytes > 2**20
     assert record.parameters == sum(p.numel() for p in built(folder).network.parameters())
     assert record.machine["device"] == "cpu" and record.machine["versions"]["torch"] == torch.__version__.split("+")[0]
@@ -281,7 +282,7 @@ def test_a_loop_of_its_own(tmp_path: Path) -> None:
     folder = plan_run(tmp_path, "toy_own_loop")
     assert run(folder) == "done"
     record = read_record(folder)
-    assert record.extra == {"counted": 64} and record.steps == 20
+    assert record.extra["counted"] == 64 and record.steps == 20
     assert [line["step"] for line in lines(folder)] == [5, 10, 15, 20]
 
 

@@ -49,7 +49,9 @@ def test_every_default_is_resolved() -> None:
     assert set(spec.hparams) == set(ALGORITHMS.get("erm").all_hparams(16))
     assert spec.backbone_options == {"width": 2}
     assert spec.budget == {"steps": 1000, "evaluate_every": 100, "patience": 0, "min_delta": 0.0}
-    assert spec.compute == {"precision": "fp32", "channels_last": False, "compile": False, "deterministic": "auto"}
+    assert spec.compute == {
+        "precision": "fp32", "channels_last": False, "compile": False, "deterministic": "auto", "explanations": True,
+    }  # fmt: skip
     assert (spec.trial, spec.draw, spec.oracle, spec.upstream) == (0, 0, False, {})
 
 

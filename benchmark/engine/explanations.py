@@ -1,0 +1,209 @@
+"""Where a trained network looks: relevance in the foreground, and heatmaps of the same images for every method."""
+
+from __future__ import annotations
+
+import math
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from benchmark.core.algorithm import Algorithm
+from benchmark.core.batch import Batch
+from benchmark.core.errors import UserError
+from benchmark.core.seeds import seed_for
+from benchmark.engine.data import DeviceSplit
+from benchmark.explain import get
+from benchmark.explain.base import HeatmapExplainer
+
+#: Images that are explained of each split, and images of the gallery.
+MOST, GALLERY = 512, 8
+#: Images per pass at most, and pixels: an explanation keeps the activations of every layer, as a training step does.
+BATCH, PIXELS = 64, 16 * 224 * 224
+
+
+@dataclass
+class Explanations:
+    """``report`` is for record.json, ``gallery`` the arrays of heatmaps.npz; empty where there is nothing."""
+
+    report: dict[str, Any] = field(default_factory=dict)
+    gallery: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def spread(size: int, most: int) -> np.ndarray:
+    """Up to ``most`` rows of ``size``, evenly spaced from the first to the last: int64, the same for every method."""
+    return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(np.int64))
+
+
+def choose_explainer(network: nn.Module) -> HeatmapExplainer:
+    """LRP-ε where the network declares it, else Grad-CAM, else the gradient at the image.
+
+    Raises:
+        UserError: the network declares nothing.
+    """
+    declared = getattr(network, "capabilities", None)
+    if declared is None:
+        raise UserError(f"{type(network).__name__} declares no capabilities: no explanation is defined for it.")
+    return get("lrp" if declared.lrp else "gradcam" if declared.cam else "input_gradient")
+
+
+def explain_splits(
+    algorithm: Algorithm,
+    splits: Mapping[str, DeviceSplit],
+    predicted: Mapping[str, np.ndarray],
+    shown: Sequence[str] = (),
+    compiled: bool = False,
+) -> Explanations:
+    """Explain the predicted classes of up to MOST images of each split, in evaluation mode, and say where they lie.
+
+    What cannot be explained is a note in the report, never an error: the run itself is sound.
+
+    Args:
+        splits: with masks.
+        predicted: per split the classes int64[N] that are explained.
+        shown: splits of the gallery, GALLERY images in all.
+        compiled: whether the network is; it is explained uncompiled, since LRP-ε must see every ReLU.
+    """
+    if not splits:
+        return Explanations()
+    training = algorithm.training
+    algorithm.eval()
+    try:
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            return _explain(algorithm, splits, predicted, shown)
+    except UserError as error:
+        note = str(error)
+    except Exception as error:  # a kernel without a deterministic form, memory: the result stands without heatmaps
+        if isinstance(error, OSError):
+            raise
+        traceback.print_exc()
+        note = f"{type(error).__name__}: {error}".partition("\n")[0]
+    finally:
+        algorithm.train(training)
+    print(f"no explanations: {note}", file=sys.stderr)
+    return Explanations({"explainer": None, "splits": {}, "note": note})
+
+
+def _explain(
+    algorithm: Algorithm,
+    splits: Mapping[str, DeviceSplit],
+    predicted: Mapping[str, np.ndarray],
+    shown: Sequence[str],
+) -> Explanations:
+    found: dict[str, Any] = {}
+    pieces: list[dict[str, np.ndarray]] = []
+    name = ""
+    for split_name, split in splits.items():
+        rows = spread(split.size, MOST)
+        wanted = rows[spread(len(rows), math.ceil(GALLERY / len(shown)))] if split_name in shown else rows[:0]
+        height, width = split.arrays.image.shape[2:]
+        per_pass = max(min(BATCH, PIXELS // (height * width)), 1)
+        measured: list[dict[str, torch.Tensor]] = []
+        for start in range(0, len(rows), per_pass):
+            chosen = rows[start : start + per_pass]
+            batch, target = split.batch(chosen), torch.from_numpy(predicted[split_name][chosen]).to(split.device)
+            explainer, heatmap, distance = _heatmaps(algorithm, batch, target, f"{split_name} {start}")
+            name = explainer.name
+            assert batch.mask is not None
+            pixels = pixel_map(heatmap, batch.mask.shape[2:])
+            measures = {**alignment(pixels, batch.mask), **({} if distance is None else {"distance": distance})}
+            measured.append({key: value.double().cpu() for key, value in measures.items()})
+            kept = np.flatnonzero(np.isin(chosen, wanted))
+            if len(kept):
+                pieces.append(_gallery(split, chosen[kept], pixels[kept], predicted[split_name]))
+        columns = {key: torch.cat([m[key] for m in measured]) for key in measured[0]}
+        found[split_name] = summary(columns)
+    gallery = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]} if pieces else {}
+    if gallery:
+        gallery["explainer"] = np.array(name)
+    return Explanations({"explainer": name, "splits": found}, gallery)
+
+
+def _heatmaps(
+    algorithm: Algorithm, batch: Batch, target: torch.Tensor, place: str
+) -> tuple[HeatmapExplainer, torch.Tensor, torch.Tensor | None]:
+    """Explainer, heatmap and distance from the teacher's; random draws depend on the place alone."""
+    devices = [batch.image.device] if batch.image.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed_for("explanations", place))
+        network, seen = algorithm.explainable(batch.image)
+        explainer = choose_explainer(network)
+        heatmap = explainer(network, seen, target)
+        torch.manual_seed(seed_for("explanations", place))  # a teacher that draws noise draws the same for all students
+        try:
+            distance = algorithm.explanation_distance(heatmap, lambda n, i: explainer(n, i, target), batch.image)
+        except UserError:  # the teacher's network cannot be explained in the way in which the student's is
+            distance = None
+    return explainer, heatmap, distance
+
+
+def pixel_map(heatmap: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Relevance of every pixel float[B,H,W]: the channels' sum, brought to the images' size bilinearly."""
+    summed = heatmap.sum(1, keepdim=True)
+    if summed.shape[2:] != torch.Size(size):
+        summed = F.interpolate(summed, list(size), mode="bilinear", align_corners=False)
+    return summed[:, 0]
+
+
+def alignment(pixels: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """How each map float[B,H,W] lies on its mask bool[B,1,H,W], float64[B] each, NaN where it is not defined.
+
+    ``energy``: Σ|H|m / Σ|H| (the energy-based pointing game, Wang et al. 2020, of absolute values; not defined for an
+    empty map or mask); ``correlation``: Pearson's, of |H| and m (not defined where either is constant); ``area``: the
+    mask's share of the image, which is the energy of a map that is the same everywhere; ``total``: Σ|H|.
+    """
+    size, inside = pixels.flatten(1).double().abs(), mask.flatten(1).double()
+    total, area = size.sum(1), inside.mean(1)
+    energy = torch.where((total > 0) & (area > 0), (size * inside).sum(1) / total, torch.nan)
+    h, m = size - size.mean(1, keepdim=True), inside - area[:, None]
+    norms = (h.square().sum(1) * m.square().sum(1)).sqrt()
+    flat = (size.amax(1) == size.amin(1)) | (inside.amax(1) == inside.amin(1))
+    correlation = torch.where(flat, torch.nan, (h * m).sum(1) / norms)
+    return {"energy": energy, "correlation": correlation, "area": area, "total": total}
+
+
+def summary(columns: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Means over the images where a measure is defined (None where it is for none), and how many there are not."""
+    total = columns["total"]
+    means: dict[str, Any] = {
+        "images": len(total),
+        "zero_maps": int((total == 0).sum()),
+        "nonfinite_maps": int((~total.isfinite()).sum()),
+        "empty_masks": int((columns["area"] == 0).sum()),
+    }
+    for name in ("energy", "correlation", "area", "distance"):
+        if name in columns:
+            defined = columns[name][columns[name].isfinite() & total.isfinite()]
+            means[name] = float(defined.mean()) if len(defined) else None
+    return means
+
+
+def _gallery(
+    split: DeviceSplit, rows: np.ndarray, pixels: torch.Tensor, predicted: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Arrays of the rows; every heatmap is divided by its largest absolute value, which ``scale`` keeps."""
+    arrays, known = split.arrays, {}
+    maps = pixels.nan_to_num(0.0, 0.0, 0.0)
+    scale = maps.abs().amax((1, 2), keepdim=True)
+    maps = maps / torch.where(scale > 0, scale, 1.0)
+    assert arrays.mask is not None
+    if arrays.confounder is not None:
+        known["confounder"] = arrays.confounder[rows]
+    return {
+        "split": np.array([split.name] * len(rows)),
+        "row": rows,
+        "image": np.asarray(arrays.image[rows]),
+        "mask": np.asarray(arrays.mask[rows]),
+        "heatmap": maps.cpu().numpy().astype(np.float16),
+        "scale": scale.flatten().cpu().numpy().astype(np.float32),
+        "label": arrays.label[rows],
+        "prediction": predicted[rows],
+        **known,
+    }
