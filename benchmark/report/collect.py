@@ -17,6 +17,7 @@ from benchmark.report.formats.latex import latex_document
 from benchmark.report.formats.numbers import clean
 from benchmark.report.formats.text import text_sheet, text_table
 from benchmark.report.load import Sweep, load_sweep
+from benchmark.report.looks import looks_sheet
 from benchmark.report.published import beside
 from benchmark.report.reference import Against, compare_all, json_comparisons
 from benchmark.report.reference import sheets as comparison_sheets
@@ -89,6 +90,7 @@ def make_report(
         report.sheets += [sheet for table in report.tables for sheet in detail_sheets(table, book, extras.engine)]
     if extras.published:
         report.sheets += beside(report.tables)
+    report.sheets += [sheet for table in report.tables if (sheet := looks_sheet(table)) is not None]
     for make in (cost_sheet, hparam_sheet):
         report.appendix += [sheet for table in report.tables if (sheet := make(table)) is not None]
     return report

@@ -14,6 +14,7 @@ from benchmark.report.answers import Book
 from benchmark.report.curves import mean_curve, read_curves
 from benchmark.report.detail import reliability
 from benchmark.report.formats.numbers import clean
+from benchmark.report.gallery import draw_gallery, file_name
 from benchmark.report.scores import Value, main_split
 from benchmark.report.tables import Row, Table
 
@@ -59,6 +60,11 @@ def draw_all(tables: Sequence[Table], book: Book, out: Path) -> dict[int, list[F
                 figure = _draw(f"{name}_{i + 1}", f"{title}: {clean(table.title)}", draw, table, book, out)
                 if figure is not None:
                     drawn.setdefault(i, []).append(figure)
+            taken = [figure.name for found in drawn.values() for figure in found]
+            title = f"Heatmaps: {clean(table.title)}"
+            gallery = _draw(file_name(table, taken), title, draw_gallery, table, book, out)
+            if gallery is not None:
+                drawn.setdefault(i, []).append(gallery)
     return drawn
 
 

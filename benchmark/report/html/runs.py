@@ -50,7 +50,7 @@ def _winner(winner: Winner) -> str:
         ("commit", record.machine.get("commit")),
         ("upstream", ", ".join(f"{role}: {key}" for role, key in spec.upstream.items())),
         ("paper", record.method.get("paper")),
-        ("on record", _pairs(record.extra)),
+        ("on record", _pairs({name: value for name, value in record.extra.items() if name != "explanations"})),
         ("finished", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.finished))),
         ("folder", f"{run.folder.parent.name}/{run.key}, attempt {record.attempt}"),
     ]
