@@ -28,6 +28,16 @@ setup(
         "rich>=13.7",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-timeout", "pytest-xdist", "ruff>=0.6", "mypy>=1.11", "zennit>=0.5.1", "captum>=0.7"],
+        "dicom": ["pydicom>=2.4"],  # X-rays in DICOM
+        "parquet": ["pyarrow>=14"],  # collect_results' tidy export
+        "test": [
+            "pytest>=8",
+            "pytest-timeout",
+            "pytest-xdist",
+            "ruff>=0.6",
+            "mypy>=1.11",
+            "zennit>=0.5.1",
+            "captum>=0.7",
+        ],
     },
 )

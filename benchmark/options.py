@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
+from benchmark.launch.slots import visible_gpus
 from benchmark.plan.sweepfile import Named
 
 #: Where data sets are looked for when --data-dir is not given.
@@ -44,18 +43,10 @@ def pick_device(wanted: str) -> str:
     """
     if wanted == "cpu":
         return "cpu"
-    found = _has_gpu()
+    found = bool(visible_gpus())
     if wanted == "cuda" and not found:
         raise UserError("--device cuda was asked for, but no NVIDIA GPU answers (nvidia-smi); use --device cpu.")
     return "cuda" if found else "cpu"
-
-
-def _has_gpu() -> bool:
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return False
-    done = subprocess.run([program, "--list-gpus"], capture_output=True, text=True, check=False)
-    return done.returncode == 0 and "GPU" in done.stdout
 
 
 def download(datasets: Iterable[Named], folder: Path) -> None:

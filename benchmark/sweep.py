@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -112,6 +113,7 @@ def _launch(given: argparse.Namespace) -> int:
 
     slots(given.device, given.workers, given.per_gpu)  # a wrong --device or --workers is reported before any write
     keys = write_plan(plan, folder)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when a run loads torch: threads that wait do not spin
     with make_display(folder, {key: plan.runs[key].spec.label() for key in keys}) as on_event:
         summary = launch(
             folder,

@@ -119,6 +119,7 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
     from benchmark.engine.execute import DONE, INTERRUPTED, execute
     from benchmark.launch.attempts import begin
     from benchmark.launch.lease import Claim
+    from benchmark.launch.retry import retry
 
     if state_of(folder) is State.DONE:
         print(f"{label}: done before, see {folder / RECORD}")
@@ -129,7 +130,7 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
     if not claim.take():
         raise UserError(f"another process works on {folder}; wait for it, or choose another folder with --output.")
     try:
-        (folder / FAILURE).unlink(missing_ok=True)
+        retry(folder.parents[1], [folder.name])
         with _stoppable(reasons):
             outcome = execute(
                 folder,

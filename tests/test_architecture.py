@@ -33,7 +33,7 @@ WITHOUT_TORCH = ("benchmark.plan", "benchmark.report")
 CORE_WITH_TORCH = {"algorithm", "batch", "optim", "explainer"}
 
 OURS = ("benchmark", "algorithms", "datasets")
-MAX_LINES = {"algorithms": 150}
+MAX_LINES = {"algorithms": 150, "tests": 500}
 MAX_FILE, MAX_FUNCTION = 400, 60
 
 
