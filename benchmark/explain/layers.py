@@ -105,9 +105,10 @@ class BatchNorm(torch.autograd.Function):
                 g, x, weight, running_mean, running_var, *saved, ctx.training, ctx.eps, needs
             )
         if g_scale is not None and needs[0]:  # d scale / dx = -scale³ (x - mean) / n
-            slope = (g_scale * scale**3 * (-x.shape[1] / x.numel())).view(shape)
-            through = ((x - mean.view(shape)) * slope).to(x.dtype)
-            gx = through if gx is None else gx + through
+            slope = g_scale * scale**3 * (-x.shape[1] / x.numel())
+            start = torch.zeros_like(x) if gx is None else gx
+            slope, shift = slope.to(x.dtype), (slope * mean).to(x.dtype)
+            gx = start.addcmul_(x, slope.view(shape)).sub_(shift.view(shape))
         return gx, gw, gb, *nothing[2:]
 
 
