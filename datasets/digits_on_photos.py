@@ -54,6 +54,9 @@ class DigitsOnPhotos(DatasetSource):
     class, the rest the other places, evenly. Crops of train and val are from the left half of each photograph, those of
     the tests from the right half; original digits are divided too. The three test splits show the same digits with
     the same ink in the same position, so they are paired, and they are the same at every bias.
+
+    Accuracy on ``deceiving`` of six convolutions (``convnet``) after 1000 steps of 64 images, Adam at 1e-3, trials 0
+    and 1: trained at bias 0.1, 94 and 95 %; at 0.95, ERM 17 and 8 %, GroupDRO (η 0.01, group sampling) 73 and 79 %.
     """
 
     name = "digits_on_photos"
