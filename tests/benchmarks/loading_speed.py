@@ -109,7 +109,8 @@ def loading(root: Path, paths: list[Path], side: int, augmentation: str, rounds:
     ratios = [a / b for a, b in pairs]
     a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
     low, high = min(ratios), max(ratios)
-    return f"| {side} | {augmentation} | {a:,.0f} | {b:,.0f} | {statistics.median(ratios):.1f} ({low:.1f} to {high:.1f}) |"
+    ratio = f"{statistics.median(ratios):.1f} ({low:.1f} to {high:.1f})"
+    return f"| {side} | {augmentation} | {a:,.0f} | {b:,.0f} | {ratio} |"
 
 
 def preparing(root: Path, paths: list[Path], side: int, rounds: int) -> str:
@@ -148,7 +149,8 @@ def main() -> None:
         if given.prepare_only:
             return
         os.environ["SHORTCUTBED_CACHE"] = str(root / "cache")
-        print("\n| side | augmentation | cache, images/s | PIL, 2 workers | ratio (of the turns) |\n|---|---|---|---|---|")
+        print("\n| side | augmentation | cache, images/s | PIL, 2 workers | ratio (of the turns) |")
+        print("|---|---|---|---|---|")
         for side in given.sides:
             print(loading(root, paths, side, given.augmentation, given.rounds, given.seconds), flush=True)
 

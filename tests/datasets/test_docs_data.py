@@ -32,7 +32,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_tree_and_its_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    commands = re.findall(r"^python -m benchmark\.data ((?:check|show) (?:folder|planted).*)$", TEXT, flags=re.MULTILINE)
+    pattern = r"^python -m benchmark\.data ((?:check|show) (?:folder|planted).*)$"
+    commands = re.findall(pattern, TEXT, flags=re.MULTILINE)
     assert len(commands) == 3
     for command in commands:
         assert main(command.split()) == 0, capsys.readouterr().err
