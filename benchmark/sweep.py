@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     add_placement(launch)
     launch.add_argument("--workers", type=int, metavar="N", help="runs at a time on the CPU; default: one per core")
     launch.add_argument("--per-gpu", type=int, default=1, metavar="K", help="runs at a time on each GPU; default: 1")
+    launch.add_argument(
+        "--oracle", action="store_true", help="evaluate the test splits along the way too; tables say so"
+    )
     launch.add_argument("--dry-run", action="store_true", help="check everything, say what would run, write nothing")
     status = commands.add_parser("status", help="how far a sweep is")
     status.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="default: the newest sweep in results/")
@@ -95,6 +98,7 @@ def _config(given: argparse.Namespace) -> SweepConfig:
         algorithms=tuple(given.algorithms) if given.algorithms else None,
         trials=None if given.trials is None else numbers("trials", given.trials),
         draws=None if given.draws is None else numbers("draws", given.draws),
+        oracle=True if getattr(given, "oracle", False) else None,
     )
 
 
