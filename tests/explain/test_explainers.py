@@ -198,6 +198,17 @@ def test_under_bf16_autocast(name: str, create_graph: bool) -> None:
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_in_bf16_has_a_heatmap_in_float32(name: str) -> None:
+    model, image, explainer = convnet(), images(SIZE, 3), explain.get(name)
+    exact = explainer(model, image, TARGET).float()
+    heatmap = explainer(model.bfloat16(), image.bfloat16(), TARGET, create_graph=True)
+    assert heatmap.dtype == torch.float32
+    assert torch.cosine_similarity(heatmap.flatten(), exact.flatten(), dim=0) > 0.97
+    heatmap.square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
 def test_one_logit_takes_the_target_as_its_sign() -> None:
     torch.manual_seed(0)
     model, image = plain_net(classes=1), images((3, 12, 12), 2)
