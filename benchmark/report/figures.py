@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +35,13 @@ _STYLE: Any = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One drawn figure. ``svg`` is an inline element; ``description`` says in words what it shows."""
+    """One drawn figure: ``svg`` is an element, ``description`` says what it shows, ``full`` asks for a page's width."""
 
     name: str
     title: str
     description: str
     svg: str
+    full: bool = False
 
 
 def draw_all(tables: Sequence[Table], book: Book, out: Path) -> dict[int, list[Figure]]:
@@ -64,7 +65,7 @@ def draw_all(tables: Sequence[Table], book: Book, out: Path) -> dict[int, list[F
             title = f"Heatmaps: {clean(table.title)}"
             gallery = _draw(file_name(table, taken), title, draw_gallery, table, book, out)
             if gallery is not None:
-                drawn.setdefault(i, []).append(gallery)
+                drawn.setdefault(i, []).append(replace(gallery, full=True))
     return drawn
 
 

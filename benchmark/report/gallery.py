@@ -22,16 +22,16 @@ MOST = 12
 #: The scale rule; 99 and not 100 so that a single bright pixel does not hide all others.
 PERCENTILE = 99
 RULE = f"Each map is divided by the {PERCENTILE}th percentile of its absolute values and cut off at ±1."
-LEGEND = f"{RULE}\n✓ right, ✗ wrong (dashed frame), with the predicted class. Outline: foreground."
+LEGEND = f"{RULE}\n✓ right, ✗ wrong (thick frame), with the predicted class. Outline: foreground."
 #: Inches: side of a picture, gaps between columns and rows, and what surrounds the grid.
 _CELL, _GAP, _LINE = 0.95, 0.07, 0.24
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.5, 0.12, 0.5, 0.85
-_SEPARATORS = re.compile(r"[^A-Za-z0-9.=_-]+")
+_SEPARATORS = re.compile(r"[^A-Za-z0-9_-]+")  # LaTeX takes what follows a dot for the kind of file
 
 
 def file_name(table: Table, taken: Sequence[str] = ()) -> str:
     """``heatmaps_<dataset>``, in characters that every file system takes; numbered where it is taken."""
-    base = "heatmaps_" + (_SEPARATORS.sub("_", table.dataset).strip("_")[:80] or "data")
+    base = "heatmaps_" + (_SEPARATORS.sub("-", table.dataset).strip("-")[:80] or "data")
     name, number = base, 2
     while name in taken:
         name, number = f"{base}_{number}", number + 1
@@ -53,16 +53,15 @@ def draw_gallery(canvas: Canvas, table: Table, book: Book | None = None) -> str:
     looks = gallery.looks[:MOST]
     rows, columns = len(gallery.label), 2 + len(looks)
     axes, scale = _grid(canvas, rows, columns)
-    last = None
     for r in range(rows):
         _picture(axes[r, 0], gallery, r)
         _picture(axes[r, 1], gallery, r, outlined=True)
         axes[r, 0].set_ylabel(_row_label(gallery, r), fontsize=7)
         for c, look in enumerate(looks, 2):
-            last = _heatmap(axes[r, c], gallery, look, r)
+            _heatmap(axes[r, c], gallery, look, r)
     for c, title in enumerate(["image", "foreground", *(_title(look) for look in looks)]):
         axes[0, c].set_title(title, fontsize=8)
-    bar = canvas.colorbar(last, cax=scale, orientation="horizontal", ticks=[-1, 0, 1])
+    bar = canvas.colorbar(axes[0, 2].images[0], cax=scale, orientation="horizontal", ticks=[-1, 0, 1])
     bar.ax.set_xticklabels(["−1 against", "0", "+1 for the predicted class"], fontsize=7)
     canvas.text(0.5, 0.05 / canvas.get_figheight(), LEGEND, fontsize=7, ha="center", va="bottom")
     return _description(gallery, looks)
@@ -87,21 +86,22 @@ def _picture(axes: Axes, gallery: Gallery, r: int, outlined: bool = False) -> No
     image = gallery.image[r].transpose(1, 2, 0)
     image = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, 2)
     _bare(axes)
-    axes.imshow(image if not outlined else (image * 0.5 + 127).astype(np.uint8), interpolation="nearest")
+    if outlined:  # the background is faded
+        image = np.where(gallery.mask[r][..., None], image, image // 4 + 191).astype(np.uint8)
+    axes.imshow(image, interpolation="nearest")
     if outlined:
         _outline(axes, gallery.mask[r])
 
 
-def _heatmap(axes: Axes, gallery: Gallery, look: Look, r: int):  # type: ignore[no-untyped-def]
+def _heatmap(axes: Axes, gallery: Gallery, look: Look, r: int) -> None:
     _bare(axes)
-    drawn = axes.imshow(scaled(look.heatmap[r]), cmap="seismic", vmin=-1, vmax=1, interpolation="nearest")
+    axes.imshow(scaled(look.heatmap[r]), cmap="seismic", vmin=-1, vmax=1, interpolation="nearest")
     _outline(axes, gallery.mask[r])
     right = look.prediction[r] == gallery.label[r]
     axes.set_xlabel(f"{'✓' if right else '✗'} {_name(gallery, int(look.prediction[r]))}", fontsize=7, labelpad=2)
     if not right:
         for side in axes.spines.values():
-            side.set(linewidth=2.4, linestyle=(0, (1.5, 1)))
-    return drawn
+            side.set(linewidth=2.4)
 
 
 def _outline(axes: Axes, mask: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import algorithms.tea
+import benchmark.losses.heatmaps
 from algorithms.tea import LOSSES, TEA, tea_loss
 from benchmark.core.batch import Batch
 from benchmark.core.errors import UserError
@@ -84,7 +84,7 @@ def test_levels_of_the_tea_loss(side: int, levels: int, monkeypatch: pytest.Monk
         sizes.append(s.shape[-1])
         return s.flatten(1).sum(1)
 
-    monkeypatch.setattr(algorithms.tea, "geometric_distance", watched)
+    monkeypatch.setattr(benchmark.losses.heatmaps, "geometric_distance", watched)
     tea_loss(torch.ones(1, 1, side, side), torch.ones(1, 1, side, side))
     assert sizes == [side // 2**level for level in range(levels)]
 

@@ -25,6 +25,13 @@ def documented(title: str) -> set[str]:
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
 
 
+def documented_after(sentence: str) -> set[str]:
+    """The names in the first column of the first table after a sentence."""
+    text = DOCUMENT.partition(sentence)[2].partition("\n#")[0]
+    rows = [line.split("|")[1] for line in text.splitlines() if "|" in line]
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+
+
 @pytest.fixture(scope="module")
 def real_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest sweep that the real planner, launcher's engine and data make: one run of a few steps."""
@@ -81,6 +88,16 @@ def test_predictions_agree_with_the_counts(real_run: Path) -> None:
                 counts = np.zeros_like(np.array(content["counts"]))
                 np.add.at(counts, (arrays[f"{split}/confounder"], arrays[f"{split}/label"], predicted), 1)
                 assert np.array_equal(counts, content["counts"])
+
+
+def test_explanations_agree(real_run: Path) -> None:
+    found = load(real_run / "record.json")["extra"]["explanations"]
+    assert found["splits"] and {"explainer", "splits"} == set(found) <= documented("explanations")
+    for content in found["splits"].values():
+        assert set(content) == documented_after("In each split:") - {"distance"}
+    with np.load(real_run / "heatmaps.npz", allow_pickle=False) as arrays:
+        assert set(arrays.files) == documented("heatmaps.npz")
+        assert len({len(arrays[name]) for name in arrays.files if arrays[name].ndim}) == 1
 
 
 def test_failure_and_sweep_agree(real_run: Path) -> None:

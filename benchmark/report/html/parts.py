@@ -100,7 +100,8 @@ def figures_part(figures: Sequence[Figure]) -> str:
     for figure in figures:
         data = base64.b64encode(figure.svg.encode()).decode()
         parts.append(
-            f'<figure><img alt="{text(figure.title)}" src="data:image/svg+xml;base64,{data}">'
+            f'<figure{" class=full" if figure.full else ""}><img alt="{text(figure.title)}" '
+            f'src="data:image/svg+xml;base64,{data}">'
             f"<figcaption>{text(figure.description)}</figcaption></figure>"
         )
     return f'<div class="figures">{"".join(parts)}</div>' if parts else ""

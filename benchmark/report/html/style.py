@@ -28,6 +28,7 @@ button::after { content: " \\2195"; opacity: .5; }
 button:focus-visible, summary:focus-visible, a:focus-visible { outline: 2px solid; outline-offset: 2px; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 1.5rem; }
 figure { margin: 0; } figure img { width: 100%; max-width: 34rem; height: auto; background: white; }
+figure.full { grid-column: 1 / -1; } figure.full img { max-width: 56rem; }
 figcaption { font-size: .85rem; }
 details { border: 1px solid var(--line); border-radius: .4rem; margin: .4rem 0; padding: .3rem .8rem; }
 summary { cursor: pointer; } details svg { max-width: 30rem; width: 100%; height: auto; }
