@@ -168,6 +168,7 @@ class Bench:
             f'datasets = ["{dataset}"]\nalgorithms = {json.dumps(methods)}\nbackbone = "mnist_cnn"\ntrials = {trials}\n'
             f'selection = ["val_accuracy"]\n[fixed]\nbatch_size = 128\n'
             f"[budget]\nsteps = {steps}\nevaluate_every = {min(self.given.every, steps)}\n"
+            "[compute]\nexplanations = false\n"  # DomainBed makes none
         )
         command = [sys.executable, "-m", "benchmark.sweep", "launch", str(sweep), f"--output={self.folder()}"]
         return cpu_seconds([*command, f"--data-dir={self.data_dir}", "--device=cpu", "--workers=1"], ROOT)
@@ -186,25 +187,9 @@ def alternate(repeats: int, first: Callable[[], float], second: Callable[[], flo
     return statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--domainbed", type=Path, required=True, help="checkout of DomainBed")
-    parser.add_argument("--python", default=sys.executable, help="interpreter with DomainBed's requirements")
-    parser.add_argument("--data-dir", type=Path, required=True, help="folder that holds MNIST/raw")
-    parser.add_argument("--digits", type=int, default=2100, help="digits in all; full: 70000")
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--every", type=int, default=3, help="steps between evaluations; full: 100")
-    parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)  # orphans become our children, so that their time is counted
-    bench = Bench(parser.parse_args())
+def launching_and_steps(bench: Bench, note: Callable[[str, float, float], None]) -> None:
+    """What a run costs besides its steps, and what one step costs."""
     given = bench.given
-    rows: list[list[object]] = []
-
-    def note(what: str, theirs: float, ours: float) -> None:
-        rows.append([what, theirs, ours, ours / theirs])
-        print(f"{what}: {theirs:.3f} {ours:.3f} {ours / theirs:.3f}", flush=True)
-
     many = 20
     theirs, both = alternate(
         given.repeats,
@@ -226,6 +211,30 @@ def main() -> None:
         mine = "update_ms_" + METHODS[method][0]
         theirs = statistics.median(p[0]["update_ms_" + method] for p in pairs)
         note(f"update {method}, CPU ms", theirs, statistics.median(p[1][mine] for p in pairs))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--domainbed", type=Path, required=True, help="checkout of DomainBed")
+    parser.add_argument("--python", default=sys.executable, help="interpreter with DomainBed's requirements")
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder that holds MNIST/raw")
+    parser.add_argument("--digits", type=int, default=2100, help="digits in all; full: 70000")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--every", type=int, default=3, help="steps between evaluations; full: 100")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--whole-runs-only", action="store_true", help="leave out launching, loading and single steps")
+    ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)  # orphans become our children, so that their time is counted
+    bench = Bench(parser.parse_args())
+    given = bench.given
+    rows: list[list[object]] = []
+
+    def note(what: str, theirs: float, ours: float) -> None:
+        rows.append([what, theirs, ours, ours / theirs])
+        print(f"{what}: {theirs:.3f} {ours:.3f} {ours / theirs:.3f}", flush=True)
+
+    if not given.whole_runs_only:
+        launching_and_steps(bench, note)
     for method in given.methods:
         ours = METHODS[method][0]
         medians = alternate(
