@@ -53,7 +53,8 @@ class DigitsOnPhotos(DatasetSource):
     each, cool or warm in tone as water and land are in Waterbirds. A share ``bias`` of each class has the place of the
     class, the rest the other places, evenly. Crops of train and val are from the left half of each photograph, those of
     the tests from the right half; original digits are divided too. The three test splits show the same digits with
-    the same ink in the same position, so they are paired, and they are the same at every bias.
+    the same ink in the same position, so they are paired, and they are the same at every bias. The mask holds the pixels
+    with more ink than photograph: the fringe of a stroke would show the place to a network that sees the mask alone.
 
     Accuracy on ``deceiving`` of six convolutions (``convnet``) after 1000 steps of 64 images, Adam at 1e-3, trials 0
     and 1: trained at bias 0.1, 94 and 95 %; at 0.95, ERM 17 and 8 %, GroupDRO (η 0.01, group sampling) 73 and 79 %.
@@ -61,7 +62,7 @@ class DigitsOnPhotos(DatasetSource):
 
     name = "digits_on_photos"
     title = "handwritten digits on photographs; the background is tied to the class (ships, no download)"
-    version = 1
+    version = 2
     options: ClassVar[Mapping[str, HParam]] = {
         "bias": _bias.bias_option(0.95),
         "places": HParam(10, doc="10: ten digits, ten places; 2: digits below 5 or not, two places", choices=(10, 2)),
@@ -105,7 +106,7 @@ class DigitsOnPhotos(DatasetSource):
                     label=label,
                     confounder=place,
                     environment=_bias.environments(split, label, place, bias),
-                    mask=opacity[:, None] > 0,
+                    mask=opacity[:, None] > 127,
                     pair_id=drawn.row,
                     cluster=None if part == "test" else drawn.row,
                 )

@@ -51,33 +51,41 @@ def pool(places: int, place: int) -> list[int]:
     return [names.index(name) for name in list(photos.PLACES[places].values())[place]]
 
 
-def crop_of(split: Split, row: int, places: int, which: int) -> np.ndarray | None:
-    assert split.mask is not None and split.confounder is not None
-    ground = ~split.mask[row, 0]
+def inks(data: GroupedDataset, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Opacity of the ink on the images of train, val or test, and whether it is white."""
+    seed = seed_for("data", "digits_on_photos", 0)
+    drawn = _digits.draw_parts(seed, data.options["repeats"], SIDE, 16, 24)[part]
+    return photos.ink(_bias.stream(seed, part, "ink"), drawn.opacity)
+
+
+def crop_of(split: Split, row: int, places: int, which: int, opacity: np.ndarray) -> np.ndarray | None:
+    assert split.confounder is not None
+    ground = opacity[row] == 0
     parts = (half(index, which) for index in pool(places, split.confounder[row]))
     return next((crop for crop in (find(split.image[row], ground, part) for part in parts) if crop is not None), None)
 
 
 @pytest.mark.parametrize("name", ["train", "val", "biased", "unbiased", "deceiving"])
 def test_ground_is_a_crop_of_the_right_half_of_the_place(data: GroupedDataset, name: str) -> None:
-    """Outside the mask every pixel is the photograph's own; train and test crops never share a pixel."""
+    """Without ink every pixel is the photograph's own; train and test crops never share a pixel."""
     places, split = data.options["places"], data.splits[name]
     which = 0 if name in ("train", "val") else 1
+    opacity, _ = inks(data, name if name in ("train", "val") else "test")
     for row in np.random.default_rng(0).choice(len(split), 8, replace=False):
-        assert crop_of(split, row, places, which) is not None
-        assert crop_of(split, row, places, 1 - which) is None
+        assert crop_of(split, row, places, which, opacity) is not None
+        assert crop_of(split, row, places, 1 - which, opacity) is None
 
 
 def test_images_can_be_made_again_from_photograph_and_ink(data: GroupedDataset) -> None:
-    """The crop found outside the mask, with the digit's ink over it, is the whole image, in all three test splits."""
-    seed, places = seed_for("data", "digits_on_photos", 0), data.options["places"]
-    drawn = _digits.draw_parts(seed, data.options["repeats"], SIDE, 16, 24)["test"]
-    opacity, white = photos.ink(_bias.stream(seed, "test", "ink"), drawn.opacity)
+    """The crop found where there is no ink, with the ink over it, is the whole image, in all three test splits; the
+    mask is where there is more ink than photograph."""
+    places = data.options["places"]
+    opacity, white = inks(data, "test")
     for name in ("biased", "unbiased", "deceiving"):
         split = data.splits[name]
-        assert (split.mask[:, 0] == (opacity > 0)).all()  # type: ignore[index]
+        assert (split.mask[:, 0] == (opacity > 127.5)).all()  # type: ignore[index]
         for row in (0, 100, 300):
-            crop = crop_of(split, row, places, 1)
+            crop = crop_of(split, row, places, 1, opacity)
             assert crop is not None
             a = opacity[row] / 255
             wanted = crop * (1 - a) + (255 if white[row] else 0) * a
