@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from algorithms.gain import scaled_to_one
 from benchmark.core.algorithm import Algorithm, Paper, Run, Setting
 from benchmark.core.batch import Batch
 from benchmark.core.dataset import DatasetInfo
@@ -18,6 +17,7 @@ from benchmark.core.optim import COMMON_HPARAMS, make_optimizer
 from benchmark.core.registry import ALGORITHMS, BACKBONES
 from benchmark.core.spec import RunSpec
 from benchmark.explain import get
+from benchmark.losses.heatmaps import scaled_to_one
 from benchmark.losses.similarity import SIMILARITIES
 from benchmark.models.base import Backbone
 

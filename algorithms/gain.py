@@ -14,6 +14,7 @@ from benchmark.core.registry import ALGORITHMS, BACKBONES
 from benchmark.core.spec import RunSpec
 from benchmark.explain import get
 from benchmark.explain.rules import Rules
+from benchmark.losses.heatmaps import scaled_to_one
 from benchmark.models.base import Backbone
 
 #: Steepness ω and threshold σ of the soft mask (Li et al. 2018, section 3.1).
@@ -23,11 +24,6 @@ OMEGA, SIGMA = 10.0, 0.5
 def soft_mask(attention: torch.Tensor) -> torch.Tensor:
     """T(A) = sigmoid(ω (A − σ)): about 0 where the attention is low, about 1 where it is high (equation 5)."""
     return torch.sigmoid(OMEGA * (attention - SIGMA))
-
-
-def scaled_to_one(cam: torch.Tensor) -> torch.Tensor:
-    """Each map float[B,1,h,w] ≥ 0 divided by its maximum, as σ and a mask of zeros and ones presuppose; 0 stays 0."""
-    return cam / cam.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-10)
 
 
 @ALGORITHMS.register

@@ -69,9 +69,13 @@ def sweeps(long: bool) -> str:
     """Every sweep file in sweeps/: title; with ``long`` data sets and algorithms."""
     rows = []
     for path in sorted(SWEEPS.glob("*.toml")):
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-        row = [path.stem, values.get("title", "")]
-        rows.append(row + ([", ".join(values["datasets"]), ", ".join(values["algorithms"])] if long else []))
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:  # one broken file must not hide the others
+            values = {"title": f"not readable: {error}"}
+        lists = [values.get(key, []) for key in ("datasets", "algorithms")] if long else []
+        written = [", ".join(map(str, names)) if isinstance(names, list) else str(names) for names in lists]
+        rows.append([path.stem, str(values.get("title", "")), *written])
     headers = ["sweep", "title", "datasets", "algorithms"][: 4 if long else 2]
     return _table(headers, rows, [None, 60, 30, 40][: len(headers)])
 

@@ -1,4 +1,4 @@
-"""Distances between heatmaps, and the choice of the class that a heatmap explains."""
+"""Distances between heatmaps, their scale, and the choice of the class that a heatmap explains."""
 
 from __future__ import annotations
 
@@ -95,3 +95,8 @@ def foreground_mean(heatmap: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """
     inside = (heatmap * mask).flatten(1).sum(1)
     return inside / (mask.flatten(1).sum(1) * heatmap.shape[1]).clamp_min(1)
+
+
+def scaled_to_one(cam: torch.Tensor) -> torch.Tensor:
+    """Each map float[B,1,h,w] ≥ 0 divided by its maximum, as masks of zeros and ones presuppose; 0 stays 0."""
+    return cam / cam.amax(dim=(1, 2, 3), keepdim=True).clamp_min(TINY)

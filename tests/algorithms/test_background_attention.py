@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from algorithms.gain import scaled_to_one, soft_mask
+from algorithms.gain import soft_mask
 from algorithms.isnet import background_loss, bounds, foreground_loss, weighted_rank_pooling
 from algorithms.rrr import background_energy
 from benchmark.core.batch import Batch
+from benchmark.losses.heatmaps import scaled_to_one
 from tests.algorithms.tiny import TinyRun, build, make_batch, same_weights, through_checkpoint, train
 
 METHODS = ["rrr", "gradmask", "gain", "isnet"]
