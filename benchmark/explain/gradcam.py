@@ -11,6 +11,7 @@ from benchmark.core.hparam import HParam
 from benchmark.core.registry import EXPLAINERS
 from benchmark.explain.base import Choose, HeatmapExplainer, explained_score
 from benchmark.explain.rules import Rules
+from benchmark.models.base import Backbone
 
 _OPTIONS = {"constant_weights": HParam(False, doc="in a loss, let the gradient flow through the activations alone")}
 
@@ -42,6 +43,23 @@ def run_to_cam(
     return seen[0], logits
 
 
+def is_linear_in_means(model: nn.Module) -> bool:
+    """Whether the logits are a linear layer on the CAM layer's means over positions, dropout being off."""
+    if not isinstance(model, Backbone) or type(model.classifier) is not nn.Linear:
+        return False
+    ours = type(model)
+    plain = ours.pool is Backbone.pool and ours.forward is Backbone.forward and ours.features is Backbone.features
+    return plain and not (model.training and model.dropout.p > 0)
+
+
+def gradient_of_linear_head(model: Backbone, activation: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """∂ logit_c / ∂ A_kij = W_ck / (h w), without a backward pass: float[B,C,h,w], differentiable in W."""
+    weight = model.classifier.weight.to(torch.promote_types(activation.dtype, torch.float32))
+    rows = weight * (2 * chosen[:, None] - 1) if len(weight) == 1 else weight[chosen]
+    positions = activation.shape[2] * activation.shape[3]
+    return (rows / positions)[:, :, None, None].expand(activation.shape)
+
+
 @EXPLAINERS.register
 class GradCam(HeatmapExplainer):
     """ReLU(Σ_k w_k A_k), w_k the mean over positions of ∂score / ∂A_k: float[B,1,h,w] (Selvaraju et al. 2017).
@@ -61,15 +79,21 @@ class GradCam(HeatmapExplainer):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rules = Rules(track_statistics=track_statistics, create_graph=create_graph, to_image=False)
         activation, logits = run_to_cam(model, image, create_graph, rules)
-        with torch.inference_mode(False), torch.set_grad_enabled(True):
-            score = explained_score(logits, choose(logits))
         moving = create_graph and not self.chosen["constant_weights"]
-        gradient = rules.gradient(score, activation, moving, retain=create_graph)
+        with torch.inference_mode(False), torch.set_grad_enabled(True):
+            chosen = choose(logits)
+            score = explained_score(logits, chosen)
         wide = torch.promote_types(activation.dtype, torch.float32)
         with torch.autocast(activation.device.type, enabled=False):
-            activation, gradient = activation.to(wide), gradient.to(wide)
+            if is_linear_in_means(model) and not chosen.is_floating_point():
+                with torch.set_grad_enabled(moving):
+                    gradient = gradient_of_linear_head(model, activation, chosen)  # type: ignore[arg-type]
+            else:
+                gradient = rules.gradient(score, activation, moving, retain=create_graph).to(wide)
+            activation = activation.to(wide)
             weight = self.weigh(activation, gradient)
-            return (weight[:, :, None, None] * activation).sum(1, keepdim=True).relu(), logits
+            cam = torch.bmm(weight[:, None], activation.flatten(2)).unflatten(2, activation.shape[2:])
+            return cam.relu(), logits
 
     def weigh(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """Importance of the channels, float[B,K]."""

@@ -69,8 +69,11 @@ class Rules(TorchFunctionMode):
         before = [counter.clone() for counter in counters]
         # fused attention kernels have no second derivative
         attention: AbstractContextManager[Any] = sdpa_kernel(SDPBackend.MATH) if self.create_graph else nullcontext()
+        # Grad-CAM in a training step changes no layer: being asked at every call of a function would cost for nothing
+        idle = self.epsilon is None and not self.to_image and (self.track_statistics or not model.training)
+        watching: AbstractContextManager[Any] = nullcontext() if idle else self
         try:
-            with torch.inference_mode(False), torch.enable_grad(), attention, self:
+            with torch.inference_mode(False), torch.enable_grad(), attention, watching:
                 yield
         finally:
             for counter, value in zip(counters, before, strict=True):
