@@ -16,11 +16,12 @@ from benchmark.core.spec import SCHEMA, RunSpec, check_schema
 
 #: Files of a run folder. ``record.json`` is committed last: its presence is what done means.
 SPEC, RECORD, FAILURE, LEASE = "spec.json", "record.json", "failure.json", "lease.json"
-LOG, OUTPUT, PREDICTIONS, HEATMAPS, SELECTED, CHECKPOINT = (
+LOG, OUTPUT, PREDICTIONS, HEATMAPS, EMBEDDINGS, SELECTED, CHECKPOINT = (
     "log.jsonl",
     "output.txt",
     "predictions.npz",
     "heatmaps.npz",
+    "embeddings.npz",
     "selected.pt",
     "checkpoint.pt",
 )
@@ -40,13 +41,15 @@ class RunRecord:
         selected: per criterion ``{"step", "value", "splits": {split: {"counts": [confounder][label][predicted]}}}``.
         data: names of labels, confounders and environments, ``bias_splits``, ``paired``, ``stand_in``, sizes of splits.
         method: needs, sampling and paper of the algorithm.
-        seconds: ``training``, ``evaluation``, ``explanations`` (where made), ``total``, over all attempts that counted.
+        seconds: ``training``, ``evaluation``, ``explanations`` and ``embeddings`` (where made), ``total``, over all
+            attempts that counted.
         steps: steps made; stopped_early: whether patience ended the run.
         images_per_second, peak_memory_bytes, parameters: of training, and of the model that predicts.
         machine: ``device``, ``host``, ``threads``, ``versions``, ``commit``.
         started, finished: seconds since 1970.
         upstream: per role the key, method and selected scores of the run that came first.
-        extra: what the algorithm itself wants on record, by name, and ``explanations``: where the network looks.
+        extra: what the algorithm itself wants on record, by name; ``explanations``: where the network looks;
+            ``embeddings``: how it arranges test images.
     """
 
     key: str

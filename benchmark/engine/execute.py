@@ -21,6 +21,7 @@ from benchmark.core.files import commit_once, read_json, to_json, write_atomic
 from benchmark.core.record import (
     ATTEMPTS,
     CHECKPOINT,
+    EMBEDDINGS,
     FAILURE,
     HEATMAPS,
     LOG,
@@ -37,6 +38,7 @@ from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.spec import LEASE_LOST, RunSpec
 from benchmark.engine.build import build_algorithm
 from benchmark.engine.checkpoint import save_weights
+from benchmark.engine.embeddings import Embeddings, embed_splits
 from benchmark.engine.explanations import Explanations, explain_splits
 from benchmark.engine.failure import InterruptedRunError, NonFiniteError
 from benchmark.engine.loop import TrainingRun
@@ -136,15 +138,22 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> None:
     explanations = _explanations(run, predictions)
     if explanations.report:
         run.seconds["explanations"] = time.perf_counter() - before
+    before = time.perf_counter()
+    embeddings = _embeddings(run, predictions)
+    if embeddings.report:
+        run.seconds["embeddings"] = time.perf_counter() - before
     if run.stop() == LEASE_LOST:
         raise InterruptedRunError(LEASE_LOST)
     write_atomic(folder / PREDICTIONS, lambda file: np.savez(file, **predictions))  # type: ignore[arg-type]
     if explanations.gallery:
         arrays = explanations.gallery
         write_atomic(folder / HEATMAPS, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+    if embeddings.arrays:
+        stored = embeddings.arrays
+        write_atomic(folder / EMBEDDINGS, lambda file: np.savez_compressed(file, **stored))  # type: ignore[arg-type]
     save_weights(folder / SELECTED, run.selection.weights[run.selection.best[spec.selection[0]][0]])
     write_atomic(folder / LOG, run.log_file.text.encode())
-    record = _record(run, attempt, selected, started, memory, explanations.report)
+    record = _record(run, attempt, selected, started, memory, explanations.report, embeddings.report)
     commit_once(folder / RECORD, to_json(record.to_json(), indent=None))
     _tidy(folder, attempt)
 
@@ -203,6 +212,15 @@ def _explanations(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Ex
     return explain_splits(run.algorithm, splits, predicted, shown, bool(compute.get("compile")))
 
 
+def _embeddings(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Embeddings:
+    """How the model of the first criterion's step arranges test images."""
+    if not run.spec.compute.get("explanations", True):
+        return Embeddings()
+    tests, first = run.data.info.test_splits, run.spec.selection[0]
+    predicted = {name: predictions[f"{first}/{name}/score"].argmax(1) for name in tests}
+    return embed_splits(run.algorithm, {name: run.split(name) for name in tests}, predicted)
+
+
 def _record(
     run: TrainingRun,
     attempt: int,
@@ -210,6 +228,7 @@ def _record(
     started: float,
     memory: int,
     explanations: Mapping[str, Any],
+    embeddings: Mapping[str, Any],
 ) -> RunRecord:
     spec, algorithm = run.spec, run.algorithm
     total = sum(run.seconds.values())
@@ -236,7 +255,11 @@ def _record(
         started=started,
         finished=time.time(),
         upstream={role: _about_upstream(run.folder.parent / key) for role, key in spec.upstream.items()},
-        extra={**algorithm.report(), **({"explanations": explanations} if explanations else {})},
+        extra={
+            **algorithm.report(),
+            **({"explanations": explanations} if explanations else {}),
+            **({"embeddings": embeddings} if embeddings else {}),
+        },
     )
 
 

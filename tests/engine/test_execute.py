@@ -15,6 +15,7 @@ import torch
 from benchmark.core.dataset import DatasetSource
 from benchmark.core.files import read_json
 from benchmark.core.record import (
+    EMBEDDINGS,
     HEATMAPS,
     PREDICTIONS,
     RECORD,
@@ -45,7 +46,7 @@ def test_a_run_leaves_what_the_design_says_and_nothing_else(tmp_path: Path) -> N
     folder = plan_run(tmp_path)
     assert run(folder) == "done"
     names = {p.name for p in folder.iterdir()}
-    assert names == {SPEC, "log.jsonl", RECORD, PREDICTIONS, HEATMAPS, SELECTED, "attempts"}
+    assert names == {SPEC, "log.jsonl", RECORD, PREDICTIONS, HEATMAPS, EMBEDDINGS, SELECTED, "attempts"}
     assert list((folder / "attempts" / "1").iterdir()) == []
     assert state_of(folder) is State.DONE
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.core.record import CHECKPOINT, HEATMAPS, PREDICTIONS, SELECTED, read_record
+from benchmark.core.record import CHECKPOINT, EMBEDDINGS, HEATMAPS, PREDICTIONS, SELECTED, read_record
 from benchmark.engine.checkpoint import load_weights
 from benchmark.engine.loop import TrainingRun
 from tests.engine.runs import lines, plan_run, plan_runs, run
@@ -65,7 +65,7 @@ def _same(one: Path, other: Path) -> None:
     weights, others = load_weights(one / SELECTED), load_weights(other / SELECTED)
     assert list(weights) == list(others)
     assert all(torch.equal(weights[name], others[name]) for name in weights)
-    for file in (PREDICTIONS, HEATMAPS):
+    for file in (PREDICTIONS, HEATMAPS, EMBEDDINGS):
         arrays, others_arrays = np.load(one / file), np.load(other / file)
         assert arrays.files == others_arrays.files
         assert all(arrays[name].tobytes() == others_arrays[name].tobytes() for name in arrays.files)

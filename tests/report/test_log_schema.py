@@ -100,6 +100,16 @@ def test_explanations_agree(real_run: Path) -> None:
         assert len({len(arrays[name]) for name in arrays.files if arrays[name].ndim}) == 1
 
 
+def test_embeddings_agree(real_run: Path) -> None:
+    found = load(real_run / "record.json")["extra"]["embeddings"]
+    assert found["splits"] and set(found) == documented("embeddings") - {"note"}
+    for content in found["splits"].values():
+        assert set(content) == {"images", "label", "confounder"}
+    with np.load(real_run / "embeddings.npz", allow_pickle=False) as arrays:
+        assert set(arrays.files) == documented("embeddings.npz")
+        assert len({len(arrays[name]) for name in arrays.files if name != "share"}) == 1
+
+
 def test_failure_and_sweep_agree(real_run: Path) -> None:
     spec = RunSpec.from_json(load(real_run / "spec.json"))
     failure = failure_json(spec, 1, "exception", "x", step=1, term="t", traceback="…", signal=9)

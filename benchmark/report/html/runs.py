@@ -18,6 +18,8 @@ from benchmark.report.select import Winner
 
 #: More run sections than this would make a page that no phone opens; the others are counted in a sentence.
 MOST = 300
+#: What of ``record.extra`` has tables of its own.
+_TABLED = ("explanations", "embeddings")
 _LINES = ("", "6 4", "2 3", "9 3 2 3")
 
 
@@ -50,7 +52,7 @@ def _winner(winner: Winner) -> str:
         ("commit", record.machine.get("commit")),
         ("upstream", ", ".join(f"{role}: {key}" for role, key in spec.upstream.items())),
         ("paper", record.method.get("paper")),
-        ("on record", _pairs({name: value for name, value in record.extra.items() if name != "explanations"})),
+        ("on record", _pairs({name: value for name, value in record.extra.items() if name not in _TABLED})),
         ("finished", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.finished))),
         ("folder", f"{run.folder.parent.name}/{run.key}, attempt {record.attempt}"),
     ]

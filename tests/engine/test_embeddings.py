@@ -1,0 +1,108 @@
+"""How a network arranges test images: silhouettes and axes against scikit-learn, degenerate cases, and real runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_score
+
+from benchmark.core.record import EMBEDDINGS, PREDICTIONS, RECORD, read_record
+from benchmark.core.registry import DATASETS
+from benchmark.engine.data import DeviceSplit
+from benchmark.engine.embeddings import principal_components, silhouette
+from tests.engine.runs import built, failure, plan_run, plan_runs, run, spec_of
+from tests.engine.test_explanations import Bare
+from tests.toys import registered
+
+
+@pytest.mark.parametrize("clusters", [2, 5])
+def test_silhouette_against_scikit_learn(clusters: int) -> None:
+    rng = np.random.default_rng(clusters)
+    labels = rng.integers(0, clusters, 60)
+    labels[0] = 99  # alone with its label
+    features = rng.normal(size=(60, 7)) + labels[:, None] % 3
+    expected = silhouette_score(features, labels)
+    assert silhouette(torch.from_numpy(features), labels) == pytest.approx(expected, rel=1e-10)
+
+
+def test_silhouettes_without_an_answer_and_extremes() -> None:
+    features = torch.tensor([[0.0], [0.0], [5.0], [5.0]]).double()
+    assert silhouette(features, np.array([0, 0, 1, 1])) == 1.0
+    assert silhouette(features, np.array([0, 1, 0, 1])) == pytest.approx(-0.5)  # a = 5, b = 2.5 for every image
+    assert silhouette(torch.zeros(4, 3).double(), np.array([0, 0, 1, 1])) == 0.0
+    assert silhouette(features, np.array([3, 3, 3, 3])) is None
+    assert silhouette(features, None) is None
+    assert silhouette(features, np.eye(4, dtype=np.int64)) is None
+
+
+@pytest.mark.parametrize("shape", [(40, 6), (12, 30)])
+def test_axes_against_scikit_learn(shape: tuple[int, int]) -> None:
+    features = np.random.default_rng(0).normal(size=shape) * np.linspace(1, 4, shape[1]) + 3
+    ours, share = principal_components(torch.from_numpy(features), 4)
+    pca = PCA(4, svd_solver="full").fit(features)
+    theirs = pca.transform(features)
+    theirs *= np.sign(theirs[np.abs(theirs).argmax(0), np.arange(4)])
+    np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(share.numpy(), pca.explained_variance_ratio_, rtol=1e-9)
+
+
+def test_features_that_never_vary_have_axes_of_zeros() -> None:
+    ours, share = principal_components(torch.full((5, 3), 2.0).double(), 50)
+    assert ours.shape == (5, 3) and not ours.any() and not share.any()
+
+
+def test_a_run_keeps_what_its_selected_step_sees(tmp_path: Path) -> None:
+    """The stored rows, labels and silhouettes are those of features computed here from the selected weights."""
+    folders = [plan_run(tmp_path, "erm", budget={"steps": 4}), *plan_runs(tmp_path, "jtt", budget={"steps": 4})]
+    for folder in dict.fromkeys(folders):
+        assert run(folder) == "done", failure(folder)
+    folder = folders[0]
+    record, spec = read_record(folder), spec_of(folder)
+    data = DATASETS.get(spec.dataset)(None, **spec.dataset_options).load(spec.trial)
+    algorithm = built(folder)
+    algorithm.load_state_dict(torch.load(folder / "selected.pt", weights_only=True))
+    algorithm.eval()
+    found: Any = record.extra["embeddings"]
+    stored, start = dict(np.load(folder / EMBEDDINGS)), 0
+    assert list(found["splits"]) == list(data.info.test_splits) and found["dimensions"] == 8
+    assert record.seconds["embeddings"] > 0 and stored["feature"].dtype == np.float32
+    for name in data.info.test_splits:
+        arrays, split = data.splits[name], DeviceSplit(data, name, torch.device("cpu"))
+        with torch.no_grad():
+            features = algorithm.network.features(split.batch(np.arange(split.size)).image).numpy()  # type: ignore[operator]
+        part = slice(start, start + split.size)
+        start += split.size
+        assert set(stored["split"][part]) == {name} and (stored["row"][part] == np.arange(split.size)).all()
+        for of in ("label", "confounder"):
+            known = getattr(arrays, of)
+            assert (stored[of][part] == known).all()
+            assert found["splits"][name][of] == pytest.approx(silhouette_score(features, known), abs=1e-4)
+        # eight features, eight axes: nothing but a rotation and a shift
+        gaps = np.linalg.norm(stored["feature"][part][:, None] - stored["feature"][part], axis=2)
+        np.testing.assert_allclose(gaps, np.linalg.norm(features[:, None] - features, axis=2), atol=1e-3)
+        score = np.load(folder / PREDICTIONS)[f"{spec.selection[0]}/{name}/score"]
+        assert (stored["prediction"][part] == score.argmax(1)).all()
+    assert start == len(stored["feature"]) and stored["share"].sum() == pytest.approx(1, abs=1e-4)
+    other = dict(np.load(folders[-1] / EMBEDDINGS))
+    assert all(np.array_equal(stored[name], other[name]) for name in ("split", "row", "label", "confounder"))
+
+
+def test_a_network_without_features_is_noted(tmp_path: Path) -> None:
+    with registered(Bare):
+        folder = plan_run(tmp_path, "toy_bare", budget={"steps": 2})
+        assert run(folder) == "done", failure(folder)
+    found: Any = read_record(folder).extra["embeddings"]
+    assert found["dimensions"] is None and found["splits"] == {} and "declares no features" in found["note"]
+    assert not (folder / EMBEDDINGS).exists()
+
+
+def test_it_can_be_switched_off(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path, "erm", budget={"steps": 2}, compute={"explanations": False})
+    assert run(folder) == "done", failure(folder)
+    assert (folder / RECORD).exists() and not (folder / EMBEDDINGS).exists()
+    assert "embeddings" not in read_record(folder).extra
