@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
 
 from benchmark.core.algorithm import Algorithm, Paper
 from benchmark.core.batch import Batch
 from benchmark.core.registry import ALGORITHMS
+from benchmark.losses.outputs import classification_loss
 
 
 @ALGORITHMS.register
 class ERM(Algorithm):
-    """Cross-entropy, averaged over the images of a batch."""
+    """Cross-entropy, averaged over the images of a batch; the binary one of each label where there are several."""
 
     name = "erm"
     paper = Paper("An overview of statistical learning theory", "Vapnik", 1999, "https://doi.org/10.1109/72.788640")
+    multi_label = True
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
-        return {"classification": F.cross_entropy(self.predict(batch.image), batch.label)}
+        return {"classification": classification_loss(self.predict(batch.image), batch.label)}
 
     def objective(self, batch: Batch) -> torch.Tensor:
         return self.loss(batch)["classification"]

@@ -14,6 +14,7 @@ from benchmark.core.batch import Batch
 from benchmark.core.hparam import HParam, LogUniform
 from benchmark.core.needs import Needs
 from benchmark.core.registry import ALGORITHMS
+from benchmark.losses.outputs import classification_loss
 from benchmark.models.unet import TwoHeadedUNet
 
 
@@ -30,6 +31,7 @@ class MultitaskUNet(Algorithm):
         "Zhou, Chen, Li, Liu, Xu, Wang, Yap, Shen", 2021, "https://doi.org/10.1016/j.media.2020.101918",
     )  # fmt: skip
     needs = Needs(masks=True)
+    multi_label = True
     hparams = {
         **UNET_HPARAMS,
         "segmentation_weight": HParam(1.0, LogUniform(-1, 1), "weight of the mask's cross-entropy", low=0.0),
@@ -51,7 +53,7 @@ class MultitaskUNet(Algorithm):
         logits, foreground = self.network.both(batch.image)
         segmentation = F.binary_cross_entropy_with_logits(foreground.float(), batch.mask.float())
         return {
-            "classification": F.cross_entropy(logits, batch.label),
+            "classification": classification_loss(logits, batch.label),
             "segmentation": self.hp["segmentation_weight"] * segmentation,
         }
 

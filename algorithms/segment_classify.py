@@ -12,6 +12,7 @@ from benchmark.core.hparam import Choice, HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import ALGORITHMS
 from benchmark.core.seeds import seed_for
+from benchmark.losses.outputs import classification_loss
 from benchmark.models.unet import UNet
 
 #: The U-Net of small images is small; at 64 channels and depth 4 it is the paper's.
@@ -81,6 +82,7 @@ class SegmentClassify(Algorithm):
         "Bassi, Ali, Cavalli, Decherchi", 2025, "https://github.com/PedroRASB/TrainingWithExplanationsAlone",
     )  # fmt: skip
     needs = Needs(masks=True)
+    multi_label = True
     hparams = {
         **UNET_HPARAMS,
         "segmenter_share": HParam(
@@ -115,7 +117,7 @@ class SegmentClassify(Algorithm):
         if self.segmenting:
             logits = self.network.segmenter(batch.image)
             return {"segmentation": F.binary_cross_entropy_with_logits(logits.float(), batch.mask.float())}
-        return {"classification": F.cross_entropy(self.predict(batch.image), batch.label)}
+        return {"classification": classification_loss(self.predict(batch.image), batch.label)}
 
     def objective(self, batch: Batch) -> torch.Tensor:
-        return F.cross_entropy(self.predict(batch.image), batch.label)
+        return classification_loss(self.predict(batch.image), batch.label)

@@ -162,12 +162,19 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _groups(data: GroupedDataset, name: str) -> str:
-    """The groups of a split and their sizes; the classes where confounders are unknown."""
-    group = data.group(name)
-    names = data.info.label_names if group is None else data.info.group_names
-    counts = np.bincount(data.splits[name].label if group is None else group, minlength=len(names))
-    shown = [f"{name} {count:,}" for name, count in zip(names, counts, strict=True) if count]
+    """The groups of a split and their sizes; the classes where confounders are unknown or labels are several."""
+    shown = [f"{group} {len(rows):,}" for group, rows in members(data, name).items() if len(rows)]
     return ", ".join(shown[:12]) + (f", and {len(shown) - 12} more groups" if len(shown) > 12 else "")
+
+
+def members(data: GroupedDataset, name: str) -> dict[str, np.ndarray]:
+    """The rows int64[n] of every group of a split, or of every class; with several labels images may be in many."""
+    split, group = data.splits[name], data.group(name)
+    if data.info.multi_label:
+        found = {label: np.flatnonzero(split.label[:, k]) for k, label in enumerate(data.info.label_names)}
+        return {**found, "none": np.flatnonzero(~split.label.any(1))}
+    names = data.info.label_names if group is None else data.info.group_names
+    return {text: np.flatnonzero((split.label if group is None else group) == g) for g, text in enumerate(names)}
 
 
 def leaks(data: GroupedDataset) -> list[str]:
@@ -203,7 +210,8 @@ def oddities(data: GroupedDataset) -> list[str]:
                 count = sum(bool(mask.any() != empty) if empty else bool(mask.all()) for mask in split.mask)
                 if count:
                     problems.append(f"{count:,} masks of {name} have {what}.")
-        lacking = set(range(len(data.info.label_names))) - set(split.label.tolist())
+        shown = np.flatnonzero(split.label.any(0)) if data.info.multi_label else split.label
+        lacking = set(range(len(data.info.label_names))) - set(shown.tolist())
         if lacking:
             problems.append(f"{name} has no image of {data.info.label_names[min(lacking)]}.")
     return problems
@@ -249,13 +257,11 @@ def sheet(data: GroupedDataset, splits: Sequence[str], per_group: int, groups: i
 
 def _rows(data: GroupedDataset, name: str, per_group: int, groups: int) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Text and images uint8[H,W,3] of each row of a split."""
-    split, group = data.splits[name], data.group(name)
-    names = data.info.label_names if group is None else data.info.group_names
-    group = split.label if group is None else group
-    counts = np.bincount(group, minlength=len(names))
+    split, found = data.splits[name], members(data, name)
+    names, counts = list(found), np.array([len(rows) for rows in found.values()])
     chosen = [int(g) for g in np.argsort(-counts, kind="stable")[:groups] if counts[g]]
     for g in sorted(chosen):
-        rows = np.flatnonzero(group == g)
+        rows = found[names[g]]
         rows = rows[:: max(1, len(rows) // per_group)][:per_group]  # spread over the split
         text = f"{name}\n{names[g]}\n{counts[g]:,} image{'s' * int(counts[g] > 1)}"
         yield text, [_outlined(split, int(row)) for row in rows]

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmark.core.errors import Gather, UserError, exit_code
 from benchmark.core.hparam import HParam
 from benchmark.core.record import FAILURE, RECORD, State, read_record, state_of
@@ -190,9 +192,9 @@ def _print_record(folder: Path) -> None:
         print(f"selected by {CRITERIA[criterion]}: step {chosen['step']}: {splits}")
 
 
-def _accuracy(counts: list[list[list[int]]]) -> float:
-    right = sum(table[c][c] for table in counts for c in range(len(table)))
-    return 100 * right / sum(n for table in counts for row in table for n in row)
+def _accuracy(counts: list[Any]) -> float:
+    table = np.asarray(counts)
+    return 100 * float(np.einsum("...ii->...i", table).sum() / table.sum())
 
 
 if __name__ == "__main__":

@@ -184,6 +184,11 @@ class PlantedData(DatasetSource):
     def check(self) -> None:
         self.below.check()
         info = self.below.info()
+        if info.multi_label:
+            raise UserError(
+                f"{self.name}: images of {self.below.name} may have several labels, and a mark goes with one; plant in "
+                "data with one label per image."
+            )
         if self.chosen["shortcut"] == "background" and not info.provides.masks:
             raise UserError(f"{self.name}: background needs masks, which {self.below.name} does not have; use tag.")
         self._test(info)

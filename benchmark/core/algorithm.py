@@ -111,6 +111,7 @@ class Algorithm(nn.Module):
         sampling: ``"random"``, ``"group"`` (uniform over non-empty groups) or ``"environment"`` (equal shares).
         hparams: its own hyper-parameters, on top of ``COMMON_HPARAMS``.
         variants: named sets of hyper-parameters: ablations are variants, not subclasses.
+        multi_label: whether it learns from labels float[B,K] of 0 and 1 too; the plan refuses such data otherwise.
 
     Instance attributes: ``network`` (the model that predicts), ``hp`` (hyper-parameters), ``setting``,
     ``current_step`` (set by the engine before each step, right after a resume too) and ``optimizers``.
@@ -123,6 +124,7 @@ class Algorithm(nn.Module):
     sampling: ClassVar[str] = "random"
     hparams: ClassVar[Mapping[str, HParam]] = {}
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    multi_label: ClassVar[bool] = False
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()

@@ -27,7 +27,8 @@ AUGMENTATIONS = {
 class Split:
     """One split, held in memory (or memory-mapped).
 
-    Shapes and types: ``image`` uint8[N,C,H,W]; ``label`` int64[N]; ``confounder`` and ``environment`` int64[N];
+    Shapes and types: ``image`` uint8[N,C,H,W]; ``label`` int64[N], or int64[N,K] of 0 and 1 where an image may have
+    several of K labels or none; ``confounder`` and ``environment`` int64[N];
     ``mask`` bool[N,1,H,W], True = foreground; ``pair_id`` int64[N], equal across splits for the same object
     with another bias; ``cluster`` int64[N], images that belong together (a patient).
     """
@@ -46,7 +47,8 @@ class Split:
         n, _, height, width = self.image.shape
         for name in ("label", "confounder", "environment", "pair_id", "cluster"):
             value = getattr(self, name)
-            if value is not None and (value.shape != (n,) or value.dtype != np.int64):
+            shape = (n, *value.shape[1:2]) if name == "label" else (n,)
+            if value is not None and (value.shape != shape or value.dtype != np.int64):
                 raise ValueError(f"{name} is {value.dtype}{list(value.shape)}, expected int64[{n}]")
         if self.mask is not None and (self.mask.shape != (n, 1, height, width) or self.mask.dtype != np.bool_):
             raise ValueError(f"mask is {self.mask.dtype}{list(self.mask.shape)}, expected bool[{n},1,{height},{width}]")
@@ -70,6 +72,8 @@ class DatasetInfo:
         stand_in: True for generated stand-ins, which are never shown in one table with real data.
         bias_splits: (biased, deceiving), the two splits whose difference is the generalisation gap, or None.
         paired: whether those two show the same objects (equal ``pair_id``).
+        multi_label: an image may have several labels or none; every label is then a question of its own, yes or no,
+            and has groups of its own, so that there is no group of an image.
     """
 
     label_names: tuple[str, ...]
@@ -86,6 +90,7 @@ class DatasetInfo:
     stand_in: bool = False
     bias_splits: tuple[str, str] | None = None
     paired: bool = False
+    multi_label: bool = False
 
     @property
     def test_splits(self) -> tuple[str, ...]:
@@ -93,8 +98,13 @@ class DatasetInfo:
 
     @property
     def group_names(self) -> tuple[str, ...]:
-        """Names of the groups in the order of ``label * num_confounders + confounder``: ``waterbird/land``."""
-        return tuple(f"{label}/{confounder}" for label in self.label_names for confounder in self.confounder_names)
+        """Names of the groups in the order of ``label * num_confounders + confounder``: ``waterbird/land``.
+
+        Multi-label: two for each label and confounder, ``no mass/scanner 2`` before ``mass/scanner 2``.
+        """
+        answers = ("no ", "") if self.multi_label else ("",)
+        labels = (f"{answer}{label}" for label in self.label_names for answer in answers)
+        return tuple(f"{label}/{confounder}" for label in labels for confounder in self.confounder_names)
 
 
 @dataclass(frozen=True)
@@ -108,8 +118,10 @@ class GroupedDataset:
     fingerprint: str
 
     def group(self, split: str) -> np.ndarray | None:
-        """Group of every image of a split, int64[N], or None where confounders are unknown."""
+        """Group of every image of a split, int64[N], or None: confounders unknown, or several labels per image."""
         data = self.splits[split]
+        if self.info.multi_label:
+            return None
         return None if data.confounder is None else data.label * len(self.info.confounder_names) + data.confounder
 
 
@@ -180,7 +192,10 @@ class DatasetSource:
             raise UserError(f"{self.name}: split {name} has no images with these options ({self.chosen}).")
         if split.image.shape[1:] != info.image_size:
             raise ValueError(f"{self.name}: images of {name} are {split.image.shape[1:]}, expected {info.image_size}")
-        bounded = [("label", info.label_names), ("confounder", info.confounder_names)]
+        if split.label.shape[1:] != ((len(info.label_names),) if info.multi_label else ()):
+            raise ValueError(f"{self.name}: labels of {name} have shape {split.label.shape}, which info does not say")
+        labels = ("no", "yes") if info.multi_label else info.label_names
+        bounded = [("label", labels), ("confounder", info.confounder_names)]
         if name == "train" and info.environment_names:  # a test split may be an environment of its own
             bounded.append(("environment", info.environment_names))
         for what, names in bounded:

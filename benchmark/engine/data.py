@@ -32,7 +32,8 @@ class DeviceSplit:
         self.group_array = data.group(split)
         self._host_image: np.ndarray | None = None
         self._image = self._place(arrays.image)
-        self.label = torch.from_numpy(arrays.label).to(device)
+        label = torch.from_numpy(arrays.label)
+        self.label = (label.float() if label.ndim == 2 else label).to(device)  # multi-label: what a loss takes
         self.confounder = self._optional(arrays.confounder)
         self.environment = self._optional(arrays.environment)
         self.group = self._optional(self.group_array)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from benchmark.core.algorithm import Algorithm
+from benchmark.core.batch import Batch
 from benchmark.engine.data import DeviceSplit
 from benchmark.engine.failure import NonFiniteError
 
@@ -18,7 +19,10 @@ BATCH, PIXELS = 500, 500 * 128 * 128
 
 @dataclass(frozen=True)
 class Answers:
-    """``counts`` int64[confounders, labels, predictions]; ``score`` float32[N,K] (logits), ``objective``: or None."""
+    """``counts`` int64[confounders, labels, predictions]; ``score`` float32[N,K] (logits), ``objective``: or None.
+
+    Multi-label: counts int64[K, confounders, 2, 2], for every label a table of its own: is it there, was it predicted.
+    """
 
     counts: np.ndarray
     score: np.ndarray | None = None
@@ -45,7 +49,8 @@ def evaluate(
         NonFiniteError: a logit or the objective is NaN or infinite.
     """
     rows = num_confounders if split.confounder is not None else 1
-    total = torch.zeros(rows * num_classes * num_classes, dtype=torch.int64, device=split.device)
+    shape = (num_classes, rows, 2, 2) if split.label.ndim == 2 else (rows, num_classes, num_classes)
+    total = torch.zeros(math.prod(shape), dtype=torch.int64, device=split.device)
     finite = torch.ones((), dtype=torch.bool, device=split.device)
     kept, objectives = [], []
     training = algorithm.training
@@ -54,10 +59,7 @@ def evaluate(
         for batch in split.batches(images_per_pass(split)):
             with torch.inference_mode(), algorithm.setting.autocast():
                 logits = algorithm.predict(batch.image).float()
-            cell = batch.label * num_classes + logits.argmax(1)
-            if batch.confounder is not None:
-                cell = cell + batch.confounder * num_classes * num_classes
-            total += torch.bincount(cell, minlength=len(total))
+            total += torch.bincount(cells(batch, logits, rows).flatten(), minlength=len(total))
             finite &= logits.isfinite().all()
             if scores:
                 kept.append(logits.cpu())
@@ -73,10 +75,24 @@ def evaluate(
     finally:
         algorithm.train(training)
     return Answers(
-        counts=total.view(rows, num_classes, num_classes).cpu().numpy(),
+        counts=total.view(shape).cpu().numpy(),
         score=torch.cat(kept).numpy() if scores else None,
         objective=mean,
     )
+
+
+def cells(batch: Batch, logits: torch.Tensor, rows: int) -> torch.Tensor:
+    """Where in the flattened counts every answer belongs, int64[B], or [B,K] with several labels (logit above 0: yes).
+
+    Args:
+        logits: float[B,K]. rows: confounders, or 1 where they are unknown.
+    """
+    confounder = torch.zeros_like(batch.index) if batch.confounder is None else batch.confounder
+    classes = logits.shape[1]
+    if batch.label.ndim == 1:
+        return (confounder * classes + batch.label) * classes + logits.argmax(1)
+    of_label = torch.arange(classes, device=logits.device) * rows + confounder[:, None]
+    return (of_label * 2 + batch.label.long()) * 2 + (logits > 0)
 
 
 def images_per_pass(split: DeviceSplit) -> int:
@@ -86,12 +102,12 @@ def images_per_pass(split: DeviceSplit) -> int:
 
 
 def accuracy(counts: np.ndarray) -> float:
-    """Share of images that were right, from counts[confounder, label, predicted]."""
-    return float(np.einsum("gii->", counts) / counts.sum())
+    """Share of images (multi-label: of answers) that were right, from counts[…, confounder, label, predicted]."""
+    return float(np.einsum("...ii->...i", counts).sum() / counts.sum())
 
 
 def worst_group_accuracy(counts: np.ndarray) -> float:
-    """Smallest accuracy of a non-empty group (label, confounder)."""
-    total = counts.sum(2)
-    right = np.einsum("gii->gi", counts)
+    """Smallest accuracy of a non-empty group (label, confounder); multi-label: (label, is it there, confounder)."""
+    total = counts.sum(-1)
+    right = np.einsum("...ii->...i", counts)
     return float((right[total > 0] / total[total > 0]).min())

@@ -273,6 +273,7 @@ def _about_data(data: GroupedDataset) -> dict[str, Any]:
         "splits": {name: len(split) for name, split in data.splits.items()},
         "bias_splits": list(info.bias_splits) if info.bias_splits else None,
         "paired": info.paired,
+        "multi_label": info.multi_label,
         "stand_in": info.stand_in,
         "source": info.source,
         "licence": info.licence,

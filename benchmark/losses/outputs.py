@@ -1,9 +1,21 @@
-"""Distances between the answers of two classifiers."""
+"""What answers cost: against the label, and against another classifier's answers."""
 
 from __future__ import annotations
 
 import torch
 from torch.nn import functional as F
+
+
+def classification_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy, mean over images; of several labels per image the binary one, mean over images and labels.
+
+    Args:
+        logits: float[B,K].
+        label: int64[B], or float[B,K] of 0 and 1.
+    """
+    if label.is_floating_point():
+        return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype))
+    return F.cross_entropy(logits, label)
 
 
 def softened_divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:

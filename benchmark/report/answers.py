@@ -9,13 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.core.record import PREDICTIONS
-from benchmark.report.metrics import confusion, correct_and_total
+from benchmark.report.metrics import confusion, correct_and_total, multi_label
 from benchmark.report.select import Winner
 
 
 @dataclass(frozen=True)
 class Answers:
-    """One winner's answers on one split: ``right`` bool[N], ``label`` int64[N], ``pair_id`` and ``cluster`` or None."""
+    """One winner's answers on one split: ``right`` bool[N], ``label`` int64[N], ``pair_id`` and ``cluster`` or None.
+
+    With several labels per image: ``right`` float64[N], the share of an image's answers that are right, ``label``
+    int64[N,K] of 0 and 1.
+    """
 
     right: np.ndarray
     label: np.ndarray
@@ -51,14 +55,14 @@ class Book:
         return self._known[where]
 
     def scores(self, winner: Winner, split: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """label int64[N] and logits float64[N,K], not kept in memory; None as in ``answers``."""
+        """label int64[N] (or [N,K]) and logits float64[N,K], not kept in memory; None as in ``answers``."""
         if self.answers(winner, split) is None:
             return None
         arrays = self._load(winner, split)
         return arrays["label"], arrays["score"].astype(np.float64)
 
     def matrix(self, winners: Sequence[Winner], split: str) -> np.ndarray | None:
-        """Correctness float64[S,n] of several trials, if all answered the same list of images."""
+        """Correctness float64[S,n], in [0, 1], of several trials, if all answered the same list of images."""
         found = [a for winner in winners if (a := self.answers(winner, split)) is not None]
         if len(found) < len(winners) or not same_images(found):
             return None
@@ -81,15 +85,18 @@ class Book:
 
 def _checked(arrays: dict[str, np.ndarray], winner: Winner, split: str) -> Answers:
     label, score = arrays["label"], arrays["score"]
-    if label.ndim != 1 or score.ndim != 2 or len(label) != len(score) or not len(label):
+    several = label.ndim == 2
+    wanted = label.shape if several else (len(label) if label.ndim else 0, *score.shape[1:2])
+    if label.ndim not in (1, 2) or score.ndim != 2 or score.shape != wanted or not score.size:
         raise UnusableError(f"has shapes {label.shape} and {score.shape} of {split}, which do not fit")
     if not np.isfinite(score).all():
         raise UnusableError(f"holds scores of {split} that are not finite")
-    predicted = score.argmax(1)
+    predicted = score > 0 if several else score.argmax(1)
     counts = winner.at.counts.get(split)
-    if counts is not None and not _agree(label, predicted, counts):
+    if counts is not None and (several != multi_label(counts) or not _agree(label, predicted, counts)):
         raise UnusableError(f"contradicts record.json on {split}")
-    return Answers(predicted == label, label, arrays.get("pair_id"), arrays.get("cluster"))
+    right = predicted == label
+    return Answers(right.mean(1) if several else right, label, arrays.get("pair_id"), arrays.get("cluster"))
 
 
 def same_images(found: Sequence[Answers]) -> bool:
@@ -117,6 +124,10 @@ def pair_order(biased: Answers, deceiving: Answers) -> tuple[np.ndarray, np.ndar
 
 def _agree(label: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> bool:
     table = confusion(counts)
+    if multi_label(counts):
+        return label.shape[1] == len(table) and all(
+            _agree(label[:, k], predicted[:, k].astype(np.int64), table[k][None]) for k in range(len(table))
+        )
     classes = len(table)
     if len(label) != correct_and_total(counts)[1] or label.min() < 0 or max(label.max(), predicted.max()) >= classes:
         return False

@@ -95,6 +95,34 @@ def auc_one_vs_rest(label: ArrayLike, scores: ArrayLike, level: float = 0.95) ->
     return per_class, _logit_estimate(mean, influence, classes, level, note)
 
 
+def auc_of_labels(label: ArrayLike, scores: ArrayLike, level: float = 0.95) -> tuple[tuple[Estimate, ...], Estimate]:
+    """Each label's AUC where an image may have several, and their mean with the covariance of sharing the images.
+
+    Args:
+        label: [n, K] of 0 and 1. scores: [n, K], larger for a label that is there.
+    Returns:
+        K estimates, and the mean over the labels whose AUC exists; labels left out are named in its note.
+    Raises:
+        ValueError: as in ``delong``; shapes that differ.
+    Source: DeLong et al. (1988): an image's shares in the K errors are added before they are squared.
+    """
+    table, wanted = _checked_scores(scores), np.asarray(label)
+    if wanted.ndim != 2 or wanted.shape != table.shape:
+        raise ValueError(f"Give labels and scores [n, K]; got shapes {wanted.shape} and {table.shape}.")
+    per_label = tuple(auc_interval(wanted[:, k], table[:, k], level) for k in range(table.shape[1]))
+    defined = [k for k, estimate in enumerate(per_label) if estimate.value is not None]
+    missing = [k for k in range(len(per_label)) if k not in defined]
+    note = f"mean without the undefined AUC of label {', '.join(map(str, missing))}" if missing else ""
+    if not defined:
+        return per_label, Estimate(None, None, None, None, "none", "AUC undefined: every label is all yes or all no")
+    mean = float(np.mean([per_label[k].value for k in defined]))
+    if any(min(wanted[:, k].sum(), (1 - wanted[:, k]).sum()) < 2 for k in defined):
+        why = "no interval of the mean AUC: a label with a single image, or all but one"
+        return per_label, Estimate(mean, None, None, None, "none", "; ".join(filter(None, (why, note))))
+    influence = np.mean([_influence(wanted[:, k] == 1, table[:, k])[1] for k in defined], axis=0)
+    return per_label, _logit_estimate(mean, influence, np.zeros(len(table)), level, note)
+
+
 def _influence(positive: NDArray[np.bool_], row: Floats) -> tuple[float, Floats]:
     """The AUC, and [n] each image's share in its error: squares sum to DeLong's variance, products to a covariance."""
     above = _placements(positive, row)

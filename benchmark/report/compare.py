@@ -11,12 +11,16 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from benchmark.report.answers import Book, same_images
+from benchmark.report.groups import worst_group_variance
 from benchmark.report.intervals import Estimate, contrast, crossed_variance, holm, mcnemar
-from benchmark.report.scores import Column, Value, crossed_table
+from benchmark.report.metrics import group_counts
+from benchmark.report.scores import Column, Crossed, Value, crossed_table
 from benchmark.report.select import Winner
 
 #: Differences below one point count as equivalent; tests are made at this level after Holm's correction.
 MARGIN, ALPHA = 0.01, 0.05
+#: Degrees of freedom from which Student's distribution is the normal one.
+_MANY = 1e9
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ def compare(
     """Method minus reference over the trials that both have.
 
     With predictions: a paired contrast on the same images; one trial by ``contrast`` (accuracy: exact McNemar), several
-    by the crossed analysis of variance. Without, and for worst groups: Student's t over the trials' differences.
+    by the crossed analysis of variance. Without: Student's t over the trials' differences. Worst groups: that and the
+    binomial variance of both minima, as if their groups were different ones; with one trial the latter alone.
     """
     common = sorted(set(mine[1].per_trial or {}) & set(theirs[1].per_trial or {}))
     if not common:
@@ -59,11 +64,12 @@ def compare(
     signs = [_sign(column, side[1]) for side in (mine, theirs)]
     table = _difference_table(column, pairs, signs, book)
     if table is None:
-        found = _over_trials(column, mine[1], theirs[1], common, level)
+        sampling = sum(_worst_variance(column, winners) for winners in pairs)
+        found = _over_trials(column, mine[1], theirs[1], common, level, sampling)
     elif len(common) == 1:
-        found = _one_trial(column, table[0][0], table[1], book.answers(pairs[0][0], column.splits[0]), level)
+        found = _one_trial(column, table, level)
     else:
-        found = _several_trials(*table, level)
+        found = _several_trials(table, level)
     found = replace(found, trials=len(common))
     return replace(found, p_better=_flip(found.p_better)) if column.smaller else found
 
@@ -107,7 +113,7 @@ def _sign(column: Column, value: Value) -> int:
 
 def _difference_table(
     column: Column, pairs: Sequence[Sequence[Winner]], signs: Sequence[int], book: Book
-) -> tuple[np.ndarray, np.ndarray | None] | None:
+) -> Crossed | None:
     tables = [crossed_table(column, winners, book) for winners in pairs]
     if tables[0] is None or tables[1] is None:
         return None
@@ -115,22 +121,31 @@ def _difference_table(
         answers = [book.answers(winners[0], split) for winners in pairs]
         if answers[0] is None or answers[1] is None or not same_images([answers[0], answers[1]]):
             return None
-    return signs[0] * tables[0][0] - signs[1] * tables[1][0], tables[0][1]
+    return replace(tables[0], values=signs[0] * tables[0].values - signs[1] * tables[1].values)
 
 
-def _one_trial(column: Column, z: np.ndarray, stratum: np.ndarray | None, answers: object, level: float) -> Comparison:
-    cluster = getattr(answers, "cluster", None) if stratum is None and column.metric != "gap" else None
-    found = contrast(z, stratum, cluster, level, MARGIN)
-    kind = found.kind.replace("per class", "over images") if stratum is None else found.kind
+def _worst_variance(column: Column, winners: Sequence[Winner]) -> float:
+    """The binomial variance of the mean of the trials' minima; trials err alike, since they share their images."""
+    if column.metric != "worst_group_accuracy":
+        return 0.0
+    counts = [winner.at.counts[column.splits[0]] for winner in winners]
+    return statistics.fmean(worst_group_variance(*group_counts(table)) for table in counts)
+
+
+def _one_trial(column: Column, table: Crossed, level: float) -> Comparison:
+    z = table.values[0]
+    found = contrast(z, table.stratum, table.cluster, level, MARGIN)
+    kind = found.kind.replace("per class", "over images") if table.stratum is None else found.kind
     estimate = Estimate(found.value, found.sd, found.low, found.high, kind, found.note)
     p = found.p_value
-    if column.metric != "gap" and cluster is None:
+    if column.metric != "gap" and table.cluster is None and np.isin(z, (-1.0, 0.0, 1.0)).all():
         p = mcnemar(int((z > 0).sum()), int((z < 0).sum()))
     return Comparison(estimate, p, found.p_positive, found.p_equivalent)
 
 
-def _several_trials(z: np.ndarray, stratum: np.ndarray | None, level: float) -> Comparison:
-    found = crossed_variance(z, stratum, level)
+def _several_trials(table: Crossed, level: float) -> Comparison:
+    z = table.values
+    found = crossed_variance(z, table.stratum, level, table.cluster)
     estimate = Estimate(found.value, found.sd, found.low, found.high, found.kind, found.note)
     if not np.any(z):
         note = f"the two agree on all {z.shape[1]} images"
@@ -138,20 +153,26 @@ def _several_trials(z: np.ndarray, stratum: np.ndarray | None, level: float) -> 
     return _student(estimate, found.degrees_of_freedom)
 
 
-def _over_trials(column: Column, mine: Value, theirs: Value, common: Sequence[int], level: float) -> Comparison:
+def _over_trials(
+    column: Column, mine: Value, theirs: Value, common: Sequence[int], level: float, sampling: float
+) -> Comparison:
+    """The mean difference over trials; ``sampling``: variance of the test sample that the trials cannot show."""
     size = abs if column.metric == "gap" else float
     assert mine.per_trial is not None and theirs.per_trial is not None
     differences = [size(mine.per_trial[t]) - size(theirs.per_trial[t]) for t in common]
     mean = statistics.fmean(differences)
-    if len(differences) == 1:
+    if len(differences) == 1 and not sampling:
         return Comparison(Estimate(mean, None, None, None, "none", "one trial: no standard error"))
-    se = statistics.stdev(differences) / math.sqrt(len(differences))
+    many = len(differences)
+    between = statistics.variance(differences) / many if many > 1 else 0.0
+    se = math.sqrt(between + sampling)
     if se == 0.0:
         note = "the same difference in every trial: no standard error"
         return Comparison(Estimate(mean, None, None, None, "none", note), 1.0 if mean == 0.0 else None)
-    freedom = len(differences) - 1
-    half = float(stdtrit(freedom, 0.5 + level / 2)) * se
-    return _student(Estimate(mean, se, mean - half, mean + half, "paired t over trials"), freedom)
+    freedom = (many - 1) * (se**2 / between) ** 2 if between else math.inf  # Satterthwaite's; sampling has no end
+    kinds = [*(["paired t over trials"] if many > 1 else []), *(["binomial of the worst groups"] if sampling else [])]
+    half = float(stdtrit(min(freedom, _MANY), 0.5 + level / 2)) * se
+    return _student(Estimate(mean, se, mean - half, mean + half, " and ".join(kinds)), min(freedom, _MANY))
 
 
 def _student(estimate: Estimate, freedom: float | None) -> Comparison:

@@ -64,7 +64,7 @@ def _add(curves: Curves, line: Mapping[str, object], groups_known: bool) -> None
     worst: dict[str, float | None] = {}
     for split, content in splits.items():
         counts = np.asarray(content["counts"], dtype=np.int64)
-        if counts.ndim != 3:
+        if counts.ndim not in (3, 4):
             raise ValueError
         accuracy[split] = average_accuracy(counts)
         found = worst_group(counts) if groups_known else None

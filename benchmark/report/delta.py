@@ -36,8 +36,8 @@ def sampling_sd(table: Ints) -> dict[str, Floats]:
     macro = {name: np.zeros_like(cell) for name in names}
     with np.errstate(invalid="ignore", divide="ignore"):
         for j in range(classes):
-            gradients = _gradients(j, float(right[j]), float(size[j]), float(predicted[j]), float(total), classes)
-            for name, gradient in zip(names, gradients, strict=True):
+            slopes = gradients(j, float(right[j]), float(size[j]), float(predicted[j]), float(total), classes)
+            for name, gradient in zip(names, slopes, strict=True):
                 sds[name][j] = math.sqrt(float((cell * gradient**2).sum()))
                 if images[j]:
                     macro[name] += gradient / len(present)
@@ -51,7 +51,7 @@ def sampling_sd(table: Ints) -> dict[str, Floats]:
     return sds | {name: np.sqrt((cell * gradient**2).sum(keepdims=True)[0]) for name, gradient in overall.items()}
 
 
-def _gradients(j: int, right: float, size: float, predicted: float, total: float, classes: int) -> tuple[Floats, ...]:
+def gradients(j: int, right: float, size: float, predicted: float, total: float, classes: int) -> tuple[Floats, ...]:
     """[M, M] each: how recall, precision, specificity and F1 of class j change with each cell; NaN where undefined."""
     in_row, in_column = np.zeros((2, classes, classes))
     in_row[j], in_column[:, j] = 1.0, 1.0

@@ -12,8 +12,9 @@ from scipy.special import softmax
 from benchmark.report.answers import Book
 from benchmark.report.estimate import Estimate
 from benchmark.report.formats.numbers import DASH, percent
-from benchmark.report.intervals import ConfusionPosterior, auc_one_vs_rest, confusion_posterior
-from benchmark.report.metrics import confusion, group_accuracy, group_counts, overall, per_class
+from benchmark.report.intervals import ConfusionPosterior, auc_of_labels, auc_one_vs_rest, confusion_posterior
+from benchmark.report.labels import macro_scores
+from benchmark.report.metrics import confusion, group_accuracy, group_counts, multi_label, overall, per_class
 from benchmark.report.scores import main_split
 from benchmark.report.select import Winner
 from benchmark.report.sheet import Sheet
@@ -34,12 +35,13 @@ def calibration_error(label: np.ndarray, logits: np.ndarray, bins: int = BINS) -
     """Expected calibration error of the predicted class: Σ_bins share · |accuracy − mean confidence|.
 
     Args:
-        label: int64[N]. logits: float[N,K]. bins: equal-width bins of the confidence in (0, 1].
+        label: int64[N], or int64[N,K] of 0 and 1: then every answer, yes or no, counts. logits: float[N,K].
+        bins: equal-width bins of the confidence in (0, 1].
     Source: Guo et al. (2017), equation 3.
     """
     confidence, right, bin_ = _confidence(label, logits, bins)
     difference = np.bincount(bin_, right - confidence, minlength=bins)
-    return float(np.abs(difference).sum() / len(label))
+    return float(np.abs(difference).sum() / label.size)
 
 
 def reliability(label: np.ndarray, logits: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
@@ -51,6 +53,8 @@ def reliability(label: np.ndarray, logits: np.ndarray, bins: int = 10) -> list[t
 
 
 def _confidence(label: np.ndarray, logits: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if label.ndim == 2:  # several labels per image: each is a question of two classes, no and yes
+        label, logits = label.ravel(), np.stack([np.zeros(logits.size), logits.ravel()], axis=1)
     probability = softmax(logits, axis=1)
     predicted = logits.argmax(1)
     confidence = probability[np.arange(len(label)), predicted]
@@ -68,19 +72,24 @@ class Scores:
 
     def __init__(self, split: str, book: Book, engine: str = "exact") -> None:
         self.split, self.book, self.engine = split, book, engine
-        self._posteriors: dict[str, ConfusionPosterior | None] = {}
+        self._posteriors: dict[tuple[str, int], ConfusionPosterior | None] = {}
+        self._macro: dict[str, dict[str, Estimate]] = {}
         self._from_scores: dict[str, tuple[tuple[Estimate, ...], Estimate, Estimate]] = {}
 
     def overall(self, winners: Sequence[Winner], name: str) -> list[Estimate]:
-        """One of ``_OVERALL`` for each winner; a single winner's has its posterior sd."""
-        if len(winners) == 1 and (posterior := self._posterior(winners[0])) is not None:
+        """One of ``_OVERALL`` for each winner; a single winner's has its posterior sd (several labels: sampling sd)."""
+        if len(winners) == 1 and multi_label(winners[0].at.counts[self.split]):
+            if found := self._of_labels(winners[0]):
+                return [found[name]]
+        elif len(winners) == 1 and (posterior := self._posterior(winners[0])) is not None:
             return [getattr(posterior, name)]
         return [_plain(overall(w.at.counts[self.split]).get(name)) for w in winners]
 
     def per_class(self, winners: Sequence[Winner], name: str, k: int) -> list[Estimate]:
-        """One of ``_PER_CLASS`` of class ``k`` for each winner."""
-        if len(winners) == 1 and (posterior := self._posterior(winners[0])) is not None:
-            return [getattr(posterior, name)[k]]
+        """One of ``_PER_CLASS`` of class ``k`` (several labels: of the answer yes to ``k``) for each winner."""
+        several = multi_label(winners[0].at.counts[self.split])
+        if len(winners) == 1 and (posterior := self._posterior(winners[0], k if several else None)) is not None:
+            return [getattr(posterior, name)[1 if several else k]]
         return [_plain(per_class(w.at.counts[self.split])[name][k]) for w in winners]
 
     def auc(self, winner: Winner, k: int | None = None) -> Estimate:
@@ -101,14 +110,25 @@ class Scores:
         warning = f", {divergent} divergences" if self.engine == "nuts" else ""
         return f"Posterior: {self.engine}, {draws:,} draws, Monte Carlo error at most {error:.1g}{warning}."
 
-    def _posterior(self, winner: Winner) -> ConfusionPosterior | None:
-        """None where the matrix has no posterior: one class, no images."""
-        key = winner.run.key
+    def _posterior(self, winner: Winner, k: int | None = None) -> ConfusionPosterior | None:
+        """Of the confusion matrix, or of label ``k``'s; None where it has no posterior: one class, no images."""
+        key = winner.run.key, -1 if k is None else k
         if key not in self._posteriors:
             table = confusion(winner.at.counts[self.split])
+            table = table if k is None else table[k]
             usable = len(table) > 1 and table.any()
             self._posteriors[key] = confusion_posterior(table, engine=self.engine) if usable else None
         return self._posteriors[key]
+
+    def _of_labels(self, winner: Winner) -> dict[str, Estimate]:
+        """The macro scores of data with several labels, or nothing where the predictions cannot be used."""
+        key = winner.run.key
+        if key not in self._macro:
+            found, answers = self.book.scores(winner, self.split), self.book.answers(winner, self.split)
+            self._macro[key] = (
+                {} if found is None or answers is None else macro_scores(found[0] == 1, found[1] > 0, answers.cluster)
+            )
+        return self._macro[key]
 
     def _scored(self, winner: Winner) -> tuple[tuple[Estimate, ...], Estimate, Estimate]:
         key = winner.run.key
@@ -117,7 +137,8 @@ class Scores:
             if found is None:
                 self._from_scores[key] = (), replace(_plain(None), note="no usable predictions"), _plain(None)
             else:
-                self._from_scores[key] = (*auc_one_vs_rest(*found), _plain(calibration_error(*found)))
+                areas = (auc_of_labels if found[0].ndim == 2 else auc_one_vs_rest)(*found)
+                self._from_scores[key] = (*areas, _plain(calibration_error(*found)))
         return self._from_scores[key]
 
 
@@ -144,9 +165,12 @@ def _overall_sheet(table: Table, rows: Mapping[str, list[Winner]], scores: Score
         areas = [scores.auc(w) for w in winners]
         shown.append([method, *cells, _cell(areas), _cell([scores.calibration(w) for w in winners])])
         notes += [f"{method}, AUC: {area.note}" for area in areas if area.note]
+    several = any(multi_label(w.at.counts[scores.split]) for winners in rows.values() for w in winners)
+    single = "sampling sd, labels together (AUC: DeLong)" if several else "posterior sd (AUC: DeLong)"
+    each = "each label, yes against no, mean over labels" if several else "one class against the rest, mean over them"
     caption = [
-        f"Split {scores.split}, in per cent; {_spread(rows, 'posterior sd (AUC: DeLong)')}.",
-        f"AUC: one class against the rest, mean over classes. Calibration error: {BINS} bins of confidence.",
+        f"Split {scores.split}, in per cent; {_spread(rows, single)}.",
+        f"AUC: {each}. Calibration error: {BINS} bins of confidence{' of every answer' if several else ''}.",
     ]
     caption += [how] if (how := scores.how()) else []
     return Sheet(f"{table.title}, more scores", caption, heads, shown, notes=list(dict.fromkeys(notes)))
@@ -161,7 +185,9 @@ def _class_sheet(table: Table, rows: Mapping[str, list[Winner]], scores: Scores,
             cells = [_cell(scores.per_class(winners, name, k)) for name in _PER_CLASS]
             shown.append([method, *cells, _cell([scores.auc(w, k) for w in winners])])
     spread = _spread(rows, "posterior sd (AUC: DeLong)")
-    caption = [f"Split {scores.split}, one class against the rest, in per cent; {spread}."]
+    several = any(multi_label(w.at.counts[scores.split]) for winners in rows.values() for w in winners)
+    what = "each label, yes against no" if several else "one class against the rest"
+    caption = [f"Split {scores.split}, {what}, in per cent; {spread}."]
     return Sheet(f"{table.title}, per class", caption, heads, shown)
 
 

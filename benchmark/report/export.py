@@ -12,7 +12,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.files import write_atomic
 from benchmark.core.record import State
 from benchmark.report.load import Run, Sweep
-from benchmark.report.metrics import average_accuracy, balanced_accuracy, correct_and_total, worst_group
+from benchmark.report.metrics import average_accuracy, balanced_accuracy, images_of, worst_group
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -90,7 +90,7 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
                 "step": at.step,
                 "criterion_value": at.value,
                 "split": split,
-                "n": correct_and_total(counts)[1],
+                "n": images_of(counts),
                 "accuracy": average_accuracy(counts),
                 "balanced_accuracy": balanced_accuracy(counts),
                 "worst_group_accuracy": worst.accuracy if worst else None,

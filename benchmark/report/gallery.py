@@ -97,7 +97,7 @@ def _heatmap(axes: Axes, gallery: Gallery, look: Look, r: int) -> None:
     _bare(axes)
     axes.imshow(scaled(look.heatmap[r]), cmap="seismic", vmin=-1, vmax=1, interpolation="nearest")
     _outline(axes, gallery.mask[r])
-    right = look.prediction[r] == gallery.label[r]
+    right = bool(_right(gallery, look)[r])
     axes.set_xlabel(f"{'✓' if right else '✗'} {_name(gallery, int(look.prediction[r]))}", fontsize=7, labelpad=2)
     if not right:
         for side in axes.spines.values():
@@ -133,7 +133,18 @@ def _name(gallery: Gallery, label: int) -> str:
 
 
 def _row_label(gallery: Gallery, r: int) -> str:
-    return f"{clean(gallery.split[r])}\n{_name(gallery, int(gallery.label[r]))}"
+    if gallery.label.ndim == 1:
+        return f"{clean(gallery.split[r])}\n{_name(gallery, int(gallery.label[r]))}"
+    there = np.flatnonzero(gallery.label[r])
+    more = f" +{len(there) - 1}" if len(there) > 1 else ""
+    return f"{clean(gallery.split[r])}\n{_name(gallery, int(there[0])) if len(there) else 'none'}{more}"
+
+
+def _right(gallery: Gallery, look: Look) -> np.ndarray:
+    """Whether what each map explains is right, bool[G]; where an image may have several labels, whether it is there."""
+    if gallery.label.ndim == 1:
+        return look.prediction == gallery.label
+    return gallery.label[np.arange(len(gallery.label)), look.prediction] == 1
 
 
 def _title(look: Look) -> str:
@@ -146,7 +157,7 @@ def _title(look: Look) -> str:
 
 def _description(gallery: Gallery, looks: Sequence[Look]) -> str:
     right = ", ".join(
-        f"{clean(look.method)} {int((look.prediction == gallery.label).sum())} of {len(gallery.label)}"
+        f"{clean(look.method)} {int(_right(gallery, look).sum())} of {len(gallery.label)}"
         for look in looks
     )
     splits = " and ".join(dict.fromkeys(clean(split) for split in gallery.split))

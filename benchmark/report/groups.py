@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betaincinv
+from scipy.special import betaincinv, stdtrit
 
 from benchmark.report.estimate import Estimate, Floats, Ints, checked_counts, listed, normal_quantile
 
 _KIND = "Clopper–Pearson envelope"
+_TRIALS_KIND = "envelope and t over trials"
 
 
 def clopper_pearson(correct: Ints, total: Ints, lower_tail: float, upper_tail: float) -> tuple[Floats, Floats]:
@@ -57,3 +61,48 @@ def worst_group_interval(correct: ArrayLike, total: ArrayLike, level: float = 0.
         notes.append("one group only")
     worst = float((right[present] / size[present]).min())
     return Estimate(worst, None, float(low.min()), float(high.min()), _KIND, "; ".join(notes))
+
+
+def worst_group_over_trials(correct: ArrayLike, total: ArrayLike, level: float = 0.95) -> Estimate:
+    """The mean over trials of their worst groups' accuracy, with the uncertainty of trials and of test images.
+
+    A t interval of the minima alone forgets that the test set is finite: near ties every trial's minimum lies below the
+    truth, and more trials on the same images make the interval narrower around the wrong value.
+
+    Args:
+        correct, total: [S, G] rightly classified and all images of each group in S ≥ 2 trials.
+        level: of the interval.
+    Returns:
+        The mean of the minima, their sd, and the interval whose distances to either side are the root of the summed
+        squares of two: to the mean of the trials' envelopes (``worst_group_interval``; trials that share their images
+        err alike, so that averaging buys nothing), and Student's t · sd / √S.
+    Raises:
+        ValueError: as in ``worst_group_interval``; fewer than two trials.
+    Source: a quantile for each component, as in Howe (1974).
+    """
+    right, size = checked_counts(correct, "correct counts"), checked_counts(total, "group sizes")
+    if right.ndim != 2 or right.shape != size.shape or len(right) < 2:
+        raise ValueError(f"Give counts [trials, groups] of two trials or more; got {right.shape} and {size.shape}.")
+    single = [worst_group_interval(r, n, level) for r, n in zip(right, size, strict=True)]
+    value, low, high = (
+        statistics.fmean(float(bound) for e in single if (bound := getattr(e, name)) is not None)
+        for name in ("value", "low", "high")
+    )
+    sd = statistics.stdev(float(e.value) for e in single if e.value is not None)
+    trials = float(stdtrit(len(single) - 1, 0.5 + level / 2.0)) * sd / math.sqrt(len(single))
+    low, high = max(value - math.hypot(value - low, trials), 0.0), min(value + math.hypot(high - value, trials), 1.0)
+    return Estimate(value, sd, low, high, _TRIALS_KIND, single[0].note)
+
+
+def worst_group_variance(correct: ArrayLike, total: ArrayLike) -> float:
+    """The binomial variance of the worst group's accuracy, p(1 − p)/n with p = (correct + 2)/(n + 4).
+
+    Args:
+        correct, total: [G]; groups without images do not count.
+    Source: pseudo-counts of Agresti & Coull (1998), so that a group of which all are right is not certain.
+    """
+    right, size = checked_counts(correct, "correct counts"), checked_counts(total, "group sizes")
+    accuracy = np.where(size > 0, right / np.maximum(size, 1), np.inf)
+    worst = int(np.argmin(accuracy))
+    p = (right[worst] + 2.0) / (size[worst] + 4.0)
+    return float(p * (1.0 - p) / max(int(size[worst]), 1))

@@ -6,11 +6,11 @@ against deceiving. ``auc``: DeLong. ``stratified``: means over images, patients 
 All values are fractions, not per cent. A score or an interval that does not exist is None, and its note says why.
 """
 
-from benchmark.report.auc import auc_interval, auc_one_vs_rest, delong
+from benchmark.report.auc import auc_interval, auc_of_labels, auc_one_vs_rest, delong
 from benchmark.report.delta import sampling_sd
 from benchmark.report.estimate import Estimate
 from benchmark.report.gap import Gap, paired_gap, unpaired_gap
-from benchmark.report.groups import worst_group_interval
+from benchmark.report.groups import worst_group_interval, worst_group_over_trials
 from benchmark.report.posterior import ConfusionPosterior, PosteriorEstimate, confusion_posterior
 from benchmark.report.significance import holm, mcnemar, probability_equivalent, probability_positive, two_sided_p
 from benchmark.report.stratified import Contrast, CrossedEstimate, contrast, crossed_variance, stratified_mean
@@ -23,6 +23,7 @@ __all__ = [
     "Gap",
     "PosteriorEstimate",
     "auc_interval",
+    "auc_of_labels",
     "auc_one_vs_rest",
     "confusion_posterior",
     "contrast",
@@ -38,4 +39,5 @@ __all__ = [
     "two_sided_p",
     "unpaired_gap",
     "worst_group_interval",
+    "worst_group_over_trials",
 ]

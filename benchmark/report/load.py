@@ -248,23 +248,30 @@ def _read_record(
     if not isinstance(selected, dict) or not selected:
         raise ValueError("it holds no selected step")
     classes = len(record.data["label_names"])
+    shape = (classes, -1, 2, 2) if record.data.get("multi_label") else (-1, classes, classes)
     chosen = selected if keep is None else {name: entry for name, entry in selected.items() if name == keep}
-    return record, {name: _selected(entry, classes) for name, entry in chosen.items()}
+    return record, {name: _selected(entry, shape) for name, entry in chosen.items()}
 
 
-def _selected(entry: Mapping[str, Any], classes: int) -> Selected:
+def _selected(entry: Mapping[str, Any], shape: tuple[int, ...]) -> Selected:
     value = entry["value"]
     finite = isinstance(value, int | float) and math.isfinite(value)
-    counts = {split: _counts(content["counts"], split, classes) for split, content in entry["splits"].items()}
+    counts = {split: _counts(content["counts"], split, shape) for split, content in entry["splits"].items()}
     return Selected(int(entry["step"]), float(value) if finite else None, counts)
 
 
-def _counts(nested: Any, split: str, classes: int) -> np.ndarray:
-    """Confusion counts as the smallest unsigned type that holds them: a sweep has thousands of these tables."""
+def _counts(nested: Any, split: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Confusion counts as the smallest unsigned type that holds them: a sweep has thousands of these tables.
+
+    Args:
+        shape: what is expected; -1 stands for the number of confounders.
+    """
     array = np.asarray(nested)
-    if array.ndim != 3 or array.shape[1:] != (classes, classes) or array.dtype.kind != "i":
+    fits = array.ndim == len(shape) and all(want in (-1, have) for want, have in zip(shape, array.shape, strict=True))
+    if not fits or array.dtype.kind != "i":
         found = f"{array.dtype}{list(array.shape)}"
-        raise ValueError(f"counts of {split} are {found}, expected whole numbers [confounder, {classes}, {classes}]")
+        wanted = ", ".join("confounder" if n < 0 else str(n) for n in shape)
+        raise ValueError(f"counts of {split} are {found}, expected whole numbers [{wanted}]")
     if array.size and array.min() < 0:
         raise ValueError(f"counts of {split} hold a negative number")
     return array.astype(np.min_scalar_type(int(array.max(initial=0))))

@@ -130,6 +130,13 @@ def confusion_posterior(
     return _assembled(table, values, moments, made, engine, divergences, level)
 
 
+def accuracy_posterior(counts: ArrayLike, level: float = 0.95) -> PosteriorEstimate:
+    """The accuracy alone, as ``confusion_posterior`` has it: its moments are exact, so nothing is drawn."""
+    table = _checked_table(counts)
+    sampling = float(sampling_sd(table)["accuracy"][0])
+    return _estimate(float(plug_in(table)["accuracy"][0]), closed_form(table)["accuracy"], sampling, 0, level, "")
+
+
 def _checked_table(counts: ArrayLike) -> Ints:
     table = checked_counts(counts, "counts of the confusion matrix")
     if table.ndim != 2 or table.shape[0] != table.shape[1]:

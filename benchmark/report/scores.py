@@ -12,16 +12,16 @@ import numpy as np
 from scipy.special import stdtrit
 
 from benchmark.report.answers import Answers, Book, pair_order
-from benchmark.report.estimate import Estimate, clipped, normal_estimate
+from benchmark.report.estimate import Estimate, clipped
 from benchmark.report.gap import paired_gap, unpaired_gap
-from benchmark.report.groups import worst_group_interval
-from benchmark.report.metrics import average_accuracy, confusion, group_counts, worst_group
-from benchmark.report.posterior import closed_form
+from benchmark.report.groups import worst_group_interval, worst_group_over_trials
+from benchmark.report.metrics import average_accuracy, confusion, group_counts, multi_label, worst_group
+from benchmark.report.posterior import accuracy_posterior
 from benchmark.report.select import Winner
 from benchmark.report.stratified import crossed_variance, stratified_mean
 
 OWN_IMAGES = "t over trials, each with test images of its own"
-POSTERIOR, TRIALS, MINIMA = "plug-in ± posterior sd", "t over trials", "t over the trials' minima"
+TRIALS = "t over trials"
 NONE = Estimate(None, None, None, None, "none")
 
 
@@ -104,7 +104,7 @@ def value_of(column: Column, winners: Sequence[Winner], book: Book | None = None
 
     One trial: the plug-in value with the uncertainty of the test sample. Several: mean ± sd over trials, and an
     interval that counts trials and test images (crossed analysis of variance) where predictions.npz tells which images
-    were right, else Student's t over trials.
+    were right, else Student's t over trials. Worst groups: both, from the counts.
     """
     having = [w for w in winners if all(split in w.at.counts for split in column.splits)]
     estimates = {w.trial: one_trial(column, w, book, level) for w in having}
@@ -118,12 +118,18 @@ def value_of(column: Column, winners: Sequence[Winner], book: Book | None = None
     if len(values) == 1:
         return Value(estimates[next(iter(values))], values, tuple(notes))
     chosen = [w for w in having if w.trial in values]
+    if column.metric == "worst_group_accuracy":
+        groups = [group_counts(w.at.counts[column.splits[0]]) for w in chosen]
+        if len({len(total) for _, total in groups}) == 1:
+            worst = worst_group_over_trials([right for right, _ in groups], [total for _, total in groups], level)
+            return Value(replace(worst, note=""), values, tuple(notes))
     limits = (-1.0, 1.0) if column.metric == "gap" else (0.0, 1.0)
     estimate = over_trials(list(values.values()), level, _kind(column, chosen, book), limits)
     crossed = crossed_table(column, chosen, book) if book else None
     if crossed is not None:
-        both = crossed_variance(*crossed, level=level)
-        estimate = replace(estimate, low=both.low, high=both.high, kind=both.kind, note=both.note)
+        both = crossed_variance(crossed.values, crossed.stratum, level, crossed.cluster)
+        low, high = (None, None) if both.low is None or both.high is None else clipped(both.low, both.high, limits)
+        estimate = replace(estimate, low=low, high=high, kind=both.kind, note=both.note)
     return Value(estimate, values, tuple(notes))
 
 
@@ -133,9 +139,7 @@ def _matters(estimate: Estimate) -> bool:
 
 
 def _kind(column: Column, winners: Sequence[Winner], book: Book | None) -> str:
-    """Why the interval is over trials alone: it is of minima, or every trial has test images of its own."""
-    if column.metric == "worst_group_accuracy":
-        return MINIMA
+    """Why the interval is over trials alone: every trial has test images of its own, or nothing tells."""
     known = book is not None and all(book.answers(w, split) is not None for w in winners for split in column.splits)
     return OWN_IMAGES if known else TRIALS
 
@@ -155,8 +159,17 @@ def over_trials(
     return Estimate(mean, sd, low, high, kind)
 
 
-def crossed_table(column: Column, winners: Sequence[Winner], book: Book) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """Per-image values [S,n] whose mean is the column, and strata or None; None where it is no such mean.
+@dataclass(frozen=True)
+class Crossed:
+    """Per-image ``values`` [S,n] whose mean (over strata, where there are) is a column; ``cluster``: of patients."""
+
+    values: np.ndarray
+    stratum: np.ndarray | None = None
+    cluster: np.ndarray | None = None
+
+
+def crossed_table(column: Column, winners: Sequence[Winner], book: Book) -> Crossed | None:
+    """The per-image values behind a column; None where it is no mean over images.
 
     The gap of pairs is a mean over pairs of biased − deceiving. Without pairs it is twice the mean over two strata of
     ±correctness, so that both test samples and their common trials are counted.
@@ -167,16 +180,19 @@ def crossed_table(column: Column, winners: Sequence[Winner], book: Book) -> tupl
     if any(t is None for t in tables):
         return None
     if column.metric != "gap":
-        assert tables[0] is not None
-        return tables[0], None
+        only = book.answers(winners[0], column.splits[0])
+        assert tables[0] is not None and only is not None
+        return Crossed(tables[0], cluster=only.cluster)
     biased, deceiving = (t for t in tables if t is not None)
     answers = [book.answers(winners[0], split) for split in column.splits]
     assert answers[0] is not None and answers[1] is not None
+    clusters = [a.cluster for a in answers if a is not None and a.cluster is not None]
     rows = pair_order(answers[0], answers[1])
     if rows is not None:
-        return biased[:, rows[0]] - deceiving[:, rows[1]], None
+        return Crossed(biased[:, rows[0]] - deceiving[:, rows[1]], cluster=clusters[0][rows[0]] if clusters else None)
     stratum = np.repeat([0, 1], [biased.shape[1], deceiving.shape[1]])
-    return np.concatenate([2 * biased, -2 * deceiving], axis=1), stratum
+    cluster = np.concatenate(clusters) if len(clusters) == 2 else None
+    return Crossed(np.concatenate([2 * biased, -2 * deceiving], axis=1), stratum, cluster)
 
 
 def one_trial(column: Column, winner: Winner, book: Book | None = None, level: float = 0.95) -> Estimate:
@@ -190,6 +206,10 @@ def one_trial(column: Column, winner: Winner, book: Book | None = None, level: f
         return parts[0]
     if answers[0] is not None and answers[1] is not None:
         rows = pair_order(answers[0], answers[1])
+        if rows is not None and (answers[0].right.dtype != np.bool_ or answers[0].cluster is not None):
+            z = answers[0].right[rows[0]].astype(np.float64) - answers[1].right[rows[1]]
+            cluster = None if answers[0].cluster is None else answers[0].cluster[rows[0]]
+            return stratified_mean(z, cluster=cluster, level=level, limits=(-1.0, 1.0))
         if rows is not None:
             joint = np.bincount(2 * answers[0].right[rows[0]] + answers[1].right[rows[1]], minlength=4)
             return paired_gap(joint.reshape(2, 2), level).signed
@@ -200,15 +220,16 @@ def _accuracy(counts: np.ndarray, answers: Answers | None, level: float) -> Esti
     value = average_accuracy(counts)
     if value is None:
         return replace(NONE, note="the split has no images")
-    if answers is not None and answers.cluster is not None:  # images of one patient are not independent
-        clustered = stratified_mean(answers.right, cluster=answers.cluster, level=level, limits=(0.0, 1.0))
-        if clustered.sd is not None:
-            return clustered
+    if answers is not None and (answers.cluster is not None or multi_label(counts)):  # answers that are not independent
+        found = stratified_mean(answers.right, cluster=answers.cluster, level=level, limits=(0.0, 1.0))
+        if found.sd is not None or multi_label(counts):
+            return found
+    if multi_label(counts):
+        return replace(NONE, value=value, note="no interval: the answers of each image are not known")
     table = confusion(counts)
     if len(table) < 2:
         return replace(NONE, value=value, note="one class only: every prediction is right")
-    sd = float(closed_form(table)["accuracy"].sd[0])
-    return normal_estimate(value, sd, POSTERIOR, level, (0.0, 1.0))
+    return accuracy_posterior(table, level)
 
 
 def _worst(counts: np.ndarray, data: Mapping[str, Any], level: float) -> Estimate:

@@ -121,7 +121,9 @@ def contrast(
     )
 
 
-def crossed_variance(correct: ArrayLike, stratum: ArrayLike | None = None, level: float = 0.95) -> CrossedEstimate:
+def crossed_variance(
+    correct: ArrayLike, stratum: ArrayLike | None = None, level: float = 0.95, cluster: ArrayLike | None = None
+) -> CrossedEstimate:
     """The mean over several trials evaluated on the same test images, with both kinds of uncertainty.
 
     Pooling the trials forgets that the images recur; "± over seeds" forgets that the test set is finite.
@@ -130,6 +132,8 @@ def crossed_variance(correct: ArrayLike, stratum: ArrayLike | None = None, level
         correct: [S, n] correctness (or any finite quantity) of n images in S trials.
         stratum: [n] class of each image, for a balanced mean; the plain mean when None.
         level: of the interval.
+        cluster: [n] patient of each image, who then takes the place of the image: with the sum of his deviations from
+            the mean. A patient with images in two strata counts as two.
     Returns:
         The mean with sd² = Var = max(MS_s + MS_i − MS_r, MS_s, MS_i)/(S n) and Satterthwaite's degrees of freedom, not
         below S − 1. The interval gives each component its own quantile, t²(S−1) MS_s + t²(n−1) (MS_i − MS_r)₊: with
@@ -146,11 +150,13 @@ def crossed_variance(correct: ArrayLike, stratum: ArrayLike | None = None, level
     trials, images = table.shape
     limits = (0.0, 1.0) if np.isin(table, (0.0, 1.0)).all() else None
     if trials == 1:
-        single = stratified_mean(table[0], stratum, level=level, limits=limits)
+        single = stratified_mean(table[0], stratum, cluster, level, limits)
         note = "; ".join(filter(None, ("one trial: test sampling only", single.note)))
         kind = "none" if single.sd is None else "test sampling only"
         return CrossedEstimate(single.value, single.sd, single.low, single.high, kind, note, 1, images)
     names, which = _codes(stratum, images, "strata")
+    if cluster is not None:
+        table, which = _patients(table, which, _codes(cluster, images, "clusters")[1])
     per_trial = np.array([_means(row, which).mean() for row in table])
     value, spread = float(per_trial.mean()), float(per_trial.std(ddof=1))
     why = _single_units(names, which, None)
@@ -158,7 +164,7 @@ def crossed_variance(correct: ArrayLike, stratum: ArrayLike | None = None, level
         variance, freedom, half = _crossed(table, which, per_trial, 0.5 + level / 2.0)
         if variance > (1e-12 * max(1.0, float(np.abs(table).max()))) ** 2:
             low, high = clipped(value - half, value + half, limits)
-            kind = "crossed trials × images"
+            kind = "crossed trials × images" if cluster is None else "crossed trials × patients"
             return CrossedEstimate(value, math.sqrt(variance), low, high, kind, "", trials, images, freedom, spread)
         why = "no interval: all answers are the same"
     return CrossedEstimate(value, None, None, None, "none", why, trials, images, None, spread)
@@ -187,6 +193,20 @@ def _crossed(table: Floats, which: Ints, per_trial: Floats, upper: float) -> tup
         stdtrit(float((size - 1).sum()), upper) * math.sqrt(only_images),
     )
     return max(total, by_trials, by_images.sum()), max(freedom, trials - 1.0), half
+
+
+def _patients(table: Floats, which: Ints, patient: Ints) -> tuple[Floats, Ints]:
+    """Patients in place of images: [S, units] whose mean per stratum and trial is that of the images, and strata.
+
+    A unit's value is m + (n_units/n_images) Σ (z − m) with the stratum's mean m: the linearised ratio, so that a large
+    patient counts by his images.
+    """
+    pairs, unit = np.unique(np.stack([which, patient]), axis=1, return_inverse=True)
+    unit = unit.ravel()
+    mean = np.array([table[:, which == j].mean() for j in range(int(which.max()) + 1)])
+    scale = np.bincount(pairs[0]) / np.bincount(which)
+    sums = np.stack([np.bincount(unit, row) for row in table - mean[which]])
+    return mean[pairs[0]] + sums * scale[pairs[0]], pairs[0]
 
 
 def _codes(labels: ArrayLike | None, length: int, what: str) -> tuple[list[object], Ints]:

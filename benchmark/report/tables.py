@@ -12,7 +12,7 @@ from benchmark.core.spec import CRITERIA, RunSpec
 from benchmark.report.answers import Book
 from benchmark.report.compare import mark_best
 from benchmark.report.load import Sweep
-from benchmark.report.metrics import correct_and_total, worst_group
+from benchmark.report.metrics import images_of, worst_group
 from benchmark.report.scores import NOTHING, Column, Value, columns_of, main_split, test_splits, value_of
 from benchmark.report.select import Cell, Winner, cells_of
 
@@ -185,7 +185,7 @@ def _caption(table: Table, data: Mapping[str, Any], winners: Sequence[Winner]) -
     if not winners:
         return [f"{table.title}. No run has finished."]
     main = main_split(data)
-    parts = [f"{table.title}. Accuracy in per cent, {_spread(table)}."]
+    parts = [f"{table.title}. Accuracy in per cent, {_spread(table, _several(winners[0]))}."]
     parts.append(f"Step chosen by {CRITERIA.get(table.criterion, table.criterion)}{_draws(table)}.")
     parts.append(_what_average_is(table, str(main), winners))
     if any(column.metric == "gap" for column in table.columns):
@@ -201,13 +201,14 @@ def _caption(table: Table, data: Mapping[str, Any], winners: Sequence[Winner]) -
     return parts
 
 
-def _spread(table: Table) -> str:
+def _spread(table: Table, several: bool) -> str:
+    single = "standard error over images" if several else "posterior sd"
     trials = sorted({value.trials for row in table.rows for value in row.values if value.trials})
     if trials == [1]:
-        return "1 trial: plug-in ± posterior sd, test sampling only"
+        return f"1 trial: plug-in ± {single}, test sampling only"
     many = [n for n in trials if n > 1]
     count = str(many[0]) if len(many) == 1 else f"{min(many)} to {max(many)}" if many else "0"
-    one = "; rows with 1 trial: ± posterior sd, test sampling only" if 1 in trials else ""
+    one = f"; rows with 1 trial: ± {single}, test sampling only" if 1 in trials else ""
     return f"mean ± sd over {count} trials{one}"
 
 
@@ -220,10 +221,12 @@ def _draws(table: Table) -> str:
 
 
 def _what_average_is(table: Table, main: str, winners: Sequence[Winner]) -> str:
-    text = f"Average: all images of split {main}"
+    answers = "answers, one per image and label," if _several(winners[0]) else "images"
+    text = f"Average: all {answers} of split {main}"
     worst = worst_group(winners[0].at.counts[main]) if main in winners[0].at.counts else None
     if worst is not None and _has_groups(winners[0]):
-        text += f"; worst group: the lowest of its {worst.groups} groups (label/confounder)"
+        what = "label, present or not, and confounder" if _several(winners[0]) else "label/confounder"
+        text += f"; worst group: the lowest of its {worst.groups} groups ({what})"
         if any(value.trials > 1 for row in table.rows for value in row.values):
             text += ", mean of the trials' minima"
     return text + "."
@@ -231,6 +234,10 @@ def _what_average_is(table: Table, main: str, winners: Sequence[Winner]) -> str:
 
 def _has_groups(winner: Winner) -> bool:
     return bool(winner.run.record and winner.run.record.data.get("confounder_names"))
+
+
+def _several(winner: Winner) -> bool:
+    return bool(winner.run.record and winner.run.record.data.get("multi_label"))
 
 
 def _network(winners: Iterable[Winner]) -> str:
@@ -256,7 +263,7 @@ def _table_notes(table: Table, winners: Sequence[Winner]) -> list[str]:
         split
         for w in winners
         for split, counts in w.at.counts.items()
-        if split in table.sizes and correct_and_total(counts)[1] != table.sizes[split]
+        if split in table.sizes and images_of(counts) != table.sizes[split]
     }
     if odd:
         notes.append(f"counts of {', '.join(sorted(odd))} do not add up to n in every run")

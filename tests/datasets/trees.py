@@ -198,6 +198,23 @@ def nlm(root: Path, per_group: int = 12) -> Mapping[str, Any]:
     return {"side": 16}
 
 
+def listed(root: Path, more: bool = True) -> Mapping[str, Any]:
+    """Pictures of cats and dogs, both or none, listed in a table."""
+    rows, number, base = [], 90_000, root / "my_table"
+    for split, count in (("train", 12), ("val", 8), ("test", 8)):
+        for i in range(count):
+            number += 1
+            name = f"pictures/{split}{i}.png"
+            picture(base / name, number)
+            if more:
+                mask(base / "masks" / name, number)
+            known = (("sofa", "lawn")[i // 4 % 2], f"day{i % 3}", f"{split}-patient{i // 2}") if more else ()
+            rows.append((name, split, *known, i % 2, i // 2 % 2))
+    columns = ("file", "split", *(("confounder", "environment", "patient") if more else ()), "cat", "dog")
+    table(base / "labels.csv", columns, rows)
+    return {"side": 16}
+
+
 def folder(root: Path, masks: bool = True, confounders: bool = True, more: bool = True) -> Mapping[str, Any]:
     """Somebody's own pictures, with what they may have."""
     rows, number, base = [], 70_000, root / "my_data"

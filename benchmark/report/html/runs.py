@@ -67,7 +67,7 @@ def _accuracy(winner: Winner, split: str) -> str | None:
     average = None if counts is None else average_accuracy(counts)
     if counts is None or average is None:
         return None
-    found = worst_group(counts) if len(counts) > 1 else None
+    found = worst_group(counts) if counts.shape[-3] > 1 else None
     return f"{average * 100:.1f} %" + (f", worst group {found.accuracy * 100:.1f} %" if found else "")
 
 

@@ -1,0 +1,160 @@
+"""Your own pictures, listed in a table with a column per label: an image may have several labels, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from benchmark.core.dataset import DatasetInfo, Split
+from benchmark.core.errors import UserError
+from benchmark.core.hparam import HParam
+from benchmark.core.needs import Needs
+from benchmark.core.registry import DATASETS
+from datasets._decode import Recipe
+from datasets._tree import ImageSource, Item, Pool, numbered, read_table, side_option, whole
+
+#: Columns of the table that are no labels; the first two must be there.
+KNOWN = ("file", "split", "confounder", "environment", "patient")
+MASKS = "masks"
+
+
+@DATASETS.register
+class Listed(ImageSource):
+    """Any pictures, named in a table that says their split and, yes or no, each of their labels.
+
+    Source, licence: yours.
+
+    Layout, in the data folder, under the name that ``path`` gives: ``labels.csv`` with the columns ``file`` (a picture,
+    from that folder on), ``split`` (train, val, or any other name for a test), and if known ``confounder``,
+    ``environment`` and ``patient``; every other column is a label and holds 0 or 1. Masks of all pictures or of none:
+    ``masks/<file>.png``, white for foreground. A generalisation gap is reported where tests are called ``biased`` and
+    ``deceiving``.
+    """
+
+    name = "listed"
+    title = "your own pictures in a table: several labels each, masks and confounders if there are any"
+    options: ClassVar[Mapping[str, HParam]] = {
+        "path": HParam("my_table", doc="the folder of the table, below the data folder", form=r"[^/\\].*"),
+        "table": HParam("labels.csv", doc="the table's name", form=r"[^/\\]+"),
+        "labels": HParam("", doc="the columns that are labels, NAME;NAME; empty: all that are nothing else"),
+        "side": side_option(64),
+        "fit": HParam("stretch", doc="to the square", choices=("stretch", "crop", "pad")),
+        "channels": HParam(3, doc="1: grey; 3: colour", choices=(1, 3)),
+    }
+
+    def info(self) -> DatasetInfo:
+        side, channels = self.chosen["side"], self.chosen["channels"]
+        info = DatasetInfo(
+            label_names=(), confounder_names=(), environment_names=(), image_size=(channels, side, side),
+            splits=("train", "val", "test"),
+            provides=Needs(masks=True, confounder=True, environments=True, val_groups=True, val_masks=True),
+            mean=(0.5,) * channels, std=(0.25,) * channels, source="yours", licence="yours", multi_label=True,
+        )  # fmt: skip
+        if self.data_dir is None or not (Path(self.data_dir) / self.chosen["path"]).is_dir():
+            return info  # what a table may have
+        masks = next(iter(self.pools().values())).masked
+        known, divided = self.confounder is not None, len(self.environments) > 1
+        return replace(
+            info,
+            label_names=self.labels,
+            confounder_names=self.confounders,
+            environment_names=self.environments if divided else (),
+            splits=self.splits,
+            provides=Needs(masks=masks, confounder=known, environments=divided, val_groups=known, val_masks=masks),
+            bias_splits=("biased", "deceiving") if {"biased", "deceiving"} <= set(self.splits) else None,
+        )
+
+    def metadata(self) -> list[Path]:
+        return [self._root() / self.chosen["table"]]
+
+    def read(self) -> dict[str, Pool]:
+        path = self._root() / self.chosen["table"]
+        rows = read_table(path, KNOWN[:2])
+        self.splits = _splits(path, rows)
+        rows.sort(key=lambda row: self.splits.index(row["split"]))
+        self.part = np.array([self.splits.index(row["split"]) for row in rows])
+        self.labels = self._labels(path, rows)
+        self.label = np.array([[_answer(path, i, name, row) for name in self.labels] for i, row in enumerate(rows)])
+        for k, name in enumerate(self.labels):
+            if len(set(self.label[self.part == 0, k].tolist())) < 2:
+                raise UserError(f"{path}: {name} is the same for all pictures of train; a label needs both 0 and 1.")
+        columns = {name: [row[name] for row in rows] for name in KNOWN[2:] if name in rows[0]}
+        self.confounders, self.confounder = _coded(columns.get("confounder"))
+        names = columns.get("environment")
+        inside = [{n for n, p in zip(names or (), self.part, strict=False) if p == number} for number in (0, 1)]
+        self.environments = tuple(sorted(inside[0]))
+        odd = inside[1] - inside[0]
+        if odd:
+            raise UserError(f"{path} has the environment {min(odd)!r} in val, but not in train.")
+        index = {name: i for i, name in enumerate(self.environments)}
+        self.environment = None if names is None else np.array([index.get(name, 0) for name in names])
+        self.patient = numbered(columns["patient"]) if "patient" in columns else None
+        files = [f"{self.chosen['path']}/{row['file']}" for row in rows]
+        masks = self._masks([row["file"] for row in rows])
+        recipe = Recipe(self.chosen["side"], self.chosen["channels"], fit=self.chosen["fit"])
+        return {self.name: Pool([Item(file, mask) for file, mask in zip(files, masks, strict=True)], recipe)}
+
+    def build(self, seed: int) -> dict[str, Split]:
+        self.pools()
+        out = {}
+        for number, name in enumerate(self.splits):
+            rows = np.flatnonzero(self.part == number)
+            confounder, environment, patient = (
+                None if array is None else array[rows] for array in (self.confounder, self.environment, self.patient)
+            )
+            if len(self.environments) < 2 or name not in ("train", "val"):
+                environment = None
+            out[name] = self.split(self.name, rows, self.label[rows], confounder, environment, patient)
+        return out
+
+    def _labels(self, path: Path, rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+        others = [name for name in rows[0] if name not in KNOWN]
+        asked = [name.strip() for name in self.chosen["labels"].split(";") if name.strip()]
+        for name in asked:
+            if name not in others:
+                raise UserError(f"{path} has no label {name!r}; its labels are {', '.join(others) or 'none'}.")
+        if not (asked or others):
+            raise UserError(f"{path} has no label; add a column of 0 and 1 for each.")
+        return tuple(asked or others)
+
+    def _masks(self, files: Sequence[str]) -> list[str]:
+        """The mask of every picture below the data folder, or empty names where there are none."""
+        folder = self._root() / MASKS
+        if not folder.is_dir():
+            return [""] * len(files)
+        masks = [Path(file).with_suffix(".png").as_posix() for file in files]
+        missing = [mask for mask in masks if not (folder / mask).is_file()]
+        if missing:
+            raise UserError(
+                f"{folder} lacks the masks of {len(missing)} of {len(files)} pictures, the first is {missing[0]}; "
+                "add them, or take the folder away."
+            )
+        return [f"{self.chosen['path']}/{MASKS}/{mask}" for mask in masks]
+
+    def _root(self) -> Path:
+        return self.folder() / self.find(self.chosen["path"], how="make it, or give its name with path=…")
+
+
+def _splits(path: Path, rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    present = dict.fromkeys(row["split"] for row in rows)
+    for name in ("train", "val"):
+        if name not in present:
+            raise UserError(f"{path} has no picture in the split {name}; expected train, val and at least one test.")
+    tests = [name for name in present if name not in ("train", "val")]
+    if not tests:
+        raise UserError(f"{path} has train and val and no test; give some pictures another split, such as test.")
+    return ("train", "val", *tests)
+
+
+def _answer(path: Path, row: int, name: str, values: Mapping[str, str]) -> int:
+    text = values[name] or ""
+    return whole(path, row, name, text[:-2] if text.endswith(".0") else text, (0, 1))
+
+
+def _coded(names: Sequence[str] | None) -> tuple[tuple[str, ...], np.ndarray | None]:
+    """The different names, sorted, and every picture's number among them."""
+    return ((), None) if names is None else (tuple(sorted(set(names))), numbered(names))
