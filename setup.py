@@ -28,6 +28,7 @@ setup(
         "rich>=13.7",
     ],
     extras_require={
+        "umap": ["umap-learn>=0.5.5"],  # the report's latent space by UMAP instead of PCA
         "dicom": ["pydicom>=2.4"],  # X-rays in DICOM
         "parquet": ["pyarrow>=14"],  # collect_results' tidy export
         "test": [

@@ -16,6 +16,7 @@ from benchmark.report.formats.flat import SCHEMA, csv_text, json_tables, markdow
 from benchmark.report.formats.latex import latex_document
 from benchmark.report.formats.numbers import clean
 from benchmark.report.formats.text import text_sheet, text_table
+from benchmark.report.latent import latent_sheet
 from benchmark.report.load import Sweep, load_sweep
 from benchmark.report.looks import looks_sheet
 from benchmark.report.published import beside
@@ -90,7 +91,8 @@ def make_report(
         report.sheets += [sheet for table in report.tables for sheet in detail_sheets(table, book, extras.engine)]
     if extras.published:
         report.sheets += beside(report.tables)
-    report.sheets += [sheet for table in report.tables if (sheet := looks_sheet(table)) is not None]
+    for look in (looks_sheet, latent_sheet):
+        report.sheets += [sheet for table in report.tables if (sheet := look(table)) is not None]
     for make in (cost_sheet, hparam_sheet):
         report.appendix += [sheet for table in report.tables if (sheet := make(table)) is not None]
     return report

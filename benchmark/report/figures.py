@@ -15,6 +15,7 @@ from benchmark.report.curves import mean_curve, read_curves
 from benchmark.report.detail import reliability
 from benchmark.report.formats.numbers import clean
 from benchmark.report.gallery import draw_gallery, file_name
+from benchmark.report.latent import draw_latent
 from benchmark.report.scores import Value, main_split
 from benchmark.report.tables import Row, Table
 
@@ -60,7 +61,7 @@ def draw_all(tables: Sequence[Table], book: Book, out: Path) -> dict[int, list[F
             for name, (title, draw) in _FIGURES.items():
                 figure = _draw(f"{name}_{i + 1}", f"{title}: {clean(table.title)}", draw, table, book, out)
                 if figure is not None:
-                    drawn.setdefault(i, []).append(figure)
+                    drawn.setdefault(i, []).append(replace(figure, full=name in _FULL))
             taken = [figure.name for found in drawn.values() for figure in found]
             title = f"Heatmaps: {clean(table.title)}"
             gallery = _draw(file_name(table, taken), title, draw_gallery, table, book, out)
@@ -251,9 +252,12 @@ def _short(name: str) -> str:
     return name if len(name) <= 26 else f"{name[:15]}…{name[-10:]}"
 
 
+#: Figures that want a page's width.
+_FULL = ("latent_space",)
 _FIGURES: Mapping[str, tuple[str, Callable[[Canvas, Table, Book], str]]] = {
     "accuracy_worst_group": ("Accuracy and worst group", _accuracy_and_worst),
     "gap": ("Generalisation gap", _gap),
     "learning_curves": ("Learning curves", _curves),
     "reliability": ("Reliability", _reliability),
+    "latent_space": ("Latent space", draw_latent),
 }
