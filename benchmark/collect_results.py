@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.files import write_atomic
 from benchmark.core.spec import CRITERIA
 from benchmark.report.collect import FILES, SPREADS, Extras, Report, make_report, render, write_all, write_page
+from benchmark.report.formats.text import WIDTH
 from benchmark.report.load import find_sweep, load_sweep
 
 _HELP = "Turn a sweep's runs into tables: accuracy, worst-group accuracy, and how far the shortcut misled each method."
@@ -56,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     retrain = _retrain_files(report, options.retrain_best)
     out = Path(options.out) if options.out else folder / "report"
     written = write_all(report, out)
-    _print(render(report, options.format, appendix=options.format != "text"))
+    shown = replace(report, width=_width()) if options.format == "text" else report
+    _print(render(shown, options.format, appendix=options.format != "text"))
     names = ", ".join(path.name for path in written)
     if not options.tables_only:
         names += ", " + write_page(report, out, options.figures)
@@ -136,6 +140,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--from", dest="source", choices=("domainbed", "subpopbench"), help="DIR holds another benchmark's results")
     add("--audit", metavar="TABLE", help="re-examine a published table, such as tea_table4 (reads no sweep)")
     return parser
+
+
+def _width() -> int:
+    """Columns of the terminal that is printed to, within reason; of a file or a pipe as in tables.txt."""
+    return max(60, min(WIDTH, shutil.get_terminal_size().columns)) if sys.stdout.isatty() else WIDTH
 
 
 def _print(text: str) -> None:

@@ -15,7 +15,7 @@ from benchmark.report.detail import detail_sheets
 from benchmark.report.formats.flat import SCHEMA, csv_text, json_tables, markdown_sheet, markdown_table, sheets_csv
 from benchmark.report.formats.latex import latex_document
 from benchmark.report.formats.numbers import clean
-from benchmark.report.formats.text import text_sheet, text_table
+from benchmark.report.formats.text import WIDTH, text_sheet, text_table
 from benchmark.report.latent import latent_sheet
 from benchmark.report.load import Sweep, load_sweep
 from benchmark.report.looks import looks_sheet
@@ -43,13 +43,14 @@ FIGURE_TABLES, FIGURE_RUNS = 6, 500
 
 @dataclass
 class Report:
-    """Everything that the formats show."""
+    """Everything that the formats show. ``width``: of a line of text."""
 
     sweep: Sweep
     criterion: str
     tables: list[Table]
     book: Book
     spread: str = "sd"
+    width: int = WIDTH
     sheets: list[Sheet] = field(default_factory=list)
     appendix: list[Sheet] = field(default_factory=list)
     comparisons: list[Against] = field(default_factory=list)
@@ -90,7 +91,7 @@ def make_report(
     if extras.detail:
         report.sheets += [sheet for table in report.tables for sheet in detail_sheets(table, book, extras.engine)]
     if extras.published:
-        report.sheets += beside(report.tables)
+        report.sheets += beside(report.tables, book=book)
     for look in (looks_sheet, latent_sheet):
         report.sheets += [sheet for table in report.tables if (sheet := look(table)) is not None]
     for make in (cost_sheet, hparam_sheet):
@@ -163,8 +164,8 @@ def write_page(report: Report, out: Path, figures: str = "auto") -> str:
 
 def _text(report: Report) -> str:
     parts = [f"{clean(report.sweep.title)}: {summary_line(report.sweep)}\n"]
-    parts += [text_table(table, report.spread) for table in report.tables]
-    parts += [text_sheet(sheet) for sheet in [*report.sheets, *report.appendix]]
+    parts += [text_table(table, report.spread, report.width) for table in report.tables]
+    parts += [text_sheet(sheet, report.width) for sheet in [*report.sheets, *report.appendix]]
     if report.sweep.notes:
         parts.append("".join(f"note: {clean(note)}\n" for note in report.sweep.notes))
     return "\n".join(parts)

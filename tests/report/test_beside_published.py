@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.metrics import f1_score, roc_auc_score
 
 from benchmark.core.errors import UserError
+from benchmark.core.registry import ALGORITHMS
 from benchmark.report.audit import allowed_by_n, audit, standard_error
 from benchmark.report.collect import make_report
 from benchmark.report.published import FOLDER, beside, read_table, tables
+from benchmark.report.sheet import Sheet
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 HEAD = "dataset,method,metric,value,pm,n,table,note\n"
@@ -55,6 +59,64 @@ def test_ours_beside_theirs(tmp_path: Path) -> None:
     assert ours.startswith(f"{values['biased_accuracy'] * 100:.1f} ±")
     assert float(difference) == pytest.approx(values["biased_accuracy"] * 100 - 90, abs=0.051)
     assert "no published figure of: new_one" in sheet.notes[0]
+
+
+def sheet_of(tmp_path: Path, dataset: str, methods: list[Method], rows: list[str], **options: str) -> Sheet:
+    write(tmp_path, "tea_table9", *rows)
+    fake = FakeSweep(tmp_path)
+    for method in methods:
+        fake.add(World(dataset, classes=3, size=150, label_names=("a", "B", "c")), method, options=options or None)
+    report = make_report(fake.finish())
+    (sheet,) = beside(report.tables, tmp_path, report.book)
+    return sheet
+
+
+def test_our_names_for_theirs(tmp_path: Path) -> None:
+    rows = [f"spawrious_o2o_easy,{m},biased_accuracy,50,1,100,Table 9," for m in ("tea", "tea:l1", "erm@convnet", "x")]
+    methods = [Method("tea:spawrious"), Method("tea:l1", 0.8), ERM, Method("tea_2")]
+    sheet = sheet_of(tmp_path, "spawrious:challenge=o2o_easy", methods, rows, challenge="o2o_easy")
+    ours = {row[0]: row[3] for row in sheet.rows if len(row) > 1}
+    assert ours["x"] == "–" and all(ours[name][0].isdigit() for name in ("tea", "tea:l1", "erm@convnet"))
+    assert ours["tea"] != ours["tea:l1"]
+    assert sheet.notes[:2] == [
+        "no published figure of: tea_2",
+        "ours stands under another name: tea: tea:spawrious; erm@convnet: erm",
+    ]
+
+
+def test_published_scores_per_class(tmp_path: Path) -> None:
+    metrics = ("auc/mean", "auc/b", "f1/mean", "f1/b", "sensitivity/a", "specificity/C", "sensitivity/unknown")
+    sheet = sheet_of(tmp_path, "xray", [ERM], [f"xray,erm,{m},50,1,100,Table 9," for m in metrics])
+    report = make_report(tmp_path / "demo")
+    winners = report.tables[0].rows[0].winners
+    expected: dict[str, list[float]] = {name: [] for name in metrics[:-1]}
+    for winner in winners:
+        found = report.book.scores(winner, "unbiased")
+        assert found is not None
+        label, score = found
+        predicted = score.argmax(1)
+        areas = [roc_auc_score(label == k, score[:, k]) for k in range(3)]
+        f1 = f1_score(label, predicted, average=None)
+        expected["auc/mean"].append(float(np.mean(areas)))
+        expected["auc/b"].append(areas[1])
+        expected["f1/mean"].append(f1.mean())
+        expected["f1/b"].append(f1[1])
+        expected["sensitivity/a"].append((predicted[label == 0] == 0).mean())
+        expected["specificity/C"].append((predicted[label != 2] != 2).mean())
+    headings = [row[0] for row in sheet.rows if len(row) == 1]
+    assert headings == [name.replace("/", ", ") for name in expected]
+    for heading, row in zip(headings, (row for row in sheet.rows if len(row) > 1), strict=True):
+        values = expected[heading.replace(", ", "/")]
+        assert row[3] == f"{np.mean(values) * 100:.1f} ± {np.std(values, ddof=1) * 100:.1f}"
+
+
+def test_published_names_of_our_methods_exist() -> None:
+    known = {a: {"", *ALGORITHMS.get(a).variants} for a in ALGORITHMS.names()}
+    for name in tables():
+        for figure in read_table(name):
+            algorithm, _, variant = figure.method.partition("@")[0].partition(":")
+            if algorithm in known and figure.method != "segment_classify:no_segmenter":  # on masks that are given
+                assert variant in known[algorithm], f"{name}: {figure.method}"
 
 
 def test_audit_tells_apart_what_can_be(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ SPOT = [
     ("tea_table4", "dogs_with_ties", "gals", "biased_accuracy", "76", "4"),
     ("tea_table4", "dogs_with_ties", "group_dro", "gap", "8", "6"),
     ("tea_table5", "coco_on_places", "tea:gradcam", "gap", "43", "2"),
-    ("tea_table5", "coco_on_places", "tea:epsilon_0.01", "deceiving_accuracy", "67", "2"),
+    ("tea_table5", "coco_on_places", "tea:epsilon_1e-2", "deceiving_accuracy", "67", "2"),
     ("tea_table5", "coco_on_places", "tea:outputs", "gap", "15", "2"),
     ("ex2l_table1", "cmnist", "ex2l:mae", "worst_group_accuracy", "67.63", "1.4"),
     ("ex2l_table1", "waterbirds", "erm", "worst_group_accuracy", "23.68", "21.1"),
@@ -127,7 +127,7 @@ GAPS_OFF_BY_ONE = {
     },
     "tea_table4": {("dogs_with_ties", "irm"), ("coloured_mnist", "group_dro"), ("dogs_with_ties", "tea")},
     "tea_table5": {
-        ("coco_on_places", "erm"), ("coco_on_places", "segment_classify"), ("coco_on_places", "tea:epsilon_0.01"),
+        ("coco_on_places", "erm"), ("coco_on_places", "segment_classify"), ("coco_on_places", "tea:epsilon_1e-2"),
         ("coco_on_places", "tea"),
     },
 }  # fmt: skip
@@ -175,7 +175,7 @@ def test_shape(name: str) -> None:
 def test_names(name: str) -> None:
     table = text(name)
     assert table["dataset"].str.fullmatch(r"[a-z][a-z0-9_]*").all()
-    assert table["method"].str.fullmatch(r"[a-z][a-z0-9_+]*(:[a-z][a-z0-9_.]*)?(@[a-z][a-z0-9_]*)?").all()
+    assert table["method"].str.fullmatch(r"[a-z][a-z0-9_+]*(:[a-z][a-z0-9_.-]*)?(@[a-z][a-z0-9_]*)?").all()
     assert table["metric"].str.fullmatch(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?").all()
     assert table["note"].str.startswith("paper: ").all()
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from benchmark.report.collect import FILES, make_report, render
 from benchmark.report.formats.numbers import mark, percent
-from benchmark.report.formats.text import WIDTH, len_
+from benchmark.report.formats.text import WIDTH, len_, wrap
 from benchmark.report.tables import Table
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
@@ -235,6 +236,19 @@ def test_text_fits_a_terminal_of_100_columns(tmp_path: Path) -> None:
         for i in range(9):
             assert f"a_rather_long_split_name_{i}" in text
     assert "m" * 70 in text.replace("\n", "").replace(" ", "")
+
+
+def test_long_names_break_where_words_do(tmp_path: Path) -> None:
+    assert wrap("segment_classify", 15) == ["segment_", "classify"]
+    assert wrap("tea:epsilon_1e-1 on data", 12) == ["tea:epsilon_", "1e-1 on data"]
+    assert wrap("a_" + "m" * 20, 12) == ["a_" + "m" * 10, "m" * 10]  # not after two letters
+    assert wrap("m" * 25, 10) == ["m" * 10, "m" * 10, "m" * 5]
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, Method("segment_classify"))
+    report = make_report(fake.finish())
+    for width in (60, 80):
+        text = render(replace(report, width=width), "text")
+        assert max(map(len_, text.splitlines())) <= width and "segment_classif\n" not in text
 
 
 def test_numbers() -> None:

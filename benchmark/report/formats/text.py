@@ -13,6 +13,8 @@ from benchmark.report.tables import Table
 WIDTH = 100
 _GAP = "  "
 _TAIL = re.compile(r"± [\d.]+(.*)$")
+#: Where a name that is too long for its column is broken first.
+_BREAKS = "_:,/=.-"
 #: Widest name columns, tried in this order: the first that needs the fewest blocks of columns is taken.
 _STUB_WIDTHS = ((26, 12), (20, 12), (15, 12), (15, 9))
 
@@ -133,7 +135,10 @@ def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def wrap(label: str, width: int) -> list[str]:
-    """Lines of at most ``width`` terminal columns, broken at spaces where possible; no character is lost."""
+    """Lines of at most ``width`` terminal columns, broken at spaces where possible; no character is lost.
+
+    A longer word is broken behind its last ``_ : , / = . -`` that fits, unless that leaves most of the line empty.
+    """
     lines = [""]
     for word in label.split(" "):
         if lines[-1] and len_(lines[-1]) + 1 + len_(word) <= width:
@@ -143,7 +148,9 @@ def wrap(label: str, width: int) -> list[str]:
             lines.append("")
         for character in word:
             if len_(lines[-1]) + len_(character) > width:
-                lines.append("")
+                kept = max((i + 1 for i, c in enumerate(lines[-1]) if c in _BREAKS), default=0)
+                kept = kept if 3 * len_(lines[-1][:kept]) >= width else len(lines[-1])
+                lines[-1:] = [lines[-1][:kept], lines[-1][kept:]]
             lines[-1] += character
     return lines
 

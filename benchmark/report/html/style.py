@@ -35,6 +35,8 @@ summary { cursor: pointer; } details svg { max-width: 30rem; width: 100%; height
 pre { overflow-x: auto; font-size: .8rem; background: var(--soft); padding: .5rem; }
 .warning { border-left: .4rem solid; padding: .3rem .8rem; background: var(--soft); font-weight: 600; }
 @media (max-width: 40rem) {
+  figure.full { overflow-x: auto; } figure.full img { width: 42rem; max-width: none; }
+  figure.full figcaption { position: sticky; left: 0; }
   body { padding: .7rem; }
   table.cards thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
   table.cards, table.cards tbody, table.cards tr, table.cards td { display: block; width: 100%; }
