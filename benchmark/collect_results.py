@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import sys
@@ -54,7 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = find_sweep(options.dir)
     if options.export:
         return _export(folder, Path(options.export))
-    extras = Extras(options.reference, options.detail, options.published, options.engine)
+    if options.engine == "nuts" and importlib.util.find_spec("pymc") is None:
+        raise UserError("--engine nuts needs PyMC: `pip install pymc`, or leave it out for the exact engine.")
+    detail = options.detail or options.engine == "nuts"  # which is of no other use
+    extras = Extras(options.reference, detail, options.published, options.engine)
     report = make_report(folder, options.selection, options.spread, extras)
     retrain = _retrain_files(report, options.retrain_best)
     out = Path(options.out) if options.out else folder / "report"
@@ -132,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--reference", metavar="METHOD", help="compare every method with this one: Δ ± se, P(better), Holm's p")
     add("--detail", action="store_true", help="also per class, per group, AUC and calibration error")
     add(
-        "--engine", choices=("exact", "nuts"), default="exact", help="of the posteriors of --detail; nuts needs minutes"
+        "--engine", choices=("exact", "nuts"), default="exact", help="of the posteriors of --detail; nuts takes minutes"
     )
     add("--published", action="store_true", help="also the papers' figures beside ours")
     add("--retrain-best", metavar="N", type=int, help="write a sweep of each method's best draw on N fresh trials")

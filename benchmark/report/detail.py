@@ -104,7 +104,7 @@ class Scores:
         """The Monte Carlo behind the posterior sds, in a sentence; empty where none was needed."""
         made = [p for p in self._posteriors.values() if p is not None]
         if not made:
-            return ""
+            return "NUTS was not needed: every row has several trials." if self.engine == "nuts" else ""
         draws, error = max(p.draws for p in made), max(p.monte_carlo_error for p in made)
         divergent = sum(p.divergences or 0 for p in made)
         warning = f", {divergent} divergences" if self.engine == "nuts" else ""
@@ -161,9 +161,11 @@ def _overall_sheet(table: Table, rows: Mapping[str, list[Winner]], scores: Score
     heads = [("method",), *_OVERALL.values(), ("mean", "AUC"), ("calibration", "error")]
     shown, notes = [], []
     for method, winners in rows.items():
-        cells = [_cell(scores.overall(winners, name)) for name in _OVERALL]
-        areas = [scores.auc(w) for w in winners]
-        shown.append([method, *cells, _cell(areas), _cell([scores.calibration(w) for w in winners])])
+        found = {" ".join(title): scores.overall(winners, name) for name, title in _OVERALL.items()}
+        areas = found["mean AUC"] = [scores.auc(w) for w in winners]
+        found["calibration error"] = [scores.calibration(w) for w in winners]
+        shown.append([method, *map(_cell, found.values())])
+        notes += _undefined(method, found)
         notes += [f"{method}, AUC: {area.note}" for area in areas if area.note]
     several = any(multi_label(w.at.counts[scores.split]) for winners in rows.values() for w in winners)
     single = "sampling sd, labels together (AUC: DeLong)" if several else "posterior sd (AUC: DeLong)"
@@ -179,16 +181,19 @@ def _overall_sheet(table: Table, rows: Mapping[str, list[Winner]], scores: Score
 def _class_sheet(table: Table, rows: Mapping[str, list[Winner]], scores: Scores, labels: Sequence[str]) -> Sheet:
     heads = [("method",), *((title,) for title in _PER_CLASS.values()), ("AUC",)]
     shown: list[list[str]] = []
+    notes: list[str] = []
     for k, label in enumerate(labels):
         shown.append([label])
         for method, winners in rows.items():
-            cells = [_cell(scores.per_class(winners, name, k)) for name in _PER_CLASS]
-            shown.append([method, *cells, _cell([scores.auc(w, k) for w in winners])])
+            found = {title: scores.per_class(winners, name, k) for name, title in _PER_CLASS.items()}
+            found["AUC"] = [scores.auc(w, k) for w in winners]
+            shown.append([method, *map(_cell, found.values())])
+            notes += _undefined(f"{method}, {label}", found)
     spread = _spread(rows, "posterior sd (AUC: DeLong)")
     several = any(multi_label(w.at.counts[scores.split]) for winners in rows.values() for w in winners)
     what = "each label, yes against no" if several else "one class against the rest"
     caption = [f"Split {scores.split}, {what}, in per cent; {spread}."]
-    return Sheet(f"{table.title}, per class", caption, heads, shown)
+    return Sheet(f"{table.title}, per class", caption, heads, shown, notes=notes)
 
 
 def _group_sheet(table: Table, rows: Mapping[str, list[Winner]], split: str, groups: Sequence[str]) -> Sheet:
@@ -212,6 +217,16 @@ def _spread(rows: Mapping[str, list[Winner]], single: str) -> str:
 
 def _plain(value: float | None) -> Estimate:
     return Estimate(value, None, None, None, "none")
+
+
+def _undefined(method: str, found: Mapping[str, Sequence[Estimate]]) -> list[str]:
+    """Scores that only some trials have: their mean is over these, which must be said."""
+    notes = []
+    for title, estimates in found.items():
+        missing = sum(e.value is None for e in estimates)
+        if 0 < missing < len(estimates):
+            notes.append(f"{method}: {title} is undefined in {missing} of {len(estimates)} trials, here of the others")
+    return notes
 
 
 def _cell(estimates: Sequence[Estimate]) -> str:

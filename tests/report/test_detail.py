@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
+from benchmark.collect_results import main
 from benchmark.report.collect import Extras, make_report, render
 from benchmark.report.detail import calibration_error, reliability
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, World
@@ -57,6 +60,42 @@ def test_sheets_against_sklearn(tmp_path: Path) -> None:
     assert len(groups.rows) == 9 and sum(int(row[1]) for row in groups.rows) == 300
 
 
+def test_a_score_that_some_trials_lack_is_named(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path, predictions=False)
+    keys = fake.add(World(size=40), ERM, trials=(0, 1))
+    folder = fake.finish()
+    path = folder / "runs" / keys[0] / "record.json"
+    record = json.loads(path.read_text())
+    for entry in record["selected"].values():
+        entry["splits"]["unbiased"]["counts"] = [[[10, 0], [10, 0]], [[10, 0], [10, 0]]]
+    path.write_text(json.dumps(record))
+    scores, per_class, _ = make_report(folder, extras=Extras(detail=True)).sheets[:3]
+    assert "erm: macro precision is undefined in 1 of 2 trials, here of the others" in scores.notes
+    assert per_class.notes == ["erm, class1: precision is undefined in 1 of 2 trials, here of the others"]
+
+
+@pytest.mark.slow
+def test_nuts_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pymc")
+    fake = FakeSweep(tmp_path)
+    fake.add(World(size=60), ERM, trials=(0,))
+    folder = fake.finish()
+    shown = {}
+    for engine in ("exact", "nuts"):
+        out = str(tmp_path / engine)
+        assert main([str(folder), "--detail", "--tables-only", "--engine", engine, "--out", out]) == 0
+        shown[engine] = capsys.readouterr().out
+        assert f"Posterior: {engine}, " in " ".join(shown[engine].split())
+    assert "40,000 draws" in shown["nuts"] and "0 divergences" in " ".join(shown["nuts"].split())
+    exact, nuts = (
+        [tuple(map(float, pair)) for pair in re.findall(r"(\d+\.\d) ± (\d+\.\d)", shown[engine])]
+        for engine in ("exact", "nuts")
+    )
+    assert len(exact) == len(nuts) > 10
+    for (value, sd), (same, near) in zip(exact, nuts, strict=True):
+        assert same == value and near == pytest.approx(sd, abs=0.11)  # a rounding step, and Monte Carlo error
+
+
 def test_constant_scores_and_an_absent_class(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     fake.add(World(size=60, classes=3), ERM, trials=(0,))
@@ -71,8 +110,6 @@ def test_constant_scores_and_an_absent_class(tmp_path: Path) -> None:
                 arrays[name] = np.minimum(arrays[name], 1)
         np.savez(path, **arrays)
     for path in folder.glob("runs/*/record.json"):
-        import json
-
         record = json.loads(path.read_text())
         for entry in record["selected"].values():
             for content in entry["splits"].values():
