@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from collections import Counter
 from pathlib import Path
 
-from benchmark.core.errors import UserError, exit_code
+from benchmark.core.errors import Problems, UserError, exit_code
 from benchmark.listing import LISTS
 from benchmark.options import add_placement, data_dir, download
 from benchmark.plan.graph import Plan, expand
@@ -62,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     launch.add_argument(
         "--oracle", action="store_true", help="evaluate the test splits along the way too; tables say so"
     )
-    launch.add_argument("--dry-run", action="store_true", help="check everything, say what would run, write nothing")
+    launch.add_argument(
+        "--dry-run", action="store_true", help="check everything, say what would run and how long, write nothing"
+    )
     status = commands.add_parser("status", help="how far a sweep is")
     status.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="default: the newest sweep in results/")
     status.add_argument("--once", action="store_true", help="print once instead of watching")
@@ -106,11 +109,11 @@ def _launch(given: argparse.Namespace) -> int:
     config = _config(given)
     if given.download:
         download(config.datasets, data_dir(given))
-    plan = expand(config, data_dir(given), given.skip_impossible)
+    plan = expand(config, data_dir(given), given.skip_impossible, absent_ok=given.dry_run)
     folder = given.output or RESULTS / config.name
     _describe(plan, folder)
     if given.dry_run:
-        return 0
+        return _dry_run(given, plan, folder)
     from benchmark.launch.display import make_display
     from benchmark.launch.local import launch
     from benchmark.launch.slots import slots
@@ -133,6 +136,48 @@ def _launch(given: argparse.Namespace) -> int:
     if summary.complete:
         print(f"tables: python -m benchmark.collect_results {folder}")
     return 0 if summary.complete else 1
+
+
+def _dry_run(given: argparse.Namespace, plan: Plan, folder: Path) -> int:
+    """Say how long what is missing would take here; nothing is written but in a temporary folder.
+
+    Raises:
+        Problems: data that are not there, after the estimate.
+    """
+    from benchmark.core.record import State, state_of
+    from benchmark.launch.estimate import estimate
+    from benchmark.launch.slots import slots
+    from benchmark.plan.store import RUNS
+
+    places = slots(given.device, given.workers, given.per_gpu)
+    left = [key for key in plan.runs if state_of(folder / RUNS / key) is not State.DONE]
+    if len(left) < len(plan.runs):
+        print(f"{len(plan.runs) - len(left)} runs are done already.")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    from benchmark.engine.timing import measure
+
+    torch.set_num_threads(places[0].threads)
+    specs = {key: run.spec for key, run in plan.runs.items()}
+    infos = {fingerprint: known.info for fingerprint, known in plan.data.items()}
+    device, trial = places[0].device, plan.config.trials[0]
+
+    @functools.cache
+    def sizes(fingerprint: str) -> dict[str, int] | None:
+        known = plan.data[fingerprint]
+        if known.absent or not getattr(known.source, "decoded", lambda: True)():
+            return None
+        return {name: len(split) for name, split in known.source.load(trial).splits.items()}
+
+    estimate(
+        plan, left, device, len(places), lambda spec, size: measure(spec, specs, infos, size, device), sizes,
+        lambda line: print(line, flush=True),
+    )  # fmt: skip
+    absent = list(dict.fromkeys(known.absent for known in plan.data.values() if known.absent))
+    if absent:
+        raise Problems(absent)
+    return 0
 
 
 def _describe(plan: Plan, folder: Path) -> None:

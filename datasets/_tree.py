@@ -102,8 +102,12 @@ class ImageSource(DatasetSource):
     def check(self) -> None:
         for pool in self.pools().values():
             self._check_files(pool)
-        if not all(self._cache().has(*self._entry(name), pool.columns()) for name, pool in self.pools().items()):
+        if not self.decoded():
             self._cache().check_writable()
+
+    def decoded(self) -> bool:
+        """Whether the cache has all pictures, so that loading is quick and writes nothing."""
+        return all(self._cache().has(*self._entry(name), pool.columns()) for name, pool in self.pools().items())
 
     def content(self) -> str:
         """A digest of the metadata's bytes and of every picture's and mask's name and size.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,11 @@ def build_algorithm(
         UserError: an upstream run has no weights.
     """
     upstream = {role: load_upstream(runs / key, device, data_dir) for role, key in spec.upstream.items()}
+    return assemble(spec, info, device, upstream)
+
+
+def assemble(spec: RunSpec, info: DatasetInfo, device: torch.device, upstream: Mapping[str, Algorithm]) -> Algorithm:
+    """The algorithm of a spec, given those of its upstream runs."""
     torch.manual_seed(seed_for("init", spec.trial))
     compute = spec.compute
     setting = Setting(
@@ -47,7 +52,7 @@ def build_algorithm(
         hparams=dict(spec.hparams),
         steps=spec.budget["steps"],
         build_network=_network_factory(spec, info),
-        upstream=upstream,
+        upstream=dict(upstream),
         autocast=_autocast(device, compute.get("precision", "fp32")),
     )
     algorithm: Algorithm = ALGORITHMS.get(spec.algorithm)(setting)

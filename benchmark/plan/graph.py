@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import Problems, Refused, UserError
 from benchmark.core.registry import ALGORITHMS, DATASETS, did_you_mean
 from benchmark.core.spec import SCHEMA, RunSpec
-from benchmark.plan.resolve import TABLES, Resolver, Wish
+from benchmark.plan.resolve import TABLES, KnownData, Resolver, Wish
 from benchmark.plan.sweepfile import SweepConfig
 
 #: A teacher of a teacher of a teacher is as far as anybody has gone; more is a circle.
@@ -42,11 +42,13 @@ class Plan:
         config: the sweep.
         runs: by key, upstream runs before those that need them.
         refused: dataset, method, trial, draw and reason of what cannot run.
+        data: by fingerprint, what the runs are made on.
     """
 
     config: SweepConfig
     runs: dict[str, PlannedRun]
     refused: list[dict[str, Any]]
+    data: Mapping[str, KnownData] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The content of sweep.json."""
@@ -67,16 +69,19 @@ class Plan:
         }
 
 
-def expand(config: SweepConfig, data_dir: Path | None = None, skip_impossible: bool = False) -> Plan:
+def expand(
+    config: SweepConfig, data_dir: Path | None = None, skip_impossible: bool = False, absent_ok: bool = False
+) -> Plan:
     """Resolve and check every run of a sweep.
 
     Args:
         skip_impossible: leave out what cannot run instead of raising; so does the sweep's own ``skip_impossible``.
+        absent_ok: plan runs on data that are not there too, for a dry run; ``Plan.data`` says which.
 
     Raises:
         Problems: everything that is wrong, each once.
     """
-    builder = _Builder(Resolver(config, data_dir))
+    builder = _Builder(Resolver(config, data_dir, absent_ok))
     problems: dict[str, None] = dict.fromkeys(_check_names(config))
     refused: list[dict[str, Any]] = []
     for dataset, method, trial, draw in itertools.product(
@@ -98,7 +103,7 @@ def expand(config: SweepConfig, data_dir: Path | None = None, skip_impossible: b
         problems["none of these methods can run on these data"] = None
     if problems:
         raise Problems(list(problems))
-    return Plan(config, builder.runs, refused)
+    return Plan(config, builder.runs, refused, builder.resolver.known)
 
 
 class _Builder:

@@ -40,18 +40,28 @@ class Wish:
     backbone: Named | None = None
 
 
+@dataclass(frozen=True)
+class KnownData:
+    """Data of a plan; ``absent`` says why they cannot be used, and ``info`` is then what they would have."""
+
+    source: DatasetSource
+    info: DatasetInfo
+    absent: str | None = None
+
+
 class Resolver:
     """Resolves the runs of one sweep; remembers each data source, since their digests cost time.
 
     Args:
         config: the sweep.
         data_dir: folder of downloaded data.
+        absent_ok: plan runs on data that are not there too, for a dry run.
     """
 
-    def __init__(self, config: SweepConfig, data_dir: Path | None) -> None:
-        self.config, self.data_dir = config, data_dir
+    def __init__(self, config: SweepConfig, data_dir: Path | None, absent_ok: bool = False) -> None:
+        self.config, self.data_dir, self.absent_ok = config, data_dir, absent_ok
         self._sources: dict[str, tuple[DatasetSource, DatasetInfo, str]] = {}
-        self._infos: dict[str, DatasetInfo] = {}  # by fingerprint
+        self.known: dict[str, KnownData] = {}  # by fingerprint
 
     def resolve(self, wish: Wish) -> RunSpec:
         """The spec of a wish, without its upstream runs.
@@ -124,10 +134,15 @@ class Resolver:
         cached = f"{wish.dataset.name} {sorted(options.items())}"
         if cached not in self._sources:
             source = kind(self.data_dir, **options)
-            source.check()
-            info, fingerprint = source.info(), source.fingerprint()
+            try:
+                source.check()
+                info, fingerprint, absent = source.info(), source.fingerprint(), None
+            except UserError as error:
+                if not self.absent_ok:
+                    raise
+                info, fingerprint, absent = _promised(kind, options, error), f"absent: {cached}", str(error)
             self._sources[cached] = source, info, fingerprint
-            self._infos[fingerprint] = info
+            self.known[fingerprint] = KnownData(source, info, absent)
         return self._sources[cached]
 
     def _backbone_options(self, backbone: Named, info: DatasetInfo | None) -> dict[str, Any]:
@@ -213,7 +228,7 @@ class Resolver:
 
     def check_fits(self, spec: RunSpec, role: str, first: RunSpec) -> None:
         """Raise a UserError unless what the upstream run ``first`` predicts, and from what, is what ``spec`` does."""
-        mine, other = (self._infos[s.data_fingerprint] for s in (spec, first))
+        mine, other = (self.known[s.data_fingerprint].info for s in (spec, first))
         if (mine.label_names, mine.image_size) != (other.label_names, other.image_size):
             raise UserError(
                 f"{spec.method} on {spec.dataset}: its {role}, {first.method} with {_options(first)}, would see other "
@@ -226,6 +241,17 @@ def _method(algorithm: str, variant: str) -> Any:
     if variant and variant not in kind.variants:
         raise UserError(f"{algorithm} has no variant {variant!r}{did_you_mean(variant, kind.variants)}")
     return kind
+
+
+def _promised(kind: Any, options: Mapping[str, Any], error: UserError) -> DatasetInfo:
+    """What data would have if they were all there; raises ``error`` where only the files could tell."""
+    try:
+        info: DatasetInfo = kind(None, **options).info()
+    except Exception:
+        raise error from None
+    if not info.label_names:
+        raise error
+    return info
 
 
 def _overrides_objective(kind: Any) -> bool:

@@ -1,0 +1,68 @@
+"""What a dry run measures: of methods that step, that look first, that never step; and the noise it measures on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmark.core.registry import DATASETS
+from benchmark.engine.timing import measure, random_data
+from benchmark.plan.graph import Plan, expand
+from benchmark.plan.sweepfile import config_from
+
+
+def plan_of(method: str, **more: Any) -> Plan:
+    table = {"datasets": ["tiny:size=64"], "algorithms": [method], "backbone": "convnet:width=2",
+             "budget": {"steps": 2}, **more}  # fmt: skip
+    return expand(config_from(table, "test", "test"))
+
+
+def measured(method: str, batch_size: int = 16, **more: Any) -> dict[str, float]:
+    plan = plan_of(method, **more)
+    specs = {key: run.spec for key, run in plan.runs.items()}
+    infos = {fingerprint: known.info for fingerprint, known in plan.data.items()}
+    return measure(list(specs.values())[-1], specs, infos, batch_size, "cpu")
+
+
+@pytest.mark.parametrize("method, train, val", [("erm", 0, 0), ("jtt", 1, 0), ("ex2l:mae", 0, 1), ("tea", 0, 0)])
+def test_methods_that_step(method: str, train: float, val: float) -> None:
+    """JTT looks at every training image before its first step, eX2L at validation after its last."""
+    found = measured(method)
+    assert (found["train"], found["val"]) == (train, val)
+    assert (found["look"] > 0) == (train + val > 0)
+    assert found["step"] > 0 and found["image"] > 0 and found["heatmap"] > 0
+
+
+def test_a_method_without_steps() -> None:
+    found = measured("dfr")
+    assert found["step"] == 0 and found["val"] == 1 and found["look"] > 0
+
+
+def test_a_step_of_many_images_takes_longer() -> None:
+    assert measured("erm", 512, datasets=["tiny:side=32,size=64"])["step"] > measured("erm", 2)["step"]
+
+
+def test_heatmaps_only_where_they_are_made() -> None:
+    assert measured("erm", compute={"explanations": False})["heatmap"] == 0
+
+
+def test_pretrained_weights_are_not_asked_for() -> None:
+    """They decide nothing here, and may not be on this machine."""
+    more = {"datasets": ["tiny:side=32,size=64"], "backbone": "resnet18:weights=IMAGENET1K_V1"}
+    assert measured("erm", 4, **more)["step"] > 0
+
+
+def test_noise_has_what_the_data_promise() -> None:
+    info = DATASETS.get("tiny")(None).info()
+    data = random_data(info, 4)
+    groups = len(info.label_names) * len(info.confounder_names)
+    for name in info.splits:
+        found = data.group(name)
+        assert found is not None and set(found) == set(range(groups))
+    train = data.splits["train"]
+    assert train.mask is not None and set(np.unique(train.environment)) == set(range(len(info.environment_names)))
+    several = random_data(replace(info, multi_label=True, paired=False), 8)
+    assert several.splits["train"].label.shape == (len(several.splits["train"]), len(info.label_names))
