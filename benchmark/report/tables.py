@@ -112,11 +112,19 @@ def _row(
     record = next((w.run.record for w in winners if w.run.record), None)
     notes = [f"refused: {reason}" for reason in cell.refusals] + list(cell.notes)
     notes += [f"trained for {', '.join(cell.serves)}"] if cell.serves and not cell.requested else []
+    came_first = ((role, entry.get("method", "?")) for w in winners if w.run.record for role, entry in _upstream(w))
+    notes += [f"{role}: {method}" for role, method in dict.fromkeys(came_first)]
     notes += _differences(winners, usual)
     if not winners and not notes:
         notes.append("no finished run")
     needs = tuple(record.method.get("needs", ())) if record else None
     return Row(cell.method, cell.requested, needs, values, notes, winners)
+
+
+def _upstream(winner: Winner) -> list[tuple[str, Mapping[str, Any]]]:
+    """The runs that came first, by role, as the record tells them."""
+    found = winner.run.record.upstream if winner.run.record else {}
+    return [(role, entry) for role, entry in found.items() if isinstance(entry, dict)]
 
 
 def _settings(spec: RunSpec) -> dict[str, str]:

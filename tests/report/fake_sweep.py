@@ -115,8 +115,12 @@ class FakeSweep:
         for trial in trials:
             for draw in draws:
                 spec = self._spec(world, method, trial, draw, upstream or {}, hparams)
-                changes = {"dataset_options": options or spec.dataset_options, "data_fingerprint": fingerprint}
-                spec = replace(spec, budget={**spec.budget, **(budget or {})}, **changes)
+                spec = replace(
+                    spec,
+                    budget={**spec.budget, **(budget or {})},
+                    dataset_options=options or spec.dataset_options,
+                    data_fingerprint=fingerprint,
+                )
                 self.add_spec(spec, world.label, world, method, state)
                 keys.append(spec.key)
         return keys
@@ -199,7 +203,7 @@ class FakeSweep:
             }
             for criterion in self.criteria
         }
-        record = make_record(spec, selected, world.data(), method)
+        record = replace(make_record(spec, selected, world.data(), method), upstream=self._upstream(spec))
         (folder / RECORD).write_text(json.dumps(record.to_json(), indent=1))
         (folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in log_lines(answers)))
         if self.predictions:
@@ -209,6 +213,14 @@ class FakeSweep:
                 arrays |= {f"{split}/{name}": content[name] for name in known}
                 arrays |= {f"{criterion}/{split}/score": content["score"] for criterion in self.criteria}
             np.savez(folder / PREDICTIONS, **arrays)  # type: ignore[arg-type]
+
+    def _upstream(self, spec: RunSpec) -> dict[str, Any]:
+        """What the engine keeps of the runs that came first: name and selected scores."""
+        found = {}
+        for role, key in spec.upstream.items():
+            first = json.loads((self.folder / "runs" / key / RECORD).read_text())
+            found[role] = {"key": key, "method": self.plan[key]["method"], "selected": first["selected"]}
+        return found
 
     def _answers(self, spec: RunSpec, world: World, method: Method) -> dict[str, dict[str, np.ndarray]]:
         rng = np.random.default_rng((spec.trial, spec.draw, len(method.label)))
@@ -280,7 +292,6 @@ def make_record(spec: RunSpec, selected: Mapping[str, Any], data: Mapping[str, A
         machine={"device": "cpu", "host": "host", "threads": 1, "versions": {}, "commit": "0" * 40},
         started=time.time() - 10,
         finished=time.time(),
-        upstream={role: {"key": key, "method": "erm", "selected": {}} for role, key in spec.upstream.items()},
     )
 
 

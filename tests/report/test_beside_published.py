@@ -52,7 +52,7 @@ def test_ours_beside_theirs(tmp_path: Path) -> None:
     assert len([row for row in sheet.rows if len(row) > 1]) == 3
     assert rows["absent", "tea 9"][2:] == ["80 ± 1", "–", "–"]
     values = {
-        c.metric: v.estimate.value
+        c.metric: v.estimate.value or 0.0
         for c, v in zip(report.tables[0].columns, report.tables[0].rows[0].values, strict=True)
     }
     ours, difference = next(row for row in sheet.rows if row[0] == "erm" and row[2] == "90 ± 1")[3:]

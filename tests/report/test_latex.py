@@ -62,10 +62,12 @@ def test_no_digit_is_lost(tmp_path: Path) -> None:
     latex = render(report, "latex")
     for row in report.tables[0].rows:
         for value in row.values:
+            assert value.estimate.value is not None and value.estimate.sd is not None
             mean, sd = f"{value.estimate.value * 100:.1f}", round(value.estimate.sd * 1000)
             assert f"{mean}({sd})" in latex
     formats = re.findall(r"table-format=(-?)(\d)\.(\d)\((\d)\)", latex)
-    widest = max(len(str(round(v.estimate.sd * 1000))) for r in report.tables[0].rows for v in r.values)
+    sds = [v.estimate.sd for r in report.tables[0].rows for v in r.values]
+    widest = max(len(str(round(sd * 1000))) for sd in sds if sd is not None)
     assert len(formats) == 5 and max(int(f[3]) for f in formats) == widest
 
 

@@ -9,6 +9,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmark.report.collect import Extras, make_report, write_page
@@ -127,6 +128,26 @@ def test_figures_are_drawn_unasked_only_where_that_is_quick(tmp_path: Path, monk
     said = write_page(make_report(folder), folder)
     assert said == "report.html; 1 data sets without figures (--figures all draws them)"
     assert not (folder / "figures").exists() and (folder / "report.html").exists()
+
+
+def test_a_student_shows_its_teacher_and_the_teachers_scores(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    (teacher,) = fake.add(WORLD, Method("segment_classify", 0.97, 0.9, requested=False), trials=(0,))
+    (student,) = fake.add(WORLD, Method("tea"), trials=(0,), upstream={"teacher": teacher})
+    folder = fake.finish()
+    write_page(make_report(folder), folder, "none")
+    page = (folder / "report.html").read_text()
+    record = json.loads((folder / "runs" / teacher / "record.json").read_text())["selected"]["val_accuracy"]
+    counts = np.array(record["splits"]["deceiving"]["counts"])
+    accuracy = f"deceiving {100 * np.einsum('zll->', counts) / counts.sum():.1f} %"
+    assert f"segment_classify ({teacher}), step {record['step']}; accuracy: " in page and accuracy in page
+    assert "segment_classify (upstream)" in page and "teacher: segment_classify" in page
+    path = folder / "runs" / student / "record.json"
+    torn = json.loads(path.read_text())
+    torn["upstream"]["teacher"]["selected"] = {"val_accuracy": 3}
+    path.write_text(json.dumps(torn))
+    write_page(make_report(folder), folder, "none")
+    assert f"{teacher}; its scores are not in record.json" in (folder / "report.html").read_text()
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -285,6 +285,7 @@ def test_runs_that_serve_others_are_never_mixed_with_requested_ones(tmp_path: Pa
     assert notes["erm (upstream)"] == ["trained for isnet", "unlike the other rows: budget steps 50 (others 300)"]
     other = "unlike the other rows: data option bias=0.0 (others bias=0.95)"
     assert notes["erm (upstream 2)"] == ["trained for tea", other]
+    assert notes["isnet"] == ["standard: erm"] and notes["tea"] == ["teacher: erm"]
     assert not any("data changed" in note for note in table.notes)
     for form in FILES:
         assert "trained for isnet" in " ".join(render(report, form).split())

@@ -7,8 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from benchmark.core.files import read_json
-from benchmark.core.record import FAILURE, State
+from benchmark.core.record import FAILURE, RECORD, State
 from benchmark.report.curves import Curves, read_curves
 from benchmark.report.html.parts import definition, text
 from benchmark.report.load import Run
@@ -50,7 +52,7 @@ def _winner(winner: Winner) -> str:
         ("machine", f"{record.machine.get('device', '?')}, {record.machine.get('threads', '?')} threads"),
         ("versions", _pairs(record.machine.get("versions", {}))),
         ("commit", record.machine.get("commit")),
-        ("upstream", ", ".join(f"{role}: {key}" for role, key in spec.upstream.items())),
+        *((role, _upstream(run, role, key)) for role, key in spec.upstream.items()),
         ("paper", record.method.get("paper")),
         ("on record", _pairs({name: value for name, value in record.extra.items() if name not in _TABLED})),
         ("finished", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.finished))),
@@ -69,6 +71,19 @@ def _accuracy(winner: Winner, split: str) -> str | None:
         return None
     found = worst_group(counts) if counts.shape[-3] > 1 else None
     return f"{average * 100:.1f} %" + (f", worst group {found.accuracy * 100:.1f} %" if found else "")
+
+
+def _upstream(run: Run, role: str, key: str) -> str:
+    """The run that came first and its own scores, of the weights that were used: those of its first criterion's step."""
+    try:
+        entry = read_json(run.folder / RECORD)["upstream"][role]
+        chosen = entry["selected"][run.spec.selection[0]] if run.spec else {}
+        counts = {name: np.asarray(content["counts"], np.int64) for name, content in chosen["splits"].items()}
+        found = {name: average_accuracy(table) for name, table in counts.items()}
+        scores = [f"{name} {100 * value:.1f} %" for name, value in found.items() if value is not None]
+        return f"{entry['method']} ({key}), step {chosen['step']:,}; accuracy: {', '.join(scores)}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{key}; its scores are not in {RECORD}"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
