@@ -1,0 +1,78 @@
+"""The costs: seconds and ratios by hand, and what came first counted once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.report.collect import make_report
+from benchmark.report.cost import cost_sheet
+from tests.report.fake_sweep import ERM, FakeSweep, Method, World
+
+WORLD = World(size=40)
+
+
+def change(folder: Path, key: str, seconds: float, upstream: dict[str, str] | None = None) -> None:
+    path = folder / "runs" / key / "record.json"
+    record = json.loads(path.read_text())
+    record["seconds"]["training"] = seconds
+    record["upstream"] = {role: {"key": k, "method": "erm", "selected": {}} for role, k in (upstream or {}).items()}
+    path.write_text(json.dumps(record))
+
+
+def rows_of(folder: Path) -> tuple[list[tuple[str, ...]], dict[str, list[str]], Any]:
+    sheet = cost_sheet(make_report(folder).tables[0])
+    assert sheet is not None
+    return [tuple(head) for head in sheet.heads], {row[0]: row for row in sheet.rows}, sheet
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Path, dict[str, list[str]]]:
+    """ERM; a helper that ERM precedes; TEA after both of them."""
+    fake = FakeSweep(tmp_path)
+    keys = {ERM.label: fake.add(WORLD, ERM, trials=(0, 1))}
+    for label in ("helper", "tea"):
+        keys[label] = fake.add(WORLD, Method(label, 0.9, 0.8), trials=(0, 1))
+    folder = fake.finish()
+    for trial in (0, 1):
+        erm, helper, tea = (keys[label][trial] for label in (ERM.label, "helper", "tea"))
+        change(folder, erm, 10.0)
+        change(folder, helper, 4.0, {"biased": erm})
+        change(folder, tea, 30.0 + 2 * trial, {"teacher": erm, "segmenter": helper})
+    return folder, keys
+
+
+def test_what_came_first_is_shown_beside_and_counted_once(made: tuple[Path, dict[str, list[str]]]) -> None:
+    heads, rows, sheet = rows_of(made[0])
+    at = {head: i for i, head in enumerate(heads)}
+    training, ratio = at[("training", "seconds")], at[("ratio", "to erm")]
+    before, both = at[("upstream", "seconds")], at[("ratio with", "upstream")]
+    found = {name: [row[i] for i in (training, ratio, before, both)] for name, row in rows.items()}
+    assert found == {
+        "erm": ["10.0", "1.00", "–", "1.00"],
+        "helper": ["4.0", "0.40", "10.0", "1.40"],
+        "tea": ["31.0", "3.10", "14.0", "4.50"],  # ERM came before the helper too, and was trained once
+    }
+    assert any("several runs may share them" in sentence for sentence in sheet.caption)
+
+
+def test_an_upstream_record_that_is_gone_is_no_zero(made: tuple[Path, dict[str, list[str]]]) -> None:
+    folder, keys = made
+    (folder / "runs" / keys["helper"][0] / "record.json").unlink()
+    heads, rows, _ = rows_of(folder)
+    assert rows["tea"][heads.index(("upstream", "seconds"))] == "–"
+    assert rows["tea"][heads.index(("ratio with", "upstream"))] == "–"
+
+
+def test_without_upstream_runs_there_is_no_such_column(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM)
+    heads, rows, _ = rows_of(fake.finish())
+    assert heads == [
+        ("method",), ("training", "seconds"), ("ratio", "to erm"), ("worst group,", "ratio to erm"),
+        ("images", "per second"), ("parameters", "(millions)"), ("peak memory", "(MB)"),
+    ]  # fmt: skip
+    assert rows["erm"] == ["erm", "6.0", "1.00", "1.00", "3,200", "0.01", "100"]
