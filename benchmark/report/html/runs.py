@@ -74,7 +74,7 @@ def _accuracy(winner: Winner, split: str) -> str | None:
 
 
 def _upstream(run: Run, role: str, key: str) -> str:
-    """The run that came first and its own scores, of the weights that were used: those of its first criterion's step."""
+    """The run that came first, and its own scores at the step whose weights were used, its first criterion's."""
     try:
         entry = read_json(run.folder / RECORD)["upstream"][role]
         chosen = entry["selected"][run.spec.selection[0]] if run.spec else {}
