@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -31,12 +32,30 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def words(command: str) -> list[str]:
+    """The words of a command as a shell takes them; it must be one command, of plain words and quotes."""
+    found = shlex.shlex(command, posix=True, punctuation_chars=True)
+    found.whitespace_split = True
+    out = list(found)
+    assert not any(word[0] in ";&|<>()" for word in out if word), command
+    return out
+
+
+def test_commands_are_what_a_shell_takes_them_for() -> None:
+    commands = re.findall(r"^(python -m .*?)(?: +#.*)?$", TEXT, flags=re.MULTILINE)
+    assert len(commands) >= 9
+    for command in commands:
+        assert words(command)[:2] == ["python", "-m"]
+    with pytest.raises(AssertionError):
+        words("python -m benchmark.train --dataset planted:options=path=a;side=32 --steps 1")
+
+
 def test_the_tree_and_its_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pattern = r"^python -m benchmark\.data ((?:check|show) (?:folder|planted).*)$"
     commands = re.findall(pattern, TEXT, flags=re.MULTILINE)
     assert len(commands) == 3
     for command in commands:
-        assert main(command.split()) == 0, capsys.readouterr().err
+        assert main(words(command)) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     assert "disc/bright 2, disc/dark 18, square/bright 18, square/dark 2" in out and "no problem found" in out
     for name in ("sheet.png", "tagged.png"):
@@ -44,8 +63,11 @@ def test_the_tree_and_its_commands(here: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_its_training_commands_name_data_that_load(here: Path) -> None:
-    for text in re.findall(r"--dataset (\S+) --data-dir data", TEXT):
-        (named,) = parse_all([text])  # type: ignore[misc]
+    commands = re.findall(r"^python -m benchmark\.train .*$", TEXT, flags=re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        given = words(command)
+        (named,) = parse_all([given[given.index("--dataset") + 1]])  # type: ignore[misc]
         kind = DATASETS.get(named.name)
         options = {name: kind.options[name].parse(name, value) for name, value in named.options.items()}
         data = kind(here / "data", **options).load(0)
