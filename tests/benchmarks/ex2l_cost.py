@@ -4,9 +4,11 @@
     python tests/benchmarks/ex2l_cost.py --backbone resnet50 --side 224 --batch 2 --rounds 5
     python tests/benchmarks/ex2l_cost.py --device cuda --backbone resnet50 --side 224 --batch 128
 
-All methods live in one process and take turns, step by step, so that a machine whose speed drifts is fair to all; the
-ratio is the median over the rounds of a method's step by ERM's of the same round. A step is everything that training
-does per batch: losses, backward, optimiser. On a GPU the time is the wall clock's, after the device has finished.
+All methods live in one process and take turns, step by step and every round in another order, so that a machine whose
+speed drifts is fair to all; the ratio is the median over the rounds of a method's step by ERM's of the same round. Two
+steps of ERM, on two networks, are a row too: what lies between it and 2 is the noise, what lies between it and eX2L is
+what the maps cost. A step is everything that training does per batch: losses, backward, optimiser. On a GPU the time is
+the wall clock's, after the device has finished.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
@@ -57,14 +60,15 @@ def make_batch(given: argparse.Namespace) -> Batch:
     return Batch(image, label, rows, label * CONFOUNDERS + confounder, confounder, rows % 2)
 
 
-def seconds(algorithm: Algorithm, batch: Batch) -> float:
-    """Of one step: of this process on a CPU, of the wall clock on a GPU."""
+def seconds(algorithms: Sequence[Algorithm], batch: Batch) -> float:
+    """Of one step of each: of this process on a CPU, of the wall clock on a GPU."""
     cuda = batch.image.is_cuda
     clock = time.perf_counter if cuda else time.process_time
     if cuda:
         torch.cuda.synchronize()
     start = clock()
-    algorithm.step(batch)
+    for algorithm in algorithms:
+        algorithm.step(batch)
     if cuda:
         torch.cuda.synchronize()
     return clock() - start
@@ -80,18 +84,21 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["erm", "ex2l:mae", "ex2l:ssim", "ex2l:js_distance"])
     given = parser.parse_args()
     torch.set_num_threads(1)
-    methods = {method: build(method, given) for method in given.methods}
-    batch, flops = make_batch(given), {}
-    for method, algorithm in methods.items():  # which also warms up
-        with Flops() as counter:
-            algorithm.step(batch)
-        flops[method] = counter.total
-        algorithm.step(batch)
-    times: dict[str, list[float]] = {method: [] for method in methods}
-    for _ in range(given.rounds):
-        for method, algorithm in methods.items():
-            times[method].append(seconds(algorithm, batch))
     first = given.methods[0]
+    methods = {method: [build(method, given)] for method in given.methods}
+    methods[f"2 × {first}"] = [build(first, given), build(first, given)]
+    batch, flops = make_batch(given), {}
+    for method, algorithms in methods.items():  # which also warms up
+        with Flops() as counter:
+            seconds(algorithms, batch)
+        flops[method] = counter.total
+        seconds(algorithms, batch)
+    times: dict[str, list[float]] = {method: [] for method in methods}
+    names = list(methods)
+    for turn in range(given.rounds):
+        for i in range(len(names)):
+            method = names[(turn + i) % len(names)]
+            times[method].append(seconds(methods[method], batch))
     table = []
     for method, found in times.items():
         ratios = [t / base for t, base in zip(found, times[first], strict=True)]
