@@ -153,11 +153,13 @@ def detail_sheets(table: Table, book: Book, engine: str = "exact") -> list[Sheet
     scores = Scores(split, book, engine)
     labels = [str(name) for name in record.data["label_names"]]
     groups = [str(name) for name in record.data.get("group_names") or []]
-    sheets = [_overall_sheet(table, rows, scores), _class_sheet(table, rows, scores, labels)]
+    sheets = [_overall_sheet(table, rows, scores, labels), _class_sheet(table, rows, scores, labels)]
     return sheets + ([_group_sheet(table, rows, split, groups)] if groups and rows else [])
 
 
-def _overall_sheet(table: Table, rows: Mapping[str, list[Winner]], scores: Scores) -> Sheet:
+def _overall_sheet(
+    table: Table, rows: Mapping[str, list[Winner]], scores: Scores, labels: Sequence[str]
+) -> Sheet:
     heads = [("method",), *_OVERALL.values(), ("mean", "AUC"), ("calibration", "error")]
     shown, notes = [], []
     for method, winners in rows.items():
@@ -175,7 +177,21 @@ def _overall_sheet(table: Table, rows: Mapping[str, list[Winner]], scores: Score
         f"AUC: {each}. Calibration error: {BINS} bins of confidence{' of every answer' if several else ''}.",
     ]
     caption += [how] if (how := scores.how()) else []
-    return Sheet(f"{table.title}, more scores", caption, heads, shown, notes=list(dict.fromkeys(notes)))
+    notes = [*_without_images(rows, scores.split, labels), *dict.fromkeys(notes)]
+    return Sheet(f"{table.title}, more scores", caption, heads, shown, notes=notes)
+
+
+def _without_images(rows: Mapping[str, list[Winner]], split: str, labels: Sequence[str]) -> list[str]:
+    """Classes that the split does not show (of several labels: those that all images have, or none)."""
+    tables = [confusion(w.at.counts[split]) for winners in rows.values() for w in winners]
+    if any(multi_label(w.at.counts[split]) for winners in rows.values() for w in winners):
+        left = sorted({int(k) for table in tables for k in np.flatnonzero((table.sum(2) == 0).any(1))})
+        what = "labels that all images have, or none"
+    else:
+        left = sorted({int(k) for table in tables for k in np.flatnonzero(table.sum(1) == 0)})
+        what = "no test images of"
+    names = [labels[k] if k < len(labels) else f"class {k}" for k in left]
+    return [f"{what}: {', '.join(names)}; means over classes leave them out"] if names else []
 
 
 def _class_sheet(table: Table, rows: Mapping[str, list[Winner]], scores: Scores, labels: Sequence[str]) -> Sheet:
