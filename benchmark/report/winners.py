@@ -14,30 +14,37 @@ from benchmark.report.tables import Row, Table
 
 
 def hparam_sheet(table: Table) -> Sheet | None:
-    """The resolved hyper-parameters of every winner: those that differ between trials each, the others once."""
-    rows = []
-    for row in table.rows:
-        specs = {w.trial: w.run.spec for w in row.winners if w.run.spec}
-        if specs:
-            rows.append([row.label, _draws(row), _common(specs)])
+    """The resolved hyper-parameters of every winner; those that all winners share are named once, in the caption."""
+    rows = [(row, {w.trial: w.run.spec for w in row.winners if w.run.spec}) for row in table.rows]
+    rows = [(row, specs) for row, specs in rows if specs]
     if not rows:
         return None
+    shared = _shared([spec for _, specs in rows for spec in specs.values()]) if len(rows) > 1 else {}
     caption = ["Trial: draw and step of the winner; values that differ between trials are listed in their order."]
+    if shared:
+        caption.append(f"The same for all: {', '.join(f'{name}={value}' for name, value in shared.items())}.")
     heads = [("method",), ("trial: draw@step",), ("hyper-parameters",)]
-    return Sheet(f"{table.title}, hyper-parameters of the winners", caption, heads, rows, stub=3)
+    lines = [[row.label, _draws(row), _common(specs, shared)] for row, specs in rows]
+    return Sheet(f"{table.title}, hyper-parameters of the winners", caption, heads, lines, stub=3)
+
+
+def _shared(specs: Sequence[RunSpec]) -> dict[str, str]:
+    """Hyper-parameters that every one of the specs has, with one value."""
+    first, *others = ({name: _value(value) for name, value in spec.hparams.items()} for spec in specs)
+    return {name: value for name, value in first.items() if all(spec.get(name) == value for spec in others)}
 
 
 def _draws(row: Row) -> str:
     return ", ".join(f"{w.trial}: {w.run.draw}@{w.at.step}" for w in row.winners)
 
 
-def _common(specs: Mapping[int, RunSpec]) -> str:
-    names = dict.fromkeys(name for spec in specs.values() for name in spec.hparams)
+def _common(specs: Mapping[int, RunSpec], but: Mapping[str, str]) -> str:
+    names = dict.fromkeys(name for spec in specs.values() for name in spec.hparams if name not in but)
     parts = []
     for name in names:
         values = [_value(spec.hparams.get(name)) for spec in specs.values()]
         parts.append(f"{name}={values[0] if len(set(values)) == 1 else '/'.join(values)}")
-    return ", ".join(parts)
+    return ", ".join(parts) or "–"
 
 
 def _value(value: Any) -> str:

@@ -27,6 +27,18 @@ def test_hparams_are_in_every_report(tmp_path: Path) -> None:
         assert "momentum" in render(report, form)
 
 
+def test_hparams_that_all_winners_share_are_named_once(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=(0, 1), momentum=0.75, schedule="cosine")
+    fake.add(WORLD, Method("group_dro"), trials=(0, 1), momentum=0.75, schedule="step", eta=0.01)
+    report = make_report(fake.finish())
+    _, sheet = report.appendix
+    assert "momentum=0.75" in sheet.caption[-1] and "schedule" not in sheet.caption[-1]
+    assert [row[2] for row in sheet.rows if "momentum" in row[2]] == []
+    assert [row[2].count("schedule=") for row in sheet.rows] == [1, 1] and "eta=0.01" in sheet.rows[1][2]
+    assert any(line.rstrip().endswith("schedule=step, eta=0.01") for line in render(report, "text").splitlines())
+
+
 def test_retrain_file_says_what_won(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path, "odd name")
     fake.add(WORLD, ERM, trials=(0, 4), draws=(0, 1, 2), schedule='co"si\\ne\n', flag=True, layers=[1, 2])

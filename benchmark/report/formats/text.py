@@ -75,8 +75,11 @@ def _grid(heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], stub: i
     widths = [max([*map(len_, head), *(len_(cells[i]) for cells in body)]) for i, head in enumerate(cleaned[stub:])]
     layouts = []
     for most in _STUB_WIDTHS:
-        limits = (*most, *([12] * stub))[:stub]
+        limits = [*most, *([12] * stub)][:stub]
         longest = [max(len_(cleaned[i][-1]), *(len_(row[i]) for row in rows)) for i in range(stub)]
+        if stub and not body[0]:  # names only: the last column takes what the others leave
+            limits = [max(limit, len_(cleaned[i][-1])) for i, limit in enumerate(limits)]
+            limits[-1] = max(limits[-1], width - sum(map(min, limits[:-1], longest)) - len(_GAP) * (stub - 1))
         stub_widths = [min(limit, long) for limit, long in zip(limits, longest, strict=True)]
         layouts.append((stub_widths, _blocks(widths, width - sum(stub_widths) - len(_GAP) * (stub - 1))))
     stub_widths, blocks = min(layouts, key=lambda layout: len(layout[1]))
