@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +41,44 @@ def test_csv(folder: Path, tmp_path: Path) -> None:
     assert not (folder / "report").exists()
 
 
-def test_parquet_or_a_sentence(folder: Path, tmp_path: Path) -> None:
-    sweep, path = load_sweep(folder), tmp_path / "runs.parquet"
-    if importlib.util.find_spec("pyarrow") is None:
-        with pytest.raises(UserError, match="pip install pyarrow"):
-            export(sweep, path)
-        return
-    import pandas
+def test_parquet_is_the_same_table_with_types(folder: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert main([str(folder), "--export", str(tmp_path / "runs.parquet")]) == 0
+    assert main([str(folder), "--export", str(tmp_path / "runs.csv")]) == 0
+    table = parquet.read_table(tmp_path / "runs.parquet")
+    with (tmp_path / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert table.column_names == list(rows[0]) and table.num_rows == len(rows)
+    types = {field.name: str(field.type) for field in table.schema}
+    assert types["accuracy"] == types["hparam.lr"] == "double" and types["requested"] == "bool"
+    assert types["key"] in ("string", "large_string") and types["trial"] in ("int64", "double")
+    for row, same in zip(table.to_pylist(), rows, strict=True):
+        for name, text in same.items():
+            value = row[name]
+            if text == "":
+                assert value is None or value != value or value == "", name
+            elif isinstance(value, float):
+                assert value == float(text), name
+            else:
+                assert str(value) == text, name
 
-    assert export(sweep, path) == len(pandas.read_parquet(path))
+
+def test_hyperparameters_of_mixed_types_become_text(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    fake = FakeSweep(tmp_path)
+    fake.add(World(size=40), ERM, trials=(0,), odd="one", maybe=True)
+    fake.add(World(size=40), DRO, trials=(0,), odd=[1, 2], maybe=0.5)
+    path = tmp_path / "runs.parquet"
+    assert export(load_sweep(fake.finish()), path) == parquet.read_table(path).num_rows
+    found = {row["method"]: row for row in parquet.read_table(path).to_pylist()}
+    assert found["erm"]["hparam.odd"] == "one" and found["group_dro"]["hparam.odd"] == "[1, 2]"
+    assert found["erm"]["hparam.maybe"] == "True" and found["group_dro"]["hparam.maybe"] == "0.5"
+
+
+def test_without_pyarrow_a_sentence(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match="pip install pyarrow"):
+        export(load_sweep(folder), tmp_path / "runs.parquet")
 
 
 def test_mistakes(folder: Path, tmp_path: Path) -> None:
