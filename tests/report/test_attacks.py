@@ -26,6 +26,9 @@ def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posterior, "TARGET_ERROR", 1e-2)
 
 
+Rewrite = Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
+
+
 def collected(folder: Path, *more: str) -> dict[str, str]:
     """What the command writes, by file, without the pictures and the script of the page."""
     assert main([str(folder), *ALL, *more]) == 0
@@ -38,7 +41,7 @@ def collected(folder: Path, *more: str) -> dict[str, str]:
     return texts
 
 
-def rewrite(folder: Path, answers: Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]]) -> None:
+def rewrite(folder: Path, answers: Rewrite) -> None:
     """Other labels, confounders and scores on every split, with counts that fit."""
     for path in folder.glob("runs/*/record.json"):
         record = json.loads(path.read_text())
@@ -93,7 +96,7 @@ def one_image_of_a_class(label: np.ndarray, place: np.ndarray) -> Mapping[str, n
     return {"label": label, "confounder": place, "score": scores(label)}
 
 
-CASES = {
+CASES: dict[Rewrite, str] = {
     perfect: "", always_wrong: "", huge: "", constant: "constant",
     class_without_images: "no test images of: class2", one_group: "only one group has images",
     one_image_of_a_class: "single image",
@@ -102,9 +105,7 @@ CASES = {
 
 @pytest.mark.parametrize("trials", [1, 2])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_degenerate_answers(
-    case: Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]], trials: int, tmp_path: Path
-) -> None:
+def test_degenerate_answers(case: Rewrite, trials: int, tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     for method in (ERM, DRO):
         fake.add(WORLD, method, trials=range(trials))

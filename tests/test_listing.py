@@ -1,0 +1,22 @@
+"""What `list` prints when a sweep file is broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmark import listing
+
+
+def test_a_broken_sweep_is_a_row_and_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "good.toml").write_text('title = "Good"\ndatasets = ["tiny"]\nalgorithms = ["erm"]\n')
+    (tmp_path / "torn.toml").write_text('title = "To')
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    (tmp_path / "bare.toml").write_text("datasets = 3\n")
+    monkeypatch.setattr(listing, "SWEEPS", tmp_path)
+    for long in (False, True):
+        text = listing.sweeps(long)
+        assert text.count("not readable: ") == 2 and "Good" in text
+        assert all(name in text for name in ("torn", "bytes", "bare"))
+    assert "erm" in listing.sweeps(True)
