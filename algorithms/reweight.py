@@ -23,3 +23,4 @@ class Reweight(ERM):
     )  # fmt: skip
     needs = Needs(groups=True)
     sampling = "group"
+    multi_label = False  # an image with several labels is in no one group

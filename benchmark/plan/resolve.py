@@ -190,14 +190,14 @@ class Resolver:
     def _check_possible(self, spec: RunSpec, kind: Any, info: DatasetInfo) -> None:
         missing = kind.needs.missing_from(info.provides)
         where = f"{spec.method} on {spec.dataset}"
-        if missing:
-            what = " and ".join(DESCRIPTIONS[name] for name in missing)
-            raise Refused(f"{where}: the method needs {what}, which this data ({_options(spec)}) does not have.")
         if info.multi_label and not kind.multi_label:
             able = ", ".join(name for name in ALGORITHMS.names() if ALGORITHMS.get(name).multi_label)
             raise Refused(
                 f"{where}: the method takes one label per image, and images of this data may have several; use {able}."
             )
+        if missing:
+            what = " and ".join(DESCRIPTIONS[name] for name in missing)
+            raise Refused(f"{where}: the method needs {what}, which this data ({_options(spec)}) does not have.")
         for criterion in spec.selection:
             if criterion in ("val_worst_group", "val_mean") and not info.provides.val_groups:
                 raise Refused(
