@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,11 @@ def _batch(n: int = 64, height: int = 12, width: int = 12, mask: bool = True) ->
         index=torch.arange(n),
         mask=torch.rand(n, 1, height, width, generator=generator) < 0.5 if mask else None,
     )
+
+
+def _copy(batch: Batch) -> Batch:
+    """For flips, which overwrite what they are given."""
+    return replace(batch, image=batch.image.clone(), mask=None if batch.mask is None else batch.mask.clone())
 
 
 def _with(monkeypatch: pytest.MonkeyPatch, batch: Batch, options: dict[str, float], *draws: torch.Tensor) -> Batch:
@@ -48,7 +54,7 @@ def test_nothing_is_asked_nothing_is_done(options: dict[str, float]) -> None:
 def test_a_flip_is_exact_and_takes_the_mask_along() -> None:
     batch = _batch(400)
     torch.manual_seed(1)
-    out = augment(batch, {"flip": 0.5})
+    out = augment(_copy(batch), {"flip": 0.5})
     images, flipped = batch.image.numpy(), np.flip(batch.image.numpy(), -1)
     turned = [bool(np.array_equal(o, f)) for o, f in zip(out.image.numpy(), flipped, strict=True)]
     for i, is_turned in enumerate(turned):
@@ -56,7 +62,7 @@ def test_a_flip_is_exact_and_takes_the_mask_along() -> None:
         assert torch.equal(_mask(out)[i], _mask(batch)[i].flip(-1) if is_turned else _mask(batch)[i])
     assert 160 < sum(turned) < 240
     assert out.label is batch.label and out.index is batch.index
-    always = augment(batch, {"flip": 1.0})
+    always = augment(_copy(batch), {"flip": 1.0})
     assert np.array_equal(always.image.numpy(), flipped)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from benchmark.core.dataset import DatasetInfo, GroupedDataset, Split
 from benchmark.core.needs import Needs
+from benchmark.engine import data as engine_data
 from benchmark.engine.data import DeviceSplit
 
 INFO = DatasetInfo(
@@ -89,6 +90,16 @@ def test_a_mapped_file_gives_the_same_batches(tmp_path: Path) -> None:
     assert mapped._image is None  # stays a file: nothing was read into memory
     for rows in (np.arange(50), np.array([5, 0, 5])):
         assert torch.equal(mapped.batch(rows).image, _split(plain).batch(rows).image)
+
+
+@pytest.mark.parametrize("chunk", [1, 3 * 5 * 7 * 4, 1 << 20])
+def test_piece_by_piece_is_the_same_bit_for_bit(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_data, "_CHUNK", chunk)
+    data, rows = _data(), np.array([49, 0, 7, 7, 3, 12, 30, 1, 2])
+    split = _split(data)
+    whole = torch.from_numpy(data.splits["train"].image[rows]).float() * split.scale + split.shift
+    assert torch.equal(split.batch(rows).image, whole)
+    assert split.batch(rows[:0]).image.shape == (0, 3, 5, 7)
 
 
 def test_a_batch_is_a_copy() -> None:
