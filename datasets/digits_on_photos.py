@@ -53,7 +53,7 @@ class DigitsOnPhotos(DatasetSource):
     each, cool or warm in tone as water and land are in Waterbirds. A share ``bias`` of each class has the place of the
     class, the rest the other places, evenly. Crops of train and val are from the left half of each photograph, those of
     the tests from the right half; original digits are divided too. The three test splits show the same digits with
-    the same ink in the same position, so they are paired, and they are the same at every bias. The mask holds the pixels
+    the same ink in the same position, so they are paired, and they are the same at every bias. The mask holds pixels
     with more ink than photograph: the fringe of a stroke would show the place to a network that sees the mask alone.
 
     Accuracy on ``deceiving`` of six convolutions (``convnet``) after 1000 steps of 64 images, Adam at 1e-3, trials 0
