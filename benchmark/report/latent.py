@@ -83,7 +83,7 @@ def _values(row: Row, split: str, of: str) -> list[float]:
 def _mean_sd(values: Sequence[float]) -> str:
     if not values:
         return DASH
-    mean = f"{statistics.fmean(values):.2f}"
+    mean = f"{round(statistics.fmean(values), 2) + 0.0:.2f}"  # + 0.0: no "-0.00"
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
