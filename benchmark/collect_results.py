@@ -27,6 +27,7 @@ examples:
   python -m benchmark.collect_results results/mine --format latex > tables.tex
   python -m benchmark.collect_results --selection val_accuracy --spread interval
   python -m benchmark.collect_results --reference erm --detail --published
+  python -m benchmark.collect_results --detail --split biased deceiving --spread interval    F1 and AUC with intervals
   python -m benchmark.collect_results --retrain-best 5       a sweep file that measures the winners on fresh seeds
   python -m benchmark.collect_results --export runs.csv      one row per run, criterion and split
   python -m benchmark.collect_results --from domainbed DIR   tables of a sweep that DomainBed made
@@ -57,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _export(folder, Path(options.export))
     if options.engine == "nuts" and importlib.util.find_spec("pymc") is None:
         raise UserError("--engine nuts needs PyMC: `pip install pymc`, or leave it out for the exact engine.")
-    detail = options.detail or options.engine == "nuts"  # which is of no other use
-    extras = Extras(options.reference, detail, options.published, options.engine)
+    detail = options.detail or options.engine == "nuts" or bool(options.split)  # which are of no other use
+    extras = Extras(options.reference, detail, options.published, options.engine, tuple(options.split))
     report = make_report(folder, options.selection, options.spread, extras)
     retrain = _retrain_files(report, options.retrain_best)
     out = Path(options.out) if options.out else folder / "report"
@@ -138,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--engine", choices=("exact", "nuts"), default="exact", help="of the posteriors of --detail; nuts takes minutes"
     )
+    add("--split", metavar="NAME", nargs="+", default=[], help="test splits of --detail; default: that of the average")
     add("--published", action="store_true", help="also the papers' figures beside ours")
     add("--retrain-best", metavar="N", type=int, help="write a sweep of each method's best draw on N fresh trials")
     add("--export", metavar="FILE", help="write every run as rows of a tidy .csv or .parquet table, and nothing else")

@@ -64,6 +64,7 @@ class Extras:
     detail: bool = False
     published: bool = False
     engine: str = "exact"
+    splits: tuple[str, ...] = ()
 
 
 def make_report(
@@ -89,7 +90,8 @@ def make_report(
         report.comparisons = compare_all(report.tables, extras.reference, book, level)
         report.sheets += comparison_sheets(report.comparisons)
     if extras.detail:
-        report.sheets += [sheet for table in report.tables for sheet in detail_sheets(table, book, extras.engine)]
+        for table in report.tables:
+            report.sheets += detail_sheets(table, book, extras.engine, extras.splits, spread)
     if extras.published:
         report.sheets += beside(report.tables, book=book)
     for look in (looks_sheet, latent_sheet):

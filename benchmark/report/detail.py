@@ -1,21 +1,24 @@
-"""More scores of the split that average and worst group are measured on: per class, per group, AUC and calibration."""
+"""More scores of one split: per class, per group, AUC and calibration error."""
 
 from __future__ import annotations
 
-import statistics
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from scipy.special import softmax
 
+from benchmark.core.errors import UserError
+from benchmark.core.record import RunRecord
+from benchmark.report.across import mean_over_trials
 from benchmark.report.answers import Book
 from benchmark.report.estimate import Estimate
 from benchmark.report.formats.numbers import DASH, percent
 from benchmark.report.intervals import ConfusionPosterior, auc_of_labels, auc_one_vs_rest, confusion_posterior
 from benchmark.report.labels import macro_scores
 from benchmark.report.metrics import confusion, group_accuracy, group_counts, multi_label, overall, per_class
-from benchmark.report.scores import main_split
+from benchmark.report.scores import main_split, test_splits
 from benchmark.report.select import Winner
 from benchmark.report.sheet import Sheet
 from benchmark.report.tables import Table
@@ -68,29 +71,38 @@ class Scores:
     Args:
         split: where everything is measured. book: the winners' predictions.
         engine: of the posterior, ``exact`` or ``nuts``.
+        intervals: every trial needs its uncertainty, not only a single one.
     """
 
-    def __init__(self, split: str, book: Book, engine: str = "exact") -> None:
-        self.split, self.book, self.engine = split, book, engine
+    def __init__(self, split: str, book: Book, engine: str = "exact", intervals: bool = False) -> None:
+        self.split, self.book, self.engine, self.intervals = split, book, engine, intervals
         self._posteriors: dict[tuple[str, int], ConfusionPosterior | None] = {}
         self._macro: dict[str, dict[str, Estimate]] = {}
         self._from_scores: dict[str, tuple[tuple[Estimate, ...], Estimate, Estimate]] = {}
 
     def overall(self, winners: Sequence[Winner], name: str) -> list[Estimate]:
         """One of ``_OVERALL`` for each winner; a single winner's has its posterior sd (several labels: sampling sd)."""
-        if len(winners) == 1 and multi_label(winners[0].at.counts[self.split]):
-            if found := self._of_labels(winners[0]):
-                return [found[name]]
-        elif len(winners) == 1 and (posterior := self._posterior(winners[0])) is not None:
-            return [getattr(posterior, name)]
-        return [_plain(overall(w.at.counts[self.split]).get(name)) for w in winners]
+        return [self._overall(w, name, len(winners) == 1 or self.intervals) for w in winners]
+
+    def _overall(self, winner: Winner, name: str, uncertain: bool) -> Estimate:
+        counts = winner.at.counts[self.split]
+        if uncertain and multi_label(counts):
+            if found := self._of_labels(winner):
+                return found[name]
+        elif uncertain and (posterior := self._posterior(winner)) is not None:
+            return getattr(posterior, name)  # type: ignore[no-any-return]
+        return _plain(overall(counts).get(name))
 
     def per_class(self, winners: Sequence[Winner], name: str, k: int) -> list[Estimate]:
         """One of ``_PER_CLASS`` of class ``k`` (several labels: of the answer yes to ``k``) for each winner."""
-        several = multi_label(winners[0].at.counts[self.split])
-        if len(winners) == 1 and (posterior := self._posterior(winners[0], k if several else None)) is not None:
-            return [getattr(posterior, name)[1 if several else k]]
-        return [_plain(per_class(w.at.counts[self.split])[name][k]) for w in winners]
+        return [self._per_class(w, name, k, len(winners) == 1 or self.intervals) for w in winners]
+
+    def _per_class(self, winner: Winner, name: str, k: int, uncertain: bool) -> Estimate:
+        counts = winner.at.counts[self.split]
+        several = multi_label(counts)
+        if uncertain and (posterior := self._posterior(winner, k if several else None)) is not None:
+            return getattr(posterior, name)[1 if several else k]  # type: ignore[no-any-return]
+        return _plain(per_class(counts)[name][k])
 
     def auc(self, winner: Winner, k: int | None = None) -> Estimate:
         """AUC of class ``k`` against the rest, or the mean over classes."""
@@ -142,38 +154,53 @@ class Scores:
         return self._from_scores[key]
 
 
-def detail_sheets(table: Table, book: Book, engine: str = "exact") -> list[Sheet]:
-    """Overall scores, scores per class and accuracy per group of one data set's main split."""
+def detail_sheets(
+    table: Table, book: Book, engine: str = "exact", splits: Sequence[str] = (), spread: str = "sd"
+) -> list[Sheet]:
+    """Overall scores, scores per class and accuracy per group of one data set.
+
+    Args:
+        engine: of the posterior, ``exact`` or ``nuts``.
+        splits: test splits to show; none for the one that average and worst group are measured on.
+        spread: what stands beside a value: ``sd`` or ``interval``.
+
+    Raises:
+        UserError: the data set has no such test split.
+    """
     record = next((w.run.record for row in table.rows for w in row.winners if w.run.record), None)
-    split = main_split(record.data) if record else None
-    if record is None or split is None:
+    if record is None or (main := main_split(record.data)) is None:
         return []
+    known = test_splits(record.data)
+    if wrong := [name for name in splits if name not in known]:
+        raise UserError(f"{table.dataset} has no test split {wrong[0]!r}; --split takes {', '.join(known)}.")
+    return [sheet for split in splits or (main,) for sheet in _of_split(table, book, engine, split, record, spread)]
+
+
+def _of_split(table: Table, book: Book, engine: str, split: str, record: RunRecord, spread: str) -> list[Sheet]:
     rows = {row.label: [w for w in row.winners if split in w.at.counts] for row in table.rows}
     rows = {method: winners for method, winners in rows.items() if winners}
-    scores = Scores(split, book, engine)
+    scores = Scores(split, book, engine, spread == "interval")
     labels = [str(name) for name in record.data["label_names"]]
     groups = [str(name) for name in record.data.get("group_names") or []]
     sheets = [_overall_sheet(table, rows, scores, labels), _class_sheet(table, rows, scores, labels)]
     return sheets + ([_group_sheet(table, rows, split, groups)] if groups and rows else [])
 
 
-def _overall_sheet(
-    table: Table, rows: Mapping[str, list[Winner]], scores: Scores, labels: Sequence[str]
-) -> Sheet:
+def _overall_sheet(table: Table, rows: Mapping[str, list[Winner]], scores: Scores, labels: Sequence[str]) -> Sheet:
     heads = [("method",), *_OVERALL.values(), ("mean", "AUC"), ("calibration", "error")]
     shown, notes = [], []
     for method, winners in rows.items():
         found = {" ".join(title): scores.overall(winners, name) for name, title in _OVERALL.items()}
         areas = found["mean AUC"] = [scores.auc(w) for w in winners]
         found["calibration error"] = [scores.calibration(w) for w in winners]
-        shown.append([method, *map(_cell, found.values())])
+        shown.append([method, *(_cell(each, scores.intervals) for each in found.values())])
         notes += _undefined(method, found)
         notes += [f"{method}, AUC: {area.note}" for area in areas if area.note]
     several = any(multi_label(w.at.counts[scores.split]) for winners in rows.values() for w in winners)
     single = "sampling sd, labels together (AUC: DeLong)" if several else "posterior sd (AUC: DeLong)"
     each = "each label, yes against no, mean over labels" if several else "one class against the rest, mean over them"
     caption = [
-        f"Split {scores.split}, in per cent; {_spread(rows, single)}.",
+        f"Split {scores.split}, in per cent; {_spread(rows, single, scores.intervals)}.",
         f"AUC: {each}. Calibration error: {BINS} bins of confidence{' of every answer' if several else ''}.",
     ]
     caption += [how] if (how := scores.how()) else []
@@ -203,9 +230,9 @@ def _class_sheet(table: Table, rows: Mapping[str, list[Winner]], scores: Scores,
         for method, winners in rows.items():
             found = {title: scores.per_class(winners, name, k) for name, title in _PER_CLASS.items()}
             found["AUC"] = [scores.auc(w, k) for w in winners]
-            shown.append([method, *map(_cell, found.values())])
+            shown.append([method, *(_cell(each, scores.intervals) for each in found.values())])
             notes += _undefined(f"{method}, {label}", found)
-    spread = _spread(rows, "posterior sd (AUC: DeLong)")
+    spread = _spread(rows, "posterior sd (AUC: DeLong)", scores.intervals)
     several = any(multi_label(w.at.counts[scores.split]) for winners in rows.values() for w in winners)
     what = "each label, yes against no" if several else "one class against the rest"
     caption = [f"Split {scores.split}, {what}, in per cent; {spread}."]
@@ -224,8 +251,11 @@ def _group_sheet(table: Table, rows: Mapping[str, list[Winner]], split: str, gro
     return Sheet(f"{table.title}, per group", caption, heads, shown, stub=2)
 
 
-def _spread(rows: Mapping[str, list[Winner]], single: str) -> str:
+def _spread(rows: Mapping[str, list[Winner]], single: str, intervals: bool = False) -> str:
     trials = {len(winners) for winners in rows.values()}
+    if intervals:
+        how = "that counts trials and test images" if trials != {1} else "that counts test images"
+        return f"{'mean over trials' if trials != {1} else 'one trial'} and 95 % interval {how}"
     if trials == {1}:
         return f"± {single}" if single else "one trial"
     return "mean ± sd over trials" + (f", with one trial ± {single}" if 1 in trials and single else "")
@@ -245,10 +275,13 @@ def _undefined(method: str, found: Mapping[str, Sequence[Estimate]]) -> list[str
     return notes
 
 
-def _cell(estimates: Sequence[Estimate]) -> str:
-    """Mean ± sd over trials; one trial's own sd where it has one."""
-    values = [e.value for e in estimates if e.value is not None]
-    if not values:
+def _cell(estimates: Sequence[Estimate], interval: bool = False) -> str:
+    """Mean ± sd over trials (one trial's own sd where it has one), or the mean and its interval, rounded outwards."""
+    found = mean_over_trials(estimates)
+    if found.value is None:
         return DASH
-    sd = statistics.stdev(values) if len(values) > 1 else next(e.sd for e in estimates if e.value is not None)
-    return percent(statistics.fmean(values), 1) + ("" if sd is None else f" ± {percent(sd, 1)}")
+    text = percent(found.value, 1)
+    if interval and found.low is not None and found.high is not None:
+        low, high = math.floor(found.low * 1000 + 1e-6) / 1000, math.ceil(found.high * 1000 - 1e-6) / 1000
+        return f"{text} [{percent(low, 1)}, {percent(high, 1)}]"
+    return text if found.sd is None else f"{text} ± {percent(found.sd, 1)}"

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
+from benchmark.report.across import mean_over_trials
 from benchmark.report.estimate import normal_estimate
 from benchmark.report.intervals import (
     Estimate,
@@ -245,6 +246,37 @@ def crossed(
     return simulate
 
 
+def scores_over_trials(
+    trials: int, sizes: list[int], centre: list[float], trial_sd: float, image_sd: float
+) -> Simulation:
+    """As ``crossed``, with macro-F1 of the confusion matrix; errors go to the other classes alike.
+
+    The truth is the mean over trials on infinitely many images.
+    """
+    stratum, share = np.repeat(np.arange(len(sizes)), sizes), np.array(sizes) / sum(sizes)
+
+    def macro_f1(recall: np.ndarray) -> np.ndarray:
+        right = share * recall
+        wrong = (share * (1.0 - recall))[..., None] * (1.0 - np.eye(len(sizes))) / (len(sizes) - 1)
+        return (2.0 * right / (share + right + wrong.sum(-2))).mean(-1)
+
+    many = np.random.default_rng(0).normal(size=(200_000, 1)) * trial_sd
+    truth = float(macro_f1(ndtr((np.array(centre) + many) / math.sqrt(1.0 + image_sd**2))).mean())
+
+    def simulate(random: np.random.Generator) -> Iterator[Outcome]:
+        latent = np.array(centre)[stratum] + trial_sd * random.normal(size=(trials, 1))
+        right = random.random(latent.shape) < ndtr(latent + image_sd * random.normal(size=len(stratum)))
+        other = (stratum + random.integers(1, len(sizes), latent.shape)) % len(sizes)
+        found = []
+        for predicted in np.where(right, stratum, other):
+            table = np.zeros((len(sizes), len(sizes)), np.int64)
+            np.add.at(table, (stratum, predicted), 1)
+            found.append(confusion_posterior(table, draws=_DRAWS, seed=int(random.integers(2**31))).macro_f1)
+        yield "macro_f1 over trials", truth, mean_over_trials(found)
+
+    return simulate
+
+
 def means(sizes: list[int], agree: float, better: float, worse: float, patients: int | None = None) -> Simulation:
     """Differences of two methods per image: 0, +1 or −1; with patients, a patient's images lean the same way."""
     stratum = np.repeat(np.arange(len(sizes)), sizes)
@@ -285,6 +317,24 @@ def cases() -> list[Case]:
         Case("auc", "area .8, 100 against 100, scores rounded to whole numbers", auc(0.8, 100, 100, 0)),
         Case("auc", "3 classes, 406 1,295 1,515", auc_mean([406, 1295, 1515], 1.5)),
         Case("auc", "3 classes of 40", auc_mean([40, 40, 40], 1.5)),
+        Case(
+            "scores",
+            "3 trials, classes of 156 and 155",
+            scores_over_trials(3, [156, 155], [1.0, 1.2], 0.2, 1.0),
+            (95.0, 100.0),
+        ),
+        Case(
+            "scores",
+            "3 trials, classes of 156 and 155, trials alike",
+            scores_over_trials(3, [156, 155], [1.0, 1.2], 0.0, 1.0),
+            (95.0, 100.0),
+        ),
+        Case(
+            "scores",
+            "5 trials, 3 classes of 300, trials differ much",
+            scores_over_trials(5, [300] * 3, [0.5, 1.0, 1.5], 0.4, 1.0),
+            (93.0, 100.0),
+        ),
         Case("trials", "2 trials, 900 images", crossed(2, [900], [1.0], 0.1, 1.0, 0.5)),
         Case("trials", "3 trials, 900 images", crossed(3, [900], [1.0], 0.1, 1.0, 0.5)),
         Case("trials", "5 trials, 101 images", crossed(5, [101], [1.0], 0.2, 1.0, 0.5)),
@@ -361,7 +411,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=3_000, help="per case; at least 1,000 for a table to keep")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", nargs="*", help="topics: confusion, worst, gap, auc, trials, labels, contrast")
+    parser.add_argument("--only", nargs="*", help="confusion, worst, gap, auc, scores, trials, labels, contrast")
     parser.add_argument("--out", default="docs/coverage.md", help="file whose coverage section is replaced; - for none")
     arguments = parser.parse_args()
     lines, missed, begin = [], [], time.perf_counter()

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.special import softmax
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
 from benchmark.collect_results import main
+from benchmark.core.errors import UserError
 from benchmark.report.collect import Extras, make_report, render
 from benchmark.report.detail import calibration_error, reliability
+from benchmark.report.intervals import confusion_posterior
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, World
 
 
@@ -58,6 +61,37 @@ def test_sheets_against_sklearn(tmp_path: Path) -> None:
     recall = [100 * (logits.argmax(1)[label == k] == k).mean() for k in range(3)]
     assert [cell(row[1]) for row in per_class.rows if len(row) > 1] == pytest.approx(recall, abs=0.051)
     assert len(groups.rows) == 9 and sum(int(row[1]) for row in groups.rows) == 300
+
+
+def test_intervals_over_trials_count_trials_and_images(tmp_path: Path) -> None:
+    """Macro-F1 and mean AUC of two splits, three trials: against scikit-learn, and the width against its formula."""
+    fake = FakeSweep(tmp_path)
+    fake.add(World(size=300, classes=3), ERM, trials=(0, 1, 2))
+    extras = Extras(detail=True, splits=("biased", "deceiving"))
+    report = make_report(fake.finish(), spread="interval", extras=extras)
+    winners = report.tables[0].rows[0].winners
+    for split, sheet in zip(extras.splits, report.sheets[::3], strict=False):
+        assert sheet.caption[0].startswith(f"Split {split}, ")
+        scores = [report.book.scores(w, split) for w in winners]
+        f1 = [f1_score(label, logits.argmax(1), average="macro") for label, logits in filter(None, scores)]
+        tables = [confusion_matrix(label, logits.argmax(1)) for label, logits in filter(None, scores)]
+        images = np.mean([confusion_posterior(table, seed=0).macro_f1.interval_sd for table in tables])
+        half = np.hypot(stats.t.ppf(0.975, 2) * np.std(f1, ddof=1) / np.sqrt(3), 1.959964 * images)
+        value, low, high = map(float, re.findall(r"[\d.]+", sheet.rows[0][4]))
+        assert [value, low, high] == pytest.approx(
+            [100 * np.mean(f1), 100 * (np.mean(f1) - half), 100 * (np.mean(f1) + half)], abs=0.16
+        )
+        area = np.mean([roc_auc_score(a == k, b[:, k]) for a, b in filter(None, scores) for k in range(3)])
+        value, low, high = map(float, re.findall(r"[\d.]+", sheet.rows[0][5]))
+        assert value == pytest.approx(100 * area, abs=0.051) and low < value < high
+    assert report.sheets[0].rows != report.sheets[3].rows
+
+
+def test_a_split_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(World(size=40), ERM, trials=(0,))
+    with pytest.raises(UserError, match=r"no test split 'reversed'; --split takes .*deceiving"):
+        main([str(fake.finish()), "--split", "reversed", "--tables-only"])
 
 
 def test_a_score_that_some_trials_lack_is_named(tmp_path: Path) -> None:
