@@ -9,21 +9,22 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchmark.core.dataset import DatasetInfo, Split
+from benchmark.core.dataset import DatasetInfo
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 from datasets._decode import Recipe
-from datasets._tree import ImageSource, Item, Pool, numbered, read_table, side_option
+from datasets._own import MASKS, OwnPictures
+from datasets._tree import Item, Pool, numbered, read_table, side_option
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm")
-MASKS, TABLE, ABOUT = "masks", "metadata.csv", "SOURCE.txt"
+TABLE, ABOUT = "metadata.csv", "SOURCE.txt"
 FITS = ("stretch", "crop", "pad")
 
 
 @DATASETS.register
-class Folder(ImageSource):
+class Folder(OwnPictures):
     """Any pictures, sorted into folders; the folders' names are the splits, the classes and the confounders.
 
     Source, licence: yours; the first two lines of a file ``SOURCE.txt`` in the tree are shown in reports.
@@ -77,12 +78,12 @@ class Folder(ImageSource):
         )
 
     def metadata(self) -> list[Path]:
-        return [path for name in (TABLE, ABOUT) if (path := self._root() / name).is_file()]
+        return [path for name in (TABLE, ABOUT) if (path := self.root() / name).is_file()]
 
     def read(self) -> dict[str, Pool]:
         if self.chosen["equalise"] and self.chosen["channels"] != 1:
             raise UserError(f"{self.name}: equalise=true is for grey pictures; add channels=1.")
-        root = self._root()
+        root = self.root()
         files = [_Found(path, root) for path in sorted(root.rglob("*")) if _is_picture(path, root)]
         if not files:
             raise UserError(f"{root} holds no pictures; expected train/<label>/<confounder>/*.png and others in it.")
@@ -103,29 +104,16 @@ class Folder(ImageSource):
         self.splits = ("train", "val", *tests)
         files.sort(key=lambda found: (self.splits.index(found.parts[0]), found.name))
         self._annotate(files)
-        masks = self._masks(files)
+        masks = self.masks_of([found.name for found in files])
         items = [Item(f"{self.chosen['path']}/{f.name}", mask) for f, mask in zip(files, masks, strict=True)]
         recipe = Recipe(
             self.chosen["side"], self.chosen["channels"], fit=self.chosen["fit"], equalise=self.chosen["equalise"]
         )
         return {self.name: Pool(items, recipe)}
 
-    def build(self, seed: int) -> dict[str, Split]:
-        self.pools()
-        out = {}
-        for number, name in enumerate(self.splits):
-            rows = np.flatnonzero(self.part == number)
-            confounder, environment, patient = (
-                None if array is None else array[rows] for array in (self.confounder, self.environment, self.patient)
-            )
-            if len(self.environments) < 2 or name not in ("train", "val"):
-                environment = None
-            out[name] = self.split(self.name, rows, self.label[rows], confounder, environment, patient)
-        return out
-
     def _annotate(self, files: list[_Found]) -> None:
         """What the folders' names and the table say of every picture."""
-        root = self._root()
+        root = self.root()
         self.part = np.array([self.splits.index(found.parts[0]) for found in files])
         self.labels = tuple(sorted({found.parts[1] for found in files}))
         self.label = np.array([self.labels.index(found.parts[1]) for found in files])
@@ -141,21 +129,13 @@ class Folder(ImageSource):
             np.array([self.confounders.index(found.parts[2]) for found in files]) if known else None
         )
         rows = self._rows(files)
-        self.environments: tuple[str, ...] = ()
-        self.environment: np.ndarray | None = None
-        if rows and "environment" in rows[0]:
-            names = np.array([row["environment"] for row in rows])
-            self.environments = tuple(sorted(set(names[self.part == 0].tolist())))
-            odd = set(names[self.part == 1].tolist()) - set(self.environments)
-            if odd:
-                raise UserError(f"{root / TABLE} has the environment {min(odd)!r} in val, but not in train.")
-            index = {name: i for i, name in enumerate(self.environments)}
-            self.environment = np.array([index.get(name, 0) for name in names.tolist()])
+        divided = bool(rows) and "environment" in rows[0]
+        self.divide([row["environment"] for row in rows] if divided else None, root / TABLE)
         self.patient = numbered([row["patient"] for row in rows]) if rows and "patient" in rows[0] else None
 
     def _rows(self, files: list[_Found]) -> list[dict[str, str]]:
         """The table's row of every picture, or nothing where there is no table."""
-        path = self._root() / TABLE
+        path = self.root() / TABLE
         if not path.is_file():
             return []
         by_name = {row["file"]: row for row in read_table(path, ("file",))}
@@ -167,28 +147,10 @@ class Folder(ImageSource):
             )
         return [by_name[found.name] for found in files]
 
-    def _masks(self, files: list[_Found]) -> list[str]:
-        """The mask of every picture below the data folder, or empty names where there are none."""
-        folder = self._root() / MASKS
-        if not folder.is_dir():
-            return [""] * len(files)
-        masks = [Path(found.name).with_suffix(".png").as_posix() for found in files]
-        missing = [mask for mask in masks if not (folder / mask).is_file()]
-        if missing:
-            raise UserError(
-                f"{folder} lacks the masks of {len(missing)} of {len(files)} pictures, the first is {missing[0]}; "
-                "add them, or take the folder away."
-            )
-        return [f"{self.chosen['path']}/{MASKS}/{mask}" for mask in masks]
-
     def _about(self) -> tuple[str, str]:
-        path = self._root() / ABOUT
+        path = self.root() / ABOUT
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         return lines[0] if lines else "yours", lines[1] if len(lines) > 1 else "yours"
-
-    def _root(self) -> Path:
-        how = "make it, or give its name with path=…"
-        return self.folder() / self.find(self.chosen["path"], how=how)
 
 
 #: The order of tests in tables; others follow by name.

@@ -9,21 +9,21 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchmark.core.dataset import DatasetInfo, Split
+from benchmark.core.dataset import DatasetInfo
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 from datasets._decode import Recipe
-from datasets._tree import ImageSource, Item, Pool, numbered, read_table, side_option, whole
+from datasets._own import OwnPictures
+from datasets._tree import Item, Pool, numbered, read_table, side_option, whole
 
 #: Columns of the table that are no labels; the first two must be there.
 KNOWN = ("file", "split", "confounder", "environment", "patient")
-MASKS = "masks"
 
 
 @DATASETS.register
-class Listed(ImageSource):
+class Listed(OwnPictures):
     """Any pictures, named in a table that says their split and, yes or no, each of their labels.
 
     Source, licence: yours.
@@ -69,10 +69,10 @@ class Listed(ImageSource):
         )
 
     def metadata(self) -> list[Path]:
-        return [self._root() / self.chosen["table"]]
+        return [self.root() / self.chosen["table"]]
 
     def read(self) -> dict[str, Pool]:
-        path = self._root() / self.chosen["table"]
+        path = self.root() / self.chosen["table"]
         rows = read_table(path, KNOWN[:2])
         self.splits = _splits(path, rows)
         rows.sort(key=lambda row: self.splits.index(row["split"]))
@@ -84,32 +84,12 @@ class Listed(ImageSource):
                 raise UserError(f"{path}: {name} is the same for all pictures of train; a label needs both 0 and 1.")
         columns = {name: [row[name] for row in rows] for name in KNOWN[2:] if name in rows[0]}
         self.confounders, self.confounder = _coded(columns.get("confounder"))
-        names = columns.get("environment")
-        inside = [{n for n, p in zip(names or (), self.part, strict=False) if p == number} for number in (0, 1)]
-        self.environments = tuple(sorted(inside[0]))
-        odd = inside[1] - inside[0]
-        if odd:
-            raise UserError(f"{path} has the environment {min(odd)!r} in val, but not in train.")
-        index = {name: i for i, name in enumerate(self.environments)}
-        self.environment = None if names is None else np.array([index.get(name, 0) for name in names])
+        self.divide(columns.get("environment"), path)
         self.patient = numbered(columns["patient"]) if "patient" in columns else None
         files = [f"{self.chosen['path']}/{row['file']}" for row in rows]
-        masks = self._masks([row["file"] for row in rows])
+        masks = self.masks_of([row["file"] for row in rows])
         recipe = Recipe(self.chosen["side"], self.chosen["channels"], fit=self.chosen["fit"])
         return {self.name: Pool([Item(file, mask) for file, mask in zip(files, masks, strict=True)], recipe)}
-
-    def build(self, seed: int) -> dict[str, Split]:
-        self.pools()
-        out = {}
-        for number, name in enumerate(self.splits):
-            rows = np.flatnonzero(self.part == number)
-            confounder, environment, patient = (
-                None if array is None else array[rows] for array in (self.confounder, self.environment, self.patient)
-            )
-            if len(self.environments) < 2 or name not in ("train", "val"):
-                environment = None
-            out[name] = self.split(self.name, rows, self.label[rows], confounder, environment, patient)
-        return out
 
     def _labels(self, path: Path, rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
         others = [name for name in rows[0] if name not in KNOWN]
@@ -120,23 +100,6 @@ class Listed(ImageSource):
         if not (asked or others):
             raise UserError(f"{path} has no label; add a column of 0 and 1 for each.")
         return tuple(asked or others)
-
-    def _masks(self, files: Sequence[str]) -> list[str]:
-        """The mask of every picture below the data folder, or empty names where there are none."""
-        folder = self._root() / MASKS
-        if not folder.is_dir():
-            return [""] * len(files)
-        masks = [Path(file).with_suffix(".png").as_posix() for file in files]
-        missing = [mask for mask in masks if not (folder / mask).is_file()]
-        if missing:
-            raise UserError(
-                f"{folder} lacks the masks of {len(missing)} of {len(files)} pictures, the first is {missing[0]}; "
-                "add them, or take the folder away."
-            )
-        return [f"{self.chosen['path']}/{MASKS}/{mask}" for mask in masks]
-
-    def _root(self) -> Path:
-        return self.folder() / self.find(self.chosen["path"], how="make it, or give its name with path=…")
 
 
 def _splits(path: Path, rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:

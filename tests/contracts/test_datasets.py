@@ -233,7 +233,9 @@ def test_options_change_the_fingerprint(made: Made) -> None:
 
 def test_names_are_json(made: Made) -> None:
     info = made.data.info
-    json.dumps([info.label_names, info.confounder_names, info.environment_names, info.augmentation, info.source])
+    names = [*info.label_names], [*info.confounder_names], [*info.environment_names]
+    parts = [*names, dict(info.augmentation), info.source]
+    assert json.loads(json.dumps(parts)) == parts
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"tiny", "digits_on_photos", "coloured_digits", "planted"}))
