@@ -26,7 +26,7 @@ def _batch(n: int = 64, height: int = 12, width: int = 12, mask: bool = True) ->
 
 
 def _copy(batch: Batch) -> Batch:
-    """For flips, which overwrite what they are given."""
+    """For the augmentation, which overwrites what it is given."""
     return replace(batch, image=batch.image.clone(), mask=None if batch.mask is None else batch.mask.clone())
 
 
@@ -34,7 +34,7 @@ def _with(monkeypatch: pytest.MonkeyPatch, batch: Batch, options: dict[str, floa
     """Augmentation whose random numbers in [0, 1) are ``draws``: flip, angle, zoom, shift (x, y), crop's place."""
     numbers = iter(draws)
     monkeypatch.setattr(module.torch, "rand", lambda *shape: next(numbers).expand(*shape))
-    return augment(batch, options)
+    return augment(_copy(batch), options)
 
 
 def _mask(batch: Batch) -> torch.Tensor:
@@ -163,3 +163,17 @@ def test_the_generator_alone_decides() -> None:
         torch.manual_seed(seed)
         results.append(augment(_batch(8, mask=False), options).image)
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize(("height", "width", "bytes_at_a_time"), [(7, 12, 1), (12, 7, 4000), (16, 16, 1 << 30)])
+def test_resampling_is_torchs(height: int, width: int, bytes_at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few images go at a time, and though the grid is not made as ``affine_grid`` makes it."""
+    monkeypatch.setattr(module, "_RESAMPLED", bytes_at_a_time)
+    batch = _batch(9, height, width)
+    affine = torch.eye(2, 3) + 0.3 * torch.randn(9, 2, 3, generator=torch.Generator().manual_seed(1))
+    grid = F.affine_grid(affine, [9, 3, height, width], align_corners=False)
+    expected = F.grid_sample(batch.image, grid, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(module._resample(batch.image.clone(), affine), expected, rtol=1e-4, atol=1e-4)
+    nearest = F.grid_sample(_mask(batch).float(), grid, mode="nearest", align_corners=False) > 0.5
+    found = module._resample_mask(batch.mask, affine)
+    assert found is not None and (found == nearest).float().mean() > 0.99  # but for points halfway between pixels

@@ -12,7 +12,7 @@ import torch
 from benchmark.core.dataset import DatasetInfo, GroupedDataset, Split
 from benchmark.core.needs import Needs
 from benchmark.engine import data as engine_data
-from benchmark.engine.data import DeviceSplit
+from benchmark.engine.data import DeviceSplit, Scratch
 
 INFO = DatasetInfo(
     label_names=("a", "b", "c"),
@@ -110,6 +110,47 @@ def test_a_batch_is_a_copy() -> None:
     split.batch(np.arange(5)).label.zero_()
     assert np.array_equal(data.splits["train"].image, before)
     assert torch.equal(split.batch(np.arange(5)).label, torch.from_numpy(data.splits["train"].label[:5]))
+
+
+def test_memory_is_used_again_once_nothing_holds_it() -> None:
+    scratch = Scratch()
+    first = scratch.take(4, 3)
+    place = first.data_ptr()
+    del first
+    again = scratch.take(2, 3)
+    assert again.data_ptr() == place and again.shape == (2, 3)
+    assert scratch.take(2, 3).data_ptr() != place
+
+
+@pytest.mark.parametrize("hold", ["view", "numpy", "graph", "leaf"])
+def test_memory_that_is_held_is_left_alone(hold: str) -> None:
+    scratch, weight = Scratch(), torch.ones(3, requires_grad=True)
+    batch = scratch.take(4, 3).fill_(7.0)
+    held: torch.Tensor | np.ndarray
+    if hold == "view":
+        held = batch[1:, :2].detach()
+    elif hold == "numpy":
+        held = batch.numpy()[0]
+    elif hold == "graph":
+        held = (batch * weight).sum()  # keeps the batch for the gradient of the weight
+    else:
+        held = batch.requires_grad_()
+    del batch
+    for _ in range(5):
+        scratch.take(4, 3).fill_(0.0)
+    if hold == "graph":
+        torch.as_tensor(held).backward()
+        assert weight.grad is not None and weight.grad.tolist() == [28.0, 28.0, 28.0]
+    else:
+        assert (torch.as_tensor(held) == 7.0).all()
+
+
+def test_more_memory_than_is_kept_is_still_given() -> None:
+    scratch = Scratch(keep=2)
+    batches = [scratch.take(5).fill_(float(i)) for i in range(6)]
+    assert [batch.tolist() for batch in batches] == [[float(i)] * 5 for i in range(6)]
+    del batches
+    assert scratch.take(500).shape == (500,)
 
 
 @pytest.mark.gpu
