@@ -81,7 +81,10 @@ class DFR(Algorithm):
         "Kirichenko, Izmailov, Wilson", 2023, "https://arxiv.org/abs/2204.02937",
     )  # fmt: skip
     needs = Needs(val_groups=True)
-    hparams = {"retrainings": HParam(10, doc="regressions on different balanced subsets, averaged", low=1)}
+    hparams = {
+        "retrainings": HParam(10, doc="regressions on different balanced subsets, averaged", low=1),
+        "standard_share": HParam(1.0, doc="length of the ERM run, as a share of the steps", low=1e-3),
+    }
     network: Backbone
 
     def __init__(self, setting: Setting) -> None:
@@ -92,7 +95,9 @@ class DFR(Algorithm):
 
     @classmethod
     def upstream(cls, spec: RunSpec) -> dict[str, Upstream]:
-        return {"standard": Upstream("erm")}
+        share = spec.hparams["standard_share"]
+        longer = {k: max(round(share * spec.budget[k]), 1) for k in ("steps", "evaluate_every")} if share != 1 else {}
+        return {"standard": Upstream("erm", budget=longer)}
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {}

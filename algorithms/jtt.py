@@ -45,7 +45,7 @@ class JTT(Algorithm):
         "https://arxiv.org/abs/2107.09044",
     )  # fmt: skip
     hparams = {
-        "upweight": HParam(50.0, Choice((20.0, 50.0, 100.0)), "λ, how often an error counts", low=1.0),
+        "upweight": HParam(50.0, Choice((6.0, 20.0, 50.0, 100.0)), "λ, how often an error counts", low=1.0),
         "identification_share": HParam(
             0.2, Choice((0.02, 0.1, 0.2)), "length of the first training, as a share of the steps", low=0.0, high=1.0
         ),

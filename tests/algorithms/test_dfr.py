@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from algorithms.dfr import STRENGTHS, balanced_rows, fit_logistic, worst_group
 from benchmark.core.batch import Batch
 from benchmark.core.record import read_record
+from benchmark.core.registry import ALGORITHMS
 from tests.algorithms.tiny import TinyRun, build, make_batch
 from tests.engine.runs import failure, lines, plan_runs, run, spec_of
 
@@ -168,3 +169,13 @@ def test_a_run_in_the_engine_sees_the_groups_of_validation_and_makes_no_step(tmp
     assert record.extra["validation"] == 32 and record.extra["c"] in STRENGTHS
     (line,) = lines(second)
     assert set(line["terms"]) == {"validation"}
+
+
+def test_the_standard_training_may_be_longer(tmp_path: Path) -> None:
+    """Its run is the one that ERM's row needs too, unless its length is another."""
+    spec = spec_of(plan_runs(tmp_path / "alike", "dfr")[1])
+    assert ALGORITHMS.get("dfr").upstream(spec)["standard"].budget == {}
+    first, _ = plan_runs(tmp_path / "longer", "dfr", hparams={"standard_share": 2.5})
+    longer = spec_of(first).budget
+    assert longer["steps"] == round(2.5 * spec.budget["steps"])
+    assert longer["evaluate_every"] == round(2.5 * spec.budget["evaluate_every"])
