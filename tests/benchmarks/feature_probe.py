@@ -3,8 +3,8 @@
     python tests/benchmarks/feature_probe.py results/ex2l_small --methods erm dfr
     python tests/benchmarks/feature_probe.py results/ex2l_small --split deceiving
 
-Retraining the last layer (DFR) cannot find what the features do not hold. For every run with kept features of the split,
-a logistic regression on them (up to 512 images, their leading principal components) is fitted to four fifths of the
+Retraining the last layer (DFR) cannot find what the features do not hold. For every run with kept features of the split
+a logistic regression (up to 512 images, their leading principal components) is fitted to four fifths of the
 images and asked about the last, five times over. On a split where label and confounder are independent, chance for the
 label is one in so many classes, whatever the confounder says. Prints Markdown, mean ± sd over the runs of a row.
 """

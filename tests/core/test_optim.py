@@ -39,6 +39,33 @@ def test_an_algorithm_may_change_values_for_one_optimiser() -> None:
     assert (group["lr"], group["initial_lr"], group["betas"], group["weight_decay"]) == (0.5, 0.5, (0.5, 0.9), 0.1)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_adam_in_one_pass_is_adam(name: str, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(50, dtype=dtype, generator=generator)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    hparams = {**DEFAULTS, "optimizer": name, "lr": 0.03, "weight_decay": 0.2}
+    optimizer = make_optimizer([ours], hparams)
+    kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+    reference = kind([theirs], lr=0.03, weight_decay=0.2, foreach=False, fused=False)
+    for _ in range(20):
+        ours.grad = torch.randn(50, dtype=dtype, generator=generator)
+        theirs.grad = ours.grad.clone()
+        optimizer.step()
+        reference.step()
+    torch.testing.assert_close(ours, theirs)
+    assert (ours - start).abs().max() > 0.1
+
+
+def test_parameters_that_one_pass_cannot_take_are_moved_all_the_same() -> None:
+    weight = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    weight.grad = torch.ones(2, dtype=torch.complex64)
+    optimizer = make_optimizer([weight], {**DEFAULTS, "lr": 0.1})
+    optimizer.step()
+    assert weight.real.tolist() == pytest.approx([0.9, 0.9], rel=1e-4)
+
+
 STEPS = 40
 
 
