@@ -16,11 +16,14 @@ import numpy as np
 from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.registry import DATASETS, did_you_mean
-from benchmark.options import DATA_VARIABLE, data_dir
+from benchmark.options import DATA_VARIABLE, data_dir, download
 from benchmark.plan.sweepfile import Named, parse_all
 
 #: Where decoded images are kept when --cache-dir is not given; the data sets read it.
 CACHE_VARIABLE = "SHORTCUTBED_CACHE"
+
+#: Endings of a contact sheet.
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 _EPILOG = """examples:
   python -m benchmark.data list --data-dir ~/data
@@ -57,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     lists = commands.add_parser("list", help="every data set, and whether its files are there")
     check = commands.add_parser("check", help="counts, groups, missing files, leakage between splits, damage")
     prepare = commands.add_parser("prepare", help="decode the images once; unpack archives first, if given")
+    prepare.add_argument(
+        "--download", action="store_true", help="fetch what may be fetched and is missing; never done unasked"
+    )
     prepare.add_argument("--archive", type=Path, action="append", default=[], metavar="FILE", help=".zip or .tar")
     show = commands.add_parser("show", help="write a contact sheet with groups and masks")
     for command in (check, prepare, show):
@@ -65,8 +71,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--trial", type=int, default=0, help="default: 0")
     show.add_argument("--output", type=Path, metavar="FILE.png", help="default: NAME.png")
     show.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: all")
-    show.add_argument("--per-group", type=int, default=8, metavar="N", help="images of each group; default: 8")
-    show.add_argument("--groups", type=int, default=8, metavar="N", help="largest groups of each split; default: 8")
+    show.add_argument("--per-group", type=_positive, default=8, metavar="N", help="images of each group; default: 8")
+    show.add_argument(
+        "--groups", type=_positive, default=8, metavar="N", help="largest groups of each split; default: 8"
+    )
     for command in (lists, check, prepare, show):
         command.add_argument(
             "--data-dir", type=Path, metavar="DIR", help=f"downloaded data sets; default: ${DATA_VARIABLE}, else data"
@@ -75,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
             "--cache-dir", type=Path, metavar="DIR", help=f"decoded images; default: ${CACHE_VARIABLE}, else DIR/.cache"
         )
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
 
 
 def _sources(given: argparse.Namespace) -> list[tuple[Named, DatasetSource]]:
@@ -113,6 +127,8 @@ def _list(given: argparse.Namespace) -> int:
 
 
 def _prepare(given: argparse.Namespace) -> int:
+    if given.download:
+        download(parse_all(given.datasets) or (), data_dir(given))
     for named, source in _sources(given):
         for archive in given.archive:
             unpack = getattr(source, "unpack", None)
@@ -152,7 +168,8 @@ def _check(given: argparse.Namespace) -> int:
         print(f"{named}: {data.fingerprint}")
         for name, split in data.splits.items():
             print(f"  {name:<10} {len(split):>7,} images  {_groups(data, name)}")
-        problems = [*getattr(source, "damage", list)(), *leaks(data), *oddities(data)]
+        name_of = getattr(source, "file_of", _row_of)
+        problems = [*getattr(source, "damage", list)(), *leaks(data, name_of), *oddities(data)]
         for problem in problems:
             print(f"  problem: {problem}")
         found += len(problems)
@@ -177,21 +194,42 @@ def members(data: GroupedDataset, name: str) -> dict[str, np.ndarray]:
     return {text: np.flatnonzero((split.label if group is None else group) == g) for g, text in enumerate(names)}
 
 
-def leaks(data: GroupedDataset) -> list[str]:
-    """What two splits share and must not: equal images, and patients. Tests may share with each other."""
+def leaks(data: GroupedDataset, name_of: Callable[[str, Split, int], str] | None = None) -> list[str]:
+    """What two splits share and must not: equal images, and patients. Tests may share with each other.
+
+    Args:
+        name_of: what to call a row of a split, for people; without it by its number.
+    """
+    called = name_of or _row_of
     problems = []
     parts = {name: [name] for name in ("train", "val")} | {"the tests": list(data.info.test_splits)}
     kinds: tuple[tuple[str, Callable[[Split], Sequence[Any]]], ...] = (
-        ("equal images", _digests),
-        ("patients (or clusters)", lambda split: () if split.cluster is None else split.cluster.tolist()),
+        ("equal image", _digests),
+        ("patient", lambda split: () if split.cluster is None else split.cluster.tolist()),
     )
     for what, values in kinds:
-        sets = {part: {v for name in names for v in values(data.splits[name])} for part, names in parts.items()}
+        places = {
+            part: {v: (name, row) for name in names for row, v in enumerate(values(data.splits[name]))}
+            for part, names in parts.items()
+        }
         for one, other in (("train", "val"), ("train", "the tests"), ("val", "the tests")):
-            shared = len(sets[one] & sets[other])
+            shared = places[one].keys() & places[other].keys()
             if shared:
-                problems.append(f"{shared:,} {what} are both in {one} and in {other}.")
+                first = min(shared, key=lambda v: places[one][v][1])
+                where = [
+                    called(name, data.splits[name], row) for name, row in (places[one][first], places[other][first])
+                ]
+                count = f"{_count(len(shared), what)} {'is' if len(shared) == 1 else 'are'}"
+                problems.append(f"{count} both in {one} and in {other}, the first as {where[0]} and {where[1]}.")
     return problems
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def _row_of(name: str, split: Split, row: int) -> str:
+    return f"row {row} of {name}"
 
 
 def _digests(split: Split) -> list[bytes]:
@@ -204,12 +242,12 @@ def oddities(data: GroupedDataset) -> list[str]:
     for name, split in data.splits.items():
         flat = sum(bool((image == image.flat[0]).all()) for image in split.image)
         if flat:
-            problems.append(f"{flat:,} images of {name} show one value only.")
+            problems.append(f"{_count(flat, 'image')} of {name} show{'s' * (flat == 1)} one value only.")
         if split.mask is not None:
             for what, empty in (("no foreground", True), ("no background", False)):
                 count = sum(bool(mask.any() != empty) if empty else bool(mask.all()) for mask in split.mask)
                 if count:
-                    problems.append(f"{count:,} masks of {name} have {what}.")
+                    problems.append(f"{_count(count, 'mask')} of {name} {'has' if count == 1 else 'have'} {what}.")
         shown = np.flatnonzero(split.label.any(0)) if data.info.multi_label else split.label
         lacking = set(range(len(data.info.label_names))) - set(shown.tolist())
         if lacking:
@@ -221,13 +259,19 @@ def _show(given: argparse.Namespace) -> int:
     sources = _sources(given)
     if given.output is not None and len(sources) > 1:
         raise UserError("--output takes one file, but several data sets were named; leave it out, or show one.")
+    if given.output is not None and given.output.suffix.lower() not in PICTURES:
+        raise UserError(f"--output {given.output} is no name of a picture; expected one that ends in {PICTURES[0]}.")
     for named, source in sources:
         data = source.load(given.trial)
         unknown = [name for name in given.splits or () if name not in data.splits]
         if unknown:
             raise UserError(f"{named.name} has no split {unknown[0]!r}{did_you_mean(unknown[0], data.splits)}")
         path = given.output or Path(f"{named.name}.png")
-        sheet(data, given.splits or list(data.splits), given.per_group, given.groups).save(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sheet(data, given.splits or list(data.splits), given.per_group, given.groups).save(path)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written ({error.strerror or error}); choose another --output.") from None
         print(f"{named}: {path}")
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 
 from tabulate import tabulate
 
@@ -108,7 +109,12 @@ def _hparams(declared: Mapping[str, HParam]) -> str:
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[object]], widths: Sequence[int | None]) -> str:
-    return tabulate(rows, headers, tablefmt="simple", maxcolwidths=list(widths), disable_numparse=True)
+    """Cells are wrapped here: tabulate would make True of a "False" that it wraps."""
+    wrapped = [
+        [fill(str(cell), width) if width else str(cell) for cell, width in zip(row, widths, strict=True)]
+        for row in rows
+    ]
+    return tabulate(wrapped, headers, tablefmt="simple", disable_numparse=True)
 
 
 def _short(paper: Paper | None) -> str:

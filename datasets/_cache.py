@@ -155,7 +155,10 @@ class Cache:
     def _lock(self, entry: Entry) -> Iterator[None]:
         from filelock import FileLock
 
-        entry.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            entry.folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:  # a file system that makes no folders
+            raise self._closed() from None
         with FileLock(f"{entry.folder}.lock"):
             yield
 

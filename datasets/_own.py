@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,22 @@ class OwnPictures(ImageSource):
             raise UserError(f"{table} has the environment {min(odd)!r} in val, but not in train.")
         index = {name: i for i, name in enumerate(self.environments)}
         self.environment = np.array([index.get(name, 0) for name in names])
+
+    def told(self, rows: Sequence[Mapping[str, str]], name: str, table: Path) -> list[str] | None:
+        """What a column of the table says of every picture, or None where it has no such column.
+
+        Raises:
+            UserError: it says nothing of some.
+        """
+        if not rows or name not in rows[0]:
+            return None
+        empty = [row["file"] for row in rows if not (row[name] or "").strip()]
+        if empty:
+            raise UserError(
+                f"{table} has no {name} for {len(empty)} of {len(rows)} pictures, the first is {empty[0]}; fill it in "
+                "for all, or take the column away."
+            )
+        return [row[name] for row in rows]
 
     def masks_of(self, files: Sequence[str]) -> list[str]:
         """The mask of every picture below the data folder, or empty names where there are none.

@@ -175,6 +175,13 @@ class ImageSource(DatasetSource):
         mask = self.taken(name, "mask", rows) if self.pools()[name].masked else None
         return Split(image, label, confounder, environment, mask, pair_id=rows, cluster=cluster)
 
+    def file_of(self, name: str, split: Split, row: int) -> str:
+        """A picture of a split, for people: its file where all pictures are of one pool, else its row."""
+        pools = list(self.pools().values())
+        if len(pools) > 1 or split.pair_id is None or split.pair_id[row] >= len(pools[0].items):
+            return f"row {row} of {name}"
+        return pools[0].items[int(split.pair_id[row])].image
+
     def taken(self, name: str, array: str, rows: np.ndarray) -> np.ndarray:
         """Rows int64[n] of a pool's ``image`` or ``mask``: mapped where they follow one another or are many.
 
@@ -301,8 +308,15 @@ class ImageSource(DatasetSource):
                 )
 
 
-def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[dict[str, str]]:
+#: What to do about a table of somebody else's, and about one's own.
+PUBLISHED, OWN = "take the file as it was published", "correct the table"
+
+
+def read_table(path: Path, columns: Sequence[str], delimiter: str = ",", how: str = PUBLISHED) -> list[dict[str, str]]:
     """The rows of a table with a header, as dictionaries.
+
+    Args:
+        how: what would do where it is wrong, the end of the sentence.
 
     Raises:
         UserError: it is missing, is not text, lacks a column or a value, or has no rows.
@@ -314,24 +328,24 @@ def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list
             lacking = [name for name in columns if name not in header]
             if lacking:
                 has = ", ".join(map(repr, header)) or "none"
+                apart = f" (columns are expected to be separated by {delimiter!r})" if len(header) == 1 else ""
                 raise UserError(
-                    f"{path} has no column {', '.join(map(repr, lacking))}, its columns are {has}; take the file as "
-                    "it was published."
+                    f"{path} has no column {', '.join(map(repr, lacking))}, its columns are {has}{apart}; {how}."
                 )
             rows = list(reader)
     except FileNotFoundError:
         raise UserError(f"{path} is not there; unpack the data set again.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a table ({error}); take the file as it was published.") from None
+        raise UserError(f"{path} cannot be read as a table ({error}); {how}.") from None
     if not rows:
-        raise UserError(f"{path} has a header and no rows; take the file as it was published.")
+        raise UserError(f"{path} has a header and no rows; {how}.")
     for number, row in enumerate(rows, start=2):
         if any(row[name] is None for name in columns):
-            raise UserError(f"line {number} of {path} is cut off; take the file as it was published.")
+            raise UserError(f"line {number} of {path} is cut off; {how}.")
     return rows
 
 
-def whole(path: Path, row: int, name: str, text: str, allowed: Sequence[int]) -> int:
+def whole(path: Path, row: int, name: str, text: str, allowed: Sequence[int], how: str = PUBLISHED) -> int:
     """A number of a table, one of those that are allowed.
 
     Raises:
@@ -340,8 +354,7 @@ def whole(path: Path, row: int, name: str, text: str, allowed: Sequence[int]) ->
     value = int(text) if text.strip().lstrip("+-").isdigit() else None
     if value is None or value not in allowed:
         raise UserError(
-            f"{path}: {name} = {text!r} in row {row + 1}, expected one of {', '.join(map(str, allowed))}; "
-            "take the file as it was published."
+            f"{path}: {name} = {text!r} in row {row + 1}, expected one of {', '.join(map(str, allowed))}; {how}."
         )
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 from datasets._decode import Recipe
 from datasets._own import MASKS, OwnPictures
-from datasets._tree import Item, Pool, numbered, read_table, side_option
+from datasets._tree import OWN, Item, Pool, numbered, read_table, side_option
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm")
 TABLE, ABOUT = "metadata.csv", "SOURCE.txt"
@@ -87,9 +88,10 @@ class Folder(OwnPictures):
         files = [_Found(path, root) for path in sorted(root.rglob("*")) if _is_picture(path, root)]
         if not files:
             raise UserError(f"{root} holds no pictures; expected train/<label>/<confounder>/*.png and others in it.")
-        depths = {len(found.parts) for found in files}
-        if not depths <= {3, 4} or len(depths) > 1:
-            odd = next(found for found in files if len(found.parts) not in (3, 4) or len(found.parts) != min(depths))
+        depths = Counter(len(found.parts) for found in files)
+        if not depths.keys() <= {3, 4} or len(depths) > 1:
+            usual = max({3, 4}, key=lambda depth: depths[depth])
+            odd = next(found for found in files if len(found.parts) != usual)
             raise UserError(
                 f"{odd.path} is {len(odd.parts) - 1} folders deep in {root}; all pictures must be in "
                 "split/label/confounder/, or all in split/label/."
@@ -125,25 +127,36 @@ class Folder(OwnPictures):
             raise UserError(f"{root} has the class {name} in a test or in val, but not in train/; add it there.")
         known = len(files[0].parts) == 4
         self.confounders = tuple(sorted({found.parts[2] for found in files})) if known else ()
-        self.confounder = (
-            np.array([self.confounders.index(found.parts[2]) for found in files]) if known else None
-        )
+        self.confounder = np.array([self.confounders.index(found.parts[2]) for found in files]) if known else None
         rows = self._rows(files)
-        divided = bool(rows) and "environment" in rows[0]
-        self.divide([row["environment"] for row in rows] if divided else None, root / TABLE)
-        self.patient = numbered([row["patient"] for row in rows]) if rows and "patient" in rows[0] else None
+        self.divide(self.told(rows, "environment", root / TABLE), root / TABLE)
+        patients = self.told(rows, "patient", root / TABLE)
+        self.patient = None if patients is None else numbered(patients)
 
     def _rows(self, files: list[_Found]) -> list[dict[str, str]]:
         """The table's row of every picture, or nothing where there is no table."""
         path = self.root() / TABLE
         if not path.is_file():
             return []
-        by_name = {row["file"]: row for row in read_table(path, ("file",))}
+        table = read_table(path, ("file",), how=OWN)
+        if not {"environment", "patient"} & set(table[0]):
+            has = ", ".join(map(repr, table[0]))
+            raise UserError(f"{path} has neither 'environment' nor 'patient', its columns are {has}; add one of them.")
+        by_name = {row["file"]: row for row in table}
+        for name, times in Counter(row["file"] for row in table).items():
+            if times > 1:
+                raise UserError(f"{path} names {name} {times} times; expected each picture once.")
         unnamed = [found.name for found in files if found.name not in by_name]
         if unnamed:
             raise UserError(
                 f"{path} does not name {len(unnamed)} of {len(files)} pictures, the first is {unnamed[0]}; add them, "
                 "or take the table away."
+            )
+        absent = by_name.keys() - {found.name for found in files}
+        if absent:
+            raise UserError(
+                f"{path} names {len(absent)} of {len(table)} pictures that are not there, the first is {min(absent)}; "
+                "add them, or take their rows away."
             )
         return [by_name[found.name] for found in files]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 from datasets._decode import Recipe
 from datasets._own import OwnPictures
-from datasets._tree import Item, Pool, numbered, read_table, side_option, whole
+from datasets._tree import OWN, Item, Pool, numbered, read_table, side_option, whole
 
 #: Columns of the table that are no labels; the first two must be there.
 KNOWN = ("file", "split", "confounder", "environment", "patient")
@@ -73,7 +74,7 @@ class Listed(OwnPictures):
 
     def read(self) -> dict[str, Pool]:
         path = self.root() / self.chosen["table"]
-        rows = read_table(path, KNOWN[:2])
+        rows = read_table(path, KNOWN[:2], how=OWN)
         self.splits = _splits(path, rows)
         rows.sort(key=lambda row: self.splits.index(row["split"]))
         self.part = np.array([self.splits.index(row["split"]) for row in rows])
@@ -82,7 +83,10 @@ class Listed(OwnPictures):
         for k, name in enumerate(self.labels):
             if len(set(self.label[self.part == 0, k].tolist())) < 2:
                 raise UserError(f"{path}: {name} is the same for all pictures of train; a label needs both 0 and 1.")
-        columns = {name: [row[name] for row in rows] for name in KNOWN[2:] if name in rows[0]}
+        twice = [key for key, times in Counter((row["split"], row["file"]) for row in rows).items() if times > 1]
+        if twice:
+            raise UserError(f"{path} names {twice[0][1]} in {twice[0][0]} more than once; expected each picture once.")
+        columns = {name: told for name in KNOWN[2:] if (told := self.told(rows, name, path)) is not None}
         self.confounders, self.confounder = _coded(columns.get("confounder"))
         self.divide(columns.get("environment"), path)
         self.patient = numbered(columns["patient"]) if "patient" in columns else None
@@ -115,7 +119,7 @@ def _splits(path: Path, rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
 
 def _answer(path: Path, row: int, name: str, values: Mapping[str, str]) -> int:
     text = values[name] or ""
-    return whole(path, row, name, text[:-2] if text.endswith(".0") else text, (0, 1))
+    return whole(path, row, name, text[:-2] if text.endswith(".0") else text, (0, 1), OWN)
 
 
 def _coded(names: Sequence[str] | None) -> tuple[tuple[str, ...], np.ndarray | None]:

@@ -20,3 +20,10 @@ def test_a_broken_sweep_is_a_row_and_hides_no_other(tmp_path: Path, monkeypatch:
         assert text.count("not readable: ") == 2 and "Good" in text
         assert all(name in text for name in ("torn", "bytes", "bare"))
     assert "erm" in listing.sweeps(True)
+
+
+def test_what_is_false_stays_false() -> None:
+    """Also in a column that is wrapped, where tabulate would call it True."""
+    lines = listing.LISTS["algorithms"](True).splitlines()
+    row = next(line for line in lines if line.split()[:1] == ["log_draws"])
+    assert "False" in row and "True" not in row

@@ -113,6 +113,13 @@ def loose(root: Path) -> None:
     trees.picture(root / "my_data/train/cat/stray.png", 1)
 
 
+def no_patient(root: Path) -> None:
+    table = root / "my_data/metadata.csv"
+    lines = table.read_text().splitlines()
+    lines[3] = lines[3].rpartition(",")[0] + ","
+    put(table, "\n".join(lines) + "\n")
+
+
 #: What is broken, in which data set, how, and words that the sentence must have.
 CASES: dict[str, tuple[str, Damage, str]] = {
     "no metadata": ("waterbirds", drop(f"{WB}/metadata.csv"), "unpack waterbird_complete95"),
@@ -214,12 +221,29 @@ CASES: dict[str, tuple[str, Damage, str]] = {
     "no test": ("folder", lambda r: [drop("my_data/biased")(r), drop("my_data/deceiving")(r)], "no test"),
     "a class is new in a test": ("folder", drop("my_data/train/dog"), "but not in train/"),
     "one class only": ("folder", lambda r: [shutil.rmtree(p) for p in (r / "my_data").glob("*/dog")], "one class only"),
-    "a picture lies elsewhere": ("folder", loose, "folders deep"),
+    "a picture lies elsewhere": ("folder", loose, "stray.png is 2 folders deep"),
     "a picture has no mask": ("folder", drop("my_data/masks/train/cat/lawn/2.png"), "lacks the masks of 1"),
     "a picture is not in the table": (
         "folder", edit("my_data/metadata.csv", "train/cat/lawn/2.png", "x"),
         "does not name 1",
     ),
+    "the table names a picture that is not there": (
+        "folder", edit("my_data/metadata.csv", "file,environment,patient\n", "file,environment,patient\nx.png,a,b\n"),
+        "names 1 of 57 pictures that are not there, the first is x.png",
+    ),
+    "the table names a picture twice": (
+        "folder", edit("my_data/metadata.csv", "train/cat/lawn/2.png", "train/cat/lawn/1.png"),
+        "names train/cat/lawn/1.png 2 times",
+    ),
+    "the table says nothing": (
+        "folder", edit("my_data/metadata.csv", "environment,patient", "environments,patients"),
+        "neither 'environment' nor 'patient', its columns are 'file', 'environments', 'patients'",
+    ),
+    "the table's columns are not apart": (
+        "folder", edit("my_data/metadata.csv", "file,environment,patient", "file;environment;patient"),
+        "expected to be separated by ','",
+    ),
+    "a picture has no patient": ("folder", no_patient, "has no patient for 1 of 56 pictures"),
     "no pictures": (
         "folder", lambda r: [shutil.rmtree(p) for p in (r / "my_data").iterdir() if p.is_dir()],
         "holds no pictures",

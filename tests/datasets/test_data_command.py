@@ -60,10 +60,11 @@ def test_check_finds_leaks_and_oddities(data: Path, capsys: pytest.CaptureFixtur
     Image.new("L", (40, 30)).save(mine / "masks/train/dog/sofa/0.png")
     assert run("check", "folder:side=16", "--data-dir", data) == 1
     out = capsys.readouterr().out
-    assert "1 equal images are both in train and in the tests" in out
-    assert "patients (or clusters) are both in train and in val" in out
-    assert "1 images of val show one value only" in out
-    assert "1 masks of train have no foreground" in out
+    where = "the first as my_data/train/cat/lawn/0.png and my_data/deceiving/cat/lawn/0.png."
+    assert f"1 equal image is both in train and in the tests, {where}" in out
+    assert re.search(r"\d+ patients? (is|are) both in train and in val, the first as my_data/train/", out)
+    assert "1 image of val shows one value only" in out
+    assert "1 mask of train has no foreground" in out
 
 
 def test_check_notices_a_damaged_cache(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,14 +132,33 @@ def test_a_sheet_of_any_data_set() -> None:
         (("show", "tiny", "cmnist", "--output", "a.png"), "takes one file"),
         (("prepare", "nlm_cxr", "--archive", "no.zip"), "no.zip is not there"),
         (("check", "waterbirds"), "unpack waterbird_complete95"),
+        (("show", "tiny", "--output", "sheet.txt"), "is no name of a picture"),
+        (("show", "tiny", "--output", "/dev/null/sheet.png"), "cannot be written"),
     ],
 )
-def test_mistakes(
-    arguments: tuple[str, ...], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes(arguments: tuple[str, ...], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments, "--data-dir", tmp_path) == 2
     error = capsys.readouterr().err
     assert words in error and error.startswith("error: ") and "Traceback" not in error
+
+
+@pytest.mark.parametrize("option", ["--per-group", "--groups"])
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_a_sheet_of_nothing(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("show", "tiny", option, value)
+    assert ended.value.code == 2 and f"'{value}' is no whole number" in capsys.readouterr().err
+
+
+def test_a_sheet_makes_its_folder(tmp_path: Path) -> None:
+    assert run("show", "tiny", "--output", tmp_path / "new/one/sheet.png") == 0
+    assert (tmp_path / "new/one/sheet.png").stat().st_size > 1000
+
+
+def test_a_cache_where_no_folder_can_be_made(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("prepare", "folder:side=16", "--data-dir", data, "--cache-dir", "/proc/nothing")
+    assert run(*arguments) == 2
+    assert "which cannot be written to" in capsys.readouterr().err
 
 
 def test_leaks_by_hand() -> None:
@@ -150,7 +170,9 @@ def test_leaks_by_hand() -> None:
 
     image = data.splits["val"].image.copy()
     image[:3] = data.splits["train"].image[5:8]
-    assert leaks(with_split("val", image=image)) == ["3 equal images are both in train and in val."]
+    assert leaks(with_split("val", image=image)) == [
+        "3 equal images are both in train and in val, the first as row 5 of train and row 0 of val."
+    ]
     label = np.zeros_like(data.splits["val"].label)
     assert oddities(with_split("val", label=label)) == ["val has no image of standing."]
     mask = np.ones_like(data.splits["val"].mask)  # type: ignore[arg-type]
