@@ -28,7 +28,8 @@ def block(name: str) -> str:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SHORTCUTBED_CACHE", "")
-    exec(compile(block("make_my_data.py"), "make_my_data.py", "exec"), {})
+    for script in ("make_my_data.py", "make_my_table.py"):
+        exec(compile(block(script), script, "exec"), {})
     return tmp_path
 
 
@@ -51,13 +52,13 @@ def test_commands_are_what_a_shell_takes_them_for() -> None:
 
 
 def test_the_tree_and_its_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pattern = r"^python -m benchmark\.data ((?:check|show) (?:folder|planted).*)$"
+    pattern = r"^python -m benchmark\.data ((?:check|show) (?:folder|planted|listed).*)$"
     commands = re.findall(pattern, TEXT, flags=re.MULTILINE)
-    assert len(commands) == 3
+    assert len(commands) == 5
     for command in commands:
         assert main(words(command)) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
-    assert "disc/bright 2, disc/dark 18, square/bright 18, square/dark 2" in out and "no problem found" in out
+    assert "disc/bright 2, disc/dark 18, square/bright 18, square/dark 2" in out and out.count("no problem found") == 2
     for name in ("sheet.png", "tagged.png"):
         Image.open(here / name).verify()
 
