@@ -162,8 +162,8 @@ def _gap(canvas: Canvas, table: Table, book: Book) -> str:
             hatch="" if row.requested else "///", linewidth=0.8, error_kw={"elinewidth": 0.9, "capsize": 2},
         )  # fmt: skip
         high = value.estimate.high if value.estimate.high is not None else value.estimate.value
-        axes.text(max(gap, float(high or 0.0) * 100, 0.0) + 1, y, f"{gap:.1f}", va="center", fontsize=8)
-        shown.append(f"{row.label} {gap:.1f}")
+        axes.text(max(gap, float(high or 0.0) * 100, 0.0) + 1, y, f"{gap:z.1f}", va="center", fontsize=8)
+        shown.append(f"{row.label} {gap:z.1f}")
     axes.set_yticks(range(len(rows)), [_short(row.label) for row in rows])
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
