@@ -42,7 +42,7 @@ from benchmark.engine.embeddings import Embeddings, embed_splits
 from benchmark.engine.explanations import Explanations, explain_splits
 from benchmark.engine.failure import InterruptedRunError, NonFiniteError
 from benchmark.engine.loop import TrainingRun
-from benchmark.engine.machine import commit, versions
+from benchmark.engine.machine import commit, keep_memory, versions
 
 DONE, FAILED, INTERRUPTED, OUT_OF_MEMORY = "done", "failed", "interrupted", "out_of_memory"
 
@@ -159,6 +159,7 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> None:
 
 
 def _configure(spec: RunSpec, device: torch.device) -> None:
+    keep_memory()
     wanted = spec.compute.get("deterministic", "auto")
     exact = device.type == "cpu" if wanted == "auto" else wanted == "true"
     if exact:

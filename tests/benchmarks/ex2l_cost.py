@@ -30,6 +30,7 @@ from tabulate import tabulate
 from benchmark.core.algorithm import Algorithm, Setting
 from benchmark.core.batch import Batch
 from benchmark.core.registry import ALGORITHMS, BACKBONES
+from benchmark.engine.machine import keep_memory
 from tests.benchmarks.explanation_cost import Flops
 
 CLASSES, CONFOUNDERS = 4, 6  # Spawrious
@@ -84,6 +85,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["erm", "ex2l:mae", "ex2l:ssim", "ex2l:js_distance"])
     given = parser.parse_args()
     torch.set_num_threads(1)
+    keep_memory()  # as every run does
     first = given.methods[0]
     methods = {method: [build(method, given)] for method in given.methods}
     methods[f"2 × {first}"] = [build(first, given), build(first, given)]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import math
+import platform
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -225,3 +228,20 @@ def test_outside_a_checkout_there_is_no_commit(tmp_path: Path, monkeypatch: pyte
     assert commit() is None
     (tmp_path / ".git").mkdir()  # no repository that git would know
     assert commit() is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc hands memory back in this way")
+def test_memory_that_is_freed_is_kept() -> None:
+    """In a process of its own: page faults of a large tensor that is made and freed again and again."""
+    code = (
+        "import resource, torch\nfrom benchmark.engine.machine import keep_memory\n"
+        "torch.set_num_threads(1)\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(4): torch.ones(4_000_000)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "first = faults(); assert keep_memory(); faults(); print(first, faults())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after < before / 4
