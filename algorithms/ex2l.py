@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from benchmark.core.needs import Needs
 from benchmark.core.optim import COMMON_HPARAMS, make_optimizer
 from benchmark.core.registry import ALGORITHMS, BACKBONES
 from benchmark.core.spec import RunSpec
+from benchmark.core.together import can_overlap, together
 from benchmark.explain import get
 from benchmark.losses.heatmaps import scaled_to_one
 from benchmark.losses.similarity import SIMILARITIES
@@ -78,6 +80,8 @@ class EX2L(Algorithm):
         self.weights = [self.hp[f"{of}_weight{suffix}"] for of in ("confounder", "similarity")]
         self.register_buffer("running_accuracy", torch.tensor(1 / setting.num_confounders))
         self.accuracy_at_end: float | None = None
+        self.gradcam = get("gradcam", constant_weights=True)
+        self.at_once: bool | None = None  # whether both models run at the same time; the first step finds out
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
@@ -93,15 +97,15 @@ class EX2L(Algorithm):
 
     def explain(self, network: torch.nn.Module, image: torch.Tensor, target: torch.Tensor) -> Any:
         """The Grad-CAM map of the target float[B,1,h,w], scaled, and the logits, from one pass."""
-        gradcam = get("gradcam", constant_weights=True)
-        cam, logits = gradcam.with_logits(network, image, lambda _: target, True, self.training)
+        cam, logits = self.gradcam.with_logits(network, image, lambda _: target, True, self.training)
         return (scaled_to_one(cam) if self.hp["scale"] == "max" else cam), logits
 
-    def terms(self, batch: Batch) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def terms(self, batch: Batch, at_once: bool = False) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """The terms of equation 4, and what is logged beside them: bare similarity, the confounder model's accuracy."""
         assert batch.confounder is not None
-        ours, logits = self.explain(self.network, batch.image, batch.label)
-        theirs, guesses = self.explain(self.confounder, batch.image, batch.confounder)
+        label = functools.partial(self.explain, self.network, batch.image, batch.label)
+        confounder = functools.partial(self.explain, self.confounder, batch.image, batch.confounder)
+        (ours, logits), (theirs, guesses) = together(label, confounder) if at_once else (label(), confounder())
         if self.hp["moves"] == "label":
             theirs = theirs.detach()
         with torch.autocast(batch.image.device.type, enabled=False):
@@ -121,8 +125,10 @@ class EX2L(Algorithm):
         return sum(self.loss(batch).values())  # type: ignore[return-value]
 
     def step(self, batch: Batch) -> Mapping[str, torch.Tensor | float]:
+        if self.at_once is None:
+            self.at_once = can_overlap([self.network, self.confounder], batch.image)
         with self.setting.autocast():
-            terms, beside = self.terms(batch)
+            terms, beside = self.terms(batch, self.at_once)
         self.minimise(sum(terms.values()), "main")  # type: ignore[arg-type]
         self.running_accuracy.lerp_(beside["confounder_accuracy"], 1 - MEMORY)
         return {**terms, **beside}

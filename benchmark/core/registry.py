@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import pkgutil
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -42,7 +43,7 @@ class Registry(Generic[T]):
         self.broken: dict[str, str] = {}  # module or entry point -> why it could not be imported
         self._items: dict[str, T] = {}
         self._origin: dict[str, str] = {}
-        self._loaded = False
+        self._loaded, self._lock = False, threading.RLock()
 
     def register(self, item: T) -> T:
         """Add a class under its ``name``; use as a decorator.
@@ -85,16 +86,17 @@ class Registry(Generic[T]):
         return self._origin[name]
 
     def _load(self) -> None:
-        if self._loaded:
-            return
-        self._loaded = True  # before importing: a module may itself look something up
-        try:
-            self._load_package()
-            for point in importlib.metadata.entry_points(group=self.group):
-                self._load_entry_point(point)
-        except BaseException:
-            self._loaded = False  # a collision or a bug must be raised each time, not only the first
-            raise
+        with self._lock:  # another thread waits until all are there
+            if self._loaded:
+                return
+            self._loaded = True  # before importing: a module may itself look something up
+            try:
+                self._load_package()
+                for point in importlib.metadata.entry_points(group=self.group):
+                    self._load_entry_point(point)
+            except BaseException:
+                self._loaded = False  # a collision or a bug must be raised each time, not only the first
+                raise
 
     def _load_package(self) -> None:
         found = importlib.util.find_spec(self.package)

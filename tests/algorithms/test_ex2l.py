@@ -196,6 +196,29 @@ def test_draws_are_the_papers_and_on_a_log_scale_on_request() -> None:
     assert algorithm.weights == [2.0, 4.0]
 
 
+def test_both_models_at_the_same_time_learn_what_they_learn_one_after_another() -> None:
+    threads, learnt = torch.get_num_threads(), []
+    for at_once in (True, False):
+        torch.set_num_threads(2 if at_once else 1)  # one thread for each model in either case
+        algorithm = build("ex2l", seed=1)
+        logged = train(algorithm, 0, 4)
+        assert algorithm.at_once is at_once
+        learnt.append((algorithm.state_dict(), logged))
+    torch.set_num_threads(threads)
+    (first, logged), (second, expected) = learnt
+    assert all(torch.equal(first[name], value) for name, value in second.items())
+    assert logged == expected
+
+
+def test_with_dropout_the_models_take_turns() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    algorithm = build("ex2l", dropout=0.5)
+    train(algorithm, 0, 1)
+    torch.set_num_threads(threads)
+    assert algorithm.at_once is False
+
+
 def test_a_network_without_a_convolutional_stage_is_refused() -> None:
     table = {"datasets": ["tiny:side=224"], "algorithms": ["ex2l"], "backbone": "vit_b_16"}
     with pytest.raises(Problems, match="Grad-CAM needs a convolutional stage, which vit_b_16 does not have"):

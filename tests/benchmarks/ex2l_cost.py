@@ -1,30 +1,35 @@
-"""What an eX2L step costs beside ERM's: CPU seconds and FLOPs. The paper's overhead is 1.95 to 2.05 (its table 8).
+"""What an eX2L step costs beside ERM's, in CPU seconds, seconds and FLOPs. The paper: 1.95 to 2.05 (table 8).
 
     python tests/benchmarks/ex2l_cost.py                                           # ResNet-18, batch 16, 64 × 64
-    python tests/benchmarks/ex2l_cost.py --backbone resnet50 --side 224 --batch 2 --rounds 5
+    python tests/benchmarks/ex2l_cost.py --backbone resnet50 --side 224 --batch 4 --threads 2 --processes 6 --rounds 10
     python tests/benchmarks/ex2l_cost.py --device cuda --backbone resnet50 --side 224 --batch 128
 
 All methods live in one process and take turns, step by step and every round in another order, so that a machine whose
-speed drifts is fair to all; the ratio is the median over the rounds of a method's step by ERM's of the same round. Two
+speed drifts is fair to all; a process's ratio is the seconds of all of a method's steps by those of ERM's. Where a
+process's tensors happen to lie moves that ratio by a few hundredths however many rounds it takes, so several fresh
+processes are asked, one after another: the table has their mean, Student's 95 % interval of it, and the extremes. Two
 steps of ERM, on two networks, are a row too: what lies between it and 2 is the noise, what lies between it and eX2L is
-what the maps cost. A step is everything that training does per batch: losses, backward, optimiser. On a GPU the time is
-the wall clock's, after the device has finished.
+what the maps cost. A step is everything that training does per batch: losses, backward, optimiser. On a GPU the clock
+is read after the device has finished. With several threads eX2L's two networks run at the same time.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
-import statistics
+import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import numpy as np
 import torch
+from scipy import stats
 from tabulate import tabulate
 
 from benchmark.core.algorithm import Algorithm, Setting
@@ -61,18 +66,57 @@ def make_batch(given: argparse.Namespace) -> Batch:
     return Batch(image, label, rows, label * CONFOUNDERS + confounder, confounder, rows % 2)
 
 
-def seconds(algorithms: Sequence[Algorithm], batch: Batch) -> float:
-    """Of one step of each: of this process on a CPU, of the wall clock on a GPU."""
+def seconds(algorithms: Sequence[Algorithm], batch: Batch) -> np.ndarray:
+    """Of one step of each: of this process, and of the wall clock; float[2]."""
     cuda = batch.image.is_cuda
-    clock = time.perf_counter if cuda else time.process_time
     if cuda:
         torch.cuda.synchronize()
-    start = clock()
+    start = np.array([time.process_time(), time.perf_counter()])
     for algorithm in algorithms:
         algorithm.step(batch)
     if cuda:
         torch.cuda.synchronize()
-    return clock() - start
+    return np.array([time.process_time(), time.perf_counter()]) - start
+
+
+def measure(given: argparse.Namespace) -> dict[str, list[float]]:
+    """Of each method's step in this process: mean CPU seconds, mean seconds of the wall clock, and FLOPs."""
+    torch.set_num_threads(given.threads)
+    keep_memory()  # as every run does
+    first = given.methods[0]
+    methods = {method: [build(method, given)] for method in given.methods}
+    methods[f"2 × {first}"] = [build(first, given), build(first, given)]
+    batch, flops = make_batch(given), {}
+    for method, algorithms in methods.items():  # which also warms up
+        torch.set_num_threads(1)  # the counter sees its own thread only
+        with Flops() as counter:
+            seconds(algorithms, batch)
+        flops[method] = counter.total
+        torch.set_num_threads(given.threads)
+        for algorithm in algorithms:
+            algorithm.at_once = None  # type: ignore[assignment]  # eX2L finds out again
+        seconds(algorithms, batch)
+    total, order = {method: np.zeros(2) for method in methods}, list(methods)
+    for _ in range(given.rounds):
+        random.shuffle(order)
+        for method in order:
+            total[method] += seconds(methods[method], batch)
+    return {method: [*(total[method] / given.rounds), flops[method]] for method in methods}
+
+
+def table(found: Sequence[Mapping[str, Sequence[float]]], first: str) -> list[list[str]]:
+    """A row per method, of what each process measured."""
+    rows = []
+    for method in found[0]:
+        values = np.array([one[method] for one in found])
+        ratios, row = values / np.array([one[first] for one in found]), [method]
+        for clock in (0, 1):
+            row += [f"{1000 * values[:, clock].mean():.0f}", f"{ratios[:, clock].mean():.3f}"]
+            if len(found) > 1:
+                half = stats.t.ppf(0.975, len(found) - 1) * stats.sem(ratios[:, clock])
+                row.append(f"± {half:.3f} ({ratios[:, clock].min():.3f} to {ratios[:, clock].max():.3f})")
+        rows.append([*row, f"{ratios[0, 2]:.4f}"])
+    return rows
 
 
 def main() -> None:
@@ -80,35 +124,22 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=25, help="of each process")
+    parser.add_argument("--processes", type=int, default=1, help="fresh ones, one after another")
+    parser.add_argument("--threads", type=int, default=1, help="that PyTorch uses; a sweep's share of the cores")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--methods", nargs="+", default=["erm", "ex2l:mae", "ex2l:ssim", "ex2l:js_distance"])
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_memory()  # as every run does
-    first = given.methods[0]
-    methods = {method: [build(method, given)] for method in given.methods}
-    methods[f"2 × {first}"] = [build(first, given), build(first, given)]
-    batch, flops = make_batch(given), {}
-    for method, algorithms in methods.items():  # which also warms up
-        with Flops() as counter:
-            seconds(algorithms, batch)
-        flops[method] = counter.total
-        seconds(algorithms, batch)
-    times: dict[str, list[float]] = {method: [] for method in methods}
-    names = list(methods)
-    for turn in range(given.rounds):
-        for i in range(len(names)):
-            method = names[(turn + i) % len(names)]
-            times[method].append(seconds(methods[method], batch))
-    table = []
-    for method, found in times.items():
-        ratios = [t / base for t, base in zip(found, times[first], strict=True)]
-        cost = [statistics.median(ratios), min(found) / min(times[first]), flops[method] / flops[first]]
-        table.append([method, 1000 * statistics.median(found), *cost])
-    print(f"{given.backbone}, batch {given.batch}, {given.side} × {given.side}, {given.rounds} rounds, {given.device}")
-    columns = ["", "ms a step", f"× {first}, median", "× of minima", "FLOPs ×"]
-    print(tabulate(table, columns, floatfmt=("", ".1f", ".3f", ".3f", ".4f")))
+    context, found = multiprocessing.get_context("spawn"), []
+    for _ in range(given.processes):
+        with context.Pool(1) as pool:
+            found.append(pool.apply(measure, [given]))
+    print(f"{given.backbone}, batch {given.batch}, {given.side} × {given.side}, {given.device}, ", end="")
+    print(f"{given.threads} threads: {given.processes} × {given.rounds} rounds")
+    columns = [""]
+    for clock in ("CPU", "wall"):
+        columns += [f"{clock} ms", f"× {given.methods[0]}", *(["95 % (processes)"] if given.processes > 1 else [])]
+    print(tabulate(table(found, given.methods[0]), [*columns, "FLOPs ×"], disable_numparse=True))
 
 
 if __name__ == "__main__":
