@@ -68,6 +68,7 @@ class EX2L(Algorithm):
         "log_draws": {"log_draws": True},
         "raw_maps": {"scale": "none"},
         "label_only": {"moves": "label"},
+        "no_penalty": {"similarity_weight": 0.0, "similarity_weight_log": 0.0},  # both models, each on its own
     }
     network: Backbone
     running_accuracy: torch.Tensor
