@@ -30,7 +30,7 @@ THIN = {"benchmark.sweep", "benchmark.train", "benchmark.data", "benchmark.colle
         "benchmark.listing"}  # fmt: skip
 #: What has no torch, not even indirectly, when it is imported.
 WITHOUT_TORCH = ("benchmark.plan", "benchmark.report")
-CORE_WITH_TORCH = {"algorithm", "batch", "optim", "explainer"}
+CORE_WITH_TORCH = {"algorithm", "batch", "optim", "together", "explainer"}
 
 OURS = ("benchmark", "algorithms", "datasets")
 MAX_LINES = {"algorithms": 150, "tests": 500}
