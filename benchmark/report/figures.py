@@ -168,6 +168,9 @@ def _gap(canvas: Canvas, table: Table, book: Book) -> str:
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.margins(x=0.12)
+    low, high = axes.get_xlim()
+    if high - low < 2:  # all gaps near 0: the numbers stand a point beside the bars and would lie outside
+        axes.set_xlim(low - 1, high + 1)
     biased, deceiving = table.columns[at].splits
     axes.set_xlabel(f"accuracy on {clean(biased)} − {clean(deceiving)}, points")
     return "Generalisation gap with 95 % intervals, in points: " + "; ".join(shown) + "."

@@ -103,6 +103,7 @@ CASES: dict[Rewrite, str] = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("error:constrained_layout not applied")  # a figure that shows nothing
 @pytest.mark.parametrize("trials", [1, 2])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_degenerate_answers(case: Rewrite, trials: int, tmp_path: Path) -> None:
