@@ -17,6 +17,7 @@ from benchmark.core.record import FAILURE, RECORD, read_record
 from benchmark.core.registry import DATASETS
 from benchmark.launch.lease import Claim
 from tests.engine.runs import lines
+from tests.threads import threads
 from tests.toys import Accident, Pupil, registered
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,11 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with registered(Accident, Pupil):
+    with threads(1), registered(Accident, Pupil):
         yield
-    torch.set_num_threads(before)
 
 
 def _arguments(output: Path, *more: str, dataset: str = "tiny:size=32", algorithm: str = "erm") -> list[str]:

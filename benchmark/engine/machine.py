@@ -11,7 +11,7 @@ from pathlib import Path
 import benchmark
 
 #: Parameters of glibc's mallopt (malloc.h), and what they are set to.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = (-1, 2**31 - 1), (-3, 2**30), (-8, 1)
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 2**31 - 1), (-3, 2**30)
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "scikit-image")
 
@@ -45,9 +45,8 @@ def keep_memory() -> bool:
 
     A training step frees its activations and asks for as much again in the next one. By default glibc hands large
     blocks back to the system each time, which then clears every page anew: up to a tenth of a step's processor time.
-    Threads share one arena, since an arena of a thread's own gives memory back whatever these parameters say.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return all(mallopt(*parameter) for parameter in (_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX))
+    return all(mallopt(*parameter) for parameter in (_TRIM_THRESHOLD, _MMAP_THRESHOLD))

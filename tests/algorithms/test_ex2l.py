@@ -18,6 +18,7 @@ from benchmark.plan.graph import expand
 from benchmark.plan.sweepfile import config_from
 from tests.algorithms.tiny import CONFOUNDERS, build, make_batch, train
 from tests.engine.runs import done
+from tests.threads import threads
 
 
 def still(seed: int = 0, **changed: Any) -> Any:
@@ -197,25 +198,22 @@ def test_draws_are_the_papers_and_on_a_log_scale_on_request() -> None:
 
 
 def test_both_models_at_the_same_time_learn_what_they_learn_one_after_another() -> None:
-    threads, learnt = torch.get_num_threads(), []
+    learnt = []
     for at_once in (True, False):
-        torch.set_num_threads(2 if at_once else 1)  # one thread for each model in either case
         algorithm = build("ex2l", seed=1)
-        logged = train(algorithm, 0, 4)
+        with threads(2 if at_once else 1):  # one thread for each model in either case
+            logged = train(algorithm, 0, 4)
         assert algorithm.at_once is at_once
         learnt.append((algorithm.state_dict(), logged))
-    torch.set_num_threads(threads)
     (first, logged), (second, expected) = learnt
     assert all(torch.equal(first[name], value) for name, value in second.items())
     assert logged == expected
 
 
 def test_with_dropout_the_models_take_turns() -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
     algorithm = build("ex2l", dropout=0.5)
-    train(algorithm, 0, 1)
-    torch.set_num_threads(threads)
+    with threads(2):
+        train(algorithm, 0, 1)
     assert algorithm.at_once is False
 
 

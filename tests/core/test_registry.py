@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,13 @@ def test_every_module_is_found_and_names_are_sorted(house: Callable[..., Registr
     assert things.get("ant").name == "ant"
     assert things.origin("zebra") == "house.rooms.b.B"
     assert things.broken == {}
+
+
+def test_a_second_thread_waits_until_all_are_there(house: Callable[..., Registry]) -> None:
+    things = house(slow="import time\ntime.sleep(0.3)\n" + MODULE.format(cls="Late", name="late"))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: things.get("late"), range(2))
+    assert first is second
 
 
 def test_two_classes_of_one_name_are_both_named_each_time(house: Callable[..., Registry]) -> None:

@@ -11,14 +11,13 @@ import torch
 from torch import nn
 
 from benchmark.core.together import can_overlap, together
+from tests.threads import threads
 
 
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    with threads(2):
+        yield
 
 
 def network(seed: int, dropout: float = 0.0) -> nn.Sequential:
