@@ -97,7 +97,7 @@ class DFR(Algorithm):
     def upstream(cls, spec: RunSpec) -> dict[str, Upstream]:
         share = spec.hparams["standard_share"]
         longer = {k: max(round(share * spec.budget[k]), 1) for k in ("steps", "evaluate_every")} if share != 1 else {}
-        return {"standard": Upstream("erm", budget=longer)}
+        return {"standard": Upstream("erm", budget=longer, same_draw=True)}
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {}

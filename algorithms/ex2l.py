@@ -37,9 +37,7 @@ class EX2L(Algorithm):
 
     Each map is divided by its maximum, which the paper leaves open. As they come (``scale = "none"``) the maps have no
     bound, and then −MAE, −MSE and −RMSE have none below: larger activations alone lower them for ever.
-
-    The paper draws λ₁ and λ₂ from U(0.1, 100), which nine times in ten is above 10. With ``log_draws`` they are instead
-    the hyper-parameters of their own that are drawn as 10^U(−1, 2).
+    The paper draws λ₁ and λ₂ from U(0.1, 100), nine times in ten above 10; those of ``log_draws`` are 10^U(−1, 2).
     """
 
     name = "ex2l"
@@ -86,9 +84,12 @@ class EX2L(Algorithm):
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
-        if BACKBONES.get(spec.backbone).capabilities.cam:
+        backbone = BACKBONES.get(spec.backbone)
+        if not backbone.capabilities.cam:
+            return f"Grad-CAM needs a convolutional stage, which {spec.backbone} does not have."
+        if max(backbone.map_size(info.image_size, spec.backbone_options)) > 1:
             return None
-        return f"Grad-CAM needs a convolutional stage, which {spec.backbone} does not have."
+        return f"{spec.backbone}'s maps of these images are one cell, all alike; enlarge these: resnet50:side=224."
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         both = make_optimizer(self.network.parameters(), self.hp)
@@ -144,5 +145,5 @@ class EX2L(Algorithm):
 
     def report(self) -> dict[str, Any]:
         """The confounder model's accuracy: on training batches up to the selected step, on validation at the end."""
-        training, end = self.running_accuracy.item(), self.accuracy_at_end
-        return {"confounder_accuracy": {"training": training, "validation_at_end": end}}
+        found = {"training": self.running_accuracy.item(), "validation_at_end": self.accuracy_at_end}
+        return {"confounder_accuracy": found}

@@ -63,7 +63,8 @@ class JTT(Algorithm):
     def upstream(cls, spec: RunSpec) -> dict[str, Upstream]:
         steps = max(round(spec.hparams["identification_share"] * spec.budget["steps"]), 1)
         # evaluated at its end alone, so that any criterion selects the last step
-        return {"identification": Upstream("erm", budget={"steps": steps, "evaluate_every": steps, "patience": 0})}
+        budget = {"steps": steps, "evaluate_every": steps, "patience": 0}
+        return {"identification": Upstream("erm", budget=budget, same_draw=True)}
 
     def fit(self, run: Run) -> None:
         first = self.setting.upstream["identification"]

@@ -48,6 +48,8 @@ class Upstream:
         dataset_options: data-set options that differ, such as ``{"bias": 0.1}``.
         hparams: hyper-parameters that differ from the method's defaults.
         budget: parts of the budget that differ, such as ``{"steps": 200}``.
+        same_draw: whether its hyper-parameters are of the same draw as the asking run's; else the defaults, so that all
+            draws share it.
     """
 
     algorithm: str
@@ -56,6 +58,7 @@ class Upstream:
     dataset_options: Mapping[str, Any] = field(default_factory=dict)
     hparams: Mapping[str, Any] = field(default_factory=dict)
     budget: Mapping[str, Any] = field(default_factory=dict)
+    same_draw: bool = False
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class AGSononet(Backbone):
         return self.maps(image)[-1]
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
-        self._check_sides(image.shape[2], image.shape[3])
+        self.sides_inside(self.chosen, image.shape[2], image.shape[3])
         *gated, last = self.maps(image)
         sums = [(gate(x, last) * x).sum(dim=(2, 3)) for gate, x in zip(self.gates, gated, strict=True)]
         return torch.cat([*sums, last.mean(dim=(2, 3))], dim=1)

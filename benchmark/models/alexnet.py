@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import BACKBONES
-from benchmark.models.base import Backbone, Capabilities
+from benchmark.models.base import SIDE, Backbone, Capabilities
 from benchmark.models.pretrained import WEIGHTS_OPTION, refuse_with_weights, torchvision_network
 
 
@@ -25,6 +25,7 @@ class AlexNet(Backbone):
     options = {
         "weights": WEIGHTS_OPTION,
         "inner_dropout": HParam(0.5, low=0.0, high=1.0, doc="dropout before each of the two hidden linear layers"),
+        "side": SIDE,
     }
     capabilities = Capabilities(cam="net.features.11", lrp=True, min_side=63)
 

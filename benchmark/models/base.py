@@ -8,9 +8,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam, check_values
+
+#: Declared by networks that were made for larger images than some data have; ``Backbone`` does it.
+SIDE = HParam(0, doc="images are enlarged to this side (bilinear) before the first layer; 0: as they are", low=0)
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Backbone(nn.Module):
             raise UserError(f"{self.name}: {num_outputs} outputs, expected at least 1.")
         if image_size[0] not in (1, 2, 3):
             raise UserError(f"{self.name}: images have {image_size[0]} channels, expected 1, 2 or 3.")
-        self._check_sides(image_size[1], image_size[2])
+        self.sides_inside(self.chosen, image_size[1], image_size[2])
         classifier = self.build()
         self.dropout = nn.Dropout(dropout)
         self.classifier = classifier
@@ -75,12 +79,43 @@ class Backbone(nn.Module):
         """Smallest height and width of an image with these options."""
         return cls.capabilities.min_side
 
+    @classmethod
+    def sides_inside(cls, options: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
+        """Height and width of what the first layer sees of images of that size.
+
+        Raises:
+            UserError: too small for the network, or larger than the side to which they would be enlarged.
+        """
+        side, smallest = options.get("side", 0), cls.smallest_side(options)
+        if side and side < max(height, width):
+            raise UserError(
+                f"{cls.name}: side = {side} is smaller than the images, {height}×{width}; it can only enlarge them; "
+                "0 leaves them as they are."
+            )
+        inside = (side, side) if side else (height, width)
+        if min(inside) < smallest:
+            larger = f"larger images, or side = {smallest} or more" if "side" in cls.options else "larger images"
+            raise UserError(
+                f"{cls.name} needs images of at least {smallest}×{smallest} pixels, got {inside[0]}×{inside[1]}; "
+                f'use backbone = "convnet", {larger}.'
+            )
+        return inside
+
+    @classmethod
+    def map_size(cls, image_size: tuple[int, int, int], options: Mapping[str, Any]) -> tuple[int, int]:
+        """(h, w) of the last feature map of images (C,H,W), found on a network that has shapes and no memory."""
+        weightless = {**options, **({"weights": "none"} if "weights" in options else {})}
+        with torch.device("meta"), torch.no_grad():
+            network = cls(1, image_size, **weightless).eval()
+            shape = network.feature_map(torch.empty(1, *image_size)).shape
+        return shape[2], shape[3]
+
     def build(self) -> nn.Linear:
         """Make the layers from ``chosen``, ``image_size`` and ``num_outputs``; returns the last one."""
         raise NotImplementedError
 
     def stages(self, image: torch.Tensor) -> torch.Tensor:
-        """The convolutional part: the output of the CAM layer."""
+        """The convolutional part, of images that ``side`` has enlarged: the output of the CAM layer."""
         raise NotImplementedError
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
@@ -98,7 +133,9 @@ class Backbone(nn.Module):
                 f"{self.name} was built for images with {self.image_size[0]} channels, got an array of shape "
                 f"{list(image.shape)}, expected [B,{self.image_size[0]},H,W]."
             )
-        self._check_sides(image.shape[2], image.shape[3])
+        inside = self.sides_inside(self.chosen, image.shape[2], image.shape[3])
+        if inside != tuple(image.shape[2:]):
+            image = F.interpolate(image, inside, mode="bilinear", align_corners=False)
         return self.stages(image)
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
@@ -118,11 +155,3 @@ class Backbone(nn.Module):
         if not self.capabilities.cam:
             raise UserError(f"{self.name} has no convolutional stage for Grad-CAM; take a convolutional backbone.")
         return self.get_submodule(self.capabilities.cam)
-
-    def _check_sides(self, height: int, width: int) -> None:
-        smallest = self.smallest_side(self.chosen)
-        if min(height, width) < smallest:
-            raise UserError(
-                f"{self.name} needs images of at least {smallest}×{smallest} pixels, got {height}×{width}; "
-                "take a smaller backbone such as convnet, or larger images."
-            )

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmark.core.registry import BACKBONES
-from benchmark.models.base import Backbone, Capabilities
+from benchmark.models.base import SIDE, Backbone, Capabilities
 from benchmark.models.pretrained import WEIGHTS_OPTION, refuse_with_weights, torchvision_network
 
 
@@ -18,7 +18,7 @@ class ConvNeXtBase(Backbone):
 
     name = "convnext_base"
     doc = "ConvNeXt-Base of torchvision"
-    options = {"weights": WEIGHTS_OPTION}
+    options = {"weights": WEIGHTS_OPTION, "side": SIDE}
     capabilities = Capabilities(cam="net.features.7", min_side=32)
 
     def build(self) -> nn.Linear:

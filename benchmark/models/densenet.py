@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from benchmark.core.registry import BACKBONES
-from benchmark.models.base import Backbone, Capabilities
+from benchmark.models.base import SIDE, Backbone, Capabilities
 from benchmark.models.pretrained import WEIGHTS_OPTION, refuse_with_weights, torchvision_network
 from benchmark.models.resnet import SMALL_STEM
 
@@ -23,7 +23,7 @@ class DenseNet121(Backbone):
 
     name = "densenet121"
     doc = "DenseNet-121 of torchvision"
-    options = {"weights": WEIGHTS_OPTION, "small_stem": SMALL_STEM}
+    options = {"weights": WEIGHTS_OPTION, "small_stem": SMALL_STEM, "side": SIDE}
     capabilities = Capabilities(cam="last_relu", lrp=True, min_side=29)
 
     @classmethod

@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import BACKBONES
-from benchmark.models.base import Backbone, Capabilities
+from benchmark.models.base import SIDE, Backbone, Capabilities
 from benchmark.models.pretrained import WEIGHTS_OPTION, refuse_with_weights, torchvision_network
 
 SMALL_STEM = HParam(False, doc="a 3×3 first convolution without stride and no first pooling, for small images")
@@ -18,7 +18,7 @@ SMALL_STEM = HParam(False, doc="a 3×3 first convolution without stride and no f
 class _ResNet(Backbone):
     """Parameters are called as in torchvision, behind the prefix ``net.``; ``net.fc`` is ``classifier`` here."""
 
-    options = {"weights": WEIGHTS_OPTION, "small_stem": SMALL_STEM}
+    options = {"weights": WEIGHTS_OPTION, "small_stem": SMALL_STEM, "side": SIDE}
     capabilities = Capabilities(cam="net.layer4", lrp=True, min_side=16)
     builder: ClassVar[str]
 

@@ -148,12 +148,8 @@ class Resolver:
     def _backbone_options(self, backbone: Named, info: DatasetInfo | None) -> dict[str, Any]:
         kind = BACKBONES.get(backbone.name)
         options = {**{name: option.default for name, option in kind.options.items()}, **_parsed(kind, backbone)}
-        smallest = kind.smallest_side(options)
-        if info is not None and min(info.image_size[1:]) < smallest:
-            raise UserError(
-                f"{backbone.name} needs images of at least {smallest} pixels, and these have "
-                f'{min(info.image_size[1:])}; use backbone = "convnet".'
-            )
+        if info is not None:
+            kind.sides_inside(options, *info.image_size[1:])
         return options
 
     def _hparams(
@@ -210,7 +206,8 @@ class Resolver:
             raise Refused(f"{where}: {reason}")
 
     def upstream(self, wish: Wish, spec: RunSpec) -> dict[str, Wish]:
-        """The wishes of a run's upstream runs, by role: same trial, data and backbone, default draw, own overrides."""
+        """The wishes of a run's upstream runs, by role: same trial, data, backbone; own overrides; the default draw, or
+        the run's where the request says so."""
         wishes = {}
         same = Named(spec.backbone, {name: str(value) for name, value in spec.backbone_options.items()})
         for role, request in ALGORITHMS.get(spec.algorithm).upstream(spec).items():
@@ -218,7 +215,7 @@ class Resolver:
             wishes[role] = replace(
                 wish,
                 method=method,
-                draw=0,
+                draw=wish.draw if request.same_draw else 0,
                 hparams=request.hparams,
                 dataset_options={**spec.dataset_options, **request.dataset_options},
                 budget=request.budget,

@@ -223,6 +223,18 @@ def test_a_network_without_a_convolutional_stage_is_refused() -> None:
         expand(config_from(table, "test", "test"))
 
 
+@pytest.mark.parametrize(("backbone", "possible"), [("resnet50", False), ("resnet50:side=224", True)])
+def test_maps_of_one_cell_are_refused(backbone: str, possible: bool) -> None:
+    """Divided by their maximum they are 1 or 0, whatever the network does: no gradient."""
+    table = {"datasets": ["tiny:side=28"], "algorithms": ["ex2l"], "backbone": backbone}
+    config = config_from(table, "test", "test")
+    if possible:
+        assert len(expand(config).runs) == 1
+    else:
+        with pytest.raises(Problems, match="resnet50's maps of these images are one cell, all alike; enlarge these"):
+            expand(config)
+
+
 def test_a_run_says_how_it_sampled_and_what_the_confounder_model_knows(tmp_path: Path) -> None:
     alone = sum(p.numel() for p in BACKBONES.get("convnet")(2, (3, 16, 16), width=2).parameters())
     for variant, sampling in (("js_distance", "group"), ("js_distance_random", "random")):

@@ -162,7 +162,9 @@ def test_mnist_cnn_against_its_mathematics() -> None:
         ("convnet", (3, 32, 4), {}, "at least 8×8 pixels, got 32×4"),
         ("convnet", (3, 32, 32), {"widht": 3}, "did you mean width"),
         ("convnet", (3, 32, 32), {"width": 0}, "out of bounds"),
-        ("alexnet", (3, 62, 62), {}, "at least 63×63"),
+        ("alexnet", (3, 62, 62), {}, "at least 63×63 pixels, got 62×62; .* or side = 63 or more"),
+        ("alexnet", (3, 28, 28), {"side": 40}, "at least 63×63 pixels, got 40×40"),
+        ("resnet18", (3, 64, 64), {"side": 32}, "side = 32 is smaller than the images, 64×64"),
         ("densenet121", (3, 28, 28), {}, "at least 29×29"),
         ("vit_b_16", (3, 48, 32), {}, "square images"),
         ("resnet18", (3, 32, 32), {"weights": "IMAGENET1K_V7"}, "'IMAGENET1K_V7'; did you mean IMAGENET1K_V1"),
@@ -176,6 +178,37 @@ def test_mistakes_are_answered_in_one_sentence(
     with pytest.raises(UserError, match=sentence) as caught:
         BACKBONES.get(name)(5, size, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "alexnet", "convnext_base"])
+def test_side_enlarges_the_images_and_changes_nothing_else(name: str) -> None:
+    torch.manual_seed(0)
+    large = BACKBONES.get(name)(5, (3, 64, 64)).eval()
+    small = BACKBONES.get(name)(5, (3, 20, 20), side=64).eval()
+    small.load_state_dict(large.state_dict())
+    x = torch.randn(2, 3, 20, 20)
+    with torch.no_grad():
+        enlarged = nn.functional.interpolate(x, (64, 64), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(small(x), large(enlarged))
+    x.requires_grad_(True)
+    small(x).sum().backward()
+    assert x.grad is not None and x.grad.shape == x.shape and x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_the_size_of_the_map_is_known_without_weights(case: int) -> None:
+    name, options, size = CASES[case]
+    state = torch.get_rng_state()
+    found = BACKBONES.get(name).map_size(size, options)
+    assert torch.equal(state, torch.get_rng_state())
+    with torch.no_grad():
+        assert found == tuple(network(case).feature_map(images(case)).shape[2:])
+
+
+def test_the_map_of_an_enlarged_image_and_with_published_weights() -> None:
+    kind = BACKBONES.get("resnet50")
+    assert kind.map_size((3, 28, 28), {}) == (1, 1)
+    assert kind.map_size((3, 28, 28), {"side": 224, "weights": "IMAGENET1K_V2"}) == (7, 7)
 
 
 def test_wrong_images_are_refused_at_the_call() -> None:

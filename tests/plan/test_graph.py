@@ -188,7 +188,7 @@ def test_all_problems_of_all_kinds_are_told_together() -> None:
         ({"fixed": {"penalty": 3}}, "[fixed] no algorithm of this sweep has a hyper-parameter 'penalty'; there are:"),
         ({"override": {"tiny": {"dataset": {"bias": 0.5}}}}, "options of a data set are written in its name"),
         ({"backbone": "resnet18:small_stem=7"}, "resnet18: small_stem = '7' is not true or false"),
-        ({"backbone": "densenet121"}, "densenet121 needs images of at least 29 pixels, and these have 16"),
+        ({"backbone": "densenet121"}, "densenet121 needs images of at least 29×29 pixels, got 16×16; use "),
         ({"budget": {"patience": 2}, "selection": ["last"]}, "patience needs a criterion that measures"),
         ({"fixed": {"lr_milestones": "0.5;0.7"}}, "erm: lr_milestones = '0.5;0.7' is not of the right form"),
         ({"datasets": ["tiny", "tiny:bias=0.9"]}, "erm on tiny and erm on tiny:bias=0.9 are the same runs"),
@@ -241,6 +241,18 @@ def test_a_random_student_has_a_teacher_with_default_hyper_parameters() -> None:
     (teacher,) = _specs(plan, requested=False)
     assert teacher.draw == 0 and teacher.hparams["lr"] == 1e-3
     assert len({s.hparams["lr"] for s in _specs(plan)}) == 2
+
+
+def test_two_stages_share_their_draw_and_dfr_starts_from_erms_row() -> None:
+    plan = _plan(algorithms=["erm", "dfr", "jtt"], draws=3)
+    erm = {s.draw: s for s in _specs(plan) if s.algorithm == "erm"}
+    assert len({s.hparams["lr"] for s in erm.values()}) == 3
+    for spec in _specs(plan):
+        if spec.algorithm == "dfr":
+            assert spec.upstream == {"standard": erm[spec.draw].key}
+        elif spec.algorithm == "jtt":
+            first = plan.runs[spec.upstream["identification"]].spec
+            assert first.hparams == erm[spec.draw].hparams and first.budget["steps"] < spec.budget["steps"]
 
 
 def test_a_teacher_takes_data_and_backbone_of_its_student_and_the_sweeps_word_on_its_own() -> None:
