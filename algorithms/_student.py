@@ -29,6 +29,7 @@ STUDENT_HPARAMS = {
         doc='who teaches: "segment_classify", or "unbiased": the standard classifier, on the same data at teacher_bias',
     ),
     "teacher_bias": HParam(0.1, doc='bias of the data that the "unbiased" teacher learns from', low=0.0, high=1.0),
+    "teacher_variant": HParam("", choices=("", "tea_teacher"), doc='a variant of erm, for the "unbiased" teacher'),
     "teacher_backbone": HParam("", doc="the teacher's backbone, where it is not the student's"),
     "start": HParam(
         "teacher", choices=("teacher", "random", "transplant"),
@@ -100,7 +101,8 @@ class Student(Algorithm):
         backbone = spec.hparams["teacher_backbone"] or None
         if spec.hparams["teacher"] == "segment_classify":
             return {"teacher": Upstream("segment_classify", backbone=backbone)}
-        return {"teacher": Upstream("erm", backbone=backbone, dataset_options={"bias": spec.hparams["teacher_bias"]})}
+        options, variant = {"bias": spec.hparams["teacher_bias"]}, spec.hparams["teacher_variant"]
+        return {"teacher": Upstream("erm", variant, backbone, dataset_options=options)}
 
     @property
     def explained(self) -> Any:

@@ -20,6 +20,7 @@ class AGSononetERM(ERM):
     """Cross-entropy on an attention-gated Sononet; the sweep's backbone is not used."""
 
     name = "ag_sononet"
+    variants = {}  # not those of erm
     paper = Paper(
         "Attention gated networks: learning to leverage salient regions in medical images",
         "Schlemper, Oktay, Schaap, Heinrich, Kainz, Glocker, Rueckert", 2019,
@@ -40,6 +41,7 @@ class ViT(ERM):
     """Cross-entropy on ViT-B/16, for images whose side 16 divides; the sweep's backbone is not used."""
 
     name = "vit"
+    variants = {}  # not those of erm
     paper = Paper(
         "An image is worth 16×16 words: transformers for image recognition at scale",
         "Dosovitskiy, Beyer, Kolesnikov, Weissenborn, Zhai, Unterthiner, Dehghani, Minderer, Heigold, Gelly, "

@@ -17,6 +17,7 @@ class Reweight(ERM):
     """
 
     name = "reweight"
+    variants = {}  # not those of erm
     paper = Paper(
         "Simple data balancing achieves competitive worst-group-accuracy",
         "Idrissi, Arjovsky, Pezeshki, Lopez-Paz", 2022, "https://arxiv.org/abs/2110.14503",
