@@ -44,6 +44,8 @@ class DANN(Algorithm):
     sampling = "environment"
     hparams = {
         "adversary_weight": HParam(1.0, LogUniform(-2, 2), "λ, weight of the reversed gradient", low=0.0),
+        "lr_d": HParam(0.0, LogUniform(-4.5, -2.5), "learning rate of the discriminator; 0: as the network's", low=0.0,
+                       large=HParam(0.0, LogUniform(-5, -3.5), low=0.0)),
         "weight_decay_d": HParam(0.0, LogUniform(-6, -2), "weight decay of the discriminator", low=0.0),
         "d_steps": HParam(1, LogUniform(0, 3, base=2, integer=True), "discriminator steps per network step", low=1),
         "grad_penalty": HParam(0.0, LogUniform(-2, 1), "weight of the discriminator's gradient penalty", low=0.0),
@@ -51,7 +53,6 @@ class DANN(Algorithm):
         "mlp_width": HParam(256, LogUniform(6, 10, base=2, integer=True), "width of the discriminator", low=1),
         "mlp_depth": HParam(3, Choice((3, 4, 5)), "linear layers of the discriminator", low=1),
     }
-
     network: Backbone
 
     def __init__(self, setting: Setting) -> None:
@@ -60,11 +61,12 @@ class DANN(Algorithm):
         self.discriminator = perceptron(self.joint_size(), setting.num_environments, width, depth)
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        betas, decay = (self.hp["beta1"], 0.9), self.hp["weight_decay_d"]
+        betas = self.hp["beta1"], 0.9
+        theirs = {"lr": self.hp["lr_d"] or self.hp["lr"], "weight_decay": self.hp["weight_decay_d"], "betas": betas}
         adversary = [p for name, p in self.named_parameters() if not name.startswith("network.")]
         return {
             "main": make_optimizer(self.network.parameters(), self.hp, betas=betas),
-            "discriminator": make_optimizer(adversary, self.hp, betas=betas, weight_decay=decay),
+            "discriminator": make_optimizer(adversary, self.hp, **theirs),
         }
 
     def joint_size(self) -> int:

@@ -175,6 +175,13 @@ def test_optimisers_share_out_the_parameters_and_take_beta_and_decay(name: str) 
     assert {id(p) for p in main["params"]} == {id(p) for p in algorithm.network.parameters()}
 
 
+@pytest.mark.parametrize(("lr_d", "expected"), [(0.0, 0.1), (0.02, 0.02)])
+def test_the_discriminator_has_a_learning_rate_of_its_own_or_the_networks(lr_d: float, expected: float) -> None:
+    optimizers = build("dann", lr_d=lr_d, **SGD).make_optimizers()
+    assert optimizers["main"].param_groups[0]["lr"] == 0.1
+    assert optimizers["discriminator"].param_groups[0]["lr"] == expected
+
+
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_perceptron_has_depth_linear_layers(depth: int) -> None:
     layers = [layer for layer in perceptron(5, 2, 7, depth) if isinstance(layer, nn.Linear)]
