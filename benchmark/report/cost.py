@@ -37,6 +37,8 @@ def cost_sheet(table: Table) -> Sheet | None:
     caption = [
         f"Means over the winners' runs, on {', '.join(devices)}; parameters are those of the model that predicts."
     ]
+    if "cpu" in devices:
+        caption.append("Peak memory on a CPU is the whole process's, data and Python included.")
     if staged:
         caption.append(
             "Upstream: training seconds of the runs that came first (teachers, biased models) and of theirs, beside "
@@ -87,7 +89,7 @@ def _cells(table: Table, row: Row, base: Row | None, staged: bool) -> list[str]:
         _ratio(training, reference),
         *(_upstream_cells(row, training, reference) if staged else []),
         _ratio(worst, base_worst),
-        _number(_mean([r.images_per_second for r in records]), 1.0, 0),
+        _number(_mean([r.images_per_second for r in records if r.images_per_second]), 1.0, 0),  # none: no steps made
         _number(_mean([float(r.parameters) for r in records]), 1e-6, 2),
         _number(_mean([float(r.peak_memory_bytes) for r in records]), 1e-6, 0),
     ]

@@ -13,7 +13,7 @@ from benchmark.core.registry import did_you_mean
 from benchmark.report.answers import Book
 from benchmark.report.detail import Scores
 from benchmark.report.formats.numbers import DASH, percent
-from benchmark.report.scores import Value, main_split, over_trials
+from benchmark.report.scores import Column, Value, main_split, over_trials, value_of
 from benchmark.report.sheet import Sheet
 from benchmark.report.tables import Row, Table
 
@@ -24,6 +24,10 @@ _OVERALL = {
     "f1": "macro_f1", "precision": "macro_precision", "specificity": "macro_specificity",
     "sensitivity": "balanced_accuracy",
 }  # fmt: skip
+#: Where a paper tests on another split than our main one: CMNIST's test environment "−90%".
+PAPERS_SPLIT = {("ex2l", "cmnist"): "deceiving"}
+#: Published scores of a worst group on a split that no column of ours shows.
+_WORST_GROUP_OF = {"validation_worst_group_accuracy": "val"}
 #: What ± means in each paper; a paper that is not named here has none that could be used.
 MEANING = {"tea": "posterior sd of the test sample", "ex2l": "sd over three runs"}
 
@@ -138,7 +142,7 @@ def _sheet(table: Table, figures: Sequence[Figure], ours: Ours) -> Sheet | None:
     found = {figure.method: ours.row(figure.method) for figure in relevant}
     for metric, group in by_metric.items():
         rows.append([metric.replace("_", " ").replace("/", ", ")])
-        rows += [_cells(figure, ours.value(found[figure.method], metric)) for figure in group]
+        rows += [_cells(figure, ours.value(found[figure.method], metric, figure.paper)) for figure in group]
     shown = {id(row) for row in found.values()}
     without = sorted({row.method for row in table.rows if row.requested and id(row) not in shown})
     notes = [f"no published figure of: {', '.join(without)}"] if without else []
@@ -148,6 +152,8 @@ def _sheet(table: Table, figures: Sequence[Figure], ours: Ours) -> Sheet | None:
         notes.append("ours was measured on generated stand-in data: the difference says nothing about the method")
     notes.append("conditions differ (network, budget, selection): results/published/README.md says what the papers did")
     papers = dict.fromkeys(f.paper for f in relevant)
+    tested = {paper: split for paper in papers if (split := ours.tested_by(paper))}
+    notes += [f"{paper} tests on the split {split}: so do ours here" for paper, split in tested.items()]
     meaning = "; ".join(f"{paper}: {MEANING[paper]}" for paper in papers if paper in MEANING)
     caption = [f"Published figures beside ours, in per cent. ±: {meaning or 'none printed'}; ours: as above."]
     heads = [("method",), ("paper, table",), ("published",), ("ours",), ("difference",)]
@@ -163,7 +169,7 @@ class Ours:
     """
 
     def __init__(self, table: Table, named: Collection[str], book: Book | None = None) -> None:
-        self.table, self.named = table, named
+        self.table, self.named, self.book = table, named, book
         self.columns = {name: i for i, c in enumerate(table.columns) for name in (c.metric, *c.also)}
         record = next((w.run.record for row in table.rows for w in row.winners if w.run.record), None)
         self.split = main_split(record.data) if record else None
@@ -189,12 +195,23 @@ class Ours:
         """Whether we have that score of this data set at all."""
         kind, slash, what = metric.partition("/")
         known = self.scores is not None and kind in _SCORES and what.lower() in [*self.labels, "mean"]
-        return metric in self.columns or bool(slash and known)
+        return metric in self.columns or metric in _WORST_GROUP_OF or bool(slash and known)
 
-    def value(self, row: Row | None, metric: str) -> Value | None:
+    def tested_by(self, paper: str) -> str | None:
+        """The split of ours on which that paper tests, where it is not the main one."""
+        return PAPERS_SPLIT.get((paper, self.table.dataset.partition(":")[0]))
+
+    def value(self, row: Row | None, metric: str, paper: str = "") -> Value | None:
         """The score of a row, with sd over trials, or of the test sample where there is one trial."""
-        if row is None or metric in self.columns:
-            return None if row is None else row.values[self.columns[metric]]
+        if row is None:
+            return None
+        if metric in _WORST_GROUP_OF:
+            return value_of(Column("worst_group_accuracy", (_WORST_GROUP_OF[metric],), ()), row.winners, self.book)
+        other = self.tested_by(paper)
+        if other and metric in ("average_accuracy", "worst_group_accuracy"):
+            return value_of(Column(metric, (other,), ()), row.winners, self.book)
+        if metric in self.columns:
+            return row.values[self.columns[metric]]
         kind, _, what = metric.partition("/")
         winners = [w for w in row.winners if self.split in w.at.counts]
         if self.scores is None or not winners:

@@ -195,6 +195,8 @@ def _caption(table: Table, data: Mapping[str, Any], winners: Sequence[Winner]) -
     main = main_split(data)
     parts = [f"{table.title}. Accuracy in per cent, {_spread(table, _several(winners[0]))}."]
     parts.append(f"Step chosen by {CRITERIA.get(table.criterion, table.criterion)}{_draws(table)}.")
+    if table.criterion in ("val_worst_group", "val_mean"):
+        parts.append("To choose so takes group labels in validation, whatever a method needs beside them.")
     parts.append(_what_average_is(table, str(main), winners))
     if any(column.metric == "gap" for column in table.columns):
         biased, deceiving = data["bias_splits"]

@@ -84,6 +84,29 @@ def test_our_names_for_theirs(tmp_path: Path) -> None:
     ]
 
 
+def test_cmnist_stands_beside_the_papers_test_environment_and_validation_can(tmp_path: Path) -> None:
+    metrics = ("average_accuracy", "worst_group_accuracy", "validation_worst_group_accuracy", "deceiving_accuracy")
+    write(tmp_path, "ex2l_table9", *(f"cmnist,erm,{m},50,,,Table 9," for m in metrics))
+    fake = FakeSweep(tmp_path)
+    fake.add(World("cmnist", size=200), ERM)
+    report = make_report(fake.finish())
+    (sheet,) = beside(report.tables, tmp_path, report.book)
+    ours = [row[3] for row in sheet.rows if len(row) > 1]
+    (row,) = report.tables[0].rows
+    shown = {c.metric: v.estimate.value or 0.0 for c, v in zip(report.tables[0].columns, row.values, strict=True)}
+
+    def worst(split: str) -> float:
+        counts = [w.at.counts[split] for w in row.winners]  # confounder, label, predicted
+        groups = [[(c[z, y, y], c[z, y].sum()) for y in range(2) for z in range(2)] for c in counts]
+        return float(np.mean([min(right / total for right, total in each if total) for each in groups]) * 100)
+
+    assert ours[0] == ours[3] and ours[0].startswith(f"{shown['deceiving_accuracy'] * 100:.1f} ±")
+    assert shown["deceiving_accuracy"] != shown["average_accuracy"]
+    for found, split in ((ours[1], "deceiving"), (ours[2], "val")):
+        assert abs(float(found.partition(" ")[0]) - worst(split)) < 0.051
+    assert "ex2l tests on the split deceiving: so do ours here" in sheet.notes
+
+
 def test_published_scores_per_class(tmp_path: Path) -> None:
     metrics = ("auc/mean", "auc/b", "f1/mean", "f1/b", "sensitivity/a", "specificity/C", "sensitivity/unknown")
     sheet = sheet_of(tmp_path, "xray", [ERM], [f"xray,erm,{m},50,1,100,Table 9," for m in metrics])

@@ -59,6 +59,16 @@ def test_what_came_first_is_shown_beside_and_counted_once(made: tuple[Path, dict
     assert any("several runs may share them" in sentence for sentence in sheet.caption)
 
 
+def test_who_makes_no_steps_has_no_speed(made: tuple[Path, dict[str, list[str]]]) -> None:
+    folder, keys = made
+    for key in keys["helper"]:
+        path = folder / "runs" / key / "record.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "images_per_second": 0.0}))
+    heads, rows, _ = rows_of(folder)
+    at = heads.index(("images", "per second"))
+    assert rows["helper"][at] == "–" and rows["erm"][at] != "–"
+
+
 def test_an_upstream_record_that_is_gone_is_no_zero(made: tuple[Path, dict[str, list[str]]]) -> None:
     folder, keys = made
     (folder / "runs" / keys["helper"][0] / "record.json").unlink()
