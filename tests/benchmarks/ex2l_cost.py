@@ -7,7 +7,8 @@
 All methods live in one process and take turns, step by step and every round in another order, so that a machine whose
 speed drifts is fair to all; a process's ratio is the seconds of all of a method's steps by those of ERM's. Where a
 process's tensors happen to lie moves that ratio by a few hundredths however many rounds it takes, so several fresh
-processes are asked, one after another: the table has their mean, Student's 95 % interval of it, and the extremes. Two
+processes are asked, one after another: the table has their mean, Student's 95 % interval of it, and the extremes. The
+first steps, in which a process still asks the system for memory (eX2L for more than ERM), are left out. Two
 steps of ERM, on two networks, are a row too: what lies between it and 2 is the noise, what lies between it and eX2L is
 what the maps cost. A step is everything that training does per batch: losses, backward, optimiser. On a GPU the clock
 is read after the device has finished. With several threads eX2L's two networks run at the same time.
@@ -97,10 +98,11 @@ def measure(given: argparse.Namespace) -> dict[str, list[float]]:
             algorithm.at_once = None  # type: ignore[assignment]  # eX2L finds out again
         seconds(algorithms, batch)
     total, order = {method: np.zeros(2) for method in methods}, list(methods)
-    for _ in range(given.rounds):
+    for turn in range(given.warm_up + given.rounds):
         random.shuffle(order)
         for method in order:
-            total[method] += seconds(methods[method], batch)
+            taken = seconds(methods[method], batch)
+            total[method] += taken * (turn >= given.warm_up)
     return {method: [*(total[method] / given.rounds), flops[method]] for method in methods}
 
 
@@ -125,6 +127,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=25, help="of each process")
+    parser.add_argument("--warm-up", type=int, default=5, help="rounds of each process before the clock counts")
     parser.add_argument("--processes", type=int, default=1, help="fresh ones, one after another")
     parser.add_argument("--threads", type=int, default=1, help="that PyTorch uses; a sweep's share of the cores")
     parser.add_argument("--device", default="cpu")
