@@ -9,8 +9,11 @@ from torch import nn
 
 from algorithms.erm import ERM
 from benchmark.core.algorithm import Paper, Setting
+from benchmark.core.dataset import DatasetInfo
+from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import ALGORITHMS, BACKBONES
+from benchmark.core.spec import RunSpec
 from benchmark.models.ag_sononet import AGSononet
 from benchmark.models.pretrained import WEIGHTS_OPTION
 
@@ -48,6 +51,14 @@ class ViT(ERM):
         "Uszkoreit, Houlsby", 2021, "https://arxiv.org/abs/2010.11929",
     )  # fmt: skip
     hparams = {"weights": WEIGHTS_OPTION}
+
+    @classmethod
+    def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
+        try:
+            BACKBONES.get("vit_b_16").sides_inside({}, *info.image_size[1:])
+        except UserError as error:
+            return str(error)
+        return None
 
     def __init__(self, setting: Setting) -> None:
         def build(num_outputs: int | None = None, **options: Any) -> nn.Module:

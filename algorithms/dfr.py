@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from benchmark.core.algorithm import Algorithm, Paper, Run, Setting, Upstream
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
+from benchmark.core.optim import shared_hparams
 from benchmark.core.registry import ALGORITHMS
 from benchmark.core.seeds import seed_for
 from benchmark.core.spec import RunSpec
@@ -68,6 +69,8 @@ def worst_group(weight: torch.Tensor, x: torch.Tensor, y: torch.Tensor, group: t
 class DFR(Algorithm):
     """L1-regularised logistic regression on the features of a finished ERM run, on group-balanced validation images.
 
+    Learning rate, batch size and the like are those of the ERM run.
+
     Half of the validation split, balanced, chooses C by worst-group accuracy on the other half; then the weights of
     ``retrainings`` regressions on balanced subsets of the whole split are averaged (the paper's DFR with validation
     data). No training step is made, so the budget is ERM's. Since it learns from validation images, its accuracy on
@@ -97,7 +100,7 @@ class DFR(Algorithm):
     def upstream(cls, spec: RunSpec) -> dict[str, Upstream]:
         share = spec.hparams["standard_share"]
         longer = {k: max(round(share * spec.budget[k]), 1) for k in ("steps", "evaluate_every")} if share != 1 else {}
-        return {"standard": Upstream("erm", budget=longer, same_draw=True)}
+        return {"standard": Upstream("erm", hparams=shared_hparams(spec.hparams), budget=longer, same_draw=True)}
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {}

@@ -89,7 +89,7 @@ class EX2L(Algorithm):
             return f"Grad-CAM needs a convolutional stage, which {spec.backbone} does not have."
         if max(backbone.map_size(info.image_size, spec.backbone_options)) > 1:
             return None
-        return f"{spec.backbone}'s maps of these images are one cell, all alike; enlarge these: resnet50:side=224."
+        return f"{spec.backbone}'s maps of these images are one cell, all alike; take larger ones (resnet50:side=224)."
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         both = make_optimizer(self.network.parameters(), self.hp)

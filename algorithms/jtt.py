@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from benchmark.core.algorithm import Algorithm, Paper, Run, Setting, Upstream
 from benchmark.core.batch import Batch
 from benchmark.core.hparam import Choice, HParam
+from benchmark.core.optim import shared_hparams
 from benchmark.core.registry import ALGORITHMS
 from benchmark.core.spec import RunSpec
 
@@ -34,9 +35,10 @@ def upweighted_mean(losses: torch.Tensor, wrong: torch.Tensor, upweight: float, 
 class JTT(Algorithm):
     """Cross-entropy in which the training images that a first, short standard training got wrong count λ times.
 
-    The first model ("identification") is the last step of a run of ``identification_share`` of the steps; its early
-    stop is what makes its errors those of the shortcut. No group label is used in training; the paper tunes λ and the
-    length of the first training by worst-group accuracy on validation, as selecting by ``val_worst_group`` does.
+    The first model ("identification") is the last step of a run of ``identification_share`` of the steps, with the
+    learning rate, batch size and so on of the second; its early stop is what makes its errors those of the shortcut. No
+    group label is used in training; the paper tunes λ and the length of the first training by worst-group accuracy on
+    validation, as selecting by ``val_worst_group`` does.
     """
 
     name = "jtt"
@@ -64,7 +66,7 @@ class JTT(Algorithm):
         steps = max(round(spec.hparams["identification_share"] * spec.budget["steps"]), 1)
         # evaluated at its end alone, so that any criterion selects the last step
         budget = {"steps": steps, "evaluate_every": steps, "patience": 0}
-        return {"identification": Upstream("erm", budget=budget, same_draw=True)}
+        return {"identification": Upstream("erm", hparams=shared_hparams(spec.hparams), budget=budget, same_draw=True)}
 
     def fit(self, run: Run) -> None:
         first = self.setting.upstream["identification"]

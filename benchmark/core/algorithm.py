@@ -48,8 +48,7 @@ class Upstream:
         dataset_options: data-set options that differ, such as ``{"bias": 0.1}``.
         hparams: hyper-parameters that differ from the method's defaults.
         budget: parts of the budget that differ, such as ``{"steps": 200}``.
-        same_draw: whether its hyper-parameters are of the same draw as the asking run's; else the defaults, so that all
-            draws share it.
+        same_draw: whether it is of the same draw as the asking run, a first stage of it; else all draws share one.
     """
 
     algorithm: str

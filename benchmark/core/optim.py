@@ -32,6 +32,11 @@ COMMON_HPARAMS: dict[str, HParam] = {
 }  # fmt: skip
 
 
+def shared_hparams(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run's hyper-parameters those that every algorithm has: what two stages of one method have in common."""
+    return {name: hparams[name] for name in COMMON_HPARAMS}
+
+
 def make_optimizer(
     parameters: Iterable[torch.nn.Parameter], hparams: Mapping[str, Any], **changed: Any
 ) -> torch.optim.Optimizer:

@@ -86,7 +86,7 @@ def _embed(algorithm: Algorithm, splits: Mapping[str, DeviceSplit], predicted: M
 @torch.inference_mode()
 def _features(algorithm: Algorithm, split: DeviceSplit, rows: np.ndarray) -> torch.Tensor:
     """Features of the network that predicts, float64[M,D] on the CPU."""
-    kept, per_pass = [], images_per_pass(split)
+    kept, per_pass = [], images_per_pass(split, algorithm)
     for start in range(0, len(rows), per_pass):
         with algorithm.setting.autocast():
             network, seen = algorithm.explainable(split.batch(rows[start : start + per_pass]).image)

@@ -12,6 +12,7 @@ from benchmark.core.algorithm import Algorithm
 from benchmark.core.batch import Batch
 from benchmark.engine.data import DeviceSplit
 from benchmark.engine.failure import NonFiniteError
+from benchmark.models.base import pixels_inside
 
 #: Images per forward pass at most, and pixels: large images would need more memory than training does.
 BATCH, PIXELS = 500, 500 * 128 * 128
@@ -56,7 +57,7 @@ def evaluate(
     training = algorithm.training
     algorithm.eval()
     try:
-        for batch in split.batches(images_per_pass(split)):
+        for batch in split.batches(images_per_pass(split, algorithm)):
             with torch.inference_mode(), algorithm.setting.autocast():
                 logits = algorithm.predict(batch.image).float()
             total += torch.bincount(cells(batch, logits, rows).flatten(), minlength=len(total))
@@ -95,10 +96,15 @@ def cells(batch: Batch, logits: torch.Tensor, rows: int) -> torch.Tensor:
     return (of_label * 2 + batch.label.long()) * 2 + (logits > 0)
 
 
-def images_per_pass(split: DeviceSplit) -> int:
-    """How many images of a split go through a network at once without gradients; a matter of memory and speed."""
-    height, width = split.arrays.image.shape[-2:]
-    return max(min(BATCH, PIXELS // (height * width)), 1)
+def images_per_pass(split: DeviceSplit, module: torch.nn.Module, most: int = 0, pixels: int = 0) -> int:
+    """How many images of a split go through a network at once; a matter of memory and speed.
+
+    Args:
+        module: what holds the network.
+        most, pixels: bounds on the images and on their pixels as the network sees them; 0: of a pass without gradients.
+    """
+    each = pixels_inside(module, *split.arrays.image.shape[-2:])
+    return max(min(most or BATCH, (pixels or PIXELS) // each), 1)
 
 
 def accuracy(counts: np.ndarray) -> float:

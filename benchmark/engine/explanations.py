@@ -20,6 +20,7 @@ from benchmark.core.batch import Batch
 from benchmark.core.errors import UserError
 from benchmark.core.seeds import seed_for
 from benchmark.engine.data import DeviceSplit
+from benchmark.engine.evaluate import images_per_pass
 from benchmark.explain import get
 from benchmark.explain.base import HeatmapExplainer
 
@@ -103,8 +104,7 @@ def _explain(
     for split_name, split in splits.items():
         rows = spread(split.size, MOST)
         wanted = rows[spread(len(rows), math.ceil(GALLERY / len(shown)))] if split_name in shown else rows[:0]
-        height, width = split.arrays.image.shape[2:]
-        per_pass = max(min(BATCH, PIXELS // (height * width)), 1)
+        per_pass = images_per_pass(split, algorithm, BATCH, PIXELS)
         measured: list[dict[str, torch.Tensor]] = []
         for start in range(0, len(rows), per_pass):
             chosen = rows[start : start + per_pass]

@@ -84,7 +84,7 @@ class TrainingRun:
             raise ValueError(f"a method may look at train and val, not at {split}")
         needs = self.algorithm.needs if split == "train" else self.algorithm.needs.on_validation()
         chosen = self.split(split)
-        return (batch.strip(needs) for batch in chosen.batches(images_per_pass(chosen)))
+        return (batch.strip(needs) for batch in chosen.batches(images_per_pass(chosen, self.algorithm)))
 
     def steps(self) -> Iterator[Batch]:
         """See ``benchmark.core.algorithm.Run``."""

@@ -24,6 +24,7 @@ from benchmark.engine.build import assemble
 from benchmark.engine.explanations import explain_splits
 from benchmark.engine.failure import NonFiniteError
 from benchmark.engine.loop import TrainingRun
+from benchmark.models.base import pixels_inside
 
 #: Steps that count, at most, and seconds after which no further one is made; one more before them warms up.
 STEPS, SECONDS = 3, 3.0
@@ -78,7 +79,7 @@ def measure(
     })  # fmt: skip
     algorithm = _untrained(short, specs, infos, place)
     algorithm.optimizers = algorithm.make_optimizers()
-    few = max(min(IMAGES, PIXELS // (info.image_size[1] * info.image_size[2])), 2)
+    few = max(min(IMAGES, PIXELS // pixels_inside(algorithm, *info.image_size[1:])), 2)
     data = random_data(info, max(few, min(batch_size, 512)))
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / ATTEMPTS / "1").mkdir(parents=True)

@@ -61,7 +61,8 @@ def batch_sizes(kind: Kind, plan: Plan, device: str) -> list[int]:
     """The batch sizes to time, one or two: the runs' smallest and largest, none too large."""
     wanted = [int(plan.runs[key].spec.hparams["batch_size"]) for key in kind.keys]
     _, height, width = plan.data[kind.spec.data_fingerprint].info.image_size
-    most = max(PIXELS[device] // (height * width), 2)
+    side = kind.spec.backbone_options.get("side", 0)  # to which the network enlarges them
+    most = max(PIXELS[device] // max(height * width, side * side), 2)
     return sorted({min(min(wanted), most), min(max(wanted), most)})
 
 

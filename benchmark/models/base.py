@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,6 +16,12 @@ from benchmark.core.hparam import HParam, check_values
 
 #: Declared by networks that were made for larger images than some data have; ``Backbone`` does it.
 SIDE = HParam(0, doc="images are enlarged to this side (bilinear) before the first layer; 0: as they are", low=0)
+
+
+def pixels_inside(module: nn.Module, height: int, width: int) -> int:
+    """Pixels of an image of that size as the networks in a module see it, enlarged where one of them does so."""
+    sides = [m.chosen.get("side", 0) for m in module.modules() if isinstance(m, Backbone)]
+    return max(height * width, max(sides, default=0) ** 2)
 
 
 @dataclass(frozen=True)
@@ -86,15 +93,16 @@ class Backbone(nn.Module):
         Raises:
             UserError: too small for the network, or larger than the side to which they would be enlarged.
         """
-        side, smallest = options.get("side", 0), cls.smallest_side(options)
-        if side and side < max(height, width):
+        side, smallest, largest = options.get("side", 0), cls.smallest_side(options), max(height, width)
+        if side and side < largest:
             raise UserError(
                 f"{cls.name}: side = {side} is smaller than the images, {height}×{width}; it can only enlarge them; "
                 "0 leaves them as they are."
             )
         inside = (side, side) if side else (height, width)
         if min(inside) < smallest:
-            larger = f"larger images, or side = {smallest} or more" if "side" in cls.options else "larger images"
+            enough = max(smallest, largest)
+            larger = f"larger images, or side = {enough} or more" if "side" in cls.options else "larger images"
             raise UserError(
                 f"{cls.name} needs images of at least {smallest}×{smallest} pixels, got {inside[0]}×{inside[1]}; "
                 f'use backbone = "convnet", {larger}.'
@@ -103,12 +111,9 @@ class Backbone(nn.Module):
 
     @classmethod
     def map_size(cls, image_size: tuple[int, int, int], options: Mapping[str, Any]) -> tuple[int, int]:
-        """(h, w) of the last feature map of images (C,H,W), found on a network that has shapes and no memory."""
+        """(h, w) of the last feature map of images (C,H,W), found once on a network that has shapes and no memory."""
         weightless = {**options, **({"weights": "none"} if "weights" in options else {})}
-        with torch.device("meta"), torch.no_grad():
-            network = cls(1, image_size, **weightless).eval()
-            shape = network.feature_map(torch.empty(1, *image_size)).shape
-        return shape[2], shape[3]
+        return _map_size(cls, image_size, tuple(sorted(weightless.items())))  # type: ignore[arg-type]
 
     def build(self) -> nn.Linear:
         """Make the layers from ``chosen``, ``image_size`` and ``num_outputs``; returns the last one."""
@@ -155,3 +160,19 @@ class Backbone(nn.Module):
         if not self.capabilities.cam:
             raise UserError(f"{self.name} has no convolutional stage for Grad-CAM; take a convolutional backbone.")
         return self.get_submodule(self.capabilities.cam)
+
+
+@functools.cache
+def _map_size(
+    kind: type[Backbone], image_size: tuple[int, int, int], options: tuple[tuple[str, Any], ...]
+) -> tuple[int, int]:
+    """On the device without memory, or where a network cannot be built there, on the CPU; no random number is lost."""
+    for place in ("meta", "cpu"):
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device(place), torch.no_grad():
+                shape = kind(1, image_size, **dict(options)).eval().feature_map(torch.zeros(1, *image_size)).shape
+            return shape[2], shape[3]
+        except (RuntimeError, NotImplementedError):
+            if place == "cpu":
+                raise
+    raise AssertionError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -36,13 +37,17 @@ class ViTB16(Backbone):
     options = {"weights": WEIGHTS_OPTION}
     capabilities = Capabilities(attention=True, min_side=PATCH)
 
-    def build(self) -> nn.Linear:
-        channels, height, width = self.image_size
-        weights = self.chosen["weights"]
+    @classmethod
+    def sides_inside(cls, options: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
         if height != width or height % PATCH:
             raise UserError(
-                f"{self.name} needs square images with a side that {PATCH} divides, got {height}×{width}; resize them."
+                f"{cls.name} needs square images with a side that {PATCH} divides, got {height}×{width}; resize them."
             )
+        return super().sides_inside(options, height, width)
+
+    def build(self) -> nn.Linear:
+        channels, height, _ = self.image_size
+        weights = self.chosen["weights"]
         if channels != 3:
             refuse_with_weights(self.name, weights, f"images of {channels} channels")
         net: Any = torchvision_network("vit_b_16", NONE, self.num_outputs, image_size=height)

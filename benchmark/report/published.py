@@ -153,7 +153,7 @@ def _sheet(table: Table, figures: Sequence[Figure], ours: Ours) -> Sheet | None:
     notes.append("conditions differ (network, budget, selection): results/published/README.md says what the papers did")
     papers = dict.fromkeys(f.paper for f in relevant)
     tested = {paper: split for paper in papers if (split := ours.tested_by(paper))}
-    notes += [f"{paper} tests on the split {split}: so do ours here" for paper, split in tested.items()]
+    notes += [f"{paper} tests on the split {s}: so do ours here, validation apart" for paper, s in tested.items()]
     meaning = "; ".join(f"{paper}: {MEANING[paper]}" for paper in papers if paper in MEANING)
     caption = [f"Published figures beside ours, in per cent. ±: {meaning or 'none printed'}; ours: as above."]
     heads = [("method",), ("paper, table",), ("published",), ("ours",), ("difference",)]

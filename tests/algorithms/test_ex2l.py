@@ -231,7 +231,7 @@ def test_maps_of_one_cell_are_refused(backbone: str, possible: bool) -> None:
     if possible:
         assert len(expand(config).runs) == 1
     else:
-        with pytest.raises(Problems, match="resnet50's maps of these images are one cell, all alike; enlarge these"):
+        with pytest.raises(Problems, match="resnet50's maps of these images are one cell, all alike; take larger ones"):
             expand(config)
 
 

@@ -72,7 +72,7 @@ def test_large_images_pass_in_smaller_batches(pixels: int, images: int, monkeypa
     monkeypatch.setattr(module, "PIXELS", pixels)
     monkeypatch.setattr(module, "BATCH", 20)
     reader, split = _made(_data())  # 50 images of 5×7 pixels
-    assert images_per_pass(split) == images
+    assert images_per_pass(split, torch.nn.Identity()) == images
     evaluate(reader, split, 3, 2, objective=True)
     assert [len(batch) for batch in reader.shown] == [images] * (50 // images) + ([50 % images] if 50 % images else [])
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from benchmark.core.errors import UserError
 from benchmark.core.registry import BACKBONES
-from benchmark.models.base import Backbone
+from benchmark.models.base import Backbone, pixels_inside
+from benchmark.models.convnet import ConvNet
 
 #: (name, options, image size): the smallest sizes that exercise every layer.
 CASES: list[tuple[str, dict[str, Any], tuple[int, int, int]]] = [
@@ -203,6 +204,28 @@ def test_the_size_of_the_map_is_known_without_weights(case: int) -> None:
     assert torch.equal(state, torch.get_rng_state())
     with torch.no_grad():
         assert found == tuple(network(case).feature_map(images(case)).shape[2:])
+
+
+class Numbers(ConvNet):
+    """Cannot be built without memory, as networks that read numbers from tensors cannot."""
+
+    name = "numbers"
+
+    def build(self) -> nn.Linear:
+        self.rates = [x.item() for x in torch.linspace(0, 1, 3)]
+        return super().build()
+
+
+def test_the_size_of_the_map_where_a_network_needs_memory() -> None:
+    state = torch.get_rng_state()
+    assert Numbers.map_size((3, 32, 32), {}) == ConvNet.map_size((3, 32, 32), {})
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_how_many_images_pass_at_once_follows_what_the_network_sees() -> None:
+    small, large = (BACKBONES.get("resnet18")(2, (3, 28, 28), side=side) for side in (0, 224))
+    assert pixels_inside(small, 28, 28) == 28 * 28
+    assert pixels_inside(nn.ModuleList([small, large]), 28, 28) == 224 * 224 == pixels_inside(nn.Identity(), 224, 224)
 
 
 def test_the_map_of_an_enlarged_image_and_with_published_weights() -> None:

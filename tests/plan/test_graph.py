@@ -255,6 +255,14 @@ def test_two_stages_share_their_draw_and_dfr_starts_from_erms_row() -> None:
             assert first.hparams == erm[spec.draw].hparams and first.budget["steps"] < spec.budget["steps"]
 
 
+@pytest.mark.parametrize("method", ["jtt", "dfr"])
+def test_both_stages_learn_as_the_method_is_told_to(method: str) -> None:
+    """As a file that trains a winner again does: the draw's values, written down, at draw 0."""
+    plan = _plan(algorithms=[method], override={method: {"lr": 0.0005, "batch_size": 16}, "erm": {"lr": 0.25}})
+    found = [(run.spec.hparams["lr"], run.spec.hparams["batch_size"]) for run in plan.runs.values()]
+    assert found == [(0.0005, 16)] * 2
+
+
 def test_a_teacher_takes_data_and_backbone_of_its_student_and_the_sweeps_word_on_its_own() -> None:
     plan = _plan(
         algorithms=["toy_pupil"],

@@ -104,7 +104,7 @@ def test_cmnist_stands_beside_the_papers_test_environment_and_validation_can(tmp
     assert shown["deceiving_accuracy"] != shown["average_accuracy"]
     for found, split in ((ours[1], "deceiving"), (ours[2], "val")):
         assert abs(float(found.partition(" ")[0]) - worst(split)) < 0.051
-    assert "ex2l tests on the split deceiving: so do ours here" in sheet.notes
+    assert "ex2l tests on the split deceiving: so do ours here, validation apart" in sheet.notes
 
 
 def test_published_scores_per_class(tmp_path: Path) -> None:
