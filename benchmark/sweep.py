@@ -170,11 +170,13 @@ def _dry_run(given: argparse.Namespace, plan: Plan, folder: Path) -> int:
             return None
         return {name: len(split) for name, split in known.source.load(trial).splits.items()}
 
+    absent = list(dict.fromkeys(known.absent for known in plan.data.values() if known.absent))
+    for what in absent:
+        print(f"not there, and timed on random images: {what}", flush=True)
     estimate(
         plan, left, device, len(places), lambda spec, size: measure(spec, specs, infos, size, device), sizes,
         lambda line: print(line, flush=True),
     )  # fmt: skip
-    absent = list(dict.fromkeys(known.absent for known in plan.data.values() if known.absent))
     if absent:
         raise Problems(absent)
     return 0

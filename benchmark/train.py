@@ -69,7 +69,7 @@ def _main(arguments: list[str] | None) -> int:
     device = pick_device(given.device)
     if given.download:
         download(config.datasets, data_dir(given))
-    plan = expand(config, data_dir(given))
+    plan = expand(config, data_dir(given), advice="")
     keys = write_plan(plan, given.output)
     for key in keys:
         if not _run(given.output / RUNS / key, plan.runs[key].spec.label(), device, given):

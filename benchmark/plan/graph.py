@@ -69,14 +69,23 @@ class Plan:
         }
 
 
+#: What a sweep can do about a run that is impossible.
+ADVICE = "leave it out, change the data with [override.NAME], or launch with --skip-impossible"
+
+
 def expand(
-    config: SweepConfig, data_dir: Path | None = None, skip_impossible: bool = False, absent_ok: bool = False
+    config: SweepConfig,
+    data_dir: Path | None = None,
+    skip_impossible: bool = False,
+    absent_ok: bool = False,
+    advice: str = ADVICE,
 ) -> Plan:
     """Resolve and check every run of a sweep.
 
     Args:
         skip_impossible: leave out what cannot run instead of raising; so does the sweep's own ``skip_impossible``.
         absent_ok: plan runs on data that are not there too, for a dry run; ``Plan.data`` says which.
+        advice: what to do about what cannot run; empty for none.
 
     Raises:
         Problems: everything that is wrong, each once.
@@ -97,8 +106,8 @@ def expand(
         except UserError as error:
             problems.update(dict.fromkeys(getattr(error, "problems", [str(error)])))
     if refused and not (skip_impossible or config.skip_impossible):
-        advice = "leave it out, change the data with [override.NAME], or launch with --skip-impossible"
-        problems.update(dict.fromkeys(f"{reason} ({advice})" for reason in {r["reason"]: None for r in refused}))
+        end = f" ({advice})" if advice else ""
+        problems.update(dict.fromkeys(f"{reason}{end}" for reason in {r["reason"]: None for r in refused}))
     if not problems and not builder.runs:
         problems["none of these methods can run on these data"] = None
     if problems:

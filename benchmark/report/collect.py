@@ -93,7 +93,10 @@ def make_report(
         for table in report.tables:
             report.sheets += detail_sheets(table, book, extras.engine, extras.splits, spread)
     if extras.published:
-        report.sheets += beside(report.tables, book=book)
+        found = beside(report.tables, book=book)
+        report.sheets += found
+        if not found:
+            sweep.notes.append("no published table that is on file here reports any of these data sets")
     for look in (looks_sheet, latent_sheet):
         report.sheets += [sheet for table in report.tables if (sheet := look(table)) is not None]
     for make in (cost_sheet, hparam_sheet):

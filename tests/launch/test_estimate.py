@@ -122,6 +122,8 @@ def test_the_command_times_writes_nothing_and_says_what_is_missing(
     assert sweep.main(arguments) == 2
     said = capsys.readouterr()
     assert "cmnist needs MNIST" in said.err and "estimate:" in said.out
+    warning = said.out.index("not there, and timed on random images: cmnist needs MNIST")
+    assert warning < said.out.index("ms with")  # not after minutes of timing
     assert "jtt on tiny:size=64" in said.out and "for every 1,000 validation images" in said.out
     assert sweep.main([*arguments, "--datasets", "tiny:size=64"]) == 0
     said = capsys.readouterr()

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from benchmark.core.errors import UserError
 from benchmark.core.registry import ALGORITHMS
 from benchmark.report.audit import allowed_by_n, audit, standard_error
-from benchmark.report.collect import make_report
+from benchmark.report.collect import Extras, make_report, render
 from benchmark.report.published import FOLDER, beside, read_table, tables
 from benchmark.report.sheet import Sheet
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
@@ -215,3 +215,12 @@ def test_tables_that_cannot_be_audited() -> None:
     with pytest.raises(UserError, match="no method"):
         audit("tea_table4", "nobody")
     assert len(audit("ex2l_table1")) == 2
+
+
+def test_that_no_paper_reports_the_data_is_said(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(World("unheard_of", size=60), ERM)
+    folder = fake.finish()
+    said = "no published table that is on file here reports any of these data sets"
+    assert said in render(make_report(folder, extras=Extras(published=True)), "text")
+    assert said not in render(make_report(folder), "text")
