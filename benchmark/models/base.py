@@ -167,12 +167,13 @@ def _map_size(
     kind: type[Backbone], image_size: tuple[int, int, int], options: tuple[tuple[str, Any], ...]
 ) -> tuple[int, int]:
     """On the device without memory, or where a network cannot be built there, on the CPU; no random number is lost."""
-    for place in ("meta", "cpu"):
-        try:
-            with torch.random.fork_rng(devices=[]), torch.device(place), torch.no_grad():
-                shape = kind(1, image_size, **dict(options)).eval().feature_map(torch.zeros(1, *image_size)).shape
-            return shape[2], shape[3]
-        except (RuntimeError, NotImplementedError):
-            if place == "cpu":
-                raise
-    raise AssertionError
+
+    def found_on(place: str) -> tuple[int, int]:
+        with torch.random.fork_rng(devices=[]), torch.device(place), torch.no_grad():
+            shape = kind(1, image_size, **dict(options)).eval().feature_map(torch.zeros(1, *image_size)).shape
+        return shape[2], shape[3]
+
+    try:
+        return found_on("meta")
+    except RuntimeError:
+        return found_on("cpu")

@@ -14,6 +14,7 @@ from benchmark.core.algorithm import Algorithm, Setting
 from benchmark.core.batch import Batch
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.needs import Needs
+from benchmark.core.registry import BACKBONES
 from benchmark.engine import evaluate as module
 from benchmark.engine.data import DeviceSplit
 from benchmark.engine.evaluate import Answers, accuracy, evaluate, images_per_pass, worst_group_accuracy
@@ -65,6 +66,14 @@ def test_counts_are_a_confusion_matrix_per_confounder(size: int, monkeypatch: py
     with torch.no_grad():
         expected = reader.eval().network(split.batch(np.arange(60)).image)
     np.testing.assert_allclose(answers.score, expected.numpy(), atol=1e-5)
+
+
+def test_images_that_the_network_enlarges_count_as_large() -> None:
+    _, split = _made(_data())
+    kind = BACKBONES.get("resnet18")
+    assert images_per_pass(split, kind(2, (3, 28, 28))) == module.BATCH
+    assert images_per_pass(split, kind(2, (3, 28, 28), side=224)) == module.PIXELS // 224**2 < module.BATCH
+    assert images_per_pass(split, kind(2, (3, 28, 28), side=224), 64, 16 * 224**2) == 16
 
 
 @pytest.mark.parametrize(("pixels", "images"), [(10_000, 20), (35 * 7, 7), (35, 1), (1, 1)])

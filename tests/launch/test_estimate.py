@@ -75,8 +75,10 @@ def test_runs_are_grouped_by_what_costs_time() -> None:
     assert sum(len(kind.keys) for kind in kinds_of(plan, few)) == 2
 
 
-def test_large_batches_are_not_timed() -> None:
-    plan = plan_of("erm", datasets=["tiny:side=224,size=64"], fixed={"batch_size": 128})
+@pytest.mark.parametrize(("side", "backbone"), [(224, "convnet:width=2"), (28, "resnet18:side=224")])
+def test_large_batches_are_not_timed(side: int, backbone: str) -> None:
+    """Large as the network sees them."""
+    plan = plan_of("erm", datasets=[f"tiny:side={side},size=64"], backbone=backbone, fixed={"batch_size": 128})
     (kind,) = kinds_of(plan, set(plan.runs))
     assert batch_sizes(kind, plan, "cpu") == [8] and batch_sizes(kind, plan, "cuda") == [128]
 
