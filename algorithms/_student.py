@@ -114,10 +114,15 @@ class Student(Algorithm):
         return self.teacher[0].explainable(image)[1]
 
     def explanation_distance(
-        self, heatmap: torch.Tensor, explain: Callable[[nn.Module, torch.Tensor], torch.Tensor], image: torch.Tensor
+        self,
+        heatmap: torch.Tensor,
+        explain: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+        image: torch.Tensor,
     ) -> torch.Tensor:
         theirs = explain(*self.teacher[0].explainable(image))
-        return distances_by_size(*same_size(heatmap, theirs)).mean(0)  # TEA, equation 2, for each image
+        return distances_by_size(*same_size(heatmap, theirs)).mean(
+            0
+        )  # TEA, equation 2, for each image
 
 
 @contextmanager
@@ -126,7 +131,9 @@ def kept_feature_maps(*networks: Backbone) -> Iterator[list[torch.Tensor]]:
     maps: list[torch.Tensor] = []
     with ExitStack() as hooks:
         for network in networks:
-            handle = network.cam_module().register_forward_hook(lambda module, args, output: maps.append(output))
+            handle = network.cam_module().register_forward_hook(
+                lambda module, args, output: maps.append(output)
+            )
             hooks.callback(handle.remove)
         yield maps
 

@@ -38,19 +38,39 @@ class DANN(Algorithm):
 
     name = "dann"
     paper = Paper(
-        "Domain-adversarial training of neural networks", "Ganin et al.", 2016, "https://arxiv.org/abs/1505.07818"
+        "Domain-adversarial training of neural networks",
+        "Ganin et al.",
+        2016,
+        "https://arxiv.org/abs/1505.07818",
     )
     needs = Needs(environments=True)
     sampling = "environment"
     hparams = {
-        "adversary_weight": HParam(1.0, LogUniform(-2, 2), "λ, weight of the reversed gradient", low=0.0),
-        "lr_d": HParam(0.0, LogUniform(-4.5, -2.5), "learning rate of the discriminator; 0: as the network's", low=0.0,
-                       large=HParam(0.0, LogUniform(-5, -3.5), low=0.0)),
-        "weight_decay_d": HParam(0.0, LogUniform(-6, -2), "weight decay of the discriminator", low=0.0),
-        "d_steps": HParam(1, LogUniform(0, 3, base=2, integer=True), "discriminator steps per network step", low=1),
-        "grad_penalty": HParam(0.0, LogUniform(-2, 1), "weight of the discriminator's gradient penalty", low=0.0),
-        "beta1": HParam(0.5, Choice((0.0, 0.5)), "Adam's β₁, of both optimisers", low=0.0, high=0.999),
-        "mlp_width": HParam(256, LogUniform(6, 10, base=2, integer=True), "width of the discriminator", low=1),
+        "adversary_weight": HParam(
+            1.0, LogUniform(-2, 2), "λ, weight of the reversed gradient", low=0.0
+        ),
+        "lr_d": HParam(
+            0.0,
+            LogUniform(-4.5, -2.5),
+            "learning rate of the discriminator; 0: as the network's",
+            low=0.0,
+            large=HParam(0.0, LogUniform(-5, -3.5), low=0.0),
+        ),
+        "weight_decay_d": HParam(
+            0.0, LogUniform(-6, -2), "weight decay of the discriminator", low=0.0
+        ),
+        "d_steps": HParam(
+            1, LogUniform(0, 3, base=2, integer=True), "discriminator steps per network step", low=1
+        ),
+        "grad_penalty": HParam(
+            0.0, LogUniform(-2, 1), "weight of the discriminator's gradient penalty", low=0.0
+        ),
+        "beta1": HParam(
+            0.5, Choice((0.0, 0.5)), "Adam's β₁, of both optimisers", low=0.0, high=0.999
+        ),
+        "mlp_width": HParam(
+            256, LogUniform(6, 10, base=2, integer=True), "width of the discriminator", low=1
+        ),
         "mlp_depth": HParam(3, Choice((3, 4, 5)), "linear layers of the discriminator", low=1),
     }
     network: Backbone
@@ -62,7 +82,11 @@ class DANN(Algorithm):
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         betas = self.hp["beta1"], 0.9
-        theirs = {"lr": self.hp["lr_d"] or self.hp["lr"], "weight_decay": self.hp["weight_decay_d"], "betas": betas}
+        theirs = {
+            "lr": self.hp["lr_d"] or self.hp["lr"],
+            "weight_decay": self.hp["weight_decay_d"],
+            "betas": betas,
+        }
         adversary = [p for name, p in self.named_parameters() if not name.startswith("network.")]
         return {
             "main": make_optimizer(self.network.parameters(), self.hp, betas=betas),
@@ -73,7 +97,9 @@ class DANN(Algorithm):
         """Length of what ``joint`` gives."""
         return self.network.num_features
 
-    def joint(self, features: torch.Tensor, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def joint(
+        self, features: torch.Tensor, logits: torch.Tensor, label: torch.Tensor
+    ) -> torch.Tensor:
         """What the discriminator looks at, float[B,joint_size]: here the features alone."""
         return features
 
@@ -81,7 +107,9 @@ class DANN(Algorithm):
         """The discriminator's mean over rows, from float[B]: here every row counts the same."""
         return losses.mean()
 
-    def discriminator_loss(self, joint: torch.Tensor, batch: Batch, penalty: float = 0.0) -> torch.Tensor:
+    def discriminator_loss(
+        self, joint: torch.Tensor, batch: Batch, penalty: float = 0.0
+    ) -> torch.Tensor:
         """Cross-entropy of the environments + ``penalty`` · mean over rows of ‖∂CE(D(joint)) / ∂joint‖²."""
         assert batch.environment is not None
         losses = F.cross_entropy(self.discriminator(joint), batch.environment, reduction="none")
@@ -100,13 +128,19 @@ class DANN(Algorithm):
         constants = features.detach().requires_grad_(penalty > 0), logits.detach()
         for _ in range(self.hp["d_steps"]):
             with self.setting.autocast():
-                recognised = self.discriminator_loss(self.joint(*constants, batch.label), batch, penalty)
+                recognised = self.discriminator_loss(
+                    self.joint(*constants, batch.label), batch, penalty
+                )
             self.minimise(recognised, "discriminator")
         with self.setting.autocast():
             fooled = self.discriminator_loss(self.joint(features, logits, batch.label), batch)
             adversary = -self.hp["adversary_weight"] * fooled
         self.minimise(classification + adversary, "main")
-        return {"classification": classification, "adversary": adversary, "discriminator": recognised}
+        return {
+            "classification": classification,
+            "adversary": adversary,
+            "discriminator": recognised,
+        }
 
 
 @ALGORITHMS.register
@@ -120,11 +154,16 @@ class CDAN(DANN):
 
     name = "cdan"
     paper = Paper(
-        "Conditional adversarial domain adaptation", "Long, Cao, Wang, Jordan", 2018, "https://arxiv.org/abs/1705.10667"
+        "Conditional adversarial domain adaptation",
+        "Long, Cao, Wang, Jordan",
+        2018,
+        "https://arxiv.org/abs/1705.10667",
     )
     hparams = {
         **DANN.hparams,
-        "condition": HParam("outer", choices=("outer", "embedding"), doc="how the discriminator sees the class"),
+        "condition": HParam(
+            "outer", choices=("outer", "embedding"), doc="how the discriminator sees the class"
+        ),
     }
     variants = {"cdann": {"condition": "embedding"}}
 
@@ -137,7 +176,9 @@ class CDAN(DANN):
         factor = self.setting.num_classes if self.hp["condition"] == "outer" else 1
         return super().joint_size() * factor
 
-    def joint(self, features: torch.Tensor, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def joint(
+        self, features: torch.Tensor, logits: torch.Tensor, label: torch.Tensor
+    ) -> torch.Tensor:
         if self.hp["condition"] == "embedding":
             return features + self.embedding(label)  # type: ignore[no-any-return]
         return (logits.softmax(1)[:, :, None] * features[:, None, :]).flatten(1)

@@ -29,7 +29,11 @@ class AGSononetERM(ERM):
         "Schlemper, Oktay, Schaap, Heinrich, Kainz, Glocker, Rueckert", 2019,
         "https://doi.org/10.1016/j.media.2019.01.012",
     )  # fmt: skip
-    hparams = {"width": HParam(16, doc="channels of the first block (64 in the paper)", low=1, large=HParam(64, low=1))}
+    hparams = {
+        "width": HParam(
+            16, doc="channels of the first block (64 in the paper)", low=1, large=HParam(64, low=1)
+        )
+    }
 
     def __init__(self, setting: Setting) -> None:
         def build(num_outputs: int | None = None, **options: Any) -> nn.Module:
@@ -64,7 +68,9 @@ class ViT(ERM):
         def build(num_outputs: int | None = None, **options: Any) -> nn.Module:
             outputs = setting.num_classes if num_outputs is None else num_outputs
             kind = BACKBONES.get("vit_b_16")
-            network: nn.Module = kind(outputs, setting.image_size, weights=setting.hparams["weights"], **options)
+            network: nn.Module = kind(
+                outputs, setting.image_size, weights=setting.hparams["weights"], **options
+            )
             return network
 
         super().__init__(replace(setting, build_network=build))

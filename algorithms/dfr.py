@@ -20,7 +20,9 @@ from benchmark.models.base import Backbone
 STRENGTHS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)
 
 
-def fit_logistic(x: torch.Tensor, y: torch.Tensor, classes: int, c: float, iterations: int = 2000) -> torch.Tensor:
+def fit_logistic(
+    x: torch.Tensor, y: torch.Tensor, classes: int, c: float, iterations: int = 2000
+) -> torch.Tensor:
     """The minimum of ‖W‖₁ + C · Σ CE(W x + b, y), b free of penalty, by accelerated proximal gradient steps (FISTA).
 
     Args:
@@ -56,10 +58,18 @@ def balanced_rows(group: torch.Tensor, generator: torch.Generator) -> torch.Tens
     """Rows in which every group that is there is as large as the smallest one, drawn at random; int64[n], sorted."""
     members = [torch.nonzero(group == g)[:, 0] for g in group.unique()]
     least = min(map(len, members))
-    return torch.cat([rows[torch.randperm(len(rows), generator=generator)[:least]] for rows in members]).sort().values
+    return (
+        torch.cat(
+            [rows[torch.randperm(len(rows), generator=generator)[:least]] for rows in members]
+        )
+        .sort()
+        .values
+    )
 
 
-def worst_group(weight: torch.Tensor, x: torch.Tensor, y: torch.Tensor, group: torch.Tensor) -> float:
+def worst_group(
+    weight: torch.Tensor, x: torch.Tensor, y: torch.Tensor, group: torch.Tensor
+) -> float:
     """Smallest accuracy of a group that is there, of the linear classifier float[K,D+1]."""
     right = (x @ weight[:, :-1].T + weight[:, -1]).argmax(1) == y
     return min(right[group == g].double().mean().item() for g in group.unique())
@@ -86,7 +96,9 @@ class DFR(Algorithm):
     needs = Needs(val_groups=True)
     hparams = {
         "retrainings": HParam(10, doc="regressions on different balanced subsets, averaged", low=1),
-        "standard_share": HParam(1.0, doc="length of the ERM run, as a share of the steps", low=1e-3),
+        "standard_share": HParam(
+            1.0, doc="length of the ERM run, as a share of the steps", low=1e-3
+        ),
     }
     network: Backbone
 
@@ -99,8 +111,16 @@ class DFR(Algorithm):
     @classmethod
     def upstream(cls, spec: RunSpec) -> dict[str, Upstream]:
         share = spec.hparams["standard_share"]
-        longer = {k: max(round(share * spec.budget[k]), 1) for k in ("steps", "evaluate_every")} if share != 1 else {}
-        return {"standard": Upstream("erm", hparams=shared_hparams(spec.hparams), budget=longer, same_draw=True)}
+        longer = (
+            {k: max(round(share * spec.budget[k]), 1) for k in ("steps", "evaluate_every")}
+            if share != 1
+            else {}
+        )
+        return {
+            "standard": Upstream(
+                "erm", hparams=shared_hparams(spec.hparams), budget=longer, same_draw=True
+            )
+        }
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {}
@@ -111,28 +131,47 @@ class DFR(Algorithm):
         columns = []
         for batch in run.batches("val"):
             assert batch.group is not None
-            columns.append((self.network.features(batch.image).double().cpu(), batch.label.cpu(), batch.group.cpu()))
+            columns.append(
+                (
+                    self.network.features(batch.image).double().cpu(),
+                    batch.label.cpu(),
+                    batch.group.cpu(),
+                )
+            )
         x, y, group = (torch.cat(column) for column in zip(*columns, strict=True))
         mean, deviation = x.mean(0), x.std(0, correction=0)
-        deviation[deviation < 1e-12] = 1  # a feature that never fires says nothing and gets no weight
+        deviation[deviation < 1e-12] = (
+            1  # a feature that never fires says nothing and gets no weight
+        )
         weight, c = self.retrain((x - mean) / deviation, y, group)
         scaled = weight[:, :-1] / deviation
         last = self.network.classifier
         last.weight.copy_(scaled)
         last.bias.copy_(weight[:, -1] - scaled @ mean)
         loss = F.cross_entropy(x @ scaled.T + (weight[:, -1] - scaled @ mean), y)
-        self.about = {"c": c, "balanced": len(balanced_rows(group, torch.Generator())), "validation": len(y)}
+        self.about = {
+            "c": c,
+            "balanced": len(balanced_rows(group, torch.Generator())),
+            "validation": len(y),
+        }
         run.log({"validation": loss})
 
-    def retrain(self, x: torch.Tensor, y: torch.Tensor, group: torch.Tensor) -> tuple[torch.Tensor, float]:
+    def retrain(
+        self, x: torch.Tensor, y: torch.Tensor, group: torch.Tensor
+    ) -> tuple[torch.Tensor, float]:
         """The averaged weights float[K,D+1] and the C that validation chose, from standardised features."""
-        classes, generator = self.setting.num_classes, torch.Generator().manual_seed(seed_for("dfr", len(y)))
+        classes, generator = (
+            self.setting.num_classes,
+            torch.Generator().manual_seed(seed_for("dfr", len(y))),
+        )
         order = torch.randperm(len(y), generator=generator)
         first, second = order[: len(y) // 2], order[len(y) // 2 :]
         scores = dict.fromkeys(STRENGTHS, 0.0)
         rows = first[balanced_rows(group[first], generator)]
         for c in STRENGTHS:
-            scores[c] = worst_group(fit_logistic(x[rows], y[rows], classes, c), x[second], y[second], group[second])
+            scores[c] = worst_group(
+                fit_logistic(x[rows], y[rows], classes, c), x[second], y[second], group[second]
+            )
         best = max(STRENGTHS, key=lambda c: scores[c])  # of equals the first, the least regularised
         subsets = [balanced_rows(group, generator) for _ in range(self.hp["retrainings"])]
         fits = [fit_logistic(x[rows], y[rows], classes, best) for rows in subsets]

@@ -15,7 +15,9 @@ from benchmark.explain import get
 from benchmark.losses.heatmaps import cosine_distance, geometric_distance
 from benchmark.losses.outputs import softened_divergence
 
-TEMPERATURE = {"temperature": HParam(3.0, Choice((1.0, 3.0, 5.0, 10.0)), "T, softens both softmaxes", low=0.1)}
+TEMPERATURE = {
+    "temperature": HParam(3.0, Choice((1.0, 3.0, 5.0, 10.0)), "T, softens both softmaxes", low=0.1)
+}
 
 
 class Distillation(Student):
@@ -39,14 +41,21 @@ class DistillOutputs(Distillation):
 
     name = "distill_outputs"
     paper = Paper(
-        "Distilling the knowledge in a neural network", "Hinton, Vinyals, Dean", 2015, "https://arxiv.org/abs/1503.02531"
+        "Distilling the knowledge in a neural network",
+        "Hinton, Vinyals, Dean",
+        2015,
+        "https://arxiv.org/abs/1503.02531",
     )
     hparams = {**STUDENT_HPARAMS, **TEMPERATURE}
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             wanted = self.explained(self.seen_by_teacher(batch.image))
-        return {"outputs": softened_divergence(self.predict(batch.image), wanted, self.hp["temperature"])}
+        return {
+            "outputs": softened_divergence(
+                self.predict(batch.image), wanted, self.hp["temperature"]
+            )
+        }
 
 
 @ALGORITHMS.register
@@ -60,7 +69,10 @@ class DistillRepresentations(Distillation):
     name = "distill_representations"
     paper = Paper("Debiased distillation by transplanting the last layer", "Lee, Lee", 2023,
                   "https://arxiv.org/abs/2302.11187")  # fmt: skip
-    hparams = {**STUDENT_HPARAMS, "freeze_last": HParam(True, doc=STUDENT_HPARAMS["freeze_last"].doc)}
+    hparams = {
+        **STUDENT_HPARAMS,
+        "freeze_last": HParam(True, doc=STUDENT_HPARAMS["freeze_last"].doc),
+    }
     variants = {k: v for k, v in Distillation.variants.items() if v.get("start") != "random"}
 
     @classmethod
@@ -105,8 +117,12 @@ class DistillGradCAM(Distillation):
         seen, cam = self.seen_by_teacher(batch.image), get("gradcam")
         theirs, wanted = cam.with_logits(self.explained, seen, lambda logits: logits.argmax(1))
         top = wanted.argmax(1)
-        ours, logits = cam.with_logits(self.network, batch.image, lambda _: top, True, self.training)
+        ours, logits = cam.with_logits(
+            self.network, batch.image, lambda _: top, True, self.training
+        )
         return {
-            "heatmaps": self.hp["heatmap_weight"] * cosine_distance(*same_size(ours, theirs)).mean(),
-            "outputs": self.hp["output_weight"] * softened_divergence(logits, wanted, self.hp["temperature"]),
+            "heatmaps": self.hp["heatmap_weight"]
+            * cosine_distance(*same_size(ours, theirs)).mean(),
+            "outputs": self.hp["output_weight"]
+            * softened_divergence(logits, wanted, self.hp["temperature"]),
         }

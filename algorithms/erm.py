@@ -15,10 +15,17 @@ class ERM(Algorithm):
     """Cross-entropy, averaged over the images of a batch; the binary one of each label where there are several."""
 
     name = "erm"
-    paper = Paper("An overview of statistical learning theory", "Vapnik", 1999, "https://doi.org/10.1109/72.788640")
+    paper = Paper(
+        "An overview of statistical learning theory",
+        "Vapnik",
+        1999,
+        "https://doi.org/10.1109/72.788640",
+    )
     multi_label = True
     # how TEA's teacher of Coloured MNIST learns (F.3), for 200 epochs
-    variants = {"tea_teacher": {"optimizer": "sgd", "momentum": 0.9, "lr": 0.001, "weight_decay": 0.001}}
+    variants = {
+        "tea_teacher": {"optimizer": "sgd", "momentum": 0.9, "lr": 0.001, "weight_decay": 0.001}
+    }
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         return {"classification": classification_loss(self.predict(batch.image), batch.label)}

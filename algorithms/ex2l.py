@@ -15,9 +15,9 @@ from benchmark.core.dataset import DatasetInfo
 from benchmark.core.hparam import HParam, LogUniform, Uniform
 from benchmark.core.needs import Needs
 from benchmark.core.optim import COMMON_HPARAMS, make_optimizer
+from benchmark.core.parallel_forward import can_overlap, together
 from benchmark.core.registry import ALGORITHMS, BACKBONES
 from benchmark.core.spec import RunSpec
-from benchmark.core.together import can_overlap, together
 from benchmark.explain import get
 from benchmark.losses.heatmaps import scaled_to_one
 from benchmark.losses.similarity import SIMILARITIES
@@ -48,17 +48,39 @@ class EX2L(Algorithm):
     needs = Needs(confounder=True, groups=True)
     sampling = "group"
     hparams = {
-        "similarity": HParam("mae", choices=tuple(SIMILARITIES), doc="what says how alike the maps are (B.5)"),
-        "confounder_weight": HParam(1.0, Uniform(0.1, 100), "λ₁, weight of the confounder model's loss", low=0.0),
-        "similarity_weight": HParam(1.0, Uniform(0.1, 100), "λ₂, weight of the maps' similarity", low=0.0),
-        "confounder_weight_log": HParam(1.0, LogUniform(-1, 2), "λ₁ where log_draws is true", low=0.0),
-        "similarity_weight_log": HParam(1.0, LogUniform(-1, 2), "λ₂ where log_draws is true", low=0.0),
+        "similarity": HParam(
+            "mae", choices=tuple(SIMILARITIES), doc="what says how alike the maps are (B.5)"
+        ),
+        "confounder_weight": HParam(
+            1.0, Uniform(0.1, 100), "λ₁, weight of the confounder model's loss", low=0.0
+        ),
+        "similarity_weight": HParam(
+            1.0, Uniform(0.1, 100), "λ₂, weight of the maps' similarity", low=0.0
+        ),
+        "confounder_weight_log": HParam(
+            1.0, LogUniform(-1, 2), "λ₁ where log_draws is true", low=0.0
+        ),
+        "similarity_weight_log": HParam(
+            1.0, LogUniform(-1, 2), "λ₂ where log_draws is true", low=0.0
+        ),
         "log_draws": HParam(False, doc="take λ₁ and λ₂ from the logarithmic draws"),
-        "confounder_lr": COMMON_HPARAMS["lr"],  # table 6: drawn like the label model's, but on its own
+        "confounder_lr": COMMON_HPARAMS[
+            "lr"
+        ],  # table 6: drawn like the label model's, but on its own
         "confounder_weight_decay": COMMON_HPARAMS["weight_decay"],
-        "scale": HParam("max", choices=("max", "none"), doc="divide each map by its maximum, or leave it as it is"),
-        "moves": HParam("both", choices=("both", "label"), doc="which model the similarity moves; equation 4: both"),
-        "sampling": HParam("group", choices=("group", "random"), doc="how batches are drawn; random: appendix A"),
+        "scale": HParam(
+            "max",
+            choices=("max", "none"),
+            doc="divide each map by its maximum, or leave it as it is",
+        ),
+        "moves": HParam(
+            "both",
+            choices=("both", "label"),
+            doc="which model the similarity moves; equation 4: both",
+        ),
+        "sampling": HParam(
+            "group", choices=("group", "random"), doc="how batches are drawn; random: appendix A"
+        ),
     }
     variants = {
         **{name: {"similarity": name} for name in SIMILARITIES},
@@ -66,7 +88,10 @@ class EX2L(Algorithm):
         "log_draws": {"log_draws": True},
         "raw_maps": {"scale": "none"},
         "label_only": {"moves": "label"},
-        "no_penalty": {"similarity_weight": 0.0, "similarity_weight_log": 0.0},  # both models, each on its own
+        "no_penalty": {
+            "similarity_weight": 0.0,
+            "similarity_weight_log": 0.0,
+        },  # both models, each on its own
     }
     network: Backbone
     running_accuracy: torch.Tensor
@@ -80,7 +105,9 @@ class EX2L(Algorithm):
         self.register_buffer("running_accuracy", torch.tensor(1 / setting.num_confounders))
         self.accuracy_at_end: float | None = None
         self.gradcam = get("gradcam", constant_weights=True)
-        self.at_once: bool | None = None  # whether both models run at the same time; the first step finds out
+        self.at_once: bool | None = (
+            None  # whether both models run at the same time; the first step finds out
+        )
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
@@ -93,21 +120,32 @@ class EX2L(Algorithm):
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         both = make_optimizer(self.network.parameters(), self.hp)
-        changed = {"lr": self.hp["confounder_lr"], "weight_decay": self.hp["confounder_weight_decay"]}
-        both.add_param_group(make_optimizer(self.confounder.parameters(), self.hp, **changed).param_groups[0])
+        changed = {
+            "lr": self.hp["confounder_lr"],
+            "weight_decay": self.hp["confounder_weight_decay"],
+        }
+        both.add_param_group(
+            make_optimizer(self.confounder.parameters(), self.hp, **changed).param_groups[0]
+        )
         return {"main": both}
 
     def explain(self, network: torch.nn.Module, image: torch.Tensor, target: torch.Tensor) -> Any:
         """The Grad-CAM map of the target float[B,1,h,w], scaled, and the logits, from one pass."""
-        cam, logits = self.gradcam.with_logits(network, image, lambda _: target, True, self.training)
+        cam, logits = self.gradcam.with_logits(
+            network, image, lambda _: target, True, self.training
+        )
         return (scaled_to_one(cam) if self.hp["scale"] == "max" else cam), logits
 
-    def terms(self, batch: Batch, at_once: bool = False) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def terms(
+        self, batch: Batch, at_once: bool = False
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """The terms of equation 4, and what is logged beside them: bare similarity, the confounder model's accuracy."""
         assert batch.confounder is not None
         label = functools.partial(self.explain, self.network, batch.image, batch.label)
         confounder = functools.partial(self.explain, self.confounder, batch.image, batch.confounder)
-        (ours, logits), (theirs, guesses) = together(label, confounder) if at_once else (label(), confounder())
+        (ours, logits), (theirs, guesses) = (
+            together(label, confounder) if at_once else (label(), confounder())
+        )
         if self.hp["moves"] == "label":
             theirs = theirs.detach()
         with torch.autocast(batch.image.device.type, enabled=False):
@@ -145,5 +183,8 @@ class EX2L(Algorithm):
 
     def report(self) -> dict[str, Any]:
         """The confounder model's accuracy: on training batches up to the selected step, on validation at the end."""
-        found = {"training": self.running_accuracy.item(), "validation_at_end": self.accuracy_at_end}
+        found = {
+            "training": self.running_accuracy.item(),
+            "validation_at_end": self.accuracy_at_end,
+        }
         return {"confounder_accuracy": found}

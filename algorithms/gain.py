@@ -41,9 +41,14 @@ class GAIN(Algorithm):
     )  # fmt: skip
     needs = Needs(masks=True)
     hparams = {
-        "mining_weight": HParam(1.0, LogUniform(-1, 1), "α, weight of what the erased image still shows", low=0.0),
+        "mining_weight": HParam(
+            1.0, LogUniform(-1, 1), "α, weight of what the erased image still shows", low=0.0
+        ),
         "mask_weight": HParam(
-            100.0, LogUniform(0, 4), "w, weight of (A − m)², mean over pixels; TEA's experiments: 1e4, 1e5", low=0.0
+            100.0,
+            LogUniform(0, 4),
+            "w, weight of (A − m)², mean over pixels; TEA's experiments: 1e4, 1e5",
+            low=0.0,
         ),
     }
     variants = {"coco_on_places": {"mask_weight": 1e4}, "waterbirds": {"mask_weight": 1e5}}
@@ -72,6 +77,8 @@ class GAIN(Algorithm):
 
     def attend(self, image: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits float[B,K] and the attention to the label float[B,1,H,W] in [0, 1], from one pass."""
-        cam, logits = get("gradcam").with_logits(self.network, image, lambda _: label, True, self.training)
+        cam, logits = get("gradcam").with_logits(
+            self.network, image, lambda _: label, True, self.training
+        )
         cam = F.interpolate(cam, size=image.shape[2:], mode="bilinear", align_corners=False)
         return logits, scaled_to_one(cam)

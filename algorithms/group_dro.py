@@ -34,7 +34,9 @@ def update_group_weights(
         one and not NaN, and a weight never becomes an exact zero that no later loss could raise.
     """
     numbers = torch.finfo(q.dtype)
-    growth = torch.where(present, eta * group_losses, torch.zeros_like(q)).clamp(max=numbers.max / 2)
+    growth = torch.where(present, eta * group_losses, torch.zeros_like(q)).clamp(
+        max=numbers.max / 2
+    )
     return torch.softmax(q.clamp_min(numbers.tiny).log() + growth, 0).clamp_min(numbers.tiny)
 
 

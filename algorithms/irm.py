@@ -57,8 +57,12 @@ class IRM(Algorithm):
     needs = Needs(environments=True)
     sampling = "environment"
     hparams = {
-        "penalty_weight": HParam(100.0, LogUniform(-1, 5), "λ, weight of the penalty after anneal_iters", low=0.0),
-        "anneal_iters": HParam(500, LogUniform(0, 4, integer=True), "steps during which the weight is 1", low=0),
+        "penalty_weight": HParam(
+            100.0, LogUniform(-1, 5), "λ, weight of the penalty after anneal_iters", low=0.0
+        ),
+        "anneal_iters": HParam(
+            500, LogUniform(0, 4, integer=True), "steps during which the weight is 1", low=0
+        ),
     }
 
     @classmethod
@@ -75,7 +79,9 @@ class IRM(Algorithm):
         assert batch.environment is not None
         logits = self.predict(batch.image)
         rows = rows_of_each(batch.environment, self.setting.num_environments)
-        penalties = torch.stack([irm_penalty(logits[chosen], batch.label[chosen]) for chosen in rows])
+        penalties = torch.stack(
+            [irm_penalty(logits[chosen], batch.label[chosen]) for chosen in rows]
+        )
         counted = max(sum(len(chosen) > 1 for chosen in rows), 1)
         weight = self.hp["penalty_weight"] if self.current_step >= self.hp["anneal_iters"] else 1.0
         return {

@@ -45,7 +45,9 @@ def background_loss(heatmap: torch.Tensor, mask: torch.Tensor, d: float) -> torc
     return (g.log1p() * mask.flatten(1).any(1)[:, None]).mean()
 
 
-def foreground_loss(heatmap: torch.Tensor, mask: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+def foreground_loss(
+    heatmap: torch.Tensor, mask: torch.Tensor, low: torch.Tensor, high: torch.Tensor
+) -> torch.Tensor:
     """(min(s/C₁, 1) − 1)² + (max(s/C₁, C₂/C₁) − C₂/C₁)² with s = Σ m |H|: 0 while C₁ ≤ s ≤ C₂; mean over images.
 
     Without it a heatmap that vanishes altogether would be the best one.
@@ -84,11 +86,23 @@ class ISNet(Algorithm):
     needs = Needs(masks=True)
     hparams = {
         "heatmap_share": HParam(
-            0.95, Choice((0.5, 0.7, 0.9, 0.95, 0.99)), "P, share of the heatmap's losses", low=0.0, high=1.0
+            0.95,
+            Choice((0.5, 0.7, 0.9, 0.95, 0.99)),
+            "P, share of the heatmap's losses",
+            low=0.0,
+            high=1.0,
         ),
-        "rank_decay": HParam(0.96, Choice((0.9, 0.96, 0.99, 0.996)), "d, decay of the rank pooling", low=0.0, high=1.0),
+        "rank_decay": HParam(
+            0.96,
+            Choice((0.9, 0.96, 0.99, 0.996)),
+            "d, decay of the rank pooling",
+            low=0.0,
+            high=1.0,
+        ),
         "epsilon": HParam(1e-2, doc="LRP's ε", low=1e-8),
-        "warm_steps": HParam(200, doc="steps of the standard classifier from which C₁ and C₂ are measured", low=1),
+        "warm_steps": HParam(
+            200, doc="steps of the standard classifier from which C₁ and C₂ are measured", low=1
+        ),
         "lr": HParam(1e-3, LogUniform(-4, -2), "learning rate", low=0.0),
         "clip_norm": HParam(1.0, doc="bound on the norm of the gradient; 0 for none", low=0.0),
     }
@@ -107,18 +121,26 @@ class ISNet(Algorithm):
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
-        return None if BACKBONES.get(spec.backbone).capabilities.lrp else f"LRP-ε is not defined for {spec.backbone}."
+        return (
+            None
+            if BACKBONES.get(spec.backbone).capabilities.lrp
+            else f"LRP-ε is not defined for {spec.backbone}."
+        )
 
     def fit(self, run: Run) -> None:
         if self.low == 0:  # a resumed run has them
             standard = self.setting.upstream["standard"].network
-            self.low, self.high = bounds(total_relevance(standard, run.batches("train"), self.hp["epsilon"]))
+            self.low, self.high = bounds(
+                total_relevance(standard, run.batches("train"), self.hp["epsilon"])
+            )
         super().fit(run)
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert batch.mask is not None
         lrp = get("lrp", epsilon=self.hp["epsilon"])
-        heatmap, logits = lrp.with_logits(self.network, batch.image, choose_class, True, self.training)
+        heatmap, logits = lrp.with_logits(
+            self.network, batch.image, choose_class, True, self.training
+        )
         share = self.hp["heatmap_share"]
         return {
             "classification": (1 - share) * F.cross_entropy(logits, batch.label),
@@ -134,7 +156,9 @@ class ISNet(Algorithm):
         return {"foreground_bounds": [self.low.item(), self.high.item()]}
 
 
-def total_relevance(network: torch.nn.Module, batches: Iterator[Batch], epsilon: float) -> torch.Tensor:
+def total_relevance(
+    network: torch.nn.Module, batches: Iterator[Batch], epsilon: float
+) -> torch.Tensor:
     """Σ|H| of MEASURED images or a few more, float[N], of the class that the network answers."""
     lrp, totals = get("lrp", epsilon=epsilon), []
     for batch in batches:

@@ -15,7 +15,9 @@ from benchmark.core.registry import ALGORITHMS
 from benchmark.core.spec import RunSpec
 
 
-def upweighted_mean(losses: torch.Tensor, wrong: torch.Tensor, upweight: float, share: float) -> torch.Tensor:
+def upweighted_mean(
+    losses: torch.Tensor, wrong: torch.Tensor, upweight: float, share: float
+) -> torch.Tensor:
     """Σ w · loss / (B · (1 + (λ − 1) · share)), w = λ for the errors and 1 for the others.
 
     Its expectation over batches is the mean loss of the training set in which each error stands λ times, as the paper
@@ -47,31 +49,48 @@ class JTT(Algorithm):
         "https://arxiv.org/abs/2107.09044",
     )  # fmt: skip
     hparams = {
-        "upweight": HParam(50.0, Choice((6.0, 20.0, 50.0, 100.0)), "λ, how often an error counts", low=1.0),
+        "upweight": HParam(
+            50.0, Choice((6.0, 20.0, 50.0, 100.0)), "λ, how often an error counts", low=1.0
+        ),
         "identification_share": HParam(
-            0.2, Choice((0.02, 0.1, 0.2)), "length of the first training, as a share of the steps", low=0.0, high=1.0
+            0.2,
+            Choice((0.02, 0.1, 0.2)),
+            "length of the first training, as a share of the steps",
+            low=0.0,
+            high=1.0,
         ),
     }
     variants = {
-        "waterbirds": {"upweight": 100.0, "identification_share": 60 / 300},  # epochs of the first and of the second
+        "waterbirds": {
+            "upweight": 100.0,
+            "identification_share": 60 / 300,
+        },  # epochs of the first and of the second
         "celeba": {"upweight": 50.0, "identification_share": 1 / 50},
     }
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self.wrong: torch.Tensor | None = None  # bool[N] by row of the training split; a resumed run finds it again
+        self.wrong: torch.Tensor | None = (
+            None  # bool[N] by row of the training split; a resumed run finds it again
+        )
 
     @classmethod
     def upstream(cls, spec: RunSpec) -> dict[str, Upstream]:
         steps = max(round(spec.hparams["identification_share"] * spec.budget["steps"]), 1)
         # evaluated at its end alone, so that any criterion selects the last step
         budget = {"steps": steps, "evaluate_every": steps, "patience": 0}
-        return {"identification": Upstream("erm", hparams=shared_hparams(spec.hparams), budget=budget, same_draw=True)}
+        return {
+            "identification": Upstream(
+                "erm", hparams=shared_hparams(spec.hparams), budget=budget, same_draw=True
+            )
+        }
 
     def fit(self, run: Run) -> None:
         first = self.setting.upstream["identification"]
         with torch.no_grad():
-            self.wrong = torch.cat([first.predict(b.image).argmax(1) != b.label for b in run.batches("train")])
+            self.wrong = torch.cat(
+                [first.predict(b.image).argmax(1) != b.label for b in run.batches("train")]
+            )
         self.share = self.wrong.float().mean().item()
         super().fit(run)
 
@@ -83,4 +102,6 @@ class JTT(Algorithm):
 
     def report(self) -> dict[str, Any]:
         """How many training images count more."""
-        return {} if self.wrong is None else {"errors": int(self.wrong.sum()), "of": len(self.wrong)}
+        return (
+            {} if self.wrong is None else {"errors": int(self.wrong.sum()), "of": len(self.wrong)}
+        )

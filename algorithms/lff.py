@@ -55,7 +55,13 @@ class LfF(Algorithm):
         "Nam, Cha, Ahn, Lee, Shin", 2020, "https://arxiv.org/abs/2007.02561",
     )  # fmt: skip
     hparams = {
-        "q": HParam(0.7, Choice((0.3, 0.5, 0.7, 0.9)), "amplification of the bias, the q of GCE", low=1e-3, high=1.0),
+        "q": HParam(
+            0.7,
+            Choice((0.3, 0.5, 0.7, 0.9)),
+            "amplification of the bias, the q of GCE",
+            low=1e-3,
+            high=1.0,
+        ),
     }
     running_weight: torch.Tensor
 

@@ -66,7 +66,11 @@ class MomentMatching(Algorithm):
 
     needs = Needs(environments=True)
     sampling = "environment"
-    hparams = {"penalty_weight": HParam(1.0, LogUniform(-1, 1), "weight of the distance between environments", low=0.0)}
+    hparams = {
+        "penalty_weight": HParam(
+            1.0, LogUniform(-1, 1), "weight of the distance between environments", low=0.0
+        )
+    }
     network: Backbone
 
     @staticmethod
@@ -87,7 +91,9 @@ class MomentMatching(Algorithm):
     def _mean_distance(self, features: torch.Tensor, rows: list[torch.Tensor]) -> torch.Tensor:
         # products and exponentials of bf16 features would lose what is to be measured
         with torch.autocast(features.device.type, enabled=False):
-            exact = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+            exact = (
+                features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+            )
             distances = [self.distance(exact[a], exact[b]) for a, b in combinations(rows, 2)]
         return torch.stack(distances).mean() if distances else exact.new_zeros(())
 

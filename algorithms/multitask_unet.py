@@ -34,7 +34,9 @@ class MultitaskUNet(Algorithm):
     multi_label = True
     hparams = {
         **UNET_HPARAMS,
-        "segmentation_weight": HParam(1.0, LogUniform(-1, 1), "weight of the mask's cross-entropy", low=0.0),
+        "segmentation_weight": HParam(
+            1.0, LogUniform(-1, 1), "weight of the mask's cross-entropy", low=0.0
+        ),
     }
     network: TwoHeadedUNet
 

@@ -19,7 +19,10 @@ CLIP = 1e-12
 
 
 def pgi_penalty(
-    logits: torch.Tensor, label: torch.Tensor, minority: torch.Tensor, mean_over_outputs: bool = False
+    logits: torch.Tensor,
+    label: torch.Tensor,
+    minority: torch.Tensor,
+    mean_over_outputs: bool = False,
 ) -> torch.Tensor:
     """Σ_k p̄¹_k log(p̄¹_k / p̄⁰_k), the mean softmax of a class's minority against its majority; mean over the classes.
 
@@ -61,9 +64,15 @@ class PGI(Algorithm):
     )  # fmt: skip
     needs = Needs(groups=True)
     hparams = {
-        "penalty_weight": HParam(50.0, LogUniform(0, 3), "weight of the penalty once it has risen", low=0.0),
-        "ramp": HParam(1.0, None, "share of the budget's steps over which the weight rises", low=0.0, high=1.0),
-        "balanced": HParam(False, None, "let majority and minority count the same in the cross-entropy"),
+        "penalty_weight": HParam(
+            50.0, LogUniform(0, 3), "weight of the penalty once it has risen", low=0.0
+        ),
+        "ramp": HParam(
+            1.0, None, "share of the budget's steps over which the weight rises", low=0.0, high=1.0
+        ),
+        "balanced": HParam(
+            False, None, "let majority and minority count the same in the cross-entropy"
+        ),
         "mean_over_outputs": HParam(False, None, "divide each divergence by the number of classes"),
     }
     variants = {
@@ -75,7 +84,9 @@ class PGI(Algorithm):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self.register_buffer("seen", torch.zeros(setting.num_classes, setting.num_confounders, dtype=torch.int64))
+        self.register_buffer(
+            "seen", torch.zeros(setting.num_classes, setting.num_confounders, dtype=torch.int64)
+        )
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert batch.group is not None
@@ -93,7 +104,9 @@ class PGI(Algorithm):
 
     def _minority(self, group: torch.Tensor) -> torch.Tensor:
         """bool[B]: which rows have another confounder than their class mostly had so far, this batch included."""
-        self.seen = self.seen + torch.bincount(group, minlength=self.seen.numel()).view_as(self.seen)
+        self.seen = self.seen + torch.bincount(group, minlength=self.seen.numel()).view_as(
+            self.seen
+        )
         confounders = self.seen.shape[1]
         return group % confounders != self.seen.argmax(1)[group // confounders]
 

@@ -38,7 +38,11 @@ class RRR(Algorithm):
         "Ross, Hughes, Doshi-Velez", 2017, "https://arxiv.org/abs/1703.03717",
     )  # fmt: skip
     needs = Needs(masks=True)
-    hparams = {"gradient_weight": HParam(10.0, LogUniform(-1, 3), "λ, weight of the background's energy", low=0.0)}
+    hparams = {
+        "gradient_weight": HParam(
+            10.0, LogUniform(-1, 3), "λ, weight of the background's energy", low=0.0
+        )
+    }
     variants = {
         "original": {"gradient_weight": 1000.0},
         "coco_on_places": {"gradient_weight": 1e5 / 128**2},
@@ -52,7 +56,11 @@ class RRR(Algorithm):
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert batch.mask is not None
         gradient, logits = get("input_gradient").with_logits(
-            self.network, batch.image, lambda logits: self.score(logits, batch.label), True, self.training
+            self.network,
+            batch.image,
+            lambda logits: self.score(logits, batch.label),
+            True,
+            self.training,
         )
         return {
             "classification": F.cross_entropy(logits, batch.label),

@@ -17,8 +17,12 @@ from benchmark.models.unet import UNet
 
 #: The U-Net of small images is small; at 64 channels and depth 4 it is the paper's.
 UNET_HPARAMS = {
-    "unet_width": HParam(16, doc="channels of the U-Net at full size", low=1, large=HParam(64, low=1)),
-    "unet_depth": HParam(3, doc="how often the U-Net halves the side", low=1, large=HParam(4, low=1)),
+    "unet_width": HParam(
+        16, doc="channels of the U-Net at full size", low=1, large=HParam(64, low=1)
+    ),
+    "unet_depth": HParam(
+        3, doc="how often the U-Net halves the side", low=1, large=HParam(4, low=1)
+    ),
 }
 
 
@@ -34,7 +38,9 @@ class Pipeline(nn.Module):
     low: torch.Tensor
     high: torch.Tensor
 
-    def __init__(self, segmenter: UNet, classifier: nn.Module, image_size: tuple[int, int, int]) -> None:
+    def __init__(
+        self, segmenter: UNet, classifier: nn.Module, image_size: tuple[int, int, int]
+    ) -> None:
         super().__init__()
         self.segmenter, self.classifier, self.image_size = segmenter, classifier, image_size
         self.register_buffer("low", torch.full((image_size[0], 1, 1), float("inf")))
@@ -51,7 +57,9 @@ class Pipeline(nn.Module):
         return self.segmenter(image) > 0  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def remove_background(self, image: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+    def remove_background(
+        self, image: torch.Tensor, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The images with noise where the U-Net sees background.
 
         Args:
@@ -59,7 +67,11 @@ class Pipeline(nn.Module):
             noise: values in [0, 1) that broadcast to the images; None for fresh ones.
         """
         share = torch.rand_like(image) if noise is None else noise
-        return torch.where(self.foreground(image), image, (self.low + (self.high - self.low) * share).to(image.dtype))
+        return torch.where(
+            self.foreground(image),
+            image,
+            (self.low + (self.high - self.low) * share).to(image.dtype),
+        )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         noise = None
@@ -86,7 +98,11 @@ class SegmentClassify(Algorithm):
     hparams = {
         **UNET_HPARAMS,
         "segmenter_share": HParam(
-            0.4, Choice((0.25, 0.4, 0.55)), "share of the steps that train the U-Net, first of all", low=0.01, high=0.99
+            0.4,
+            Choice((0.25, 0.4, 0.55)),
+            "share of the steps that train the U-Net, first of all",
+            low=0.01,
+            high=0.99,
         ),
     }
     network: Pipeline
@@ -116,7 +132,11 @@ class SegmentClassify(Algorithm):
         self.network.widen(batch.image)
         if self.segmenting:
             logits = self.network.segmenter(batch.image)
-            return {"segmentation": F.binary_cross_entropy_with_logits(logits.float(), batch.mask.float())}
+            return {
+                "segmentation": F.binary_cross_entropy_with_logits(
+                    logits.float(), batch.mask.float()
+                )
+            }
         return {"classification": classification_loss(self.predict(batch.image), batch.label)}
 
     def objective(self, batch: Batch) -> torch.Tensor:

@@ -19,7 +19,12 @@ from benchmark.core.registry import ALGORITHMS, BACKBONES
 from benchmark.core.spec import RunSpec
 from benchmark.explain import get
 from benchmark.explain.base import HeatmapExplainer
-from benchmark.losses.heatmaps import choose_class, distances_by_size, geometric_distance, normed_distance
+from benchmark.losses.heatmaps import (
+    choose_class,
+    distances_by_size,
+    geometric_distance,
+    normed_distance,
+)
 from benchmark.losses.outputs import softened_divergence
 
 
@@ -72,14 +77,22 @@ class TEA(Student):
     variants = {
         **{name: {"explanation": name} for name in OTHERS},
         **{name: {"loss": name} for name in ("single", "l1", "l2")},
-        **{f"epsilon_1e-{n}": {"epsilon_low": 10.0**-n, "epsilon_high": 10.0**-n} for n in range(1, 6)},
+        **{
+            f"epsilon_1e-{n}": {"epsilon_low": 10.0**-n, "epsilon_high": 10.0**-n}
+            for n in range(1, 6)
+        },
         "outputs": {"output_weight": 1.0},
         "representations": {"representation_weight": 1.0},
         "warmup": {"warmup": 0.1},
         "train_statistics": {"statistics": "train"},
         "transplant": {"start": "transplant"},
         "unbiased_teacher": {"teacher": "unbiased"},
-        "coloured_mnist": {"teacher": "unbiased", "start": "random", "epsilon_low": 1e-2, "epsilon_high": 1e-1},
+        "coloured_mnist": {
+            "teacher": "unbiased",
+            "start": "random",
+            "epsilon_low": 1e-2,
+            "epsilon_high": 1e-1,
+        },
     }
 
     def __init__(self, setting: Setting) -> None:
@@ -90,7 +103,9 @@ class TEA(Student):
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
         hp, can = spec.hparams, BACKBONES.get(spec.backbone).capabilities
-        if not {"lrp": can.lrp, "gradcam": can.cam, "attention": can.cam}.get(hp["explanation"], True):
+        if not {"lrp": can.lrp, "gradcam": can.cam, "attention": can.cam}.get(
+            hp["explanation"], True
+        ):
             return f"{spec.backbone} cannot be explained by {hp['explanation']}; input_gradient works for all."
         if hp["statistics"] == "running" and hp["start"] != "teacher":
             return 'the statistics are the teacher\'s and the weights are not; use statistics = "batch".'
@@ -105,7 +120,10 @@ class TEA(Student):
         return self
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
-        moves, meeting = self.hp["warmup"] > 0, self.current_step < self.hp["warmup"] * self.setting.steps
+        moves, meeting = (
+            self.hp["warmup"] > 0,
+            self.current_step < self.hp["warmup"] * self.setting.steps,
+        )
         teacher, seen = self.moving if moves else self.explained, self.seen_by_teacher(batch.image)
         explainer, target = self.explainer(batch.image), batch.label
 
@@ -114,13 +132,21 @@ class TEA(Student):
             target = choose_class(logits.detach())
             return target
 
-        with kept_feature_maps(*((teacher, self.network) if self.hp["representation_weight"] > 0 else ())) as maps:
-            theirs, wanted = explainer.with_logits(teacher, seen, choose, moves, moves and self.training)
-            ours, logits = explainer.with_logits(self.network, batch.image, lambda _: target, True, self.training)
+        with kept_feature_maps(
+            *((teacher, self.network) if self.hp["representation_weight"] > 0 else ())
+        ) as maps:
+            theirs, wanted = explainer.with_logits(
+                teacher, seen, choose, moves, moves and self.training
+            )
+            ours, logits = explainer.with_logits(
+                self.network, batch.image, lambda _: target, True, self.training
+            )
         theirs = theirs if meeting else theirs.detach()
         terms = {"explanation": LOSSES[self.hp["loss"]](*same_size(ours, theirs))}
         if self.hp["output_weight"] > 0:
-            terms["outputs"] = self.hp["output_weight"] * softened_divergence(logits, wanted.detach(), 3.0)
+            terms["outputs"] = self.hp["output_weight"] * softened_divergence(
+                logits, wanted.detach(), 3.0
+            )
         if self.hp["representation_weight"] > 0:
             apart = geometric_distance(*same_size(maps[1], maps[0].detach())).mean()
             terms["representations"] = self.hp["representation_weight"] * apart
@@ -134,10 +160,14 @@ class TEA(Student):
 
     def explainer(self, image: torch.Tensor) -> HeatmapExplainer:
         """The explainer of this step, the same for both networks; LRP's ε is drawn for each image."""
-        options: dict[str, Any] = {"batch_statistics": "train" if self.hp["statistics"] == "train" else "constant"}
+        options: dict[str, Any] = {
+            "batch_statistics": "train" if self.hp["statistics"] == "train" else "constant"
+        }
         if self.hp["explanation"] in ("gradcam", "attention"):
             options = {}
         if self.hp["explanation"] == "lrp":
             low, high = math.log(self.hp["epsilon_low"]), math.log(self.hp["epsilon_high"])
-            options["epsilon"] = torch.empty(len(image), device=image.device).uniform_(low, high).exp()
+            options["epsilon"] = (
+                torch.empty(len(image), device=image.device).uniform_(low, high).exp()
+            )
         return get(self.hp["explanation"], **options)

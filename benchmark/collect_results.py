@@ -14,9 +14,10 @@ from pathlib import Path
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.files import write_atomic
 from benchmark.core.spec import CRITERIA
-from benchmark.report.collect import FILES, SPREADS, Extras, Report, make_report, render, write_all, write_page
 from benchmark.report.formats.text import WIDTH
-from benchmark.report.load import find_sweep, load_sweep
+from benchmark.report.records.sweep_records import find_sweep, load_sweep
+from benchmark.report.render import FILES, SPREADS, render, write_all, write_page
+from benchmark.report.report import Extras, Report, make_report
 
 _HELP = "Turn a sweep's runs into tables: accuracy, worst-group accuracy, and how far the shortcut misled each method."
 
@@ -57,9 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.export:
         return _export(folder, Path(options.export))
     if options.engine == "nuts" and importlib.util.find_spec("pymc") is None:
-        raise UserError("--engine nuts needs PyMC: `pip install pymc`, or leave it out for the exact engine.")
-    detail = options.detail or options.engine == "nuts" or bool(options.split)  # which are of no other use
-    extras = Extras(options.reference, detail, options.published, options.engine, tuple(options.split))
+        raise UserError(
+            "--engine nuts needs PyMC: `pip install pymc`, or leave it out for the exact engine."
+        )
+    detail = (
+        options.detail or options.engine == "nuts" or bool(options.split)
+    )  # which are of no other use
+    extras = Extras(
+        options.reference, detail, options.published, options.engine, tuple(options.split)
+    )
     report = make_report(folder, options.selection, options.spread, extras)
     retrain = _retrain_files(report, options.retrain_best)
     out = Path(options.out) if options.out else folder / "report"
@@ -72,18 +79,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"written to {out}/: {names}", file=sys.stderr)
     for name, text in retrain.items():
         write_atomic(out / f"{name}.toml", text.encode())
-        print(f"the winners on fresh trials: python -m benchmark.sweep launch {out / name}.toml", file=sys.stderr)
+        print(
+            f"the winners on fresh trials: python -m benchmark.sweep launch {out / name}.toml",
+            file=sys.stderr,
+        )
     return 0 if report.sweep.states().get("done") else 1
 
 
 def _retrain_files(report: Report, trials: int | None) -> dict[str, str]:
-    from benchmark.report.winners import retrain_sweeps
+    from benchmark.report.tables.hyperparameters import retrain_sweeps
 
     return {} if trials is None else retrain_sweeps(report.sweep, report.tables, trials)
 
 
 def _export(folder: Path, path: Path) -> int:
-    from benchmark.report.export import export
+    from benchmark.report.records.tidy_export import export
 
     rows = export(load_sweep(folder), path)
     print(f"{rows:,} rows written to {path}", file=sys.stderr)
@@ -91,23 +101,23 @@ def _export(folder: Path, path: Path) -> int:
 
 
 def _elsewhere(source: str, folder: str | None, form: str, out: str | None) -> int:
-    from benchmark.report import domainbed, elsewhere, subpopbench
-    from benchmark.report.collect import render_sheets, write_sheets
+    from benchmark.report.external import domainbed, foreign_results, subpopbench
+    from benchmark.report.render import render_sheets, write_sheets
 
     if folder is None:
         raise UserError(f"--from {source} needs the folder of its results: --from {source} DIR.")
     found = {"domainbed": domainbed, "subpopbench": subpopbench}[source].read(Path(folder))
-    sheets = elsewhere.sheets(found)
+    sheets = foreign_results.sheets(found)
     _print(render_sheets(sheets, form))
     if out:
-        written = write_sheets(sheets, Path(out), elsewhere.flat(found))
+        written = write_sheets(sheets, Path(out), foreign_results.flat(found))
         print(f"written to {out}/: {', '.join(path.name for path in written)}", file=sys.stderr)
     return 0
 
 
 def _audit(name: str, reference: str | None, form: str) -> int:
-    from benchmark.report.audit import audit
-    from benchmark.report.collect import render_sheets
+    from benchmark.report.external.published_audit import audit
+    from benchmark.report.render import render_sheets
 
     _print(render_sheets(audit(name, reference), form))
     return 0
@@ -122,29 +132,80 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("dir", nargs="?", metavar="DIR", help="a sweep's folder or its name under results/ (default: newest)")
+    add(
+        "dir",
+        nargs="?",
+        metavar="DIR",
+        help="a sweep's folder or its name under results/ (default: newest)",
+    )
     add("--format", choices=tuple(FILES), default="text", help="what to print (default: text)")
-    add("--selection", metavar="CRITERION", help="how step and draw are chosen (default: the sweep's first)")
-    add("--spread", choices=SPREADS, default="sd", help="print ± standard deviation or the 95%% interval")
+    add(
+        "--selection",
+        metavar="CRITERION",
+        help="how step and draw are chosen (default: the sweep's first)",
+    )
+    add(
+        "--spread",
+        choices=SPREADS,
+        default="sd",
+        help="print ± standard deviation or the 95%% interval",
+    )
     add("--out", metavar="DIR", help="where the files go (default: the sweep's folder, report/)")
-    add("--tables-only", action="store_true", help="neither figures nor the HTML page: fast for thousands of runs")
+    add(
+        "--tables-only",
+        action="store_true",
+        help="neither figures nor the HTML page: fast for thousands of runs",
+    )
     add(
         "--figures",
         choices=("auto", "all", "none"),
         default="auto",
         help="auto: of the first six data sets, unless there are more than 500 runs",
     )
-    add("--reference", metavar="METHOD", help="compare every method with this one: Δ ± se, P(better), Holm's p")
-    add("--detail", action="store_true", help="also per class, per group, AUC and calibration error")
     add(
-        "--engine", choices=("exact", "nuts"), default="exact", help="of the posteriors of --detail; nuts takes minutes"
+        "--reference",
+        metavar="METHOD",
+        help="compare every method with this one: Δ ± se, P(better), Holm's p",
     )
-    add("--split", metavar="NAME", nargs="+", default=[], help="test splits of --detail; default: that of the average")
+    add(
+        "--detail", action="store_true", help="also per class, per group, AUC and calibration error"
+    )
+    add(
+        "--engine",
+        choices=("exact", "nuts"),
+        default="exact",
+        help="of the posteriors of --detail; nuts takes minutes",
+    )
+    add(
+        "--split",
+        metavar="NAME",
+        nargs="+",
+        default=[],
+        help="test splits of --detail; default: that of the average",
+    )
     add("--published", action="store_true", help="also the papers' figures beside ours")
-    add("--retrain-best", metavar="N", type=int, help="write a sweep of each method's best draw on N fresh trials")
-    add("--export", metavar="FILE", help="write every run as rows of a tidy .csv or .parquet table, and nothing else")
-    add("--from", dest="source", choices=("domainbed", "subpopbench"), help="DIR holds another benchmark's results")
-    add("--audit", metavar="TABLE", help="re-examine a published table, such as tea_table4 (reads no sweep)")
+    add(
+        "--retrain-best",
+        metavar="N",
+        type=int,
+        help="write a sweep of each method's best draw on N fresh trials",
+    )
+    add(
+        "--export",
+        metavar="FILE",
+        help="write every run as rows of a tidy .csv or .parquet table, and nothing else",
+    )
+    add(
+        "--from",
+        dest="source",
+        choices=("domainbed", "subpopbench"),
+        help="DIR holds another benchmark's results",
+    )
+    add(
+        "--audit",
+        metavar="TABLE",
+        help="re-examine a published table, such as tea_table4 (reads no sweep)",
+    )
     return parser
 
 
@@ -165,7 +226,9 @@ def _print(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:  # `… | head`: the reader has seen enough, the files are still to be written
+    except (
+        BrokenPipeError
+    ):  # `… | head`: the reader has seen enough, the files are still to be written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.cli.options import DATA_VARIABLE, data_dir, download
 from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.registry import DATASETS, did_you_mean
-from benchmark.options import DATA_VARIABLE, data_dir, download
 from benchmark.plan.sweepfile import Named, parse_all
 
 #: Where decoded images are kept when --cache-dir is not given; the data sets read it.
@@ -58,12 +58,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     lists = commands.add_parser("list", help="every data set, and whether its files are there")
-    check = commands.add_parser("check", help="counts, groups, missing files, leakage between splits, damage")
-    prepare = commands.add_parser("prepare", help="decode the images once; unpack archives first, if given")
-    prepare.add_argument(
-        "--download", action="store_true", help="fetch what may be fetched and is missing; never done unasked"
+    check = commands.add_parser(
+        "check", help="counts, groups, missing files, leakage between splits, damage"
     )
-    prepare.add_argument("--archive", type=Path, action="append", default=[], metavar="FILE", help=".zip or .tar")
+    prepare = commands.add_parser(
+        "prepare", help="decode the images once; unpack archives first, if given"
+    )
+    prepare.add_argument(
+        "--download",
+        action="store_true",
+        help="fetch what may be fetched and is missing; never done unasked",
+    )
+    prepare.add_argument(
+        "--archive", type=Path, action="append", default=[], metavar="FILE", help=".zip or .tar"
+    )
     show = commands.add_parser("show", help="write a contact sheet with groups and masks")
     for command in (check, prepare, show):
         command.add_argument("datasets", nargs="+", metavar="NAME[:OPTION=VALUE,…]")
@@ -71,16 +79,32 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--trial", type=int, default=0, help="default: 0")
     show.add_argument("--output", type=Path, metavar="FILE.png", help="default: NAME.png")
     show.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: all")
-    show.add_argument("--per-group", type=_positive, default=8, metavar="N", help="images of each group; default: 8")
     show.add_argument(
-        "--groups", type=_positive, default=8, metavar="N", help="largest groups of each split; default: 8"
+        "--per-group",
+        type=_positive,
+        default=8,
+        metavar="N",
+        help="images of each group; default: 8",
+    )
+    show.add_argument(
+        "--groups",
+        type=_positive,
+        default=8,
+        metavar="N",
+        help="largest groups of each split; default: 8",
     )
     for command in (lists, check, prepare, show):
         command.add_argument(
-            "--data-dir", type=Path, metavar="DIR", help=f"downloaded data sets; default: ${DATA_VARIABLE}, else data"
+            "--data-dir",
+            type=Path,
+            metavar="DIR",
+            help=f"downloaded data sets; default: ${DATA_VARIABLE}, else data",
         )
         command.add_argument(
-            "--cache-dir", type=Path, metavar="DIR", help=f"decoded images; default: ${CACHE_VARIABLE}, else DIR/.cache"
+            "--cache-dir",
+            type=Path,
+            metavar="DIR",
+            help=f"decoded images; default: ${CACHE_VARIABLE}, else DIR/.cache",
         )
     return parser
 
@@ -92,7 +116,9 @@ def _positive(text: str) -> int:
 
 
 def _sources(given: argparse.Namespace) -> list[tuple[Named, DatasetSource]]:
-    return [(named, make_source(named, data_dir(given))) for named in parse_all(given.datasets) or ()]
+    return [
+        (named, make_source(named, data_dir(given))) for named in parse_all(given.datasets) or ()
+    ]
 
 
 def make_source(named: Named, folder: Path | None) -> DatasetSource:
@@ -104,8 +130,13 @@ def make_source(named: Named, folder: Path | None) -> DatasetSource:
     kind = DATASETS.get(named.name)
     for name in named.options:
         if name not in kind.options:
-            raise UserError(f"{named.name} has no option {name!r}{did_you_mean(name, kind.options)}")
-    options = {name: kind.options[name].parse(f"{named.name}: {name}", text) for name, text in named.options.items()}
+            raise UserError(
+                f"{named.name} has no option {name!r}{did_you_mean(name, kind.options)}"
+            )
+    options = {
+        name: kind.options[name].parse(f"{named.name}: {name}", text)
+        for name, text in named.options.items()
+    }
     source: DatasetSource = kind(folder, **options)
     return source
 
@@ -143,7 +174,9 @@ def _prepare(given: argparse.Namespace) -> int:
             print(f"{named}: nothing to prepare")
             continue
         with _bar("decoding") as report:
-            prepare(lambda pool, done, total, report=report: report(done, total, f"decoding {pool}"))
+            prepare(
+                lambda pool, done, total, report=report: report(done, total, f"decoding {pool}")
+            )
         print(f"{named}: prepared")
     return 0
 
@@ -152,13 +185,28 @@ def _prepare(given: argparse.Namespace) -> int:
 def _bar(text: str) -> Iterator[Callable[..., None]]:
     """A progress bar on standard error, and the function that moves it: done, total, text."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task(text, total=None)
-        yield lambda done, total, what=text: bar.update(task, completed=done, total=total, description=what)
+        yield lambda done, total, what=text: bar.update(
+            task, completed=done, total=total, description=what
+        )
 
 
 def _check(given: argparse.Namespace) -> int:
@@ -181,20 +229,30 @@ def _check(given: argparse.Namespace) -> int:
 def _groups(data: GroupedDataset, name: str) -> str:
     """The groups of a split and their sizes; the classes where confounders are unknown or labels are several."""
     shown = [f"{group} {len(rows):,}" for group, rows in members(data, name).items() if len(rows)]
-    return ", ".join(shown[:12]) + (f", and {len(shown) - 12} more groups" if len(shown) > 12 else "")
+    return ", ".join(shown[:12]) + (
+        f", and {len(shown) - 12} more groups" if len(shown) > 12 else ""
+    )
 
 
 def members(data: GroupedDataset, name: str) -> dict[str, np.ndarray]:
     """The rows int64[n] of every group of a split, or of every class; with several labels images may be in many."""
     split, group = data.splits[name], data.group(name)
     if data.info.multi_label:
-        found = {label: np.flatnonzero(split.label[:, k]) for k, label in enumerate(data.info.label_names)}
+        found = {
+            label: np.flatnonzero(split.label[:, k])
+            for k, label in enumerate(data.info.label_names)
+        }
         return {**found, "none": np.flatnonzero(~split.label.any(1))}
     names = data.info.label_names if group is None else data.info.group_names
-    return {text: np.flatnonzero((split.label if group is None else group) == g) for g, text in enumerate(names)}
+    return {
+        text: np.flatnonzero((split.label if group is None else group) == g)
+        for g, text in enumerate(names)
+    }
 
 
-def leaks(data: GroupedDataset, name_of: Callable[[str, Split, int], str] | None = None) -> list[str]:
+def leaks(
+    data: GroupedDataset, name_of: Callable[[str, Split, int], str] | None = None
+) -> list[str]:
     """What two splits share and must not: equal images, and patients. Tests may share with each other.
 
     Args:
@@ -209,7 +267,9 @@ def leaks(data: GroupedDataset, name_of: Callable[[str, Split, int], str] | None
     )
     for what, values in kinds:
         places = {
-            part: {v: (name, row) for name in names for row, v in enumerate(values(data.splits[name]))}
+            part: {
+                v: (name, row) for name in names for row, v in enumerate(values(data.splits[name]))
+            }
             for part, names in parts.items()
         }
         for one, other in (("train", "val"), ("train", "the tests"), ("val", "the tests")):
@@ -217,10 +277,13 @@ def leaks(data: GroupedDataset, name_of: Callable[[str, Split, int], str] | None
             if shared:
                 first = min(shared, key=lambda v: places[one][v][1])
                 where = [
-                    called(name, data.splits[name], row) for name, row in (places[one][first], places[other][first])
+                    called(name, data.splits[name], row)
+                    for name, row in (places[one][first], places[other][first])
                 ]
                 count = f"{_count(len(shared), what)} {'is' if len(shared) == 1 else 'are'}"
-                problems.append(f"{count} both in {one} and in {other}, the first as {where[0]} and {where[1]}.")
+                problems.append(
+                    f"{count} both in {one} and in {other}, the first as {where[0]} and {where[1]}."
+                )
     return problems
 
 
@@ -242,12 +305,18 @@ def oddities(data: GroupedDataset) -> list[str]:
     for name, split in data.splits.items():
         flat = sum(bool((image == image.flat[0]).all()) for image in split.image)
         if flat:
-            problems.append(f"{_count(flat, 'image')} of {name} show{'s' * (flat == 1)} one value only.")
+            problems.append(
+                f"{_count(flat, 'image')} of {name} show{'s' * (flat == 1)} one value only."
+            )
         if split.mask is not None:
             for what, empty in (("no foreground", True), ("no background", False)):
-                count = sum(bool(mask.any() != empty) if empty else bool(mask.all()) for mask in split.mask)
+                count = sum(
+                    bool(mask.any() != empty) if empty else bool(mask.all()) for mask in split.mask
+                )
                 if count:
-                    problems.append(f"{_count(count, 'mask')} of {name} {'has' if count == 1 else 'have'} {what}.")
+                    problems.append(
+                        f"{_count(count, 'mask')} of {name} {'has' if count == 1 else 'have'} {what}."
+                    )
         shown = np.flatnonzero(split.label.any(0)) if data.info.multi_label else split.label
         lacking = set(range(len(data.info.label_names))) - set(shown.tolist())
         if lacking:
@@ -258,20 +327,28 @@ def oddities(data: GroupedDataset) -> list[str]:
 def _show(given: argparse.Namespace) -> int:
     sources = _sources(given)
     if given.output is not None and len(sources) > 1:
-        raise UserError("--output takes one file, but several data sets were named; leave it out, or show one.")
+        raise UserError(
+            "--output takes one file, but several data sets were named; leave it out, or show one."
+        )
     if given.output is not None and given.output.suffix.lower() not in PICTURES:
-        raise UserError(f"--output {given.output} is no name of a picture; expected one that ends in {PICTURES[0]}.")
+        raise UserError(
+            f"--output {given.output} is no name of a picture; expected one that ends in {PICTURES[0]}."
+        )
     for named, source in sources:
         data = source.load(given.trial)
         unknown = [name for name in given.splits or () if name not in data.splits]
         if unknown:
-            raise UserError(f"{named.name} has no split {unknown[0]!r}{did_you_mean(unknown[0], data.splits)}")
+            raise UserError(
+                f"{named.name} has no split {unknown[0]!r}{did_you_mean(unknown[0], data.splits)}"
+            )
         path = given.output or Path(f"{named.name}.png")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             sheet(data, given.splits or list(data.splits), given.per_group, given.groups).save(path)
         except OSError as error:
-            raise UserError(f"{path} cannot be written ({error.strerror or error}); choose another --output.") from None
+            raise UserError(
+                f"{path} cannot be written ({error.strerror or error}); choose another --output."
+            ) from None
         print(f"{named}: {path}")
     return 0
 
@@ -299,7 +376,9 @@ def sheet(data: GroupedDataset, splits: Sequence[str], per_group: int, groups: i
     return picture
 
 
-def _rows(data: GroupedDataset, name: str, per_group: int, groups: int) -> Iterator[tuple[str, list[np.ndarray]]]:
+def _rows(
+    data: GroupedDataset, name: str, per_group: int, groups: int
+) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Text and images uint8[H,W,3] of each row of a split."""
     split, found = data.splits[name], members(data, name)
     names, counts = list(found), np.array([len(rows) for rows in found.values()])
@@ -310,7 +389,9 @@ def _rows(data: GroupedDataset, name: str, per_group: int, groups: int) -> Itera
         text = f"{name}\n{names[g]}\n{counts[g]:,} image{'s' * int(counts[g] > 1)}"
         yield text, [_outlined(split, int(row)) for row in rows]
     if (counts > 0).sum() > len(chosen):
-        print(f"  {name}: {(counts > 0).sum() - len(chosen)} smaller groups are not shown; --groups shows more.")
+        print(
+            f"  {name}: {(counts > 0).sum() - len(chosen)} smaller groups are not shown; --groups shows more."
+        )
 
 
 def _outlined(split: Split, row: int) -> np.ndarray:
@@ -320,7 +401,13 @@ def _outlined(split: Split, row: int) -> np.ndarray:
     shown = np.ascontiguousarray(image[channels].transpose(1, 2, 0))
     if split.mask is not None:
         inside = np.pad(np.asarray(split.mask[row, 0]), 1, mode="edge")
-        core = inside[1:-1, 1:-1] & inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+        core = (
+            inside[1:-1, 1:-1]
+            & inside[:-2, 1:-1]
+            & inside[2:, 1:-1]
+            & inside[1:-1, :-2]
+            & inside[1:-1, 2:]
+        )
         shown[inside[1:-1, 1:-1] & ~core] = (0, 230, 0)
     return shown
 

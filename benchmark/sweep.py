@@ -9,11 +9,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from benchmark.cli.listing import LISTS
+from benchmark.cli.options import add_placement, data_dir, download
 from benchmark.core.errors import Problems, UserError, exit_code
-from benchmark.listing import LISTS
-from benchmark.options import add_placement, data_dir, download
-from benchmark.plan.graph import Plan, expand
-from benchmark.plan.store import read_stored, write_plan
+from benchmark.plan.planner import Plan, expand
+from benchmark.plan.sweep_folder import read_stored, write_plan
 from benchmark.plan.sweepfile import SweepConfig, find_sweep, numbers, parse_all, read_sweep
 
 RESULTS = Path("results")
@@ -40,9 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(arguments: list[str] | None) -> int:
     given = _parser().parse_args(arguments)
-    command = {"launch": _launch, "status": _status, "retry": _retry, "list": _list, "validate": _validate}[
-        given.command
-    ]
+    command = {
+        "launch": _launch,
+        "status": _status,
+        "retry": _retry,
+        "list": _list,
+        "validate": _validate,
+    }[given.command]
     return command(given)
 
 
@@ -53,28 +57,54 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     launch = commands.add_parser(
-        "launch", help="run a sweep, or what is missing of it", epilog=_EPILOG, formatter_class=plain
+        "launch",
+        help="run a sweep, or what is missing of it",
+        epilog=_EPILOG,
+        formatter_class=plain,
     )
     _add_sweep(launch)
-    launch.add_argument("--output", type=Path, metavar="DIR", help="sweep folder; default: results/<name of the sweep>")
-    add_placement(launch)
-    launch.add_argument("--workers", type=int, metavar="N", help="runs at a time on the CPU; default: one per core")
-    launch.add_argument("--per-gpu", type=int, default=1, metavar="K", help="runs at a time on each GPU; default: 1")
     launch.add_argument(
-        "--oracle", action="store_true", help="evaluate the test splits along the way too; tables say so"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="sweep folder; default: results/<name of the sweep>",
+    )
+    add_placement(launch)
+    launch.add_argument(
+        "--workers", type=int, metavar="N", help="runs at a time on the CPU; default: one per core"
     )
     launch.add_argument(
-        "--dry-run", action="store_true", help="check everything, say what would run and how long, write nothing"
+        "--per-gpu", type=int, default=1, metavar="K", help="runs at a time on each GPU; default: 1"
+    )
+    launch.add_argument(
+        "--oracle",
+        action="store_true",
+        help="evaluate the test splits along the way too; tables say so",
+    )
+    launch.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, say what would run and how long, write nothing",
     )
     status = commands.add_parser("status", help="how far a sweep is")
-    status.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="default: the newest sweep in results/")
+    status.add_argument(
+        "folder", nargs="?", type=Path, metavar="DIR", help="default: the newest sweep in results/"
+    )
     status.add_argument("--once", action="store_true", help="print once instead of watching")
-    retry = commands.add_parser("retry", help="make failed runs pending again; launch then runs them")
-    retry.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="default: the newest sweep in results/")
-    retry.add_argument("--key", action="append", metavar="KEY", help="only this run; may be given several times")
+    retry = commands.add_parser(
+        "retry", help="make failed runs pending again; launch then runs them"
+    )
+    retry.add_argument(
+        "folder", nargs="?", type=Path, metavar="DIR", help="default: the newest sweep in results/"
+    )
+    retry.add_argument(
+        "--key", action="append", metavar="KEY", help="only this run; may be given several times"
+    )
     lists = commands.add_parser("list", help="what there is")
     lists.add_argument("what", choices=tuple(LISTS), metavar=f"{{{','.join(LISTS)}}}")
-    lists.add_argument("--long", action="store_true", help="hyper-parameters, options and variants too")
+    lists.add_argument(
+        "--long", action="store_true", help="hyper-parameters, options and variants too"
+    )
     validate = commands.add_parser("validate", help="check a sweep file and report every problem")
     _add_sweep(validate)
     validate.add_argument("--data-dir", type=Path, metavar="DIR", help="downloaded data sets")
@@ -83,15 +113,30 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "sweep", nargs="?", default="quickstart", metavar="SWEEP", help="file, or name in sweeps/ (quickstart)"
+        "sweep",
+        nargs="?",
+        default="quickstart",
+        metavar="SWEEP",
+        help="file, or name in sweeps/ (quickstart)",
     )
-    parser.add_argument("--datasets", nargs="+", metavar="NAME[:OPTION=VALUE,…]", help="instead of the sweep's")
-    parser.add_argument("--algorithms", nargs="+", metavar="NAME[:VARIANT]", help="instead of the sweep's")
+    parser.add_argument(
+        "--datasets", nargs="+", metavar="NAME[:OPTION=VALUE,…]", help="instead of the sweep's"
+    )
+    parser.add_argument(
+        "--algorithms", nargs="+", metavar="NAME[:VARIANT]", help="instead of the sweep's"
+    )
     parser.add_argument("--trials", type=int, metavar="N", help="trials 0 … N − 1")
     parser.add_argument(
-        "--draws", type=int, metavar="N", help="random draws 1 … N of the hyper-parameters; 0: the defaults"
+        "--draws",
+        type=int,
+        metavar="N",
+        help="random draws 1 … N of the hyper-parameters; 0: the defaults",
     )
-    parser.add_argument("--skip-impossible", action="store_true", help="leave out what cannot run; tables show it as –")
+    parser.add_argument(
+        "--skip-impossible",
+        action="store_true",
+        help="leave out what cannot run; tables show it as –",
+    )
 
 
 def _config(given: argparse.Namespace) -> SweepConfig:
@@ -118,9 +163,13 @@ def _launch(given: argparse.Namespace) -> int:
     from benchmark.launch.local import launch
     from benchmark.launch.slots import slots
 
-    slots(given.device, given.workers, given.per_gpu)  # a wrong --device or --workers is reported before any write
+    slots(
+        given.device, given.workers, given.per_gpu
+    )  # a wrong --device or --workers is reported before any write
     keys = write_plan(plan, folder)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when a run loads torch: threads that wait do not spin
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # read when a run loads torch: threads that wait do not spin
     with make_display(folder, {key: plan.runs[key].spec.label() for key in keys}) as on_event:
         summary = launch(
             folder,
@@ -145,9 +194,9 @@ def _dry_run(given: argparse.Namespace, plan: Plan, folder: Path) -> int:
         Problems: data that are not there, after the estimate.
     """
     from benchmark.core.record import State, state_of
-    from benchmark.launch.estimate import estimate
     from benchmark.launch.slots import slots
-    from benchmark.plan.store import RUNS
+    from benchmark.launch.time_estimate import estimate
+    from benchmark.plan.sweep_folder import RUNS
 
     places = slots(given.device, given.workers, given.per_gpu)
     left = [key for key in plan.runs if state_of(folder / RUNS / key) is not State.DONE]
@@ -187,7 +236,9 @@ def _describe(plan: Plan, folder: Path) -> None:
     asked = sum(run.requested for run in plan.runs.values())
     extra = f" and {len(specs) - asked} upstream" if len(specs) > asked else ""
     steps = sum(spec.budget["steps"] for spec in specs)
-    print(f"{plan.config.title or plan.config.name}: {asked} runs{extra}, {steps:,} steps, in {folder}")
+    print(
+        f"{plan.config.title or plan.config.name}: {asked} runs{extra}, {steps:,} steps, in {folder}"
+    )
     per = Counter((run.dataset, run.spec.method) for run in plan.runs.values() if run.requested)
     for (dataset, method), count in per.items():
         print(f"  {count:>4} × {method} on {dataset}")
@@ -203,7 +254,9 @@ def newest_sweep(results: Path = RESULTS) -> Path:
     """
     found = sorted(results.glob("*/sweep.json"), key=lambda p: p.stat().st_mtime)
     if not found:
-        raise UserError(f"there is no sweep in {results}; launch one: python -m benchmark.sweep launch")
+        raise UserError(
+            f"there is no sweep in {results}; launch one: python -m benchmark.sweep launch"
+        )
     return found[-1].parent
 
 
@@ -222,7 +275,11 @@ def _retry(given: argparse.Namespace) -> int:
     if unknown:
         raise UserError(f"{folder} has no run {', '.join(unknown)}; `status` lists the keys.")
     keys = retry(folder, given.key or list(stored.runs))
-    print(f"{len(keys)} runs are pending again; launch the sweep to run them." if keys else "no run has failed.")
+    print(
+        f"{len(keys)} runs are pending again; launch the sweep to run them."
+        if keys
+        else "no run has failed."
+    )
     return 0
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.cli.options import add_placement, data_dir, download, pick_device
 from benchmark.core.errors import Gather, UserError, exit_code
 from benchmark.core.hparam import HParam
 from benchmark.core.record import FAILURE, RECORD, State, read_record, state_of
 from benchmark.core.registry import ALGORITHMS, did_you_mean
 from benchmark.core.spec import CRITERIA, LEASE_LOST
-from benchmark.options import add_placement, data_dir, download, pick_device
-from benchmark.plan.graph import expand
-from benchmark.plan.store import RUNS, write_plan
+from benchmark.plan.planner import expand
+from benchmark.plan.sweep_folder import RUNS, write_plan
 from benchmark.plan.sweepfile import SweepConfig, config_from
 
 _EPILOG = """examples:
@@ -48,20 +48,43 @@ def _main(arguments: list[str] | None) -> int:
     )
     parser.add_argument("--dataset", required=True, metavar="NAME[:OPTION=VALUE,…]")
     parser.add_argument("--algorithm", required=True, metavar="NAME[:VARIANT]")
-    parser.add_argument("--backbone", default="convnet", metavar="NAME[:OPTION=VALUE,…]", help="default: convnet")
     parser.add_argument(
-        "--hparam", action="append", default=[], metavar="NAME=VALUE", help="may be given several times"
+        "--backbone", default="convnet", metavar="NAME[:OPTION=VALUE,…]", help="default: convnet"
+    )
+    parser.add_argument(
+        "--hparam",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="may be given several times",
     )
     parser.add_argument("--steps", type=int, default=500, help="default: 500")
-    parser.add_argument("--evaluate-every", type=int, help="steps between evaluations; default: a tenth of the steps")
-    parser.add_argument("--selection", nargs="+", default=["val_accuracy", "last"], metavar="CRITERION")
-    parser.add_argument("--trial", type=int, default=0, help="seed of data, weights and batches; default: 0")
     parser.add_argument(
-        "--draw", type=int, default=0, help="draw of the hyper-parameters; 0, the default, is their defaults"
+        "--evaluate-every",
+        type=int,
+        help="steps between evaluations; default: a tenth of the steps",
     )
-    parser.add_argument("--oracle", action="store_true", help="evaluate the test splits along the way too")
     parser.add_argument(
-        "--output", type=Path, default=Path("results/train"), metavar="DIR", help="default: results/train"
+        "--selection", nargs="+", default=["val_accuracy", "last"], metavar="CRITERION"
+    )
+    parser.add_argument(
+        "--trial", type=int, default=0, help="seed of data, weights and batches; default: 0"
+    )
+    parser.add_argument(
+        "--draw",
+        type=int,
+        default=0,
+        help="draw of the hyper-parameters; 0, the default, is their defaults",
+    )
+    parser.add_argument(
+        "--oracle", action="store_true", help="evaluate the test splits along the way too"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("results/train"),
+        metavar="DIR",
+        help="default: results/train",
     )
     add_placement(parser)
     given = parser.parse_args(arguments)
@@ -130,7 +153,9 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
     reasons: list[str] = []  # why to stop, the gravest first
     claim = Claim(folder, on_lost=lambda: reasons.insert(0, LEASE_LOST))
     if not claim.take():
-        raise UserError(f"another process works on {folder}; wait for it, or choose another folder with --output.")
+        raise UserError(
+            f"another process works on {folder}; wait for it, or choose another folder with --output."
+        )
     try:
         retry(folder.parents[1], [folder.name])
         with _stoppable(reasons):
@@ -150,7 +175,10 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
     elif outcome == INTERRUPTED and reasons[0] != LEASE_LOST:
         raise KeyboardInterrupt
     elif outcome == INTERRUPTED:
-        print("another process took the run over; run the same command again to see how it is.", file=sys.stderr)
+        print(
+            "another process took the run over; run the same command again to see how it is.",
+            file=sys.stderr,
+        )
     elif not (folder / FAILURE).exists():
         print("failed: out of memory; a smaller batch_size would need less.", file=sys.stderr)
     return outcome == DONE
@@ -178,7 +206,9 @@ def _stoppable(reasons: list[str]) -> Iterator[None]:
 
 def _print_line(line: Mapping[str, Any]) -> None:
     terms = "  ".join(f"{name} {value:.4f}" for name, value in line["terms"].items())
-    splits = "  ".join(f"{name} {_accuracy(value['counts']):.1f} %" for name, value in line["splits"].items())
+    splits = "  ".join(
+        f"{name} {_accuracy(value['counts']):.1f} %" for name, value in line["splits"].items()
+    )
     print(
         f"step {line['step']:>6}/{line['steps']}  {terms}  {splits}  {line['images_per_second']:.0f} images/s",
         flush=True,
@@ -188,7 +218,9 @@ def _print_line(line: Mapping[str, Any]) -> None:
 def _print_record(folder: Path) -> None:
     record = read_record(folder)
     for criterion, chosen in record.selected.items():
-        splits = "  ".join(f"{name} {_accuracy(v['counts']):.1f} %" for name, v in chosen["splits"].items())
+        splits = "  ".join(
+            f"{name} {_accuracy(v['counts']):.1f} %" for name, v in chosen["splits"].items()
+        )
         print(f"selected by {CRITERIA[criterion]}: step {chosen['step']}: {splits}")
 
 

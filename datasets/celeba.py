@@ -13,9 +13,9 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
-from datasets._decode import Recipe
-from datasets._environments import environments
-from datasets._tree import ImageSource, Item, Pool, read_table, side_option
+from datasets._io.decode import Recipe
+from datasets._io.image_source import ImageSource, Item, Pool, read_table, side_option
+from datasets._sources.group_environments import environments
 
 #: Where torchvision, WILDS and group_DRO keep it.
 FOLDERS = ("celeba", "celebA_v1.0", "celebA/data", "celebA", "CelebA")
@@ -51,7 +51,11 @@ class CelebA(ImageSource):
     name = "celeba"
     title = "faces: blond hair goes with the sex (Liu et al. 2015, Sagawa et al. 2020)"
     options: ClassVar[Mapping[str, HParam]] = {
-        "setting": HParam("standard", doc="the partition, or eX2L's environments too", choices=("standard", "ex2l")),
+        "setting": HParam(
+            "standard",
+            doc="the partition, or eX2L's environments too",
+            choices=("standard", "ex2l"),
+        ),
         "side": side_option(64),
     }
 
@@ -78,7 +82,9 @@ class CelebA(ImageSource):
         attributes, partition = (_read_list(path) for path in self.metadata())
         lacking = [name for name in ATTRIBUTES if name not in attributes[0]]
         if lacking:
-            raise UserError(f"{self.metadata()[0]} has no attribute {lacking[0]}; take the file as it was published.")
+            raise UserError(
+                f"{self.metadata()[0]} has no attribute {lacking[0]}; take the file as it was published."
+            )
         columns = [attributes[0].index(name) for name in ATTRIBUTES]
         names = list(attributes[1])
         if set(names) != set(partition[1]):
@@ -87,14 +93,19 @@ class CelebA(ImageSource):
                 f"list_attr_celeba and list_eval_partition do not name the same images ({len(odd)} are in one only, "
                 f"such as {odd[0]}); take both files as they were published."
             )
-        part = _numbers(self.metadata()[1], [partition[1][name][0] for name in names], {"0": 0, "1": 1, "2": 2})
+        part = _numbers(
+            self.metadata()[1], [partition[1][name][0] for name in names], {"0": 0, "1": 1, "2": 2}
+        )
         for number, split in enumerate(SPLITS):
             if not (part == number).any():
-                raise UserError(f"{self.metadata()[1]} gives no image to {split} ({number}); take it as published.")
+                raise UserError(
+                    f"{self.metadata()[1]} gives no image to {split} ({number}); take it as published."
+                )
         order = np.argsort(part, kind="stable")  # so that every split is one piece of the cache
         values = {"-1": 0, "0": 0, "1": 1}
         self.label, self.sex = (
-            _numbers(self.metadata()[0], [attributes[1][name][c] for name in names], values)[order] for c in columns
+            _numbers(self.metadata()[0], [attributes[1][name][c] for name in names], values)[order]
+            for c in columns
         )
         self.part = part[order]
         folder = self.metadata()[0].parent.relative_to(self.folder()).as_posix()
@@ -115,9 +126,13 @@ class CelebA(ImageSource):
         }
 
     def _list(self, stem: str) -> Path:
-        folder = self.find(*FOLDERS, how="fetch it from the authors' page, with torchvision, or from Kaggle")
+        folder = self.find(
+            *FOLDERS, how="fetch it from the authors' page, with torchvision, or from Kaggle"
+        )
         found = self.find(
-            f"{folder}/{stem}.txt", f"{folder}/{stem}.csv", how="put the list beside the folder of images"
+            f"{folder}/{stem}.txt",
+            f"{folder}/{stem}.csv",
+            how="put the list beside the folder of images",
         )
         return self.folder() / found
 
@@ -133,7 +148,9 @@ def _read_list(path: Path) -> tuple[list[str], dict[str, list[str]]]:
     if lines and len(lines[0]) == 1:  # the number of images, then the names of the attributes
         promised, columns, lines = lines[0][0], lines[1] if len(lines) > 1 else [], lines[2:]
         if promised != str(len(lines)):
-            raise UserError(f"{path} promises {promised} images and names {len(lines)}; take it as it was published.")
+            raise UserError(
+                f"{path} promises {promised} images and names {len(lines)}; take it as it was published."
+            )
     for line in lines:
         if len(line) != 1 + len(columns):
             raise UserError(
@@ -147,5 +164,7 @@ def _numbers(path: Path, values: list[str], allowed: Mapping[str, int]) -> np.nd
     """The values as int64[N]."""
     odd = set(values) - set(allowed)
     if odd:
-        raise UserError(f"{path} has the value {sorted(odd)[0]!r}, expected one of {', '.join(allowed)}.")
+        raise UserError(
+            f"{path} has the value {sorted(odd)[0]!r}, expected one of {', '.join(allowed)}."
+        )
     return np.array([allowed[value] for value in values], np.int64)

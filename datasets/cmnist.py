@@ -11,7 +11,7 @@ from benchmark.core.dataset import DatasetInfo, Split
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
-from datasets import _bias, _mnist
+from datasets._sources import bias_assignment, mnist
 
 #: Probabilities that a label is flipped, and that the colour is not that of the (flipped) label.
 LABEL_NOISE = 0.25
@@ -22,7 +22,7 @@ HOLDOUT = 0.2
 
 
 @DATASETS.register
-class CMNIST(_mnist.MNISTSource):
+class CMNIST(mnist.MNISTSource):
     """Digits below 5 or not, labels flipped with 0.25, red or green by the label, better tied than shape is.
 
     As in DomainBed, all 70,000 digits are mixed and dealt to two training environments and the tests, 28×28, one
@@ -35,9 +35,13 @@ class CMNIST(_mnist.MNISTSource):
     title = "binary coloured MNIST with 25 % label noise, reversed in the test (Arjovsky et al. 2019, as eX2L uses it)"
     version = 1
     options: ClassVar[Mapping[str, HParam]] = {
-        "train_size": _mnist.TRAIN_SIZE,
-        "test_size": _mnist.TEST_SIZE,
-        "channels": HParam(2, doc="2: red, green; 3: an empty blue one too, for pretrained backbones", choices=(2, 3)),
+        "train_size": mnist.TRAIN_SIZE,
+        "test_size": mnist.TEST_SIZE,
+        "channels": HParam(
+            2,
+            doc="2: red, green; 3: an empty blue one too, for pretrained backbones",
+            choices=(2, 3),
+        ),
     }
 
     def info(self) -> DatasetInfo:
@@ -46,15 +50,20 @@ class CMNIST(_mnist.MNISTSource):
             label_names=("5-9", "0-4"),
             confounder_names=("red", "green"),
             environment_names=tuple(TRAINING),
-            image_size=(channels, _mnist.SIDE, _mnist.SIDE),
-            splits=_bias.SPLITS,
+            image_size=(channels, mnist.SIDE, mnist.SIDE),
+            splits=bias_assignment.SPLITS,
             provides=Needs(
-                masks=True, confounder=True, groups=True, environments=True, val_groups=True, val_masks=True
+                masks=True,
+                confounder=True,
+                groups=True,
+                environments=True,
+                val_groups=True,
+                val_masks=True,
             ),
             mean=(0.0,) * channels,  # DomainBed: pixels in [0, 1] and no other normalisation
             std=(1.0,) * channels,
-            source=_mnist.SOURCE,
-            licence=_mnist.LICENCE,
+            source=mnist.SOURCE,
+            licence=mnist.LICENCE,
             bias_splits=("biased", "deceiving"),
             paired=True,
         )
@@ -63,8 +72,12 @@ class CMNIST(_mnist.MNISTSource):
         self._rows(0, sum(self.counts().values()))
 
     def build(self, seed: int) -> dict[str, Split]:
-        images, digits = (np.concatenate(both) for both in zip(self.read("train"), self.read("test"), strict=True))
-        noise, tint = (_bias.stream(seed, name).random(len(digits)) for name in ("label", "colour"))
+        images, digits = (
+            np.concatenate(both) for both in zip(self.read("train"), self.read("test"), strict=True)
+        )
+        noise, tint = (
+            bias_assignment.stream(seed, name).random(len(digits)) for name in ("label", "colour")
+        )
         label = (digits < 5) ^ (noise < LABEL_NOISE)
         rows = self._rows(seed, len(digits))
         splits = {}
@@ -101,13 +114,20 @@ class CMNIST(_mnist.MNISTSource):
 
     def _rows(self, seed: int, total: int) -> dict[str, list[np.ndarray]]:
         """Rows of the mixed digits: one array per training environment for train and for val, and one for the tests."""
-        first, second, tests = (_bias.stream(seed, "divide").permutation(total)[i::3] for i in range(3))
+        first, second, tests = (
+            bias_assignment.stream(seed, "divide").permutation(total)[i::3] for i in range(3)
+        )
         held = [np.split(part, [int(len(part) * HOLDOUT)]) for part in (first, second)]
-        size = _mnist.limit(self.chosen["train_size"], sum(len(r) for _, r in held), f"{self.name}: train_size")
+        size = mnist.limit(
+            self.chosen["train_size"], sum(len(r) for _, r in held), f"{self.name}: train_size"
+        )
         shares = [(size + 1) // 2, size // 2]
-        test_size = _mnist.limit(self.chosen["test_size"], len(tests), f"{self.name}: test_size")
+        test_size = mnist.limit(self.chosen["test_size"], len(tests), f"{self.name}: test_size")
         return {
             "train": [rest[:share] for (_, rest), share in zip(held, shares, strict=True)],
-            "val": [v[: max(1, int(s * HOLDOUT / (1 - HOLDOUT)))] for (v, _), s in zip(held, shares, strict=True)],
+            "val": [
+                v[: max(1, int(s * HOLDOUT / (1 - HOLDOUT)))]
+                for (v, _), s in zip(held, shares, strict=True)
+            ],
             "test": [tests[:test_size]],
         }

@@ -11,11 +11,13 @@ from benchmark.core.dataset import DatasetInfo, Split
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import DATASETS
-from datasets import _bias, _coco, _places
-from datasets._cache import cache_folder
-from datasets._decode import Recipe
-from datasets._entry import Column
-from datasets._tree import ImageSource, Item, Pool, side_option
+from datasets._io.cache import cache_folder
+from datasets._io.cache_entry import Column
+from datasets._io.decode import Recipe
+from datasets._io.image_source import ImageSource, Item, Pool, side_option
+from datasets._sources import bias_assignment
+from datasets._sources import coco as _coco
+from datasets._sources import places as _places
 
 #: Class -> the place that it is tied to (Ahmed et al.'s code, which the TEA paper used).
 PLACE_OF = {
@@ -25,7 +27,11 @@ PLACE_OF = {
 #: Places of training images that are not in the place of their class, and places that only the unbiased test has.
 OTHERS = ("kasbah", "lighthouse", "pagoda", "rock_arch")
 UNSEEN = ("water_tower", "waterfall", "zen_garden")
-CONFOUNDERS = (*(place.replace("/", "_") for place in PLACE_OF.values()), "other_place", "unseen_place")
+CONFOUNDERS = (
+    *(place.replace("/", "_") for place in PLACE_OF.values()),
+    "other_place",
+    "unseen_place",
+)
 OTHER, UNSEEN_PLACE = len(PLACE_OF), len(PLACE_OF) + 1
 #: Objects smaller than this many pixels of the photograph are not used.
 SMALLEST = 10_000
@@ -59,8 +65,10 @@ class CocoOnPlaces(ImageSource):
     name = "coco_on_places"
     title = "nine kinds of objects on scenes tied to the class (Ahmed et al. 2021, as TEA uses it)"
     options: ClassVar[Mapping[str, HParam]] = {
-        "bias": _bias.bias_option(0.8),
-        "per_class": HParam(1000, doc="objects of each class: 8 of 10 to train, 1 to validate, 1 to test", low=10),
+        "bias": bias_assignment.bias_option(0.8),
+        "per_class": HParam(
+            1000, doc="objects of each class: 8 of 10 to train, 1 to validate, 1 to test", low=10
+        ),
         "side": side_option(64),
     }
 
@@ -69,10 +77,10 @@ class CocoOnPlaces(ImageSource):
         return DatasetInfo(
             label_names=tuple(PLACE_OF),
             confounder_names=CONFOUNDERS,
-            environment_names=_bias.environment_names(bias),
+            environment_names=bias_assignment.environment_names(bias),
             image_size=(3, side, side),
-            splits=_bias.SPLITS,
-            provides=_bias.provides(bias),
+            splits=bias_assignment.SPLITS,
+            provides=bias_assignment.provides(bias),
             mean=(0.0, 0.0, 0.0),  # TEA, F.2: pixels in [0, 1] and no other normalisation
             std=(1.0, 1.0, 1.0),
             source=f"Ahmed et al. (2021), Systematic generalisation; COCO: Lin et al. (2014); {_places.SOURCE}",
@@ -85,7 +93,9 @@ class CocoOnPlaces(ImageSource):
         how = "unpack COCO's annotations_trainval2017.zip and train2017.zip there"
         notes = self.find(ANNOTATIONS, f"coco/{ANNOTATIONS}", how=how)
         path, folder = self.folder() / notes, notes.replace(ANNOTATIONS, "train2017")
-        found = _coco.remembered(cache_folder(self.data_dir), path, tuple(PLACE_OF), SMALLEST, folder)
+        found = _coco.remembered(
+            cache_folder(self.data_dir), path, tuple(PLACE_OF), SMALLEST, folder
+        )
         per_class, side = self.chosen["per_class"], self.chosen["side"]
         items: list[Item] = []
         for name, objects in found.items():
@@ -99,12 +109,19 @@ class CocoOnPlaces(ImageSource):
         counts = _counts(per_class)
         # the most that a place may be asked for, whatever the bias
         needed = {
-            **dict.fromkeys(PLACE_OF.values(), counts["train"] + counts["val"] + 2 * counts["test"] + len(PLACE_OF)),
-            **dict.fromkeys(OTHERS, -(-len(PLACE_OF) * (counts["train"] + counts["val"]) // len(OTHERS))),
+            **dict.fromkeys(
+                PLACE_OF.values(),
+                counts["train"] + counts["val"] + 2 * counts["test"] + len(PLACE_OF),
+            ),
+            **dict.fromkeys(
+                OTHERS, -(-len(PLACE_OF) * (counts["train"] + counts["val"]) // len(OTHERS))
+            ),
             **dict.fromkeys(UNSEEN, -(-len(PLACE_OF) * counts["test"] // len(UNSEEN))),
         }
         for place, count in needed.items():
-            pools[place.replace("/", "_")] = Pool(_places.photographs(self, place, count), Recipe(side))
+            pools[place.replace("/", "_")] = Pool(
+                _places.photographs(self, place, count), Recipe(side)
+            )
         return pools
 
     def mask_of(self, item: Item, recipe: Recipe, size: tuple[int, int]) -> Any:
@@ -114,7 +131,10 @@ class CocoOnPlaces(ImageSource):
         self.pools()
         per_class, bias = self.chosen["per_class"], self.chosen["bias"]
         counts = _counts(per_class)
-        mixed = [c * per_class + _bias.stream(seed, "divide", c).permutation(per_class) for c in range(len(PLACE_OF))]
+        mixed = [
+            c * per_class + bias_assignment.stream(seed, "divide", c).permutation(per_class)
+            for c in range(len(PLACE_OF))
+        ]
         ends = [counts["train"], counts["train"] + counts["val"]]
         parts = zip(*(np.split(rows, ends) for rows in mixed), strict=True)
         free = _Photographs(self, seed)
@@ -124,10 +144,10 @@ class CocoOnPlaces(ImageSource):
             label = rows // per_class
             for split, place in self._places(seed, part, label).items():
                 image = self._blend(rows, free.take(place))
-                environment = _bias.environments(split, label, place, bias)
+                environment = bias_assignment.environments(split, label, place, bias)
                 mask = self.taken("objects", "mask", rows)
                 splits[split] = Split(image, label, place, environment, mask, pair_id=rows)
-        return {name: splits[name] for name in _bias.SPLITS}
+        return {name: splits[name] for name in bias_assignment.SPLITS}
 
     def _places(self, seed: int, part: str, label: np.ndarray) -> dict[str, np.ndarray]:
         """The confounder of every image, int64[N], for each split that shows the objects of ``part``."""
@@ -135,15 +155,25 @@ class CocoOnPlaces(ImageSource):
             elsewhere = np.empty_like(label)
             for c in range(len(PLACE_OF)):  # the same share of every class
                 rows = np.flatnonzero(label == c)
-                rng = _bias.stream(seed, part, "place", c)
-                elsewhere[rows] = _bias.tie(rng, np.zeros_like(rows), 2, self.chosen["bias"])
+                rng = bias_assignment.stream(seed, part, "place", c)
+                elsewhere[rows] = bias_assignment.tie(
+                    rng, np.zeros_like(rows), 2, self.chosen["bias"]
+                )
             return {part: np.where(elsewhere, OTHER, label)}
         deceiving = np.empty_like(label)
         for c in range(len(PLACE_OF)):
             rows = np.flatnonzero(label == c)
-            others = (c + 1 + _bias.stream(seed, part, "deceiving", c).permutation(len(PLACE_OF) - 1)) % len(PLACE_OF)
+            others = (
+                c
+                + 1
+                + bias_assignment.stream(seed, part, "deceiving", c).permutation(len(PLACE_OF) - 1)
+            ) % len(PLACE_OF)
             deceiving[rows] = np.resize(others, len(rows))
-        return {"biased": label.copy(), "unbiased": np.full_like(label, UNSEEN_PLACE), "deceiving": deceiving}
+        return {
+            "biased": label.copy(),
+            "unbiased": np.full_like(label, UNSEEN_PLACE),
+            "deceiving": deceiving,
+        }
 
     def _blend(self, rows: np.ndarray, photograph: np.ndarray) -> np.ndarray:
         """Objects on photographs: round((object·a + photograph·(255 − a)) / 255), uint8[N,3,S,S]."""
@@ -156,7 +186,9 @@ class CocoOnPlaces(ImageSource):
             for i, (pool, row) in enumerate(photograph[start:stop]):
                 ground[i] = grounds[pool][row]
             a = thing[:, 3:].astype(np.uint16)
-            return {"image": ((thing[:, :3] * a + ground * (255 - a) + 127) // 255).astype(np.uint8)}
+            return {
+                "image": ((thing[:, :3] * a + ground * (255 - a) + 127) // 255).astype(np.uint8)
+            }
 
         return self.made([rows, photograph], len(rows), Column((3, *objects.shape[2:])), fill)
 
@@ -166,12 +198,16 @@ class _Photographs:
 
     def __init__(self, source: CocoOnPlaces, seed: int) -> None:
         pools = list(source.pools().items())[1:]
-        orders = [_bias.stream(seed, "photographs", name).permutation(len(pool.items)) for name, pool in pools]
+        orders = [
+            bias_assignment.stream(seed, "photographs", name).permutation(len(pool.items))
+            for name, pool in pools
+        ]
         pairs = [np.stack([np.full(len(order), i), order], 1) for i, order in enumerate(orders)]
         n, m = len(PLACE_OF), len(OTHERS)
         several = (pairs[n : n + m], pairs[n + m :])
         mixed = [
-            _bias.stream(seed, "photographs", i).permutation(np.concatenate(group)) for i, group in enumerate(several)
+            bias_assignment.stream(seed, "photographs", i).permutation(np.concatenate(group))
+            for i, group in enumerate(several)
         ]
         self.left = [*pairs[:n], *mixed]
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 from benchmark.core.dataset import DatasetInfo, DatasetSource, Split
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import DATASETS
-from datasets import _bias, _colours, _digits
+from datasets._sources import bias_assignment, sklearn_digits
+from datasets._sources import colours as _colours
 
 SIDE = 32
 
@@ -22,44 +23,53 @@ class ColouredDigits(DatasetSource):
     """
 
     name = "coloured_digits"
-    title = "coloured handwritten digits; the digit's colour is tied to the class (ships, no download)"
+    title = (
+        "coloured handwritten digits; the digit's colour is tied to the class (ships, no download)"
+    )
     version = 1
-    options: ClassVar[Mapping[str, HParam]] = {"bias": _bias.bias_option(0.95), "repeats": _digits.REPEATS}
+    options: ClassVar[Mapping[str, HParam]] = {
+        "bias": bias_assignment.bias_option(0.95),
+        "repeats": sklearn_digits.REPEATS,
+    }
 
     def info(self) -> DatasetInfo:
         bias = self.chosen["bias"]
         return DatasetInfo(
             label_names=tuple("0123456789"),
             confounder_names=tuple(_colours.COLOURS),
-            environment_names=_bias.environment_names(bias),
+            environment_names=bias_assignment.environment_names(bias),
             image_size=(3, SIDE, SIDE),
-            splits=_bias.SPLITS,
-            provides=_bias.provides(bias),
+            splits=bias_assignment.SPLITS,
+            provides=bias_assignment.provides(bias),
             mean=(0.07, 0.07, 0.07),
             std=(0.24, 0.21, 0.22),
-            source=_digits.SOURCE,
-            licence=_digits.LICENCE,
+            source=sklearn_digits.SOURCE,
+            licence=sklearn_digits.LICENCE,
             bias_splits=("biased", "deceiving"),
             paired=True,
         )
 
     def check(self) -> None:
-        _digits.digits_file()
+        sklearn_digits.digits_file()
 
     def content(self) -> str:
-        return _digits.checksum([_digits.digits_file()])
+        return sklearn_digits.checksum([sklearn_digits.digits_file()])
 
     def build(self, seed: int) -> dict[str, Split]:
         bias = self.chosen["bias"]
         splits = {}
-        for part, drawn in _digits.draw_parts(seed, self.chosen["repeats"], SIDE, 16, 28).items():
+        for part, drawn in sklearn_digits.draw_parts(
+            seed, self.chosen["repeats"], SIDE, 16, 28
+        ).items():
             mask = drawn.opacity[:, None] > 127
-            for split, colour in _bias.confounders(seed, part, drawn.digit, 10, bias).items():
+            for split, colour in bias_assignment.confounders(
+                seed, part, drawn.digit, 10, bias
+            ).items():
                 splits[split] = Split(
                     image=_colours.paint(mask, colour),
                     label=drawn.digit,
                     confounder=colour,
-                    environment=_bias.environments(split, drawn.digit, colour, bias),
+                    environment=bias_assignment.environments(split, drawn.digit, colour, bias),
                     mask=mask,
                     pair_id=drawn.row,
                     cluster=None if part == "test" else drawn.row,

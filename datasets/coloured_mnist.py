@@ -10,14 +10,15 @@ import numpy as np
 from benchmark.core.dataset import DatasetInfo, Split
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import DATASETS
-from datasets import _bias, _colours, _mnist
+from datasets._sources import bias_assignment, mnist
+from datasets._sources import colours as _colours
 
 #: One tenth of MNIST's 60,000 training digits is for validation: 54,000 and 6,000.
 VAL_SHARE = 10
 
 
 @DATASETS.register
-class ColouredMNIST(_mnist.MNISTSource):
+class ColouredMNIST(mnist.MNISTSource):
     """MNIST's digits in ten colours, a share ``bias`` of each class in the colour of the class: a foreground bias.
 
     Digits are black and white (above one half or not) before they are painted, in the colours of Ahmed et al. (2020),
@@ -32,9 +33,9 @@ class ColouredMNIST(_mnist.MNISTSource):
     title = "MNIST in ten colours tied to the ten classes (Ahmed et al. 2020, as TEA uses it)"
     version = 1
     options: ClassVar[Mapping[str, HParam]] = {
-        "bias": _bias.bias_option(0.8),
-        "train_size": _mnist.TRAIN_SIZE,
-        "test_size": _mnist.TEST_SIZE,
+        "bias": bias_assignment.bias_option(0.8),
+        "train_size": mnist.TRAIN_SIZE,
+        "test_size": mnist.TEST_SIZE,
     }
 
     def info(self) -> DatasetInfo:
@@ -42,14 +43,14 @@ class ColouredMNIST(_mnist.MNISTSource):
         return DatasetInfo(
             label_names=tuple("0123456789"),
             confounder_names=tuple(_colours.COLOURS),
-            environment_names=_bias.environment_names(bias),
-            image_size=(3, _mnist.SIDE, _mnist.SIDE),
-            splits=_bias.SPLITS,
-            provides=_bias.provides(bias),
+            environment_names=bias_assignment.environment_names(bias),
+            image_size=(3, mnist.SIDE, mnist.SIDE),
+            splits=bias_assignment.SPLITS,
+            provides=bias_assignment.provides(bias),
             mean=(0.0, 0.0, 0.0),  # TEA, D.7: pixels in [0, 1] and no other normalisation
             std=(1.0, 1.0, 1.0),
-            source=_mnist.SOURCE,
-            licence=_mnist.LICENCE,
+            source=mnist.SOURCE,
+            licence=mnist.LICENCE,
             bias_splits=("biased", "deceiving"),
             paired=True,
         )
@@ -65,12 +66,12 @@ class ColouredMNIST(_mnist.MNISTSource):
         for part, rows in self._rows(seed, len(files["train"][1]), len(files["test"][1])).items():
             images, labels = files["test" if part == "test" else "train"]
             mask, label = images[rows][:, None] > 127, labels[rows]
-            for split, colour in _bias.confounders(seed, part, label, 10, bias).items():
+            for split, colour in bias_assignment.confounders(seed, part, label, 10, bias).items():
                 splits[split] = Split(
                     image=_colours.paint(mask, colour),
                     label=label,
                     confounder=colour,
-                    environment=_bias.environments(split, label, colour, bias),
+                    environment=bias_assignment.environments(split, label, colour, bias),
                     mask=mask,
                     pair_id=rows,
                 )
@@ -78,11 +79,13 @@ class ColouredMNIST(_mnist.MNISTSource):
 
     def _rows(self, seed: int, train: int, test: int) -> dict[str, np.ndarray]:
         """Rows of MNIST's two parts for train, val and test."""
-        val, rest = np.split(_bias.stream(seed, "divide").permutation(train), [train // VAL_SHARE])
-        size = _mnist.limit(self.chosen["train_size"], len(rest), f"{self.name}: train_size")
-        tests = _mnist.limit(self.chosen["test_size"], test, f"{self.name}: test_size")
+        val, rest = np.split(
+            bias_assignment.stream(seed, "divide").permutation(train), [train // VAL_SHARE]
+        )
+        size = mnist.limit(self.chosen["train_size"], len(rest), f"{self.name}: train_size")
+        tests = mnist.limit(self.chosen["test_size"], test, f"{self.name}: test_size")
         return {
             "train": np.sort(rest[:size]),
             "val": np.sort(val[: max(1, size // (VAL_SHARE - 1))]),
-            "test": np.sort(_bias.stream(seed, "tests").permutation(test)[:tests]),
+            "test": np.sort(bias_assignment.stream(seed, "tests").permutation(test)[:tests]),
         }

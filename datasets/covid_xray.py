@@ -15,10 +15,10 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
-from datasets._bias import stream
-from datasets._decode import Recipe
-from datasets._tree import ImageSource, Item, Pool, numbered, side_option
-from datasets._xray_sources import SOURCES, Shot
+from datasets._io.decode import Recipe
+from datasets._io.image_source import ImageSource, Item, Pool, numbered, side_option
+from datasets._sources.bias_assignment import stream
+from datasets._sources.xrays import SOURCES, Shot
 
 LABELS = ("normal", "pneumonia", "covid")
 TRAINING, TESTS = ("brixia", "chexpert"), ("bimcv", "chestxray14", "montgomery", "shenzhen")
@@ -56,7 +56,9 @@ class CovidXray(ImageSource):
     title = "COVID-19, pneumonia or normal X-rays, one hospital per class, tested elsewhere (ISNet, TEA D.3)"
     options: ClassVar[Mapping[str, HParam]] = {
         "side": side_option(224),
-        "channels": HParam(3, doc="1: grey; 3: three times the same, for pretrained backbones", choices=(1, 3)),
+        "channels": HParam(
+            3, doc="1: grey; 3: three times the same, for pretrained backbones", choices=(1, 3)
+        ),
     }
 
     def info(self) -> DatasetInfo:
@@ -68,7 +70,9 @@ class CovidXray(ImageSource):
             environment_names=(),
             image_size=(channels, side, side),
             splits=("train", "val", "test"),
-            provides=Needs(masks=masks, confounder=True, groups=True, val_groups=True, val_masks=masks),
+            provides=Needs(
+                masks=masks, confounder=True, groups=True, val_groups=True, val_masks=masks
+            ),
             mean=(0.0,) * channels,  # TEA, F.2: pixels in [0, 1] and no other normalisation
             std=(1.0,) * channels,
             augmentation={"flip": 0.5, "translate": 0.125, "rotate": 40.0},  # 28 of 224 pixels
@@ -80,7 +84,9 @@ class CovidXray(ImageSource):
         found = {name: reader(self) for name, reader in SOURCES.items()}
         empty = [name for name, shots in found.items() if not shots]
         if empty:
-            raise UserError(f"{self.name}: no X-ray of {empty[0]} is left after selection; unpack it again, whole.")
+            raise UserError(
+                f"{self.name}: no X-ray of {empty[0]} is left after selection; unpack it again, whole."
+            )
         found["chexpert"] = _sample(found["chexpert"], len(found["brixia"]))
         pools = {}
         self._known: dict[str, list[tuple[int, int, str]]] = {}
@@ -88,8 +94,12 @@ class CovidXray(ImageSource):
             shots = [(shot, name) for name in sources for shot in found[name]]
             items = [Item(shot.file, self._mask(shot)) for shot, _ in shots]
             fit = "pad" if part == "test" else "stretch"
-            pools[part] = Pool(items, Recipe(self.chosen["side"], channels=1, fit=fit, equalise=True))
-            self._known[part] = [(LABELS.index(s.finding), list(SOURCES).index(n), s.patient) for s, n in shots]
+            pools[part] = Pool(
+                items, Recipe(self.chosen["side"], channels=1, fit=fit, equalise=True)
+            )
+            self._known[part] = [
+                (LABELS.index(s.finding), list(SOURCES).index(n), s.patient) for s, n in shots
+            ]
         return pools
 
     def content(self) -> str:
@@ -102,26 +112,37 @@ class CovidXray(ImageSource):
         label, source, patient = _columns(self._known["train"])
         patients, first = np.unique(patient, return_index=True)
         held = []
-        for finding in range(len(LABELS)):  # a patient with several findings counts as one of the first
+        for finding in range(
+            len(LABELS)
+        ):  # a patient with several findings counts as one of the first
             mixed = stream(seed, "divide", finding).permutation(patients[label[first] == finding])
             held.append(mixed[: max(1, round(HELD * len(mixed)))])
         val = np.isin(patient, np.concatenate(held))
         splits = {}
         for name, rows in (("train", np.flatnonzero(~val)), ("val", np.flatnonzero(val))):
             splits[name] = self.split(
-                "train", rows, label[rows], source[rows], cluster=patient[rows], channels=self.chosen["channels"]
+                "train",
+                rows,
+                label[rows],
+                source[rows],
+                cluster=patient[rows],
+                channels=self.chosen["channels"],
             )
         label, source, other = _columns(self._known["test"])
         rows = np.arange(len(label))
         cluster = other + patient.max() + 1  # patients of other hospitals
-        splits["test"] = self.split("test", rows, label, source, cluster=cluster, channels=self.chosen["channels"])
+        splits["test"] = self.split(
+            "test", rows, label, source, cluster=cluster, channels=self.chosen["channels"]
+        )
         return splits
 
     def _has_masks(self) -> bool:
         return self.data_dir is not None and (Path(self.data_dir) / MASKS).is_dir()
 
     def _mask(self, shot: Shot) -> str:
-        return f"{MASKS}/{PurePosixPath(shot.file).with_suffix('.png')}" if self._has_masks() else ""
+        return (
+            f"{MASKS}/{PurePosixPath(shot.file).with_suffix('.png')}" if self._has_masks() else ""
+        )
 
 
 def _sample(shots: list[Shot], count: int) -> list[Shot]:

@@ -12,7 +12,7 @@ import numpy as np
 from benchmark.core.dataset import DatasetInfo, DatasetSource, Split
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import DATASETS
-from datasets import _bias, _digits
+from datasets._sources import bias_assignment, sklearn_digits
 
 #: Place -> the file that ships inside the packages scikit-image (0.22 and later) and scikit-learn.
 PHOTOGRAPHS = {
@@ -64,9 +64,13 @@ class DigitsOnPhotos(DatasetSource):
     title = "handwritten digits on photographs; the background is tied to the class (ships, no download)"
     version = 2
     options: ClassVar[Mapping[str, HParam]] = {
-        "bias": _bias.bias_option(0.95),
-        "places": HParam(10, doc="10: ten digits, ten places; 2: digits below 5 or not, two places", choices=(10, 2)),
-        "repeats": _digits.REPEATS,
+        "bias": bias_assignment.bias_option(0.95),
+        "places": HParam(
+            10,
+            doc="10: ten digits, ten places; 2: digits below 5 or not, two places",
+            choices=(10, 2),
+        ),
+        "repeats": sklearn_digits.REPEATS,
     }
 
     def info(self) -> DatasetInfo:
@@ -74,38 +78,46 @@ class DigitsOnPhotos(DatasetSource):
         return DatasetInfo(
             label_names=tuple("0123456789") if places == 10 else ("0-4", "5-9"),
             confounder_names=tuple(PLACES[places]),
-            environment_names=_bias.environment_names(bias),
+            environment_names=bias_assignment.environment_names(bias),
             image_size=(3, SIDE, SIDE),
-            splits=_bias.SPLITS,
-            provides=_bias.provides(bias),
+            splits=bias_assignment.SPLITS,
+            provides=bias_assignment.provides(bias),
             mean=(0.49, 0.43, 0.40),
             std=(0.23, 0.20, 0.20),
-            source=f"{_digits.SOURCE}; photographs that scikit-image and scikit-learn ship",
-            licence=f"{_digits.LICENCE}; photographs: pagoda and flower CC BY 2.0, the others CC0 or public domain",
+            source=f"{sklearn_digits.SOURCE}; photographs that scikit-image and scikit-learn ship",
+            licence=f"{sklearn_digits.LICENCE}; photographs: pagoda and flower CC BY 2.0, "
+            "the others CC0 or public domain",
             bias_splits=("biased", "deceiving"),
             paired=True,
         )
 
     def check(self) -> None:
         _files()
-        _digits.digits_file()
+        sklearn_digits.digits_file()
 
     def content(self) -> str:
-        return _digits.checksum([*_files(), _digits.digits_file()])
+        return sklearn_digits.checksum([*_files(), sklearn_digits.digits_file()])
 
     def build(self, seed: int) -> dict[str, Split]:
         bias, places, repeats = (self.chosen[name] for name in ("bias", "places", "repeats"))
         splits = {}
-        for part, drawn in _digits.draw_parts(seed, repeats, SIDE, 16, 24).items():
+        for part, drawn in sklearn_digits.draw_parts(seed, repeats, SIDE, 16, 24).items():
             label = drawn.digit if places == 10 else (drawn.digit >= 5).astype(np.int64)
-            opacity, white = ink(_bias.stream(seed, part, "ink"), drawn.opacity)
-            for split, place in _bias.confounders(seed, part, label, places, bias).items():
-                photo = crops(_bias.stream(seed, split, "crop"), place, places, 1 if part == "test" else 0)
+            opacity, white = ink(bias_assignment.stream(seed, part, "ink"), drawn.opacity)
+            for split, place in bias_assignment.confounders(
+                seed, part, label, places, bias
+            ).items():
+                photo = crops(
+                    bias_assignment.stream(seed, split, "crop"),
+                    place,
+                    places,
+                    1 if part == "test" else 0,
+                )
                 splits[split] = Split(
                     image=blend(photo, opacity, white),
                     label=label,
                     confounder=place,
-                    environment=_bias.environments(split, label, place, bias),
+                    environment=bias_assignment.environments(split, label, place, bias),
                     mask=opacity[:, None] > 127,
                     pair_id=drawn.row,
                     cluster=None if part == "test" else drawn.row,
@@ -143,7 +155,9 @@ def crops(rng: np.random.Generator, place: np.ndarray, places: int, half: int) -
         half: 0 for the left half of each photograph, 1 for the right one.
     """
     n = len(place)
-    pools = np.array([[list(PHOTOGRAPHS).index(name) for name in pool] for pool in PLACES[places].values()])
+    pools = np.array(
+        [[list(PHOTOGRAPHS).index(name) for name in pool] for pool in PLACES[places].values()]
+    )
     chosen = pools[place, rng.integers(0, pools.shape[1], n)]
     position, mirrored = rng.random((2, n)), rng.random(n) < 0.5
     out = np.empty((n, 3, SIDE, SIDE), np.uint8)
@@ -169,11 +183,13 @@ def read_photographs() -> tuple[np.ndarray, ...]:
         if name == "retina":
             photo = photo.crop(RETINA_BOX)
         scale = SHORT_SIDE / min(photo.size)
-        photo = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BOX)
+        photo = photo.resize(
+            (round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BOX
+        )
         value = DARKEST + np.asarray(photo).astype(np.float64) * ((BRIGHTEST - DARKEST) / 255)
         photos.append(np.ascontiguousarray(value.round().astype(np.uint8).transpose(2, 0, 1)))
     return tuple(photos)
 
 
 def _files() -> list[Path]:
-    return [_digits.package_file(*where) for where in PHOTOGRAPHS.values()]
+    return [sklearn_digits.package_file(*where) for where in PHOTOGRAPHS.values()]

@@ -13,11 +13,11 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
-from datasets import _bias
-from datasets._decode import Recipe, unreadable
-from datasets._entry import Column
-from datasets._paste import Box, neck_tie, paste, placed
-from datasets._tree import ImageSource, Item, Pool, read_table, side_option
+from datasets._io.cache_entry import Column
+from datasets._io.decode import Recipe, unreadable
+from datasets._io.image_source import ImageSource, Item, Pool, read_table, side_option
+from datasets._sources import bias_assignment
+from datasets._sources.compositing import Box, neck_tie, paste, placed
 
 #: Folders of Stanford Dogs, by class. (It spells the Pekingese so.)
 BREEDS = {"tibetan_mastiff": "n02108551-Tibetan_mastiff", "pekingese": "n02086079-Pekinese"}
@@ -53,17 +53,22 @@ class DogsWithTies(ImageSource):
 
     name = "dogs_with_ties"
     title = "two breeds of dog wearing the tie of their breed: a bias in the foreground (TEA, D.5)"
-    options: ClassVar[Mapping[str, HParam]] = {"bias": _bias.bias_option(1.0), "side": side_option(224)}
+    options: ClassVar[Mapping[str, HParam]] = {
+        "bias": bias_assignment.bias_option(1.0),
+        "side": side_option(224),
+    }
 
     def info(self) -> DatasetInfo:
         side, bias = self.chosen["side"], self.chosen["bias"]
         return DatasetInfo(
             label_names=tuple(BREEDS),
             confounder_names=(*TIES, "no_tie"),
-            environment_names=_bias.environment_names(bias),
+            environment_names=bias_assignment.environment_names(bias),
             image_size=(3, side, side),
-            splits=_bias.SPLITS,
-            provides=Needs(confounder=True, groups=True, environments=0 < bias < 1, val_groups=True),
+            splits=bias_assignment.SPLITS,
+            provides=Needs(
+                confounder=True, groups=True, environments=0 < bias < 1, val_groups=True
+            ),
             mean=(0.48145466, 0.4578275, 0.40821073),  # TEA, F.2: as for CLIP
             std=(0.26862954, 0.26130258, 0.27577711),
             augmentation={"flip": 0.5},
@@ -87,7 +92,9 @@ class DogsWithTies(ImageSource):
             for label, folder in enumerate(BREEDS.values()):
                 chosen = [name for name in listed if name.startswith(f"{folder}/")]
                 if not chosen:
-                    raise UserError(f"{self._list(part)} names no photograph of {folder}; take it as published.")
+                    raise UserError(
+                        f"{self._list(part)} names no photograph of {folder}; take it as published."
+                    )
                 names += chosen
                 columns += [(label, part == "train")] * len(chosen)
         unmarked = [name for name in names if name not in marks]
@@ -101,14 +108,20 @@ class DogsWithTies(ImageSource):
         self.neck = np.array([marks[name] for name in names])
         self.label, train = np.array(columns, np.int64).T
         self.train = train.astype(bool)
-        return {self.name: Pool([Item(f"{images}/{n}") for n in names], Recipe(self.chosen["side"], fit="crop"))}
+        return {
+            self.name: Pool(
+                [Item(f"{images}/{n}") for n in names], Recipe(self.chosen["side"], fit="crop")
+            )
+        }
 
     def build(self, seed: int) -> dict[str, Split]:
         self.pools()
         bias = self.chosen["bias"]
         train, val = [], []
         for c in range(len(BREEDS)):
-            mixed = _bias.stream(seed, "divide", c).permutation(np.flatnonzero(self.train & (self.label == c)))
+            mixed = bias_assignment.stream(seed, "divide", c).permutation(
+                np.flatnonzero(self.train & (self.label == c))
+            )
             held = max(1, round(len(mixed) * HELD))
             val.append(mixed[:held])
             train.append(mixed[held:])
@@ -118,10 +131,14 @@ class DogsWithTies(ImageSource):
         for name, chosen in rows.items():
             label = self.label[chosen]
             if name in ("train", "val"):
-                tie = _bias.tie(_bias.stream(seed, name, "tie"), label, 2, bias)
+                tie = bias_assignment.tie(bias_assignment.stream(seed, name, "tie"), label, 2, bias)
             else:
-                tie = {"biased": label, "unbiased": np.full_like(label, NO_TIE), "deceiving": 1 - label}[name]
-            environment = _bias.environments(name, label, tie, bias)
+                tie = {
+                    "biased": label,
+                    "unbiased": np.full_like(label, NO_TIE),
+                    "deceiving": 1 - label,
+                }[name]
+            environment = bias_assignment.environments(name, label, tie, bias)
             splits[name] = Split(self._wear(chosen, tie), label, tie, environment, pair_id=chosen)
         return splits
 
@@ -147,11 +164,17 @@ class DogsWithTies(ImageSource):
         return self.find(*found, how="unpack Stanford Dogs' images.tar and lists.tar there")
 
     def _list(self, part: str) -> Path:
-        found = (f"{folder}/{at}{part}_list.mat".lstrip("/") for folder in FOLDERS for at in ("", "lists/"))
+        found = (
+            f"{folder}/{at}{part}_list.mat".lstrip("/")
+            for folder in FOLDERS
+            for at in ("", "lists/")
+        )
         return self.folder() / self.find(*found, how="unpack Stanford Dogs' lists.tar there")
 
     def _marks(self) -> Path:
-        return self.folder() / self.find(MARKS, how="mark the dogs' necks: filename, left, top, right, bottom")
+        return self.folder() / self.find(
+            MARKS, how="mark the dogs' necks: filename, left, top, right, bottom"
+        )
 
     def _tie(self, name: str) -> Path:
         how = "put a picture of a tie on a transparent ground there"
@@ -166,18 +189,28 @@ def _read_list(path: Path) -> list[str]:
         cells = loadmat(path)["file_list"].reshape(-1)
         return [str(cell[0]) for cell in cells]
     except Exception as error:  # scipy raises what it likes on a damaged file
-        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); unpack lists.tar again.") from None
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); unpack lists.tar again."
+        ) from None
 
 
 def _read_marks(path: Path) -> dict[str, tuple[float, ...]]:
     marks: dict[str, tuple[float, ...]] = {}
-    for number, row in enumerate(read_table(path, ("filename", "left", "top", "right", "bottom")), start=2):
+    for number, row in enumerate(
+        read_table(path, ("filename", "left", "top", "right", "bottom")), start=2
+    ):
         try:
-            left, top, right, bottom = (float(row[name]) for name in ("left", "top", "right", "bottom"))
+            left, top, right, bottom = (
+                float(row[name]) for name in ("left", "top", "right", "bottom")
+            )
         except ValueError:
-            raise UserError(f"line {number} of {path} has a coordinate that is no number.") from None
+            raise UserError(
+                f"line {number} of {path} has a coordinate that is no number."
+            ) from None
         if not (0 <= left < right and 0 <= top < bottom):
-            raise UserError(f"line {number} of {path} marks no area, expected left < right and top < bottom.")
+            raise UserError(
+                f"line {number} of {path} marks no area, expected left < right and top < bottom."
+            )
         marks[row["filename"]] = (left, top, right, bottom)
     return marks
 
@@ -192,7 +225,9 @@ def _read_tie(path: Path) -> Any:
     except (OSError, ValueError, SyntaxError) as error:
         raise unreadable(path, error) from None
     if np.asarray(picture)[..., 3].min() == 255:
-        raise UserError(f"{path} has no transparent ground: a whole rectangle would be pasted; cut the tie out.")
+        raise UserError(
+            f"{path} has no transparent ground: a whole rectangle would be pasted; cut the tie out."
+        )
     return picture
 
 

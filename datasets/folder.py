@@ -15,9 +15,9 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
-from datasets._decode import Recipe
-from datasets._own import MASKS, OwnPictures
-from datasets._tree import OWN, Item, Pool, numbered, read_table, side_option
+from datasets._io.decode import Recipe
+from datasets._io.image_source import OWN, Item, Pool, numbered, read_table, side_option
+from datasets._io.user_images import MASKS, OwnPictures
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm")
 TABLE, ABOUT = "metadata.csv", "SOURCE.txt"
@@ -43,7 +43,11 @@ class Folder(OwnPictures):
     options: ClassVar[Mapping[str, HParam]] = {
         "path": HParam("my_data", doc="the tree's folder, below the data folder", form=r"[^/\\].*"),
         "side": side_option(64),
-        "fit": HParam("stretch", doc="to the square: stretch, crop the middle, or pad with black", choices=FITS),
+        "fit": HParam(
+            "stretch",
+            doc="to the square: stretch, crop the middle, or pad with black",
+            choices=FITS,
+        ),
         "channels": HParam(3, doc="1: grey; 3: colour", choices=(1, 3)),
         "equalise": HParam(False, doc="equalise the histogram of each picture; for channels=1"),
     }
@@ -71,7 +75,12 @@ class Folder(OwnPictures):
             environment_names=self.environments if divided else (),
             splits=self.splits,
             provides=Needs(
-                masks=masks, confounder=known, groups=known, environments=divided, val_groups=known, val_masks=masks
+                masks=masks,
+                confounder=known,
+                groups=known,
+                environments=divided,
+                val_groups=known,
+                val_masks=masks,
             ),
             source=source,
             licence=licence,
@@ -87,7 +96,9 @@ class Folder(OwnPictures):
         root = self.root()
         files = [_Found(path, root) for path in sorted(root.rglob("*")) if _is_picture(path, root)]
         if not files:
-            raise UserError(f"{root} holds no pictures; expected train/<label>/<confounder>/*.png and others in it.")
+            raise UserError(
+                f"{root} holds no pictures; expected train/<label>/<confounder>/*.png and others in it."
+            )
         depths = Counter(len(found.parts) for found in files)
         if not depths.keys() <= {3, 4} or len(depths) > 1:
             usual = max({3, 4}, key=lambda depth: depths[depth])
@@ -100,16 +111,26 @@ class Folder(OwnPictures):
         tests = sorted(present - {"train", "val"}, key=lambda name: (_ORDER.get(name, 9), name))
         for name in ("train", "val"):
             if name not in present:
-                raise UserError(f"{root} has no pictures in {name}/; expected train, val and at least one test.")
+                raise UserError(
+                    f"{root} has no pictures in {name}/; expected train, val and at least one test."
+                )
         if not tests:
-            raise UserError(f"{root} has train and val and no test; put pictures in test/, or biased/ and deceiving/.")
+            raise UserError(
+                f"{root} has train and val and no test; put pictures in test/, or biased/ and deceiving/."
+            )
         self.splits = ("train", "val", *tests)
         files.sort(key=lambda found: (self.splits.index(found.parts[0]), found.name))
         self._annotate(files)
         masks = self.masks_of([found.name for found in files])
-        items = [Item(f"{self.chosen['path']}/{f.name}", mask) for f, mask in zip(files, masks, strict=True)]
+        items = [
+            Item(f"{self.chosen['path']}/{f.name}", mask)
+            for f, mask in zip(files, masks, strict=True)
+        ]
         recipe = Recipe(
-            self.chosen["side"], self.chosen["channels"], fit=self.chosen["fit"], equalise=self.chosen["equalise"]
+            self.chosen["side"],
+            self.chosen["channels"],
+            fit=self.chosen["fit"],
+            equalise=self.chosen["equalise"],
         )
         return {self.name: Pool(items, recipe)}
 
@@ -120,14 +141,20 @@ class Folder(OwnPictures):
         self.labels = tuple(sorted({found.parts[1] for found in files}))
         self.label = np.array([self.labels.index(found.parts[1]) for found in files])
         if len(self.labels) < 2:
-            raise UserError(f"{root} has one class only, {self.labels[0]}; expected two folders or more in each split.")
+            raise UserError(
+                f"{root} has one class only, {self.labels[0]}; expected two folders or more in each split."
+            )
         absent = set(range(len(self.labels))) - set(self.label[self.part == 0].tolist())
         if absent:
             name = self.labels[min(absent)]
-            raise UserError(f"{root} has the class {name} in a test or in val, but not in train/; add it there.")
+            raise UserError(
+                f"{root} has the class {name} in a test or in val, but not in train/; add it there."
+            )
         known = len(files[0].parts) == 4
         self.confounders = tuple(sorted({found.parts[2] for found in files})) if known else ()
-        self.confounder = np.array([self.confounders.index(found.parts[2]) for found in files]) if known else None
+        self.confounder = (
+            np.array([self.confounders.index(found.parts[2]) for found in files]) if known else None
+        )
         rows = self._rows(files)
         self.divide(self.told(rows, "environment", root / TABLE), root / TABLE)
         patients = self.told(rows, "patient", root / TABLE)
@@ -141,7 +168,9 @@ class Folder(OwnPictures):
         table = read_table(path, ("file",), how=OWN)
         if not {"environment", "patient"} & set(table[0]):
             has = ", ".join(map(repr, table[0]))
-            raise UserError(f"{path} has neither 'environment' nor 'patient', its columns are {has}; add one of them.")
+            raise UserError(
+                f"{path} has neither 'environment' nor 'patient', its columns are {has}; add one of them."
+            )
         by_name = {row["file"]: row for row in table}
         for name, times in Counter(row["file"] for row in table).items():
             if times > 1:

@@ -15,9 +15,9 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
-from datasets._decode import Recipe
-from datasets._own import OwnPictures
-from datasets._tree import OWN, Item, Pool, numbered, read_table, side_option, whole
+from datasets._io.decode import Recipe
+from datasets._io.image_source import OWN, Item, Pool, numbered, read_table, side_option, whole
+from datasets._io.user_images import OwnPictures
 
 #: Columns of the table that are no labels; the first two must be there.
 KNOWN = ("file", "split", "confounder", "environment", "patient")
@@ -37,11 +37,17 @@ class Listed(OwnPictures):
     """
 
     name = "listed"
-    title = "your own pictures in a table: several labels each, masks and confounders if there are any"
+    title = (
+        "your own pictures in a table: several labels each, masks and confounders if there are any"
+    )
     options: ClassVar[Mapping[str, HParam]] = {
-        "path": HParam("my_table", doc="the folder of the table, below the data folder", form=r"[^/\\].*"),
+        "path": HParam(
+            "my_table", doc="the folder of the table, below the data folder", form=r"[^/\\].*"
+        ),
         "table": HParam("labels.csv", doc="the table's name", form=r"[^/\\]+"),
-        "labels": HParam("", doc="the columns that are labels, NAME;NAME; empty: all that are nothing else"),
+        "labels": HParam(
+            "", doc="the columns that are labels, NAME;NAME; empty: all that are nothing else"
+        ),
         "side": side_option(64),
         "fit": HParam("stretch", doc="to the square", choices=("stretch", "crop", "pad")),
         "channels": HParam(3, doc="1: grey; 3: colour", choices=(1, 3)),
@@ -65,8 +71,16 @@ class Listed(OwnPictures):
             confounder_names=self.confounders,
             environment_names=self.environments if divided else (),
             splits=self.splits,
-            provides=Needs(masks=masks, confounder=known, environments=divided, val_groups=known, val_masks=masks),
-            bias_splits=("biased", "deceiving") if {"biased", "deceiving"} <= set(self.splits) else None,
+            provides=Needs(
+                masks=masks,
+                confounder=known,
+                environments=divided,
+                val_groups=known,
+                val_masks=masks,
+            ),
+            bias_splits=("biased", "deceiving")
+            if {"biased", "deceiving"} <= set(self.splits)
+            else None,
         )
 
     def metadata(self) -> list[Path]:
@@ -79,28 +93,46 @@ class Listed(OwnPictures):
         rows.sort(key=lambda row: self.splits.index(row["split"]))
         self.part = np.array([self.splits.index(row["split"]) for row in rows])
         self.labels = self._labels(path, rows)
-        self.label = np.array([[_answer(path, i, name, row) for name in self.labels] for i, row in enumerate(rows)])
+        self.label = np.array(
+            [[_answer(path, i, name, row) for name in self.labels] for i, row in enumerate(rows)]
+        )
         for k, name in enumerate(self.labels):
             if len(set(self.label[self.part == 0, k].tolist())) < 2:
-                raise UserError(f"{path}: {name} is the same for all pictures of train; a label needs both 0 and 1.")
-        twice = [key for key, times in Counter((row["split"], row["file"]) for row in rows).items() if times > 1]
+                raise UserError(
+                    f"{path}: {name} is the same for all pictures of train; a label needs both 0 and 1."
+                )
+        twice = [
+            key
+            for key, times in Counter((row["split"], row["file"]) for row in rows).items()
+            if times > 1
+        ]
         if twice:
-            raise UserError(f"{path} names {twice[0][1]} in {twice[0][0]} more than once; expected each picture once.")
-        columns = {name: told for name in KNOWN[2:] if (told := self.told(rows, name, path)) is not None}
+            raise UserError(
+                f"{path} names {twice[0][1]} in {twice[0][0]} more than once; expected each picture once."
+            )
+        columns = {
+            name: told for name in KNOWN[2:] if (told := self.told(rows, name, path)) is not None
+        }
         self.confounders, self.confounder = _coded(columns.get("confounder"))
         self.divide(columns.get("environment"), path)
         self.patient = numbered(columns["patient"]) if "patient" in columns else None
         files = [f"{self.chosen['path']}/{row['file']}" for row in rows]
         masks = self.masks_of([row["file"] for row in rows])
         recipe = Recipe(self.chosen["side"], self.chosen["channels"], fit=self.chosen["fit"])
-        return {self.name: Pool([Item(file, mask) for file, mask in zip(files, masks, strict=True)], recipe)}
+        return {
+            self.name: Pool(
+                [Item(file, mask) for file, mask in zip(files, masks, strict=True)], recipe
+            )
+        }
 
     def _labels(self, path: Path, rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
         others = [name for name in rows[0] if name not in KNOWN]
         asked = [name.strip() for name in self.chosen["labels"].split(";") if name.strip()]
         for name in asked:
             if name not in others:
-                raise UserError(f"{path} has no label {name!r}; its labels are {', '.join(others) or 'none'}.")
+                raise UserError(
+                    f"{path} has no label {name!r}; its labels are {', '.join(others) or 'none'}."
+                )
         if not (asked or others):
             raise UserError(f"{path} has no label; add a column of 0 and 1 for each.")
         return tuple(asked or others)
@@ -110,10 +142,14 @@ def _splits(path: Path, rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
     present = dict.fromkeys(row["split"] for row in rows)
     for name in ("train", "val"):
         if name not in present:
-            raise UserError(f"{path} has no picture in the split {name}; expected train, val and at least one test.")
+            raise UserError(
+                f"{path} has no picture in the split {name}; expected train, val and at least one test."
+            )
     tests = [name for name in present if name not in ("train", "val")]
     if not tests:
-        raise UserError(f"{path} has train and val and no test; give some pictures another split, such as test.")
+        raise UserError(
+            f"{path} has train and val and no test; give some pictures another split, such as test."
+        )
     return ("train", "val", *tests)
 
 

@@ -12,9 +12,9 @@ from benchmark.core.dataset import DatasetInfo, Split
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import DATASETS
-from datasets import _bias
-from datasets._decode import Recipe
-from datasets._tree import ImageSource, Item, Pool, read_table, side_option
+from datasets._io.decode import Recipe
+from datasets._io.image_source import ImageSource, Item, Pool, read_table, side_option
+from datasets._sources import bias_assignment
 
 LABELS = ("normal", "tuberculosis")
 HOSPITALS = ("montgomery", "shenzhen")
@@ -46,10 +46,16 @@ class NLMChestXrays(ImageSource):
     name = "nlm_cxr"
     title = "tuberculosis on chest X-rays; the hospital is tied to the label, reversed in the test (lung masks)"
     options: ClassVar[Mapping[str, HParam]] = {
-        "bias": _bias.bias_option(0.95),
-        "tied": HParam("shenzhen", doc="the hospital whose X-rays show tuberculosis in training", choices=HOSPITALS),
+        "bias": bias_assignment.bias_option(0.95),
+        "tied": HParam(
+            "shenzhen",
+            doc="the hospital whose X-rays show tuberculosis in training",
+            choices=HOSPITALS,
+        ),
         "side": side_option(224),
-        "channels": HParam(3, doc="1: grey; 3: three times the same, for pretrained backbones", choices=(1, 3)),
+        "channels": HParam(
+            3, doc="1: grey; 3: three times the same, for pretrained backbones", choices=(1, 3)
+        ),
         "equalise": HParam(True, doc="equalise the histogram of each X-ray"),
     }
 
@@ -58,10 +64,10 @@ class NLMChestXrays(ImageSource):
         return DatasetInfo(
             label_names=LABELS,
             confounder_names=HOSPITALS,
-            environment_names=_bias.environment_names(bias),
+            environment_names=bias_assignment.environment_names(bias),
             image_size=(channels, side, side),
-            splits=_bias.SPLITS,
-            provides=_bias.provides(bias),
+            splits=bias_assignment.SPLITS,
+            provides=bias_assignment.provides(bias),
             mean=(0.5,) * channels,
             std=(0.29,) * channels,  # an equalised histogram is flat: √(1/12)
             augmentation={"translate": 0.1, "rotate": 10.0},
@@ -83,14 +89,27 @@ class NLMChestXrays(ImageSource):
                         f"expected {' or '.join(allowed)}."
                     )
         names = [row["filename"] for row in rows]
-        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        twice = (
+            sorted({name for name in names if names.count(name) > 1})
+            if len(set(names)) < len(names)
+            else []
+        )
         if twice:
-            raise UserError(f"{self._table()} names {twice[0]} twice; each X-ray may be there once.")
+            raise UserError(
+                f"{self._table()} names {twice[0]} twice; each X-ray may be there once."
+            )
         self.label = np.array([LABELS.index(row["label"]) for row in rows])
         self.hospital = np.array([HOSPITALS.index(row["hospital"]) for row in rows])
-        lacking = [f"{LABELS[y]}/{HOSPITALS[z]}" for y in (0, 1) for z in (0, 1) if self._group(y, z).sum() < 4]
+        lacking = [
+            f"{LABELS[y]}/{HOSPITALS[z]}"
+            for y in (0, 1)
+            for z in (0, 1)
+            if self._group(y, z).sum() < 4
+        ]
         if lacking:
-            raise UserError(f"{self._table()} has fewer than 4 X-rays of {', '.join(lacking)}; each group needs some.")
+            raise UserError(
+                f"{self._table()} has fewer than 4 X-rays of {', '.join(lacking)}; each group needs some."
+            )
         items = [Item(f"{FOLDER}/images/{name}", f"{FOLDER}/masks/{name}") for name in names]
         recipe = Recipe(self.chosen["side"], channels=1, equalise=self.chosen["equalise"])
         return {self.name: Pool(items, recipe)}
@@ -99,11 +118,19 @@ class NLMChestXrays(ImageSource):
         self.pools()
         rows = self._rows(seed)
         splits = {}
-        for name in _bias.SPLITS:
+        for name in bias_assignment.SPLITS:
             label, hospital = self.label[rows[name]], self.hospital[rows[name]]
-            environment = _bias.environments(name, label, self._own(hospital), self.chosen["bias"])
+            environment = bias_assignment.environments(
+                name, label, self._own(hospital), self.chosen["bias"]
+            )
             splits[name] = self.split(
-                self.name, rows[name], label, hospital, environment, rows[name], self.chosen["channels"]
+                self.name,
+                rows[name],
+                label,
+                hospital,
+                environment,
+                rows[name],
+                self.chosen["channels"],
             )
         return splits
 
@@ -120,9 +147,15 @@ class NLMChestXrays(ImageSource):
         rows: dict[str, list[np.ndarray]] = {"train": [], "val": []}
         for label in (0, 1):
             for own in (True, False):
-                chosen = np.flatnonzero((self.label == label) & ((self._own(self.hospital) == label) == own))
-                left[label, own] = _bias.stream(seed, "divide", LABELS[label], own).permutation(chosen)
-            counts = {part: self._counts(left[label, True], left[label, False], part) for part in rows}
+                chosen = np.flatnonzero(
+                    (self.label == label) & ((self._own(self.hospital) == label) == own)
+                )
+                left[label, own] = bias_assignment.stream(
+                    seed, "divide", LABELS[label], own
+                ).permutation(chosen)
+            counts = {
+                part: self._counts(left[label, True], left[label, False], part) for part in rows
+            }
             for part, (ours, others) in counts.items():
                 for own, count in ((True, ours), (False, others)):
                     taken, left[label, own] = np.split(left[label, own], [count])
@@ -139,7 +172,9 @@ class NLMChestXrays(ImageSource):
         """How many X-rays of a class ``part`` gets from its own and from the other hospital: as many as can be had
         at this bias."""
         bias, share = self.chosen["bias"], SHARES[part]
-        limits = [int(len(group) * share) / p for group, p in ((ours, bias), (others, 1 - bias)) if p > 0]
+        limits = [
+            int(len(group) * share) / p for group, p in ((ours, bias), (others, 1 - bias)) if p > 0
+        ]
         total = max(1, int(min(limits)))
         conflicting = round((1 - bias) * total)
         if 0 < bias < 1 and total > 1:
@@ -147,5 +182,7 @@ class NLMChestXrays(ImageSource):
         return total - conflicting, conflicting
 
     def _table(self) -> Path:
-        table = self.find(f"{FOLDER}/metadata.csv", how="the layout is in the docstring of datasets/nlm_cxr.py")
+        table = self.find(
+            f"{FOLDER}/metadata.csv", how="the layout is in the docstring of datasets/nlm_cxr.py"
+        )
         return self.folder() / table

@@ -12,10 +12,10 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
-from datasets._bias import stream
-from datasets._decode import Recipe
-from datasets._environments import HOLDOUT
-from datasets._tree import ImageSource, Item, Pool, side_option
+from datasets._io.decode import Recipe
+from datasets._io.image_source import ImageSource, Item, Pool, side_option
+from datasets._sources.bias_assignment import stream
+from datasets._sources.group_environments import HOLDOUT
 
 FOLDER = "spawrious224"
 BREEDS = ("bulldog", "dachshund", "labrador", "corgi")
@@ -25,11 +25,31 @@ PER_BREED, SHARES = 3168, (0.97, 0.87)
 #: Challenge -> places of the four breeds in training and in the test, and the one that they share in training. From
 #: the authors' code. Many to many: the breeds of a pair swap their places in the second environment.
 CHALLENGES = {
-    "o2o_easy": (("desert", "jungle", "dirt", "snow"), ("dirt", "snow", "desert", "jungle"), "beach"),
-    "o2o_medium": (("mountain", "beach", "dirt", "jungle"), ("jungle", "dirt", "beach", "snow"), "desert"),
-    "o2o_hard": (("jungle", "mountain", "snow", "desert"), ("mountain", "snow", "desert", "jungle"), "beach"),
-    "m2m_easy": (("desert", "mountain", "dirt", "jungle"), ("dirt", "jungle", "mountain", "desert"), ""),
-    "m2m_medium": (("beach", "snow", "mountain", "desert"), ("desert", "mountain", "beach", "snow"), ""),
+    "o2o_easy": (
+        ("desert", "jungle", "dirt", "snow"),
+        ("dirt", "snow", "desert", "jungle"),
+        "beach",
+    ),
+    "o2o_medium": (
+        ("mountain", "beach", "dirt", "jungle"),
+        ("jungle", "dirt", "beach", "snow"),
+        "desert",
+    ),
+    "o2o_hard": (
+        ("jungle", "mountain", "snow", "desert"),
+        ("mountain", "snow", "desert", "jungle"),
+        "beach",
+    ),
+    "m2m_easy": (
+        ("desert", "mountain", "dirt", "jungle"),
+        ("dirt", "jungle", "mountain", "desert"),
+        "",
+    ),
+    "m2m_medium": (
+        ("beach", "snow", "mountain", "desert"),
+        ("desert", "mountain", "beach", "snow"),
+        "",
+    ),
     "m2m_hard": (("dirt", "jungle", "snow", "beach"), ("snow", "beach", "dirt", "jungle"), ""),
 }
 #: A breed's partner, with whom it swaps places (many to many).
@@ -55,8 +75,12 @@ class Spawrious(ImageSource):
     name = "spawrious"
     title = "dogs in landscapes that go with the breed, recombined in the test; six challenges (Lynch et al. 2023)"
     options: ClassVar[Mapping[str, HParam]] = {
-        "challenge": HParam("o2o_easy", doc="one-to-one or many-to-many, easy to hard", choices=tuple(CHALLENGES)),
-        "per_breed": HParam(PER_BREED, doc="images of each breed in each training environment, at most", low=4),
+        "challenge": HParam(
+            "o2o_easy", doc="one-to-one or many-to-many, easy to hard", choices=tuple(CHALLENGES)
+        ),
+        "per_breed": HParam(
+            PER_BREED, doc="images of each breed in each training environment, at most", low=4
+        ),
         "side": side_option(224),
     }
 
@@ -85,7 +109,9 @@ class Spawrious(ImageSource):
             names, first = self._names(path), used.get(path, 0)
             chosen = names[first : first + count] if count else names[first:]
             if not chosen:
-                raise UserError(f"{self.name}: {self.folder() / path} holds no images for this challenge.")
+                raise UserError(
+                    f"{self.name}: {self.folder() / path} holds no images for this challenge."
+                )
             used[path] = first + len(chosen)
             items += [Item(f"{path}/{name}") for name in chosen]
             columns += [(breed, PLACES.index(place), environment)] * len(chosen)
@@ -108,7 +134,13 @@ class Spawrious(ImageSource):
             "test": np.flatnonzero(self.environment == 2),
         }
         return {
-            split: self.split(name, r, self.breed[r], self.place[r], None if split == "test" else self.environment[r])
+            split: self.split(
+                name,
+                r,
+                self.breed[r],
+                self.place[r],
+                None if split == "test" else self.environment[r],
+            )
             for split, r in rows.items()
         }
 
@@ -119,7 +151,13 @@ class Spawrious(ImageSource):
         for environment in (0, 1):
             for breed in range(len(BREEDS)):
                 if not shared:
-                    yield 0, breed, own[PARTNER[breed] if environment else breed], environment, total
+                    yield (
+                        0,
+                        breed,
+                        own[PARTNER[breed] if environment else breed],
+                        environment,
+                        total,
+                    )
                     continue
                 count = int(SHARES[environment] * total)
                 yield environment, breed, own[breed], environment, count
@@ -137,5 +175,9 @@ class Spawrious(ImageSource):
         how = "unpack the authors' archive of this challenge there (many to many: the entire data set)"
         self.find(FOLDER, how=how)
         if not folder.is_dir():
-            raise UserError(f"{self.name} was not found whole: there is no {path} in {self.folder()}; {how}.")
-        return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
+            raise UserError(
+                f"{self.name} was not found whole: there is no {path} in {self.folder()}; {how}."
+            )
+        return sorted(
+            p.name for p in folder.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg")
+        )

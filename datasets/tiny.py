@@ -23,7 +23,9 @@ class Tiny(DatasetSource):
     name = "tiny"
     title = "generated bars on dark or bright ground (for smoke tests)"
     options: ClassVar[Mapping[str, HParam]] = {
-        "bias": HParam(0.9, doc="share of training images whose ground goes with the class", low=0.0, high=1.0),
+        "bias": HParam(
+            0.9, doc="share of training images whose ground goes with the class", low=0.0, high=1.0
+        ),
         "size": HParam(96, doc="training images; the other splits have half as many", low=4),
         "side": HParam(16, doc="height and width, pixels", low=8),
     }
@@ -38,7 +40,12 @@ class Tiny(DatasetSource):
             image_size=(3, side, side),
             splits=("train", "val", "biased", "unbiased", "deceiving"),
             provides=Needs(
-                masks=True, confounder=True, groups=True, environments=varied, val_groups=True, val_masks=True
+                masks=True,
+                confounder=True,
+                groups=True,
+                environments=varied,
+                val_groups=True,
+                val_masks=True,
             ),
             mean=(0.5, 0.5, 0.5),
             std=(0.25, 0.25, 0.25),
@@ -52,7 +59,10 @@ class Tiny(DatasetSource):
     def build(self, seed: int) -> dict[str, Split]:
         rng = np.random.default_rng(seed)
         n = self.chosen["size"]
-        bars = {name: self._bars(rng, count) for name, count in (("train", n), ("val", n // 2), ("test", n // 2))}
+        bars = {
+            name: self._bars(rng, count)
+            for name, count in (("train", n), ("val", n // 2), ("test", n // 2))
+        }
         luck = {name: rng.random(len(label)) for name, (label, _) in bars.items()}
         splits = {}
         for name in ("train", "val"):
@@ -60,7 +70,11 @@ class Tiny(DatasetSource):
             label = bars[name][0]
             splits[name] = self._paint(*bars[name], np.where(aligned, label, 1 - label), rng)
         label = bars["test"][0]
-        grounds = {"biased": label, "unbiased": (luck["test"] < 0.5).astype(np.int64), "deceiving": 1 - label}
+        grounds = {
+            "biased": label,
+            "unbiased": (luck["test"] < 0.5).astype(np.int64),
+            "deceiving": 1 - label,
+        }
         for name, ground in grounds.items():
             splits[name] = self._paint(*bars["test"], ground, rng, pair_id=np.arange(len(label)))
         return splits
@@ -84,7 +98,9 @@ class Tiny(DatasetSource):
         pair_id: np.ndarray | None = None,
     ) -> Split:
         shape = (len(label), 3, *mask.shape[2:])
-        image = rng.integers(0, 40, size=shape) + np.where(ground == 0, 30, 160)[:, None, None, None]
+        image = (
+            rng.integers(0, 40, size=shape) + np.where(ground == 0, 30, 160)[:, None, None, None]
+        )
         image = np.where(mask, 115, image).astype(np.uint8)
         environment = (ground != label).astype(np.int64)
         confounder = ground.astype(np.int64)

@@ -13,16 +13,20 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
-from datasets import _bias, _cub, _places
-from datasets._decode import Recipe
-from datasets._environments import environments
-from datasets._tree import ImageSource, Item, Pool, read_table, side_option, whole
+from datasets._io.decode import Recipe
+from datasets._io.image_source import ImageSource, Item, Pool, read_table, side_option, whole
+from datasets._sources import bias_assignment, cub
+from datasets._sources import places as _places
+from datasets._sources.group_environments import environments
 
 #: The release of group_DRO, and the same one as WILDS unpacks it.
 RELEASES = ("waterbird_complete95_forest2water2", "waterbirds_v1.0", "waterbirds")
 LABELS, PLACES = ("landbird", "waterbird"), ("land", "water")
 #: Environments of eX2L's Table 4: shares of landbird/land, landbird/water, waterbird/land and waterbird/water.
-ENVIRONMENTS = {"land_centric": (61.80, 18.37, 8.26, 11.58), "balanced": (44.77, 30.20, 5.98, 19.05)}
+ENVIRONMENTS = {
+    "land_centric": (61.80, 18.37, 8.26, 11.58),
+    "balanced": (44.77, 30.20, 5.98, 19.05),
+}
 SETTINGS = ("standard", "tea", "ex2l")
 
 
@@ -56,10 +60,16 @@ class Waterbirds(ImageSource):
     """
 
     name = "waterbirds"
-    title = "birds on land and water; the background is tied to the kind of bird (Sagawa et al. 2020)"
+    title = (
+        "birds on land and water; the background is tied to the kind of bird (Sagawa et al. 2020)"
+    )
     options: ClassVar[Mapping[str, HParam]] = {
-        "setting": HParam("standard", doc="the release, TEA's version, or eX2L's environments", choices=SETTINGS),
-        "bias": HParam(1.0, doc="setting tea: share of birds on their own background", low=0.0, high=1.0),
+        "setting": HParam(
+            "standard", doc="the release, TEA's version, or eX2L's environments", choices=SETTINGS
+        ),
+        "bias": HParam(
+            1.0, doc="setting tea: share of birds on their own background", low=0.0, high=1.0
+        ),
         "side": side_option(64),
     }
 
@@ -73,14 +83,18 @@ class Waterbirds(ImageSource):
 
     def info(self) -> DatasetInfo:
         side, bias, setting = (self.chosen[name] for name in ("side", "bias", "setting"))
-        divided = {"standard": _bias.ENVIRONMENTS, "ex2l": tuple(ENVIRONMENTS), "tea": _bias.environment_names(bias)}
+        divided = {
+            "standard": bias_assignment.ENVIRONMENTS,
+            "ex2l": tuple(ENVIRONMENTS),
+            "tea": bias_assignment.environment_names(bias),
+        }
         masks = setting == "tea" or self.data_dir is None or self._segmentations() is not None
         return DatasetInfo(
             label_names=LABELS,
             confounder_names=PLACES,
             environment_names=divided[setting],
             image_size=(3, side, side),
-            splits=_bias.SPLITS,
+            splits=bias_assignment.SPLITS,
             provides=Needs(
                 masks=masks, confounder=True, groups=True, environments=bool(divided[setting]),
                 val_groups=True, val_masks=masks,
@@ -94,16 +108,16 @@ class Waterbirds(ImageSource):
         )  # fmt: skip
 
     def metadata(self) -> list[Path]:
-        return _cub.tables(self) if self.chosen["setting"] == "tea" else [self._table()]
+        return cub.tables(self) if self.chosen["setting"] == "tea" else [self._table()]
 
     def read(self) -> dict[str, Pool]:
         side = self.chosen["side"]
         if self.chosen["setting"] == "tea":
-            birds = _cub.read(self)
+            birds = cub.read(self)
             self.label, self.part = birds.water, np.where(birds.train, 0, 2)
             pools = {"birds": Pool(birds.items, Recipe(side, cutout=True))}
-            for name, categories in _cub.CATEGORIES.items():
-                count = -(-_cub.photographs_needed(birds) // len(categories))
+            for name, categories in cub.CATEGORIES.items():
+                count = -(-cub.photographs_needed(birds) // len(categories))
                 photos = [item for c in categories for item in _places.photographs(self, c, count)]
                 pools[name] = Pool(photos, Recipe(side, fit="crop"))
             return pools
@@ -113,24 +127,35 @@ class Waterbirds(ImageSource):
         table = self._table()
         rows = read_table(table, ("img_filename", "y", "split", "place"))
         values = {
-            name: np.array([whole(table, i, name, row[name], allowed) for i, row in enumerate(rows)])
+            name: np.array(
+                [whole(table, i, name, row[name], allowed) for i, row in enumerate(rows)]
+            )
             for name, allowed in (("y", (0, 1)), ("place", (0, 1)), ("split", (0, 1, 2)))
         }
         missing = {0, 1, 2} - set(values["split"].tolist())
         if missing:
-            raise UserError(f"{table} has no images of split {min(missing)}, expected 0, 1 and 2 (train, val, test).")
+            raise UserError(
+                f"{table} has no images of split {min(missing)}, expected 0, 1 and 2 (train, val, test)."
+            )
         against = values["y"] != values["place"]
-        order = np.lexsort((against, values["split"]))  # so that every split is one piece of the cache
-        self.label, self.place, self.part = (values[name][order] for name in ("y", "place", "split"))
+        order = np.lexsort(
+            (against, values["split"])
+        )  # so that every split is one piece of the cache
+        self.label, self.place, self.part = (
+            values[name][order] for name in ("y", "place", "split")
+        )
         folder, masks = table.parent.relative_to(self.folder()).as_posix(), self._segmentations()
         names = [rows[i]["img_filename"] for i in order]
-        where = [f"{masks}/{Path(name).with_suffix('.png').as_posix()}" if masks else "" for name in names]
+        where = [
+            f"{masks}/{Path(name).with_suffix('.png').as_posix()}" if masks else ""
+            for name in names
+        ]
         return [Item(f"{folder}/{name}", mask) for name, mask in zip(names, where, strict=True)]
 
     def build(self, seed: int) -> dict[str, Split]:
         self.pools()
         if self.chosen["setting"] == "tea":
-            return _cub.compose(self, seed, self.label, self.part, self.chosen["bias"])
+            return cub.compose(self, seed, self.label, self.part, self.chosen["bias"])
         against = self.label != self.place
         tests = self.part == 2
         rows = {
@@ -140,10 +165,14 @@ class Waterbirds(ImageSource):
             "unbiased": np.flatnonzero(tests),
             "deceiving": np.flatnonzero(tests & against),
         }
-        environment: dict[str, np.ndarray] = {name: against[rows[name]].astype(np.int64) for name in ("train", "val")}
+        environment: dict[str, np.ndarray] = {
+            name: against[rows[name]].astype(np.int64) for name in ("train", "val")
+        }
         if self.chosen["setting"] == "ex2l":
             group = np.where(tests, -1, 2 * self.label + self.place)
-            for name, (chosen, number) in environments(seed, group, list(ENVIRONMENTS.values())).items():
+            for name, (chosen, number) in environments(
+                seed, group, list(ENVIRONMENTS.values())
+            ).items():
                 rows[name], environment[name] = chosen, number
         return {
             name: self.split(self.name, r, self.label[r], self.place[r], environment.get(name))
@@ -159,5 +188,9 @@ class Waterbirds(ImageSource):
 
     def _segmentations(self) -> str | None:
         """CUB's masks, where they are."""
-        found = (f for f in _cub.SEGMENTATIONS if self.data_dir is not None and (Path(self.data_dir) / f).is_dir())
+        found = (
+            f
+            for f in cub.SEGMENTATIONS
+            if self.data_dir is not None and (Path(self.data_dir) / f).is_dir()
+        )
         return next(found, None)

@@ -21,7 +21,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "gpu" in item.keywords and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
         if "data" in item.keywords and data_dir() is None:
-            item.add_marker(pytest.mark.skip(reason="no real data: set SHORTCUTBED_DATA to a folder that holds it"))
+            item.add_marker(
+                pytest.mark.skip(
+                    reason="no real data: set SHORTCUTBED_DATA to a folder that holds it"
+                )
+            )
 
 
 def data_dir() -> Path | None:

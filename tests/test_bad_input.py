@@ -40,7 +40,9 @@ def launch(run, folder: Path, text: str, *more: object) -> tuple[int, str]:  # t
     """Launch a sweep whose file holds ``text``; returns exit code and standard error."""
     path = folder / "mine.toml"
     path.write_text(text)
-    code, _, error = run(sweep.main, "launch", path, "--output", folder / "out", "--device", "cpu", *more)
+    code, _, error = run(
+        sweep.main, "launch", path, "--output", folder / "out", "--device", "cpu", *more
+    )
     return code, error
 
 
@@ -72,17 +74,29 @@ def one_sentence(error: str) -> bool:
         ("trails = 3\n" + GOOD, "did you mean trials"),
         ("trials = 0\n" + GOOD, "expected at least 1"),
         ("trials = [1, 1]\n" + GOOD, "twice"),
-        (GOOD + "[fixed]\nlearning_rate = 1.0\n", "no algorithm of this sweep has a hyper-parameter 'learning_rate'"),
+        (
+            GOOD + "[fixed]\nlearning_rate = 1.0\n",
+            "no algorithm of this sweep has a hyper-parameter 'learning_rate'",
+        ),
         (GOOD + '[fixed]\nlr = "fast"\n', "expected a number"),
         (GOOD + "[override.grup_dro]\neta = 0.1\n", "did you mean group_dro"),
         (GOOD + "[override.erm]\neta = 0.1\n", "erm has no hparam 'eta'"),
         (GOOD + "[augmentation]\nflipp = 0.5\n", "did you mean flip"),
         (GOOD + '[compute]\nprecision = "fp8"\n', "not one of fp32, bf16"),
-        (GOOD.replace("[budget]", "[budget]\npatience = 3"), "patience needs a criterion that measures"),
+        (
+            GOOD.replace("[budget]", "[budget]\npatience = 3"),
+            "patience needs a criterion that measures",
+        ),
         (GOOD.replace("steps = 4", "steps = 4 5"), "is not TOML"),
         (GOOD.replace('datasets = ["tiny"]\n', ""), "datasets is missing"),
-        (GOOD.replace('"tiny"', '"tiny:bias=1.0"').replace('"erm"', '"irm"'), "at least two training environments"),
-        (GOOD.replace('"last"', '"val_objective"').replace('"erm"', '"coral"'), "declares no objective"),
+        (
+            GOOD.replace('"tiny"', '"tiny:bias=1.0"').replace('"erm"', '"irm"'),
+            "at least two training environments",
+        ),
+        (
+            GOOD.replace('"last"', '"val_objective"').replace('"erm"', '"coral"'),
+            "declares no objective",
+        ),
         (GOOD.replace('"tiny"', '"cmnist"'), "--download"),
     ],
 )
@@ -112,7 +126,9 @@ def test_impossible_combinations_are_refused_or_skipped(run, tmp_path: Path) -> 
     code, error = launch(run, tmp_path, text)
     assert code == 2
     assert "--skip-impossible" in error
-    code, out, _ = run(sweep.main, "launch", tmp_path / "mine.toml", "--dry-run", "--skip-impossible")
+    code, out, _ = run(
+        sweep.main, "launch", tmp_path / "mine.toml", "--dry-run", "--skip-impossible"
+    )
     assert code == 0
     assert "left out" in out
 
@@ -123,9 +139,15 @@ def test_a_corrupt_mnist_file(run, tmp_path: Path, damage: str) -> None:  # type
     raw.mkdir(parents=True)
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         good = gzip.compress(bytes([0, 0, 8, 3]) + bytes(400))
-        bad = {"truncated": good[:-9], "magic": gzip.compress(bytes([9, 9, 9, 9]) + bytes(400)), "not gzip": b"hello"}
+        bad = {
+            "truncated": good[:-9],
+            "magic": gzip.compress(bytes([9, 9, 9, 9]) + bytes(400)),
+            "not gzip": b"hello",
+        }
         (raw / f"{name}-ubyte.gz").write_bytes(bad[damage])
-    code, error = launch(run, tmp_path, GOOD.replace('"tiny"', '"cmnist"'), "--data-dir", tmp_path / "data")
+    code, error = launch(
+        run, tmp_path, GOOD.replace('"tiny"', '"cmnist"'), "--data-dir", tmp_path / "data"
+    )
     assert code == 2
     assert "ubyte" in error
     assert one_sentence(error)
@@ -137,7 +159,9 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
     """A small file system of its own, where the machine lets us mount one."""
     folder.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)],
+        capture_output=True,
+        check=False,
     )
     if done.returncode:
         pytest.skip("this user may not mount a file system")
@@ -150,7 +174,9 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 def test_a_read_only_folder(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "mine.toml").write_text(GOOD)
     with mounted(tmp_path / "readonly", "ro,size=1m") as folder:
-        code, _, error = run(sweep.main, "launch", "mine.toml", "--output", folder / "out", "--device", "cpu")
+        code, _, error = run(
+            sweep.main, "launch", "mine.toml", "--output", folder / "out", "--device", "cpu"
+        )
         assert code == 2
         assert "Read-only file system" in error
         assert one_sentence(error)
@@ -160,7 +186,9 @@ def test_a_full_disk(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-de
     (tmp_path / "mine.toml").write_text(GOOD)
     with mounted(tmp_path / "small", "size=16k") as folder:
         (folder / "ballast").write_bytes(bytes(12 * 1024))
-        code, _, error = run(sweep.main, "launch", "mine.toml", "--output", folder / "out", "--device", "cpu")
+        code, _, error = run(
+            sweep.main, "launch", "mine.toml", "--output", folder / "out", "--device", "cpu"
+        )
         assert code == 2
         assert "No space left on device" in error
         assert one_sentence(error)
@@ -180,7 +208,11 @@ def test_two_sweeps_in_one_folder(run, tmp_path: Path) -> None:  # type: ignore[
 def test_damage_to_a_finished_sweep(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """A torn last line of a log is passed over; a record of another schema version is named, not read."""
     assert (
-        launch(run, tmp_path, GOOD.replace("steps = 4", "steps = 4\n").replace('["erm"]', '["erm", "reweight"]'))[0]
+        launch(
+            run,
+            tmp_path,
+            GOOD.replace("steps = 4", "steps = 4\n").replace('["erm"]', '["erm", "reweight"]'),
+        )[0]
         == 0
     )
     first, second = sorted((tmp_path / "out" / "runs").iterdir())
@@ -228,7 +260,9 @@ def test_nothing_to_collect(run, tmp_path: Path) -> None:  # type: ignore[no-unt
 def test_mistakes_of_one_run(run, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:  # type: ignore[no-untyped-def]
     if "cuda" in arguments and __import__("shutil").which("nvidia-smi"):
         pytest.skip("this machine has a GPU")
-    code, _, error = run(train.main, "--dataset", "tiny", "--algorithm", "erm", "--output", "out", *arguments)
+    code, _, error = run(
+        train.main, "--dataset", "tiny", "--algorithm", "erm", "--output", "out", *arguments
+    )
     assert code == 2
     assert said in error
     assert not (tmp_path / "out").exists()

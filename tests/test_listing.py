@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import listing
+from benchmark.cli import listing
 
 
-def test_a_broken_sweep_is_a_row_and_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "good.toml").write_text('title = "Good"\ndatasets = ["tiny"]\nalgorithms = ["erm"]\n')
+def test_a_broken_sweep_is_a_row_and_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "good.toml").write_text(
+        'title = "Good"\ndatasets = ["tiny"]\nalgorithms = ["erm"]\n'
+    )
     (tmp_path / "torn.toml").write_text('title = "To')
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     (tmp_path / "bare.toml").write_text("datasets = 3\n")

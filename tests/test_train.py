@@ -29,7 +29,9 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def _arguments(output: Path, *more: str, dataset: str = "tiny:size=32", algorithm: str = "erm") -> list[str]:
+def _arguments(
+    output: Path, *more: str, dataset: str = "tiny:size=32", algorithm: str = "erm"
+) -> list[str]:
     return [
         "--dataset", dataset, "--algorithm", algorithm, "--backbone", "convnet:width=2", "--steps", "6",
         "--hparam", "batch_size=8", "--device", "cpu", "--output", str(output), *more,
@@ -61,7 +63,10 @@ def test_a_run_prints_its_progress_and_the_second_time_that_it_is_done(
     assert not (folder / "lease.json").exists()
     assert _main(tmp_path, "--evaluate-every", "3") == 0
     assert capsys.readouterr().out == f"erm on tiny, trial 0: done before, see {folder / RECORD}\n"
-    assert _main(tmp_path, "--evaluate-every", "3", "--trial", "1") == 0 and len(_folders(tmp_path)) == 2
+    assert (
+        _main(tmp_path, "--evaluate-every", "3", "--trial", "1") == 0
+        and len(_folders(tmp_path)) == 2
+    )
 
 
 def test_a_student_brings_its_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +94,10 @@ def test_a_student_brings_its_teacher(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--dataset", "tinny"], "unknown dataset 'tinny'; did you mean tiny?"),
         (["--algorithm", "ermm"], "unknown algorithm 'ermm'; did you mean erm"),
         (["--algorithm", "erm:best"], "erm has no variant 'best'"),
-        (["--algorithm", "irm", "--dataset", "tiny:bias=1"], "irm on tiny: the method needs at least two training"),
+        (
+            ["--algorithm", "irm", "--dataset", "tiny:bias=1"],
+            "irm on tiny: the method needs at least two training",
+        ),
     ],
 )
 def test_a_mistake_is_a_sentence_code_2_and_nothing_is_written(
@@ -97,14 +105,18 @@ def test_a_mistake_is_a_sentence_code_2_and_nothing_is_written(
 ) -> None:
     assert _main(tmp_path / "out", *more) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("error: ") and said in captured.err and "Traceback" not in captured.err
+    assert (
+        captured.err.startswith("error: ")
+        and said in captured.err
+        and "Traceback" not in captured.err
+    )
     assert captured.out == "" and not (tmp_path / "out").exists()
 
 
 def test_a_device_that_is_not_there_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmark.options.visible_gpus", list)
+    monkeypatch.setattr("benchmark.cli.options.visible_gpus", list)
     assert _main(tmp_path / "out", "--device", "cuda") == 2
     assert "no NVIDIA GPU answers" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
@@ -123,7 +135,9 @@ def test_a_folder_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert _main(tmp_path) == 2 and "is not empty and holds no sweep" in capsys.readouterr().err
 
 
-def test_a_run_that_somebody_else_works_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_somebody_else_works_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert _main(tmp_path) == 0
     (folder,) = _folders(tmp_path)
     (folder / RECORD).unlink()
@@ -137,10 +151,15 @@ def test_a_run_that_somebody_else_works_on(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("how", "said"), [("nan", "term other of the loss became NaN or infinite at step 5"), ("bug", "KeyError")]
+    ("how", "said"),
+    [("nan", "term other of the loss became NaN or infinite at step 5"), ("bug", "KeyError")],
 )
 def test_a_run_that_fails_is_code_1_and_is_tried_again(
-    how: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    how: str,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for _ in range(2):
         assert _main(tmp_path, "--hparam", f"how={how}", algorithm="toy_accident") == 1
@@ -152,7 +171,9 @@ def test_a_run_that_fails_is_code_1_and_is_tried_again(
     assert not (folder / FAILURE).exists() and read_record(folder).attempt == 3
 
 
-def test_a_failed_teacher_stops_its_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_teacher_stops_its_student(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(DATASETS.get("tiny"), "load", lambda self, trial: 1 / 0)
     assert _main(tmp_path, algorithm="toy_pupil") == 1
     assert sum((folder / "attempts").exists() for folder in _folders(tmp_path)) == 1
@@ -163,17 +184,26 @@ def test_out_of_memory_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "failed: out of memory; a smaller batch_size would need less." in capsys.readouterr().err
 
 
-def test_a_full_disk_is_a_sentence_and_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_a_sentence_and_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert _main(tmp_path, "--hparam", "how=disk", algorithm="toy_accident") == 2
     assert "error: No space left on device; nothing was lost" in capsys.readouterr().err
 
 
-def test_ctrl_c_saves_the_run_and_the_same_command_ends_it_as_if_nothing_had_been(tmp_path: Path) -> None:
+def test_ctrl_c_saves_the_run_and_the_same_command_ends_it_as_if_nothing_had_been(
+    tmp_path: Path,
+) -> None:
     more = ("--steps", "200", "--evaluate-every", "10", "--hparam", "dropout=0.2")
     command = [sys.executable, "-m", "benchmark.train", *_arguments(tmp_path / "a", *more)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     shown = [process.stdout.readline() for _ in range(2)]
@@ -187,5 +217,8 @@ def test_ctrl_c_saves_the_run_and_the_same_command_ends_it_as_if_nothing_had_bee
     assert train.main(_arguments(tmp_path / "a", *more)) == 0
     assert train.main(_arguments(tmp_path / "b", *more)) == 0
     (other,) = _folders(tmp_path / "b")
-    assert lines(folder) == lines(other) and read_record(folder).selected == read_record(other).selected
+    assert (
+        lines(folder) == lines(other)
+        and read_record(folder).selected == read_record(other).selected
+    )
     assert read_record(folder).attempt == 2

@@ -175,7 +175,10 @@ class Algorithm(nn.Module):
         return self.network, image
 
     def explanation_distance(
-        self, heatmap: torch.Tensor, explain: Callable[[nn.Module, torch.Tensor], torch.Tensor], image: torch.Tensor
+        self,
+        heatmap: torch.Tensor,
+        explain: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+        image: torch.Tensor,
     ) -> torch.Tensor | None:
         """How far heatmaps of the network are from the teacher's, float[B]; None for a method without teacher.
 
@@ -215,5 +218,7 @@ class Algorithm(nn.Module):
     def rebuild_optimizers(self) -> None:
         """Forget the optimisers' moments, as methods do whose loss changes its scale on the way (IRM)."""
         self.optimizers = self.make_optimizers()
-        for optimizer in self.optimizers.values():  # new ones start at the initial rate, wherever the schedule is
+        for optimizer in (
+            self.optimizers.values()
+        ):  # new ones start at the initial rate, wherever the schedule is
             set_lr(optimizer, lr_factor(self.hp, self.current_step, self.setting.steps))

@@ -40,7 +40,9 @@ class Batch:
 
     def rows(self, chosen: torch.Tensor) -> Batch:
         """The rows that ``chosen`` picks (bool[B] or int64[n])."""
-        picked: dict[str, Any] = {k: None if value is None else value[chosen] for k, value in vars(self).items()}
+        picked: dict[str, Any] = {
+            k: None if value is None else value[chosen] for k, value in vars(self).items()
+        }
         return Batch(**picked)
 
     def __len__(self) -> int:

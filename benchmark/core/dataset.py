@@ -43,15 +43,21 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.image.ndim != 4 or self.image.dtype != np.uint8:
-            raise ValueError(f"image is {self.image.dtype}{list(self.image.shape)}, expected uint8[N,C,H,W]")
+            raise ValueError(
+                f"image is {self.image.dtype}{list(self.image.shape)}, expected uint8[N,C,H,W]"
+            )
         n, _, height, width = self.image.shape
         for name in ("label", "confounder", "environment", "pair_id", "cluster"):
             value = getattr(self, name)
             shape = (n, *value.shape[1:2]) if name == "label" else (n,)
             if value is not None and (value.shape != shape or value.dtype != np.int64):
                 raise ValueError(f"{name} is {value.dtype}{list(value.shape)}, expected int64[{n}]")
-        if self.mask is not None and (self.mask.shape != (n, 1, height, width) or self.mask.dtype != np.bool_):
-            raise ValueError(f"mask is {self.mask.dtype}{list(self.mask.shape)}, expected bool[{n},1,{height},{width}]")
+        if self.mask is not None and (
+            self.mask.shape != (n, 1, height, width) or self.mask.dtype != np.bool_
+        ):
+            raise ValueError(
+                f"mask is {self.mask.dtype}{list(self.mask.shape)}, expected bool[{n},1,{height},{width}]"
+            )
 
     def __len__(self) -> int:
         return len(self.label)
@@ -104,7 +110,9 @@ class DatasetInfo:
         """
         answers = ("no ", "") if self.multi_label else ("",)
         labels = (f"{answer}{label}" for label in self.label_names for answer in answers)
-        return tuple(f"{label}/{confounder}" for label in labels for confounder in self.confounder_names)
+        return tuple(
+            f"{label}/{confounder}" for label in labels for confounder in self.confounder_names
+        )
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,11 @@ class GroupedDataset:
         data = self.splits[split]
         if self.info.multi_label:
             return None
-        return None if data.confounder is None else data.label * len(self.info.confounder_names) + data.confounder
+        return (
+            None
+            if data.confounder is None
+            else data.label * len(self.info.confounder_names) + data.confounder
+        )
 
 
 class DatasetSource:
@@ -150,7 +162,10 @@ class DatasetSource:
     def __init__(self, data_dir: Path | None = None, **options: Any) -> None:
         self.data_dir = data_dir
         defaults = {name: option.default for name, option in self.options.items()}
-        self.chosen: dict[str, Any] = {**defaults, **check_values(self.options, options, self.name, "option")}
+        self.chosen: dict[str, Any] = {
+            **defaults,
+            **check_values(self.options, options, self.name, "option"),
+        }
 
     def info(self) -> DatasetInfo:
         """What is known before reading, for these options."""
@@ -182,27 +197,40 @@ class DatasetSource:
         info = self.info()
         splits = self.build(seed_for("data", self.name, trial))
         if tuple(splits) != info.splits:
-            raise ValueError(f"{self.name}: build returned splits {tuple(splits)}, expected {info.splits}")
+            raise ValueError(
+                f"{self.name}: build returned splits {tuple(splits)}, expected {info.splits}"
+            )
         for name, split in splits.items():
             self._check_split(info, name, split)
         return GroupedDataset(self.name, dict(self.chosen), info, splits, self.fingerprint())
 
     def _check_split(self, info: DatasetInfo, name: str, split: Split) -> None:
         if len(split) == 0:
-            raise UserError(f"{self.name}: split {name} has no images with these options ({self.chosen}).")
+            raise UserError(
+                f"{self.name}: split {name} has no images with these options ({self.chosen})."
+            )
         if split.image.shape[1:] != info.image_size:
-            raise ValueError(f"{self.name}: images of {name} are {split.image.shape[1:]}, expected {info.image_size}")
+            raise ValueError(
+                f"{self.name}: images of {name} are {split.image.shape[1:]}, expected {info.image_size}"
+            )
         if split.label.shape[1:] != ((len(info.label_names),) if info.multi_label else ()):
-            raise ValueError(f"{self.name}: labels of {name} have shape {split.label.shape}, which info does not say")
+            raise ValueError(
+                f"{self.name}: labels of {name} have shape {split.label.shape}, which info does not say"
+            )
         labels = ("no", "yes") if info.multi_label else info.label_names
         bounded = [("label", labels), ("confounder", info.confounder_names)]
-        if name == "train" and info.environment_names:  # a test split may be an environment of its own
+        if (
+            name == "train" and info.environment_names
+        ):  # a test split may be an environment of its own
             bounded.append(("environment", info.environment_names))
         for what, names in bounded:
             value = getattr(split, what)
             if value is not None and (value.min() < 0 or value.max() >= len(names)):
                 raise ValueError(f"{self.name}: {what} of {name} is outside 0 … {len(names) - 1}")
-        promised = {"confounder": info.provides.confounder or info.provides.groups, "mask": info.provides.masks}
+        promised = {
+            "confounder": info.provides.confounder or info.provides.groups,
+            "mask": info.provides.masks,
+        }
         if name == "train":
             promised["environment"] = info.provides.environments
         if name == "val":

@@ -78,7 +78,10 @@ def exit_code(main: Callable[[], int | None]) -> int:
         if error.errno not in _ENVIRONMENT:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror}{where}; nothing was lost: mend it and launch again.", file=sys.stderr)
+        print(
+            f"error: {error.strerror}{where}; nothing was lost: mend it and launch again.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("interrupted; what is done is kept: launch again to go on.", file=sys.stderr)

@@ -26,5 +26,9 @@ class Explainer(Protocol):
     requires: ClassVar[str]
 
     def __call__(
-        self, model: nn.Module, image: torch.Tensor, target: torch.Tensor, create_graph: bool = False
+        self,
+        model: nn.Module,
+        image: torch.Tensor,
+        target: torch.Tensor,
+        create_graph: bool = False,
     ) -> torch.Tensor: ...

@@ -46,7 +46,9 @@ def commit_once(path: Path, content: bytes) -> bool:
             return False
         if error.errno not in _NO_LINKS:
             raise
-        os.rename(temporary, path)  # a file system without hard links; the lease still keeps a second writer away
+        os.rename(
+            temporary, path
+        )  # a file system without hard links; the lease still keeps a second writer away
     finally:
         Path(temporary).unlink(missing_ok=True)
     _sync_folder(path.parent)

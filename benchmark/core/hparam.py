@@ -120,15 +120,25 @@ class HParam:
                 f"{name} = {value!r} is {_kind(value)}, expected {_kind(self.default)} such as {self.default!r}."
             )
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{name} = {value!r} is not finite, expected a number such as {self.default!r}.")
+            raise UserError(
+                f"{name} = {value!r} is not finite, expected a number such as {self.default!r}."
+            )
         if self.choices is not None and value not in self.choices:
-            raise UserError(f"{name} = {value!r} is not one of {', '.join(map(repr, self.choices))}.")
+            raise UserError(
+                f"{name} = {value!r} is not one of {', '.join(map(repr, self.choices))}."
+            )
         if self.form is not None and not re.fullmatch(self.form, value):
-            raise UserError(f"{name} = {value!r} is not of the right form, expected one such as {self.default!r}.")
-        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+            raise UserError(
+                f"{name} = {value!r} is not of the right form, expected one such as {self.default!r}."
+            )
+        if (self.low is not None and value < self.low) or (
+            self.high is not None and value > self.high
+        ):
             low = "-inf" if self.low is None else f"{self.low:g}"
             high = "inf" if self.high is None else f"{self.high:g}"
-            raise UserError(f"{name} = {value!r} is out of bounds, expected a value from {low} to {high}.")
+            raise UserError(
+                f"{name} = {value!r} is out of bounds, expected a value from {low} to {high}."
+            )
         return value
 
     def parse(self, name: str, text: str) -> Any:
@@ -144,7 +154,9 @@ class HParam:
             else:
                 value = text
         except (KeyError, ValueError, OverflowError):
-            raise UserError(f"{name} = {text!r} is not {_kind(self.default)} such as {self.default!r}.") from None
+            raise UserError(
+                f"{name} = {text!r} is not {_kind(self.default)} such as {self.default!r}."
+            ) from None
         return self.check(name, value)
 
 

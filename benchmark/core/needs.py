@@ -38,11 +38,17 @@ class Needs:
 
     def missing_from(self, provided: Needs) -> tuple[str, ...]:
         """Names needed here that ``provided`` lacks; a teacher is a run, not an annotation, so it never counts."""
-        return tuple(name for name in self.names() if name != "teacher" and not getattr(provided, name))
+        return tuple(
+            name for name in self.names() if name != "teacher" and not getattr(provided, name)
+        )
 
     def on_validation(self) -> Needs:
         """What may be seen of validation images: what training sees, and what is needed at validation time only."""
-        return replace(self, masks=self.masks or self.val_masks, groups=self.groups or self.val_groups)
+        return replace(
+            self, masks=self.masks or self.val_masks, groups=self.groups or self.val_groups
+        )
 
     def __or__(self, other: Needs) -> Needs:
-        return Needs(**{f.name: getattr(self, f.name) or getattr(other, f.name) for f in fields(self)})
+        return Needs(
+            **{f.name: getattr(self, f.name) or getattr(other, f.name) for f in fields(self)}
+        )

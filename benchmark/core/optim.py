@@ -51,11 +51,15 @@ def make_optimizer(
     chosen = [p for p in parameters if p.requires_grad]
     common = {"lr": values["lr"], "weight_decay": values["weight_decay"]}
     if values["optimizer"] == "sgd":
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(chosen, momentum=values["momentum"], **common)
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            chosen, momentum=values["momentum"], **common
+        )
     else:
         kind = torch.optim.AdamW if values["optimizer"] == "adamw" else torch.optim.Adam
         # one pass over the memory instead of one per operation: on a CPU a quarter of the time
-        optimizer = kind(chosen, betas=values.get("betas", (0.9, 0.999)), fused=_fusible(chosen), **common)
+        optimizer = kind(
+            chosen, betas=values.get("betas", (0.9, 0.999)), fused=_fusible(chosen), **common
+        )
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
@@ -63,7 +67,9 @@ def make_optimizer(
 
 def _fusible(parameters: Iterable[torch.nn.Parameter]) -> bool | None:
     """Whether torch's fused step takes these parameters; None leaves it to torch."""
-    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters) or None
+    return (
+        all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters) or None
+    )
 
 
 def lr_factor(hparams: Mapping[str, Any], step: int, steps: int) -> float:
@@ -73,7 +79,9 @@ def lr_factor(hparams: Mapping[str, Any], step: int, steps: int) -> float:
         return 0.5 * (1 + math.cos(math.pi * step / max(steps, 1)))
     if schedule == "step":
         # the next whole step, whereby 0.55 · 100 = 55.000…01 counts as 55
-        falls = [math.ceil(float(share) * steps - 1e-6) for share in hparams["lr_milestones"].split(",")]
+        falls = [
+            math.ceil(float(share) * steps - 1e-6) for share in hparams["lr_milestones"].split(",")
+        ]
         return float(hparams["lr_decay"] ** sum(step >= fall for fall in falls))
     return 1.0
 

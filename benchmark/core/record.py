@@ -85,7 +85,9 @@ class RunRecord:
         known = {f.name for f in fields(cls)}
         if set(value) != known:
             odd = ", ".join(sorted(set(value) ^ known))
-            raise UserError(f"{where} has missing or unknown fields ({odd}); it was edited or damaged.")
+            raise UserError(
+                f"{where} has missing or unknown fields ({odd}); it was edited or damaged."
+            )
         return cls(**{**value, "spec": RunSpec.from_json(value["spec"], f"spec in {where}")})
 
 
@@ -137,7 +139,9 @@ def read_record(folder: Path) -> RunRecord:
         raise UserError(f"{path} is not JSON ({error}); delete it and launch again.") from None
 
 
-def failure_json(spec: RunSpec, attempt: int, kind: str, message: str, **more: Any) -> dict[str, Any]:
+def failure_json(
+    spec: RunSpec, attempt: int, kind: str, message: str, **more: Any
+) -> dict[str, Any]:
     """The content of failure.json: why a run ended without a result.
 
     Args:
@@ -145,4 +149,11 @@ def failure_json(spec: RunSpec, attempt: int, kind: str, message: str, **more: A
         message: one sentence.
         more: ``traceback``, ``step``, ``term``, ``signal``.
     """
-    return {"schema": SCHEMA, "key": spec.key, "attempt": attempt, "kind": kind, "message": message, **more}
+    return {
+        "schema": SCHEMA,
+        "key": spec.key,
+        "attempt": attempt,
+        "kind": kind,
+        "message": message,
+        **more,
+    }

@@ -54,7 +54,9 @@ class Registry(Generic[T]):
         name = getattr(item, "name", "")
         origin = f"{getattr(item, '__module__', '?')}.{getattr(item, '__qualname__', repr(item))}"
         if not isinstance(name, str) or not name:
-            raise UserError(f'{origin} has no name, expected a class attribute such as name = "my_{self.kind}".')
+            raise UserError(
+                f'{origin} has no name, expected a class attribute such as name = "my_{self.kind}".'
+            )
         if name in self._items and self._origin[name] != origin:
             raise UserError(
                 f"two {self.kind}s are called {name!r}: {self._origin[name]} and {origin}; "
@@ -72,7 +74,10 @@ class Registry(Generic[T]):
         self._load()
         if name in self._items:
             return self._items[name]
-        excuse = "".join(f" ({origin} could not be imported: {why})" for origin, why in sorted(self.broken.items()))
+        excuse = "".join(
+            f" ({origin} could not be imported: {why})"
+            for origin, why in sorted(self.broken.items())
+        )
         raise UserError(f"unknown {self.kind} {name!r}{did_you_mean(name, self._items)}{excuse}")
 
     def names(self) -> list[str]:
@@ -95,12 +100,16 @@ class Registry(Generic[T]):
                 for point in importlib.metadata.entry_points(group=self.group):
                     self._load_entry_point(point)
             except BaseException:
-                self._loaded = False  # a collision or a bug must be raised each time, not only the first
+                self._loaded = (
+                    False  # a collision or a bug must be raised each time, not only the first
+                )
                 raise
 
     def _load_package(self) -> None:
         found = importlib.util.find_spec(self.package)
-        _must_be_ours(self.package, found.origin if found else None)  # before any code of a foreign package runs
+        _must_be_ours(
+            self.package, found.origin if found else None
+        )  # before any code of a foreign package runs
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
             if not module.name.startswith("_"):

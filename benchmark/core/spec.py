@@ -92,7 +92,9 @@ class RunSpec:
         known = {f.name for f in fields(cls)}
         if set(value) != known:
             odd = ", ".join(sorted(set(value) ^ known))
-            raise UserError(f"{where} has missing or unknown fields ({odd}); launch into a new folder with --output.")
+            raise UserError(
+                f"{where} has missing or unknown fields ({odd}); launch into a new folder with --output."
+            )
         return cls(**{**value, "selection": tuple(value["selection"])})
 
 

@@ -29,7 +29,10 @@ def augment(batch: Batch, options: Mapping[str, float]) -> Batch:
 
     Random numbers come from torch's generator of the CPU, so that all devices draw the same.
     """
-    flip, others = options.get("flip", 0.0), any(options.get(k, 0.0) > 0 for k in ("translate", "rotate", "crop"))
+    flip, others = (
+        options.get("flip", 0.0),
+        any(options.get(k, 0.0) > 0 for k in ("translate", "rotate", "crop")),
+    )
     if flip <= 0 and not others:
         return batch
     n, device = len(batch), batch.image.device
@@ -40,10 +43,19 @@ def augment(batch: Batch, options: Mapping[str, float]) -> Batch:
     angle = (torch.rand(n) * 2 - 1) * math.radians(options.get("rotate", 0.0))
     zoom = 1 - torch.rand(n) * options.get("crop", 0.0)
     shift = (torch.rand(n, 2) * 2 - 1) * 2 * options.get("translate", 0.0)
-    shift = shift + (torch.rand(n, 2) * 2 - 1) * (1 - zoom)[:, None]  # a crop lies anywhere inside the image
+    shift = (
+        shift + (torch.rand(n, 2) * 2 - 1) * (1 - zoom)[:, None]
+    )  # a crop lies anywhere inside the image
     height, width = batch.image.shape[-2:]
     cos, sin, mirror = torch.cos(angle) * zoom, torch.sin(angle) * zoom, 1 - 2 * flipped.float()
-    rows = [cos * mirror, -sin * height / width, shift[:, 0], sin * mirror * width / height, cos, shift[:, 1]]
+    rows = [
+        cos * mirror,
+        -sin * height / width,
+        shift[:, 0],
+        sin * mirror * width / height,
+        cos,
+        shift[:, 1],
+    ]
     grid = torch.stack(rows, 1).view(n, 2, 3).to(device)
     return replace(batch, image=_resample(batch.image, grid), mask=_resample_mask(batch.mask, grid))
 
@@ -60,11 +72,17 @@ def _grid(affine: torch.Tensor, height: int, width: int) -> torch.Tensor:
 def _resample(x: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
     """Images [B,C,H,W] under affine maps [B,2,3], bilinear; in place on the CPU, a few at a time."""
     if x.device.type != "cpu":
-        return F.grid_sample(x, _grid(affine, *x.shape[-2:]), padding_mode="border", align_corners=False)
-    for some in torch.arange(len(x)).split(max(1, torch.get_num_threads() * _RESAMPLED // max(1, x[:1].nbytes))):
+        return F.grid_sample(
+            x, _grid(affine, *x.shape[-2:]), padding_mode="border", align_corners=False
+        )
+    for some in torch.arange(len(x)).split(
+        max(1, torch.get_num_threads() * _RESAMPLED // max(1, x[:1].nbytes))
+    ):
         part = x[some[0] : some[-1] + 1]
         grid = _grid(affine[some], *x.shape[-2:])
-        closer = part.contiguous(memory_format=torch.channels_last)  # the channels of a pixel beside each other
+        closer = part.contiguous(
+            memory_format=torch.channels_last
+        )  # the channels of a pixel beside each other
         part.copy_(F.grid_sample(closer, grid, padding_mode="border", align_corners=False))
     return x
 
@@ -74,7 +92,10 @@ def _resample_mask(mask: torch.Tensor | None, affine: torch.Tensor) -> torch.Ten
     if mask is None:
         return None
     grid = _grid(affine, *mask.shape[-2:])
-    return F.grid_sample(mask.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False) > 0.5
+    return (
+        F.grid_sample(mask.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+        > 0.5
+    )
 
 
 def _mirror(x: torch.Tensor, flipped: torch.Tensor) -> torch.Tensor:

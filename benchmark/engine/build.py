@@ -36,11 +36,15 @@ def build_algorithm(
     Raises:
         UserError: an upstream run has no weights.
     """
-    upstream = {role: load_upstream(runs / key, device, data_dir) for role, key in spec.upstream.items()}
+    upstream = {
+        role: load_upstream(runs / key, device, data_dir) for role, key in spec.upstream.items()
+    }
     return assemble(spec, info, device, upstream)
 
 
-def assemble(spec: RunSpec, info: DatasetInfo, device: torch.device, upstream: Mapping[str, Algorithm]) -> Algorithm:
+def assemble(
+    spec: RunSpec, info: DatasetInfo, device: torch.device, upstream: Mapping[str, Algorithm]
+) -> Algorithm:
     """The algorithm of a spec, given those of its upstream runs."""
     torch.manual_seed(seed_for("init", spec.trial))
     compute = spec.compute
@@ -72,7 +76,9 @@ def load_upstream(folder: Path, device: torch.device, data_dir: Path | None = No
     """
     path = folder / SELECTED
     if not path.exists():
-        raise UserError(f"{folder.name} was to be trained first, but {path} does not exist; launch the sweep again.")
+        raise UserError(
+            f"{folder.name} was to be trained first, but {path} does not exist; launch the sweep again."
+        )
     spec = RunSpec.from_json(read_json(folder / SPEC), str(folder / SPEC))
     info = DATASETS.get(spec.dataset)(data_dir, **spec.dataset_options).info()
     algorithm = build_algorithm(spec, info, device, folder.parent, data_dir)
@@ -86,7 +92,9 @@ def _network_factory(spec: RunSpec, info: DatasetInfo) -> Callable[..., torch.nn
 
     def build(num_outputs: int | None = None, **options: Any) -> torch.nn.Module:
         outputs = len(info.label_names) if num_outputs is None else num_outputs
-        network: torch.nn.Module = kind(outputs, info.image_size, **{**spec.backbone_options, **options})
+        network: torch.nn.Module = kind(
+            outputs, info.image_size, **{**spec.backbone_options, **options}
+        )
         return network
 
     return build

@@ -17,7 +17,9 @@ from benchmark.core.spec import SCHEMA
 
 def save_checkpoint(folder: Path, key: str, state: Mapping[str, Any]) -> None:
     """Replace the checkpoint of a run, atomically."""
-    write_atomic(folder / CHECKPOINT, lambda file: _save({"schema": SCHEMA, "key": key, **state}, file))
+    write_atomic(
+        folder / CHECKPOINT, lambda file: _save({"schema": SCHEMA, "key": key, **state}, file)
+    )
 
 
 def load_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
@@ -33,11 +35,16 @@ def load_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
             if archive.testzip() is not None:
                 raise ValueError("a checksum is wrong")
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes raise nearly everything, from UnpicklingError to IndexError
+    except (
+        Exception
+    ) as error:  # damaged bytes raise nearly everything, from UnpicklingError to IndexError
         print(f"{path.name} cannot be read ({error}); the run starts anew.", file=sys.stderr)
         return None
     if not isinstance(saved, dict) or saved.get("schema") != SCHEMA or saved.get("key") != key:
-        print(f"{path.name} is of another run or schema version; the run starts anew.", file=sys.stderr)
+        print(
+            f"{path.name} is of another run or schema version; the run starts anew.",
+            file=sys.stderr,
+        )
         return None
     return saved
 

@@ -13,7 +13,7 @@ import torch
 
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.errors import UserError
-from benchmark.engine.data import DeviceSplit
+from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.evaluate import images_per_pass
 from benchmark.engine.explanations import MOST, spread
 from benchmark.models.base import Backbone
@@ -47,7 +47,9 @@ def embed_splits(
         return _embed(algorithm, splits, predicted)
     except UserError as error:
         note = str(error)
-    except Exception as error:  # memory, an eigenvalue that does not converge: the result stands without features
+    except (
+        Exception
+    ) as error:  # memory, an eigenvalue that does not converge: the result stands without features
         if isinstance(error, OSError):
             raise
         traceback.print_exc()
@@ -58,7 +60,9 @@ def embed_splits(
     return Embeddings({"dimensions": None, "splits": {}, "note": note})
 
 
-def _embed(algorithm: Algorithm, splits: Mapping[str, DeviceSplit], predicted: Mapping[str, np.ndarray]) -> Embeddings:
+def _embed(
+    algorithm: Algorithm, splits: Mapping[str, DeviceSplit], predicted: Mapping[str, np.ndarray]
+) -> Embeddings:
     found: dict[str, Any] = {}
     all_features: list[torch.Tensor] = []
     pieces: list[dict[str, np.ndarray]] = []
@@ -78,8 +82,13 @@ def _embed(algorithm: Algorithm, splits: Mapping[str, DeviceSplit], predicted: M
     together = torch.cat(all_features)
     components, share = principal_components(together, COMPONENTS)
     shared = set.intersection(*(set(piece) for piece in pieces))
-    arrays = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0] if key in shared}
-    arrays |= {"feature": components.numpy().astype(np.float32), "share": share.numpy().astype(np.float32)}
+    arrays = {
+        key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0] if key in shared
+    }
+    arrays |= {
+        "feature": components.numpy().astype(np.float32),
+        "share": share.numpy().astype(np.float32),
+    }
     return Embeddings({"dimensions": together.shape[1], "splits": found}, arrays)
 
 
@@ -92,7 +101,9 @@ def _features(algorithm: Algorithm, split: DeviceSplit, rows: np.ndarray) -> tor
             network, seen = algorithm.explainable(split.batch(rows[start : start + per_pass]).image)
             network = getattr(network, "_orig_mod", network)
             if not isinstance(network, Backbone):
-                raise UserError(f"{type(network).__name__} declares no features before a last layer.")
+                raise UserError(
+                    f"{type(network).__name__} declares no features before a last layer."
+                )
             kept.append(network.features(seen).flatten(1).float().cpu())
     return torch.cat(kept).double()
 
@@ -117,7 +128,9 @@ def silhouette(features: torch.Tensor, labels: np.ndarray | None) -> float | Non
     a = total.gather(1, own)[:, 0] / (count[own[:, 0]] - 1).clamp_min(1)
     b = (total / count).scatter(1, own, torch.inf).amin(1)
     larger = torch.maximum(a, b)
-    score = torch.where((larger > 0) & (count[own[:, 0]] > 1), (b - a) / larger.clamp_min(1e-300), 0.0)
+    score = torch.where(
+        (larger > 0) & (count[own[:, 0]] > 1), (b - a) / larger.clamp_min(1e-300), 0.0
+    )
     return float(score.mean())
 
 
@@ -128,11 +141,15 @@ def principal_components(features: torch.Tensor, most: int) -> tuple[torch.Tenso
     """
     centred = features - features.mean(0)
     size, width = centred.shape
-    small = centred @ centred.T if size < width else centred.T @ centred  # both have the variances as eigenvalues
+    small = (
+        centred @ centred.T if size < width else centred.T @ centred
+    )  # both have the variances as eigenvalues
     values, vectors = torch.linalg.eigh(small)
     kept = min(most, size, width)
     values, vectors = values.flip(0)[:kept].clamp_min(0), vectors.flip(1)[:, :kept]
     coordinates = vectors * values.sqrt() if size < width else centred @ vectors
     extreme = coordinates.gather(0, coordinates.abs().argmax(0, keepdim=True))
     total = centred.square().sum()
-    return coordinates * torch.where(extreme < 0, -1.0, 1.0), values / total if total > 0 else values
+    return coordinates * torch.where(
+        extreme < 0, -1.0, 1.0
+    ), values / total if total > 0 else values

@@ -10,8 +10,8 @@ import torch
 
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.batch import Batch
-from benchmark.engine.data import DeviceSplit
-from benchmark.engine.failure import NonFiniteError
+from benchmark.engine.device_split import DeviceSplit
+from benchmark.engine.exceptions import NonFiniteError
 from benchmark.models.base import pixels_inside
 
 #: Images per forward pass at most, and pixels: large images would need more memory than training does.
@@ -66,7 +66,9 @@ def evaluate(
                 kept.append(logits.cpu())
             if objective:
                 with algorithm.setting.autocast():
-                    value = algorithm.objective(batch.strip(algorithm.needs.on_validation())).detach()
+                    value = algorithm.objective(
+                        batch.strip(algorithm.needs.on_validation())
+                    ).detach()
                 objectives.append(value.double() * len(batch))
         if not bool(finite):
             raise NonFiniteError(algorithm.current_step, f"logits on split {split.name}")
@@ -96,7 +98,9 @@ def cells(batch: Batch, logits: torch.Tensor, rows: int) -> torch.Tensor:
     return (of_label * 2 + batch.label.long()) * 2 + (logits > 0)
 
 
-def images_per_pass(split: DeviceSplit, module: torch.nn.Module, most: int = 0, pixels: int = 0) -> int:
+def images_per_pass(
+    split: DeviceSplit, module: torch.nn.Module, most: int = 0, pixels: int = 0
+) -> int:
     """How many images of a split go through a network at once; a matter of memory and speed.
 
     Args:

@@ -39,10 +39,10 @@ from benchmark.core.spec import LEASE_LOST, RunSpec
 from benchmark.engine.build import build_algorithm
 from benchmark.engine.checkpoint import save_weights
 from benchmark.engine.embeddings import Embeddings, embed_splits
+from benchmark.engine.environment_info import commit, keep_memory, versions
+from benchmark.engine.exceptions import InterruptedRunError, NonFiniteError
 from benchmark.engine.explanations import Explanations, explain_splits
-from benchmark.engine.failure import InterruptedRunError, NonFiniteError
 from benchmark.engine.loop import TrainingRun
-from benchmark.engine.machine import commit, keep_memory, versions
 
 DONE, FAILED, INTERRUPTED, OUT_OF_MEMORY = "done", "failed", "interrupted", "out_of_memory"
 
@@ -80,7 +80,15 @@ def execute(
     try:
         data, algorithm = _prepare(spec, folder, torch.device(device), data_dir)
         run = TrainingRun(
-            spec, algorithm, data, torch.device(device), folder, attempt, checkpoint_seconds, stop, on_line
+            spec,
+            algorithm,
+            data,
+            torch.device(device),
+            folder,
+            attempt,
+            checkpoint_seconds,
+            stop,
+            on_line,
         )
         _finish(run, attempt, started)
         return DONE
@@ -90,7 +98,9 @@ def execute(
         traceback.print_exc()
         return OUT_OF_MEMORY
     except NonFiniteError as error:
-        failure = failure_json(spec, attempt, "non_finite", str(error), step=error.step, term=error.term)
+        failure = failure_json(
+            spec, attempt, "non_finite", str(error), step=error.step, term=error.term
+        )
     except UserError as error:
         failure = failure_json(spec, attempt, "user_error", str(error))
     except OSError:
@@ -100,7 +110,11 @@ def execute(
             traceback.print_exc()
             return OUT_OF_MEMORY
         failure = failure_json(
-            spec, attempt, "exception", f"{type(error).__name__}: {error}", traceback=traceback.format_exc()
+            spec,
+            attempt,
+            "exception",
+            f"{type(error).__name__}: {error}",
+            traceback=traceback.format_exc(),
         )
         traceback.print_exc()
     print(failure["message"], file=sys.stderr)
@@ -153,7 +167,9 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> None:
         write_atomic(folder / EMBEDDINGS, lambda file: np.savez_compressed(file, **stored))  # type: ignore[arg-type]
     save_weights(folder / SELECTED, run.selection.weights[run.selection.best[spec.selection[0]][0]])
     write_atomic(folder / LOG, run.log_file.text.encode())
-    record = _record(run, attempt, selected, started, memory, explanations.report, embeddings.report)
+    record = _record(
+        run, attempt, selected, started, memory, explanations.report, embeddings.report
+    )
     commit_once(folder / RECORD, to_json(record.to_json(), indent=None))
     _tidy(folder, attempt)
 
@@ -191,7 +207,9 @@ def _final_answers(run: TrainingRun) -> tuple[dict[str, Any], dict[str, np.ndarr
         for name, score in scores.items():
             assert score is not None
             predictions[f"{criterion}/{name}/score"] = score
-    _load_step(run, run.selection.best[run.spec.selection[0]][0])  # what the method reports is of the first criterion
+    _load_step(
+        run, run.selection.best[run.spec.selection[0]][0]
+    )  # what the method reports is of the first criterion
     return selected, predictions
 
 
@@ -243,11 +261,15 @@ def _record(
         seconds={**{k: round(v, 3) for k, v in run.seconds.items()}, "total": round(total, 3)},
         steps=run.step,
         stopped_early=run.selection.exhausted and run.step < spec.budget["steps"],
-        images_per_second=round(run.images / run.seconds["training"], 1) if run.seconds["training"] else 0.0,
+        images_per_second=round(run.images / run.seconds["training"], 1)
+        if run.seconds["training"]
+        else 0.0,
         peak_memory_bytes=memory,
         parameters=sum(p.numel() for p in algorithm.network.parameters()),
         machine={
-            "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",
+            "device": torch.cuda.get_device_name(run.device)
+            if run.device.type == "cuda"
+            else "cpu",
             "host": socket.gethostname(),
             "threads": torch.get_num_threads(),
             "versions": versions(),
@@ -255,7 +277,9 @@ def _record(
         },
         started=started,
         finished=time.time(),
-        upstream={role: _about_upstream(run.folder.parent / key) for role, key in spec.upstream.items()},
+        upstream={
+            role: _about_upstream(run.folder.parent / key) for role, key in spec.upstream.items()
+        },
         extra={
             **algorithm.report(),
             **({"explanations": explanations} if explanations else {}),
@@ -301,4 +325,6 @@ def _tidy(folder: Path, attempt: int) -> None:
     (folder / CHECKPOINT).unlink(missing_ok=True)
     (mine / LOG).unlink(missing_ok=True)
     if (mine / OUTPUT).exists():
-        os.replace(mine / OUTPUT, folder / OUTPUT)  # still open: what is printed later arrives there too
+        os.replace(
+            mine / OUTPUT, folder / OUTPUT
+        )  # still open: what is printed later arrives there too

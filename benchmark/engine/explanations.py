@@ -19,7 +19,7 @@ from benchmark.core.algorithm import Algorithm
 from benchmark.core.batch import Batch
 from benchmark.core.errors import UserError
 from benchmark.core.seeds import seed_for
-from benchmark.engine.data import DeviceSplit
+from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.evaluate import images_per_pass
 from benchmark.explain import get
 from benchmark.explain.base import HeatmapExplainer
@@ -51,7 +51,9 @@ def choose_explainer(network: nn.Module) -> HeatmapExplainer:
     """
     declared = getattr(network, "capabilities", None)
     if declared is None:
-        raise UserError(f"{type(network).__name__} declares no capabilities: no explanation is defined for it.")
+        raise UserError(
+            f"{type(network).__name__} declares no capabilities: no explanation is defined for it."
+        )
     return get("lrp" if declared.lrp else "gradcam" if declared.cam else "input_gradient")
 
 
@@ -81,7 +83,9 @@ def explain_splits(
             return _explain(algorithm, splits, predicted, shown)
     except UserError as error:
         note = str(error)
-    except Exception as error:  # a kernel without a deterministic form, memory: the result stands without heatmaps
+    except (
+        Exception
+    ) as error:  # a kernel without a deterministic form, memory: the result stands without heatmaps
         if isinstance(error, OSError):
             raise
         traceback.print_exc()
@@ -103,24 +107,40 @@ def _explain(
     name = ""
     for split_name, split in splits.items():
         rows = spread(split.size, MOST)
-        wanted = rows[spread(len(rows), math.ceil(GALLERY / len(shown)))] if split_name in shown else rows[:0]
+        wanted = (
+            rows[spread(len(rows), math.ceil(GALLERY / len(shown)))]
+            if split_name in shown
+            else rows[:0]
+        )
         per_pass = images_per_pass(split, algorithm, BATCH, PIXELS)
         measured: list[dict[str, torch.Tensor]] = []
         for start in range(0, len(rows), per_pass):
             chosen = rows[start : start + per_pass]
-            batch, target = split.batch(chosen), torch.from_numpy(predicted[split_name][chosen]).to(split.device)
-            explainer, heatmap, distance = _heatmaps(algorithm, batch, target, f"{split_name} {start}")
+            batch, target = (
+                split.batch(chosen),
+                torch.from_numpy(predicted[split_name][chosen]).to(split.device),
+            )
+            explainer, heatmap, distance = _heatmaps(
+                algorithm, batch, target, f"{split_name} {start}"
+            )
             name = explainer.name
             assert batch.mask is not None
             pixels = pixel_map(heatmap, batch.mask.shape[2:])
-            measures = {**alignment(pixels, batch.mask), **({} if distance is None else {"distance": distance})}
+            measures = {
+                **alignment(pixels, batch.mask),
+                **({} if distance is None else {"distance": distance}),
+            }
             measured.append({key: value.double().cpu() for key, value in measures.items()})
             kept = np.flatnonzero(np.isin(chosen, wanted))
             if len(kept):
                 pieces.append(_gallery(split, chosen[kept], pixels[kept], predicted[split_name]))
         columns = {key: torch.cat([m[key] for m in measured]) for key in measured[0]}
         found[split_name] = summary(columns)
-    gallery = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]} if pieces else {}
+    gallery = (
+        {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
+        if pieces
+        else {}
+    )
     if gallery:
         gallery["explainer"] = np.array(name)
     return Explanations({"explainer": name, "splits": found}, gallery)
@@ -136,10 +156,16 @@ def _heatmaps(
         network, seen = algorithm.explainable(batch.image)
         explainer = choose_explainer(network)
         heatmap = explainer(network, seen, target)
-        torch.manual_seed(seed_for("explanations", place))  # a teacher that draws noise draws the same for all students
+        torch.manual_seed(
+            seed_for("explanations", place)
+        )  # a teacher that draws noise draws the same for all students
         try:
-            distance = algorithm.explanation_distance(heatmap, lambda n, i: explainer(n, i, target), batch.image)
-        except UserError:  # the teacher's network cannot be explained in the way in which the student's is
+            distance = algorithm.explanation_distance(
+                heatmap, lambda n, i: explainer(n, i, target), batch.image
+            )
+        except (
+            UserError
+        ):  # the teacher's network cannot be explained in the way in which the student's is
             distance = None
     return explainer, heatmap, distance
 

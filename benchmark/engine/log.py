@@ -18,7 +18,9 @@ class Log:
         on_line: told of every new line.
     """
 
-    def __init__(self, path: Path, text: str = "", on_line: Callable[[Mapping[str, Any]], None] | None = None) -> None:
+    def __init__(
+        self, path: Path, text: str = "", on_line: Callable[[Mapping[str, Any]], None] | None = None
+    ) -> None:
         self.path, self.text, self.on_line = path, text, on_line
         # held open: an attempt that lost its run writes to its own file for ever, never to a later attempt's
         self._file = path.open("x", encoding="utf-8")

@@ -20,13 +20,13 @@ from benchmark.core.seeds import seed_for
 from benchmark.core.spec import LEASE_LOST, RunSpec
 from benchmark.engine.augment import augment
 from benchmark.engine.checkpoint import load_checkpoint, save_checkpoint
-from benchmark.engine.data import DeviceSplit
+from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.evaluate import Answers, evaluate, images_per_pass
-from benchmark.engine.failure import InterruptedRunError
+from benchmark.engine.exceptions import InterruptedRunError
 from benchmark.engine.log import Log
+from benchmark.engine.loss_meter import Terms
 from benchmark.engine.samplers import make_sampler
 from benchmark.engine.selection import Selection
-from benchmark.engine.terms import Terms
 
 
 class TrainingRun:
@@ -56,10 +56,18 @@ class TrainingRun:
         stop: Callable[[], str | None],
         on_line: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
-        self.spec, self.algorithm, self.data, self.device, self.stop = spec, algorithm, data, device, stop
+        self.spec, self.algorithm, self.data, self.device, self.stop = (
+            spec,
+            algorithm,
+            data,
+            device,
+            stop,
+        )
         self.folder, self.checkpoint_seconds = folder, checkpoint_seconds
         self.budget = spec.budget
-        self.selection = Selection(spec.selection, self.budget["patience"], self.budget["min_delta"])
+        self.selection = Selection(
+            spec.selection, self.budget["patience"], self.budget["min_delta"]
+        )
         self.terms = Terms()
         self.step, self.evaluated_at, self.images = 0, -1, 0
         self.seconds = {"training": 0.0, "evaluation": 0.0}
@@ -67,10 +75,14 @@ class TrainingRun:
         saved = load_checkpoint(folder, spec.key)
         if saved is not None:
             self._take_up(saved)
-        self.log_file = Log(folder / ATTEMPTS / str(attempt) / LOG, saved["log"] if saved else "", on_line)
+        self.log_file = Log(
+            folder / ATTEMPTS / str(attempt) / LOG, saved["log"] if saved else "", on_line
+        )
         self._splits: dict[str, DeviceSplit] = {}
         self._saved_at = time.monotonic()
-        self._since = time.perf_counter()  # what passes from here on is training, until it is accounted for
+        self._since = (
+            time.perf_counter()
+        )  # what passes from here on is training, until it is accounted for
 
     def split(self, name: str) -> DeviceSplit:
         """A split on the device, moved there when it is first asked for."""
@@ -84,7 +96,9 @@ class TrainingRun:
             raise ValueError(f"a method may look at train and val, not at {split}")
         needs = self.algorithm.needs if split == "train" else self.algorithm.needs.on_validation()
         chosen = self.split(split)
-        return (batch.strip(needs) for batch in chosen.batches(images_per_pass(chosen, self.algorithm)))
+        return (
+            batch.strip(needs) for batch in chosen.batches(images_per_pass(chosen, self.algorithm))
+        )
 
     def steps(self) -> Iterator[Batch]:
         """See ``benchmark.core.algorithm.Run``."""
@@ -103,7 +117,9 @@ class TrainingRun:
             self.images += len(batch)
             try:
                 yield batch.strip(self.algorithm.needs)
-            except GeneratorExit:  # a loop of its own that ends before the budget does: this step was made
+            except (
+                GeneratorExit
+            ):  # a loop of its own that ends before the budget does: this step was made
                 self.step += 1
                 raise
             self.step += 1
@@ -136,7 +152,13 @@ class TrainingRun:
     def answers(self, split: str, **options: bool) -> Answers:
         """What the model answers on a split, as it is now."""
         info = self.data.info
-        return evaluate(self.algorithm, self.split(split), len(info.label_names), len(info.confounder_names), **options)
+        return evaluate(
+            self.algorithm,
+            self.split(split),
+            len(info.label_names),
+            len(info.confounder_names),
+            **options,
+        )
 
     def save(self) -> None:
         """Write checkpoint.pt."""
@@ -216,7 +238,12 @@ class TrainingRun:
     def _take_up(self, saved: Mapping[str, Any]) -> None:
         try:
             self._restore(saved)
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:  # the method's code is not part of the key
+        except (
+            KeyError,
+            ValueError,
+            TypeError,
+            RuntimeError,
+        ) as error:  # the method's code is not part of the key
             reason = str(error).partition("\n")[0].rstrip(":")
             raise UserError(
                 f"{self.folder / CHECKPOINT} does not fit the method as it is now ({reason}); delete it to start anew."
@@ -228,7 +255,11 @@ class TrainingRun:
             self.algorithm.optimizers[name].load_state_dict(state)
         self.selection.restore(saved["selection"])
         self.terms.restore(saved["terms"], self.device)
-        self.step, self.evaluated_at, self.images = saved["step"], saved["evaluated_at"], saved["images"]
+        self.step, self.evaluated_at, self.images = (
+            saved["step"],
+            saved["evaluated_at"],
+            saved["images"],
+        )
         self._mark, self._mark_images = saved["mark"]
         self.seconds = dict(saved["seconds"])
         self.algorithm.current_step = self.step

@@ -69,7 +69,9 @@ class GroupSampler:
     def __init__(self, group: np.ndarray, batch_size: int, seed: int) -> None:
         self.batch_size, self.seed = batch_size, seed
         self.order = np.argsort(group, kind="stable")
-        _, self.start, self.count = np.unique(group[self.order], return_index=True, return_counts=True)
+        _, self.start, self.count = np.unique(
+            group[self.order], return_index=True, return_counts=True
+        )
         self._block, self._drawn = -1, np.empty(0, dtype=np.int64)
 
     def rows(self, step: int) -> np.ndarray:
@@ -98,18 +100,28 @@ class EnvironmentSampler:
     def __init__(self, environment: np.ndarray, batch_size: int, seed: int) -> None:
         present = np.unique(environment)
         self.share = max(batch_size // len(present), 1)
-        self.streams = [Stream(np.flatnonzero(environment == e), seed_for(seed, "environment", e)) for e in present]
+        self.streams = [
+            Stream(np.flatnonzero(environment == e), seed_for(seed, "environment", e))
+            for e in present
+        ]
 
     def rows(self, step: int) -> np.ndarray:
         """Rows of the batch of ``step`` (from 0), int64[share × environments]."""
-        return np.concatenate([stream.take(step * self.share, self.share) for stream in self.streams])
+        return np.concatenate(
+            [stream.take(step * self.share, self.share) for stream in self.streams]
+        )
 
 
 Sampler = RandomSampler | GroupSampler | EnvironmentSampler
 
 
 def make_sampler(
-    sampling: str, size: int, batch_size: int, seed: int, group: np.ndarray | None, environment: np.ndarray | None
+    sampling: str,
+    size: int,
+    batch_size: int,
+    seed: int,
+    group: np.ndarray | None,
+    environment: np.ndarray | None,
 ) -> Sampler:
     """The sampler an algorithm asks for.
 
@@ -120,11 +132,15 @@ def make_sampler(
         return RandomSampler(size, batch_size, seed)
     if sampling == "group":
         if group is None:
-            raise Refused("sampling by group needs confounder labels in training, and this data has none.")
+            raise Refused(
+                "sampling by group needs confounder labels in training, and this data has none."
+            )
         return GroupSampler(group, batch_size, seed)
     if sampling == "environment":
         if environment is None or len(np.unique(environment)) < 2:
-            raise Refused("sampling by environment needs at least two non-empty training environments.")
+            raise Refused(
+                "sampling by environment needs at least two non-empty training environments."
+            )
         return EnvironmentSampler(environment, batch_size, seed)
     raise ValueError(f"sampling {sampling!r} is none of {', '.join(SAMPLINGS)}")
 

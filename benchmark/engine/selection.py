@@ -41,7 +41,9 @@ class Selection:
                 self.best[name] = (step, value)
         wanted = {best for best, _ in self.best.values()}
         if step in wanted:
-            self.weights[step] = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+            self.weights[step] = {
+                name: tensor.detach().cpu().clone() for name, tensor in weights.items()
+            }
         self.weights = {s: w for s, w in self.weights.items() if s in wanted}
         first = values[self.criteria[0]]
         if first > self.anchor + self.min_delta:
@@ -57,10 +59,17 @@ class Selection:
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
         best = {name: [step, value] for name, (step, value) in self.best.items()}
-        return {"best": best, "weights": dict(self.weights), "waited": self.waited, "anchor": self.anchor}
+        return {
+            "best": best,
+            "weights": dict(self.weights),
+            "waited": self.waited,
+            "anchor": self.anchor,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.best = {name: (int(step), float(value)) for name, (step, value) in state["best"].items()}
+        self.best = {
+            name: (int(step), float(value)) for name, (step, value) in state["best"].items()
+        }
         self.weights = dict(state["weights"])
         self.waited, self.anchor = int(state["waited"]), float(state["anchor"])
 

@@ -21,8 +21,8 @@ from benchmark.core.record import ATTEMPTS
 from benchmark.core.registry import BACKBONES
 from benchmark.core.spec import RunSpec
 from benchmark.engine.build import assemble
+from benchmark.engine.exceptions import NonFiniteError
 from benchmark.engine.explanations import explain_splits
-from benchmark.engine.failure import NonFiniteError
 from benchmark.engine.loop import TrainingRun
 from benchmark.models.base import pixels_inside
 
@@ -47,7 +47,9 @@ class _TimedRun(TrainingRun):
             yield batch
 
     def log(self, terms: Mapping[str, torch.Tensor | float]) -> None:
-        with suppress(NonFiniteError):  # untrained networks on noise: the step was made all the same
+        with suppress(
+            NonFiniteError
+        ):  # untrained networks on noise: the step was made all the same
             super().log(terms)
 
     def batches(self, split: str) -> Iterator[Batch]:
@@ -57,7 +59,11 @@ class _TimedRun(TrainingRun):
 
 
 def measure(
-    spec: RunSpec, specs: Mapping[str, RunSpec], infos: Mapping[str, DatasetInfo], batch_size: int, device: str
+    spec: RunSpec,
+    specs: Mapping[str, RunSpec],
+    infos: Mapping[str, DatasetInfo],
+    batch_size: int,
+    device: str,
 ) -> dict[str, float]:
     """Seconds that parts of a run take on this device.
 
@@ -98,7 +104,10 @@ def measure(
 
 
 def _untrained(
-    spec: RunSpec, specs: Mapping[str, RunSpec], infos: Mapping[str, DatasetInfo], device: torch.device
+    spec: RunSpec,
+    specs: Mapping[str, RunSpec],
+    infos: Mapping[str, DatasetInfo],
+    device: torch.device,
 ) -> Algorithm:
     """The algorithm on upstream algorithms that have learnt nothing, without pretrained weights."""
     upstream = {
@@ -125,7 +134,9 @@ def random_data(info: DatasetInfo, size: int) -> GroupedDataset:
         label=label,
         confounder=confounder if info.confounder_names else None,
         environment=environment if info.environment_names else None,
-        mask=rng.random((size, 1, height, width)) < 0.3 if info.provides.masks or info.provides.val_masks else None,
+        mask=rng.random((size, 1, height, width)) < 0.3
+        if info.provides.masks or info.provides.val_masks
+        else None,
         pair_id=rows if info.paired else None,
     )
     return GroupedDataset("noise", {}, info, dict.fromkeys(info.splits, split), "")
@@ -139,7 +150,10 @@ def _times(run: _TimedRun, fitted: float) -> dict[str, float]:
         "step": statistics.median(gaps[1:] or gaps) if gaps else 0.0,
         "look": max(fitted - sum(gaps), 0.0) / looked if looked else 0.0,
     }
-    return {**times, **{name: run.looked.get(name, 0) / run.split(name).size for name in ("train", "val")}}
+    return {
+        **times,
+        **{name: run.looked.get(name, 0) / run.split(name).size for name in ("train", "val")},
+    }
 
 
 def _per_image(run: TrainingRun) -> float:
@@ -162,5 +176,7 @@ def _per_heatmap(run: TrainingRun) -> float:
     few = run.split("val")
     predicted = {"val": np.zeros(few.size, np.int64)}
     before = time.perf_counter()
-    explain_splits(run.algorithm, {"val": few}, predicted, compiled=bool(run.spec.compute.get("compile")))
+    explain_splits(
+        run.algorithm, {"val": few}, predicted, compiled=bool(run.spec.compute.get("compile"))
+    )
     return (time.perf_counter() - before) / few.size

@@ -14,7 +14,9 @@ def get(name: str, **options: Any) -> HeatmapExplainer:
     Raises:
         UserError: an unknown name or option, or a value of the wrong type.
     """
-    from benchmark.core.registry import EXPLAINERS  # only now: importing this package loads no torch
+    from benchmark.core.registry import (
+        EXPLAINERS,  # only now: importing this package loads no torch
+    )
 
     made: HeatmapExplainer = EXPLAINERS.get(name)(**options)
     return made

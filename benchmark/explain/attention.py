@@ -23,11 +23,19 @@ class Attention(HeatmapExplainer):
     requires = "cam"
 
     def explain(
-        self, model: nn.Module, image: torch.Tensor, choose: Choose, create_graph: bool, track_statistics: bool
+        self,
+        model: nn.Module,
+        image: torch.Tensor,
+        choose: Choose,
+        create_graph: bool,
+        track_statistics: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rules = Rules(track_statistics=track_statistics, create_graph=create_graph, to_image=False)
         activation, logits = run_to_cam(model, image, create_graph, rules)
-        with torch.autocast(activation.device.type, enabled=False), torch.set_grad_enabled(create_graph):
+        with (
+            torch.autocast(activation.device.type, enabled=False),
+            torch.set_grad_enabled(create_graph),
+        ):
             wide = activation.to(torch.promote_types(activation.dtype, torch.float32))
             energy = wide.square().sum(1, keepdim=True)
             return F.normalize(energy.flatten(1), dim=1).view_as(energy), logits

@@ -36,10 +36,17 @@ class HeatmapExplainer:
 
     def __init__(self, **options: Any) -> None:
         defaults = {name: option.default for name, option in self.options.items()}
-        self.chosen: dict[str, Any] = {**defaults, **check_values(self.options, options, self.name, "option")}
+        self.chosen: dict[str, Any] = {
+            **defaults,
+            **check_values(self.options, options, self.name, "option"),
+        }
 
     def __call__(
-        self, model: nn.Module, image: torch.Tensor, target: torch.Tensor, create_graph: bool = False
+        self,
+        model: nn.Module,
+        image: torch.Tensor,
+        target: torch.Tensor,
+        create_graph: bool = False,
     ) -> torch.Tensor:
         """The heatmap of ``target``, int64[B] (or float[B], a differentiable score): float32[B,C,H,W] or [B,1,h,w]."""
         return self.with_logits(model, image, lambda logits: target, create_graph)[0]
@@ -69,7 +76,9 @@ class HeatmapExplainer:
         Raises:
             UserError: the network lacks what the explainer requires.
         """
-        model = getattr(model, "_orig_mod", model)  # compiled networks cannot be differentiated twice
+        model = getattr(
+            model, "_orig_mod", model
+        )  # compiled networks cannot be differentiated twice
         self._check(model)
         if image.is_inference():
             with torch.inference_mode(False):
@@ -80,7 +89,12 @@ class HeatmapExplainer:
         return (heatmap, logits) if create_graph else (heatmap.detach(), logits.detach())
 
     def explain(
-        self, model: nn.Module, image: torch.Tensor, choose: Choose, create_graph: bool, track_statistics: bool
+        self,
+        model: nn.Module,
+        image: torch.Tensor,
+        choose: Choose,
+        create_graph: bool,
+        track_statistics: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Heatmap and logits; ``with_logits`` after its checks."""
         raise NotImplementedError
@@ -94,7 +108,9 @@ class HeatmapExplainer:
                 "take another network or another explanation."
             )
         if self.requires == "cam" and not hasattr(model, "cam_module"):
-            raise UserError(f"{self.name} needs a network with cam_module(), as every backbone with a CAM layer has.")
+            raise UserError(
+                f"{self.name} needs a network with cam_module(), as every backbone with a CAM layer has."
+            )
 
 
 def explained_score(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -104,7 +120,9 @@ def explained_score(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         ValueError: ``chosen`` does not have one entry per image.
     """
     if chosen.shape != logits.shape[:1]:
-        raise ValueError(f"the target has shape {list(chosen.shape)}, expected [{len(logits)}], one entry per image")
+        raise ValueError(
+            f"the target has shape {list(chosen.shape)}, expected [{len(logits)}], one entry per image"
+        )
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     if chosen.is_floating_point():
@@ -126,7 +144,9 @@ def input_gradient(
     """Gradient at the image under ``Rules``, the image to multiply it by, and the logits."""
     ours = not (create_graph and image.requires_grad)
     leaf = image.detach().requires_grad_() if ours else image
-    rules = Rules(epsilon, constant_statistics, track_statistics, create_graph, leaf if ours else None)
+    rules = Rules(
+        epsilon, constant_statistics, track_statistics, create_graph, leaf if ours else None
+    )
     with rules.forward(model):
         logits = model(leaf)
     with torch.inference_mode(False), torch.enable_grad():

@@ -13,7 +13,11 @@ from benchmark.explain.base import Choose, HeatmapExplainer, explained_score
 from benchmark.explain.rules import Rules
 from benchmark.models.base import Backbone
 
-_OPTIONS = {"constant_weights": HParam(False, doc="in a loss, let the gradient flow through the activations alone")}
+_OPTIONS = {
+    "constant_weights": HParam(
+        False, doc="in a loss, let the gradient flow through the activations alone"
+    )
+}
 
 
 def run_to_cam(
@@ -48,11 +52,17 @@ def is_linear_in_means(model: nn.Module) -> bool:
     if not isinstance(model, Backbone) or type(model.classifier) is not nn.Linear:
         return False
     ours = type(model)
-    plain = ours.pool is Backbone.pool and ours.forward is Backbone.forward and ours.features is Backbone.features
+    plain = (
+        ours.pool is Backbone.pool
+        and ours.forward is Backbone.forward
+        and ours.features is Backbone.features
+    )
     return plain and not (model.training and model.dropout.p > 0)
 
 
-def gradient_of_linear_head(model: Backbone, activation: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+def gradient_of_linear_head(
+    model: Backbone, activation: torch.Tensor, chosen: torch.Tensor
+) -> torch.Tensor:
     """∂ logit_c / ∂ A_kij = W_ck / (h w), without a backward pass: float[B,C,h,w], differentiable in W."""
     weight = model.classifier.weight.to(torch.promote_types(activation.dtype, torch.float32))
     rows = weight * (2 * chosen[:, None] - 1) if len(weight) == 1 else weight[chosen]
@@ -75,7 +85,12 @@ class GradCam(HeatmapExplainer):
     options = _OPTIONS
 
     def explain(
-        self, model: nn.Module, image: torch.Tensor, choose: Choose, create_graph: bool, track_statistics: bool
+        self,
+        model: nn.Module,
+        image: torch.Tensor,
+        choose: Choose,
+        create_graph: bool,
+        track_statistics: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rules = Rules(track_statistics=track_statistics, create_graph=create_graph, to_image=False)
         activation, logits = run_to_cam(model, image, create_graph, rules)
@@ -92,7 +107,9 @@ class GradCam(HeatmapExplainer):
                 gradient = rules.gradient(score, activation, moving, retain=create_graph).to(wide)
             activation = activation.to(wide)
             weight = self.weigh(activation, gradient)
-            cam = torch.bmm(weight[:, None], activation.flatten(2)).unflatten(2, activation.shape[2:])
+            cam = torch.bmm(weight[:, None], activation.flatten(2)).unflatten(
+                2, activation.shape[2:]
+            )
             return cam.relu(), logits
 
     def weigh(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -115,5 +132,7 @@ class GradCamPlusPlus(GradCam):
             activation = activation.detach()
         square = gradient.square()
         below = 2 * square + activation.sum((2, 3), keepdim=True) * square * gradient
-        alpha = torch.where(below == 0, torch.zeros_like(below), square / torch.where(below == 0, 1, below))
+        alpha = torch.where(
+            below == 0, torch.zeros_like(below), square / torch.where(below == 0, 1, below)
+        )
         return (alpha * gradient.relu()).sum((2, 3))

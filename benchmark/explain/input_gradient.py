@@ -22,8 +22,15 @@ class InputGradient(HeatmapExplainer):
     options = {"batch_statistics": BATCH_STATISTICS}
 
     def explain(
-        self, model: nn.Module, image: torch.Tensor, choose: Choose, create_graph: bool, track_statistics: bool
+        self,
+        model: nn.Module,
+        image: torch.Tensor,
+        choose: Choose,
+        create_graph: bool,
+        track_statistics: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         constant = self.chosen["batch_statistics"] == "constant"
-        gradient, _, logits = input_gradient(model, image, choose, create_graph, track_statistics, None, constant)
+        gradient, _, logits = input_gradient(
+            model, image, choose, create_graph, track_statistics, None, constant
+        )
         return gradient, logits

@@ -16,15 +16,21 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 _FEW_CHANNELS = 4  # of the input, up to which a matrix product is the faster input gradient (measured, like the next)
-_FEW_POSITIONS = 128  # of the output, all images together, up to which it is the faster weight gradient
-_COLUMNS = 1_000_000  # unfolded elements above which images are folded one by one, to stay in the cache
+_FEW_POSITIONS = (
+    128  # of the output, all images together, up to which it is the faster weight gradient
+)
+_COLUMNS = (
+    1_000_000  # unfolded elements above which images are folded one by one, to stay in the cache
+)
 
 
 class Relu(torch.autograd.Function):
     """a = max(z, 0). Explaining: multiplies by a / (a + ε)."""
 
     @staticmethod
-    def forward(ctx: Any, z: torch.Tensor, epsilon: float | torch.Tensor, inplace: bool, rules: Any) -> torch.Tensor:
+    def forward(
+        ctx: Any, z: torch.Tensor, epsilon: float | torch.Tensor, inplace: bool, rules: Any
+    ) -> torch.Tensor:
         if inplace:
             ctx.mark_dirty(z)
         a = z.relu_() if inplace else z.relu()
@@ -44,7 +50,9 @@ class Damp(torch.autograd.Function):
     """g · a / (a + ε), with derivatives to g and a; in float32 where the tensors are narrower."""
 
     @staticmethod
-    def forward(ctx: Any, g: torch.Tensor, a: torch.Tensor, epsilon: float | torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, g: torch.Tensor, a: torch.Tensor, epsilon: float | torch.Tensor
+    ) -> torch.Tensor:
         ctx.save_for_backward(g, a)
         ctx.epsilon = epsilon
         wide = _wide(a)
@@ -54,13 +62,17 @@ class Damp(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, h: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+    def backward(
+        ctx: Any, h: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         g, a = ctx.saved_tensors
         rest = (_wide(a) + ctx.epsilon).reciprocal_().mul_(ctx.epsilon)  # 1 - a / (a + ε)
         to_g = torch.addcmul(h, h, rest, value=-1).to(h.dtype) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return to_g, None, None
-        to_a = rest.square_().div_(ctx.epsilon).mul_(g).mul_(h)  # d a / (a + ε) = ε / (a + ε)² = rest² / ε
+        to_a = (
+            rest.square_().div_(ctx.epsilon).mul_(g).mul_(h)
+        )  # d a / (a + ε) = ε / (a + ε)² = rest² / ε
         return to_g, to_a.to(a.dtype), None
 
 
@@ -75,7 +87,9 @@ class BatchNorm(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None,
                 running_mean: torch.Tensor | None, running_var: torch.Tensor | None, training: bool, momentum: float,
                 eps: float, rules: Any) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        y, mean, scale = torch.native_batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps)
+        y, mean, scale = torch.native_batch_norm(
+            x, weight, bias, running_mean, running_var, training, momentum, eps
+        )
         if not training:
             assert running_mean is not None and running_var is not None
             mean, scale = running_mean, torch.rsqrt(running_var + eps)
@@ -151,21 +165,27 @@ class ConvInputGradient(torch.autograd.Function):
     """The gradient to a convolution's input, with derivatives to the incoming gradient and to the weight."""
 
     @staticmethod
-    def forward(ctx: Any, g: torch.Tensor, weight: torch.Tensor, shape: torch.Size, geometry: Geometry) -> torch.Tensor:
+    def forward(
+        ctx: Any, g: torch.Tensor, weight: torch.Tensor, shape: torch.Size, geometry: Geometry
+    ) -> torch.Tensor:
         ctx.save_for_backward(g, weight)
         ctx.geometry = geometry
         return input_gradient(g, weight, shape, geometry)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, h: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
+    def backward(
+        ctx: Any, h: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
         g, weight = ctx.saved_tensors
         to_g = torch.conv2d(h, weight, None, *ctx.geometry) if ctx.needs_input_grad[0] else None
         to_weight = weight_gradient(g, h, weight, ctx.geometry) if ctx.needs_input_grad[1] else None
         return to_g, to_weight, None, None
 
 
-def input_gradient(g: torch.Tensor, weight: torch.Tensor, shape: torch.Size, geometry: Geometry) -> torch.Tensor:
+def input_gradient(
+    g: torch.Tensor, weight: torch.Tensor, shape: torch.Size, geometry: Geometry
+) -> torch.Tensor:
     """Gradient to a convolution's input of shape [B,C,H,W], from ``g`` at its output."""
     if g.device.type != "cpu" or geometry.groups != 1 or shape[1] > _FEW_CHANNELS or g.numel() == 0:
         like = g.new_empty(1).expand(shape)  # only its shape is looked at
@@ -176,29 +196,44 @@ def input_gradient(g: torch.Tensor, weight: torch.Tensor, shape: torch.Size, geo
     across = weight.flatten(1).T
 
     def fold(columns: torch.Tensor) -> torch.Tensor:
-        return F.fold(columns, shape[2:], kernel, geometry.dilation, geometry.padding, geometry.stride)
+        return F.fold(
+            columns, shape[2:], kernel, geometry.dilation, geometry.padding, geometry.stride
+        )
 
     if across.shape[0] * g[:, 0].numel() <= _COLUMNS:
         return fold(torch.bmm(across.expand(len(g), -1, -1), g.flatten(2)))
     return torch.stack([fold(across @ part) for part in g.flatten(2)])
 
 
-def weight_gradient(g: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+def weight_gradient(
+    g: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, geometry: Geometry
+) -> torch.Tensor:
     """Gradient to a convolution's weight, from ``g`` at its output and its input ``x``."""
     if g.device.type != "cpu" or geometry.groups != 1 or g[:, 0].numel() > _FEW_POSITIONS:
         found = _vendor(g, x, weight, None, geometry, [False, True, False])[1]
         assert found is not None
         return found
     kernel = tuple(weight.shape[2:])
-    columns = F.unfold(x, kernel, geometry.dilation, geometry.padding, geometry.stride)  # [B, C·k·k, positions]
+    columns = F.unfold(
+        x, kernel, geometry.dilation, geometry.padding, geometry.stride
+    )  # [B, C·k·k, positions]
     flat = columns.transpose(1, 2).reshape(-1, columns.shape[1])
-    out = torch.empty_like(weight, memory_format=torch.contiguous_format)  # no view: autograd can then add in place
-    torch.mm(g.flatten(2).transpose(0, 1).reshape(len(weight), -1), flat, out=out.view(len(weight), -1))
+    out = torch.empty_like(
+        weight, memory_format=torch.contiguous_format
+    )  # no view: autograd can then add in place
+    torch.mm(
+        g.flatten(2).transpose(0, 1).reshape(len(weight), -1), flat, out=out.view(len(weight), -1)
+    )
     return out
 
 
 def _vendor(
-    g: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: list[int] | None, how: Geometry, needs: list[bool]
+    g: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: list[int] | None,
+    how: Geometry,
+    needs: list[bool],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """Gradients to input, weight and bias, those that are needed."""
     return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]

@@ -32,26 +32,48 @@ class Lrp(HeatmapExplainer):
     name = "lrp"
     signed = True
     requires = "lrp"
-    options = {"epsilon": HParam(0.01, doc="ε of every ReLU", low=0.0), "batch_statistics": BATCH_STATISTICS}
+    options = {
+        "epsilon": HParam(0.01, doc="ε of every ReLU", low=0.0),
+        "batch_statistics": BATCH_STATISTICS,
+    }
 
-    def __init__(self, epsilon: float | torch.Tensor = 0.01, batch_statistics: str = "constant") -> None:
+    def __init__(
+        self, epsilon: float | torch.Tensor = 0.01, batch_statistics: str = "constant"
+    ) -> None:
         number = {} if isinstance(epsilon, torch.Tensor) else {"epsilon": epsilon}
         super().__init__(batch_statistics=batch_statistics, **number)
-        self.epsilon: float | torch.Tensor = epsilon if isinstance(epsilon, torch.Tensor) else self.chosen["epsilon"]
+        self.epsilon: float | torch.Tensor = (
+            epsilon if isinstance(epsilon, torch.Tensor) else self.chosen["epsilon"]
+        )
         on_host = not isinstance(self.epsilon, torch.Tensor) or self.epsilon.device.type == "cpu"
         if on_host and not bool(torch.as_tensor(self.epsilon > 0).all()):
-            raise UserError(f"lrp: epsilon = {self.epsilon!r}, expected above 0; ε = 0 is gradient_x_input.")
+            raise UserError(
+                f"lrp: epsilon = {self.epsilon!r}, expected above 0; ε = 0 is gradient_x_input."
+            )
 
     def explain(
-        self, model: nn.Module, image: torch.Tensor, choose: Choose, create_graph: bool, track_statistics: bool
+        self,
+        model: nn.Module,
+        image: torch.Tensor,
+        choose: Choose,
+        create_graph: bool,
+        track_statistics: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         epsilon = self.epsilon
         if isinstance(epsilon, torch.Tensor):
             if epsilon.numel() != 1 and epsilon.shape != image.shape[:1]:
-                raise UserError(f"lrp: epsilon has shape {list(epsilon.shape)}, expected [{len(image)}].")
+                raise UserError(
+                    f"lrp: epsilon has shape {list(epsilon.shape)}, expected [{len(image)}]."
+                )
             wide = torch.promote_types(image.dtype, torch.float32)
             epsilon = epsilon.detach().to(image.device, wide).reshape(-1)
         gradient, factor, logits = input_gradient(
-            model, image, choose, create_graph, track_statistics, epsilon, self.chosen["batch_statistics"] == "constant"
+            model,
+            image,
+            choose,
+            create_graph,
+            track_statistics,
+            epsilon,
+            self.chosen["batch_statistics"] == "constant",
         )
         return factor * gradient, logits

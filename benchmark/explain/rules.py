@@ -20,7 +20,12 @@ from benchmark.core.errors import UserError
 from benchmark.explain.layers import BatchNorm, Conv, Geometry, Relu
 
 #: Every spelling of the ReLU but F.relu, with whether it works in place.
-_RELU: dict[Any, bool] = {torch.relu: False, torch.Tensor.relu: False, torch.relu_: True, torch.Tensor.relu_: True}
+_RELU: dict[Any, bool] = {
+    torch.relu: False,
+    torch.Tensor.relu: False,
+    torch.relu_: True,
+    torch.Tensor.relu_: True,
+}
 
 #: Nonlinearities for which the modified gradient would not be LRP-ε.
 _NOT_LRP = {
@@ -55,7 +60,11 @@ class Rules(TorchFunctionMode):
         to_image: bool = True,
     ) -> None:
         super().__init__()
-        self.epsilon, self.constant_statistics, self.track_statistics = epsilon, constant_statistics, track_statistics
+        self.epsilon, self.constant_statistics, self.track_statistics = (
+            epsilon,
+            constant_statistics,
+            track_statistics,
+        )
         self.create_graph, self.image, self.to_image = create_graph, image, to_image
         self.explaining = False  # what the backward rules look at
 
@@ -68,9 +77,15 @@ class Rules(TorchFunctionMode):
             counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
         before = [counter.clone() for counter in counters]
         # fused attention kernels have no second derivative
-        attention: AbstractContextManager[Any] = sdpa_kernel(SDPBackend.MATH) if self.create_graph else nullcontext()
+        attention: AbstractContextManager[Any] = (
+            sdpa_kernel(SDPBackend.MATH) if self.create_graph else nullcontext()
+        )
         # Grad-CAM in a training step changes no layer: being asked at every call of a function would cost for nothing
-        idle = self.epsilon is None and not self.to_image and (self.track_statistics or not model.training)
+        idle = (
+            self.epsilon is None
+            and not self.to_image
+            and (self.track_statistics or not model.training)
+        )
         watching: AbstractContextManager[Any] = nullcontext() if idle else self
         try:
             with torch.inference_mode(False), torch.enable_grad(), attention, watching:
@@ -79,21 +94,35 @@ class Rules(TorchFunctionMode):
             for counter, value in zip(counters, before, strict=True):
                 counter.copy_(value)
 
-    def gradient(self, score: torch.Tensor, to: torch.Tensor, create_graph: bool, retain: bool = False) -> torch.Tensor:
+    def gradient(
+        self, score: torch.Tensor, to: torch.Tensor, create_graph: bool, retain: bool = False
+    ) -> torch.Tensor:
         """Gradient of ``score`` (a scalar) to the tensor ``to`` under these rules; none to weights is computed."""
         self.explaining = True
         try:
             # backward passes run in the dtypes that the forward pass left; autocast would change those of linear layers
-            with torch.inference_mode(False), torch.enable_grad(), torch.autocast(to.device.type, enabled=False):
+            with (
+                torch.inference_mode(False),
+                torch.enable_grad(),
+                torch.autocast(to.device.type, enabled=False),
+            ):
                 found = torch.autograd.grad(
-                    score, to, create_graph=create_graph, retain_graph=create_graph or retain, materialize_grads=True
+                    score,
+                    to,
+                    create_graph=create_graph,
+                    retain_graph=create_graph or retain,
+                    materialize_grads=True,
                 )
         finally:
             self.explaining = False
         return found[0]
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         if func is F.batch_norm:
@@ -135,7 +164,11 @@ class Rules(TorchFunctionMode):
         kind = input.device.type
         if torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
             dtype = torch.get_autocast_dtype(kind)
-            input, weight, bias = input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+            input, weight, bias = (
+                input.to(dtype),
+                weight.to(dtype),
+                None if bias is None else bias.to(dtype),
+            )
         with torch.autocast(kind, enabled=False):
             return Conv.apply(input, weight, bias, geometry, is_image, self)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -158,7 +191,9 @@ class Rules(TorchFunctionMode):
         if training and not self.track_statistics:
             running_mean = running_var = None
         if not (self.constant_statistics and self.to_image):
-            return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+            return F.batch_norm(
+                input, running_mean, running_var, weight, bias, training, momentum, eps
+            )
         out, _ = BatchNorm.apply(  # type: ignore[no-untyped-call]
             input, weight, bias, running_mean, running_var, training, momentum, eps, self
         )

@@ -50,7 +50,10 @@ def end(folder: Path, number: int, reason: str, **more: Any) -> None:
 
     Written in one piece rather than atomically: a torn note counts as none, and a kill leaves no temporary file.
     """
-    with suppress(FileExistsError), (folder / ATTEMPTS / str(number) / ENDED).open("xb", buffering=0) as file:
+    with (
+        suppress(FileExistsError),
+        (folder / ATTEMPTS / str(number) / ENDED).open("xb", buffering=0) as file,
+    ):
         file.write(to_json({"reason": reason, **more}))
 
 

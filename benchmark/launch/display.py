@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from benchmark.core.record import State
 from benchmark.launch.events import Event, duration
-from benchmark.launch.state import Progress, progress, sweep_states
-from benchmark.launch.tally import Tally
+from benchmark.launch.progress_counter import Tally
+from benchmark.launch.status import Progress, progress, sweep_states
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-    from benchmark.plan.store import StoredSweep
+    from benchmark.plan.sweep_folder import StoredSweep
 
 #: How many runs of one state `status` lists before it counts the rest.
 _LISTED = 20
@@ -154,10 +154,18 @@ def _launch_table(folder: Path, tally: Tally, stopping: bool) -> RenderableType:
         left[active.key] = found.seconds_left if found.attempt >= active.attempt else None
         _add_row(table, str(active.slot), active.label, found, left[active.key])
     rest = tally.seconds_left(left)
-    parts = [f"{tally.finished} of {tally.total} done", f"{len(tally.active)} running", f"{tally.pending} pending"]
+    parts = [
+        f"{tally.finished} of {tally.total} done",
+        f"{len(tally.active)} running",
+        f"{tally.pending} pending",
+    ]
     parts += [f"{tally.failed} failed"] if tally.failed else []
     parts += [f"{tally.blocked} blocked"] if tally.blocked else []
-    parts += [f"about {duration(rest)} left"] if rest is not None and tally.finished < tally.total else []
+    parts += (
+        [f"about {duration(rest)} left"]
+        if rest is not None and tally.finished < tally.total
+        else []
+    )
     line = Text(", ".join(parts), style="bold")
     return Group(table, line, Text(_STOPPING, style="yellow")) if stopping else Group(table, line)
 
@@ -170,8 +178,12 @@ def _status_table(stored: StoredSweep, states: Mapping[str, State]) -> Renderabl
     for key in [key for key, state in states.items() if state is State.RUNNING]:
         found = progress(stored.run_folder(key))
         _add_row(table, key, _name(stored, key), found, found.seconds_left)
-    others = [line for line in status_lines(stored, states)[1:] if not line.startswith(State.RUNNING)]
-    return Group(Text(_counts(stored, states), style="bold"), table, *(Text(line) for line in others))
+    others = [
+        line for line in status_lines(stored, states)[1:] if not line.startswith(State.RUNNING)
+    ]
+    return Group(
+        Text(_counts(stored, states), style="bold"), table, *(Text(line) for line in others)
+    )
 
 
 def _table() -> Table:
@@ -187,11 +199,18 @@ def _add_row(table: Table, first: str, label: str, found: Progress, left: float 
     from rich.progress_bar import ProgressBar
     from rich.text import Text
 
-    cells: list[Any] = [Text(first), Text(printable(label)), ProgressBar(1.0, found.fraction, width=20)]
+    cells: list[Any] = [
+        Text(first),
+        Text(printable(label)),
+        ProgressBar(1.0, found.fraction, width=20),
+    ]
     if not found.steps:
         cells += [Text("starting"), Text(""), Text("")]
     else:
-        cells += [Text(f"{found.step}/{found.steps}"), Text(f"{found.images_per_second:.0f} images/s")]
+        cells += [
+            Text(f"{found.step}/{found.steps}"),
+            Text(f"{found.images_per_second:.0f} images/s"),
+        ]
         cells.append(Text("" if left is None else f"{duration(left)} left"))
     table.add_row(*cells)
 
@@ -200,7 +219,10 @@ def _counts(stored: StoredSweep, states: Mapping[str, State]) -> str:
     found = {state: sum(s is state for s in states.values()) for state in State}
     found[State.REFUSED] = len(stored.refused)
     shown = [f"{found[s]} {s}" for s in State if found[s] or s is State.DONE]
-    return f"{printable(stored.title or stored.name)} in {stored.folder}: {len(states)} runs, " + ", ".join(shown)
+    return (
+        f"{printable(stored.title or stored.name)} in {stored.folder}: {len(states)} runs, "
+        + ", ".join(shown)
+    )
 
 
 def _how(state: State, found: Progress) -> str:

@@ -70,7 +70,11 @@ class Summary:
         parts += [f"{len(self.already)} done before or by another launcher"] if self.already else []
         parts += [f"{len(self.failed)} failed"] if self.failed else []
         parts += [f"{len(self.blocked)} blocked by those"] if self.blocked else []
-        advice = "" if self.complete else "\n`status` says why; `retry` and then `launch` try them again."
+        advice = (
+            ""
+            if self.complete
+            else "\n`status` says why; `retry` and then `launch` try them again."
+        )
         return ", ".join(parts) + advice
 
 

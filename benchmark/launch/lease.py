@@ -51,7 +51,10 @@ class Claim:
     """
 
     def __init__(
-        self, folder: Path, seconds: float = LEASE_SECONDS, on_lost: Callable[[], None] | None = None
+        self,
+        folder: Path,
+        seconds: float = LEASE_SECONDS,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         self.folder, self.seconds = folder, seconds
         # not thread-local: the thread that sees the launcher die releases what the main thread holds
@@ -120,7 +123,9 @@ class Claim:
             return False
         try:
             fields = Path(f"/proc/{owner.pid}/stat").read_text().rpartition(")")[2].split()
-            boot = int(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""), 16)
+            boot = int(
+                Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""), 16
+            )
         except (OSError, ValueError):
             return False
         # filelock's name for a process: when this system booted, and when since then the process started
@@ -137,14 +142,18 @@ def clear(claim: Claim) -> bool:
 
 def untidy(folder: Path) -> bool:
     """Whether a lease, or something half-written under one, lies in a run folder."""
-    return any(name.startswith(LEASE) or _LEFT_BEHIND.fullmatch(name) for name in os.listdir(folder))
+    return any(
+        name.startswith(LEASE) or _LEFT_BEHIND.fullmatch(name) for name in os.listdir(folder)
+    )
 
 
 def _tidy(folder: Path, seconds: float) -> None:
     """Remove what killed processes left in a folder whose lease is now ours."""
     names = os.listdir(folder)
     for name in names:
-        if _LEFT_BEHIND.fullmatch(name) or (_BREAK.fullmatch(name) and _stranded(folder / name, seconds)):
+        if _LEFT_BEHIND.fullmatch(name) or (
+            _BREAK.fullmatch(name) and _stranded(folder / name, seconds)
+        ):
             (folder / name).unlink(missing_ok=True)
     if RECORD in names and (CHECKPOINT in names or OUTPUT not in names):
         _finish(folder)
@@ -156,7 +165,9 @@ def _stranded(path: Path, seconds: float) -> bool:
     assert match is not None
     lease = path.parent / LEASE
     try:
-        if path.read_bytes() == lease.read_bytes():  # ours, moved aside for a moment by somebody who will put it back
+        if (
+            path.read_bytes() == lease.read_bytes()
+        ):  # ours, moved aside for a moment by somebody who will put it back
             return False
         # both times are the file system's: no clock of ours is asked
         return not _alive(int(match[1])) or path.stat().st_mtime < lease.stat().st_mtime - seconds

@@ -11,11 +11,11 @@ from typing import Any
 
 from benchmark.core.record import LEASE_SECONDS
 from benchmark.launch import pool
-from benchmark.launch.child import STOP_SIGNALS
 from benchmark.launch.events import Event, Summary
-from benchmark.launch.graph import Graph, read_nodes
-from benchmark.launch.session import Session, Settings
+from benchmark.launch.run_queue import Graph, read_nodes
+from benchmark.launch.scheduler import Session, Settings
 from benchmark.launch.slots import slots
+from benchmark.launch.worker import STOP_SIGNALS
 
 
 def launch(

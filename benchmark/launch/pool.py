@@ -21,8 +21,8 @@ from typing import Any
 from pebble import ProcessPool
 
 from benchmark.core.errors import UserError
-from benchmark.launch.child import STOP_SIGNALS, prepare, start_time
 from benchmark.launch.slots import Slot
+from benchmark.launch.worker import STOP_SIGNALS, prepare, start_time
 
 _ROOT = Path(__file__).resolve().parents[2]
 _BREAKS = 5
@@ -30,7 +30,7 @@ _BREAKS = 5
 
 def start_fork_server(preload: Sequence[str]) -> None:
     """Start the process that every run is forked from; it imports ``preload`` while the launcher goes on."""
-    multiprocessing.set_forkserver_preload(["benchmark.launch.forked", *preload])
+    multiprocessing.set_forkserver_preload(["benchmark.launch.forkserver_hook", *preload])
     path = os.environ.get("PYTHONPATH")
     # Python 3.11's fork server ignores the import path it is given, and silently skips what it cannot import
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *([path] if path else [])])
@@ -68,7 +68,9 @@ class Worker:
                 why = error
             time.sleep(0.2 * pause)
             self.renew()
-        raise UserError(f"no process could be started ({why}); fewer --workers would need less memory.")
+        raise UserError(
+            f"no process could be started ({why}); fewer --workers would need less memory."
+        )
 
     def renew(self) -> None:
         """Replace the pool after one of its processes was killed: it may have died holding a lock."""
@@ -101,7 +103,11 @@ def end(workers: Sequence[Worker]) -> None:
 def processes() -> set[int]:
     """The processes of every slot, idle ones included."""
     children = multiprocessing.active_children()
-    return {child.pid for child in children if child.name == "pebble_pool_worker" and child.pid is not None}
+    return {
+        child.pid
+        for child in children
+        if child.name == "pebble_pool_worker" and child.pid is not None
+    }
 
 
 def signal_processes(number: int) -> None:

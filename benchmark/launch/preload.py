@@ -10,7 +10,13 @@ from contextlib import suppress
 
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, EXPLAINERS
 
-for _name in ("numpy", "torch", "torchvision", "benchmark.launch.child", "benchmark.engine.execute"):
+for _name in (
+    "numpy",
+    "torch",
+    "torchvision",
+    "benchmark.launch.worker",
+    "benchmark.engine.execute",
+):
     # what cannot be imported is not reported here: the fork server would die of it, the run reports it in its output
     with suppress(Exception):
         importlib.import_module(_name)

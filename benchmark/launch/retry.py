@@ -32,7 +32,9 @@ def retry(folder: Path, keys: Sequence[str] | None = None) -> list[str]:
         if key not in known:
             raise UserError(f"{folder} has no run {key!r}{did_you_mean(key, known)}")
     chosen = known if keys is None else list(dict.fromkeys(keys))
-    return [key for key in chosen if state_of(runs / key) is State.FAILED and _set_aside(runs / key)]
+    return [
+        key for key in chosen if state_of(runs / key) is State.FAILED and _set_aside(runs / key)
+    ]
 
 
 def _set_aside(folder: Path) -> bool:

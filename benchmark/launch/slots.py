@@ -64,12 +64,16 @@ def slots(device: str = "auto", workers: int | None = None, per_gpu: int = 1) ->
     cores = available_cores()
     if not gpus:
         count = workers or min(len(cores), cpu_quota() or len(cores))
-        return [Slot(i, "cpu", None, part, max(1, len(cores) // count), count) for i, part in _parts(cores, count)]
+        return [
+            Slot(i, "cpu", None, part, max(1, len(cores) // count), count)
+            for i, part in _parts(cores, count)
+        ]
     # the first round gives every GPU one run, the next a second one
     places = [gpu for _ in range(per_gpu) for gpu in gpus][:workers]
     threads = max(1, len(cores) // len(places))
     return [
-        Slot(i, "cuda", places[i], part, threads, places.count(places[i])) for i, part in _parts(cores, len(places))
+        Slot(i, "cuda", places[i], part, threads, places.count(places[i]))
+        for i, part in _parts(cores, len(places))
     ]
 
 
@@ -102,7 +106,9 @@ def visible_gpus() -> list[str]:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    present = [line.strip() for line in answer.stdout.splitlines() if line.strip().startswith("GPU-")]
+    present = [
+        line.strip() for line in answer.stdout.splitlines() if line.strip().startswith("GPU-")
+    ]
     if answer.returncode != 0 or not present:
         return []
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -27,7 +27,9 @@ def geometric_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Te
     return (s - t).abs().sum(1) / norms.sqrt()
 
 
-def distances_by_size(student: torch.Tensor, teacher: torch.Tensor, smallest: int = SMALLEST) -> torch.Tensor:
+def distances_by_size(
+    student: torch.Tensor, teacher: torch.Tensor, smallest: int = SMALLEST
+) -> torch.Tensor:
     """``geometric_distance`` at full size and average-pooled by 2, 4, … (TEA, equation 2, before its mean): float[S,B].
 
     Args:
@@ -82,7 +84,9 @@ def choose_class(logits: torch.Tensor, generator: torch.Generator | None = None)
     """
     rows, classes = logits.shape
     draws = torch.rand(2, rows, device=logits.device, generator=generator)
-    step = 1 + (draws[1] * (classes - 1)).long().clamp_max(classes - 2)  # how far round the circle of classes
+    step = 1 + (draws[1] * (classes - 1)).long().clamp_max(
+        classes - 2
+    )  # how far round the circle of classes
     return (logits.argmax(1) + step * (draws[0] >= 0.5)) % classes
 
 

@@ -18,7 +18,9 @@ def classification_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tens
     return F.cross_entropy(logits, label)
 
 
-def softened_divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+def softened_divergence(
+    student: torch.Tensor, teacher: torch.Tensor, temperature: float
+) -> torch.Tensor:
     """T² · KL(softmax(t / T) ‖ softmax(s / T)), mean over images (Hinton, Vinyals, Dean 2015).
 
     The factor keeps the size of the gradient roughly independent of the temperature.

@@ -156,7 +156,9 @@ def _centred(m: torch.Tensor) -> torch.Tensor:
     """Rows minus their mean; exactly 0, with gradient 0, where what remains is rounding."""
     m = m.flatten(1)
     centred = m - m.mean(1, keepdim=True)
-    varies = centred.detach().norm(dim=1, keepdim=True) > 1e-5 * m.detach().norm(dim=1, keepdim=True)
+    varies = centred.detach().norm(dim=1, keepdim=True) > 1e-5 * m.detach().norm(
+        dim=1, keepdim=True
+    )
     return torch.where(varies, centred, torch.zeros_like(centred))
 
 

@@ -28,7 +28,9 @@ class GridAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         """Coefficients float[B,1,h,w] that sum to 1 over positions (uniform ones where all q are equal)."""
-        asked = F.interpolate(self.phi(gate), size=x.shape[2:], mode="bilinear", align_corners=False)
+        asked = F.interpolate(
+            self.phi(gate), size=x.shape[2:], mode="bilinear", align_corners=False
+        )
         q = self.psi(F.relu(self.theta(x) + asked))
         above = q - q.amin(dim=(2, 3), keepdim=True) + 1e-6 / q[0].numel()
         return above / above.sum(dim=(2, 3), keepdim=True)  # type: ignore[no-any-return]
@@ -54,7 +56,11 @@ class AGSononet(Backbone):
         for count, c in zip((2, 2, 3, 3, 3), wide, strict=True):
             layers: list[nn.Module] = []
             for _ in range(count):
-                layers += [nn.Conv2d(channels, c, 3, padding=1, bias=False), nn.BatchNorm2d(c), nn.ReLU()]
+                layers += [
+                    nn.Conv2d(channels, c, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(c),
+                    nn.ReLU(),
+                ]
                 channels = c
             blocks.append(nn.Sequential(*layers))
         *earlier, self.last = blocks
@@ -77,5 +83,7 @@ class AGSononet(Backbone):
     def features(self, image: torch.Tensor) -> torch.Tensor:
         self.sides_inside(self.chosen, image.shape[2], image.shape[3])
         *gated, last = self.maps(image)
-        sums = [(gate(x, last) * x).sum(dim=(2, 3)) for gate, x in zip(self.gates, gated, strict=True)]
+        sums = [
+            (gate(x, last) * x).sum(dim=(2, 3)) for gate, x in zip(self.gates, gated, strict=True)
+        ]
         return torch.cat([*sums, last.mean(dim=(2, 3))], dim=1)

@@ -24,7 +24,9 @@ class AlexNet(Backbone):
     doc = "AlexNet of torchvision"
     options = {
         "weights": WEIGHTS_OPTION,
-        "inner_dropout": HParam(0.5, low=0.0, high=1.0, doc="dropout before each of the two hidden linear layers"),
+        "inner_dropout": HParam(
+            0.5, low=0.0, high=1.0, doc="dropout before each of the two hidden linear layers"
+        ),
         "side": SIDE,
     }
     capabilities = Capabilities(cam="net.features.11", lrp=True, min_side=63)
@@ -33,7 +35,9 @@ class AlexNet(Backbone):
         weights, channels = self.chosen["weights"], self.image_size[0]
         if channels != 3:
             refuse_with_weights(self.name, weights, f"images of {channels} channels")
-        net: Any = torchvision_network("alexnet", weights, self.num_outputs, dropout=self.chosen["inner_dropout"])
+        net: Any = torchvision_network(
+            "alexnet", weights, self.num_outputs, dropout=self.chosen["inner_dropout"]
+        )
         if channels != 3:
             net.features[0] = nn.Conv2d(channels, 64, 11, stride=4, padding=2)
         classifier: nn.Linear = net.classifier[6]

@@ -15,7 +15,11 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam, check_values
 
 #: Declared by networks that were made for larger images than some data have; ``Backbone`` does it.
-SIDE = HParam(0, doc="images are enlarged to this side (bilinear) before the first layer; 0: as they are", low=0)
+SIDE = HParam(
+    0,
+    doc="images are enlarged to this side (bilinear) before the first layer; 0: as they are",
+    low=0,
+)
 
 
 def pixels_inside(module: nn.Module, height: int, width: int) -> int:
@@ -65,16 +69,28 @@ class Backbone(nn.Module):
     classifier: nn.Linear
 
     def __init__(
-        self, num_outputs: int, image_size: tuple[int, int, int], dropout: float = 0.0, **options: Any
+        self,
+        num_outputs: int,
+        image_size: tuple[int, int, int],
+        dropout: float = 0.0,
+        **options: Any,
     ) -> None:
         super().__init__()
         defaults = {name: option.default for name, option in self.options.items()}
-        self.chosen: dict[str, Any] = {**defaults, **check_values(self.options, options, self.name, "option")}
-        self.num_outputs, self.image_size = num_outputs, (image_size[0], image_size[1], image_size[2])
+        self.chosen: dict[str, Any] = {
+            **defaults,
+            **check_values(self.options, options, self.name, "option"),
+        }
+        self.num_outputs, self.image_size = (
+            num_outputs,
+            (image_size[0], image_size[1], image_size[2]),
+        )
         if num_outputs < 1:
             raise UserError(f"{self.name}: {num_outputs} outputs, expected at least 1.")
         if image_size[0] not in (1, 2, 3):
-            raise UserError(f"{self.name}: images have {image_size[0]} channels, expected 1, 2 or 3.")
+            raise UserError(
+                f"{self.name}: images have {image_size[0]} channels, expected 1, 2 or 3."
+            )
         self.sides_inside(self.chosen, image_size[1], image_size[2])
         classifier = self.build()
         self.dropout = nn.Dropout(dropout)
@@ -93,7 +109,11 @@ class Backbone(nn.Module):
         Raises:
             UserError: too small for the network, or larger than the side to which they would be enlarged.
         """
-        side, smallest, largest = options.get("side", 0), cls.smallest_side(options), max(height, width)
+        side, smallest, largest = (
+            options.get("side", 0),
+            cls.smallest_side(options),
+            max(height, width),
+        )
         if side and side < largest:
             raise UserError(
                 f"{cls.name}: side = {side} is smaller than the images, {height}×{width}; it can only enlarge them; "
@@ -102,7 +122,11 @@ class Backbone(nn.Module):
         inside = (side, side) if side else (height, width)
         if min(inside) < smallest:
             enough = max(smallest, largest)
-            larger = f"larger images, or side = {enough} or more" if "side" in cls.options else "larger images"
+            larger = (
+                f"larger images, or side = {enough} or more"
+                if "side" in cls.options
+                else "larger images"
+            )
             raise UserError(
                 f"{cls.name} needs images of at least {smallest}×{smallest} pixels, got {inside[0]}×{inside[1]}; "
                 f'use backbone = "convnet", {larger}.'
@@ -110,7 +134,9 @@ class Backbone(nn.Module):
         return inside
 
     @classmethod
-    def map_size(cls, image_size: tuple[int, int, int], options: Mapping[str, Any]) -> tuple[int, int]:
+    def map_size(
+        cls, image_size: tuple[int, int, int], options: Mapping[str, Any]
+    ) -> tuple[int, int]:
         """(h, w) of the last feature map of images (C,H,W), found once on a network that has shapes and no memory."""
         weightless = {**options, **({"weights": "none"} if "weights" in options else {})}
         return _map_size(cls, image_size, tuple(sorted(weightless.items())))  # type: ignore[arg-type]
@@ -158,7 +184,9 @@ class Backbone(nn.Module):
             UserError: the backbone has none.
         """
         if not self.capabilities.cam:
-            raise UserError(f"{self.name} has no convolutional stage for Grad-CAM; take a convolutional backbone.")
+            raise UserError(
+                f"{self.name} has no convolutional stage for Grad-CAM; take a convolutional backbone."
+            )
         return self.get_submodule(self.capabilities.cam)
 
 
@@ -170,7 +198,12 @@ def _map_size(
 
     def found_on(place: str) -> tuple[int, int]:
         with torch.random.fork_rng(devices=[]), torch.device(place), torch.no_grad():
-            shape = kind(1, image_size, **dict(options)).eval().feature_map(torch.zeros(1, *image_size)).shape
+            shape = (
+                kind(1, image_size, **dict(options))
+                .eval()
+                .feature_map(torch.zeros(1, *image_size))
+                .shape
+            )
         return shape[2], shape[3]
 
     try:

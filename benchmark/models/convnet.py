@@ -16,7 +16,11 @@ class ConvNet(Backbone):
 
     name = "convnet"
     doc = "six 3×3 convolutions with batch normalisation, for small images"
-    options = {"width": HParam(16, low=1, doc="channels of the first convolution; the last has four times as many")}
+    options = {
+        "width": HParam(
+            16, low=1, doc="channels of the first convolution; the last has four times as many"
+        )
+    }
     capabilities = Capabilities(cam="body", lrp=True, min_side=8)
 
     def build(self) -> nn.Linear:
@@ -41,13 +45,19 @@ class MnistCnn(Backbone):
 
     name = "mnist_cnn"
     doc = "DomainBed's network for MNIST: four 3×3 convolutions with group normalisation"
-    capabilities = Capabilities(cam="body", min_side=8)  # group statistics are no ReLU: LRP-ε is not defined
+    capabilities = Capabilities(
+        cam="body", min_side=8
+    )  # group statistics are no ReLU: LRP-ε is not defined
 
     def build(self) -> nn.Linear:
         layers: list[nn.Module] = []
         channels = self.image_size[0]
         for wide, stride in ((64, 1), (128, 2), (128, 1), (128, 1)):
-            layers += [nn.Conv2d(channels, wide, 3, stride, padding=1), nn.ReLU(), nn.GroupNorm(8, wide)]
+            layers += [
+                nn.Conv2d(channels, wide, 3, stride, padding=1),
+                nn.ReLU(),
+                nn.GroupNorm(8, wide),
+            ]
             channels = wide
         self.body = nn.Sequential(*layers)
         return nn.Linear(channels, self.num_outputs)

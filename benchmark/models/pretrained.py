@@ -21,7 +21,9 @@ from benchmark.core.registry import did_you_mean
 NONE = "none"
 
 #: Declared by every backbone of torchvision.
-WEIGHTS_OPTION = HParam(NONE, doc='published weights: "none", or a torchvision name such as "IMAGENET1K_V1"')
+WEIGHTS_OPTION = HParam(
+    NONE, doc='published weights: "none", or a torchvision name such as "IMAGENET1K_V1"'
+)
 
 #: DenseNet's published files were written when a module could be called ``norm.1``.
 _OLD_DENSE_KEY = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
@@ -41,19 +43,30 @@ def state_of_weights(builder: str, name: str) -> dict[str, torch.Tensor]:
 
     known = get_model_weights(builder)
     if name not in known.__members__:
-        raise UserError(f"{builder} has no weights {name!r}{did_you_mean(name, [*known.__members__, NONE])}")
+        raise UserError(
+            f"{builder} has no weights {name!r}{did_you_mean(name, [*known.__members__, NONE])}"
+        )
     weights: Any = known[name]
     folder = os.path.join(torch.hub.get_dir(), "checkpoints")
     file = os.path.join(folder, os.path.basename(urlparse(weights.url).path))
     try:
-        state = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
+        state = weights.get_state_dict(
+            progress=False, check_hash=True, map_location="cpu", weights_only=True
+        )
         _check_hash(file)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise UserError(
             f"the weights {name} of {builder} could not be downloaded ({error}); place {os.path.basename(file)} in "
             f"{folder}, or set weights = none."
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"the weights {name} of {builder} could not be read ({reason}); delete {file} to download it again, "
@@ -91,16 +104,22 @@ def load_all_but_last(network: nn.Module, state: dict[str, torch.Tensor], what: 
     try:
         missing, unexpected = network.load_state_dict(body, strict=False)
     except RuntimeError as error:
-        raise UserError(f"{what} do not fit this network ({str(error).splitlines()[-1].strip()}).") from None
+        raise UserError(
+            f"{what} do not fit this network ({str(error).splitlines()[-1].strip()})."
+        ) from None
     wrong = [key for key in [*missing, *unexpected] if not key.startswith(f"{last}.")]
     if wrong:
-        raise UserError(f"{what} do not fit this network ({len(wrong)} entries differ, such as {wrong[0]}).")
+        raise UserError(
+            f"{what} do not fit this network ({len(wrong)} entries differ, such as {wrong[0]})."
+        )
 
 
 def refuse_with_weights(backbone: str, weights: str, what: str) -> None:
     """Raise a UserError if published weights are asked for together with ``what``, which changes the first layers."""
     if weights != NONE:
-        raise UserError(f"{backbone}: weights = {weights} cannot be used with {what}; set weights = none.")
+        raise UserError(
+            f"{backbone}: weights = {weights} cannot be used with {what}; set weights = none."
+        )
 
 
 def _check_hash(file: str) -> None:

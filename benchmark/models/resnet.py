@@ -12,7 +12,9 @@ from benchmark.core.registry import BACKBONES
 from benchmark.models.base import SIDE, Backbone, Capabilities
 from benchmark.models.pretrained import WEIGHTS_OPTION, refuse_with_weights, torchvision_network
 
-SMALL_STEM = HParam(False, doc="a 3×3 first convolution without stride and no first pooling, for small images")
+SMALL_STEM = HParam(
+    False, doc="a 3×3 first convolution without stride and no first pooling, for small images"
+)
 
 
 class _ResNet(Backbone):

@@ -28,7 +28,13 @@ class UNet(nn.Module):
         UserError: the image is too small to be halved so often.
     """
 
-    def __init__(self, image_size: tuple[int, int, int], num_outputs: int = 1, width: int = 64, depth: int = 4) -> None:
+    def __init__(
+        self,
+        image_size: tuple[int, int, int],
+        num_outputs: int = 1,
+        width: int = 64,
+        depth: int = 4,
+    ) -> None:
         super().__init__()
         channels, side = image_size[0], min(image_size[1:])
         if side < 2**depth:
@@ -37,7 +43,9 @@ class UNet(nn.Module):
                 f"a depth of {max(side.bit_length() - 1, 1)} would do."
             )
         wide = [width * 2**level for level in range(depth + 1)]
-        self.down = nn.ModuleList(_two_convolutions(a, b) for a, b in zip([channels, *wide], wide, strict=False))
+        self.down = nn.ModuleList(
+            _two_convolutions(a, b) for a, b in zip([channels, *wide], wide, strict=False)
+        )
         pairs = list(zip(wide[1:], wide, strict=False))[::-1]
         self.up = nn.ModuleList(nn.ConvTranspose2d(low, high, 2, stride=2) for low, high in pairs)
         self.merge = nn.ModuleList(_two_convolutions(2 * high, high) for _, high in pairs)
@@ -73,7 +81,12 @@ class TwoHeadedUNet(nn.Module):
     """
 
     def __init__(
-        self, num_classes: int, image_size: tuple[int, int, int], width: int, depth: int, dropout: float = 0.0
+        self,
+        num_classes: int,
+        image_size: tuple[int, int, int],
+        width: int,
+        depth: int,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.unet = UNet(image_size, 1, width, depth)

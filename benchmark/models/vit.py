@@ -58,7 +58,9 @@ class ViTB16(Backbone):
             load_all_but_last(net, state, f"the weights {weights} of {self.name}")
         if channels != 3:
             net.conv_proj = nn.Conv2d(channels, net.hidden_dim, PATCH, stride=PATCH)
-            nn.init.trunc_normal_(net.conv_proj.weight, std=math.sqrt(1 / (channels * PATCH * PATCH)))
+            nn.init.trunc_normal_(
+                net.conv_proj.weight, std=math.sqrt(1 / (channels * PATCH * PATCH))
+            )
             nn.init.zeros_(net.conv_proj.bias)
         classifier: nn.Linear = net.heads.head
         del net.heads
@@ -68,7 +70,9 @@ class ViTB16(Backbone):
     def tokens(self, image: torch.Tensor) -> torch.Tensor:
         """The tokens after the last block, class token first: float[B,1+hw,D]."""
         if image.shape[1:] != torch.Size(self.image_size):
-            raise UserError(f"{self.name} was built for images {list(self.image_size)}, got {list(image.shape[1:])}.")
+            raise UserError(
+                f"{self.name} was built for images {list(self.image_size)}, got {list(image.shape[1:])}."
+            )
         patches = self.net.conv_proj(image).flatten(2).transpose(1, 2)
         first = self.net.class_token.expand(len(image), -1, -1)
         return self.net.encoder(torch.cat([first, patches], dim=1))  # type: ignore[no-any-return]

@@ -17,7 +17,13 @@ from benchmark.plan.sweepfile import BUDGET, COMPUTE, Named, SweepConfig, check_
 
 #: Keys of an [override.NAME] table that are not hyper-parameters.
 TABLES = ("dataset", "budget", "augmentation", "backbone")
-_NO_CHANGES: dict[str, Any] = {"hparams": {}, "dataset": {}, "budget": {}, "augmentation": None, "backbone": None}
+_NO_CHANGES: dict[str, Any] = {
+    "hparams": {},
+    "dataset": {},
+    "budget": {},
+    "augmentation": None,
+    "backbone": None,
+}
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,12 @@ class Resolver:
         algorithm, name = wish.method.partition(":")[0], wish.dataset.name
         merged: dict[str, Any] = {**_NO_CHANGES, "hparams": {}}
         places = (name, str(wish.dataset))
-        order = [*places, algorithm, wish.method, *(f"{m}@{p}" for m in (algorithm, wish.method) for p in places)]
+        order = [
+            *places,
+            algorithm,
+            wish.method,
+            *(f"{m}@{p}" for m in (algorithm, wish.method) for p in places),
+        ]
         for table in (self.config.override.get(n) for n in dict.fromkeys(order)):
             if table is None:
                 continue
@@ -128,7 +139,9 @@ class Resolver:
                     merged["hparams"][key] = value
         return merged
 
-    def _source(self, wish: Wish, override: Mapping[str, Any]) -> tuple[DatasetSource, DatasetInfo, str]:
+    def _source(
+        self, wish: Wish, override: Mapping[str, Any]
+    ) -> tuple[DatasetSource, DatasetInfo, str]:
         kind = DATASETS.get(wish.dataset.name)
         options = {**_parsed(kind, wish.dataset), **override, **(wish.dataset_options or {})}
         cached = f"{wish.dataset.name} {sorted(options.items())}"
@@ -140,20 +153,32 @@ class Resolver:
             except UserError as error:
                 if not self.absent_ok:
                     raise
-                info, fingerprint, absent = _promised(kind, options, error), f"absent: {cached}", str(error)
+                info, fingerprint, absent = (
+                    _promised(kind, options, error),
+                    f"absent: {cached}",
+                    str(error),
+                )
             self._sources[cached] = source, info, fingerprint
             self.known[fingerprint] = KnownData(source, info, absent)
         return self._sources[cached]
 
     def _backbone_options(self, backbone: Named, info: DatasetInfo | None) -> dict[str, Any]:
         kind = BACKBONES.get(backbone.name)
-        options = {**{name: option.default for name, option in kind.options.items()}, **_parsed(kind, backbone)}
+        options = {
+            **{name: option.default for name, option in kind.options.items()},
+            **_parsed(kind, backbone),
+        }
         if info is not None:
             kind.sides_inside(options, *info.image_size[1:])
         return options
 
     def _hparams(
-        self, wish: Wish, kind: Any, variant: str, info: DatasetInfo | None, override: Mapping[str, Any]
+        self,
+        wish: Wish,
+        kind: Any,
+        variant: str,
+        info: DatasetInfo | None,
+        override: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Declared default or draw < [fixed] < the variant < [override.NAME] < what an upstream request says."""
         declared: dict[str, HParam] = kind.all_hparams(max(info.image_size[1:]) if info else 0)
@@ -166,7 +191,11 @@ class Resolver:
         return values
 
     def _budget(self, override: Mapping[str, Any]) -> dict[str, Any]:
-        budget: dict[str, Any] = {**BUDGET, **self.config.budget, **check_like(BUDGET, "budget", override)}
+        budget: dict[str, Any] = {
+            **BUDGET,
+            **self.config.budget,
+            **check_like(BUDGET, "budget", override),
+        }
         if "evaluate_every" not in self.config.budget and "evaluate_every" not in override:
             budget["evaluate_every"] = max(budget["steps"] // 10, 1)
         if budget["patience"] and self.config.selection[0] == "last":
@@ -175,7 +204,9 @@ class Resolver:
             )
         return budget
 
-    def _augmentation(self, info: DatasetInfo | None, override: Mapping[str, Any] | None) -> dict[str, float]:
+    def _augmentation(
+        self, info: DatasetInfo | None, override: Mapping[str, Any] | None
+    ) -> dict[str, float]:
         """Override, else the sweep's table, else what the data set says; zeros are left out."""
         chosen = override if override is not None else self.config.augmentation
         if chosen is None:
@@ -187,20 +218,26 @@ class Resolver:
         missing = kind.needs.missing_from(info.provides)
         where = f"{spec.method} on {spec.dataset}"
         if info.multi_label and not kind.multi_label:
-            able = ", ".join(name for name in ALGORITHMS.names() if ALGORITHMS.get(name).multi_label)
+            able = ", ".join(
+                name for name in ALGORITHMS.names() if ALGORITHMS.get(name).multi_label
+            )
             raise Refused(
                 f"{where}: the method takes one label per image, and images of this data may have several; use {able}."
             )
         if missing:
             what = " and ".join(DESCRIPTIONS[name] for name in missing)
-            raise Refused(f"{where}: the method needs {what}, which this data ({_options(spec)}) does not have.")
+            raise Refused(
+                f"{where}: the method needs {what}, which this data ({_options(spec)}) does not have."
+            )
         for criterion in spec.selection:
             if criterion in ("val_worst_group", "val_mean") and not info.provides.val_groups:
                 raise Refused(
                     f"{where}: selection by {criterion} needs {DESCRIPTIONS['val_groups']}; this data has none."
                 )
             if criterion == "val_objective" and not _overrides_objective(kind):
-                raise Refused(f"{where}: the method declares no objective to select by; use val_accuracy.")
+                raise Refused(
+                    f"{where}: the method declares no objective to select by; use val_accuracy."
+                )
         reason = kind.refuses(spec, info)
         if reason:
             raise Refused(f"{where}: {reason}")
@@ -209,9 +246,13 @@ class Resolver:
         """The wishes of a run's upstream runs, by role: same trial, data, backbone; own overrides; the default draw, or
         the run's where the request says so."""
         wishes = {}
-        same = Named(spec.backbone, {name: str(value) for name, value in spec.backbone_options.items()})
+        same = Named(
+            spec.backbone, {name: str(value) for name, value in spec.backbone_options.items()}
+        )
         for role, request in ALGORITHMS.get(spec.algorithm).upstream(spec).items():
-            method = f"{request.algorithm}:{request.variant}" if request.variant else request.algorithm
+            method = (
+                f"{request.algorithm}:{request.variant}" if request.variant else request.algorithm
+            )
             wishes[role] = replace(
                 wish,
                 method=method,
@@ -236,7 +277,9 @@ class Resolver:
 def _method(algorithm: str, variant: str) -> Any:
     kind = ALGORITHMS.get(algorithm)
     if variant and variant not in kind.variants:
-        raise UserError(f"{algorithm} has no variant {variant!r}{did_you_mean(variant, kind.variants)}")
+        raise UserError(
+            f"{algorithm} has no variant {variant!r}{did_you_mean(variant, kind.variants)}"
+        )
     return kind
 
 
@@ -262,7 +305,9 @@ def _parsed(kind: Any, named: Named) -> dict[str, Any]:
 
     def parse(name: str, text: str) -> Any:
         if name not in kind.options:
-            raise UserError(f"{named.name} has no option {name!r}{did_you_mean(name, kind.options)}")
+            raise UserError(
+                f"{named.name} has no option {name!r}{did_you_mean(name, kind.options)}"
+            )
         return kind.options[name].parse(f"{named.name}: {name}", text)
 
     check = Gather()

@@ -33,7 +33,9 @@ class Named:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return self.name + (":" + ",".join(f"{k}={v}" for k, v in self.options.items()) if self.options else "")
+        return self.name + (
+            ":" + ",".join(f"{k}={v}" for k, v in self.options.items()) if self.options else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,9 @@ def config_from(values: Mapping[str, Any], name: str, where: str) -> SweepConfig
             problems.extend(f"{where}: {p}" for p in getattr(error, "problems", [str(error)]))
     for key in ("datasets", "algorithms"):
         if key not in values:
-            problems.append(f'{where}: {key} is missing, expected a list such as {key} = ["{_EXAMPLES[key]}"].')
+            problems.append(
+                f'{where}: {key} is missing, expected a list such as {key} = ["{_EXAMPLES[key]}"].'
+            )
     if problems:
         raise Problems(problems)
     return SweepConfig(**given)
@@ -155,7 +159,9 @@ def parse_named(text: str) -> Named:
             raise UserError(f"{text!r} gives the option {key!r} twice.")
         options[key] = value
     if not name.strip():
-        raise UserError(f"{text!r} has no name, expected name:option=value such as digits_on_photos:bias=0.95.")
+        raise UserError(
+            f"{text!r} has no name, expected name:option=value such as digits_on_photos:bias=0.95."
+        )
     return Named(name.strip(), options)
 
 
@@ -210,11 +216,15 @@ def _flag(key: str, value: Any) -> bool:
 
 def _table(key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{key} = {value!r} is not a table, expected [{key}] with one line per value.")
+        raise UserError(
+            f"{key} = {value!r} is not a table, expected [{key}] with one line per value."
+        )
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):  # TOML's dates, inf and nan
-        raise UserError(f"[{key}] holds a date or a number that is not finite; expected numbers and texts.") from None
+        raise UserError(
+            f"[{key}] holds a date or a number that is not finite; expected numbers and texts."
+        ) from None
     return value
 
 
@@ -233,7 +243,12 @@ def _selection(key: str, value: Any) -> tuple[str, ...]:
     chosen = _texts(key, value)
     unknown = [name for name in chosen if name not in CRITERIA]
     if unknown:
-        raise Problems([f"unknown criterion {name!r} in {key}{did_you_mean(name, CRITERIA)}" for name in unknown])
+        raise Problems(
+            [
+                f"unknown criterion {name!r} in {key}{did_you_mean(name, CRITERIA)}"
+                for name in unknown
+            ]
+        )
     return chosen
 
 
@@ -250,11 +265,17 @@ def check_like(defaults: Mapping[str, Any], owner: str, value: Mapping[str, Any]
         if name == "deterministic" and isinstance(given, bool):
             given = str(given).lower()
         if type(given) is not type(default):
-            problems.append(f"[{owner}] {name} = {given!r} is of the wrong type, expected one such as {default!r}.")
+            problems.append(
+                f"[{owner}] {name} = {given!r} is of the wrong type, expected one such as {default!r}."
+            )
         elif name in _CHOICES and given not in _CHOICES[name]:
-            problems.append(f"[{owner}] {name} = {given!r} is not one of {', '.join(_CHOICES[name])}.")
+            problems.append(
+                f"[{owner}] {name} = {given!r} is not one of {', '.join(_CHOICES[name])}."
+            )
         elif isinstance(given, int | float) and not _LEAST.get(name, 0) <= given < math.inf:
-            problems.append(f"[{owner}] {name} = {given} is out of bounds, expected {_LEAST.get(name, 0)} or more.")
+            problems.append(
+                f"[{owner}] {name} = {given} is out of bounds, expected {_LEAST.get(name, 0)} or more."
+            )
         else:
             checked[name] = given
     if problems:

@@ -33,12 +33,20 @@ def descend(module: nn.Module, loss: torch.Tensor, lr: float) -> None:
 @pytest.mark.parametrize("name", ["dann", "cdan"])
 def test_a_step_by_hand(name: str, d_steps: int) -> None:
     algorithm = build(name, adversary_weight=0.3, d_steps=d_steps, **SGD).double()
-    network, judge, batch = copy.deepcopy(algorithm.network), copy.deepcopy(algorithm.discriminator), double_batch()
+    network, judge, batch = (
+        copy.deepcopy(algorithm.network),
+        copy.deepcopy(algorithm.discriminator),
+        double_batch(),
+    )
     terms = algorithm.step(batch)
 
     features = network.features(batch.image)
     logits = network.classifier(features)
-    seen = features if name == "dann" else torch.einsum("bk,bf->bkf", logits.softmax(1), features).flatten(1)
+    seen = (
+        features
+        if name == "dann"
+        else torch.einsum("bk,bf->bkf", logits.softmax(1), features).flatten(1)
+    )
     for _ in range(d_steps):
         recognised = F.cross_entropy(judge(seen.detach()), batch.environment)
         descend(judge, recognised, 0.1)
@@ -49,8 +57,14 @@ def test_a_step_by_hand(name: str, d_steps: int) -> None:
     for found, expected in ((algorithm.discriminator, judge), (algorithm.network, network)):
         for one, other in zip(found.parameters(), expected.parameters(), strict=True):
             assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)
-    values = {"classification": classification, "adversary": -0.3 * fooled, "discriminator": recognised}
-    assert {k: v.item() for k, v in terms.items()} == pytest.approx({k: v.item() for k, v in values.items()}, rel=1e-10)
+    values = {
+        "classification": classification,
+        "adversary": -0.3 * fooled,
+        "discriminator": recognised,
+    }
+    assert {k: v.item() for k, v in terms.items()} == pytest.approx(
+        {k: v.item() for k, v in values.items()}, rel=1e-10
+    )
 
 
 def test_a_step_of_the_network_raises_the_loss_of_the_discriminator_as_it_stands() -> None:
@@ -58,11 +72,16 @@ def test_a_step_of_the_network_raises_the_loss_of_the_discriminator_as_it_stands
     for weight in (0.0, 50.0):
         algorithm = build("dann", adversary_weight=weight, **{**SGD, "lr": 1e-3}).double()
         fooled = []
-        for network in (copy.deepcopy(algorithm.network), algorithm.network):  # before and after the step
+        for network in (
+            copy.deepcopy(algorithm.network),
+            algorithm.network,
+        ):  # before and after the step
             if network is algorithm.network:
                 algorithm.step(batch)
             fooled.append(network.features(batch.image))
-        change[weight] = [F.cross_entropy(algorithm.discriminator(f), batch.environment).item() for f in fooled]
+        change[weight] = [
+            F.cross_entropy(algorithm.discriminator(f), batch.environment).item() for f in fooled
+        ]
     assert change[50.0][1] > change[50.0][0]
     assert change[50.0][1] - change[50.0][0] > 10 * abs(change[0.0][1] - change[0.0][0])
 
@@ -91,7 +110,9 @@ class Spy:
 
 @pytest.mark.parametrize("options", [{}, {"grad_penalty": 2.0}])
 @pytest.mark.parametrize("name", ["dann", "cdan", "cdann"])
-def test_the_discriminators_step_neither_moves_nor_differentiates_the_network(name: str, options: dict) -> None:
+def test_the_discriminators_step_neither_moves_nor_differentiates_the_network(
+    name: str, options: dict
+) -> None:
     algorithm = build_named(name, d_steps=2, **options)
     spy = Spy(algorithm)
     train(algorithm, 0, 2)
@@ -106,7 +127,9 @@ def build_named(name: str, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["dann", "cdan", "cdann"])
-def test_without_weight_the_penalty_is_not_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_weight_the_penalty_is_not_computed(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def forbidden(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("differentiated twice")
 
@@ -126,19 +149,29 @@ def test_penalty_is_the_mean_squared_norm_of_each_rows_gradient() -> None:
             for sign in (1, -1):
                 shifted = joint.detach()[row : row + 1].clone()
                 shifted[0, column] += sign * h
-                moved.append(F.cross_entropy(algorithm.discriminator(shifted), batch.environment[row : row + 1]).item())
+                moved.append(
+                    F.cross_entropy(
+                        algorithm.discriminator(shifted), batch.environment[row : row + 1]
+                    ).item()
+                )
             squares += ((moved[0] - moved[1]) / (2 * h)) ** 2
     without = algorithm.discriminator_loss(joint, batch)
     found = algorithm.discriminator_loss(joint, batch, penalty=5.0)
-    assert without.item() == pytest.approx(F.cross_entropy(algorithm.discriminator(joint), batch.environment).item())
+    assert without.item() == pytest.approx(
+        F.cross_entropy(algorithm.discriminator(joint), batch.environment).item()
+    )
     assert (found - without).item() == pytest.approx(5 * squares / 12, rel=1e-6)
-    gradients = torch.autograd.grad(found - without, list(algorithm.discriminator.parameters()), allow_unused=True)
+    gradients = torch.autograd.grad(
+        found - without, list(algorithm.discriminator.parameters()), allow_unused=True
+    )
     assert sum(g.abs().sum() for g in gradients if g is not None) > 0
 
 
 def test_outer_product_by_loops_and_the_gradient_through_both_factors() -> None:
     algorithm = build("cdan", mlp_width=8).double()
-    features = torch.randn(2, algorithm.network.num_features, dtype=torch.float64, requires_grad=True)
+    features = torch.randn(
+        2, algorithm.network.num_features, dtype=torch.float64, requires_grad=True
+    )
     logits = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     joint = algorithm.joint(features, logits, torch.tensor([0, 1]))
     assert joint.shape == (2, algorithm.joint_size()) == (2, 3 * algorithm.network.num_features)
@@ -160,7 +193,9 @@ def test_cdann_adds_a_learnt_vector_and_every_class_counts_the_same() -> None:
     assert build("cdan").average(losses, label) == 14 / 4
     before = algorithm.embedding.weight.clone()
     algorithm.step(double_batch())
-    assert not torch.equal(algorithm.embedding.weight, before), "the vectors are learnt, by the discriminator"
+    assert not torch.equal(algorithm.embedding.weight, before), (
+        "the vectors are learnt, by the discriminator"
+    )
     assert not hasattr(build("cdan"), "embedding")
 
 
@@ -176,7 +211,9 @@ def test_optimisers_share_out_the_parameters_and_take_beta_and_decay(name: str) 
 
 
 @pytest.mark.parametrize(("lr_d", "expected"), [(0.0, 0.1), (0.02, 0.02)])
-def test_the_discriminator_has_a_learning_rate_of_its_own_or_the_networks(lr_d: float, expected: float) -> None:
+def test_the_discriminator_has_a_learning_rate_of_its_own_or_the_networks(
+    lr_d: float, expected: float
+) -> None:
     optimizers = build("dann", lr_d=lr_d, **SGD).make_optimizers()
     assert optimizers["main"].param_groups[0]["lr"] == 0.1
     assert optimizers["discriminator"].param_groups[0]["lr"] == expected
@@ -193,6 +230,8 @@ def test_perceptron_has_depth_linear_layers(depth: int) -> None:
 @pytest.mark.parametrize("environment", [[0] * 11 + [1], [1] * 12])
 def test_one_row_of_an_environment_or_none_stays_finite(name: str, environment: list[int]) -> None:
     algorithm, batch = build_named(name, grad_penalty=1.0), make_batch()
-    terms = algorithm.step(Batch(batch.image, batch.label, batch.index, environment=torch.tensor(environment)))
+    terms = algorithm.step(
+        Batch(batch.image, batch.label, batch.index, environment=torch.tensor(environment))
+    )
     assert all(value.isfinite() for value in terms.values())
     assert all(p.isfinite().all() for p in algorithm.parameters())

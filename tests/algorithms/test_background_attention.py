@@ -15,14 +15,23 @@ from algorithms.isnet import background_loss, bounds, foreground_loss, weighted_
 from algorithms.rrr import background_energy
 from benchmark.core.batch import Batch
 from benchmark.losses.heatmaps import scaled_to_one
-from tests.algorithms.tiny import TinyRun, build, make_batch, same_weights, through_checkpoint, train
+from tests.algorithms.tiny import (
+    TinyRun,
+    build,
+    make_batch,
+    same_weights,
+    through_checkpoint,
+    train,
+)
 
 METHODS = ["rrr", "gradmask", "gain", "isnet"]
 
 
 def built(name: str, **changed: Any) -> Any:
     if name == "isnet":
-        changed.setdefault("upstream", {"standard": build("erm", seed=7).eval().requires_grad_(False)})
+        changed.setdefault(
+            "upstream", {"standard": build("erm", seed=7).eval().requires_grad_(False)}
+        )
     algorithm = build(name, **changed)
     if name == "isnet":
         algorithm.low, algorithm.high = torch.tensor(0.5), torch.tensor(3.0)
@@ -49,7 +58,10 @@ def maps(rows: int = 4, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("name", ["rrr", "gradmask"])
 def test_penalty_by_finite_differences_image_by_image(name: str) -> None:
-    algorithm, batch = built(name, gradient_weight=3.0, side=8).double().eval(), double(make_batch(rows=2, side=8))
+    algorithm, batch = (
+        built(name, gradient_weight=3.0, side=8).double().eval(),
+        double(make_batch(rows=2, side=8)),
+    )
 
     def score(image: torch.Tensor, label: int) -> float:
         logits = algorithm.predict(image[None])[0]
@@ -59,7 +71,9 @@ def test_penalty_by_finite_differences_image_by_image(name: str) -> None:
 
     energy, h = 0.0, 1e-5
     with torch.no_grad():
-        for image, label, mask in zip(batch.image, batch.label.tolist(), batch.mask[:, 0], strict=True):
+        for image, label, mask in zip(
+            batch.image, batch.label.tolist(), batch.mask[:, 0], strict=True
+        ):
             for c in range(3):
                 for i, j in (~mask).nonzero().tolist():
                     ends = []
@@ -78,13 +92,23 @@ def test_penalty_by_finite_differences_image_by_image(name: str) -> None:
 def test_the_penalty_is_per_image_so_that_its_weight_means_the_same_at_every_batch_size() -> None:
     algorithm, batch = built("rrr").double().eval(), double(make_batch())
     together = algorithm.loss(batch)["background"].item()
-    alone = [algorithm.loss(batch.rows(torch.tensor([i])))["background"].item() for i in range(len(batch))]
+    alone = [
+        algorithm.loss(batch.rows(torch.tensor([i])))["background"].item()
+        for i in range(len(batch))
+    ]
     assert together == pytest.approx(sum(alone) / len(alone), rel=1e-9)
 
 
 def test_energy_counts_the_background_only() -> None:
     gradient, mask = maps()
-    expected = sum(g * g for row, m in zip(gradient, mask, strict=True) for g in row[:, ~m[0]].flatten().tolist()) / 4
+    expected = (
+        sum(
+            g * g
+            for row, m in zip(gradient, mask, strict=True)
+            for g in row[:, ~m[0]].flatten().tolist()
+        )
+        / 4
+    )
     assert background_energy(gradient, mask).item() == pytest.approx(expected, rel=1e-12)
     assert background_energy(gradient, torch.ones_like(mask)) == 0
 
@@ -93,14 +117,21 @@ def test_energy_counts_the_background_only() -> None:
 
 
 def test_gain_by_hand() -> None:
-    algorithm, batch = built("gain", mining_weight=0.7, mask_weight=5.0).double().eval(), double(make_batch(rows=3))
+    algorithm, batch = (
+        built("gain", mining_weight=0.7, mask_weight=5.0).double().eval(),
+        double(make_batch(rows=3)),
+    )
     terms = algorithm.loss(batch)
     mining, squares = [], []
     for image, label, mask in zip(batch.image, batch.label.tolist(), batch.mask, strict=True):
         stages = algorithm.network.stages(image[None]).detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(algorithm.network.classifier(stages.mean((2, 3)))[0, label], stages)
+        (gradient,) = torch.autograd.grad(
+            algorithm.network.classifier(stages.mean((2, 3)))[0, label], stages
+        )
         cam = torch.einsum("khw,k->hw", stages[0], gradient[0].mean((1, 2))).clamp_min(0)
-        cam = F.interpolate(cam[None, None], size=(16, 16), mode="bilinear", align_corners=False)[0, 0]
+        cam = F.interpolate(cam[None, None], size=(16, 16), mode="bilinear", align_corners=False)[
+            0, 0
+        ]
         attention = cam / cam.max() if cam.max() > 0 else cam
         erased = image * (1 - 1 / (1 + (-10 * (attention - 0.5)).exp()))
         mining.append(algorithm.predict(erased[None]).softmax(1)[0, label].item())
@@ -111,7 +142,9 @@ def test_gain_by_hand() -> None:
 
 def test_soft_mask_and_scale() -> None:
     low, middle, high = soft_mask(torch.tensor([0.0, 0.5, 1.0])).tolist()
-    assert (low, middle, high) == pytest.approx((1 / (1 + math.exp(5)), 0.5, 1 / (1 + math.exp(-5))))
+    assert (low, middle, high) == pytest.approx(
+        (1 / (1 + math.exp(5)), 0.5, 1 / (1 + math.exp(-5)))
+    )
     cam = torch.rand(3, 1, 4, 4)
     cam[1] = 0
     scaled = scaled_to_one(cam.requires_grad_())
@@ -124,7 +157,9 @@ def test_the_erased_pass_leaves_the_running_statistics_alone() -> None:
     algorithm, plain, batch = built("gain"), build("erm"), make_batch()
     algorithm.loss(batch)
     plain.loss(batch)
-    for (name, one), (_, other) in zip(algorithm.network.named_buffers(), plain.network.named_buffers(), strict=True):
+    for (name, one), (_, other) in zip(
+        algorithm.network.named_buffers(), plain.network.named_buffers(), strict=True
+    ):
         assert torch.allclose(one.double(), other.double()), name
 
 
@@ -142,13 +177,17 @@ def test_the_attention_loss_moves_the_stages_and_mining_moves_them_through_the_m
 @pytest.mark.parametrize("d", [0.0, 0.5, 0.96, 1.0])
 def test_rank_pooling_by_sorting(d: float) -> None:
     values = torch.rand(2, 3, 36, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for row, found in zip(values.flatten(0, 1), weighted_rank_pooling(values, d).flatten().tolist(), strict=True):
+    for row, found in zip(
+        values.flatten(0, 1), weighted_rank_pooling(values, d).flatten().tolist(), strict=True
+    ):
         ranked = sorted(row.tolist(), reverse=True)
         weights = [d**i for i in range(36)]
         expected = sum(w * v for w, v in zip(weights, ranked, strict=True)) / sum(weights)
         assert found == pytest.approx(expected, rel=1e-12)
     assert weighted_rank_pooling(values, 0.0).equal(values.amax(-1))
-    assert weighted_rank_pooling(values, 1.0).flatten().tolist() == pytest.approx(values.mean(-1).flatten().tolist())
+    assert weighted_rank_pooling(values, 1.0).flatten().tolist() == pytest.approx(
+        values.mean(-1).flatten().tolist()
+    )
 
 
 def test_background_loss_by_loops() -> None:
@@ -157,7 +196,9 @@ def test_background_loss_by_loops() -> None:
     for h, m in zip(heatmap.abs(), mask[:, 0], strict=True):
         inside = h[:, m].mean()
         for channel in h:
-            ranked = sorted((torch.where(m, 0.0, channel) / inside).flatten().tolist(), reverse=True)
+            ranked = sorted(
+                (torch.where(m, 0.0, channel) / inside).flatten().tolist(), reverse=True
+            )
             g = sum(0.9**i * v for i, v in enumerate(ranked)) / sum(0.9**i for i in range(36))
             values.append(-math.log(1 - g / (g + 1)))
     assert found == pytest.approx(sum(values) / len(values), rel=1e-9)
@@ -167,25 +208,41 @@ def test_background_loss_is_zero_without_background_relevance_and_grows_with_it(
     heatmap, mask = maps()
     assert background_loss(heatmap, torch.ones_like(mask), 0.96) == 0
     assert background_loss(heatmap * mask, mask, 0.96) == 0
-    losses = [background_loss(torch.where(mask, heatmap, k * heatmap), mask, 0.96).item() for k in (0.1, 1.0, 10.0)]
+    losses = [
+        background_loss(torch.where(mask, heatmap, k * heatmap), mask, 0.96).item()
+        for k in (0.1, 1.0, 10.0)
+    ]
     assert losses == sorted(losses)
-    assert background_loss(7 * heatmap, mask, 0.96).item() == pytest.approx(losses[1], rel=1e-6), "blind to the size"
+    assert background_loss(7 * heatmap, mask, 0.96).item() == pytest.approx(losses[1], rel=1e-6), (
+        "blind to the size"
+    )
 
 
 def test_foreground_loss_is_zero_between_the_bounds_and_quadratic_outside() -> None:
     mask = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
     mask[..., :2] = True
     low, high = torch.tensor(2.0), torch.tensor(6.0)
-    for total, expected in ((0.0, 1.0), (1.0, 0.25), (2.0, 0.0), (4.0, 0.0), (6.0, 0.0), (10.0, 4.0)):
+    for total, expected in (
+        (0.0, 1.0),
+        (1.0, 0.25),
+        (2.0, 0.0),
+        (4.0, 0.0),
+        (6.0, 0.0),
+        (10.0, 4.0),
+    ):
         heatmap = torch.full((1, 3, 4, 4), -total / 24)  # 24 values in the foreground
         assert foreground_loss(heatmap, mask, low, high).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_bounds_by_hand() -> None:
     wide, narrow = torch.tensor([1.0, 9.0]), torch.tensor([4.9, 5.1])
-    assert [b.item() for b in bounds(wide)] == pytest.approx([1.0, 17.0])  # mean 5, deviation 4: 5/5 and 5 + 12
+    assert [b.item() for b in bounds(wide)] == pytest.approx(
+        [1.0, 17.0]
+    )  # mean 5, deviation 4: 5/5 and 5 + 12
     assert [b.item() for b in bounds(narrow)] == pytest.approx([4.7, 5.3])
-    assert [b.item() for b in bounds(torch.tensor([0.0, 0.0, 0.0, 100.0]))] == pytest.approx([5.0, 125.0])
+    assert [b.item() for b in bounds(torch.tensor([0.0, 0.0, 0.0, 100.0]))] == pytest.approx(
+        [5.0, 125.0]
+    )
     assert [b.item() for b in bounds(torch.tensor([3.0]))] == pytest.approx([3.0, 3.0])
 
 
@@ -194,7 +251,9 @@ def test_an_empty_mask_or_an_empty_heatmap_is_finite() -> None:
     mask[0] = False
     low, high = torch.tensor(1.0), torch.tensor(2.0)
     rest = (heatmap[1:], mask[1:])
-    assert background_loss(heatmap, mask, 0.96).item() == pytest.approx(0.75 * background_loss(*rest, 0.96).item())
+    assert background_loss(heatmap, mask, 0.96).item() == pytest.approx(
+        0.75 * background_loss(*rest, 0.96).item()
+    )
     assert foreground_loss(heatmap, mask, low, high).item() == pytest.approx(
         0.75 * foreground_loss(*rest, low, high).item()
     )
@@ -224,13 +283,17 @@ def test_isnet_measures_its_bounds_once_and_keeps_them_through_a_checkpoint() ->
                 masks.append((out / (out + 0.01)).detach())
         logits = standard.network.classifier(out.mean((2, 3)))[0]
         linear = image[None]
-        for layer in standard.network.body:  # the same network with each ReLU as a fixed factor is linear in the image
+        for layer in (
+            standard.network.body
+        ):  # the same network with each ReLU as a fixed factor is linear in the image
             linear = linear * masks.pop(0) if isinstance(layer, torch.nn.ReLU) else layer(linear)
         score = standard.network.classifier(linear.mean((2, 3)))[0, logits.argmax()]
         (gradient,) = torch.autograd.grad(score, x, retain_graph=True)
         totals.append((gradient * x).abs().sum().item())
     expected = bounds(torch.tensor(totals, dtype=torch.float64))
-    assert algorithm.report()["foreground_bounds"] == pytest.approx([b.item() for b in expected], rel=1e-9)
+    assert algorithm.report()["foreground_bounds"] == pytest.approx(
+        [b.item() for b in expected], rel=1e-9
+    )
     other = build("isnet", upstream={}).double()
     resumed = through_checkpoint(algorithm, other, 0)
     resumed.fit(TinyRun(resumed, 0, 0))  # without an upstream: it must not measure again
@@ -242,7 +305,9 @@ def test_isnet_shares_out_its_loss() -> None:
     terms = {}
     for share in (0.25, 1.0, 0.0):
         torch.manual_seed(3)
-        terms[share] = {k: v.item() for k, v in built("isnet", heatmap_share=share).loss(batch).items()}
+        terms[share] = {
+            k: v.item() for k, v in built("isnet", heatmap_share=share).loss(batch).items()
+        }
     for name, full in (("classification", 0.0), ("background", 1.0), ("foreground", 1.0)):
         quarter = 0.75 if name == "classification" else 0.25
         assert terms[0.25][name] == pytest.approx(quarter * terms[full][name], rel=1e-5)
@@ -271,7 +336,9 @@ def test_a_step_tracks_the_statistics_of_one_pass_and_leaves_no_hook(name: str) 
     algorithm, plain, batch = built(name), build("erm"), make_batch()
     algorithm.loss(batch)
     plain.loss(batch)
-    for (key, one), (_, other) in zip(algorithm.network.named_buffers(), plain.network.named_buffers(), strict=True):
+    for (key, one), (_, other) in zip(
+        algorithm.network.named_buffers(), plain.network.named_buffers(), strict=True
+    ):
         assert torch.allclose(one.double(), other.double()), key
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in algorithm.modules())
     assert algorithm.network.training

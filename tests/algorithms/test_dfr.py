@@ -43,8 +43,12 @@ def test_the_regression_is_scikit_learns(classes: int, c: float) -> None:
     x, y = points(classes)
     found = fit_logistic(x, y, classes, c)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # saga stops at its number of iterations; penalty= is to be renamed
-        peer = LogisticRegression(penalty="l1", C=c, solver="saga", max_iter=3000, tol=1e-9).fit(x, y)
+        warnings.simplefilter(
+            "ignore"
+        )  # saga stops at its number of iterations; penalty= is to be renamed
+        peer = LogisticRegression(penalty="l1", C=c, solver="saga", max_iter=3000, tol=1e-9).fit(
+            x, y
+        )
     peers = torch.from_numpy(np.concatenate([peer.coef_, peer.intercept_[:, None]], 1))
     if classes == 2:  # one row w stands for −w/2 and w/2: the same probabilities, the same L1 norm
         peers = torch.cat([-peers, peers]) / 2
@@ -72,7 +76,10 @@ def test_regressions_that_have_nothing_to_go_by_are_finite() -> None:
     assert fit_logistic(torch.zeros_like(x), y, 2, 1.0).isfinite().all()
     assert fit_logistic(x[:1], y[:1], 2, 1.0).isfinite().all()  # a class without images
     separable = fit_logistic(10 * x[:, :1], (x[:, 0] > 0).long(), 2, 1.0)
-    assert separable.isfinite().all() and worst_group(separable, 10 * x[:, :1], (x[:, 0] > 0).long(), y) == 1
+    assert (
+        separable.isfinite().all()
+        and worst_group(separable, 10 * x[:, :1], (x[:, 0] > 0).long(), y) == 1
+    )
 
 
 def test_balanced_rows() -> None:
@@ -104,7 +111,9 @@ def test_the_last_layer_is_the_regression_on_the_features_as_they_come() -> None
         expected = x @ weight[:, :-1].T + weight[:, -1]
         assert torch.allclose(algorithm.eval().predict(batch.image).double(), expected, atol=1e-4)
     assert algorithm.report() == {"c": c, "balanced": 12, "validation": 12} and c in STRENGTHS
-    assert all(torch.equal(v, body[k]) for k, v in algorithm.network.body.state_dict().items()), "features moved"
+    assert all(torch.equal(v, body[k]) for k, v in algorithm.network.body.state_dict().items()), (
+        "features moved"
+    )
 
 
 class Shortcut(TinyRun):
@@ -159,7 +168,9 @@ def test_without_groups_it_fails_at_once() -> None:
         algorithm.fit(TinyRun(algorithm, 0, 1, needs=replace(algorithm.needs, val_groups=False)))
 
 
-def test_a_run_in_the_engine_sees_the_groups_of_validation_and_makes_no_step(tmp_path: Path) -> None:
+def test_a_run_in_the_engine_sees_the_groups_of_validation_and_makes_no_step(
+    tmp_path: Path,
+) -> None:
     first, second = plan_runs(tmp_path, "dfr", selection=["val_mean", "last"])
     assert spec_of(first).method == "erm"
     for folder in (first, second):

@@ -66,12 +66,17 @@ def test_example_trains_and_resumes(vrex: type[Algorithm]) -> None:
 def test_example_computes_what_its_docstring_says(vrex: type[Algorithm]) -> None:
     algorithm, batch = build(vrex), make_batch()
     logits = algorithm.predict(batch.image)
-    risks = [F.cross_entropy(logits[part], batch.label[part]).item() for part in (slice(0, 6), slice(6, 12))]
+    risks = [
+        F.cross_entropy(logits[part], batch.label[part]).item()
+        for part in (slice(0, 6), slice(6, 12))
+    ]
     for step, weight in ((0, 1.0), (499, 1.0), (500, 10.0)):
         algorithm.current_step = step
         terms = algorithm.loss(batch)
         assert terms["classification"].item() == pytest.approx(sum(risks) / 2, rel=1e-5)
-        assert terms["penalty"].item() == pytest.approx(weight * (risks[0] - risks[1]) ** 2 / 4, rel=1e-3)
+        assert terms["penalty"].item() == pytest.approx(
+            weight * (risks[0] - risks[1]) ** 2 / 4, rel=1e-3
+        )
 
 
 def test_example_without_its_declaration_fails_on_the_first_step(vrex: type[Algorithm]) -> None:
@@ -82,12 +87,23 @@ def test_example_without_its_declaration_fails_on_the_first_step(vrex: type[Algo
 
 def test_example_keeps_the_projects_style() -> None:
     for select in ([], ["format"]):
-        command = [sys.executable, "-m", "ruff", *(select or ["check"]), *(["--check"] if select else []), "-"]
-        done = subprocess.run(command, input=block("algorithms/vrex.py"), text=True, capture_output=True, cwd=ROOT)
+        command = [
+            sys.executable,
+            "-m",
+            "ruff",
+            *(select or ["check"]),
+            *(["--check"] if select else []),
+            "-",
+        ]
+        done = subprocess.run(
+            command, input=block("algorithms/vrex.py"), text=True, capture_output=True, cwd=ROOT
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_example_package_is_found_through_its_entry_point(registry: Registry, tmp_path: Path) -> None:
+def test_example_package_is_found_through_its_entry_point(
+    registry: Registry, tmp_path: Path
+) -> None:
     """What pip writes when it installs the package, without pip: the module and its entry points."""
     project = tomllib.loads(block("shortcutbed-vrex/pyproject.toml"))
     (module,) = project["tool"]["setuptools"]["py-modules"]
@@ -113,7 +129,9 @@ def test_example_package_is_found_through_its_entry_point(registry: Registry, tm
 def test_example_package_is_installed_by_pip(tmp_path: Path) -> None:
     source, target = tmp_path / "shortcutbed-vrex", tmp_path / "site"
     source.mkdir()
-    (source / "pyproject.toml").write_text(block("shortcutbed-vrex/pyproject.toml"), encoding="utf-8")
+    (source / "pyproject.toml").write_text(
+        block("shortcutbed-vrex/pyproject.toml"), encoding="utf-8"
+    )
     (source / "shortcutbed_vrex.py").write_text(block("algorithms/vrex.py"), encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--target", str(target), str(source)], check=True, timeout=300)

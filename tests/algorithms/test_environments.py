@@ -21,4 +21,6 @@ def test_mean_risk_is_the_mean_of_means() -> None:
     rows = [torch.tensor([0]), torch.tensor([1, 2, 3, 4])]
     expected = (F.cross_entropy(logits[:1], label[:1]) + F.cross_entropy(logits[1:], label[1:])) / 2
     assert mean_risk(logits, label, rows).item() == pytest.approx(expected.item(), rel=1e-14)
-    assert mean_risk(logits, label, [torch.arange(5)]).item() == pytest.approx(F.cross_entropy(logits, label).item())
+    assert mean_risk(logits, label, [torch.arange(5)]).item() == pytest.approx(
+        F.cross_entropy(logits, label).item()
+    )

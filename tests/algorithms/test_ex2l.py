@@ -14,7 +14,7 @@ from algorithms.ex2l import EX2L
 from benchmark.core.errors import Problems
 from benchmark.core.registry import BACKBONES
 from benchmark.losses.similarity import SIMILARITIES
-from benchmark.plan.graph import expand
+from benchmark.plan.planner import expand
 from benchmark.plan.sweepfile import config_from
 from tests.algorithms.tiny import CONFOUNDERS, build, make_batch, train
 from tests.engine.runs import done
@@ -33,7 +33,9 @@ def batch_of(rows: int = 6) -> Any:
     return replace(batch, image=batch.image.double())
 
 
-def dense_map(network: Any, image: torch.Tensor, target: torch.Tensor, weight: Any = None) -> tuple[Any, Any]:
+def dense_map(
+    network: Any, image: torch.Tensor, target: torch.Tensor, weight: Any = None
+) -> tuple[Any, Any]:
     """Grad-CAM by hand, divided by its maximum: with a linear layer on means, ∂ logit_c / ∂ A_kij = W_ck / (h w)."""
     activation = network.feature_map(image)
     pixels = activation.shape[2] * activation.shape[3]
@@ -44,7 +46,10 @@ def dense_map(network: Any, image: torch.Tensor, target: torch.Tensor, weight: A
 
 @pytest.mark.parametrize("name", SIMILARITIES)
 def test_the_terms_are_those_of_equation_4(name: str) -> None:
-    algorithm, batch = still(similarity=name, confounder_weight=3.0, similarity_weight=7.0), batch_of()
+    algorithm, batch = (
+        still(similarity=name, confounder_weight=3.0, similarity_weight=7.0),
+        batch_of(),
+    )
     ours, _ = dense_map(algorithm.network, batch.image, batch.label)
     theirs, _ = dense_map(algorithm.confounder, batch.image, batch.confounder)
     expected = {
@@ -56,12 +61,16 @@ def test_the_terms_are_those_of_equation_4(name: str) -> None:
     assert found.keys() == expected.keys()
     for term, value in expected.items():
         assert found[term].item() == pytest.approx(value.item(), rel=1e-9), term
-    assert algorithm.objective(batch).item() == pytest.approx(sum(v.item() for v in expected.values()), rel=1e-9)
+    assert algorithm.objective(batch).item() == pytest.approx(
+        sum(v.item() for v in expected.values()), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("name", SIMILARITIES)
 @pytest.mark.parametrize("model", ["network", "confounder"])
-def test_the_penalty_moves_both_models_as_finite_differences_with_fixed_weights_say(name: str, model: str) -> None:
+def test_the_penalty_moves_both_models_as_finite_differences_with_fixed_weights_say(
+    name: str, model: str
+) -> None:
     algorithm, batch = still(similarity=name), batch_of()
     weights = [
         dense_map(algorithm.network, batch.image, batch.label)[1],
@@ -96,7 +105,10 @@ def test_importance_weights_are_constants() -> None:
     """Through the weights alone could the penalty reach the last layers; and so it would without a fixed weight."""
     algorithm, batch = still(), batch_of()
     last = [algorithm.network.classifier.weight, algorithm.confounder.classifier.weight]
-    assert torch.autograd.grad(algorithm.loss(batch)["similarity"], last, allow_unused=True) == (None, None)
+    assert torch.autograd.grad(algorithm.loss(batch)["similarity"], last, allow_unused=True) == (
+        None,
+        None,
+    )
     moving = dense_map(algorithm.network, batch.image, batch.label)[0]
     fixed = dense_map(algorithm.confounder, batch.image, batch.confounder)[0].detach()
     (through,) = torch.autograd.grad(SIMILARITIES["mae"](moving, fixed).mean(), last[:1])
@@ -115,7 +127,9 @@ def test_what_is_logged_and_what_is_on_record() -> None:
     logged = train(algorithm, 0, 3)
     names = {"classification", "confounder", "similarity", "bare_similarity", "confounder_accuracy"}
     assert all(terms.keys() == names for terms in logged)
-    assert all(terms["similarity"] == pytest.approx(5 * terms["bare_similarity"]) for terms in logged)
+    assert all(
+        terms["similarity"] == pytest.approx(5 * terms["bare_similarity"]) for terms in logged
+    )
     running = 1 / CONFOUNDERS
     for terms in logged:
         running = 0.99 * running + 0.01 * terms["confounder_accuracy"]
@@ -123,7 +137,9 @@ def test_what_is_logged_and_what_is_on_record() -> None:
     assert found["training"] == pytest.approx(running, rel=1e-5)
     batch = make_batch(seed=-2)
     answers = algorithm.eval().confounder(batch.image).argmax(1)
-    assert found["validation_at_end"] == pytest.approx((answers == batch.confounder).float().mean().item())
+    assert found["validation_at_end"] == pytest.approx(
+        (answers == batch.confounder).float().mean().item()
+    )
 
 
 def test_the_confounder_model_learns_with_its_own_rate_and_the_label_model_alone_predicts() -> None:
@@ -147,7 +163,10 @@ def test_the_confounder_model_learns_the_confounder() -> None:
     assert batch.confounder is not None
     batch = replace(batch, image=batch.image + 2 * batch.confounder[:, None, None, None])
     terms = [algorithm.step(batch) for _ in range(30)]
-    assert terms[-1]["confounder_accuracy"] > 0.9 and terms[-1]["confounder"] < 0.7 * terms[0]["confounder"]
+    assert (
+        terms[-1]["confounder_accuracy"] > 0.9
+        and terms[-1]["confounder"] < 0.7 * terms[0]["confounder"]
+    )
 
 
 def test_raw_maps_have_no_bound_and_scaled_ones_do() -> None:
@@ -191,7 +210,9 @@ def test_draws_are_the_papers_and_on_a_log_scale_on_request() -> None:
     for name in ("confounder_weight", "similarity_weight"):
         drawn = torch.tensor([declared[name].draw(name, 42, draw) for draw in range(1, 201)])
         assert drawn.min() >= 0.1 and drawn.max() < 100 and 40 < drawn.median() < 60
-        on_log = torch.tensor([declared[f"{name}_log"].draw(f"{name}_log", 42, draw) for draw in range(1, 201)])
+        on_log = torch.tensor(
+            [declared[f"{name}_log"].draw(f"{name}_log", 42, draw) for draw in range(1, 201)]
+        )
         assert on_log.min() >= 0.1 and on_log.max() < 100 and 1.5 < on_log.median() < 7
     algorithm = build("ex2l", confounder_weight_log=2.0, similarity_weight_log=4.0, log_draws=True)
     assert algorithm.weights == [2.0, 4.0]
@@ -219,11 +240,15 @@ def test_with_dropout_the_models_take_turns() -> None:
 
 def test_a_network_without_a_convolutional_stage_is_refused() -> None:
     table = {"datasets": ["tiny:side=224"], "algorithms": ["ex2l"], "backbone": "vit_b_16"}
-    with pytest.raises(Problems, match="Grad-CAM needs a convolutional stage, which vit_b_16 does not have"):
+    with pytest.raises(
+        Problems, match="Grad-CAM needs a convolutional stage, which vit_b_16 does not have"
+    ):
         expand(config_from(table, "test", "test"))
 
 
-@pytest.mark.parametrize(("backbone", "possible"), [("resnet50", False), ("resnet50:side=224", True)])
+@pytest.mark.parametrize(
+    ("backbone", "possible"), [("resnet50", False), ("resnet50:side=224", True)]
+)
 def test_maps_of_one_cell_are_refused(backbone: str, possible: bool) -> None:
     """Divided by their maximum they are 1 or 0, whatever the network does: no gradient."""
     table = {"datasets": ["tiny:side=28"], "algorithms": ["ex2l"], "backbone": backbone}
@@ -231,7 +256,10 @@ def test_maps_of_one_cell_are_refused(backbone: str, possible: bool) -> None:
     if possible:
         assert len(expand(config).runs) == 1
     else:
-        with pytest.raises(Problems, match="resnet50's maps of these images are one cell, all alike; take larger ones"):
+        with pytest.raises(
+            Problems,
+            match="resnet50's maps of these images are one cell, all alike; take larger ones",
+        ):
             expand(config)
 
 
@@ -243,4 +271,6 @@ def test_a_run_says_how_it_sampled_and_what_the_confounder_model_knows(tmp_path:
         assert record.method["needs"] == ["confounder", "groups"]
         known = record.extra["confounder_accuracy"]
         assert 0 <= known["validation_at_end"] <= 1 and 0 < known["training"] < 1
-        assert record.parameters == alone, "the confounder model is not there when the label model predicts"
+        assert record.parameters == alone, (
+            "the confounder model is not there when the label model predicts"
+        )

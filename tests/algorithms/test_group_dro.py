@@ -24,15 +24,23 @@ def test_update_by_hand() -> None:
 
 
 def test_an_absent_group_keeps_its_weight_until_all_are_divided_by_their_sum() -> None:
-    q, present = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64), torch.tensor([True, False, True])
+    q, present = (
+        torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64),
+        torch.tensor([True, False, True]),
+    )
     for unknown in (0.0, 50.0, math.nan, math.inf):
         losses = torch.tensor([1.0, unknown, 3.0], dtype=torch.float64)
         raised = torch.tensor([0.2 * math.exp(0.5), 0.3, 0.5 * math.exp(1.5)], dtype=torch.float64)
-        assert torch.allclose(update_group_weights(q, losses, 0.5, present), raised / raised.sum(), rtol=1e-14, atol=0)
+        assert torch.allclose(
+            update_group_weights(q, losses, 0.5, present), raised / raised.sum(), rtol=1e-14, atol=0
+        )
 
 
 def test_no_group_present_or_no_step_size_changes_nothing() -> None:
-    q, losses = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64), torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    q, losses = (
+        torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64),
+        torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64),
+    )
     assert torch.allclose(update_group_weights(q, losses, 0.1, ~ALL), q, rtol=1e-15, atol=0)
     assert torch.allclose(update_group_weights(q, losses, 0.0, ALL), q, rtol=1e-15, atol=0)
 
@@ -49,7 +57,9 @@ def test_huge_losses_give_a_weight_of_one_and_never_nan(huge: float) -> None:
 
 
 def test_two_infinite_losses_share_the_weight() -> None:
-    q = update_group_weights(torch.full((3,), 1 / 3), torch.tensor([math.inf, math.inf, 2.0]), 1.0, ALL)
+    q = update_group_weights(
+        torch.full((3,), 1 / 3), torch.tensor([math.inf, math.inf, 2.0]), 1.0, ALL
+    )
     assert q[:2].tolist() == pytest.approx([0.5, 0.5])
 
 
@@ -61,19 +71,27 @@ def test_weights_have_no_gradient() -> None:
 def test_loss_weighs_group_means_with_the_updated_weights() -> None:
     algorithm, batch = build("group_dro", eta=0.7), make_batch()
     batch = batch.rows(batch.group != 4)  # an absent group
-    losses = F.cross_entropy(algorithm.predict(batch.image), batch.label, reduction="none").detach().double()
+    losses = (
+        F.cross_entropy(algorithm.predict(batch.image), batch.label, reduction="none")
+        .detach()
+        .double()
+    )
     present = [g for g in range(6) if g != 4]
     means = {g: float(losses[batch.group == g].mean()) for g in present}
     raised = {g: math.exp(0.7 * means[g]) if g in means else 1.0 for g in range(6)}
     expected = sum(raised[g] * means[g] for g in present) / sum(raised.values())
     assert algorithm.loss(batch)["robust"].item() == pytest.approx(expected, rel=1e-5)
-    assert algorithm.q.tolist() == pytest.approx([w / sum(raised.values()) for w in raised.values()], rel=1e-5)
+    assert algorithm.q.tolist() == pytest.approx(
+        [w / sum(raised.values()) for w in raised.values()], rel=1e-5
+    )
     assert algorithm.report() == {"group_weights": algorithm.q.tolist()}
 
 
 def test_with_equal_weights_kept_it_is_the_mean_of_the_group_losses() -> None:
     algorithm, batch = build("group_dro", eta=0.0), make_batch()
-    expected = F.cross_entropy(algorithm.predict(batch.image), batch.label)  # the groups are equally large
+    expected = F.cross_entropy(
+        algorithm.predict(batch.image), batch.label
+    )  # the groups are equally large
     assert algorithm.loss(batch)["robust"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 

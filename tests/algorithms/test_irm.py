@@ -26,20 +26,28 @@ def test_penalty_is_the_product_of_the_slopes_of_two_halves(rows: int) -> None:
         scale = torch.ones((), dtype=torch.float64, requires_grad=True)
         slopes.append(torch.autograd.grad(risk(logits[half], label[half], scale), scale)[0])
         h = 1e-6
-        finite = (risk(logits[half], label[half], 1 + h) - risk(logits[half], label[half], 1 - h)) / (2 * h)
+        finite = (
+            risk(logits[half], label[half], 1 + h) - risk(logits[half], label[half], 1 - h)
+        ) / (2 * h)
         assert slopes[-1] == pytest.approx(float(finite), rel=1e-7, abs=1e-9)
     assert irm_penalty(logits, label) == pytest.approx(float(slopes[0] * slopes[1]), rel=1e-12)
 
 
 def test_penalty_has_the_gradient_of_the_twice_differentiated_form() -> None:
     torch.manual_seed(0)
-    logits, label = torch.randn(6, 3, dtype=torch.float64, requires_grad=True), torch.tensor([0, 1, 2, 0, 1, 2])
+    logits, label = (
+        torch.randn(6, 3, dtype=torch.float64, requires_grad=True),
+        torch.tensor([0, 1, 2, 0, 1, 2]),
+    )
     scale = torch.ones((), dtype=torch.float64, requires_grad=True)
     even, odd = (
-        torch.autograd.grad(risk(logits[h::2], label[h::2], scale), scale, create_graph=True)[0] for h in (0, 1)
+        torch.autograd.grad(risk(logits[h::2], label[h::2], scale), scale, create_graph=True)[0]
+        for h in (0, 1)
     )
     expected = torch.autograd.grad(even * odd, logits)[0]
-    assert torch.allclose(torch.autograd.grad(irm_penalty(logits, label), logits)[0], expected, rtol=1e-12, atol=1e-15)
+    assert torch.allclose(
+        torch.autograd.grad(irm_penalty(logits, label), logits)[0], expected, rtol=1e-12, atol=1e-15
+    )
 
 
 def test_penalty_vanishes_where_no_scale_is_better() -> None:
@@ -76,7 +84,9 @@ def test_loss_is_mean_risk_and_weighted_mean_penalty_of_the_environments() -> No
         algorithm.current_step = step
         terms = algorithm.loss(batch)
         assert terms["classification"].item() == pytest.approx(sum(risks).item() / 2, rel=1e-12)
-        assert terms["penalty"].item() == pytest.approx(weight * sum(penalties).item() / 2, rel=1e-10)
+        assert terms["penalty"].item() == pytest.approx(
+            weight * sum(penalties).item() / 2, rel=1e-10
+        )
 
 
 def test_an_environment_of_one_row_counts_in_the_risk_and_not_in_the_penalty() -> None:
@@ -85,8 +95,12 @@ def test_an_environment_of_one_row_counts_in_the_risk_and_not_in_the_penalty() -
     batch = type(batch)(batch.image, batch.label, batch.index, environment=environment)
     terms = algorithm.loss(batch)
     logits = algorithm.predict(batch.image)
-    assert terms["penalty"].item() == pytest.approx(100 * irm_penalty(logits[:11], batch.label[:11]).item(), rel=1e-4)
-    alone = type(batch)(batch.image[:2], batch.label[:2], batch.index[:2], environment=torch.tensor([0, 1]))
+    assert terms["penalty"].item() == pytest.approx(
+        100 * irm_penalty(logits[:11], batch.label[:11]).item(), rel=1e-4
+    )
+    alone = type(batch)(
+        batch.image[:2], batch.label[:2], batch.index[:2], environment=torch.tensor([0, 1])
+    )
     terms = algorithm.loss(alone)
     assert terms["penalty"] == 0
     assert terms["classification"].isfinite()
@@ -98,7 +112,9 @@ def test_a_batch_without_two_rows_of_each_environment_is_refused_in_a_sentence()
     def spec(rows: int) -> SimpleNamespace:
         return SimpleNamespace(hparams={"batch_size": rows})
 
-    assert "batch_size = 3 and there are 2 environments; a batch_size of 4 or more" in IRM.refuses(spec(3), info)
+    assert "batch_size = 3 and there are 2 environments; a batch_size of 4 or more" in IRM.refuses(
+        spec(3), info
+    )
     assert IRM.refuses(spec(4), info) is None
 
 
@@ -111,7 +127,9 @@ def test_adam_starts_anew_at_the_switch_with_the_rate_of_the_schedule() -> None:
     after = algorithm.optimizers["main"]
     assert after is not before
     assert {int(state["step"]) for state in after.state.values()} == {1}
-    assert after.param_groups[0]["lr"] == pytest.approx(1e-3 * 0.5 * (1 + torch.cos(torch.tensor(0.3 * torch.pi))))
+    assert after.param_groups[0]["lr"] == pytest.approx(
+        1e-3 * 0.5 * (1 + torch.cos(torch.tensor(0.3 * torch.pi)))
+    )
     train(algorithm, 4, 6)
     assert algorithm.optimizers["main"] is after
     assert {int(state["step"]) for state in after.state.values()} == {3}

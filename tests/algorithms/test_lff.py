@@ -14,7 +14,9 @@ from tests.algorithms.tiny import build, make_batch, train
 
 
 def logits_of(rows: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
-    logits = 3 * torch.randn(rows, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    logits = 3 * torch.randn(
+        rows, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     return logits, torch.arange(rows) % 4
 
 
@@ -68,16 +70,22 @@ def test_the_terms_by_hand_and_what_they_move() -> None:
     log_b, log_d = (net(image).log_softmax(1).gather(1, batch.label[:, None])[:, 0] for net in
                     (algorithm.biased, algorithm.network))  # fmt: skip
     weight = (log_b / (log_b + log_d)).detach()
-    assert terms["biased"].item() == pytest.approx(((1 - log_b.exp().sqrt()) / 0.5).mean().item(), rel=1e-9)
+    assert terms["biased"].item() == pytest.approx(
+        ((1 - log_b.exp().sqrt()) / 0.5).mean().item(), rel=1e-9
+    )
     assert terms["debiased"].item() == pytest.approx((-weight * log_d).mean().item(), rel=1e-6)
     ours, theirs = list(algorithm.network.parameters()), list(algorithm.biased.parameters())
     for term, moved, left in (("biased", theirs, ours), ("debiased", ours, theirs)):
-        gradients = torch.autograd.grad(terms[term], [*moved, *left], allow_unused=True, retain_graph=True)
+        gradients = torch.autograd.grad(
+            terms[term], [*moved, *left], allow_unused=True, retain_graph=True
+        )
         assert all(g is not None for g in gradients[: len(moved)])
         assert all(g is None for g in gradients[len(moved) :])
     plain = torch.autograd.grad(-(weight * log_d).mean(), ours)
     found = torch.autograd.grad(terms["debiased"], ours)
-    assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-9) for a, b in zip(found, plain, strict=True))
+    assert all(
+        torch.allclose(a, b, rtol=1e-5, atol=1e-9) for a, b in zip(found, plain, strict=True)
+    )
 
 
 def test_the_debiased_network_predicts_and_the_difficulty_is_on_record() -> None:

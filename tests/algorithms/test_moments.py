@@ -14,10 +14,14 @@ from algorithms.moments import coral, mmd
 from tests.algorithms.tiny import build, make_batch
 
 
-def samples(n: int, m: int, features: int = 5, spread: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+def samples(
+    n: int, m: int, features: int = 5, spread: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(100 * n + m)
     x = spread * torch.randn(n, features, generator=generator, dtype=torch.float64)
-    return x, spread * (0.5 + 1.5 * torch.randn(m, features, generator=generator, dtype=torch.float64))
+    return x, spread * (
+        0.5 + 1.5 * torch.randn(m, features, generator=generator, dtype=torch.float64)
+    )
 
 
 def mmd_by_loops(x: list[list[float]], y: list[list[float]]) -> float:
@@ -41,7 +45,9 @@ def coral_by_numpy(x: np.ndarray, y: np.ndarray) -> float:
 @pytest.mark.parametrize("spread", [0.01, 1.0, 30.0])
 def test_mmd_by_explicit_loops(n: int, m: int, spread: float) -> None:
     x, y = samples(n, m, spread=spread)
-    assert float(mmd(x, y)) == pytest.approx(mmd_by_loops(x.tolist(), y.tolist()), rel=1e-10, abs=1e-13)
+    assert float(mmd(x, y)) == pytest.approx(
+        mmd_by_loops(x.tolist(), y.tolist()), rel=1e-10, abs=1e-13
+    )
 
 
 @pytest.mark.parametrize(("n", "m"), [(4, 4), (3, 7), (2, 2), (20, 9)])
@@ -53,7 +59,9 @@ def test_coral_by_numpy(n: int, m: int) -> None:
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 4), (4, 1)])
 def test_coral_of_one_row_compares_means_alone(n: int, m: int) -> None:
     x, y = samples(n, m)
-    assert float(coral(x, y)) == pytest.approx(float(((x.mean(0) - y.mean(0)) ** 2).mean()), rel=1e-14)
+    assert float(coral(x, y)) == pytest.approx(
+        float(((x.mean(0) - y.mean(0)) ** 2).mean()), rel=1e-14
+    )
 
 
 @pytest.mark.parametrize("distance", [mmd, coral])
@@ -69,7 +77,9 @@ def test_equal_samples_are_at_distance_zero_with_no_gradient(distance, rows: int
 
 
 @pytest.mark.parametrize("distance", [mmd, coral])
-def test_distances_are_symmetric_and_do_not_depend_on_a_shift_or_on_the_order_of_rows(distance) -> None:
+def test_distances_are_symmetric_and_do_not_depend_on_a_shift_or_on_the_order_of_rows(
+    distance,
+) -> None:
     x, y = samples(4, 6)
     found = float(distance(x, y))
     assert found > 0
@@ -92,7 +102,9 @@ def test_large_features_in_float32_keep_a_row_equal_to_itself() -> None:
 
 
 @pytest.mark.parametrize(("name", "distance"), [("mmd", mmd), ("coral", coral)])
-def test_loss_averages_risks_over_environments_and_distances_over_pairs(name: str, distance) -> None:
+def test_loss_averages_risks_over_environments_and_distances_over_pairs(
+    name: str, distance
+) -> None:
     algorithm, batch = build(name, num_environments=3, penalty_weight=2.5).double(), make_batch(12)
     environment = torch.arange(12) // 4
     batch = type(batch)(batch.image.double(), batch.label, batch.index, environment=environment)
@@ -121,7 +133,10 @@ def test_small_and_absent_environments_never_give_nan(name: str, sizes: tuple[in
 
 
 def test_distance_is_computed_in_float32_under_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    algorithm, batch = build("coral", autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16)), make_batch()
+    algorithm, batch = (
+        build("coral", autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16)),
+        make_batch(),
+    )
     seen: list[torch.dtype] = []
 
     def spy(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

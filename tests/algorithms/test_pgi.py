@@ -18,7 +18,9 @@ def by_loops(logits: torch.Tensor, label: torch.Tensor, minority: torch.Tensor) 
     for c in range(classes):
         means = []
         for part in (1, 0):
-            rows = [i for i in range(len(label)) if label[i] == c and bool(minority[i]) == bool(part)]
+            rows = [
+                i for i in range(len(label)) if label[i] == c and bool(minority[i]) == bool(part)
+            ]
             soft = [logits[i].softmax(0).tolist() for i in rows]
             means.append([min(max(sum(s[k] for s in soft) / len(rows), 1e-12), 1 - 1e-12) for k in range(classes)]
                          if rows else None)  # fmt: skip
@@ -35,7 +37,9 @@ def problem(rows: int = 14) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def test_penalty_by_loops() -> None:
     logits, label, minority = problem()
-    assert pgi_penalty(logits, label, minority).item() == pytest.approx(by_loops(logits, label, minority), rel=1e-12)
+    assert pgi_penalty(logits, label, minority).item() == pytest.approx(
+        by_loops(logits, label, minority), rel=1e-12
+    )
     halved = pgi_penalty(logits, label, minority, mean_over_outputs=True)
     assert halved.item() == pytest.approx(by_loops(logits, label, minority) / 3, rel=1e-12)
 
@@ -45,7 +49,10 @@ def test_a_class_without_minority_or_without_majority_is_skipped() -> None:
     for part in (False, True):
         chosen = torch.where(label == 1, part, minority)
         rest = label != 1
-        found, others = pgi_penalty(logits, label, chosen), by_loops(logits[rest], label[rest], minority[rest])
+        found, others = (
+            pgi_penalty(logits, label, chosen),
+            by_loops(logits[rest], label[rest], minority[rest]),
+        )
         assert found.item() == pytest.approx(others, rel=1e-12)
 
 
@@ -78,7 +85,9 @@ def test_saturated_predictions_stay_finite() -> None:
 
 def test_gradient_by_finite_differences() -> None:
     logits, label, minority = problem(8)
-    assert torch.autograd.gradcheck(lambda f: pgi_penalty(f, label, minority), logits.requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda f: pgi_penalty(f, label, minority), logits.requires_grad_()
+    )
 
 
 def biased_batch() -> Batch:
@@ -92,9 +101,16 @@ def test_the_penalty_moves_the_features_and_not_the_last_layer() -> None:
     algorithm, batch = build("pgi").double(), biased_batch()
     terms = algorithm.loss(batch)
     last = list(algorithm.network.classifier.parameters())
-    assert torch.autograd.grad(terms["penalty"], last, allow_unused=True, retain_graph=True) == (None, None)
-    below = [p for name, p in algorithm.network.named_parameters() if not name.startswith("classifier")]
-    assert all(g.abs().max() > 0 for g in torch.autograd.grad(terms["penalty"], below, retain_graph=True))
+    assert torch.autograd.grad(terms["penalty"], last, allow_unused=True, retain_graph=True) == (
+        None,
+        None,
+    )
+    below = [
+        p for name, p in algorithm.network.named_parameters() if not name.startswith("classifier")
+    ]
+    assert all(
+        g.abs().max() > 0 for g in torch.autograd.grad(terms["penalty"], below, retain_graph=True)
+    )
     assert all(g.abs().max() > 0 for g in torch.autograd.grad(terms["classification"], last))
 
 
@@ -107,7 +123,9 @@ def test_terms_and_ramp() -> None:
         logits = algorithm.predict(batch.image)
         expected = by_loops(logits, batch.label, batch.index >= 9)
         assert terms["penalty"].item() == pytest.approx(20 * share * expected, rel=1e-9)
-        assert terms["classification"].item() == pytest.approx(F.cross_entropy(logits, batch.label).item(), rel=1e-12)
+        assert terms["classification"].item() == pytest.approx(
+            F.cross_entropy(logits, batch.label).item(), rel=1e-12
+        )
     at_once = build("pgi", penalty_weight=20.0, ramp=0.0).double()
     assert at_once.loss(batch)["penalty"].item() == pytest.approx(20 * expected, rel=1e-9)
 
@@ -116,10 +134,14 @@ def test_balanced_cross_entropy_counts_majority_and_minority_the_same() -> None:
     algorithm, batch = build("pgi", balanced=True).double(), biased_batch()
     losses = F.cross_entropy(algorithm.predict(batch.image), batch.label, reduction="none")
     expected = (losses[:9].mean() + losses[9:].mean()) / 2
-    assert algorithm.loss(batch)["classification"].item() == pytest.approx(expected.item(), rel=1e-12)
+    assert algorithm.loss(batch)["classification"].item() == pytest.approx(
+        expected.item(), rel=1e-12
+    )
     alone = batch.rows(batch.index < 9)
     expected = F.cross_entropy(algorithm.predict(alone.image), alone.label)
-    assert algorithm.loss(alone)["classification"].item() == pytest.approx(expected.item(), rel=1e-12)
+    assert algorithm.loss(alone)["classification"].item() == pytest.approx(
+        expected.item(), rel=1e-12
+    )
 
 
 def test_the_majority_is_what_was_seen_most_over_all_batches() -> None:

@@ -60,7 +60,9 @@ def test_first_the_segmenter_learns_then_the_classifier_and_never_both() -> None
     parts = {"segmenter": algorithm.network.segmenter, "classifier": algorithm.network.classifier}
 
     def copy() -> dict[str, list[torch.Tensor]]:
-        return {name: [v.clone() for v in part.state_dict().values()] for name, part in parts.items()}
+        return {
+            name: [v.clone() for v in part.state_dict().values()] for name, part in parts.items()
+        }
 
     start = copy()
     logged = train(algorithm, 0, 5)
@@ -92,7 +94,9 @@ def test_classification_is_of_the_noised_image_and_gives_the_segmenter_no_gradie
     torch.manual_seed(5)
     algorithm.network.segmenter.eval()
     network, seen = algorithm.explainable(batch.image)
-    assert found.item() == pytest.approx(F.cross_entropy(network(seen), batch.label).item(), rel=1e-5)
+    assert found.item() == pytest.approx(
+        F.cross_entropy(network(seen), batch.label).item(), rel=1e-5
+    )
 
 
 def test_answers_repeat_and_do_not_depend_on_the_batch() -> None:
@@ -161,7 +165,10 @@ def test_ag_sononet_trains_its_own_network() -> None:
     before = [gate.psi.weight.clone() for gate in algorithm.network.gates]
     logged = train(algorithm, 0, 2)
     assert set(logged[0]) == {"classification"}
-    assert all(not torch.equal(a, g.psi.weight) for a, g in zip(before, algorithm.network.gates, strict=True))
+    assert all(
+        not torch.equal(a, g.psi.weight)
+        for a, g in zip(before, algorithm.network.gates, strict=True)
+    )
 
 
 def test_vit_is_vit_b_16() -> None:

@@ -17,7 +17,14 @@ from benchmark.core.errors import UserError
 from benchmark.core.registry import ALGORITHMS, BACKBONES
 from benchmark.core.spec import RunSpec
 from benchmark.explain import get
-from tests.algorithms.tiny import build, hparams_of, make_batch, same_weights, through_checkpoint, train
+from tests.algorithms.tiny import (
+    build,
+    hparams_of,
+    make_batch,
+    same_weights,
+    through_checkpoint,
+    train,
+)
 
 DISTILLATIONS = ["distill_outputs", "distill_representations", "distill_gradcam"]
 STUDENTS = ["tea", *DISTILLATIONS]
@@ -37,7 +44,9 @@ def student(name: str, teacher: Any = None, **changed: Any) -> Any:
     method, _, variant = name.partition(":")
     kind = ALGORITHMS.get(method)
     changed = {**(kind.variants[variant] if variant else {}), **changed}
-    return build(kind, upstream={"teacher": make_teacher() if teacher is None else teacher}, **changed)
+    return build(
+        kind, upstream={"teacher": make_teacher() if teacher is None else teacher}, **changed
+    )
 
 
 def seeded_loss(algorithm: Any, batch: Batch, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -55,7 +64,9 @@ def dense_tea_loss(s: torch.Tensor, t: torch.Tensor) -> float:
     for a, b in zip(s, t, strict=True):
         k = 1
         while side // k >= 8:
-            cells = [(c, i, j) for c in range(len(a)) for i in range(side // k) for j in range(side // k)]
+            cells = [
+                (c, i, j) for c in range(len(a)) for i in range(side // k) for j in range(side // k)
+            ]
             pool = lambda m, c, i, j: m[c, i * k : i * k + k, j * k : j * k + k].sum().item() / k**2  # noqa: B023, E731
             p, q = ([pool(m, *cell) for cell in cells] for m in (a, b))
             apart = sum(abs(x - y) for x, y in zip(p, q, strict=True))
@@ -67,7 +78,9 @@ def dense_tea_loss(s: torch.Tensor, t: torch.Tensor) -> float:
 @pytest.mark.parametrize("side", [6, 16, 18, 32])
 def test_tea_loss_by_loops(side: int) -> None:
     generator = torch.Generator().manual_seed(side)
-    s, t = (torch.randn(2, 2, side, side, dtype=torch.float64, generator=generator) for _ in range(2))
+    s, t = (
+        torch.randn(2, 2, side, side, dtype=torch.float64, generator=generator) for _ in range(2)
+    )
     if side < 8:  # one resolution, however small
         single = F.pad(s, (0, 2, 0, 2)), F.pad(t, (0, 2, 0, 2))
         assert tea_loss(s, t).item() == pytest.approx(dense_tea_loss(*single), rel=1e-8)
@@ -95,18 +108,27 @@ def test_every_distance_is_zero_for_equal_maps_and_finite_for_empty_ones(name: s
     s, t = (torch.randn(3, 3, 16, 16, generator=generator) for _ in range(2))
     assert LOSSES[name](s, s.clone()) == 0
     assert LOSSES[name](s, t) > 0
-    for one, other in ((torch.zeros_like(s), t), (s, torch.zeros_like(t)), (torch.zeros_like(s), torch.zeros_like(t))):
+    for one, other in (
+        (torch.zeros_like(s), t),
+        (s, torch.zeros_like(t)),
+        (torch.zeros_like(s), torch.zeros_like(t)),
+    ):
         one.requires_grad_()
         value = LOSSES[name](one, other)
         value.backward()
         assert value.isfinite() and one.grad.isfinite().all()
     scaled = LOSSES[name](s, 3 * s)
-    assert scaled.abs() < 1e-5 if name in ("l1", "l2") else scaled > 0.1, "the norm of a heatmap is confidence"
+    assert scaled.abs() < 1e-5 if name in ("l1", "l2") else scaled > 0.1, (
+        "the norm of a heatmap is confidence"
+    )
     assert LOSSES[name](s[:1], t[:1]).isfinite()
 
 
 def test_l1_and_l2_are_equations_c12_and_c13() -> None:
-    s, t = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    s, t = (
+        torch.randn(2, 3, 4, 4, dtype=torch.float64),
+        torch.randn(2, 3, 4, 4, dtype=torch.float64),
+    )
     for name, order in (("l1", 1), ("l2", 2)):
         by_hand = [torch.linalg.norm((a / a.norm(order) - b / b.norm(order)), order) for a, b in
                    zip(s.flatten(1), t.flatten(1), strict=True)]  # fmt: skip
@@ -129,11 +151,18 @@ def test_a_student_that_is_its_teacher_has_no_loss() -> None:
 def test_loss_by_hand_from_the_explainer_alone() -> None:
     """Class by class and image by image: choose as the algorithm does, explain both networks, equation 2."""
     teacher = make_teacher("segment_classify")
-    algorithm, batch = student("tea", teacher, start="random", epsilon_low=1e-2, epsilon_high=1e-1).eval(), make_batch()
+    algorithm, batch = (
+        student("tea", teacher, start="random", epsilon_low=1e-2, epsilon_high=1e-1).eval(),
+        make_batch(),
+    )
     found = seeded_loss(algorithm, batch, seed=4)["explanation"].item()
     torch.manual_seed(4)
     network, seen = teacher.explainable(batch.image)
-    epsilon = torch.empty(12).uniform_(torch.tensor(1e-2).log().item(), torch.tensor(1e-1).log().item()).exp()
+    epsilon = (
+        torch.empty(12)
+        .uniform_(torch.tensor(1e-2).log().item(), torch.tensor(1e-1).log().item())
+        .exp()
+    )
     draws, target = torch.rand(2, 12), network(seen).argmax(1)
     for row in range(12):
         if draws[0, row] >= 0.5:
@@ -141,7 +170,10 @@ def test_loss_by_hand_from_the_explainer_alone() -> None:
     distances = []
     for row in range(12):
         lrp, one = get("lrp", epsilon=epsilon[row].item()), slice(row, row + 1)
-        pair = (lrp(n, x[one], target[one]) for n, x in ((algorithm.network, batch.image), (network, seen)))
+        pair = (
+            lrp(n, x[one], target[one])
+            for n, x in ((algorithm.network, batch.image), (network, seen))
+        )
         distances.append(tea_loss(*pair).item())
     assert found == pytest.approx(sum(distances) / 12, rel=1e-4)
     assert (epsilon > 0.01).all() and (epsilon < 0.1).all()
@@ -152,9 +184,13 @@ def test_heatmaps_are_all_that_moves_the_student(monkeypatch: pytest.MonkeyPatch
     loss = seeded_loss(algorithm, batch)
     assert list(loss) == ["explanation"] and loss["explanation"].requires_grad
     other = replace(batch, label=(batch.label + 1) % 3)
-    assert seeded_loss(student("tea"), other)["explanation"] == loss["explanation"], "labels play no part"
+    assert seeded_loss(student("tea"), other)["explanation"] == loss["explanation"], (
+        "labels play no part"
+    )
     monkeypatch.setitem(LOSSES, "multi", lambda s, t: (s.detach() - t).abs().mean())
-    assert not seeded_loss(algorithm, batch)["explanation"].requires_grad, "no way around the heatmap"
+    assert not seeded_loss(algorithm, batch)["explanation"].requires_grad, (
+        "no way around the heatmap"
+    )
 
 
 def test_gradient_to_the_weights_by_finite_differences() -> None:
@@ -168,10 +204,14 @@ def test_gradient_to_the_weights_by_finite_differences() -> None:
     with torch.no_grad():
         for p in weights:
             p += 0.2 * p.std() * torch.randn_like(p)
-    gradients = torch.autograd.grad(seeded_loss(algorithm, batch)["explanation"], weights, allow_unused=True)
+    gradients = torch.autograd.grad(
+        seeded_loss(algorithm, batch)["explanation"], weights, allow_unused=True
+    )
     torch.manual_seed(1)
     direction = [p.std() * torch.randn_like(p) for p in weights]
-    slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True) if g is not None).item()
+    slope = sum(
+        (g * d).sum() for g, d in zip(gradients, direction, strict=True) if g is not None
+    ).item()
     ends, h = [], 1e-7
     for sign in (1, -1):
         with torch.no_grad():
@@ -196,7 +236,11 @@ def test_every_variant_has_a_loss_of_its_own_and_trains() -> None:
         values[variant] = sum(seeded_loss(algorithm, batch, seed=2).values()).item()
         terms = algorithm.step(batch)
         assert all(t.isfinite() for t in terms.values()), variant
-    same = {"warmup": values["warmup"], "unbiased_teacher": values[""], "train_statistics": values[""]}
+    same = {
+        "warmup": values["warmup"],
+        "unbiased_teacher": values[""],
+        "train_statistics": values[""],
+    }
     assert values["unbiased_teacher"] == values[""], "another teacher, and nothing else"
     assert values["train_statistics"] != values[""]
     rest = [v for name, v in values.items() if name not in same]
@@ -206,7 +250,9 @@ def test_every_variant_has_a_loss_of_its_own_and_trains() -> None:
 def test_outputs_and_representations_are_added_to_the_heatmaps() -> None:
     teacher, batch = make_teacher(), make_batch()
     plain = seeded_loss(student("tea", teacher, start="random").eval(), batch)
-    both = student("tea", teacher, start="random", output_weight=0.5, representation_weight=2.0).eval()
+    both = student(
+        "tea", teacher, start="random", output_weight=0.5, representation_weight=2.0
+    ).eval()
     terms = seeded_loss(both, batch)
     assert terms["explanation"].item() == pytest.approx(plain["explanation"].item(), rel=1e-5)
     s, t = both.predict(batch.image), teacher.predict(batch.image)
@@ -227,11 +273,16 @@ def test_statistics_of_batch_normalisation() -> None:
         train(algorithm, 0, 2)
         assert torch.equal(before, mean(algorithm)) != moved
         assert algorithm.network.body[1].training == moved
-        assert algorithm.network.body[1].num_batches_tracked == teacher.network.body[1].num_batches_tracked + 2 * moved
+        assert (
+            algorithm.network.body[1].num_batches_tracked
+            == teacher.network.body[1].num_batches_tracked + 2 * moved
+        )
         assert not algorithm.eval().network.body[1].training
 
 
-def test_with_batch_statistics_an_image_still_has_a_heatmap_of_its_own_and_with_train_it_has_not() -> None:
+def test_with_batch_statistics_an_image_still_has_a_heatmap_of_its_own_and_with_train_it_has_not() -> (
+    None
+):
     batch = make_batch()
     image = batch.image.clone().requires_grad_()
     crosstalk = {}
@@ -255,7 +306,9 @@ def test_warmup_moves_both_then_only_the_cross_entropy_moves_the_copy_of_the_tea
         algorithm.current_step = step
         terms = seeded_loss(algorithm, batch)
         assert set(terms) == {"explanation", "teacher"}
-        (found,) = torch.autograd.grad(terms["explanation"], first, allow_unused=True, retain_graph=True)
+        (found,) = torch.autograd.grad(
+            terms["explanation"], first, allow_unused=True, retain_graph=True
+        )
         assert (found is not None and bool(found.abs().sum() > 0)) == reached
         (found,) = torch.autograd.grad(terms["teacher"], first)
         assert found.abs().sum() > 0
@@ -263,10 +316,14 @@ def test_warmup_moves_both_then_only_the_cross_entropy_moves_the_copy_of_the_tea
     with torch.no_grad():
         logits = copy.deepcopy(algorithm.moving)(batch.image)
     expected = 0.1 * F.cross_entropy(logits, batch.label)
-    assert seeded_loss(algorithm, batch)["teacher"].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert seeded_loss(algorithm, batch)["teacher"].item() == pytest.approx(
+        expected.item(), rel=1e-4
+    )
     train(algorithm, 0, 7)
     assert not torch.equal(first, original["network.body.0.weight"])
-    assert all(torch.equal(v, original[k]) for k, v in teacher.state_dict().items()), "the teacher itself never moves"
+    assert all(torch.equal(v, original[k]) for k, v in teacher.state_dict().items()), (
+        "the teacher itself never moves"
+    )
 
 
 # all students
@@ -278,7 +335,9 @@ def test_the_teacher_is_no_part_of_the_student_and_does_not_change(name: str) ->
     before = copy.deepcopy(teacher.state_dict())
     algorithm = student(name, teacher)
     assert {k.partition(".")[0] for k in algorithm.state_dict()} == {"network"}
-    assert sum(p.numel() for p in algorithm.parameters()) == sum(p.numel() for p in teacher.explained.parameters())
+    assert sum(p.numel() for p in algorithm.parameters()) == sum(
+        p.numel() for p in teacher.explained.parameters()
+    )
     train(algorithm, 0, 3)
     algorithm.train()
     assert not any(m.training for m in teacher.modules())
@@ -304,14 +363,19 @@ def test_where_a_student_starts_and_what_is_frozen(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STUDENTS)
-def test_another_backbone_needs_another_start_and_the_last_layer_can_be_transplanted(name: str) -> None:
+def test_another_backbone_needs_another_start_and_the_last_layer_can_be_transplanted(
+    name: str,
+) -> None:
     wide = BACKBONES.get("convnet")(3, (3, 16, 16), width=5)
     teacher = make_teacher(build_network=lambda num_outputs=None, **options: wide)
     with pytest.raises(UserError, match='start = "random" or "transplant"'):
         student(name, teacher)
     algorithm = student(name, teacher, start="transplant")
     assert torch.equal(algorithm.network.classifier.weight, teacher.network.classifier.weight)
-    shapes = [network.feature_map(make_batch().image).shape for network in (algorithm.network, teacher.network)]
+    shapes = [
+        network.feature_map(make_batch().image).shape
+        for network in (algorithm.network, teacher.network)
+    ]
     assert shapes[0] == shapes[1]
     body = algorithm.network.body.body[0].weight.clone()
     logged = train(algorithm, 0, 3)
@@ -340,13 +404,34 @@ def test_objective_repeats_and_leaves_the_random_stream_alone(name: str) -> None
 def test_upstream_asks_for_the_teacher(name: str) -> None:
     def ask(**changed: Any) -> Any:
         kind = ALGORITHMS.get(name)
-        spec = RunSpec("d", {"bias": 1.0}, "", name, "", "convnet", {}, hparams_of(kind, 32, **changed), 0, 0, {}, ())
+        spec = RunSpec(
+            "d",
+            {"bias": 1.0},
+            "",
+            name,
+            "",
+            "convnet",
+            {},
+            hparams_of(kind, 32, **changed),
+            0,
+            0,
+            {},
+            (),
+        )
         assert kind.needs.names() == ("teacher",)
         return kind.upstream(spec)["teacher"]
 
-    assert (ask().algorithm, ask().dataset_options, ask().backbone) == ("segment_classify", {}, None)
+    assert (ask().algorithm, ask().dataset_options, ask().backbone) == (
+        "segment_classify",
+        {},
+        None,
+    )
     asked = ask(teacher="unbiased", teacher_bias=0.2, teacher_backbone="resnet18")
-    assert (asked.algorithm, dict(asked.dataset_options), asked.backbone) == ("erm", {"bias": 0.2}, "resnet18")
+    assert (asked.algorithm, dict(asked.dataset_options), asked.backbone) == (
+        "erm",
+        {"bias": 0.2},
+        "resnet18",
+    )
 
 
 # distillations
@@ -364,27 +449,38 @@ def test_output_distillation_by_hand() -> None:
 def test_representation_distillation_by_hand() -> None:
     teacher, batch = make_teacher(), make_batch()
     algorithm = student("distill_representations", teacher)
-    a, b = (n.feature_map(batch.image).flatten(1) for n in (copy.deepcopy(algorithm.network), teacher.network))
+    a, b = (
+        n.feature_map(batch.image).flatten(1)
+        for n in (copy.deepcopy(algorithm.network), teacher.network)
+    )
     expected = ((a - b).abs().sum(1) / (a.abs().sum(1) * b.abs().sum(1)).sqrt()).mean()
-    assert algorithm.loss(batch)["representations"].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert algorithm.loss(batch)["representations"].item() == pytest.approx(
+        expected.item(), rel=1e-4
+    )
     assert student("distill_representations", teacher).eval().loss(batch)["representations"] == 0
 
 
 def test_gradcam_distillation_by_hand() -> None:
     teacher, batch = make_teacher(), make_batch()
-    algorithm = student("distill_gradcam", teacher, start="random", heatmap_weight=0.7, output_weight=0.3).eval()
+    algorithm = student(
+        "distill_gradcam", teacher, start="random", heatmap_weight=0.7, output_weight=0.3
+    ).eval()
     top, vectors = teacher.predict(batch.image).argmax(1), []
     for network in (algorithm.network, teacher.network):
         stages = network.stages(batch.image).detach().requires_grad_()
         logits = network.classifier(stages.mean((2, 3)))
         (gradient,) = torch.autograd.grad(logits[torch.arange(12), top].sum(), stages)
-        vectors.append(torch.einsum("bkhw,bk->bhw", stages, gradient.mean((2, 3))).clamp_min(0).flatten(1))
+        vectors.append(
+            torch.einsum("bkhw,bk->bhw", stages, gradient.mean((2, 3))).clamp_min(0).flatten(1)
+        )
     a, b = vectors
     norms = a.norm(dim=1) * b.norm(dim=1)
     cosine = torch.where(norms > 0, (a * b).sum(1) / norms, 0.0)
     terms = algorithm.loss(batch)
     assert terms["heatmaps"].item() == pytest.approx(0.7 * (1 - cosine).mean().item(), rel=1e-4)
-    outputs = student("distill_outputs", teacher, start="random").eval().loss(batch)["outputs"].item()
+    outputs = (
+        student("distill_outputs", teacher, start="random").eval().loss(batch)["outputs"].item()
+    )
     assert terms["outputs"].item() == pytest.approx(0.3 * outputs, rel=1e-4)
     (gradient,) = torch.autograd.grad(terms["heatmaps"], algorithm.network.body[0].weight)
     assert gradient.abs().sum() > 0

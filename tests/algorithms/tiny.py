@@ -26,7 +26,9 @@ def hparams_of(kind: type[Algorithm], side: int, **changed: Any) -> dict[str, An
 
 def make_setting(kind: type[Algorithm], side: int = 16, steps: int = 10, **changed: Any) -> Setting:
     """What ``kind`` is built for; ``changed`` are hyper-parameters and, under their names, fields of the setting."""
-    fields = {name: changed.pop(name) for name in list(changed) if name in Setting.__dataclass_fields__}
+    fields = {
+        name: changed.pop(name) for name in list(changed) if name in Setting.__dataclass_fields__
+    }
 
     def network(num_outputs: int | None = None, **options: Any) -> torch.nn.Module:
         outputs = CLASSES if num_outputs is None else num_outputs
@@ -75,7 +77,14 @@ def make_batch(rows: int = 12, side: int = 16, seed: int = 0) -> Batch:
 class TinyRun:
     """What ``fit`` is given: batches ``start`` … ``stop`` of random images, stripped; keeps the logged terms."""
 
-    def __init__(self, algorithm: Algorithm, start: int, stop: int, needs: Needs | None = None, side: int = 16) -> None:
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        start: int,
+        stop: int,
+        needs: Needs | None = None,
+        side: int = 16,
+    ) -> None:
         self.algorithm, self.start, self.stop, self.side = algorithm, start, stop, side
         self.needs = algorithm.needs if needs is None else needs
         self.logged: list[dict[str, float]] = []
@@ -91,7 +100,9 @@ class TinyRun:
         yield make_batch(side=self.side, seed=-1 if split == "train" else -2).strip(needs)
 
     def log(self, terms: Mapping[str, torch.Tensor | float]) -> None:
-        self.logged.append({name: torch.as_tensor(value).detach().item() for name, value in terms.items()})
+        self.logged.append(
+            {name: torch.as_tensor(value).detach().item() for name, value in terms.items()}
+        )
 
 
 def train(algorithm: Algorithm, start: int, stop: int, side: int = 16) -> list[dict[str, float]]:

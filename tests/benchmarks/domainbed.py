@@ -39,7 +39,12 @@ METHODS = {
     "DANN": ("dann", {}),
     "GroupDRO": ("group_dro", {}),
 }
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "CUDA_VISIBLE_DEVICES": "",
+}
 
 #: Times loading and update of DomainBed through its own classes; prints JSON.
 _DOMAINBED_STEPS = """
@@ -79,9 +84,9 @@ from pathlib import Path
 import torch
 from benchmark.core.registry import DATASETS
 from benchmark.engine.build import build_algorithm
-from benchmark.engine.data import DeviceSplit
+from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.samplers import EnvironmentSampler
-from benchmark.plan.graph import expand
+from benchmark.plan.planner import expand
 from benchmark.plan.sweepfile import config_from
 torch.set_num_threads(1)
 data_dir, steps = Path(sys.argv[1]), int(sys.argv[2])
@@ -119,7 +124,9 @@ def cpu_seconds(command: list[str], cwd: Path) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        raise SystemExit(
+            f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        )
     with contextlib.suppress(ChildProcessError):
         while True:
             os.wait()
@@ -155,10 +162,23 @@ class Bench:
         return self.scratch / str(self.count)
 
     def domainbed_run(self, method: str, dataset: str, steps: int) -> float:
-        command = [self.given.python, "-m", "domainbed.scripts.train", f"--data_dir={self.data_dir}"]
-        command += [f"--dataset={dataset}", f"--algorithm={method}", "--test_envs", "2", f"--steps={steps}"]
+        command = [
+            self.given.python,
+            "-m",
+            "domainbed.scripts.train",
+            f"--data_dir={self.data_dir}",
+        ]
+        command += [
+            f"--dataset={dataset}",
+            f"--algorithm={method}",
+            "--test_envs",
+            "2",
+            f"--steps={steps}",
+        ]
         command += [f"--checkpoint_freq={self.given.every}", f"--output_dir={self.folder()}"]
-        if dataset == "Debug28":  # its environments hold 12 images, and a loader with larger batches never ends
+        if (
+            dataset == "Debug28"
+        ):  # its environments hold 12 images, and a loader with larger batches never ends
             command += ['--hparams={"batch_size": 8}']
         return cpu_seconds(command, self.domainbed)
 
@@ -170,8 +190,17 @@ class Bench:
             f"[budget]\nsteps = {steps}\nevaluate_every = {min(self.given.every, steps)}\n"
             "[compute]\nexplanations = false\n"  # DomainBed makes none
         )
-        command = [sys.executable, "-m", "benchmark.sweep", "launch", str(sweep), f"--output={self.folder()}"]
-        return cpu_seconds([*command, f"--data-dir={self.data_dir}", "--device=cpu", "--workers=1"], ROOT)
+        command = [
+            sys.executable,
+            "-m",
+            "benchmark.sweep",
+            "launch",
+            str(sweep),
+            f"--output={self.folder()}",
+        ]
+        return cpu_seconds(
+            [*command, f"--data-dir={self.data_dir}", "--device=cpu", "--workers=1"], ROOT
+        )
 
     def steps(self, python: str, code: str, names: list[str], cwd: Path) -> dict[str, float]:
         command = [python, "-c", code, str(self.data_dir), str(self.given.steps), *names]
@@ -181,7 +210,9 @@ class Bench:
         return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
-def alternate(repeats: int, first: Callable[[], float], second: Callable[[], float]) -> tuple[float, float]:
+def alternate(
+    repeats: int, first: Callable[[], float], second: Callable[[], float]
+) -> tuple[float, float]:
     """Medians of two measurements made in turn."""
     pairs = [(first(), second()) for _ in range(repeats)]
     return statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
@@ -194,7 +225,9 @@ def launching_and_steps(bench: Bench, note: Callable[[str, float, float], None])
     theirs, both = alternate(
         given.repeats,
         lambda: bench.domainbed_run("ERM", "Debug28", 1),
-        lambda: (bench.our_run(["erm"], "tiny", 1, 1 + many) - bench.our_run(["erm"], "tiny", 1)) / many,
+        lambda: (
+            (bench.our_run(["erm"], "tiny", 1, 1 + many) - bench.our_run(["erm"], "tiny", 1)) / many
+        ),
     )
     note("launching one run, CPU s", theirs, both)
     names = [METHODS[m][0] for m in given.methods]
@@ -214,17 +247,27 @@ def launching_and_steps(bench: Bench, note: Callable[[str, float, float], None])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--domainbed", type=Path, required=True, help="checkout of DomainBed")
-    parser.add_argument("--python", default=sys.executable, help="interpreter with DomainBed's requirements")
+    parser.add_argument(
+        "--python", default=sys.executable, help="interpreter with DomainBed's requirements"
+    )
     parser.add_argument("--data-dir", type=Path, required=True, help="folder that holds MNIST/raw")
     parser.add_argument("--digits", type=int, default=2100, help="digits in all; full: 70000")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--every", type=int, default=3, help="steps between evaluations; full: 100")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--whole-runs-only", action="store_true", help="leave out launching, loading and single steps")
-    ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)  # orphans become our children, so that their time is counted
+    parser.add_argument(
+        "--whole-runs-only",
+        action="store_true",
+        help="leave out launching, loading and single steps",
+    )
+    ctypes.CDLL(None).prctl(
+        _SUBREAPER, 1, 0, 0, 0
+    )  # orphans become our children, so that their time is counted
     bench = Bench(parser.parse_args())
     given = bench.given
     rows: list[list[object]] = []

@@ -36,7 +36,7 @@ from tabulate import tabulate
 from benchmark.core.algorithm import Algorithm, Setting
 from benchmark.core.batch import Batch
 from benchmark.core.registry import ALGORITHMS, BACKBONES
-from benchmark.engine.machine import keep_memory
+from benchmark.engine.environment_info import keep_memory
 from tests.benchmarks.explanation_cost import Flops
 
 CLASSES, CONFOUNDERS = 4, 6  # Spawrious
@@ -48,7 +48,9 @@ def build(method: str, given: argparse.Namespace) -> Algorithm:
     kind, size = ALGORITHMS.get(name), (3, given.side, given.side)
 
     def network(num_outputs: int | None = None, **options: float) -> torch.nn.Module:
-        built: torch.nn.Module = BACKBONES.get(given.backbone)(num_outputs or CLASSES, size, **options)
+        built: torch.nn.Module = BACKBONES.get(given.backbone)(
+            num_outputs or CLASSES, size, **options
+        )
         return built
 
     hparams = {key: h.default for key, h in kind.all_hparams(given.side).items()}
@@ -116,32 +118,49 @@ def table(found: Sequence[Mapping[str, Sequence[float]]], first: str) -> list[li
             row += [f"{1000 * values[:, clock].mean():.0f}", f"{ratios[:, clock].mean():.3f}"]
             if len(found) > 1:
                 half = stats.t.ppf(0.975, len(found) - 1) * stats.sem(ratios[:, clock])
-                row.append(f"± {half:.3f} ({ratios[:, clock].min():.3f} to {ratios[:, clock].max():.3f})")
+                row.append(
+                    f"± {half:.3f} ({ratios[:, clock].min():.3f} to {ratios[:, clock].max():.3f})"
+                )
         rows.append([*row, f"{ratios[0, 2]:.4f}"])
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=25, help="of each process")
-    parser.add_argument("--warm-up", type=int, default=5, help="rounds of each process before the clock counts")
+    parser.add_argument(
+        "--warm-up", type=int, default=5, help="rounds of each process before the clock counts"
+    )
     parser.add_argument("--processes", type=int, default=1, help="fresh ones, one after another")
-    parser.add_argument("--threads", type=int, default=1, help="that PyTorch uses; a sweep's share of the cores")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="that PyTorch uses; a sweep's share of the cores"
+    )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--methods", nargs="+", default=["erm", "ex2l:mae", "ex2l:ssim", "ex2l:js_distance"])
+    parser.add_argument(
+        "--methods", nargs="+", default=["erm", "ex2l:mae", "ex2l:ssim", "ex2l:js_distance"]
+    )
     given = parser.parse_args()
     context, found = multiprocessing.get_context("spawn"), []
     for _ in range(given.processes):
         with context.Pool(1) as pool:
             found.append(pool.apply(measure, [given]))
-    print(f"{given.backbone}, batch {given.batch}, {given.side} × {given.side}, {given.device}, ", end="")
+    print(
+        f"{given.backbone}, batch {given.batch}, {given.side} × {given.side}, {given.device}, ",
+        end="",
+    )
     print(f"{given.threads} threads: {given.processes} × {given.rounds} rounds")
     columns = [""]
     for clock in ("CPU", "wall"):
-        columns += [f"{clock} ms", f"× {given.methods[0]}", *(["95 % (processes)"] if given.processes > 1 else [])]
+        columns += [
+            f"{clock} ms",
+            f"× {given.methods[0]}",
+            *(["95 % (processes)"] if given.processes > 1 else []),
+        ]
     print(tabulate(table(found, given.methods[0]), [*columns, "FLOPs ×"], disable_numparse=True))
 
 

@@ -56,7 +56,9 @@ class Flops(TorchDispatchMode):
 
     total = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
@@ -70,12 +72,18 @@ def build(name: str, given: argparse.Namespace, upstream: str | None = None) -> 
     size = (3, given.side, given.side)
 
     def network(num_outputs: int | None = None, **options: Any) -> torch.nn.Module:
-        built: torch.nn.Module = BACKBONES.get(given.backbone)(num_outputs or CLASSES, size, **options)
+        built: torch.nn.Module = BACKBONES.get(given.backbone)(
+            num_outputs or CLASSES, size, **options
+        )
         return built
 
     hparams = {key: h.default for key, h in kind.all_hparams(given.side).items()}
     hparams |= {"batch_size": given.batch, "lr": 1e-4}
-    before = {role: build(upstream, given).eval().requires_grad_(False) for role in ("teacher", "standard") if upstream}
+    before = {
+        role: build(upstream, given).eval().requires_grad_(False)
+        for role in ("teacher", "standard")
+        if upstream
+    }
     setting = Setting(CLASSES, 2, 1, size, hparams, 10_000, network, before)
     torch.manual_seed(0)
     algorithm: Algorithm = kind(setting)
@@ -90,13 +98,20 @@ def build(name: str, given: argparse.Namespace, upstream: str | None = None) -> 
 def make_batch(kind: type[Algorithm], given: argparse.Namespace) -> Batch:
     mask = torch.zeros(given.batch, 1, given.side, given.side, dtype=torch.bool)
     mask[:, :, given.side // 4 : -given.side // 4, given.side // 4 : -given.side // 4] = True
-    image, label = torch.randn(given.batch, 3, given.side, given.side), torch.randint(CLASSES, (given.batch,))
+    image, label = (
+        torch.randn(given.batch, 3, given.side, given.side),
+        torch.randint(CLASSES, (given.batch,)),
+    )
     return Batch(image, label, torch.arange(given.batch), mask=mask).strip(kind.needs)
 
 
 def resident(which: str) -> int:
     """Kilobytes of VmRSS or VmHWM of this process."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(which)
+    )
     return int(line.split()[1])
 
 
@@ -122,7 +137,9 @@ def peak(row: str, given: argparse.Namespace) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=64)
@@ -150,8 +167,16 @@ def main() -> None:
         ratios = [t / base for t, base in zip(times, seconds[first], strict=True)]
         table.append([row, 1000 * statistics.median(times), statistics.median(ratios), min(times) / min(seconds[first]),
                       flops[row] / flops[first], peak(row, given)])  # fmt: skip
-    print(f"{given.backbone}, batch {given.batch}, {given.side} × {given.side}, {given.rounds} rounds, one thread")
-    print(tabulate(table, ["", "CPU ms", f"× {first}, median", "× of minima", "FLOPs ×", "peak MiB"], floatfmt=".2f"))
+    print(
+        f"{given.backbone}, batch {given.batch}, {given.side} × {given.side}, {given.rounds} rounds, one thread"
+    )
+    print(
+        tabulate(
+            table,
+            ["", "CPU ms", f"× {first}, median", "× of minima", "FLOPs ×", "peak MiB"],
+            floatfmt=".2f",
+        )
+    )
 
 
 if __name__ == "__main__":

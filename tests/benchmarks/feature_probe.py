@@ -35,12 +35,16 @@ STRENGTHS = (1.0, 0.1, 0.01)
 def probe(feature: np.ndarray, target: np.ndarray) -> float:
     """Cross-validated accuracy in per cent of the best of three penalties: if anything, too much is read."""
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    models = (make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=5000)) for c in STRENGTHS)
+    models = (
+        make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=5000)) for c in STRENGTHS
+    )
     return 100 * max(cross_val_score(model, feature, target, cv=folds).mean() for model in models)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sweep", type=Path, help="a sweep's folder")
     parser.add_argument("--methods", nargs="+", help="default: all")
     parser.add_argument("--split", default="unbiased")
@@ -54,14 +58,20 @@ def main() -> None:
             here = file["split"] == given.split
             if "confounder" not in file.files or not here.any():
                 continue
-            feature, targets = file["feature"][here], (file["label"][here], file["confounder"][here])
+            feature, targets = (
+                file["feature"][here],
+                (file["label"][here], file["confounder"][here]),
+            )
         row = spec.dataset, spec.method, spec.budget["steps"], spec.draw
         rows[row].append((probe(feature, targets[0]), probe(feature, targets[1])))
     print(f"Linear probes on the features of split {given.split}, accuracy in per cent\n")
-    print("| data | method | steps | draw | runs | label | confounder |\n|---|---|---:|---:|---:|---:|---:|")
+    print(
+        "| data | method | steps | draw | runs | label | confounder |\n|---|---|---:|---:|---:|---:|---:|"
+    )
     for (data, method, steps, draw), found in sorted(rows.items()):
         cells = [
-            f"{statistics.fmean(column):.1f}" + (f" ± {statistics.stdev(column):.1f}" if len(column) > 1 else "")
+            f"{statistics.fmean(column):.1f}"
+            + (f" ± {statistics.stdev(column):.1f}" if len(column) > 1 else "")
             for column in zip(*found, strict=True)
         ]
         print(f"| {data} | {method} | {steps} | {draw} | {len(found)} | {' | '.join(cells)} |")

@@ -20,9 +20,8 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-from benchmark.report.across import mean_over_trials
-from benchmark.report.estimate import normal_estimate
-from benchmark.report.intervals import (
+from benchmark.report.statistics.estimate import normal_estimate
+from benchmark.report.statistics.intervals import (
     Estimate,
     auc_interval,
     auc_of_labels,
@@ -36,8 +35,9 @@ from benchmark.report.intervals import (
     worst_group_interval,
     worst_group_over_trials,
 )
-from benchmark.report.labels import macro_scores
-from benchmark.report.posterior import OVERALL, PER_CLASS, plug_in
+from benchmark.report.statistics.multilabel import macro_scores
+from benchmark.report.statistics.over_trials import mean_over_trials
+from benchmark.report.statistics.posterior import OVERALL, PER_CLASS, plug_in
 
 #: What a simulated repetition yields: (name of the interval, truth, the interval).
 Outcome = tuple[str, float, Estimate]
@@ -76,7 +76,9 @@ class Tally:
         self.widths.append(estimate.high - estimate.low)
 
 
-def confusion(share: list[float], recall: list[float], images: int, per_class: bool = False) -> Simulation:
+def confusion(
+    share: list[float], recall: list[float], images: int, per_class: bool = False
+) -> Simulation:
     """n ~ Mult(N, share); errors go to the other classes in proportion to share. Overall scores, or per class."""
     mu, right = np.array(share) / np.sum(share), np.array(recall)
     off = (1.0 - np.eye(len(mu))) * mu
@@ -90,12 +92,18 @@ def confusion(share: list[float], recall: list[float], images: int, per_class: b
         posterior = confusion_posterior(table, draws=_DRAWS, seed=int(random.integers(2**31)))
         if per_class:
             for name in PER_CLASS:
-                yield from ((name, truth[name][j], e) for j, e in enumerate(getattr(posterior, name)))
+                yield from (
+                    (name, truth[name][j], e) for j, e in enumerate(getattr(posterior, name))
+                )
         else:
             yield from ((name, truth[name][0], getattr(posterior, name)) for name in OVERALL)
             for name in ("balanced_accuracy", "macro_f1"):
                 score = getattr(posterior, name)
-                yield f"{name}{BESIDE}", truth[name][0], normal_estimate(score.value, score.sd, "", 0.95, (0.0, 1.0))
+                yield (
+                    f"{name}{BESIDE}",
+                    truth[name][0],
+                    normal_estimate(score.value, score.sd, "", 0.95, (0.0, 1.0)),
+                )
 
     return simulate
 
@@ -110,7 +118,12 @@ def worst_group(accuracy: list[float], sizes: list[int]) -> Simulation:
 
 
 def worst_group_trials(
-    trials: int, centre: list[float], sizes: list[int], trial_sd: float, group_sd: float, image_sd: float = 1.0
+    trials: int,
+    centre: list[float],
+    sizes: list[int],
+    trial_sd: float,
+    group_sd: float,
+    image_sd: float = 1.0,
 ) -> Simulation:
     """P(right) = Φ(group + trial + trial × group + image), the images the same in all trials; truth: mean of minima."""
     middle, total = np.array(centre), math.sqrt(1.0 + image_sd**2)
@@ -126,7 +139,11 @@ def worst_group_trials(
         chance = ndtr(drawn(random, trials)[:, group] + image_sd * random.normal(size=len(group)))
         right = random.random(chance.shape) < chance
         correct = np.stack([np.bincount(group, row) for row in right])
-        yield "worst group over trials", truth, worst_group_over_trials(correct, np.tile(sizes, (trials, 1)))
+        yield (
+            "worst group over trials",
+            truth,
+            worst_group_over_trials(correct, np.tile(sizes, (trials, 1))),
+        )
         minima = (correct / sizes).min(1)
         half = float(stdtrit(trials - 1, 0.975)) * minima.std(ddof=1) / math.sqrt(trials)
         alone = Estimate(minima.mean(), None, minima.mean() - half, minima.mean() + half, "")
@@ -150,14 +167,22 @@ def several_labels(images: int, share: list[float], common: float) -> Simulation
 
     def simulate(random: np.random.Generator) -> Iterator[Outcome]:
         label, score = scored(random, images)
-        yield "accuracy, several labels", accuracy, stratified_mean((label == (score > 0)).mean(1), limits=(0.0, 1.0))
-        yield from ((f"{n}, several labels", truth[n], e) for n, e in macro_scores(label, score > 0).items())
+        yield (
+            "accuracy, several labels",
+            accuracy,
+            stratified_mean((label == (score > 0)).mean(1), limits=(0.0, 1.0)),
+        )
+        yield from (
+            (f"{n}, several labels", truth[n], e) for n, e in macro_scores(label, score > 0).items()
+        )
         yield "mean AUC, several labels", area, auc_of_labels(label, score)[1]
 
     return simulate
 
 
-def gap_paired(classes: int, pairs: int, both: float, biased: float, deceiving: float) -> Simulation:
+def gap_paired(
+    classes: int, pairs: int, both: float, biased: float, deceiving: float
+) -> Simulation:
     """Joint probabilities: both right, only the biased image right, only the deceiving one right."""
     p = [1.0 - both - biased - deceiving, deceiving, biased, both]
 
@@ -228,7 +253,12 @@ def auc_mean(sizes: list[int], pull: float) -> Simulation:
 
 
 def crossed(
-    trials: int, sizes: list[int], centre: list[float], trial_sd: float, image_sd: float, both_sd: float
+    trials: int,
+    sizes: list[int],
+    centre: list[float],
+    trial_sd: float,
+    image_sd: float,
+    both_sd: float,
 ) -> Simulation:
     """P(right) = Φ(centre + trial + image + trial × image); its mean has a closed form. Classes count equally."""
     total = math.sqrt(1.0 + trial_sd**2 + image_sd**2 + both_sd**2)
@@ -238,10 +268,16 @@ def crossed(
     def simulate(random: np.random.Generator) -> Iterator[Outcome]:
         latent = np.array(centre)[stratum] + trial_sd * random.normal(size=(trials, 1))
         latent = (
-            latent + image_sd * random.normal(size=len(stratum)) + both_sd * random.normal(size=(trials, len(stratum)))
+            latent
+            + image_sd * random.normal(size=len(stratum))
+            + both_sd * random.normal(size=(trials, len(stratum)))
         )
         correct = random.random(latent.shape) < ndtr(latent)
-        yield "trials × images", truth, crossed_variance(correct, stratum if len(sizes) > 1 else None)
+        yield (
+            "trials × images",
+            truth,
+            crossed_variance(correct, stratum if len(sizes) > 1 else None),
+        )
 
     return simulate
 
@@ -265,19 +301,25 @@ def scores_over_trials(
 
     def simulate(random: np.random.Generator) -> Iterator[Outcome]:
         latent = np.array(centre)[stratum] + trial_sd * random.normal(size=(trials, 1))
-        right = random.random(latent.shape) < ndtr(latent + image_sd * random.normal(size=len(stratum)))
+        right = random.random(latent.shape) < ndtr(
+            latent + image_sd * random.normal(size=len(stratum))
+        )
         other = (stratum + random.integers(1, len(sizes), latent.shape)) % len(sizes)
         found = []
         for predicted in np.where(right, stratum, other):
             table = np.zeros((len(sizes), len(sizes)), np.int64)
             np.add.at(table, (stratum, predicted), 1)
-            found.append(confusion_posterior(table, draws=_DRAWS, seed=int(random.integers(2**31))).macro_f1)
+            found.append(
+                confusion_posterior(table, draws=_DRAWS, seed=int(random.integers(2**31))).macro_f1
+            )
         yield "macro_f1 over trials", truth, mean_over_trials(found)
 
     return simulate
 
 
-def means(sizes: list[int], agree: float, better: float, worse: float, patients: int | None = None) -> Simulation:
+def means(
+    sizes: list[int], agree: float, better: float, worse: float, patients: int | None = None
+) -> Simulation:
     """Differences of two methods per image: 0, +1 or −1; with patients, a patient's images lean the same way."""
     stratum = np.repeat(np.arange(len(sizes)), sizes)
 
@@ -286,7 +328,11 @@ def means(sizes: list[int], agree: float, better: float, worse: float, patients:
         if patients is None:
             yield "contrast of methods", better - worse, contrast(z, stratum)
             right = random.random(len(stratum)) < better + agree
-            yield "mean per class", better + agree, stratified_mean(right, stratum, limits=(0.0, 1.0))
+            yield (
+                "mean per class",
+                better + agree,
+                stratified_mean(right, stratum, limits=(0.0, 1.0)),
+            )
             return
         cluster = random.integers(patients, size=len(stratum))
         z += random.normal(scale=0.5, size=patients)[cluster]
@@ -300,21 +346,48 @@ def cases() -> list[Case]:
     ten, wide = [1.0] * 10, np.linspace(0.5, 0.9, 10).tolist()
     xray = [406.0, 1295.0, 1515.0]
     return [
-        Case("confusion", "3 classes, 3,216 images, recall .69 .70 .86", confusion(xray, [0.69, 0.70, 0.86], 3216)),
-        Case("confusion", "the same, each class", confusion(xray, [0.69, 0.70, 0.86], 3216, True), None),
+        Case(
+            "confusion",
+            "3 classes, 3,216 images, recall .69 .70 .86",
+            confusion(xray, [0.69, 0.70, 0.86], 3216),
+        ),
+        Case(
+            "confusion",
+            "the same, each class",
+            confusion(xray, [0.69, 0.70, 0.86], 3216, True),
+            None,
+        ),
         Case("confusion", "10 classes, 900 images, recall .5 to .9", confusion(ten, wide, 900)),
         Case("confusion", "the same, each class", confusion(ten, wide, 900, True), None),
-        Case("confusion", "10 classes, 10,000 images, recall .9", confusion(ten, [0.9] * 10, 10_000)),
+        Case(
+            "confusion", "10 classes, 10,000 images, recall .9", confusion(ten, [0.9] * 10, 10_000)
+        ),
         Case("confusion", "10 classes, 900 images, recall .14", confusion(ten, [0.14] * 10, 900)),
-        Case("confusion", "2 classes, 101 images, recall .85 .75", confusion([1, 1], [0.85, 0.75], 101)),
-        Case("confusion", "2 classes, 2,897 images, recall .98 .9", confusion([0.78, 0.22], [0.98, 0.9], 2897)),
+        Case(
+            "confusion",
+            "2 classes, 101 images, recall .85 .75",
+            confusion([1, 1], [0.85, 0.75], 101),
+        ),
+        Case(
+            "confusion",
+            "2 classes, 2,897 images, recall .98 .9",
+            confusion([0.78, 0.22], [0.98, 0.9], 2897),
+        ),
         Case("confusion", "10 classes, 900 images, recall .97", confusion(ten, [0.97] * 10, 900)),
-        Case("confusion", "50 classes, 1,500 images, recall .7", confusion([1.0] * 50, [0.7] * 50, 1500)),
+        Case(
+            "confusion",
+            "50 classes, 1,500 images, recall .7",
+            confusion([1.0] * 50, [0.7] * 50, 1500),
+        ),
         *_group_cases(),
         Case("auc", "area .9, 50 against 50", auc(0.9, 50, 50)),
         Case("auc", "area .97, 30 against 70", auc(0.97, 30, 70)),
         Case("auc", "area .8, 406 against 2,810", auc(0.8, 406, 2810)),
-        Case("auc", "area .8, 100 against 100, scores rounded to whole numbers", auc(0.8, 100, 100, 0)),
+        Case(
+            "auc",
+            "area .8, 100 against 100, scores rounded to whole numbers",
+            auc(0.8, 100, 100, 0),
+        ),
         Case("auc", "3 classes, 406 1,295 1,515", auc_mean([406, 1295, 1515], 1.5)),
         Case("auc", "3 classes of 40", auc_mean([40, 40, 40], 1.5)),
         Case(
@@ -338,10 +411,16 @@ def cases() -> list[Case]:
         Case("trials", "2 trials, 900 images", crossed(2, [900], [1.0], 0.1, 1.0, 0.5)),
         Case("trials", "3 trials, 900 images", crossed(3, [900], [1.0], 0.1, 1.0, 0.5)),
         Case("trials", "5 trials, 101 images", crossed(5, [101], [1.0], 0.2, 1.0, 0.5)),
-        Case("trials", "5 trials, 900 images, trials differ much", crossed(5, [900], [0.5], 0.4, 1.0, 0.5)),
+        Case(
+            "trials",
+            "5 trials, 900 images, trials differ much",
+            crossed(5, [900], [0.5], 0.4, 1.0, 0.5),
+        ),
         Case("trials", "10 trials, 2,897 images", crossed(10, [2897], [1.5], 0.1, 1.0, 0.5)),
         Case(
-            "trials", "3 trials, 10 classes of 90", crossed(3, [90] * 10, np.linspace(0, 2, 10).tolist(), 0.1, 1.0, 0.5)
+            "trials",
+            "3 trials, 10 classes of 90",
+            crossed(3, [90] * 10, np.linspace(0, 2, 10).tolist(), 0.1, 1.0, 0.5),
         ),
         Case(
             "trials",
@@ -349,20 +428,46 @@ def cases() -> list[Case]:
             crossed(5, [406, 1295, 1515], [0.7, 0.7, 1.4], 0.15, 1.0, 0.5),
         ),
         Case("trials", "1 trial, 900 images", crossed(1, [900], [1.0], 0.0, 1.0, 0.0)),
-        Case("labels", "500 images, 4 labels, errors shared", several_labels(500, [0.3, 0.4, 0.5, 0.6], 1.5)),
-        Case("labels", "200 images, 14 labels", several_labels(200, np.linspace(0.05, 0.4, 14).tolist(), 0.5)),
+        Case(
+            "labels",
+            "500 images, 4 labels, errors shared",
+            several_labels(500, [0.3, 0.4, 0.5, 0.6], 1.5),
+        ),
+        Case(
+            "labels",
+            "200 images, 14 labels",
+            several_labels(200, np.linspace(0.05, 0.4, 14).tolist(), 0.5),
+        ),
         Case("labels", "500 images, 2 labels, apart", several_labels(500, [0.2, 0.5], 0.0)),
-        Case("contrast", "classes of 406 1,295 1,515, Δ = .03", means([406, 1295, 1515], 0.87, 0.08, 0.05)),
+        Case(
+            "contrast",
+            "classes of 406 1,295 1,515, Δ = .03",
+            means([406, 1295, 1515], 0.87, 0.08, 0.05),
+        ),
         Case("contrast", "2 classes of 50, Δ = .1", means([50, 50], 0.6, 0.25, 0.15)),
-        Case("contrast", "2 classes of 500, 100 patients", means([500, 500], 0.6, 0.25, 0.15, patients=100)),
+        Case(
+            "contrast",
+            "2 classes of 500, 100 patients",
+            means([500, 500], 0.6, 0.25, 0.15, patients=100),
+        ),
     ]
 
 
 def _group_cases() -> list[Case]:
     at_least = (95.0, 100.0)
     return [
-        Case("worst group", "4 equal groups of 100, all .8", worst_group([0.8] * 4, [100] * 4), at_least),
-        Case("worst group", "20 equal groups of 50, all .9", worst_group([0.9] * 20, [50] * 20), at_least),
+        Case(
+            "worst group",
+            "4 equal groups of 100, all .8",
+            worst_group([0.8] * 4, [100] * 4),
+            at_least,
+        ),
+        Case(
+            "worst group",
+            "20 equal groups of 50, all .9",
+            worst_group([0.9] * 20, [50] * 20),
+            at_least,
+        ),
         Case(
             "worst group",
             "groups of 2255 642 2255 642, Waterbirds-like",
@@ -390,10 +495,20 @@ def _group_cases() -> list[Case]:
         Case("gap", "10 classes of 90 pairs, gap .64", gap_paired(10, 90, 0.08, 0.65, 0.01)),
         Case("gap", "2 classes of 50 pairs, gap 0", gap_paired(2, 50, 0.7, 0.1, 0.1)),
         Case("gap", "2 classes of 1,448 pairs, gap .02", gap_paired(2, 1448, 0.7, 0.08, 0.06)),
-        Case("gap", "2 classes of 50 and 51, .85 against .75", gap_unpaired([50, 51], [0.85, 0.85], [0.75, 0.75])),
-        Case("gap", "10 classes of 90, .73 against .10", gap_unpaired([90] * 10, [0.73] * 10, [0.10] * 10)),
         Case(
-            "gap", "2 classes of 2,255 and 642, .94 against .13", gap_unpaired([2255, 642], [0.96, 0.92], [0.05, 0.21])
+            "gap",
+            "2 classes of 50 and 51, .85 against .75",
+            gap_unpaired([50, 51], [0.85, 0.85], [0.75, 0.75]),
+        ),
+        Case(
+            "gap",
+            "10 classes of 90, .73 against .10",
+            gap_unpaired([90] * 10, [0.73] * 10, [0.10] * 10),
+        ),
+        Case(
+            "gap",
+            "2 classes of 2,255 and 642, .94 against .13",
+            gap_unpaired([2255, 642], [0.96, 0.92], [0.05, 0.21]),
         ),
     ]
 
@@ -409,10 +524,21 @@ def measured(case: Case, repetitions: int, seed: int) -> dict[str, Tally]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--repetitions", type=int, default=3_000, help="per case; at least 1,000 for a table to keep")
+    parser.add_argument(
+        "--repetitions",
+        type=int,
+        default=3_000,
+        help="per case; at least 1,000 for a table to keep",
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", nargs="*", help="confusion, worst, gap, auc, scores, trials, labels, contrast")
-    parser.add_argument("--out", default="docs/coverage.md", help="file whose coverage section is replaced; - for none")
+    parser.add_argument(
+        "--only", nargs="*", help="confusion, worst, gap, auc, scores, trials, labels, contrast"
+    )
+    parser.add_argument(
+        "--out",
+        default="docs/coverage.md",
+        help="file whose coverage section is replaced; - for none",
+    )
     arguments = parser.parse_args()
     lines, missed, begin = [], [], time.perf_counter()
     for case in cases():
@@ -424,11 +550,19 @@ def main() -> int:
             need = f"{wanted[0]:.0f}–{wanted[1]:.0f}" if wanted else "–"
             if wanted and not wanted[0] <= rate <= wanted[1]:
                 missed.append(f"{name}, {case.setting}: {rate:.1f}")
-            none = f"{100.0 * tally.missing / (tally.missing + tally.printed):.1f}" if tally.missing else "0"
-            lines.append(f"| {name} | {case.setting} | {rate:.1f} | {need} | {np.mean(tally.widths):.3f} | {none} |")
+            none = (
+                f"{100.0 * tally.missing / (tally.missing + tally.printed):.1f}"
+                if tally.missing
+                else "0"
+            )
+            lines.append(
+                f"| {name} | {case.setting} | {rate:.1f} | {need} | {np.mean(tally.widths):.3f} | {none} |"
+            )
             print(lines[-1], flush=True)
     minutes = (time.perf_counter() - begin) / 60.0
-    print(f"{minutes:.1f} minutes; outside the need: {'; '.join(missed) or 'none'}", file=sys.stderr)
+    print(
+        f"{minutes:.1f} minutes; outside the need: {'; '.join(missed) or 'none'}", file=sys.stderr
+    )
     if arguments.out != "-":
         path = Path(arguments.out)
         rows = merged(path, lines) if arguments.only else lines
@@ -444,7 +578,11 @@ def merged(path: Path, lines: list[str]) -> list[str]:
 
     section = path.read_text(encoding="utf-8").partition(NEXT_SECTION)[0] if path.exists() else ""
     fresh = {key(row): row for row in lines}
-    kept = [row for row in section.splitlines() if row.startswith("| ") and not row.startswith("| interval |")]
+    kept = [
+        row
+        for row in section.splitlines()
+        if row.startswith("| ") and not row.startswith("| interval |")
+    ]
     return [fresh.pop(key(row), row) for row in kept] + list(fresh.values())
 
 

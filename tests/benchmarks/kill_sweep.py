@@ -65,14 +65,20 @@ class Disturbed:
         pids = []
         for path in self.folder.glob("runs/*/lease.json"):
             try:
-                pids += [int(line[4:]) for line in path.read_text().splitlines() if line.startswith("pid=")]
+                pids += [
+                    int(line[4:])
+                    for line in path.read_text().splitlines()
+                    if line.startswith("pid=")
+                ]
             except FileNotFoundError:
                 pass
         return pids
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--steps", type=int, default=400)
@@ -82,11 +88,15 @@ def main() -> int:
     home = given.folder or Path(tempfile.mkdtemp(prefix="kill_sweep."))
     home.mkdir(parents=True, exist_ok=True)
     sweep = home / "kills.toml"
-    sweep.write_text(SWEEP.format(trials=given.trials, steps=given.steps, every=max(1, given.steps // 8)))
+    sweep.write_text(
+        SWEEP.format(trials=given.trials, steps=given.steps, every=max(1, given.steps // 8))
+    )
     print(f"in {home}", flush=True)
 
     started = time.monotonic()
-    assert launch(sweep, home / "calm", home / "calm.txt").wait() == 0, (home / "calm.txt").read_text()
+    assert launch(sweep, home / "calm", home / "calm.txt").wait() == 0, (
+        home / "calm.txt"
+    ).read_text()
     calm = time.monotonic() - started
     keys = sorted(path.name for path in (home / "calm" / "runs").iterdir())
     print(f"undisturbed: {len(keys)} runs in {calm:.0f} s", flush=True)
@@ -100,20 +110,38 @@ def main() -> int:
         flush=True,
     )
     problems = check(home / "calm", disturbed, keys)
-    tries = Counter(len(list((disturbed.folder / "runs" / key / "attempts").iterdir())) for key in keys)
-    print("tries per run: " + ", ".join(f"{runs} × {count}" for count, runs in sorted(tries.items())))
-    print("\n".join(problems) if problems else f"{len(keys)} runs committed once, no lease left, all results equal")
+    tries = Counter(
+        len(list((disturbed.folder / "runs" / key / "attempts").iterdir())) for key in keys
+    )
+    print(
+        "tries per run: " + ", ".join(f"{runs} × {count}" for count, runs in sorted(tries.items()))
+    )
+    print(
+        "\n".join(problems)
+        if problems
+        else f"{len(keys)} runs committed once, no lease left, all results equal"
+    )
     return 1 if problems else 0
 
 
 def launch(sweep: Path, output: Path, log: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "benchmark.sweep", "launch", str(sweep), "--output", str(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmark.sweep",
+        "launch",
+        str(sweep),
+        "--output",
+        str(output),
+    ]
     command += ["--workers", "2", "--device", "cpu", "--checkpoint-seconds", "0.5"]
     with log.open("ab") as file:
         return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
 
 
-def disturb(sweep: Path, disturbed: Disturbed, home: Path, kills: int, calm: float, chance: random.Random) -> None:
+def disturb(
+    sweep: Path, disturbed: Disturbed, home: Path, kills: int, calm: float, chance: random.Random
+) -> None:
     """Two launchers; every so often one of them, a run, or one of each is killed, and launchers are started again."""
     logs = [home / "launcher.0.txt", home / "launcher.1.txt"]
     both = [launch(sweep, disturbed.folder, log) for log in logs]
@@ -168,13 +196,21 @@ def check(calm: Path, disturbed: Disturbed, keys: list[str]) -> list[str]:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    found = [what for what in ("selected", "steps", "stopped_early") if record(one)[what] != record(other)[what]]
+    found = [
+        what
+        for what in ("selected", "steps", "stopped_early")
+        if record(one)[what] != record(other)[what]
+    ]
     found += ["log.jsonl"] if log(one) != log(other) else []
     with np.load(one / "predictions.npz") as a, np.load(other / "predictions.npz") as b:
         if a.files != b.files or any(a[name].tobytes() != b[name].tobytes() for name in a.files):
             found.append("predictions.npz")
-    first, second = (torch.load(folder / "selected.pt", weights_only=True) for folder in (one, other))
-    if first.keys() != second.keys() or any(not torch.equal(first[name], second[name]) for name in first):
+    first, second = (
+        torch.load(folder / "selected.pt", weights_only=True) for folder in (one, other)
+    )
+    if first.keys() != second.keys() or any(
+        not torch.equal(first[name], second[name]) for name in first
+    ):
         found.append("selected.pt")
     return found
 

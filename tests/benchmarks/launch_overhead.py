@@ -25,20 +25,26 @@ PR_SET_CHILD_SUBREAPER = 36
 
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 40
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # so that the fork server's time is counted too
+    ctypes.CDLL(None).prctl(
+        PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0
+    )  # so that the fork server's time is counted too
     for title, preload in (
         ("what a launch preloads", ["benchmark.launch.preload", "fake_preload"]),
         ("without torch", ["fake_preload"]),
     ):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            launch_driver.make(folder, *(launch_driver.spec(trial, steps=2) for trial in range(runs)))
+            launch_driver.make(
+                folder, *(launch_driver.spec(trial, steps=2) for trial in range(runs))
+            )
             before, started = spent(), time.monotonic()
             launcher = launch_driver.Launcher(folder, 2, 120.0, preload=preload)
             assert launcher.wait(600) == 0, launcher.complaints.read_text()
             reap()
             cpu, wall = spent() - before, time.monotonic() - started
-            print(f"{title}: {runs} runs, {cpu:.1f} CPU-s ({cpu / runs:.3f} per run), {wall:.1f} s on 2 slots")
+            print(
+                f"{title}: {runs} runs, {cpu:.1f} CPU-s ({cpu / runs:.3f} per run), {wall:.1f} s on 2 slots"
+            )
 
 
 def spent() -> float:

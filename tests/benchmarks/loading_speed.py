@@ -32,7 +32,7 @@ from torchvision import transforms
 
 from benchmark.core.registry import DATASETS
 from benchmark.engine.augment import augment
-from benchmark.engine.data import DeviceSplit
+from benchmark.engine.device_split import DeviceSplit
 
 BATCH, WORKERS = 64, 2
 AUGMENTATIONS = {"flip": {"flip": 0.5}, "affine": {"flip": 0.5, "translate": 0.1, "rotate": 10.0}}
@@ -42,14 +42,20 @@ def make_tree(root: Path, count: int) -> list[Path]:
     """A tree for the data set ``folder``: ``count`` photographs to train, a few others."""
     from skimage import data
 
-    sources = [Image.fromarray(getattr(data, name)()) for name in ("astronaut", "coffee", "chelsea", "rocket")]
+    sources = [
+        Image.fromarray(getattr(data, name)())
+        for name in ("astronaut", "coffee", "chelsea", "rocket")
+    ]
     rng = np.random.default_rng(0)
     paths = []
     for split, number in (("train", count), ("val", 4), ("test", 4)):
         for i in range(number):
             source = sources[i % len(sources)]
             width = rng.uniform(0.5, 0.9) * min(source.width, source.height * 4 / 3)
-            left, top = rng.uniform(0, source.width - width), rng.uniform(0, source.height - width * 3 / 4)
+            left, top = (
+                rng.uniform(0, source.width - width),
+                rng.uniform(0, source.height - width * 3 / 4),
+            )
             box = (left, top, left + width, top + width * 3 / 4)
             path = root / "my_data" / split / ("a", "b")[i % 2] / f"{i:05d}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +84,9 @@ class Photographs(Dataset[torch.Tensor]):
             return self.transform(opened.convert("RGB"))  # type: ignore[no-any-return]
 
 
-def forever(paths: list[Path], side: int, augmentation: str, workers: int = WORKERS) -> Iterator[torch.Tensor]:
+def forever(
+    paths: list[Path], side: int, augmentation: str, workers: int = WORKERS
+) -> Iterator[torch.Tensor]:
     """Batches of the usual loader, whose workers stay alive from epoch to epoch."""
     loader = DataLoader(
         Photographs(paths, side, augmentation), BATCH, shuffle=True, drop_last=True, num_workers=workers,
@@ -90,12 +98,16 @@ def forever(paths: list[Path], side: int, augmentation: str, workers: int = WORK
 
 def cached(root: Path, side: int, augmentation: str) -> Iterator[torch.Tensor]:
     """Batches of the engine, from the cache."""
-    split = DeviceSplit(DATASETS.get("folder")(root, side=side).load(0), "train", torch.device("cpu"))
+    split = DeviceSplit(
+        DATASETS.get("folder")(root, side=side).load(0), "train", torch.device("cpu")
+    )
     rng = np.random.default_rng(0)
     while True:
         order = rng.permutation(split.size)
         for start in range(0, split.size - BATCH + 1, BATCH):
-            yield augment(split.batch(order[start : start + BATCH]), AUGMENTATIONS[augmentation]).image
+            yield augment(
+                split.batch(order[start : start + BATCH]), AUGMENTATIONS[augmentation]
+            ).image
 
 
 def rate(batches: Iterator[torch.Tensor], seconds: float) -> float:
@@ -106,9 +118,13 @@ def rate(batches: Iterator[torch.Tensor], seconds: float) -> float:
     return images / (time.perf_counter() - begin)
 
 
-def loading(root: Path, paths: list[Path], side: int, augmentation: str, rounds: int, seconds: float) -> str:
+def loading(
+    root: Path, paths: list[Path], side: int, augmentation: str, rounds: int, seconds: float
+) -> str:
     ours, theirs = cached(root, side, augmentation), forever(paths, side, augmentation)
-    for _ in range(2 * WORKERS + 2):  # workers start, the batches that they keep ready are used up, caches warm up
+    for _ in range(
+        2 * WORKERS + 2
+    ):  # workers start, the batches that they keep ready are used up, caches warm up
         next(ours), next(theirs)
     pairs = [(rate(ours, seconds), rate(theirs, seconds)) for _ in range(rounds)]
     ratios = [a / b for a, b in pairs]
@@ -147,33 +163,45 @@ def preparing(root: Path, paths: list[Path], side: int, rounds: int) -> str:
             middle = time.perf_counter()
             for path in paths:
                 with Image.open(path) as opened:
-                    np.asarray(opened.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
+                    np.asarray(
+                        opened.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
+                    )
             pairs.append((middle - begin, time.perf_counter() - middle))
     a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
     return f"| {side} | {a:.2f} | {b:.2f} | {statistics.median(y / x for x, y in pairs):.2f} |"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each turn; default: 3")
     parser.add_argument("--augmentation", choices=tuple(AUGMENTATIONS), default="flip")
     parser.add_argument("--sides", type=int, nargs="+", default=[64, 224])
     parser.add_argument("--prepare-only", action="store_true")
-    parser.add_argument("--cpu-time", action="store_true", help="processor time instead of time on the clock")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="processor time instead of time on the clock"
+    )
     given = parser.parse_args()
-    print(f"{os.cpu_count()} cores, {torch.get_num_threads()} thread(s) of torch, load {os.getloadavg()[0]:.1f}\n")
+    print(
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} thread(s) of torch, load {os.getloadavg()[0]:.1f}\n"
+    )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         paths = make_tree(root, given.images)
         if given.cpu_time:
             os.environ["SHORTCUTBED_CACHE"] = str(root / "cache")
             torch.set_num_threads(1)
-            print(f"| side | augmentation | cache, CPU ms/image | PIL, CPU ms/image | ratio / {WORKERS} workers |")
+            print(
+                f"| side | augmentation | cache, CPU ms/image | PIL, CPU ms/image | ratio / {WORKERS} workers |"
+            )
             print("|---|---|---|---|---|")
             for side in given.sides:
-                print(processor_time(root, paths, side, given.augmentation, given.rounds), flush=True)
+                print(
+                    processor_time(root, paths, side, given.augmentation, given.rounds), flush=True
+                )
             return
         print("| side | first preparation, s | plain loop, s | ratio |\n|---|---|---|---|")
         for side in given.sides:
@@ -184,7 +212,10 @@ def main() -> None:
         print("\n| side | augmentation | cache, images/s | PIL, 2 workers | ratio (of the turns) |")
         print("|---|---|---|---|---|")
         for side in given.sides:
-            print(loading(root, paths, side, given.augmentation, given.rounds, given.seconds), flush=True)
+            print(
+                loading(root, paths, side, given.augmentation, given.rounds, given.seconds),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

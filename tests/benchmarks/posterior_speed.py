@@ -17,8 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.report.intervals import ConfusionPosterior, PosteriorEstimate, confusion_posterior, delong
-from benchmark.report.posterior import OVERALL, PER_CLASS
+from benchmark.report.statistics.intervals import (
+    ConfusionPosterior,
+    PosteriorEstimate,
+    confusion_posterior,
+    delong,
+)
+from benchmark.report.statistics.posterior import OVERALL, PER_CLASS
 
 HEADING = "## Speed"
 
@@ -49,12 +54,16 @@ def best_of(times: int, call: Callable[[], object]) -> tuple[float, float]:
     return min(wall), min(processor)
 
 
-def compared(exact: ConfusionPosterior, nuts: ConfusionPosterior) -> tuple[float, float, float, float]:
+def compared(
+    exact: ConfusionPosterior, nuts: ConfusionPosterior
+) -> tuple[float, float, float, float]:
     """Largest |difference| of posterior means and of sds, each absolute and in combined Monte Carlo errors."""
     pairs = list(zip(scores(exact), scores(nuts), strict=True))
     means = np.array([abs((a.posterior_mean or 0) - (b.posterior_mean or 0)) for a, b in pairs])
     sds = np.array([abs((a.sd or 0) - (b.sd or 0)) for a, b in pairs])
-    mean_errors = np.array([np.hypot(a.monte_carlo_error or 0, b.monte_carlo_error or 0) for a, b in pairs])
+    mean_errors = np.array(
+        [np.hypot(a.monte_carlo_error or 0, b.monte_carlo_error or 0) for a, b in pairs]
+    )
     sd_errors = np.array([np.hypot(a.sd_error or 0, b.sd_error or 0) for a, b in pairs])
     return means.max(), (means / mean_errors).max(), sds.max(), (sds / sd_errors).max()
 
@@ -93,7 +102,11 @@ def delong_rows() -> list[str]:
     label = random.random(1_000_000) < 0.3
     smooth = random.normal(size=len(label)) + label
     rows = ["| DeLong, 1,000,000 images | s | CPU s |", "|---|---|---|"]
-    for name, given in (("float64", smooth), ("float32", smooth.astype(np.float32)), ("1,000 values", smooth.round(2))):
+    for name, given in (
+        ("float64", smooth),
+        ("float32", smooth.astype(np.float32)),
+        ("1,000 values", smooth.round(2)),
+    ):
         wall, processor = best_of(15, lambda given=given: delong(label, given))  # type: ignore[misc]
         rows.append(f"| {name} | {wall:.3f} | {processor:.3f} |")
     return rows
@@ -101,8 +114,12 @@ def delong_rows() -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--no-nuts", action="store_true", help="time the exact engine and DeLong only")
-    parser.add_argument("--out", default="docs/coverage.md", help="file whose speed section is replaced; - for none")
+    parser.add_argument(
+        "--no-nuts", action="store_true", help="time the exact engine and DeLong only"
+    )
+    parser.add_argument(
+        "--out", default="docs/coverage.md", help="file whose speed section is replaced; - for none"
+    )
     arguments = parser.parse_args()
     lines = [
         HEADING,

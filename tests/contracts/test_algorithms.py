@@ -20,7 +20,14 @@ from benchmark.core.optim import COMMON_HPARAMS
 from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.spec import RunSpec
 from tests.algorithms import tiny
-from tests.algorithms.tiny import TinyRun, hparams_of, make_batch, same_weights, through_checkpoint, train
+from tests.algorithms.tiny import (
+    TinyRun,
+    hparams_of,
+    make_batch,
+    same_weights,
+    through_checkpoint,
+    train,
+)
 
 SIDE = 32
 NAMES = ALGORITHMS.names()
@@ -36,7 +43,12 @@ LARGE = 20_000_000
 #: Methods that make no training step: their ``fit`` does all its work at once, whatever the budget.
 AT_ONCE = {"dfr"}
 #: A batch's fields and the needs that open them.
-FIELDS = {"group": "groups", "confounder": "confounder", "environment": "environments", "mask": "masks"}
+FIELDS = {
+    "group": "groups",
+    "confounder": "confounder",
+    "environment": "environments",
+    "mask": "masks",
+}
 
 
 def spec_of(name: str, variant: str = "") -> RunSpec:
@@ -56,7 +68,8 @@ def make(name: str, variant: str = "", seed: int = 0, **changed: Any) -> Any:
         pytest.skip(f"refuses the tiny setting: {reason}")
     wanted = kind.upstream(spec_of(name, variant))
     first = {
-        role: copy.deepcopy(trained(u.algorithm, u.variant, json.dumps(dict(u.hparams)))) for role, u in wanted.items()
+        role: copy.deepcopy(trained(u.algorithm, u.variant, json.dumps(dict(u.hparams))))
+        for role, u in wanted.items()
     }
     settings = {**kind.variants.get(variant, {}), **changed}
     return tiny.build(kind, seed=seed, side=SIDE, upstream=first, **settings)
@@ -72,7 +85,9 @@ def trained(name: str, variant: str, hparams: str) -> Any:
 
 
 def skip_if_large(algorithm: Algorithm, request: pytest.FixtureRequest) -> None:
-    if sum(p.numel() for p in algorithm.parameters()) > LARGE and not request.config.getoption("--slow"):
+    if sum(p.numel() for p in algorithm.parameters()) > LARGE and not request.config.getoption(
+        "--slow"
+    ):
         pytest.skip("a large network of its own: run with --slow")
 
 
@@ -87,9 +102,13 @@ def test_declaration(name: str) -> None:
     assert kind.paper.url.startswith("https://")
     assert isinstance(kind.needs, Needs)
     assert kind.sampling in ("random", "group", "environment")
-    assert kind.sampling != "group" or kind.needs.groups, "sampling by group is knowledge of the groups"
+    assert kind.sampling != "group" or kind.needs.groups, (
+        "sampling by group is knowledge of the groups"
+    )
     assert kind.sampling != "environment" or kind.needs.environments
-    assert (kind.__doc__ or "").strip() and kind.__doc__ != Algorithm.__doc__, "the class says what it minimises"
+    assert (kind.__doc__ or "").strip() and kind.__doc__ != Algorithm.__doc__, (
+        "the class says what it minimises"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -101,7 +120,9 @@ def test_hparams_have_a_doc_line_and_draws_that_are_plain_values_within_bounds(n
         for key, hparam in kind.all_hparams(side).items():
             for draw in range(20):
                 value = hparam.draw(key, trial=0, draw=draw)
-                assert type(value) in (bool, int, float, str), f"{key} = {value!r} would not survive JSON"
+                assert type(value) in (bool, int, float, str), (
+                    f"{key} = {value!r} would not survive JSON"
+                )
                 assert json.loads(json.dumps(value)) == value
                 assert hparam.check(key, value) == value
                 assert type(value) is type(hparam.default)
@@ -112,7 +133,9 @@ def test_variants_set_declared_hparams_to_something_else(name: str, variant: str
     kind, values = ALGORITHMS.get(name), ALGORITHMS.get(name).variants[variant]
     declared = {**COMMON_HPARAMS, **kind.hparams}
     assert check_values(declared, values, name) == dict(values)
-    spelt_out = variant in values.values()  # a default that has a name of its own in tables, as ex2l:mae
+    spelt_out = (
+        variant in values.values()
+    )  # a default that has a name of its own in tables, as ex2l:mae
     assert spelt_out or any(value != declared[key].default for key, value in values.items())
     assert ":" not in variant and variant.strip() == variant
 
@@ -144,11 +167,15 @@ def test_it_trains_and_predicts_with_what_it_declares(name: str, variant: str) -
         logits = algorithm.predict(image)
         assert logits.shape == (len(image), tiny.CLASSES)
         assert logits.isfinite().all()
-        assert torch.allclose(algorithm.predict(image[:1]), logits[:1], atol=1e-4), "an answer depends on the batch"
+        assert torch.allclose(algorithm.predict(image[:1]), logits[:1], atol=1e-4), (
+            "an answer depends on the batch"
+        )
 
 
 @pytest.mark.parametrize(("name", "variant"), TRAINED)
-def test_a_resumed_run_is_the_undisturbed_run(name: str, variant: str, request: pytest.FixtureRequest) -> None:
+def test_a_resumed_run_is_the_undisturbed_run(
+    name: str, variant: str, request: pytest.FixtureRequest
+) -> None:
     whole = make(name, variant)
     skip_if_large(whole, request)
     first = make(name, variant)
@@ -184,7 +211,11 @@ def superfluous() -> list[tuple[str, str]]:
     for name in NAMES:
         kind = ALGORITHMS.get(name)
         sampled = {"group": "groups", "environment": "environments"}.get(kind.sampling)
-        found += [(name, need) for need in FIELDS.values() if getattr(kind.needs, need) and need != sampled]
+        found += [
+            (name, need)
+            for need in FIELDS.values()
+            if getattr(kind.needs, need) and need != sampled
+        ]
     return found
 
 
@@ -198,11 +229,15 @@ def test_no_annotation_is_declared_that_is_not_used(name: str, need: str) -> Non
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if ALGORITHMS.get(n).needs.val_groups])
-def test_groups_that_are_known_in_validation_alone_are_used_there_and_hidden_in_training(name: str) -> None:
+def test_groups_that_are_known_in_validation_alone_are_used_there_and_hidden_in_training(
+    name: str,
+) -> None:
     algorithm = make(name)
     assert not algorithm.needs.groups, "groups in training include those of validation"
     with pytest.raises((AssertionError, TypeError, AttributeError)):
-        algorithm.fit(TinyRun(algorithm, 0, 1, needs=replace(algorithm.needs, val_groups=False), side=SIDE))
+        algorithm.fit(
+            TinyRun(algorithm, 0, 1, needs=replace(algorithm.needs, val_groups=False), side=SIDE)
+        )
 
 
 def test_a_forgotten_declaration_fails_on_the_first_step() -> None:
@@ -212,7 +247,11 @@ def test_a_forgotten_declaration_fails_on_the_first_step() -> None:
 
 
 def test_every_kind_of_annotation_in_a_batch_is_covered_here() -> None:
-    assert set(FIELDS.values()) == {f.name for f in fields(Needs)} - {"teacher", "val_groups", "val_masks"}
+    assert set(FIELDS.values()) == {f.name for f in fields(Needs)} - {
+        "teacher",
+        "val_groups",
+        "val_masks",
+    }
 
 
 def test_same_seed_same_run() -> None:

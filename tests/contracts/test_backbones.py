@@ -28,12 +28,16 @@ def test_logits_are_those_of_the_features_and_the_promised_layer_exists(name: st
     image = torch.randn(2, 3, side, side)
     with torch.inference_mode():
         logits, features = network(image), network.features(image)
-        expected = torch.nn.functional.linear(features, network.classifier.weight, network.classifier.bias)
+        expected = torch.nn.functional.linear(
+            features, network.classifier.weight, network.classifier.bias
+        )
     assert logits.shape == (2, 3) and features.shape == (2, network.num_features)
     torch.testing.assert_close(logits, expected)
     if kind.capabilities.cam:
         seen: list[torch.Size] = []
-        handle = network.cam_module().register_forward_hook(lambda module, given, out: seen.append(out.shape))
+        handle = network.cam_module().register_forward_hook(
+            lambda module, given, out: seen.append(out.shape)
+        )
         with torch.inference_mode():
             network(image)
         handle.remove()

@@ -43,7 +43,10 @@ def planted(root: Path) -> Mapping[str, Any]:
 #: How to make a small one of each kind: what it is called, which data set, and its files.
 TREES: dict[str, tuple[str, Maker]] = {
     "celeba": ("celeba", trees.celeba),
-    "celeba, environments": ("celeba", lambda root: {**trees.celeba(root, ".csv"), "setting": "ex2l"}),
+    "celeba, environments": (
+        "celeba",
+        lambda root: {**trees.celeba(root, ".csv"), "setting": "ex2l"},
+    ),
     "cmnist": ("cmnist", mnist),
     "coco_on_places": ("coco_on_places", trees.coco_and_places),
     "coloured_digits": ("coloured_digits", partial(nothing, repeats=1)),
@@ -62,7 +65,10 @@ TREES: dict[str, tuple[str, Maker]] = {
     "spawrious, many": ("spawrious", partial(trees.spawrious_tree, challenge="m2m_hard")),
     "tiny": ("tiny", nothing),
     "waterbirds": ("waterbirds", trees.waterbirds),
-    "waterbirds, environments": ("waterbirds", lambda root: {**trees.waterbirds(root), "setting": "ex2l"}),
+    "waterbirds, environments": (
+        "waterbirds",
+        lambda root: {**trees.waterbirds(root), "setting": "ex2l"},
+    ),
     "waterbirds, made": ("waterbirds", trees.cub_and_places),
 }
 #: Equal images that are no leak: few pixels, or drawn from a few originals.
@@ -95,7 +101,9 @@ def all_made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
 
 
 @pytest.fixture(params=list(TREES))
-def made(request: pytest.FixtureRequest, all_made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch) -> Made:
+def made(
+    request: pytest.FixtureRequest, all_made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch
+) -> Made:
     monkeypatch.delenv("SHORTCUTBED_CACHE", raising=False)
     return all_made(request.param)
 
@@ -125,7 +133,16 @@ def test_declaration(name: str) -> None:
         assert "ounts" in doc or name == "folder"
 
 
-PUBLISHED = ("waterbirds", "celeba", "coco_on_places", "spawrious", "dogs_with_ties", "covid_xray", "nlm_cxr", "folder")
+PUBLISHED = (
+    "waterbirds",
+    "celeba",
+    "coco_on_places",
+    "spawrious",
+    "dogs_with_ties",
+    "covid_xray",
+    "nlm_cxr",
+    "folder",
+)
 
 
 def test_info_is_true(made: Made) -> None:
@@ -134,7 +151,9 @@ def test_info_is_true(made: Made) -> None:
     assert len(info.mean) == len(info.std) == info.image_size[0]
     for name, split in splits.items():
         assert split.image.shape == (len(split), *info.image_size) and split.image.dtype == np.uint8
-        assert set(split.label.ravel().tolist()) <= set(range(2 if info.multi_label else len(info.label_names)))
+        assert set(split.label.ravel().tolist()) <= set(
+            range(2 if info.multi_label else len(info.label_names))
+        )
         if split.confounder is not None:
             assert set(split.confounder.tolist()) <= set(range(len(info.confounder_names))), name
     train = splits["train"]
@@ -191,7 +210,10 @@ def test_pairs(made: Made) -> None:
 
 def test_biased_and_deceiving_are_what_they_are_called(made: Made) -> None:
     info = made.data.info
-    if info.bias_splits and made.name not in ("folder", "cmnist"):  # whose folders say it; whose labels are noisy
+    if info.bias_splits and made.name not in (
+        "folder",
+        "cmnist",
+    ):  # whose folders say it; whose labels are noisy
         tables = []
         for name in ("train", *info.bias_splits):
             split = made.data.splits[name]
@@ -238,7 +260,9 @@ def test_names_are_json(made: Made) -> None:
     assert json.loads(json.dumps(parts)) == parts
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"tiny", "digits_on_photos", "coloured_digits", "planted"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(NAMES) - {"tiny", "digits_on_photos", "coloured_digits", "planted"})
+)
 def test_without_its_files_a_sentence_says_what_to_do(name: str, tmp_path: Path) -> None:
     for folder in (None, tmp_path):
         with pytest.raises(UserError) as error:

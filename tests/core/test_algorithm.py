@@ -54,7 +54,9 @@ def test_a_step_minimises_the_sum_of_the_terms_and_returns_each() -> None:
     terms = algorithm.step(Batch(X, Y, Y))
     assert set(terms) == {"a", "b"}
     mean = X.mean(0)  # the gradients of the terms: mean, and twice the mean
-    torch.testing.assert_close(algorithm.network.weight.detach(), before - 0.1 * torch.stack([mean, 2 * mean]))
+    torch.testing.assert_close(
+        algorithm.network.weight.detach(), before - 0.1 * torch.stack([mean, 2 * mean])
+    )
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.01, 100.0])
@@ -63,7 +65,9 @@ def test_the_norm_of_the_gradient_is_bounded(clip: float) -> None:
     before = [p.detach().clone() for p in algorithm.parameters()]
     algorithm.step(Batch(X, Y, Y))
     after = [p.detach() for p in algorithm.parameters()]
-    moved = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(after, before, strict=True)))
+    moved = math.sqrt(
+        sum(float((a - b).square().sum()) for a, b in zip(after, before, strict=True))
+    )
     free = math.sqrt(5 * float(X.mean(0).square().sum()) + 5)
     assert moved == pytest.approx(min(free, clip) if clip else free, rel=1e-4)
 
@@ -94,13 +98,21 @@ def test_a_method_that_overrides_nothing_says_so() -> None:
     with pytest.raises(NotImplementedError, match="Nothing declares no objective"):
         algorithm.objective(Batch(X, Y, Y))
     nowhere: Any = None
-    assert algorithm.report() == {} and Nothing.upstream(nowhere) == {} and Nothing.refuses(nowhere, nowhere) is None
+    assert (
+        algorithm.report() == {}
+        and Nothing.upstream(nowhere) == {}
+        and Nothing.refuses(nowhere, nowhere) is None
+    )
 
 
 def test_hyper_parameters_of_the_method_come_last_and_may_replace_shared_ones() -> None:
     small, large = Linear.all_hparams(32), Linear.all_hparams(224)
     assert list(small)[:2] == list(COMMON_HPARAMS)[:2] and list(small)[-1] == "extra"
-    assert (small["lr"].default, large["lr"].default, large["batch_size"].default) == (0.5, 0.25, 32)
+    assert (small["lr"].default, large["lr"].default, large["batch_size"].default) == (
+        0.5,
+        0.25,
+        32,
+    )
 
 
 def test_groups_are_classes_times_confounders_and_papers_can_be_read() -> None:
@@ -113,8 +125,12 @@ def test_the_vocabulary_is_found_by_name_and_without_torch() -> None:
         if not name.startswith("_"):
             assert getattr(benchmark.core, name) is not None
     assert benchmark.core.Algorithm is Algorithm
-    with pytest.raises(AttributeError, match=r"module 'benchmark\.core' has no attribute 'Algoritm'"):
+    with pytest.raises(
+        AttributeError, match=r"module 'benchmark\.core' has no attribute 'Algoritm'"
+    ):
         benchmark.core.Algoritm  # noqa: B018
     code = "import sys, benchmark.core as c; c.RunSpec, c.HParam, c.Needs, c.UserError; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert done.stdout.strip() == "False"

@@ -20,7 +20,9 @@ INFO = DatasetInfo(
     environment_names=("e", "f"),
     image_size=(3, 4, 6),
     splits=("train", "val", "biased", "deceiving"),
-    provides=Needs(masks=True, groups=True, confounder=True, environments=True, val_groups=True, val_masks=True),
+    provides=Needs(
+        masks=True, groups=True, confounder=True, environments=True, val_groups=True, val_masks=True
+    ),
     mean=(0.5,) * 3,
     std=(0.5,) * 3,
     source="here",
@@ -79,9 +81,15 @@ def test_a_data_set_that_keeps_its_promises() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"val": None}, r"returned splits \('train', 'biased', 'deceiving'\), expected \('train', 'val'"),
+        (
+            {"val": None},
+            r"returned splits \('train', 'biased', 'deceiving'\), expected \('train', 'val'",
+        ),
         ({"extra": _split()}, "returned splits"),
-        ({"train": _split(image=np.zeros((6, 3, 4, 7), np.uint8), mask=None)}, r"train are \(3, 4, 7\), expected"),
+        (
+            {"train": _split(image=np.zeros((6, 3, 4, 7), np.uint8), mask=None)},
+            r"train are \(3, 4, 7\), expected",
+        ),
         ({"val": _split(label=np.full(6, 2))}, "label of val is outside 0 … 1"),
         ({"val": _split(label=np.full(6, -1))}, "label of val is outside"),
         ({"val": _split(confounder=np.full(6, 3))}, "confounder of val is outside 0 … 2"),
@@ -113,7 +121,9 @@ def test_a_test_split_may_be_an_environment_of_its_own() -> None:
 
 def test_an_empty_split_is_a_sentence() -> None:
     empty = Split(np.zeros((0, 3, 4, 6), np.uint8), np.zeros(0, np.int64))
-    with pytest.raises(UserError, match=r"split val has no images with these options \(\{'bias': 0\.9"):
+    with pytest.raises(
+        UserError, match=r"split val has no images with these options \(\{'bias': 0\.9"
+    ):
         _load(val=empty)
 
 
@@ -146,7 +156,9 @@ def test_options_are_checked_like_hyper_parameters() -> None:
         Source(bias=1.5)
 
 
-def test_the_fingerprint_changes_with_what_the_data_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fingerprint_changes_with_what_the_data_depend_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     first = Source().fingerprint()
     assert first == Source(bias=0.9).fingerprint() and len(first) == 16
     assert Source(bias=0.8).fingerprint() != first
@@ -169,6 +181,10 @@ def test_tiny_shows_the_same_bars_on_other_grounds() -> None:
     for name in ("biased", "unbiased", "deceiving"):
         assert np.array_equal(splits[name].mask, splits["biased"].mask)
         assert np.array_equal(splits[name].pair_id, splits["biased"].pair_id)
-    agree = {name: float((split.confounder == split.label).mean()) for name, split in splits.items()}
+    agree = {
+        name: float((split.confounder == split.label).mean()) for name, split in splits.items()
+    }
     assert agree["biased"] == 1 and agree["deceiving"] == 0
-    assert agree["train"] == pytest.approx(0.75, abs=0.1) and agree["unbiased"] == pytest.approx(0.5, abs=0.15)
+    assert agree["train"] == pytest.approx(0.75, abs=0.1) and agree["unbiased"] == pytest.approx(
+        0.5, abs=0.15
+    )

@@ -39,14 +39,20 @@ def test_several_mistakes_are_listed(capsys: pytest.CaptureFixture[str]) -> None
     assert str(Problems(["one."])) == "one."
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ENOTDIR])
-def test_the_state_of_the_machine_is_a_sentence(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ENOTDIR]
+)
+def test_the_state_of_the_machine_is_a_sentence(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert exit_code(lambda: _raise(OSError(number, os.strerror(number), "/somewhere"))) == 2
     said = capsys.readouterr().err
     assert os.strerror(number) in said and "/somewhere" in said and said.count("\n") == 1
 
 
-@pytest.mark.parametrize("bug", [FileNotFoundError(errno.ENOENT, "gone"), KeyError("x"), ZeroDivisionError()])
+@pytest.mark.parametrize(
+    "bug", [FileNotFoundError(errno.ENOENT, "gone"), KeyError("x"), ZeroDivisionError()]
+)
 def test_a_bug_keeps_its_traceback(bug: Exception) -> None:
     with pytest.raises(type(bug)):
         exit_code(lambda: _raise(bug))
@@ -60,13 +66,19 @@ def test_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("lines", [1, 20_000])
 def test_a_reader_that_leaves_is_no_failure(lines: int) -> None:
     code = (
-        f"import sys; from benchmark.core.errors import exit_code\nsys.exit(exit_code(lambda: print('x\\n' * {lines})))"
+        "import sys; from benchmark.core.errors import exit_code\n"
+        f"sys.exit(exit_code(lambda: print('x\\n' * {lines})))"
     )
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, cwd=ROOT, env=environment, check=False
+        [sys.executable, "-c", code],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env=environment,
+        check=False,
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -77,7 +89,12 @@ def test_a_full_disk_behind_standard_output_is_a_sentence() -> None:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, cwd=ROOT, env=environment, check=False
+            [sys.executable, "-c", code],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment,
+            check=False,
         )
     assert done.stderr.startswith(b"error: No space left on device")
 

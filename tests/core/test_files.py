@@ -77,7 +77,10 @@ def test_of_two_processes_exactly_one_wins(tmp_path: Path) -> None:
     for turn in range(5):
         path = tmp_path / f"record{turn}.json"
         start = time.monotonic() + 0.05
-        processes = [context.Process(target=_commit, args=(path, content, start, won)) for content in contents]
+        processes = [
+            context.Process(target=_commit, args=(path, content, start, won))
+            for content in contents
+        ]
         for process in processes:
             process.start()
         for process in processes:
@@ -88,7 +91,9 @@ def test_of_two_processes_exactly_one_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
-def test_a_file_system_without_hard_links(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_hard_links(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> NoReturn:
         raise OSError(number, os.strerror(number))
 

@@ -62,7 +62,9 @@ def test_log_uniform_is_uniform_in_the_exponent(low: float, high: float, base: i
 def test_integer_log_uniform_truncates() -> None:
     values = _draws(HParam(1, LogUniform(0, 3, 2, integer=True)))
     assert {type(v) for v in values} == {int} and set(values) == set(range(1, 8))
-    shares = np.diff(np.log2(np.arange(1, 9))) / 3  # int(2^u) is k when u lies in [log2 k, log2 (k+1))
+    shares = (
+        np.diff(np.log2(np.arange(1, 9))) / 3
+    )  # int(2^u) is k when u lies in [log2 k, log2 (k+1))
     found = np.bincount(values, minlength=8)[1:]
     assert stats.chisquare(found, shares * N).pvalue > 1e-3
 
@@ -82,10 +84,19 @@ def test_domainbeds_two_regimes() -> None:
     large = {name: h.at(65) for name, h in COMMON_HPARAMS.items()}
     assert (small["lr"].default, small["lr"].random) == (1e-3, LogUniform(-4.5, -2.5))
     assert (large["lr"].default, large["lr"].random) == (5e-5, LogUniform(-5, -3.5))
-    assert (small["batch_size"].default, small["batch_size"].random) == (64, LogUniform(3, 9, 2, integer=True))
-    assert (large["batch_size"].default, large["batch_size"].random) == (32, LogUniform(3, 5.5, 2, integer=True))
+    assert (small["batch_size"].default, small["batch_size"].random) == (
+        64,
+        LogUniform(3, 9, 2, integer=True),
+    )
+    assert (large["batch_size"].default, large["batch_size"].random) == (
+        32,
+        LogUniform(3, 5.5, 2, integer=True),
+    )
     assert (small["weight_decay"].default, small["weight_decay"].random) == (0.0, None)
-    assert (large["weight_decay"].default, large["weight_decay"].random) == (0.0, LogUniform(-6, -2))
+    assert (large["weight_decay"].default, large["weight_decay"].random) == (
+        0.0,
+        LogUniform(-6, -2),
+    )
     assert large["dropout"].random == Choice((0.0, 0.1, 0.5)) and small["dropout"].random is None
 
 
@@ -93,7 +104,9 @@ def test_every_default_and_every_draw_is_a_legal_value() -> None:
     for name, declared in COMMON_HPARAMS.items():
         for h in (declared.at(32), declared.at(224)):
             for value in [h.default, *_draws(h, name, 50)]:
-                assert h.check(name, value) == value and type(h.check(name, value)) is type(h.default)
+                assert h.check(name, value) == value and type(h.check(name, value)) is type(
+                    h.default
+                )
 
 
 GOOD = [
@@ -131,7 +144,11 @@ BAD = [
     (HParam(0.5, low=0.0), -1, "x = -1.0 is out of bounds, expected a value from 0 to inf."),
     (HParam(3, low=1, high=9), 10, "x = 10 is out of bounds, expected a value from 1 to 9."),
     (HParam(3, high=9), 10, "x = 10 is out of bounds, expected a value from -inf to 9."),
-    (HParam("0.5", form=r"[\d.]+"), "0.5;", "x = '0.5;' is not of the right form, expected one such as '0.5'."),
+    (
+        HParam("0.5", form=r"[\d.]+"),
+        "0.5;",
+        "x = '0.5;' is not of the right form, expected one such as '0.5'.",
+    ),
 ]
 
 

@@ -15,11 +15,16 @@ DEFAULTS = {name: h.default for name, h in COMMON_HPARAMS.items()}
 
 
 def _weights() -> list[nn.Parameter]:
-    return [nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(1), requires_grad=False)]
+    return [
+        nn.Parameter(torch.ones(3)),
+        nn.Parameter(torch.zeros(2)),
+        nn.Parameter(torch.ones(1), requires_grad=False),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+    ("name", "kind"),
+    [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
 )
 def test_the_optimiser_is_what_was_asked_for(name: str, kind: type) -> None:
     hparams = {**DEFAULTS, "optimizer": name, "lr": 0.03, "weight_decay": 0.2, "momentum": 0.7}
@@ -35,8 +40,15 @@ def test_the_optimiser_is_what_was_asked_for(name: str, kind: type) -> None:
 
 
 def test_an_algorithm_may_change_values_for_one_optimiser() -> None:
-    group = make_optimizer(_weights(), DEFAULTS, lr=0.5, betas=(0.5, 0.9), weight_decay=0.1).param_groups[0]
-    assert (group["lr"], group["initial_lr"], group["betas"], group["weight_decay"]) == (0.5, 0.5, (0.5, 0.9), 0.1)
+    group = make_optimizer(
+        _weights(), DEFAULTS, lr=0.5, betas=(0.5, 0.9), weight_decay=0.1
+    ).param_groups[0]
+    assert (group["lr"], group["initial_lr"], group["betas"], group["weight_decay"]) == (
+        0.5,
+        0.5,
+        (0.5, 0.9),
+        0.1,
+    )
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
@@ -87,7 +99,9 @@ def test_schedules_are_torchs(changed: dict[str, Any], schedule: Any) -> None:
     reference: LRScheduler = schedule(theirs)
     for step in range(STEPS):
         set_lr(ours, lr_factor(hparams, step, STEPS))
-        assert ours.param_groups[0]["lr"] == pytest.approx(reference.get_last_lr()[0], rel=1e-9, abs=1e-12)
+        assert ours.param_groups[0]["lr"] == pytest.approx(
+            reference.get_last_lr()[0], rel=1e-9, abs=1e-12
+        )
         theirs.step()
         reference.step()
 

@@ -62,7 +62,9 @@ def _plug_in(folder: Path, entry_points: str, module: str) -> None:
 
 def test_every_module_is_found_and_names_are_sorted(house: Callable[..., Registry]) -> None:
     things = house(
-        b=MODULE.format(cls="B", name="zebra"), a=MODULE.format(cls="A", name="ant"), _hidden="raise OSError"
+        b=MODULE.format(cls="B", name="zebra"),
+        a=MODULE.format(cls="A", name="ant"),
+        _hidden="raise OSError",
     )
     assert things.names() == ["ant", "zebra"]
     assert things.get("ant").name == "ant"
@@ -80,7 +82,10 @@ def test_a_second_thread_waits_until_all_are_there(house: Callable[..., Registry
 def test_two_classes_of_one_name_are_both_named_each_time(house: Callable[..., Registry]) -> None:
     things = house(a=MODULE.format(cls="A", name="same"), b=MODULE.format(cls="B", name="same"))
     for _ in range(2):
-        with pytest.raises(UserError, match=r"two things are called 'same': house\.rooms\.a\.A and house\.rooms\.b\.B"):
+        with pytest.raises(
+            UserError,
+            match=r"two things are called 'same': house\.rooms\.a\.A and house\.rooms\.b\.B",
+        ):
             things.names()
 
 
@@ -96,17 +101,23 @@ def test_registering_the_same_class_again_is_harmless() -> None:
 @pytest.mark.parametrize("name", ["", 3, None])
 def test_a_class_without_a_name_is_refused(name: object) -> None:
     things: Registry = Registry("thing", "none", GROUP)
-    with pytest.raises(UserError, match=r"has no name, expected a class attribute such as name = \"my_thing\"\."):
+    with pytest.raises(
+        UserError, match=r"has no name, expected a class attribute such as name = \"my_thing\"\."
+    ):
         things.register(type("A", (), {"name": name}))
 
 
-def test_an_optional_dependency_that_is_missing_stops_nobody_else(house: Callable[..., Registry]) -> None:
+def test_an_optional_dependency_that_is_missing_stops_nobody_else(
+    house: Callable[..., Registry],
+) -> None:
     things = house(a=MODULE.format(cls="A", name="ant"), b="import a_package_that_is_not_there")
     assert things.names() == ["ant"]
     assert things.broken == {"house.rooms.b": "No module named 'a_package_that_is_not_there'"}
     with pytest.raises(UserError) as found:
         things.get("bee")
-    assert "unknown thing 'bee'" in str(found.value) and "a_package_that_is_not_there" in str(found.value)
+    assert "unknown thing 'bee'" in str(found.value) and "a_package_that_is_not_there" in str(
+        found.value
+    )
 
 
 def test_a_bug_in_our_own_module_is_raised_every_time(house: Callable[..., Registry]) -> None:
@@ -138,21 +149,30 @@ def test_a_plug_in_can_name_its_class(
     assert things.origin("bee") == "plugin_x.Bee"
 
 
-def test_a_plug_in_can_name_a_module_that_registers_its_own(house: Callable[..., Registry], tmp_path: Path) -> None:
+def test_a_plug_in_can_name_a_module_that_registers_its_own(
+    house: Callable[..., Registry], tmp_path: Path
+) -> None:
     things = house(a=MODULE.format(cls="A", name="ant"))
     _plug_in(tmp_path, "anything = plugin_x", MODULE.format(cls="Bee", name="bee"))
     assert things.names() == ["ant", "bee"]
 
 
-def test_a_plug_in_that_takes_a_name_of_ours_is_named(house: Callable[..., Registry], tmp_path: Path) -> None:
+def test_a_plug_in_that_takes_a_name_of_ours_is_named(
+    house: Callable[..., Registry], tmp_path: Path
+) -> None:
     things = house(a=MODULE.format(cls="A", name="ant"))
     _plug_in(tmp_path, "anything = plugin_x:Bee", "class Bee:\n    name = 'ant'\n")
     for _ in range(2):
-        with pytest.raises(UserError, match=r"called 'ant': house\.rooms\.a\.A and plugin_x\.Bee; rename or uninstall"):
+        with pytest.raises(
+            UserError,
+            match=r"called 'ant': house\.rooms\.a\.A and plugin_x\.Bee; rename or uninstall",
+        ):
             things.get("ant")
 
 
-@pytest.mark.parametrize("module", ["1 / 0", "import a_package_that_is_not_there", "Other = 1", "def ("])
+@pytest.mark.parametrize(
+    "module", ["1 / 0", "import a_package_that_is_not_there", "Other = 1", "def ("]
+)
 def test_a_broken_plug_in_is_reported_and_stops_nobody(
     module: str, house: Callable[..., Registry], tmp_path: Path
 ) -> None:
@@ -166,7 +186,9 @@ def test_a_broken_plug_in_is_reported_and_stops_nobody(
 
 def _in_a_process(code: str, *paths: Path) -> subprocess.CompletedProcess[str]:
     text = f"import sys\nsys.path[:0] = {[str(p) for p in paths]!r}\n{textwrap.dedent(code)}"
-    return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=ROOT, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, cwd=ROOT, check=False
+    )
 
 
 ASK = """
@@ -182,7 +204,10 @@ def test_a_foreign_package_called_datasets_is_one_sentence(content: str, tmp_pat
     (tmp_path / "datasets" / "__init__.py").write_text(content)
     done = _in_a_process(ASK, tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert re.search(r"'datasets' belongs to another package \(.*/datasets/__init__\.py\).*virtual env", done.stderr)
+    assert re.search(
+        r"'datasets' belongs to another package \(.*/datasets/__init__\.py\).*virtual env",
+        done.stderr,
+    )
 
 
 def test_hugging_face_datasets_installed_behind_ours_is_one_sentence_too(tmp_path: Path) -> None:

@@ -26,9 +26,17 @@ def test_seeds_never_change() -> None:
 
 def test_a_seed_is_the_same_in_another_process_and_differs_for_other_parts() -> None:
     code = "from benchmark.core.seeds import seed_for; print(seed_for('a', 1, 2.5))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert int(done.stdout) == seed_for("a", 1, 2.5)
-    others = {seed_for("a", 1), seed_for("a1"), seed_for("a", 1, ""), seed_for("1", "a"), seed_for("a", "1", "2.5", 0)}
+    others = {
+        seed_for("a", 1),
+        seed_for("a1"),
+        seed_for("a", 1, ""),
+        seed_for("1", "a"),
+        seed_for("a", "1", "2.5", 0),
+    }
     assert len(others) == 5 and seed_for("a", 1, 2.5) not in others
     assert all(0 <= seed < 2**63 for seed in others)
 
@@ -62,7 +70,12 @@ def _batch() -> Batch:
     )  # fmt: skip
 
 
-OPTIONAL = {"groups": "group", "confounder": "confounder", "environments": "environment", "masks": "mask"}
+OPTIONAL = {
+    "groups": "group",
+    "confounder": "confounder",
+    "environments": "environment",
+    "masks": "mask",
+}
 
 
 @pytest.mark.parametrize("need", [*OPTIONAL, None])
@@ -71,7 +84,11 @@ def test_strip_leaves_what_was_declared_and_nothing_else(need: str | None) -> No
     stripped = batch.strip(Needs(**{need: True}) if need else Needs())
     left = {name for name in OPTIONAL.values() if getattr(stripped, name) is not None}
     assert left == ({OPTIONAL[need]} if need else set())
-    assert stripped.image is batch.image and stripped.label is batch.label and stripped.index is batch.index
+    assert (
+        stripped.image is batch.image
+        and stripped.label is batch.label
+        and stripped.index is batch.index
+    )
 
 
 def test_strip_does_not_give_training_what_is_for_validation() -> None:
@@ -83,5 +100,9 @@ def test_strip_does_not_give_training_what_is_for_validation() -> None:
 def test_rows_picks_from_every_field_and_keeps_none(chosen: torch.Tensor) -> None:
     picked = _batch().strip(Needs(groups=True)).rows(chosen)
     assert len(picked) == 2
-    assert picked.label.tolist() == [0, 2] and picked.group is not None and picked.group.tolist() == [0, 2]
+    assert (
+        picked.label.tolist() == [0, 2]
+        and picked.group is not None
+        and picked.group.tolist() == [0, 2]
+    )
     assert picked.mask is None and picked.image.shape == (2, 1, 2, 2)

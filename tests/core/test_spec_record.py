@@ -52,7 +52,9 @@ RECORDED = RunRecord(
     key=SPEC.key,
     spec=SPEC,
     attempt=1,
-    selected={"last": {"step": 100, "value": 100.0, "splits": {"val": {"counts": [[[1, 0], [0, 1]]]}}}},
+    selected={
+        "last": {"step": 100, "value": 100.0, "splits": {"val": {"counts": [[[1, 0], [0, 1]]]}}}
+    },
     data={"label_names": ["a", "b"]},
     method={"needs": []},
     seconds={"training": 1.5, "evaluation": 0.5, "total": 2.0},
@@ -79,12 +81,15 @@ def test_the_key_is_the_same_whatever_the_order_of_its_tables() -> None:
 
 
 def test_the_key_never_changes() -> None:
-    assert SPEC.key == "566d57d9628f7c7a"  # of schema 1: a change of this digest orphans every stored result
+    assert (
+        SPEC.key == "566d57d9628f7c7a"
+    )  # of schema 1: a change of this digest orphans every stored result
 
 
 def test_the_key_is_the_same_in_another_process() -> None:
     code = (
-        "import json, sys; from benchmark.core.spec import RunSpec; print(RunSpec.from_json(json.load(sys.stdin)).key)"
+        "import json, sys; from benchmark.core.spec import RunSpec; "
+        "print(RunSpec.from_json(json.load(sys.stdin)).key)"
     )
     for seed in ("1", "2"):
         done = subprocess.run(
@@ -135,14 +140,18 @@ def test_names_for_people() -> None:
 @pytest.mark.parametrize("value", [{"schema": 99}, {}, [], None, "text", {"schema": "1"}])
 def test_another_schema_version_is_a_sentence(value: object) -> None:
     for read in (RunSpec.from_json, RunRecord.from_json, lambda v: check_schema(v, "here.json")):
-        with pytest.raises(UserError, match=r"has schema version .*, expected 1; another version of ShortcutBed"):
+        with pytest.raises(
+            UserError, match=r"has schema version .*, expected 1; another version of ShortcutBed"
+        ):
             read(value)
 
 
 def test_missing_and_unknown_fields_are_named() -> None:
     value = SPEC.to_json()
     del value["trial"]
-    with pytest.raises(UserError, match=r"spec\.json has missing or unknown fields \(extra_field, trial\)"):
+    with pytest.raises(
+        UserError, match=r"spec\.json has missing or unknown fields \(extra_field, trial\)"
+    ):
         RunSpec.from_json({**value, "extra_field": 1})
     record = RECORDED.to_json()
     del record["steps"]
@@ -161,7 +170,9 @@ def test_reading_a_record_that_is_not_there_or_damaged(tmp_path: Path) -> None:
         read_record(tmp_path)
     for content in (b"", b"{", b"\xff"):
         (tmp_path / RECORD).write_bytes(content)
-        with pytest.raises(UserError, match=r"record\.json is not JSON .*delete it and launch again"):
+        with pytest.raises(
+            UserError, match=r"record\.json is not JSON .*delete it and launch again"
+        ):
             read_record(tmp_path)
     (tmp_path / RECORD).write_bytes(to_json({**RECORDED.to_json(), "schema": 7}))
     with pytest.raises(UserError, match="schema version 7, expected 1"):
@@ -213,7 +224,9 @@ def test_the_state_without_a_folder_and_by_the_clock(tmp_path: Path) -> None:
     assert state_of(folder) is State.LOST
 
 
-def test_a_lease_that_goes_away_while_we_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_that_goes_away_while_we_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "listdir", lambda _: [LEASE])
     assert state_of(tmp_path) is State.PENDING
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.core.together import can_overlap, together
+from benchmark.core.parallel_forward import can_overlap, together
 from tests.threads import threads
 
 
@@ -22,7 +22,14 @@ def two_threads() -> Iterator[None]:
 
 def network(seed: int, dropout: float = 0.0) -> nn.Sequential:
     torch.manual_seed(seed)
-    layers = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(dropout), nn.Flatten(), nn.Linear(8 * 36, 5)
+    layers = (
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Flatten(),
+        nn.Linear(8 * 36, 5),
+    )
     return nn.Sequential(*layers)
 
 
@@ -35,7 +42,9 @@ def state(*networks: nn.Module) -> dict[str, torch.Tensor]:
     found = {}
     for i, one in enumerate(networks):
         found |= {f"{i}.{name}": value for name, value in one.state_dict().items()}
-        found |= {f"{i}.{name}.grad": p.grad for name, p in one.named_parameters() if p.grad is not None}
+        found |= {
+            f"{i}.{name}.grad": p.grad for name, p in one.named_parameters() if p.grad is not None
+        }
     return found
 
 
@@ -134,7 +143,9 @@ def test_when_networks_can_overlap() -> None:
     assert torch.equal(drawn, torch.get_rng_state())
     assert can_overlap([models[0], random[1].eval()], x)
     after = state(*models)
-    assert all(torch.equal(after[name], value) for name, value in before.items())  # running statistics too
+    assert all(
+        torch.equal(after[name], value) for name, value in before.items()
+    )  # running statistics too
     torch.set_num_threads(1)
     assert not can_overlap(models, x)
 

@@ -20,7 +20,9 @@ def same(one: GroupedDataset, other: GroupedDataset) -> bool:
 
 def digest(data: GroupedDataset) -> str:
     """A digest of everything that a data set holds."""
-    return hashlib.sha256("".join(f"{k}{digest_of_split(v)}" for k, v in data.splits.items()).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{k}{digest_of_split(v)}" for k, v in data.splits.items()).encode()
+    ).hexdigest()
 
 
 def digest_of_split(split: Split) -> str:

@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from benchmark.core.errors import UserError
-from datasets import _archive
-from datasets._archive import unpack
+from datasets._io import archive as _archive
+from datasets._io.archive import unpack
 
 FILES = {"set/a.txt": b"one", "set/deep/b.txt": b"two" * 1000, "c.txt": b""}
 
 
-def tar(path: Path, change: Callable[[tarfile.TarFile], object] = lambda t: None, mode: str = "w:gz") -> Path:
+def tar(
+    path: Path, change: Callable[[tarfile.TarFile], object] = lambda t: None, mode: str = "w:gz"
+) -> Path:
     with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
         for name, content in FILES.items():
             add(archive, name, content)
@@ -43,7 +45,9 @@ def zipped(path: Path, change: Callable[[zipfile.ZipFile], object] = lambda z: N
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
 
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.tar", "a.tar.xz", "a.zip"])
@@ -52,7 +56,9 @@ def test_good_archives(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     zipped(path) if name.endswith(".zip") else tar(path, mode=modes[name])
     seen: list[tuple[int, int]] = []
-    assert unpack(path, tmp_path / "out", lambda done, total: seen.append((done, total))) == len(FILES)
+    assert unpack(path, tmp_path / "out", lambda done, total: seen.append((done, total))) == len(
+        FILES
+    )
     assert tree(tmp_path / "out") == FILES
     assert seen[-1] == (3003, 3003)
     assert unpack(path, tmp_path / "out") == len(FILES)  # again: the same files take their places
@@ -84,7 +90,10 @@ BAD_TARS: dict[str, tuple[Callable[[tarfile.TarFile], object], str]] = {
     "backslashes": (lambda t: add(t, "..\\evil"), "leads outside"),
     "a link out": (symlink("/etc"), "holds the link"),
     "a link within": (symlink("a.txt"), "holds the link"),
-    "a hard link": (lambda t: add(t, "set/hard", b"", type=tarfile.LNKTYPE, linkname="/etc/passwd"), "holds the link"),
+    "a hard link": (
+        lambda t: add(t, "set/hard", b"", type=tarfile.LNKTYPE, linkname="/etc/passwd"),
+        "holds the link",
+    ),
     "a device": (lambda t: add(t, "set/null", b"", type=tarfile.CHRTYPE), "holds the device"),
     "a pipe": (lambda t: add(t, "set/pipe", b"", type=tarfile.FIFOTYPE), "holds the device"),
 }

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from benchmark.core.errors import UserError
-from datasets import _cache, _entry
-from datasets._cache import Cache
-from datasets._entry import Column
+from datasets._io import cache as _cache
+from datasets._io import cache_entry as _entry
+from datasets._io.cache import Cache
+from datasets._io.cache_entry import Column
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = {"image": Column((3, 8, 8)), "mask": Column((1, 8, 8), "bool")}
@@ -28,11 +29,15 @@ ROWS = 200
 
 def content(start: int, stop: int) -> dict[str, np.ndarray]:
     """Rows that are a function of their number alone."""
-    image = np.stack([np.random.default_rng(i).integers(0, 256, (3, 8, 8), np.uint8) for i in range(start, stop)])
+    image = np.stack(
+        [np.random.default_rng(i).integers(0, 256, (3, 8, 8), np.uint8) for i in range(start, stop)]
+    )
     return {"image": image, "mask": image[:, :1] > 100}
 
 
-def get(folder: Path, fill: Callable[[int, int], dict[str, np.ndarray]] = content) -> dict[str, np.ndarray]:
+def get(
+    folder: Path, fill: Callable[[int, int], dict[str, np.ndarray]] = content
+) -> dict[str, np.ndarray]:
     return Cache(folder).get("thing", "0123", ROWS, COLUMNS, fill)
 
 
@@ -131,7 +136,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("case", list(DAMAGE))
-def test_damage_is_noticed_and_mended(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damage_is_noticed_and_mended(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     get(tmp_path)
     before = (tmp_path / "thing-0123/verified.json").read_text()
     DAMAGE[case](tmp_path / "thing-0123")
@@ -143,7 +150,9 @@ def test_damage_is_noticed_and_mended(case: str, tmp_path: Path, capsys: pytest.
     assert Cache(tmp_path).verify("thing", "0123", ROWS, COLUMNS) is None
 
 
-def test_checksums_are_compared_once_per_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checksums_are_compared_once_per_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     get(tmp_path)
     compared = []
     real = _entry._checksums
@@ -187,7 +196,7 @@ BUILD = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from datasets import _entry
+from datasets._io import cache_entry as _entry as _entry
 _entry.CHUNK = 2048
 from tests.datasets.test_cache import content, get, right
 def slow(start, stop):
@@ -202,7 +211,11 @@ print("done", flush=True)
 def builder(folder: Path, seconds: float) -> subprocess.Popen[str]:
     code = textwrap.dedent(BUILD).format(root=str(ROOT), folder=str(folder), seconds=seconds)
     return subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
 
 
@@ -255,7 +268,9 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     assert right(get(tmp_path))
 
 
-def test_too_little_room_is_said_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_room_is_said_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(_cache.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match="there is no room"):
@@ -269,7 +284,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         sys.path.insert(0, {str(ROOT)!r})
-        from datasets import _cache, _entry
+        from datasets._io import cache as _cache as _cache as _cache, cache_entry as _entry as _entry
         _entry.CHUNK = 2048
         _cache.shutil.disk_usage = lambda path: type("Usage", (), {{"free": 1 << 40}})
         from tests.datasets.test_cache import get
@@ -301,7 +316,9 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
         get(tmp_path / "cache")
 
 
-def test_rows_in_order_are_a_view_and_others_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_in_order_are_a_view_and_others_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found, cache = get(tmp_path)["image"], Cache(tmp_path)
     view = cache.take("thing", "0123", found, np.arange(10, 50))
     assert isinstance(view, np.memmap) and np.shares_memory(view, found)
@@ -314,7 +331,9 @@ def test_rows_in_order_are_a_view_and_others_a_copy(tmp_path: Path, monkeypatch:
     assert not np.array_equal(cache.take("thing", "0123", found, rows[::-1]), copy)
 
 
-def test_what_is_made_is_the_same_in_memory_and_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_made_is_the_same_in_memory_and_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = Cache(tmp_path)
     monkeypatch.setattr(_cache, "BLOCK", 33)
     small = cache.make("thing", ["a"], ROWS, COLUMNS, content)
@@ -331,8 +350,8 @@ def test_larger_than_memory(tmp_path: Path) -> None:
         from pathlib import Path
         sys.path.insert(0, {str(ROOT)!r})
         import numpy as np
-        from datasets import _cache
-        from datasets._entry import Column
+        from datasets._io import cache as _cache as _cache as _cache
+        from datasets._io.cache_entry import Column
         _cache.SHARE = 0.0
         rows = 64 << 10
         fill = lambda start, stop: {{"image": np.full((stop - start, 1, 32, 32), start % 251, np.uint8)}}
@@ -348,7 +367,9 @@ def test_larger_than_memory(tmp_path: Path) -> None:
         assert total == int(odd.sum(dtype=np.int64))
         print(anonymous() - before)
     """)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 8
 
@@ -362,5 +383,7 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_progress(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    Cache(tmp_path).get("thing", "0123", ROWS, COLUMNS, content, lambda done, total: seen.append((done, total)))
+    Cache(tmp_path).get(
+        "thing", "0123", ROWS, COLUMNS, content, lambda done, total: seen.append((done, total))
+    )
     assert seen[0] == (0, ROWS) and seen[-1] == (ROWS, ROWS) and seen == sorted(seen)

@@ -51,7 +51,9 @@ def test_every_image_is_its_digit_in_one_channel(tree: Path) -> None:
     digits = np.concatenate([images for images, _ in arrays(6000, 1000).values()])
     for split in load(tree, train_size=500, test_size=200).splits.values():
         assert split.confounder is not None and split.pair_id is not None and split.mask is not None
-        for image, colour, row, mask in zip(split.image, split.confounder, split.pair_id, split.mask, strict=True):
+        for image, colour, row, mask in zip(
+            split.image, split.confounder, split.pair_id, split.mask, strict=True
+        ):
             assert (image[colour] == digits[row]).all()
             assert not image[1 - colour].any()
             assert (mask[0] == (digits[row] > 0)).all()
@@ -76,7 +78,9 @@ def test_tests_show_the_same_digits_with_the_same_labels(tree: Path) -> None:
         assert (splits[name].label == splits["biased"].label).all()
         assert (splits[name].mask == splits["biased"].mask).all()
     kept = splits["biased"].confounder == splits["deceiving"].confounder
-    assert abs(kept.mean() - 0.2) < 0.04  # one draw per digit serves all three: those flipped at 0.1, those kept at 0.9
+    assert (
+        abs(kept.mean() - 0.2) < 0.04
+    )  # one draw per digit serves all three: those flipped at 0.1, those kept at 0.9
 
 
 def test_sizes_and_channels(tree: Path) -> None:
@@ -89,7 +93,10 @@ def test_sizes_and_channels(tree: Path) -> None:
     assert np.bincount(data.splits["train"].environment).tolist() == [51, 50]  # type: ignore[arg-type]
     assert all((data.splits[name].image[:, :2] == load(tree, train_size=101, test_size=50).splits[name].image).all()
                for name in data.splits)  # fmt: skip
-    prints = [DATASETS.get("cmnist")(tree, **o).fingerprint() for o in ({}, {"channels": 3}, {"train_size": 9})]
+    prints = [
+        DATASETS.get("cmnist")(tree, **o).fingerprint()
+        for o in ({}, {"channels": 3}, {"train_size": 9})
+    ]
     assert len(set(prints)) == 3
 
 
@@ -102,6 +109,12 @@ def test_trials(tree: Path) -> None:
 def test_on_the_real_mnist(real_data: Path) -> None:
     data = load(real_data)
     sizes = {name: len(split) for name, split in data.splits.items()}
-    assert sizes == {"train": 37_335, "val": 9_332, "biased": 23_333, "unbiased": 23_333, "deceiving": 23_333}
+    assert sizes == {
+        "train": 37_335,
+        "val": 9_332,
+        "biased": 23_333,
+        "unbiased": 23_333,
+        "deceiving": 23_333,
+    }
     files = DATASETS.get("cmnist")(real_data)
     check_shares(data, np.concatenate([files.read("train")[1], files.read("test")[1]]))

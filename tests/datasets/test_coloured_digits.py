@@ -7,14 +7,16 @@ import itertools
 import numpy as np
 
 from benchmark.core.registry import DATASETS
-from datasets._colours import COLOURS, paint
+from datasets._sources.colours import COLOURS, paint
 
 
 def test_every_pixel_is_black_or_the_colour_of_the_confounder() -> None:
     palette = np.array(list(COLOURS.values()))
     for split in DATASETS.get("coloured_digits")(repeats=1).load(0).splits.values():
         assert split.mask is not None and split.confounder is not None
-        for image, mask, colour in zip(split.image, split.mask[:, 0], split.confounder, strict=True):
+        for image, mask, colour in zip(
+            split.image, split.mask[:, 0], split.confounder, strict=True
+        ):
             assert not (image[:, mask].T - palette[colour]).any()
             assert (image[:, ~mask] == 0).all()
 
@@ -22,7 +24,9 @@ def test_every_pixel_is_black_or_the_colour_of_the_confounder() -> None:
 def test_colours_can_be_told_apart() -> None:
     assert len(COLOURS) == 10
     for one, other in itertools.combinations(COLOURS.values(), 2):
-        assert sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) > 2500  # Ahmed et al.'s own limit
+        assert (
+            sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) > 2500
+        )  # Ahmed et al.'s own limit
 
 
 def test_paint_of_nothing_is_black() -> None:

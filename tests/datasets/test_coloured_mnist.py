@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.core.dataset import GroupedDataset, Split
 from benchmark.core.registry import DATASETS
-from datasets._colours import COLOURS
+from datasets._sources.colours import COLOURS
 from tests.datasets.arrays import same, same_arrays
 from tests.datasets.mnist_tree import arrays, make_tree
 
@@ -83,7 +83,10 @@ def test_sizes(tree: Path) -> None:
     }  # fmt: skip
     assert set(data.splits["train"].pair_id) <= set(load(tree).splits["train"].pair_id)  # type: ignore[arg-type]
     assert len(load(tree, train_size=1, bias=0.8).splits["val"]) == 1
-    assert len({DATASETS.get("coloured_mnist")(tree, train_size=n).fingerprint() for n in (0, 90, 91)}) == 3
+    assert (
+        len({DATASETS.get("coloured_mnist")(tree, train_size=n).fingerprint() for n in (0, 90, 91)})
+        == 3
+    )
 
 
 def test_trials(tree: Path) -> None:

@@ -19,7 +19,11 @@ from benchmark.core.registry import DATASETS
 from tests.datasets import trees, xray_tree
 
 Damage = Callable[[Path], object]
-WB, NLM, COCO = "waterbird_complete95_forest2water2", "nlm_cxr", "coco/annotations/instances_train2017.json"
+WB, NLM, COCO = (
+    "waterbird_complete95_forest2water2",
+    "nlm_cxr",
+    "coco/annotations/instances_train2017.json",
+)
 
 MAKERS: dict[str, tuple[str, Callable[[Path], Mapping[str, Any]]]] = {
     "waterbirds": ("waterbirds", trees.waterbirds),
@@ -252,7 +256,9 @@ CASES: dict[str, tuple[str, Damage, str]] = {
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Mapping[str, Any]]]:
+def whole(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], tuple[Path, Mapping[str, Any]]]:
     made: dict[str, tuple[Path, Mapping[str, Any]]] = {}
 
     def get(which: str) -> tuple[Path, Mapping[str, Any]]:
@@ -266,7 +272,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Pat
 
 @pytest.mark.parametrize("case", list(CASES))
 def test_one_sentence(
-    case: str, whole: Callable[[str], tuple[Path, Mapping[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: str,
+    whole: Callable[[str], tuple[Path, Mapping[str, Any]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("SHORTCUTBED_CACHE", raising=False)
     which, damage, words = CASES[case]

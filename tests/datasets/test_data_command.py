@@ -52,7 +52,9 @@ def test_check_finds_leaks_and_oddities(data: Path, capsys: pytest.CaptureFixtur
     mine = data / "my_data"
     shutil.copy(mine / "train/cat/lawn/0.png", mine / "deceiving/cat/lawn/0.png")
     table = mine / "metadata.csv"
-    table.write_text(table.read_text().replace("val-patient", "train-patient").replace("train-patient35048", "x"))
+    table.write_text(
+        table.read_text().replace("val-patient", "train-patient").replace("train-patient35048", "x")
+    )
     table.write_text(re.sub(r"(train/cat/lawn/1.png,day.),\S+", r"\1,somebody", table.read_text()))
     table.write_text(re.sub(r"(val/cat/lawn/1.png,day.),\S+", r"\1,somebody", table.read_text()))
     trees.picture(mine / "val/dog/sofa/0.png", 1)
@@ -62,7 +64,9 @@ def test_check_finds_leaks_and_oddities(data: Path, capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     where = "the first as my_data/train/cat/lawn/0.png and my_data/deceiving/cat/lawn/0.png."
     assert f"1 equal image is both in train and in the tests, {where}" in out
-    assert re.search(r"\d+ patients? (is|are) both in train and in val, the first as my_data/train/", out)
+    assert re.search(
+        r"\d+ patients? (is|are) both in train and in val, the first as my_data/train/", out
+    )
     assert "1 image of val shows one value only" in out
     assert "1 mask of train has no foreground" in out
 
@@ -80,24 +84,45 @@ def test_check_notices_a_damaged_cache(data: Path, capsys: pytest.CaptureFixture
     assert "it is built anew" in capsys.readouterr().err
 
 
-def test_prepare_decodes_once(data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_prepare_decodes_once(
+    data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     cache = tmp_path / "cache"
     for _ in range(2):
-        assert run("prepare", "nlm_cxr:side=16", "tiny", "--data-dir", data, "--cache-dir", cache) == 0
+        assert (
+            run("prepare", "nlm_cxr:side=16", "tiny", "--data-dir", data, "--cache-dir", cache) == 0
+        )
     out = capsys.readouterr().out
     assert out.count("nlm_cxr:side=16: prepared") == 2 and "tiny: nothing to prepare" in out
     assert len(list(cache.glob("nlm_cxr-16-*/entry.json"))) == 1
     assert not (data / ".cache").exists()
-    assert run("prepare", "planted:on=nlm_cxr,options=side=24", "--data-dir", data, "--cache-dir", cache) == 0
+    assert (
+        run(
+            "prepare",
+            "planted:on=nlm_cxr,options=side=24",
+            "--data-dir",
+            data,
+            "--cache-dir",
+            cache,
+        )
+        == 0
+    )
     assert len(list(cache.glob("nlm_cxr-24-*/entry.json"))) == 1
 
 
-def test_prepare_unpacks_archives(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_unpacks_archives(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as archive:
         archive.add(data / "nlm_cxr", "nlm_cxr")
     target = tmp_path / "new"
     target.mkdir()
-    assert run("prepare", "nlm_cxr:side=16", "--archive", tmp_path / "set.tar.gz", "--data-dir", target) == 0
+    assert (
+        run(
+            "prepare", "nlm_cxr:side=16", "--archive", tmp_path / "set.tar.gz", "--data-dir", target
+        )
+        == 0
+    )
     assert "97 files unpacked" in capsys.readouterr().out
     assert run("check", "nlm_cxr:side=16", "--data-dir", target) == 0
     assert run("prepare", "tiny", "--archive", tmp_path / "set.tar.gz", "--data-dir", target) == 2
@@ -106,11 +131,22 @@ def test_prepare_unpacks_archives(data: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_show(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sheet_file = tmp_path / "sheet.png"
-    command = ("show", "nlm_cxr:side=64", "--data-dir", data, "--output", sheet_file, "--per-group", "3")
+    command = (
+        "show",
+        "nlm_cxr:side=64",
+        "--data-dir",
+        data,
+        "--output",
+        sheet_file,
+        "--per-group",
+        "3",
+    )
     assert run(*command, "--splits", "train", "deceiving") == 0
     with Image.open(sheet_file) as opened:
         picture = np.asarray(opened.convert("RGB"))
-    assert picture.shape[0] == 6 * 68 and picture.shape[1] == 250 + 3 * 68  # four groups of train, two of deceiving
+    assert (
+        picture.shape[0] == 6 * 68 and picture.shape[1] == 250 + 3 * 68
+    )  # four groups of train, two of deceiving
     green = (picture == (0, 230, 0)).all(axis=2)
     assert green[:, 250:].sum() > 500 and not green[:, :250].any()  # the borders of the masks
     assert run(*command, "--splits", "trian") == 2
@@ -136,7 +172,9 @@ def test_a_sheet_of_any_data_set() -> None:
         (("show", "tiny", "--output", "/dev/null/sheet.png"), "cannot be written"),
     ],
 )
-def test_mistakes(arguments: tuple[str, ...], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes(
+    arguments: tuple[str, ...], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(*arguments, "--data-dir", tmp_path) == 2
     error = capsys.readouterr().err
     assert words in error and error.startswith("error: ") and "Traceback" not in error
@@ -155,7 +193,9 @@ def test_a_sheet_makes_its_folder(tmp_path: Path) -> None:
     assert (tmp_path / "new/one/sheet.png").stat().st_size > 1000
 
 
-def test_a_cache_where_no_folder_can_be_made(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cache_where_no_folder_can_be_made(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ("prepare", "folder:side=16", "--data-dir", data, "--cache-dir", "/proc/nothing")
     assert run(*arguments) == 2
     assert "which cannot be written to" in capsys.readouterr().err

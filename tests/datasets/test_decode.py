@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmark.core.errors import UserError
-from datasets._decode import Recipe, equalise, fit_mask, mask_image, read_image, read_mask
+from datasets._io.decode import Recipe, equalise, fit_mask, mask_image, read_image, read_mask
 from tests.datasets.trees import picture
 
 
@@ -65,7 +65,11 @@ def test_a_large_jpeg_at_reduced_size_is_nearly_what_the_full_size_gives(tmp_pat
             full = opened.convert("RGB")
         if recipe.fit == "crop":
             full = full.crop((100, 0, 800, 700))
-        expected = np.asarray(full.resize((32, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1).astype(float)
+        expected = (
+            np.asarray(full.resize((32, 32), Image.Resampling.BILINEAR))
+            .transpose(2, 0, 1)
+            .astype(float)
+        )
         assert np.abs(image - expected).mean() < 1.5 and np.abs(image - expected).max() < 12
         assert size == (900, 700)
 
@@ -74,14 +78,18 @@ def dense_equalisation(grey: np.ndarray) -> np.ndarray:
     """One pixel at a time: the share of pixels above the lowest value that are not above this one."""
     values = grey.reshape(-1)
     lowest = (values == values.min()).sum()
-    out = [round(255 * float((values <= v).sum() - lowest) / (len(values) - lowest)) for v in values]
+    out = [
+        round(255 * float((values <= v).sum() - lowest) / (len(values) - lowest)) for v in values
+    ]
     return np.array(out).reshape(grey.shape)
 
 
 @pytest.mark.parametrize(("high", "kind"), [(256, "uint8"), (30, "uint8"), (65536, "uint16")])
 def test_equalisation(high: int, kind: str) -> None:
     grey = noise(4, (13, 17), high, kind)
-    assert np.abs(equalise(grey).astype(int) - dense_equalisation(grey)).max() <= 1  # ties of rounding
+    assert (
+        np.abs(equalise(grey).astype(int) - dense_equalisation(grey)).max() <= 1
+    )  # ties of rounding
     assert equalise(grey).min() == 0 and equalise(grey).max() == 255
 
 
@@ -89,8 +97,13 @@ def test_equalisation_of_one_value_and_of_order() -> None:
     assert (equalise(np.full((4, 4), 9, np.uint8)) == 0).all()
     grey = noise(5, (9, 9))
     shifted = (grey // 2 + 20).astype(np.uint8) * np.uint8(1)
-    assert (np.diff(equalise(grey).reshape(-1)[np.argsort(grey.reshape(-1), kind="stable")].astype(int)) >= 0).all()
-    assert np.array_equal(equalise(shifted), equalise(shifted + np.uint8(7)))  # brightness does not matter
+    assert (
+        np.diff(equalise(grey).reshape(-1)[np.argsort(grey.reshape(-1), kind="stable")].astype(int))
+        >= 0
+    ).all()
+    assert np.array_equal(
+        equalise(shifted), equalise(shifted + np.uint8(7))
+    )  # brightness does not matter
 
 
 def test_sixteen_bits(tmp_path: Path) -> None:
@@ -113,7 +126,9 @@ def test_modes(mode: str, channels: int, tmp_path: Path) -> None:
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     source.save(path)
     with Image.open(path) as opened:
-        expected = np.asarray(opened.convert("L" if channels == 1 else "RGB")).reshape(10, 10, channels)
+        expected = np.asarray(opened.convert("L" if channels == 1 else "RGB")).reshape(
+            10, 10, channels
+        )
     image, _ = read_image(path, Recipe(10, channels=channels))
     assert np.array_equal(image, expected.transpose(2, 0, 1))
 
@@ -124,7 +139,9 @@ def test_masks_of_any_height(value: int, tmp_path: Path) -> None:
     array[5:15, 6:24] = value
     found = read_mask(save(tmp_path / "m.png", array), Recipe(20, fit="crop"), (30, 20))
     assert np.array_equal(found[0], array[:, 5:25] > 0)
-    deep = read_mask(save(tmp_path / "d.png", array.astype(np.uint16) * 200), Recipe(20, fit="crop"), (30, 20))
+    deep = read_mask(
+        save(tmp_path / "d.png", array.astype(np.uint16) * 200), Recipe(20, fit="crop"), (30, 20)
+    )
     assert np.array_equal(found, deep)
     bits = Image.fromarray(array > 0)
     bits.save(tmp_path / "b.png")
@@ -172,7 +189,9 @@ def test_a_missing_picture(tmp_path: Path) -> None:
 def test_dicom_without_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.dcm").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(UserError, match=r"pydicom, which reads them, is not installed; `pip install"):
+    with pytest.raises(
+        UserError, match=r"pydicom, which reads them, is not installed; `pip install"
+    ):
         read_image(tmp_path / "a.dcm", Recipe(8, channels=1))
 
 

@@ -12,7 +12,7 @@ from scipy.ndimage import map_coordinates
 from benchmark.core.dataset import DatasetSource, GroupedDataset
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
-from datasets import _digits
+from datasets._sources import sklearn_digits
 from tests.datasets.arrays import same, same_arrays
 
 CASES = [
@@ -111,7 +111,9 @@ def test_normalisation_is_that_of_the_training_images(data: GroupedDataset) -> N
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_a_trial_is_always_the_same_and_another_one_is_not(name: str, options: dict[str, Any]) -> None:
+def test_a_trial_is_always_the_same_and_another_one_is_not(
+    name: str, options: dict[str, Any]
+) -> None:
     before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
     first = source(name, **options).load(1)
     assert (np.random.get_state()[1] == before).all()  # type: ignore[index] # nobody else's numbers are used
@@ -147,7 +149,9 @@ def test_bias_changes_neither_the_tests_nor_the_digits(name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["digits_on_photos", "coloured_digits"])
-def test_wrong_options_are_answered_in_a_sentence(name: str, options: dict[str, Any], words: str) -> None:
+def test_wrong_options_are_answered_in_a_sentence(
+    name: str, options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(UserError, match=words) as caught:
         source(name, **options)
     assert name in str(caught.value)
@@ -162,15 +166,15 @@ def test_fingerprint_follows_options_version_and_content(monkeypatch: pytest.Mon
             patch.setattr(kind, "version", kind.version + 1)
             seen.add(kind().fingerprint())
         with monkeypatch.context() as patch:
-            patch.setattr(_digits, "checksum", lambda files: "another file")
+            patch.setattr(sklearn_digits, "checksum", lambda files: "another file")
             seen.add(kind().fingerprint())
         assert len(seen) == 5
 
 
 def test_drawing_is_bilinear_interpolation() -> None:
     """Against scipy's interpolation, one digit at a time, sizes and places drawn in the same order."""
-    ink = _digits.read_digits()[0][[0, 7, 1796]]
-    found = _digits.draw(np.random.default_rng(4), ink, 32, 14, 28)
+    ink = sklearn_digits.read_digits()[0][[0, 7, 1796]]
+    found = sklearn_digits.draw(np.random.default_rng(4), ink, 32, 14, 28)
     rng = np.random.default_rng(4)
     height = rng.uniform(14, 28, 3)
     top = rng.uniform(0, 32 - height)
@@ -179,7 +183,9 @@ def test_drawing_is_bilinear_interpolation() -> None:
     for i in range(3):
         y = (np.arange(32) + 0.5 - top[i]) * 8 / height[i] - 0.5
         x = (np.arange(32) + 0.5 - left[i]) * 8 / width[i] - 0.5
-        value = map_coordinates(ink[i], np.meshgrid(y, x, indexing="ij"), order=1, mode="grid-constant")
+        value = map_coordinates(
+            ink[i], np.meshgrid(y, x, indexing="ij"), order=1, mode="grid-constant"
+        )
         wanted = np.round(255 * np.clip((value - 0.22) / 0.4, 0, 1))
         assert np.abs(found[i] - wanted).max() <= 1  # a half may round either way
         assert (found[i] != wanted).mean() < 0.01
@@ -187,13 +193,15 @@ def test_drawing_is_bilinear_interpolation() -> None:
 
 def test_the_box_of_a_digit_lies_inside_the_image() -> None:
     full = np.ones((200, 8, 8))
-    drawn = _digits.draw(np.random.default_rng(0), full, 32, 16, 24) > 0
+    drawn = sklearn_digits.draw(np.random.default_rng(0), full, 32, 16, 24) > 0
     sides = drawn.any(2).sum(1), drawn.any(1).sum(1)
-    assert all(side.min() >= 16 and side.max() <= 28 for side in sides)  # up to two faded pixels at each end
-    whole = _digits.draw(np.random.default_rng(0), full[:1], 8, 8, 8)
+    assert all(
+        side.min() >= 16 and side.max() <= 28 for side in sides
+    )  # up to two faded pixels at each end
+    whole = sklearn_digits.draw(np.random.default_rng(0), full[:1], 8, 8, 8)
     assert (whole == 255).all()  # no room to move: the eight samples themselves
 
 
 def test_a_missing_package_file_is_answered_in_a_sentence() -> None:
     with pytest.raises(UserError, match="scikit-learn ships was not found"):
-        _digits.package_file("sklearn", "datasets/data/absent.csv.gz")
+        sklearn_digits.package_file("sklearn", "datasets/data/absent.csv.gz")

@@ -9,8 +9,8 @@ from benchmark.core.dataset import GroupedDataset, Split
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
 from benchmark.core.seeds import seed_for
-from datasets import _bias, _digits
 from datasets import digits_on_photos as photos
+from datasets._sources import bias_assignment, sklearn_digits
 
 SIDE = photos.SIDE
 
@@ -34,7 +34,9 @@ def find(image: np.ndarray, ground: np.ndarray, part: np.ndarray) -> np.ndarray 
         wanted, known = (image[..., ::-1], ground[:, ::-1]) if mirrored else (image, ground)
         rows, columns = np.nonzero(known)
         hit = np.ones(windows.shape[1:3], bool)
-        for y, x in zip(rows, columns, strict=True):  # every pixel of the ground, all positions at once
+        for y, x in zip(
+            rows, columns, strict=True
+        ):  # every pixel of the ground, all positions at once
             hit &= (windows[:, :, :, y, x] == wanted[:, y, x, None, None]).all(0)
             if not hit.any():
                 break
@@ -54,15 +56,24 @@ def pool(places: int, place: int) -> list[int]:
 def inks(data: GroupedDataset, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Opacity of the ink on the images of train, val or test, and whether it is white."""
     seed = seed_for("data", "digits_on_photos", 0)
-    drawn = _digits.draw_parts(seed, data.options["repeats"], SIDE, 16, 24)[part]
-    return photos.ink(_bias.stream(seed, part, "ink"), drawn.opacity)
+    drawn = sklearn_digits.draw_parts(seed, data.options["repeats"], SIDE, 16, 24)[part]
+    return photos.ink(bias_assignment.stream(seed, part, "ink"), drawn.opacity)
 
 
-def crop_of(split: Split, row: int, places: int, which: int, opacity: np.ndarray) -> np.ndarray | None:
+def crop_of(
+    split: Split, row: int, places: int, which: int, opacity: np.ndarray
+) -> np.ndarray | None:
     assert split.confounder is not None
     ground = opacity[row] == 0
     parts = (half(index, which) for index in pool(places, split.confounder[row]))
-    return next((crop for crop in (find(split.image[row], ground, part) for part in parts) if crop is not None), None)
+    return next(
+        (
+            crop
+            for crop in (find(split.image[row], ground, part) for part in parts)
+            if crop is not None
+        ),
+        None,
+    )
 
 
 @pytest.mark.parametrize("name", ["train", "val", "biased", "unbiased", "deceiving"])
@@ -96,7 +107,9 @@ def test_blend_rounds_the_exact_mixture() -> None:
     photo, opacity, ink = np.meshgrid(np.arange(256), np.arange(256), [0, 255], indexing="ij")
     flat = photo.ravel(), opacity.ravel(), ink.ravel()
     found = photos.blend(
-        flat[0].astype(np.uint8)[:, None, None, None], flat[1].astype(np.uint8)[:, None, None], flat[2] > 0
+        flat[0].astype(np.uint8)[:, None, None, None],
+        flat[1].astype(np.uint8)[:, None, None],
+        flat[2] > 0,
     ).ravel()
     wanted = (flat[0] * (255.0 - flat[1]) + flat[2] * flat[1]) / 255
     assert np.abs(found - wanted).max() <= 0.5 + 1e-9
@@ -131,7 +144,9 @@ def test_no_photograph_belongs_to_two_places() -> None:
 def test_crops_use_all_photographs_of_a_place_evenly() -> None:
     place = np.zeros(1500, np.int64)
     found = photos.crops(np.random.default_rng(0), place, 2, 0)
-    means = [photo[:, :, : (photo.shape[2] + 1) // 2].mean((1, 2)) for photo in photos.read_photographs()]
+    means = [
+        photo[:, :, : (photo.shape[2] + 1) // 2].mean((1, 2)) for photo in photos.read_photographs()
+    ]
     nearest = np.argmin([((found.mean((2, 3)) - mean) ** 2).sum(1) for mean in means], axis=0)
     assert set(pool(2, 0)) <= set(nearest.tolist())  # by mean colour
     one = photos.crops(np.random.default_rng(0), place[:1], 10, 1)

@@ -58,7 +58,10 @@ def test_the_tree_and_its_commands(here: Path, capsys: pytest.CaptureFixture[str
     for command in commands:
         assert main(words(command)) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
-    assert "disc/bright 2, disc/dark 18, square/bright 18, square/dark 2" in out and out.count("no problem found") == 2
+    assert (
+        "disc/bright 2, disc/dark 18, square/bright 18, square/dark 2" in out
+        and out.count("no problem found") == 2
+    )
     for name in ("sheet.png", "tagged.png"):
         Image.open(here / name).verify()
 
@@ -70,9 +73,14 @@ def test_its_training_commands_name_data_that_load(here: Path) -> None:
         given = words(command)
         (named,) = parse_all([given[given.index("--dataset") + 1]])  # type: ignore[misc]
         kind = DATASETS.get(named.name)
-        options = {name: kind.options[name].parse(name, value) for name, value in named.options.items()}
+        options = {
+            name: kind.options[name].parse(name, value) for name, value in named.options.items()
+        }
         data = kind(here / "data", **options).load(0)
-        assert data.info.image_size == (3, 32, 32) and data.info.bias_splits == ("biased", "deceiving")
+        assert data.info.image_size == (3, 32, 32) and data.info.bias_splits == (
+            "biased",
+            "deceiving",
+        )
 
 
 def test_planting_in_python(capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,6 +95,16 @@ def test_every_data_set_is_on_the_page() -> None:
 
 def test_the_page_keeps_the_projects_style() -> None:
     for name in ("make_my_data.py", "plant.py"):
-        command = [sys.executable, "-m", "ruff", "check", "--stdin-filename", "datasets/example.py", "-"]
-        done = subprocess.run(command, input=block(name), text=True, capture_output=True, cwd=ROOT, check=False)
+        command = [
+            sys.executable,
+            "-m",
+            "ruff",
+            "check",
+            "--stdin-filename",
+            "datasets/example.py",
+            "-",
+        ]
+        done = subprocess.run(
+            command, input=block(name), text=True, capture_output=True, cwd=ROOT, check=False
+        )
         assert done.returncode == 0, done.stdout

@@ -62,7 +62,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for row in range(300):
             Image.new("L", (20, 20), row % 256).save(root / "wards" / f"{row}.png")
             patient = row // 3
-            table.writerow([f"{row}.png", LABELS[patient % 2], WARDS[patient // 2 % 2], f"p{patient}"])
+            table.writerow(
+                [f"{row}.png", LABELS[patient % 2], WARDS[patient // 2 % 2], f"p{patient}"]
+            )
     return root
 
 
@@ -82,10 +84,15 @@ def test_example_loads_what_it_declares(wards: type[DatasetSource], folder: Path
         patient = np.argsort(number)[split.cluster]  # the example numbers patients by name
         assert (split.label == patient % 2).all()
         grey = split.image[:, 0, 0, 0]
-        assert all(g in {row % 256 for row in range(3 * p, 3 * p + 3)} for g, p in zip(grey, patient, strict=True))
+        assert all(
+            g in {row % 256 for row in range(3 * p, 3 * p + 3)}
+            for g, p in zip(grey, patient, strict=True)
+        )
 
 
-def test_example_follows_trial_options_and_files(wards: type[DatasetSource], folder: Path, tmp_path: Path) -> None:
+def test_example_follows_trial_options_and_files(
+    wards: type[DatasetSource], folder: Path, tmp_path: Path
+) -> None:
     assert same(wards(folder, side=8).load(1), wards(folder, side=8).load(1))
     assert not same(wards(folder, side=8).load(1), wards(folder, side=8).load(2))
     whole = wards(folder, side=8, bias=1)
@@ -97,13 +104,19 @@ def test_example_follows_trial_options_and_files(wards: type[DatasetSource], fol
     table = (folder / "wards" / "metadata.csv").read_text(encoding="utf-8")
     (tmp_path / "wards").mkdir()
     for row in range(299):
-        (tmp_path / "wards" / f"{row}.png").write_bytes((folder / "wards" / f"{row}.png").read_bytes())
-    (tmp_path / "wards" / "metadata.csv").write_text("".join(table.splitlines(keepends=True)[:-1]), encoding="utf-8")
+        (tmp_path / "wards" / f"{row}.png").write_bytes(
+            (folder / "wards" / f"{row}.png").read_bytes()
+        )
+    (tmp_path / "wards" / "metadata.csv").write_text(
+        "".join(table.splitlines(keepends=True)[:-1]), encoding="utf-8"
+    )
     prints.add(wards(tmp_path).fingerprint())
     assert len(prints) == 4
 
 
-def test_example_answers_mistakes_in_a_sentence(wards: type[DatasetSource], folder: Path, tmp_path: Path) -> None:
+def test_example_answers_mistakes_in_a_sentence(
+    wards: type[DatasetSource], folder: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="--data-dir"):
         wards().check()
     with pytest.raises(UserError, match=r"metadata\.csv, which does not exist"):
@@ -114,7 +127,9 @@ def test_example_answers_mistakes_in_a_sentence(wards: type[DatasetSource], fold
     with pytest.raises(UserError, match=r"a\.png is named in metadata\.csv but does not exist"):
         wards(tmp_path).check()
     path.write_text("filename,label,ward,patient\na.png,healthy,outpatients,1\n")
-    with pytest.raises(UserError, match="expected filename, label, patient, ward with known values"):
+    with pytest.raises(
+        UserError, match="expected filename, label, patient, ward with known values"
+    ):
         wards(tmp_path).check()
     with pytest.raises(UserError, match="wards has no option 'size'; did you mean side"):
         wards(folder, size=3)
@@ -123,7 +138,9 @@ def test_example_answers_mistakes_in_a_sentence(wards: type[DatasetSource], fold
 def test_example_keeps_the_projects_style() -> None:
     for mode in (["check"], ["format", "--check"]):
         command = [sys.executable, "-m", "ruff", *mode, "-"]
-        done = subprocess.run(command, input=block("datasets/wards.py"), text=True, capture_output=True, cwd=ROOT)
+        done = subprocess.run(
+            command, input=block("datasets/wards.py"), text=True, capture_output=True, cwd=ROOT
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 

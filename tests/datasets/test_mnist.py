@@ -15,7 +15,7 @@ import pytest
 
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
-from datasets._mnist import MNISTSource, limit
+from datasets._sources.mnist import MNISTSource, limit
 from tests.datasets.arrays import same
 from tests.datasets.mnist_tree import NAMES, arrays, idx, make_tree
 
@@ -77,7 +77,9 @@ def test_content_follows_every_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_no_data_folder(name: str) -> None:
     for ask in (MNISTSource.check, MNISTSource.fingerprint, MNISTSource.download):
-        with pytest.raises(UserError, match=rf"{name} needs MNIST, but no data folder.*--data-dir.*--download"):
+        with pytest.raises(
+            UserError, match=rf"{name} needs MNIST, but no data folder.*--data-dir.*--download"
+        ):
             ask(source(None, name))
 
 
@@ -86,7 +88,9 @@ def test_missing_file(tmp_path: Path, missing: str) -> None:
     root = make_tree(tmp_path)
     (root / "MNIST" / "raw" / f"{missing}.gz").unlink()
     folder = re.escape(str(root / "MNIST" / "raw"))
-    wanted = rf"needs MNIST in {folder}, but {missing} \(or {missing}\.gz\) is not there.*--download"
+    wanted = (
+        rf"needs MNIST in {folder}, but {missing} \(or {missing}\.gz\) is not there.*--download"
+    )
     with pytest.raises(UserError, match=wanted):
         source(root).check()
     with pytest.raises(UserError, match=wanted):
@@ -104,20 +108,46 @@ Damage = tuple[str, Callable[[bytes], bytes], str]
 BOTH: list[Damage] = [
     (IMAGES, lambda data: b"", "begins with nothing, expected 00000803 for images"),
     (IMAGES, lambda data: b"\0\0\x08", "begins with 000008"),
-    (IMAGES, lambda data: idx(arrays()["train"][1]), "begins with 00000801, expected 00000803 for images"),
-    (LABELS, lambda data: idx(arrays()["train"][0]), "begins with 00000803, expected 00000801 for labels"),
+    (
+        IMAGES,
+        lambda data: idx(arrays()["train"][1]),
+        "begins with 00000801, expected 00000803 for images",
+    ),
+    (
+        LABELS,
+        lambda data: idx(arrays()["train"][0]),
+        "begins with 00000803, expected 00000801 for labels",
+    ),
     (LABELS, lambda data: b"<html>not found</html>", "begins with 3c68746d, expected 00000801"),
-    (IMAGES, lambda data: idx(np.zeros((600, 14, 14), np.uint8)), "its images are 14×14, expected 28×28"),
-    (LABELS, lambda data: idx(np.zeros(0, np.uint8)), "holds 8 bytes, but its header promises 8 for 0 labels"),
+    (
+        IMAGES,
+        lambda data: idx(np.zeros((600, 14, 14), np.uint8)),
+        "its images are 14×14, expected 28×28",
+    ),
+    (
+        LABELS,
+        lambda data: idx(np.zeros(0, np.uint8)),
+        "holds 8 bytes, but its header promises 8 for 0 labels",
+    ),
     (LABELS, lambda data: idx(arrays()["train"][1][:599]), "holds 599 labels for 600 images"),
-    (IMAGES, lambda data: data[:-1], "holds 470415 bytes, but its header promises 470416 for 600 images"),
-    (IMAGES, lambda data: data + b"\0", "holds 470417 bytes, but its header promises 470416 for 600 images"),
+    (
+        IMAGES,
+        lambda data: data[:-1],
+        "holds 470415 bytes, but its header promises 470416 for 600 images",
+    ),
+    (
+        IMAGES,
+        lambda data: data + b"\0",
+        "holds 470417 bytes, but its header promises 470416 for 600 images",
+    ),
 ]
 
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("damage", BOTH, ids=lambda damage: damage[2][:30])
-def test_damaged_file_is_named_before_any_run(tmp_path: Path, damage: Damage, compressed: bool) -> None:
+def test_damaged_file_is_named_before_any_run(
+    tmp_path: Path, damage: Damage, compressed: bool
+) -> None:
     name, change, words = damage
     root = make_tree(tmp_path, compressed)
     path = root / "MNIST" / "raw" / (f"{name}.gz" if compressed else name)
@@ -179,8 +209,12 @@ def test_labels_above_nine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("option", ["train_size", "test_size"])
-def test_more_than_there_is_is_refused_before_any_run(trees: tuple[Path, Path], name: str, option: str) -> None:
-    with pytest.raises(UserError, match=rf"{name}: {option} = 9999 is more than the \d+ that MNIST gives here"):
+def test_more_than_there_is_is_refused_before_any_run(
+    trees: tuple[Path, Path], name: str, option: str
+) -> None:
+    with pytest.raises(
+        UserError, match=rf"{name}: {option} = 9999 is more than the \d+ that MNIST gives here"
+    ):
         source(trees[0], name, **{option: 9999}).check()
 
 
@@ -204,8 +238,12 @@ def fake_torchvision(monkeypatch: pytest.MonkeyPatch, fetch: Callable[[str], Non
     return calls
 
 
-def test_download_fetches_what_is_missing_and_only_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = fake_torchvision(monkeypatch, lambda root: make_tree(Path(root), compressed=False) and None)
+def test_download_fetches_what_is_missing_and_only_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = fake_torchvision(
+        monkeypatch, lambda root: make_tree(Path(root), compressed=False) and None
+    )
     source(tmp_path).download()
     assert calls == [str(tmp_path)]
     source(tmp_path).check()
@@ -215,21 +253,31 @@ def test_download_fetches_what_is_missing_and_only_that(tmp_path: Path, monkeypa
 
 def test_download_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(root: str) -> None:
-        raise RuntimeError("Error downloading train-images:\nTried one mirror, got:\n<urlopen error>\n")
+        raise RuntimeError(
+            "Error downloading train-images:\nTried one mirror, got:\n<urlopen error>\n"
+        )
 
     fake_torchvision(monkeypatch, fail)
     folder = tmp_path / "MNIST" / "raw"
-    with pytest.raises(UserError, match=rf"could not be downloaded to {folder} \(Error downloading") as caught:
+    with pytest.raises(
+        UserError, match=rf"could not be downloaded to {folder} \(Error downloading"
+    ) as caught:
         source(tmp_path).download()
     assert "\n" not in str(caught.value)
 
 
-def test_download_does_not_hide_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_does_not_hide_a_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = make_tree(tmp_path, compressed=False)
     path = root / "MNIST" / "raw" / LABELS
     path.write_bytes(path.read_bytes()[:-1])
-    fake_torchvision(monkeypatch, lambda root: None)  # torchvision takes a file that is there for whole
-    with pytest.raises(UserError, match=f"{path} is damaged .*delete it and fetch it again with --download"):
+    fake_torchvision(
+        monkeypatch, lambda root: None
+    )  # torchvision takes a file that is there for whole
+    with pytest.raises(
+        UserError, match=f"{path} is damaged .*delete it and fetch it again with --download"
+    ):
         source(root).download()
 
 

@@ -12,8 +12,9 @@ import pytest
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
-from datasets import _cache, _paste
-from datasets.bias import COLOURS, SHORTCUTS, plant
+from datasets._io import cache
+from datasets._sources import compositing
+from datasets.planted import COLOURS, SHORTCUTS, plant
 from tests.datasets import trees
 from tests.datasets.arrays import same, same_arrays
 
@@ -68,7 +69,9 @@ def test_where_it_is() -> None:
     assert np.array_equal(pasted["colour"], mask) and np.array_equal(pasted["background"], ~mask)
     for i in range(N):
         rows, columns = np.nonzero(pasted["tie"][i, 0])
-        assert abs((columns.min() + columns.max()) / 2 - (14 + i % 4)) <= 1  # in the middle of the disc
+        assert (
+            abs((columns.min() + columns.max()) / 2 - (14 + i % 4)) <= 1
+        )  # in the middle of the disc
 
 
 def test_colours_tell_the_confounder() -> None:
@@ -78,13 +81,17 @@ def test_colours_tell_the_confounder() -> None:
         for i, kind in enumerate(confounder):
             colour = np.median(made.image[i][:, made.pasted[i, 0]], axis=1)
             wanted = np.array(COLOURS[kind], float)
-            assert np.abs(colour - (wanted if shortcut != "colour" else (wanted + 100) / 2)).max() < 8
+            assert (
+                np.abs(colour - (wanted if shortcut != "colour" else (wanted + 100) / 2)).max() < 8
+            )
 
 
 def test_tags_are_legible() -> None:
-    layer = _paste.tag((40, 40), "17", (1, 2, 3), 0.5, (1, 1))
+    layer = compositing.tag((40, 40), "17", (1, 2, 3), 0.5, (1, 1))
     rows, columns = np.nonzero(layer.opacity)
-    glyphs = layer.opacity[rows.min() : rows.max() + 1 : 4, columns.min() : columns.max() + 1 : 4] > 0
+    glyphs = (
+        layer.opacity[rows.min() : rows.max() + 1 : 4, columns.min() : columns.max() + 1 : 4] > 0
+    )
     art = ["".join(".#"[int(v)] for v in row) for row in glyphs]
     assert art == [".#..###", "##....#", ".#...#.", ".#...#.", "###..#."]
     assert 40 - rows.max() <= 3 and 40 - columns.max() <= 3  # the corner that was asked for
@@ -101,7 +108,9 @@ def test_opacity_size_absent_and_pieces() -> None:
     assert (some.pasted.any(axis=(1, 2, 3)) == (confounder != 1)).all()
     whole = plant(image, confounder, "background", 5, mask)
     parts = [slice(a, a + 5) for a in (0, 5, 10)]
-    pieces = [plant(image[p], confounder[p], "background", 5, mask[p], first=p.start) for p in parts]
+    pieces = [
+        plant(image[p], confounder[p], "background", 5, mask[p], first=p.start) for p in parts
+    ]
     assert np.array_equal(whole.image, np.concatenate([piece.image for piece in pieces]))
     assert not np.array_equal(whole.image, plant(image, confounder, "background", 6, mask).image)
     with pytest.raises(UserError, match="no shortcut"):
@@ -109,13 +118,13 @@ def test_opacity_size_absent_and_pieces() -> None:
 
 
 def test_placed_ties_are_cut_at_the_border() -> None:
-    tie = _paste.drawn_tie((200, 10, 10), hangs=True)
-    inside = _paste.placed(tie, _paste.Box(4, 4, 12, 24), (32, 32))
+    tie = compositing.drawn_tie((200, 10, 10), hangs=True)
+    inside = compositing.placed(tie, compositing.Box(4, 4, 12, 24), (32, 32))
     assert np.nonzero(inside.opacity.any(0))[0].tolist()[0] >= 4 and inside.opacity.max() == 255
-    for box in (_paste.Box(-6, 20, 4, 50), _paste.Box(28, -9, 40, 6)):
-        layer = _paste.placed(tie, box, (32, 32))
+    for box in (compositing.Box(-6, 20, 4, 50), compositing.Box(28, -9, 40, 6)):
+        layer = compositing.placed(tie, box, (32, 32))
         assert layer.opacity.shape == (32, 32) and 0 < (layer.opacity > 0).sum() < 200
-    assert not _paste.placed(tie, _paste.Box(50, 50, 60, 60), (32, 32)).opacity.any()
+    assert not compositing.placed(tie, compositing.Box(50, 50, 60, 60), (32, 32)).opacity.any()
 
 
 def planted(folder: Path | None = None, trial: int = 0, **options: Any) -> GroupedDataset:
@@ -131,7 +140,9 @@ class TestData:
         assert (train.environment is not None) == (0 < bias < 1)
         assert (data.splits["biased"].label == data.splits["biased"].confounder).all()
         assert (data.splits["deceiving"].label == 1 - data.splits["deceiving"].confounder).all()  # type: ignore[operator]
-        counts = Counter(zip(data.splits["unbiased"].label, data.splits["unbiased"].confounder, strict=True))  # type: ignore[arg-type]
+        counts = Counter(
+            zip(data.splits["unbiased"].label, data.splits["unbiased"].confounder, strict=True)
+        )  # type: ignore[arg-type]
         assert max(counts.values()) - min(counts.values()) <= 1
         assert data.info.stand_in and data.info.confounder_names == ("mark_lying", "mark_standing")
 
@@ -140,12 +151,17 @@ class TestData:
         for name in ("biased", "unbiased", "deceiving"):
             assert same_arrays(one.splits[name], other.splits[name])
         below = DATASETS.get("tiny")()
-        bars = below.build(__import__("benchmark.core.seeds", fromlist=["seed_for"]).seed_for("data", "planted", 0))
+        bars = below.build(
+            __import__("benchmark.core.seeds", fromlist=["seed_for"]).seed_for("data", "planted", 0)
+        )
         tagged = planted(shortcut="tag").splits["train"]
         assert np.array_equal(tagged.image[:, :, 8:, 8:], bars["train"].image[:, :, 8:, 8:])
 
     def test_masks_leave_out_what_was_pasted(self) -> None:
-        tag, colour = planted(shortcut="border").splits["train"], planted(shortcut="colour").splits["train"]
+        tag, colour = (
+            planted(shortcut="border").splits["train"],
+            planted(shortcut="colour").splits["train"],
+        )
         assert tag.mask is not None and colour.mask is not None
         assert not tag.mask[:, :, 0].any() and colour.mask.sum() >= tag.mask.sum() > 0
 
@@ -165,7 +181,9 @@ class TestData:
         data = planted(marked="one", bias=0.9)
         assert data.info.confounder_names == ("no_mark", "mark")
         biased = data.splits["biased"]
-        assert biased.confounder is not None and np.array_equal(biased.confounder, biased.label == 1)
+        assert biased.confounder is not None and np.array_equal(
+            biased.confounder, biased.label == 1
+        )
 
     def test_which_test(self) -> None:
         assert len(planted(test="deceiving").splits["biased"]) == 48
@@ -191,6 +209,6 @@ class TestData:
         monkeypatch.setenv("SHORTCUTBED_CACHE", str(tmp_path))
         small = planted(shortcut="tie")
         assert not list(tmp_path.iterdir())
-        monkeypatch.setattr(_cache, "SHARE", 0.0)
+        monkeypatch.setattr(cache, "SHARE", 0.0)
         large = planted(shortcut="tie")
         assert same(small, large) and isinstance(large.splits["train"].image, np.memmap)

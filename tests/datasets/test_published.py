@@ -14,12 +14,13 @@ from PIL import Image
 from benchmark.core.dataset import GroupedDataset, Split
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
-from datasets import _cub, coco_on_places, covid_xray
 from datasets import celeba as celeba_module
+from datasets import coco_on_places, covid_xray
 from datasets import waterbirds as waterbirds_module
-from datasets._bias import SPLITS
-from datasets._environments import environments
-from datasets._tree import ImageSource, Item, Pool
+from datasets._io.image_source import ImageSource, Item, Pool
+from datasets._sources import cub
+from datasets._sources.bias_assignment import SPLITS
+from datasets._sources.group_environments import environments
 from tests.datasets import trees, xray_tree
 from tests.datasets.arrays import same, same_arrays
 
@@ -29,7 +30,9 @@ def own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHORTCUTBED_CACHE", raising=False)
 
 
-def load(name: str, root: Path, options: Mapping[str, Any], trial: int = 0, **more: Any) -> GroupedDataset:
+def load(
+    name: str, root: Path, options: Mapping[str, Any], trial: int = 0, **more: Any
+) -> GroupedDataset:
     return DATASETS.get(name)(root, **{**options, **more}).load(trial)  # type: ignore[no-any-return]
 
 
@@ -58,7 +61,10 @@ class TestWaterbirds:
         val, items = source.load(0).splits["val"], source.pools()["waterbirds"].items
         assert val.pair_id is not None and val.mask is not None
         for row, image, mask in zip(val.pair_id, val.image, val.mask, strict=True):
-            for file, found in ((items[row].image, image.transpose(1, 2, 0)), (items[row].mask, mask[0])):
+            for file, found in (
+                (items[row].image, image.transpose(1, 2, 0)),
+                (items[row].mask, mask[0]),
+            ):
                 with Image.open(tmp_path / file) as opened:
                     small = np.asarray(opened.resize((16, 16), Image.Resampling.BILINEAR))
                 assert np.array_equal(found, small if found.ndim == 3 else small > 127)
@@ -80,10 +86,15 @@ class TestWaterbirds:
         data = source.load(0)
         train = data.splits["train"]
         assert (train.label == train.confounder).mean() == pytest.approx(bias, abs=0.1)
-        assert len(data.splits["biased"]) + len(data.splits["deceiving"]) == len(data.splits["unbiased"])
+        assert len(data.splits["biased"]) + len(data.splits["deceiving"]) == len(
+            data.splits["unbiased"]
+        )
         assert (data.splits["biased"].label == data.splits["biased"].confounder).all()
         assert (data.splits["deceiving"].label != data.splits["deceiving"].confounder).all()
-        birds, grounds = source.arrays("birds").image, [source.arrays(name).image for name in _cub.CATEGORIES]
+        birds, grounds = (
+            source.arrays("birds").image,
+            [source.arrays(name).image for name in cub.CATEGORIES],
+        )
         used = []
         for split in (train, data.splits["unbiased"]):
             assert split.pair_id is not None and split.confounder is not None
@@ -104,13 +115,15 @@ class TestWaterbirds:
         class Fake:
             def __init__(self) -> None:
                 items = [Item("x")] * 12_000
-                self.all = {name: Pool(items, None) for name in ("birds", *_cub.CATEGORIES)}  # type: ignore[arg-type]
+                self.all = {name: Pool(items, None) for name in ("birds", *cub.CATEGORIES)}  # type: ignore[arg-type]
 
             def pools(self) -> dict[str, Pool]:
                 return self.all
 
             def arrays(self, name: str) -> Any:
-                return Split(np.zeros((12_000, 4, 1, 1), np.uint8), np.zeros(12_000, np.int64), mask=MASK)
+                return Split(
+                    np.zeros((12_000, 4, 1, 1), np.uint8), np.zeros(12_000, np.int64), mask=MASK
+                )
 
             def made(self, what: object, rows: int, column: object, fill: object) -> np.ndarray:
                 return np.zeros((rows, 3, 1, 1), np.uint8)
@@ -120,12 +133,14 @@ class TestWaterbirds:
 
         label = np.concatenate([np.arange(5994) % 4 == 0, np.arange(5794) < 1284]).astype(np.int64)
         part = np.repeat([0, 2], [5994, 5794])
-        splits = _cub.compose(Fake(), 0, label, part, 1.0)  # type: ignore[arg-type]
+        splits = cub.compose(Fake(), 0, label, part, 1.0)  # type: ignore[arg-type]
         assert {name: len(split) for name, split in splits.items()} == {
             "train": 4315, "val": 480, "biased": 2897, "unbiased": 5794, "deceiving": 2897,
         }  # fmt: skip
         assert groups(splits["unbiased"]) == {(0, 0): 2255, (0, 1): 2255, (1, 0): 642, (1, 1): 642}
-        assert (splits["val"].label == splits["val"].confounder).all()  # of the same distribution as training
+        assert (
+            splits["val"].label == splits["val"].confounder
+        ).all()  # of the same distribution as training
 
 
 MASK = np.zeros((12_000, 1, 1, 1), bool)
@@ -135,7 +150,10 @@ class TestEnvironments:
     @pytest.mark.parametrize("module", [waterbirds_module, celeba_module])
     def test_proportions_of_table_4(self, module: Any) -> None:
         """On the real counts: each environment has its proportions within one image per group."""
-        counts = {waterbirds_module: (3965, 650, 189, 1190), celeba_module: (71629, 66874, 22880, 1387)}[module]
+        counts = {
+            waterbirds_module: (3965, 650, 189, 1190),
+            celeba_module: (71629, 66874, 22880, 1387),
+        }[module]
         group = np.repeat(np.arange(4), counts)
         parts = environments(0, group, list(module.ENVIRONMENTS.values()))
         rows = np.concatenate([parts["train"][0], parts["val"][0]])
@@ -161,7 +179,9 @@ class TestCelebA:
         one = load("celeba", tmp_path / "a", trees.celeba(tmp_path / "a"))
         other = load("celeba", tmp_path / "b", trees.celeba(tmp_path / "b", ".csv"))
         assert same(one, other)
-        for name, (part, counts) in zip(("train", "val", "test"), trees.CELEBA.items(), strict=True):
+        for name, (part, counts) in zip(
+            ("train", "val", "test"), trees.CELEBA.items(), strict=True
+        ):
             wanted = {(int(b > 0), int(m > 0)): n for (b, m), n in counts.items()}
             assert groups(one.splits[name]) == wanted, part
             assert isinstance(one.splits[name].image, np.memmap)
@@ -169,7 +189,10 @@ class TestCelebA:
 
     def test_environments_are_of_training_only(self, tmp_path: Path) -> None:
         options = trees.celeba(tmp_path)
-        plain, divided = load("celeba", tmp_path, options), load("celeba", tmp_path, options, setting="ex2l")
+        plain, divided = (
+            load("celeba", tmp_path, options),
+            load("celeba", tmp_path, options, setting="ex2l"),
+        )
         for name in ("val", "test"):
             assert same_arrays(plain.splits[name], divided.splits[name])
         assert set(divided.splits["train"].pair_id) <= set(plain.splits["train"].pair_id)  # type: ignore[arg-type]
@@ -194,7 +217,9 @@ class TestSpawrious:
         for split in (train, val) if environment < 2 else (data.splits["test"],):
             for i in range(len(split)):
                 assert split.confounder is not None
-                if environment == 2 or (split.environment is not None and split.environment[i] == environment):
+                if environment == 2 or (
+                    split.environment is not None and split.environment[i] == environment
+                ):
                     breed = data.info.label_names[split.label[i]]
                     out[breed][data.info.confounder_names[split.confounder[i]]] += 1
         return out
@@ -205,9 +230,13 @@ class TestSpawrious:
             data = load("spawrious", tmp_path, {"challenge": challenge, "per_breed": 10, "side": 8})
             for environment, places in enumerate((first, second)):
                 found = self.table(data, environment)
-                assert [dict(found[b]) for b in data.info.label_names] == [{p: 10} for p in places.split()]
+                assert [dict(found[b]) for b in data.info.label_names] == [
+                    {p: 10} for p in places.split()
+                ]
             tests = [set(counts) for counts in self.table(data, 2).values()]
-            trained = [{one, other} for one, other in zip(first.split(), second.split(), strict=True)]
+            trained = [
+                {one, other} for one, other in zip(first.split(), second.split(), strict=True)
+            ]
             assert all(not a & b and len(a) == 2 for a, b in zip(tests, trained, strict=True))
             assert tests[0] == tests[1] == trained[2] and tests[2] == tests[3] == trained[0]
         for challenge, (own, test, shared) in self.ONE.items():
@@ -216,11 +245,15 @@ class TestSpawrious:
                 found = self.table(data, environment)
                 wanted = [{place: count, shared: 10 - count} for place in own.split()]
                 assert [dict(found[b]) for b in data.info.label_names] == wanted
-            assert [dict(c) for c in self.table(data, 2).values()] == [{place: 24} for place in test.split()]
+            assert [dict(c) for c in self.table(data, 2).values()] == [
+                {place: 24} for place in test.split()
+            ]
 
     def test_counts_of_the_paper(self) -> None:
         source = DATASETS.get("spawrious")(None, challenge="o2o_easy")
-        pieces = [(breed, environment, count) for _, breed, _, environment, count in source._wanted()]
+        pieces = [
+            (breed, environment, count) for _, breed, _, environment, count in source._wanted()
+        ]
         assert sum(count for _, environment, count in pieces if environment < 2) == 25_344
         assert sorted({count for _, e, count in pieces if e == 0}) == [96, 3072]
         assert sorted({count for _, e, count in pieces if e == 1}) == [412, 2756]
@@ -236,7 +269,10 @@ class TestCocoOnPlaces:
         }  # fmt: skip
         train = data.splits["train"]
         assert train.confounder is not None
-        assert Counter((train.label == train.confounder).tolist()) == {True: 54, False: 18}  # 6 and 2 of 8, each class
+        assert Counter((train.label == train.confounder).tolist()) == {
+            True: 54,
+            False: 18,
+        }  # 6 and 2 of 8, each class
         assert set(train.confounder[train.label != train.confounder]) == {coco_on_places.OTHER}
         assert (data.splits["unbiased"].confounder == coco_on_places.UNSEEN_PLACE).all()
         assert (data.splits["deceiving"].confounder < coco_on_places.OTHER).all()  # type: ignore[operator]
@@ -258,28 +294,37 @@ class TestCocoOnPlaces:
 
     def test_which_objects(self, tmp_path: Path) -> None:
         """Not the small one, not the crowd, and of two in one picture the larger."""
-        source: ImageSource = DATASETS.get("coco_on_places")(tmp_path, **trees.coco_and_places(tmp_path))
+        source: ImageSource = DATASETS.get("coco_on_places")(
+            tmp_path, **trees.coco_and_places(tmp_path)
+        )
         items = source.pools()["objects"].items
         assert [item.image[-7:] for item in items[:3]] == ["102.jpg", "103.jpg", "104.jpg"]
         assert not any(item.image.endswith(("00.jpg", "01.jpg")) for item in items)
         assert source.arrays("objects").mask.mean() > 0.4  # type: ignore[union-attr]
 
     def test_runs_are_drawn_column_by_column(self) -> None:
-        from datasets._coco import draw
+        from datasets._sources.coco import draw
 
         picture = np.asarray(draw('{"counts": [3, 2, 4, 1, 2], "size": [3, 4]}', (4, 3), "x"))
         wanted = np.zeros(12, np.uint8)
         wanted[[3, 4, 9]] = 255
         assert np.array_equal(picture, wanted.reshape(4, 3).T)
         polygon = np.asarray(draw("[[1, 1, 6, 1, 6, 4, 1, 4]]", (9, 7), "x"))
-        assert np.array_equal(np.argwhere(polygon)[[0, -1]], [[1, 1], [4, 6]]) and (polygon[1:5, 1:7] == 255).all()
+        assert (
+            np.array_equal(np.argwhere(polygon)[[0, -1]], [[1, 1], [4, 6]])
+            and (polygon[1:5, 1:7] == 255).all()
+        )
 
     def test_the_list_of_objects_is_kept_and_checked(self, tmp_path: Path) -> None:
         options = trees.coco_and_places(tmp_path)
         first = DATASETS.get("coco_on_places")(tmp_path, **options)
         first.check()
         (kept,) = (tmp_path / ".cache").glob("coco-objects-*.json")
-        for content in (kept.read_bytes()[:-20], kept.read_bytes().replace(b"000000000102", b"000000000103"), b"{}"):
+        for content in (
+            kept.read_bytes()[:-20],
+            kept.read_bytes().replace(b"000000000102", b"000000000103"),
+            b"{}",
+        ):
             kept.write_bytes(content)
             again = DATASETS.get("coco_on_places")(tmp_path, **options)
             assert again.fingerprint() == first.fingerprint()
@@ -303,7 +348,9 @@ class TestDogsWithTies:
                 if tie != 2:
                     colour = np.median(image[:, where], axis=1)
                     wanted = [(200, 0, 0), (128, 0, 128)][tie]
-                    assert np.abs(colour - wanted).max() < 30  # a small tie has many pixels at its edge
+                    assert (
+                        np.abs(colour - wanted).max() < 30
+                    )  # a small tie has many pixels at its edge
                     rows, columns = np.nonzero(where)
                     # the neck, at (20…40, 16…22) of 60×48, is at (9.3…22.7, 10.7…14.7) of the square at 32 pixels
                     assert (columns.min() + columns.max() + 1) / 2 == pytest.approx(16, abs=1)
@@ -338,7 +385,9 @@ class TestCovidXray:
         train, val = data.splits["train"], data.splits["val"]
         assert not set(train.cluster) & set(val.cluster)  # type: ignore[arg-type]
         assert len(set(train.cluster) | set(val.cluster)) < len(train) + len(val)  # type: ignore[arg-type]
-        test = data.splits["test"].image  # 30×40 pixels in a square of 40: five of forty columns on either side
+        test = data.splits[
+            "test"
+        ].image  # 30×40 pixels in a square of 40: five of forty columns on either side
         assert (test[:, :, :, :1] == 0).all() and (test[:, :, :, -1:] == 0).all()
         assert not (train.image[:, :, :, :1] == 0).all(axis=(1, 2, 3)).any()
         assert (train.image == train.image[:, :1]).all() and train.image.shape[1] == 3
@@ -358,7 +407,9 @@ class TestCovidXray:
         data = load("covid_xray", tmp_path, xray_tree.covid(tmp_path, ".dcm"))
         assert sum(len(split) for split in data.splits.values()) == 40
 
-    def test_dicom_without_pydicom_is_a_sentence(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_dicom_without_pydicom_is_a_sentence(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         options = xray_tree.covid(tmp_path)
         table = tmp_path / "brixia/metadata_global_v2.csv"
         table.write_text(table.read_text().replace(".png", ".dcm"))
@@ -369,14 +420,18 @@ class TestCovidXray:
             load("covid_xray", tmp_path, options)
 
     def test_counts_of_the_paper(self) -> None:
-        assert round(4644 * (1 - covid_xray.HELD)) == 3483 and 3 * 3483 == 10_449  # training of each class, and of all
+        assert (
+            round(4644 * (1 - covid_xray.HELD)) == 3483 and 3 * 3483 == 10_449
+        )  # training of each class, and of all
         assert 1515 + 1295 + 80 + 326 == 3216
 
 
 class TestNLM:
     @pytest.mark.parametrize("bias", [0.0, 0.5, 0.8, 0.95, 1.0])
     @pytest.mark.parametrize("tied", ["shenzhen", "montgomery"])
-    def test_the_hospital_is_tied_and_reversed(self, bias: float, tied: str, tmp_path: Path) -> None:
+    def test_the_hospital_is_tied_and_reversed(
+        self, bias: float, tied: str, tmp_path: Path
+    ) -> None:
         data = load("nlm_cxr", tmp_path, trees.nlm(tmp_path, 16), bias=bias, tied=tied)
         own = 1 if tied == "shenzhen" else 0
 
@@ -386,13 +441,18 @@ class TestNLM:
         train = data.splits["train"]
         assert aligned(train).mean() == pytest.approx(bias, abs=0.12)
         assert aligned(data.splits["biased"]).all() and not aligned(data.splits["deceiving"]).any()
-        assert len(set(groups(data.splits["unbiased"]).values())) == 1 and len(groups(data.splits["unbiased"])) == 4
+        assert (
+            len(set(groups(data.splits["unbiased"]).values())) == 1
+            and len(groups(data.splits["unbiased"])) == 4
+        )
         assert (train.environment is not None) == (0 < bias < 1)
         used = [set(data.splits[name].cluster) for name in ("train", "val", "biased", "deceiving")]  # type: ignore[arg-type]
         assert len(set().union(*used)) == sum(map(len, used))
 
     @pytest.mark.data
-    def test_on_the_real_x_rays(self, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_on_the_real_x_rays(
+        self, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         if not (real_data / "nlm_cxr").is_dir():
             pytest.skip("no nlm_cxr in the folder of real data")
         monkeypatch.setenv("SHORTCUTBED_CACHE", str(tmp_path))
@@ -403,7 +463,10 @@ class TestNLM:
         assert total == {(0, 0): 80, (0, 1): 279, (1, 0): 58, (1, 1): 287}
         for split in data.splits.values():
             assert split.mask is not None
-            inside, outside = split.image[:, :1][split.mask].mean(), split.image[:, :1][~split.mask].mean()
+            inside, outside = (
+                split.image[:, :1][split.mask].mean(),
+                split.image[:, :1][~split.mask].mean(),
+            )
             assert inside + 40 < outside  # lungs are dark
         assert np.abs(data.splits["train"].image.mean() / 255 - 0.5) < 0.05
 
@@ -414,13 +477,19 @@ class TestFolder:
         info = data.info
         assert info.splits == ("train", "val", "biased", "deceiving")
         assert (info.label_names, info.confounder_names) == (("cat", "dog"), ("lawn", "sofa"))
-        assert (info.environment_names, info.source, info.licence) == (("day0", "day1"), "Our cats and dogs", "CC0")
+        assert (info.environment_names, info.source, info.licence) == (
+            ("day0", "day1"),
+            "Our cats and dogs",
+            "CC0",
+        )
         assert info.bias_splits == ("biased", "deceiving") and info.provides.masks
         assert groups(data.splits["train"]) == {(a, b): 6 for a in (0, 1) for b in (0, 1)}
         assert data.splits["train"].cluster is not None
 
     def test_nothing_but_pictures(self, tmp_path: Path) -> None:
-        data = load("folder", tmp_path, trees.folder(tmp_path, masks=False, confounders=False, more=False))
+        data = load(
+            "folder", tmp_path, trees.folder(tmp_path, masks=False, confounders=False, more=False)
+        )
         assert data.info.provides.names() == () and data.info.confounder_names == ()
         assert data.group("train") is None and data.info.source == "yours"
 
@@ -448,5 +517,8 @@ def test_changed_pictures_are_decoded_again(tmp_path: Path) -> None:
 
 
 def test_copies_have_one_fingerprint(tmp_path: Path) -> None:
-    prints = {DATASETS.get("nlm_cxr")(tmp_path / n, **trees.nlm(tmp_path / n)).fingerprint() for n in ("a", "b")}
+    prints = {
+        DATASETS.get("nlm_cxr")(tmp_path / n, **trees.nlm(tmp_path / n)).fingerprint()
+        for n in ("a", "b")
+    }
     assert len(prints) == 1

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datasets import _cub, _places, coco_on_places, spawrious
+from datasets import coco_on_places, spawrious
+from datasets._sources import cub as _cub
+from datasets._sources import places as _places
 from datasets.dogs_with_ties import BREEDS
 
 
@@ -35,7 +37,9 @@ def mask(path: Path, seed: int, size: tuple[int, int] = (40, 30), value: int = 2
     return path
 
 
-def table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], delimiter: str = ",") -> Path:
+def table(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], delimiter: str = ","
+) -> Path:
     """A table with a header."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -71,14 +75,21 @@ WATERBIRDS = (
 
 def cub_and_places(root: Path, birds: int = 40) -> Mapping[str, Any]:
     """CUB-200-2011 with segmentations, and the places that Waterbirds is made with."""
-    species = ("001.Black_footed_Albatross", "002.Indigo_Bunting", "003.Baltimore_Oriole", "004.Mallard")
+    species = (
+        "001.Black_footed_Albatross",
+        "002.Indigo_Bunting",
+        "003.Baltimore_Oriole",
+        "004.Mallard",
+    )
     names = [f"{species[i % 4]}/bird_{i:04d}.jpg" for i in range(birds)]
     cub = root / "CUB_200_2011"
     for i, name in enumerate(names):
         picture(cub / "images" / name, 1000 + i)
         mask(cub / "segmentations" / Path(name).with_suffix(".png"), i)
     (cub / "images.txt").write_text("".join(f"{i + 1} {name}\n" for i, name in enumerate(names)))
-    (cub / "train_test_split.txt").write_text("".join(f"{i + 1} {int(i % 8 < 5)}\n" for i in range(birds)))
+    (cub / "train_test_split.txt").write_text(
+        "".join(f"{i + 1} {int(i % 8 < 5)}\n" for i in range(birds))
+    )
     places(root, dict.fromkeys(sum(_cub.CATEGORIES.values(), ()), birds))
     return {"setting": "tea", "side": 16}
 
@@ -88,18 +99,32 @@ def places(root: Path, counts: Mapping[str, int], folder: str = "data_256") -> N
     assert folder in _places.FOLDERS
     for number, (place, count) in enumerate(counts.items()):
         for i in range(count):
-            picture(root / folder / place[0] / place / f"{i:08d}.jpg", 10_000 * (number + 1) + i, (32, 32))
+            picture(
+                root / folder / place[0] / place / f"{i:08d}.jpg",
+                10_000 * (number + 1) + i,
+                (32, 32),
+            )
 
 
 def celeba(root: Path, ending: str = ".txt") -> Mapping[str, Any]:
     """CelebA with 67 faces; attributes and partition as published, or as Kaggle has them."""
-    groups = [(part, *group) for part, counts in CELEBA.items() for group, n in counts.items() for _ in range(n)]
+    groups = [
+        (part, *group)
+        for part, counts in CELEBA.items()
+        for group, n in counts.items()
+        for _ in range(n)
+    ]
     order = np.random.default_rng(0).permutation(len(groups))
-    rows = [(f"{i + 1:06d}.jpg", 1, groups[g][1], groups[g][2], groups[g][0]) for i, g in enumerate(order)]
+    rows = [
+        (f"{i + 1:06d}.jpg", 1, groups[g][1], groups[g][2], groups[g][0])
+        for i, g in enumerate(order)
+    ]
     for i, row in enumerate(rows):
         picture(root / "celeba/img_align_celeba" / str(row[0]), 2000 + i)
     names = ("Smiling", "Blond_Hair", "Male")
-    attributes, partition = (root / "celeba" / f"list_{what}{ending}" for what in ("attr_celeba", "eval_partition"))
+    attributes, partition = (
+        root / "celeba" / f"list_{what}{ending}" for what in ("attr_celeba", "eval_partition")
+    )
     if ending == ".csv":
         table(attributes, ("image_id", *names), [row[:-1] for row in rows])
         table(partition, ("image_id", "partition"), [(row[0], row[-1]) for row in rows])
@@ -121,7 +146,10 @@ CELEBA = {
 def coco_and_places(root: Path) -> Mapping[str, Any]:
     """COCO's annotations and images (one too small, one of a crowd among them), and the places of Ahmed et al."""
     images, notes, size, per_class = [], [], (150, 120), 10
-    categories = [{"id": 5 + 2 * c, "name": name} for c, name in enumerate(("person", *coco_on_places.PLACE_OF))]
+    categories = [
+        {"id": 5 + 2 * c, "name": name}
+        for c, name in enumerate(("person", *coco_on_places.PLACE_OF))
+    ]
     for c, category in enumerate(categories[1:]):
         for i in range(per_class + 2):
             number = 100 * (c + 1) + i
@@ -138,7 +166,14 @@ def coco_and_places(root: Path) -> Mapping[str, Any]:
             else:
                 picture(root / "coco/train2017" / name, 30_000 + number, size)
                 notes.append({**note, "area": 11000.0, "segmentation": [box]})
-                notes.append({**note, "id": number + 5000, "area": 12.0, "segmentation": [[0, 0, 4, 0, 4, 3, 0, 3]]})
+                notes.append(
+                    {
+                        **note,
+                        "id": number + 5000,
+                        "area": 12.0,
+                        "segmentation": [[0, 0, 4, 0, 4, 3, 0, 3]],
+                    }
+                )
     path = root / "coco/annotations/instances_train2017.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"images": images, "annotations": notes, "categories": categories}))
@@ -153,7 +188,9 @@ def dogs(root: Path) -> Mapping[str, Any]:
 
     base, marks = root / "stanford_dogs", []
     for part, count in (("train", 10), ("test", 4)):
-        names = [f"{breed}/{breed[:9]}_{part}{i}.jpg" for breed in BREEDS.values() for i in range(count)]
+        names = [
+            f"{breed}/{breed[:9]}_{part}{i}.jpg" for breed in BREEDS.values() for i in range(count)
+        ]
         names_and_others = [*names, "n02085620-Chihuahua/n02085620_1.jpg"]
         cells = np.array([[np.array(name)] for name in names_and_others], dtype=object)
         (base / "lists").mkdir(parents=True, exist_ok=True)
@@ -169,7 +206,9 @@ def dogs(root: Path) -> Mapping[str, Any]:
     return {"side": 32}
 
 
-def spawrious_tree(root: Path, challenge: str = "o2o_easy", per_folder: int = 12) -> Mapping[str, Any]:
+def spawrious_tree(
+    root: Path, challenge: str = "o2o_easy", per_folder: int = 12
+) -> Mapping[str, Any]:
     """All folders of Spawrious, with twelve pictures each."""
     number = 50_000
     for folder in ("0", "1"):
@@ -177,7 +216,11 @@ def spawrious_tree(root: Path, challenge: str = "o2o_easy", per_folder: int = 12
             for breed in spawrious.BREEDS:
                 for i in range(per_folder):
                     number += 1
-                    picture(root / "spawrious224" / folder / place / breed / f"{breed}_{i}.png", number, (24, 24))
+                    picture(
+                        root / "spawrious224" / folder / place / breed / f"{breed}_{i}.png",
+                        number,
+                        (24, 24),
+                    )
     return {"challenge": challenge, "per_breed": 10, "side": 16}
 
 
@@ -208,14 +251,26 @@ def listed(root: Path, more: bool = True) -> Mapping[str, Any]:
             picture(base / name, number)
             if more:
                 mask(base / "masks" / name, number)
-            known = (("sofa", "lawn")[i // 4 % 2], f"day{i % 3}", f"{split}-patient{i // 2}") if more else ()
+            known = (
+                (("sofa", "lawn")[i // 4 % 2], f"day{i % 3}", f"{split}-patient{i // 2}")
+                if more
+                else ()
+            )
             rows.append((name, split, *known, i % 2, i // 2 % 2))
-    columns = ("file", "split", *(("confounder", "environment", "patient") if more else ()), "cat", "dog")
+    columns = (
+        "file",
+        "split",
+        *(("confounder", "environment", "patient") if more else ()),
+        "cat",
+        "dog",
+    )
     table(base / "labels.csv", columns, rows)
     return {"side": 16}
 
 
-def folder(root: Path, masks: bool = True, confounders: bool = True, more: bool = True) -> Mapping[str, Any]:
+def folder(
+    root: Path, masks: bool = True, confounders: bool = True, more: bool = True
+) -> Mapping[str, Any]:
     """Somebody's own pictures, with what they may have."""
     rows, number, base = [], 70_000, root / "my_data"
     for split, count in (("train", 6), ("val", 2), ("biased", 3), ("deceiving", 3)):

@@ -19,7 +19,13 @@ SIZE = (30, 40)
 
 def covid(root: Path, ending: str = ".png", masks: bool = True) -> Mapping[str, Any]:
     """Everything; Brixia's DICOM files stand as PNG unless ``ending`` says .dcm, which takes pydicom to write."""
-    files = [*brixia(root, ending), *chexpert(root), *bimcv(root), *chestxray14(root), *tuberculosis(root)]
+    files = [
+        *brixia(root, ending),
+        *chexpert(root),
+        *bimcv(root),
+        *chestxray14(root),
+        *tuberculosis(root),
+    ]
     if masks:
         for number, file in enumerate(files):
             mask(root / "covid_xray/masks" / Path(file).with_suffix(".png"), number, SIZE)
@@ -30,14 +36,23 @@ def brixia(root: Path, ending: str) -> list[str]:
     rows, files = [], []
     for i in range(FOUND["brixia"] + 2):
         name = f"{i:04d}{ending}"
-        score, ages = (0, 12) if i == 0 else (5, 1) if i == 1 else (1 + i, "" if i == 2 else 9)  # well, and a child
+        score, ages = (
+            (0, 12) if i == 0 else (5, 1) if i == 1 else (1 + i, "" if i == 2 else 9)
+        )  # well, and a child
         rows.append((name, "CR", f"{score:06d}", score, f"subject{i // 2}", ages))
         files.append(f"brixia/dicom_clean/{name}")
         if ending == ".dcm":
             dicom(root / files[-1], 80_000 + i, inverted=i % 2 == 1)
         else:
             picture(root / files[-1], 80_000 + i, SIZE, "L")
-    header = ("Filename", "Modality", "BrixiaScore", "BrixiaScoreGlobal", "Subject", "AgeAtStudyDateFiveYear")
+    header = (
+        "Filename",
+        "Modality",
+        "BrixiaScore",
+        "BrixiaScoreGlobal",
+        "Subject",
+        "AgeAtStudyDateFiveYear",
+    )
     table(root / "brixia/metadata_global_v2.csv", header, rows, ";")
     return files
 
@@ -65,7 +80,9 @@ def dicom(path: Path, seed: int, inverted: bool = False) -> np.ndarray:
 def chexpert(root: Path) -> list[str]:
     rows, files = [], []
 
-    def add(patient: int, age: int, view: str, projection: str, normal: str, pneumonia: str) -> None:
+    def add(
+        patient: int, age: int, view: str, projection: str, normal: str, pneumonia: str
+    ) -> None:
         file = f"CheXpert-v1.0-small/train/patient{patient:05d}/study1/view{len(files) + 1}_frontal.jpg"
         picture(root / file, 81_000 + len(files), SIZE, "L")
         rows.append((file, "Male", age, view, projection, normal, pneumonia))
@@ -73,7 +90,9 @@ def chexpert(root: Path) -> list[str]:
 
     for i in range(FOUND["chexpert_normal"]):
         add(i, 40, "Frontal", "AP", "1.0", "")
-    add(0, 40, "Frontal", "PA", "1.0", "")  # the first patient again: normal images are of distinct patients
+    add(
+        0, 40, "Frontal", "PA", "1.0", ""
+    )  # the first patient again: normal images are of distinct patients
     for i in range(FOUND["chexpert_pneumonia"]):
         add(100 + i // 2, 50, "Frontal", "PA", "", "1.0")
     add(200, 17, "Frontal", "AP", "1.0", "")
@@ -109,16 +128,37 @@ def bimcv(root: Path) -> list[str]:
             deep = np.asarray(Image.open(root / file)).astype(np.uint16) * 200
             Image.fromarray(deep).save(root / file)
             files.append(file)
-    picture(base / "sub-S1/ses-E1/mod-rx/sub-S1_ses-E1_bp-chest_vp-ll_dx.png", 82_900, SIZE, "L")  # from the side
-    table(base / "participants.tsv", ("participant", "age"), [(k, v[0]) for k, v in people.items()], "\t")
-    table(base / "derivatives/EHR/sil_reg_covid_posi.tsv", ("participant", "date", "test", "result"), tests, "\t")
-    table(base / "derivatives/labels/labels_covid_posi.tsv", ("PatientID", "ReportID", "Labels"), labels, "\t")
+    picture(
+        base / "sub-S1/ses-E1/mod-rx/sub-S1_ses-E1_bp-chest_vp-ll_dx.png", 82_900, SIZE, "L"
+    )  # from the side
+    table(
+        base / "participants.tsv",
+        ("participant", "age"),
+        [(k, v[0]) for k, v in people.items()],
+        "\t",
+    )
+    table(
+        base / "derivatives/EHR/sil_reg_covid_posi.tsv",
+        ("participant", "date", "test", "result"),
+        tests,
+        "\t",
+    )
+    table(
+        base / "derivatives/labels/labels_covid_posi.tsv",
+        ("PatientID", "ReportID", "Labels"),
+        labels,
+        "\t",
+    )
     return files
 
 
 def chestxray14(root: Path) -> list[str]:
     rows, files = [], []
-    odd = {0: ("015Y", "Pneumonia"), 1: ("050Y", "Infiltration"), 2: ("058Y", "Infiltration|Pneumonia")}
+    odd = {
+        0: ("015Y", "Pneumonia"),
+        1: ("050Y", "Infiltration"),
+        2: ("058Y", "Infiltration|Pneumonia"),
+    }
     for i in range(FOUND["chestxray14"] + 2):
         age, finding = odd.get(i, ("058Y", "Pneumonia"))
         name = f"{i:08d}_000.png"
@@ -134,8 +174,20 @@ def chestxray14(root: Path) -> list[str]:
 def tuberculosis(root: Path) -> list[str]:
     files = []
     sets = (
-        ("MontgomerySet", "MCUCXR", "montgomery", "Patient's Sex: F \nPatient's Age: 027Y\n", "Patient's Age: 004Y"),
-        ("ChinaSet_AllFiles", "CHNCXR", "shenzhen", "male 45yrs\nnormal\n", "female 5-month\nnormal"),
+        (
+            "MontgomerySet",
+            "MCUCXR",
+            "montgomery",
+            "Patient's Sex: F \nPatient's Age: 027Y\n",
+            "Patient's Age: 004Y",
+        ),
+        (
+            "ChinaSet_AllFiles",
+            "CHNCXR",
+            "shenzhen",
+            "male 45yrs\nnormal\n",
+            "female 5-month\nnormal",
+        ),
     )
     for folder, prefix, source, adult, child in sets:
         for i in range(FOUND[source] + 2):

@@ -12,8 +12,8 @@ from benchmark.core.record import FAILURE, LOG, SPEC, RunRecord, read_record
 from benchmark.core.spec import RunSpec
 from benchmark.engine.build import build_algorithm
 from benchmark.engine.execute import execute
-from benchmark.plan.graph import expand
-from benchmark.plan.store import RUNS, write_plan
+from benchmark.plan.planner import expand
+from benchmark.plan.sweep_folder import RUNS, write_plan
 from benchmark.plan.sweepfile import config_from
 
 #: What two runs of the same spec may differ in.

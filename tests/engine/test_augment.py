@@ -27,10 +27,14 @@ def _batch(n: int = 64, height: int = 12, width: int = 12, mask: bool = True) ->
 
 def _copy(batch: Batch) -> Batch:
     """For the augmentation, which overwrites what it is given."""
-    return replace(batch, image=batch.image.clone(), mask=None if batch.mask is None else batch.mask.clone())
+    return replace(
+        batch, image=batch.image.clone(), mask=None if batch.mask is None else batch.mask.clone()
+    )
 
 
-def _with(monkeypatch: pytest.MonkeyPatch, batch: Batch, options: dict[str, float], *draws: torch.Tensor) -> Batch:
+def _with(
+    monkeypatch: pytest.MonkeyPatch, batch: Batch, options: dict[str, float], *draws: torch.Tensor
+) -> Batch:
     """Augmentation whose random numbers in [0, 1) are ``draws``: flip, angle, zoom, shift (x, y), crop's place."""
     numbers = iter(draws)
     monkeypatch.setattr(module.torch, "rand", lambda *shape: next(numbers).expand(*shape))
@@ -45,7 +49,9 @@ def _mask(batch: Batch) -> torch.Tensor:
 HALF, NO_FLIP, WHOLE = torch.tensor(0.5), torch.tensor(0.9), torch.tensor(0.0)
 
 
-@pytest.mark.parametrize("options", [{}, {"flip": 0.0}, {"flip": 0.0, "translate": 0.0, "rotate": 0.0, "crop": 0.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"flip": 0.0}, {"flip": 0.0, "translate": 0.0, "rotate": 0.0, "crop": 0.0}]
+)
 def test_nothing_is_asked_nothing_is_done(options: dict[str, float]) -> None:
     batch = _batch()
     assert augment(batch, options) is batch
@@ -59,7 +65,9 @@ def test_a_flip_is_exact_and_takes_the_mask_along() -> None:
     turned = [bool(np.array_equal(o, f)) for o, f in zip(out.image.numpy(), flipped, strict=True)]
     for i, is_turned in enumerate(turned):
         assert np.array_equal(out.image[i].numpy(), flipped[i] if is_turned else images[i])
-        assert torch.equal(_mask(out)[i], _mask(batch)[i].flip(-1) if is_turned else _mask(batch)[i])
+        assert torch.equal(
+            _mask(out)[i], _mask(batch)[i].flip(-1) if is_turned else _mask(batch)[i]
+        )
     assert 160 < sum(turned) < 240
     assert out.label is batch.label and out.index is batch.index
     always = augment(_copy(batch), {"flip": 1.0})
@@ -68,21 +76,29 @@ def test_a_flip_is_exact_and_takes_the_mask_along() -> None:
 
 @pytest.mark.parametrize(("dx", "dy"), [(0, 0), (3, 0), (-3, 0), (0, 2), (0, -2), (3, -2)])
 @pytest.mark.parametrize(("height", "width"), [(12, 12), (8, 16)])
-def test_a_shift_is_numpys(dx: int, dy: int, height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shift_is_numpys(
+    dx: int, dy: int, height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A draw u shifts what is looked at by (2u − 1) · translate of the side; here by whole pixels."""
     batch = _batch(4, height, width)
     draw = torch.tensor([0.5 + dx / width, 0.5 + dy / height])
     out = _with(monkeypatch, batch, {"translate": 0.5}, NO_FLIP, HALF, WHOLE, draw, HALF)
     rows = np.clip(np.arange(height) + dy, 0, height - 1)  # the border is repeated
     columns = np.clip(np.arange(width) + dx, 0, width - 1)
-    np.testing.assert_allclose(out.image.numpy(), batch.image.numpy()[..., rows[:, None], columns], atol=1e-5)
+    np.testing.assert_allclose(
+        out.image.numpy(), batch.image.numpy()[..., rows[:, None], columns], atol=1e-5
+    )
     inside = (rows == np.arange(height) + dy)[:, None] & (columns == np.arange(width) + dx)
-    expected = _mask(batch).numpy()[..., rows[:, None], columns] & inside  # what comes into view is background
+    expected = (
+        _mask(batch).numpy()[..., rows[:, None], columns] & inside
+    )  # what comes into view is background
     assert np.array_equal(_mask(out).numpy(), expected)
 
 
 @pytest.mark.parametrize(("degrees", "turns"), [(90.0, 1), (-90.0, -1), (180.0, 2)])
-def test_a_quarter_turn_is_numpys(degrees: float, turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quarter_turn_is_numpys(
+    degrees: float, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batch = _batch(4)
     draw = torch.tensor((degrees / 180 + 1) / 2)
     out = _with(monkeypatch, batch, {"rotate": 180.0}, NO_FLIP, draw, WHOLE, HALF, HALF)
@@ -91,7 +107,9 @@ def test_a_quarter_turn_is_numpys(degrees: float, turns: int, monkeypatch: pytes
     assert np.array_equal(_mask(out).numpy(), np.rot90(_mask(batch).numpy(), turns, axes=(-2, -1)))
 
 
-def test_a_rotation_keeps_shapes_on_images_that_are_not_square(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rotation_keeps_shapes_on_images_that_are_not_square(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A dot at (x, y) from the centre, in pixels, goes to where the rotation by the angle takes it."""
     height, width, angle = 41, 81, math.radians(30)
     image = torch.zeros(1, 1, height, width)
@@ -99,10 +117,20 @@ def test_a_rotation_keeps_shapes_on_images_that_are_not_square(monkeypatch: pyte
     image = F.avg_pool2d(image, 3, 1, 1)  # a dot that survives the resampling
     batch = Batch(image, torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
     draw = torch.tensor((30 / 180 + 1) / 2)
-    out = _with(monkeypatch, batch, {"rotate": 180.0}, NO_FLIP, draw, WHOLE, HALF, HALF).image[0, 0].numpy()
-    y, x = ((np.arange(n) * (weights := out.sum(1 - axis))).sum() / weights.sum() for axis, n in enumerate(out.shape))
+    out = (
+        _with(monkeypatch, batch, {"rotate": 180.0}, NO_FLIP, draw, WHOLE, HALF, HALF)
+        .image[0, 0]
+        .numpy()
+    )
+    y, x = (
+        (np.arange(n) * (weights := out.sum(1 - axis))).sum() / weights.sum()
+        for axis, n in enumerate(out.shape)
+    )
     # output → input is a rotation by +angle, so the dot moves by −angle
-    expected = (15 * math.cos(angle) + 10 * math.sin(angle), -15 * math.sin(angle) + 10 * math.cos(angle))
+    expected = (
+        15 * math.cos(angle) + 10 * math.sin(angle),
+        -15 * math.sin(angle) + 10 * math.cos(angle),
+    )
     assert (x - 40, y - 20) == pytest.approx(expected, abs=0.05)
 
 
@@ -125,14 +153,21 @@ def test_a_crop_zooms_into_a_window_inside_the_image(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     "options",
-    [{"translate": 0.4}, {"rotate": 45.0}, {"crop": 0.5}, {"flip": 0.5, "translate": 0.2, "rotate": 20.0, "crop": 0.3}],
+    [
+        {"translate": 0.4},
+        {"rotate": 45.0},
+        {"crop": 0.5},
+        {"flip": 0.5, "translate": 0.2, "rotate": 20.0, "crop": 0.3},
+    ],
 )
 def test_mask_and_image_stay_aligned(options: dict[str, float]) -> None:
     """A bright square on zero ground: where the moved image is bright is where the moved mask is."""
     n, side = 32, 40
     mask = torch.zeros(n, 1, side, side, dtype=torch.bool)
     mask[:, :, 12:26, 15:29] = True
-    batch = Batch(mask.float().expand(-1, 3, -1, -1).clone(), torch.arange(n), torch.arange(n), mask=mask)
+    batch = Batch(
+        mask.float().expand(-1, 3, -1, -1).clone(), torch.arange(n), torch.arange(n), mask=mask
+    )
     torch.manual_seed(0)
     out = augment(batch, options)
     bright = out.image[:, :1] > 0.5
@@ -165,15 +200,25 @@ def test_the_generator_alone_decides() -> None:
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
 
 
-@pytest.mark.parametrize(("height", "width", "bytes_at_a_time"), [(7, 12, 1), (12, 7, 4000), (16, 16, 1 << 30)])
-def test_resampling_is_torchs(height: int, width: int, bytes_at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("height", "width", "bytes_at_a_time"), [(7, 12, 1), (12, 7, 4000), (16, 16, 1 << 30)]
+)
+def test_resampling_is_torchs(
+    height: int, width: int, bytes_at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However few images go at a time, and though the grid is not made as ``affine_grid`` makes it."""
     monkeypatch.setattr(module, "_RESAMPLED", bytes_at_a_time)
     batch = _batch(9, height, width)
-    affine = torch.eye(2, 3) + 0.3 * torch.randn(9, 2, 3, generator=torch.Generator().manual_seed(1))
+    affine = torch.eye(2, 3) + 0.3 * torch.randn(
+        9, 2, 3, generator=torch.Generator().manual_seed(1)
+    )
     grid = F.affine_grid(affine, [9, 3, height, width], align_corners=False)
     expected = F.grid_sample(batch.image, grid, padding_mode="border", align_corners=False)
-    torch.testing.assert_close(module._resample(batch.image.clone(), affine), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        module._resample(batch.image.clone(), affine), expected, rtol=1e-4, atol=1e-4
+    )
     nearest = F.grid_sample(_mask(batch).float(), grid, mode="nearest", align_corners=False) > 0.5
     found = module._resample_mask(batch.mask, affine)
-    assert found is not None and (found == nearest).float().mean() > 0.99  # but for points halfway between pixels
+    assert (
+        found is not None and (found == nearest).float().mean() > 0.99
+    )  # but for points halfway between pixels

@@ -11,8 +11,8 @@ import torch
 
 from benchmark.core.dataset import DatasetInfo, GroupedDataset, Split
 from benchmark.core.needs import Needs
-from benchmark.engine import data as engine_data
-from benchmark.engine.data import DeviceSplit, Scratch
+from benchmark.engine import device_split as engine_data
+from benchmark.engine.device_split import DeviceSplit, Scratch
 
 INFO = DatasetInfo(
     label_names=("a", "b", "c"),
@@ -93,7 +93,9 @@ def test_a_mapped_file_gives_the_same_batches(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 3 * 5 * 7 * 4, 1 << 20])
-def test_piece_by_piece_is_the_same_bit_for_bit(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_piece_by_piece_is_the_same_bit_for_bit(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine_data, "_CHUNK", chunk)
     data, rows = _data(), np.array([49, 0, 7, 7, 3, 12, 30, 1, 2])
     split = _split(data)
@@ -109,7 +111,9 @@ def test_a_batch_is_a_copy() -> None:
     split.batch(np.arange(5)).image.zero_()
     split.batch(np.arange(5)).label.zero_()
     assert np.array_equal(data.splits["train"].image, before)
-    assert torch.equal(split.batch(np.arange(5)).label, torch.from_numpy(data.splits["train"].label[:5]))
+    assert torch.equal(
+        split.batch(np.arange(5)).label, torch.from_numpy(data.splits["train"].label[:5])
+    )
 
 
 def test_memory_is_used_again_once_nothing_holds_it() -> None:
@@ -158,10 +162,12 @@ def test_on_a_gpu_and_beside_it_the_batches_are_the_same(monkeypatch: pytest.Mon
     data, device = _data(), torch.device("cuda")
     rows = np.array([3, 1, 3])
     resident = DeviceSplit(data, "train", device)
-    monkeypatch.setattr("benchmark.engine.data._SHARE", 0.0)
+    monkeypatch.setattr("benchmark.engine.device_split._SHARE", 0.0)
     streamed = DeviceSplit(data, "train", device)
     assert resident._image is not None and streamed._image is None
     for split in (resident, streamed):
         batch = split.batch(rows)
         assert batch.image.device.type == batch.label.device.type == "cuda"
-        torch.testing.assert_close(batch.image.cpu(), _split(data).batch(rows).image, rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            batch.image.cpu(), _split(data).batch(rows).image, rtol=0, atol=1e-6
+        )

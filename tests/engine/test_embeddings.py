@@ -13,7 +13,7 @@ from sklearn.metrics import silhouette_score
 
 from benchmark.core.record import EMBEDDINGS, PREDICTIONS, RECORD, read_record
 from benchmark.core.registry import DATASETS
-from benchmark.engine.data import DeviceSplit
+from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.embeddings import principal_components, silhouette
 from tests.engine.runs import built, failure, plan_run, plan_runs, run, spec_of
 from tests.engine.test_explanations import Bare
@@ -33,7 +33,9 @@ def test_silhouette_against_scikit_learn(clusters: int) -> None:
 def test_silhouettes_without_an_answer_and_extremes() -> None:
     features = torch.tensor([[0.0], [0.0], [5.0], [5.0]]).double()
     assert silhouette(features, np.array([0, 0, 1, 1])) == 1.0
-    assert silhouette(features, np.array([0, 1, 0, 1])) == pytest.approx(-0.5)  # a = 5, b = 2.5 for every image
+    assert silhouette(features, np.array([0, 1, 0, 1])) == pytest.approx(
+        -0.5
+    )  # a = 5, b = 2.5 for every image
     assert silhouette(torch.zeros(4, 3).double(), np.array([0, 0, 1, 1])) == 0.0
     assert silhouette(features, np.array([3, 3, 3, 3])) is None
     assert silhouette(features, None) is None
@@ -58,7 +60,10 @@ def test_features_that_never_vary_have_axes_of_zeros() -> None:
 
 def test_a_run_keeps_what_its_selected_step_sees(tmp_path: Path) -> None:
     """The stored rows, labels and silhouettes are those of features computed here from the selected weights."""
-    folders = [plan_run(tmp_path, "erm", budget={"steps": 4}), *plan_runs(tmp_path, "jtt", budget={"steps": 4})]
+    folders = [
+        plan_run(tmp_path, "erm", budget={"steps": 4}),
+        *plan_runs(tmp_path, "jtt", budget={"steps": 4}),
+    ]
     for folder in dict.fromkeys(folders):
         assert run(folder) == "done", failure(folder)
     folder = folders[0]
@@ -77,19 +82,29 @@ def test_a_run_keeps_what_its_selected_step_sees(tmp_path: Path) -> None:
             features = algorithm.network.features(split.batch(np.arange(split.size)).image).numpy()  # type: ignore[operator]
         part = slice(start, start + split.size)
         start += split.size
-        assert set(stored["split"][part]) == {name} and (stored["row"][part] == np.arange(split.size)).all()
+        assert (
+            set(stored["split"][part]) == {name}
+            and (stored["row"][part] == np.arange(split.size)).all()
+        )
         for of in ("label", "confounder"):
             known = getattr(arrays, of)
             assert (stored[of][part] == known).all()
-            assert found["splits"][name][of] == pytest.approx(silhouette_score(features, known), abs=1e-4)
+            assert found["splits"][name][of] == pytest.approx(
+                silhouette_score(features, known), abs=1e-4
+            )
         # eight features, eight axes: nothing but a rotation and a shift
         gaps = np.linalg.norm(stored["feature"][part][:, None] - stored["feature"][part], axis=2)
-        np.testing.assert_allclose(gaps, np.linalg.norm(features[:, None] - features, axis=2), atol=1e-3)
+        np.testing.assert_allclose(
+            gaps, np.linalg.norm(features[:, None] - features, axis=2), atol=1e-3
+        )
         score = np.load(folder / PREDICTIONS)[f"{spec.selection[0]}/{name}/score"]
         assert (stored["prediction"][part] == score.argmax(1)).all()
     assert start == len(stored["feature"]) and stored["share"].sum() == pytest.approx(1, abs=1e-4)
     other = dict(np.load(folders[-1] / EMBEDDINGS))
-    assert all(np.array_equal(stored[name], other[name]) for name in ("split", "row", "label", "confounder"))
+    assert all(
+        np.array_equal(stored[name], other[name])
+        for name in ("split", "row", "label", "confounder")
+    )
 
 
 def test_a_network_without_features_is_noted(tmp_path: Path) -> None:
@@ -97,7 +112,11 @@ def test_a_network_without_features_is_noted(tmp_path: Path) -> None:
         folder = plan_run(tmp_path, "toy_bare", budget={"steps": 2})
         assert run(folder) == "done", failure(folder)
     found: Any = read_record(folder).extra["embeddings"]
-    assert found["dimensions"] is None and found["splits"] == {} and "declares no features" in found["note"]
+    assert (
+        found["dimensions"] is None
+        and found["splits"] == {}
+        and "declares no features" in found["note"]
+    )
     assert not (folder / EMBEDDINGS).exists()
 
 

@@ -38,7 +38,11 @@ def test_a_loss_that_is_not_finite_names_step_and_term(how: str, at: int, tmp_pa
     outcome, folder = _accident(tmp_path, how, at)
     found = failure(folder)
     assert outcome == "failed" and state_of(folder) is State.FAILED
-    assert (found["kind"], found["step"], found["term"]) == ("non_finite", at, "term other of the loss")
+    assert (found["kind"], found["step"], found["term"]) == (
+        "non_finite",
+        at,
+        "term other of the loss",
+    )
     assert f"at step {at}" in found["message"] and "traceback" not in found
     assert found["key"] == folder.name and found["attempt"] == 1 and not (folder / RECORD).exists()
 
@@ -47,14 +51,21 @@ def test_weights_that_become_nan_are_found_at_the_next_step_or_look(tmp_path: Pa
     _, folder = _accident(tmp_path, "weights", at=20)
     assert (failure(folder)["step"], failure(folder)["term"]) == (20, "logits on split val")
     _, folder = _accident(tmp_path, "weights", at=6)
-    assert (failure(folder)["step"], failure(folder)["term"]) == (7, "term classification of the loss")
+    assert (failure(folder)["step"], failure(folder)["term"]) == (
+        7,
+        "term classification of the loss",
+    )
 
 
 def test_a_learning_rate_that_explodes(tmp_path: Path) -> None:
     folder = plan_run(tmp_path, hparams={"lr": 1e30, "optimizer": "sgd"})
     assert run(folder) == "failed"
     found = failure(folder)
-    assert found["kind"] == "non_finite" and found["step"] <= 5 and "a smaller lr or clip_norm = 1" in found["message"]
+    assert (
+        found["kind"] == "non_finite"
+        and found["step"] <= 5
+        and "a smaller lr or clip_norm = 1" in found["message"]
+    )
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,7 +77,9 @@ def test_a_bug_keeps_its_traceback(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("how", ["memory", "huge"])
-def test_out_of_memory_is_no_failure(how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_out_of_memory_is_no_failure(
+    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     outcome, folder = _accident(tmp_path, how)
     assert outcome == "out_of_memory" and state_of(folder) is State.PENDING
     assert "Traceback" in capsys.readouterr().err
@@ -80,7 +93,9 @@ def test_a_full_disk_is_raised_and_fails_no_run(tmp_path: Path) -> None:
     assert state_of(folder) is State.PENDING
 
 
-def test_data_that_changed_since_the_plan_are_a_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_changed_since_the_plan_are_a_users_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = plan_run(tmp_path)
     monkeypatch.setattr(DATASETS.get("tiny"), "version", 99)
     assert run(folder) == "failed"
@@ -92,13 +107,19 @@ def test_data_that_changed_since_the_plan_are_a_users_error(tmp_path: Path, monk
 def test_a_method_that_cannot_sample_is_a_users_error(tmp_path: Path) -> None:
     """By chance, all of so few images may be of one environment; no plan can know."""
     tiny = DATASETS.get("tiny")
-    trial = next(t for t in range(200) if (tiny(bias=0.99, size=8).load(t).splits["train"].environment == 0).all())
+    trial = next(
+        t
+        for t in range(200)
+        if (tiny(bias=0.99, size=8).load(t).splits["train"].environment == 0).all()
+    )
     folder = plan_run(tmp_path, "irm", datasets=["tiny:bias=0.99,size=8"], trials=[trial])
     assert run(folder) == "failed" and failure(folder)["kind"] == "user_error"
     assert "at least two non-empty training environments" in failure(folder)["message"]
 
 
-def test_a_checkpoint_of_other_code_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_other_code_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = plan_run(tmp_path, "toy")
     assert run(folder, stop=_Stop(after=7)) == "interrupted"
     true = Plain.__init__
@@ -138,7 +159,9 @@ def test_a_stop_saves_what_was_done(tmp_path: Path) -> None:
     assert run(folder, stop=_Stop(after=7)) == "interrupted"
     assert state_of(folder) is State.PENDING and (folder / CHECKPOINT).exists()
     saved = torch.load(folder / CHECKPOINT, weights_only=True)
-    assert saved["step"] == 7 and [json.loads(text)["step"] for text in saved["log"].splitlines()] == [5]
+    assert saved["step"] == 7 and [
+        json.loads(text)["step"] for text in saved["log"].splitlines()
+    ] == [5]
     assert saved["seconds"]["training"] > 0  # also what passed since the last evaluation
 
 
@@ -163,6 +186,11 @@ def test_the_first_to_commit_wins(tmp_path: Path) -> None:
 
 def test_a_record_of_the_same_spec_is_the_same_but_for_times(tmp_path: Path) -> None:
     one, two = (done(tmp_path / name, "dann", hparams={"dropout": 0.2}) for name in ("a", "b"))
-    still: dict[str, Any] = {"seconds": {}, "images_per_second": 0.0, "peak_memory_bytes": 0, "machine": {}}
+    still: dict[str, Any] = {
+        "seconds": {},
+        "images_per_second": 0.0,
+        "peak_memory_bytes": 0,
+        "machine": {},
+    }
     still |= {"started": 0.0, "finished": 0.0}
     assert replace(one, **still) == replace(two, **still)

@@ -16,9 +16,15 @@ from benchmark.core.dataset import GroupedDataset
 from benchmark.core.needs import Needs
 from benchmark.core.registry import BACKBONES
 from benchmark.engine import evaluate as module
-from benchmark.engine.data import DeviceSplit
-from benchmark.engine.evaluate import Answers, accuracy, evaluate, images_per_pass, worst_group_accuracy
-from benchmark.engine.failure import NonFiniteError
+from benchmark.engine.device_split import DeviceSplit
+from benchmark.engine.evaluate import (
+    Answers,
+    accuracy,
+    evaluate,
+    images_per_pass,
+    worst_group_accuracy,
+)
+from benchmark.engine.exceptions import NonFiniteError
 from benchmark.engine.selection import Selection, criterion_values
 from tests.engine.test_data import _data
 
@@ -30,7 +36,9 @@ class Reader(Algorithm):
     needs = Needs(val_groups=True)
 
     def __init__(self) -> None:
-        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(105, 3), torch.nn.Dropout(0.5))
+        network = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(105, 3), torch.nn.Dropout(0.5)
+        )
         super().__init__(Setting(3, 2, 2, (3, 5, 7), {}, 1, lambda **_: network))
         self.shown: list[Batch] = []
 
@@ -46,14 +54,20 @@ def _made(data: GroupedDataset) -> tuple[Reader, DeviceSplit]:
 
 
 @pytest.mark.parametrize("size", [1, 7, 500])
-def test_counts_are_a_confusion_matrix_per_confounder(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_are_a_confusion_matrix_per_confounder(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "BATCH", size)
     data = _data(60)
     arrays = data.splits["train"]
     reader, split = _made(data)
     reader.train()
     answers = evaluate(reader, split, 3, 2, scores=True, objective=True)
-    assert answers.score is not None and answers.score.shape == (60, 3) and answers.score.dtype == np.float32
+    assert (
+        answers.score is not None
+        and answers.score.shape == (60, 3)
+        and answers.score.dtype == np.float32
+    )
     predicted = answers.score.argmax(1)
     for c in range(2):
         rows = arrays.confounder == c
@@ -72,18 +86,26 @@ def test_images_that_the_network_enlarges_count_as_large() -> None:
     _, split = _made(_data())
     kind = BACKBONES.get("resnet18")
     assert images_per_pass(split, kind(2, (3, 28, 28))) == module.BATCH
-    assert images_per_pass(split, kind(2, (3, 28, 28), side=224)) == module.PIXELS // 224**2 < module.BATCH
+    assert (
+        images_per_pass(split, kind(2, (3, 28, 28), side=224))
+        == module.PIXELS // 224**2
+        < module.BATCH
+    )
     assert images_per_pass(split, kind(2, (3, 28, 28), side=224), 64, 16 * 224**2) == 16
 
 
 @pytest.mark.parametrize(("pixels", "images"), [(10_000, 20), (35 * 7, 7), (35, 1), (1, 1)])
-def test_large_images_pass_in_smaller_batches(pixels: int, images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_pass_in_smaller_batches(
+    pixels: int, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "PIXELS", pixels)
     monkeypatch.setattr(module, "BATCH", 20)
     reader, split = _made(_data())  # 50 images of 5×7 pixels
     assert images_per_pass(split, torch.nn.Identity()) == images
     evaluate(reader, split, 3, 2, objective=True)
-    assert [len(batch) for batch in reader.shown] == [images] * (50 // images) + ([50 % images] if 50 % images else [])
+    assert [len(batch) for batch in reader.shown] == [images] * (50 // images) + (
+        [50 % images] if 50 % images else []
+    )
 
 
 def test_without_confounders_there_is_one_row() -> None:
@@ -106,7 +128,9 @@ def test_logits_that_are_not_finite_are_named(value: float) -> None:
     with torch.no_grad():
         reader.network[1].bias[2] = value  # type: ignore[index]
     reader.train()
-    with pytest.raises(NonFiniteError, match=r"logits on split train became NaN or infinite at step 17") as found:
+    with pytest.raises(
+        NonFiniteError, match=r"logits on split train became NaN or infinite at step 17"
+    ) as found:
         evaluate(reader, split, 3, 2)
     assert (found.value.step, found.value.term) == (17, "logits on split train")
     assert reader.training
@@ -124,9 +148,16 @@ def test_worst_group_against_a_loop_and_without_empty_groups() -> None:
     counts = rng.integers(0, 9, (4, 3, 3))
     counts[1, 2] = 0  # a group without images
     counts[3] = 0  # a confounder without images
-    dense = [counts[c, k, k] / counts[c, k].sum() for c in range(4) for k in range(3) if counts[c, k].sum()]
+    dense = [
+        counts[c, k, k] / counts[c, k].sum()
+        for c in range(4)
+        for k in range(3)
+        if counts[c, k].sum()
+    ]
     assert worst_group_accuracy(counts) == min(dense)
-    assert accuracy(counts) == sum(counts[c, k, k] for c in range(4) for k in range(3)) / counts.sum()
+    assert (
+        accuracy(counts) == sum(counts[c, k, k] for c in range(4) for k in range(3)) / counts.sum()
+    )
 
 
 # --- selection ---------------------------------------------------------------------------------------------------
@@ -183,9 +214,19 @@ def test_weights_are_copies_and_only_those_wanted_are_kept() -> None:
 
 @pytest.mark.parametrize(
     ("patience", "min_delta", "stops"),
-    [(0, 0.0, None), (1, 0.0, 3), (2, 0.0, 4), (3, 0.0, None), (2, 0.06, 3), (2, 0.2, 3), (2, 0.04, 4)],
+    [
+        (0, 0.0, None),
+        (1, 0.0, 3),
+        (2, 0.0, 4),
+        (3, 0.0, None),
+        (2, 0.06, 3),
+        (2, 0.2, 3),
+        (2, 0.04, 4),
+    ],
 )
-def test_patience_counts_evaluations_without_improvement(patience: int, min_delta: float, stops: int | None) -> None:
+def test_patience_counts_evaluations_without_improvement(
+    patience: int, min_delta: float, stops: int | None
+) -> None:
     """Accuracies 0.50, 0.55, 0.55, 0.50, 0.60."""
     selection = Selection(("val_accuracy", "last"), patience, min_delta)
     stopped = None
@@ -197,8 +238,12 @@ def test_patience_counts_evaluations_without_improvement(patience: int, min_delt
 
 
 def test_small_improvements_add_up_to_one() -> None:
-    selection = _after(Selection(("val_accuracy",), 3, 0.08), _answers(2), _answers(3), _answers(4), _answers(5))
-    assert selection.waited == 1  # 0.45 is more than 0.08 above the anchor 0.35, 0.5 not yet above 0.45
+    selection = _after(
+        Selection(("val_accuracy",), 3, 0.08), _answers(2), _answers(3), _answers(4), _answers(5)
+    )
+    assert (
+        selection.waited == 1
+    )  # 0.45 is more than 0.08 above the anchor 0.35, 0.5 not yet above 0.45
 
 
 def test_patience_follows_the_first_criterion() -> None:
@@ -217,14 +262,24 @@ def test_the_state_survives_a_checkpoint(tmp_path: Any) -> None:
     for i in (3, 4):
         second.update(10 * i, answers[i - 1], _weights(10 * i))
     assert second.best == whole.best and second.weights == whole.weights
-    assert (second.waited, second.anchor, second.exhausted) == (whole.waited, whole.anchor, whole.exhausted)
+    assert (second.waited, second.anchor, second.exhausted) == (
+        whole.waited,
+        whole.anchor,
+        whole.exhausted,
+    )
     assert list(second.best) == list(whole.best)
 
 
 def test_criteria_are_the_higher_the_better() -> None:
     values = criterion_values(ALL, 30, _answers(8, 4, objective=0.25))
     assert values == pytest.approx(
-        {"last": 30, "val_accuracy": 0.6, "val_worst_group": 0.4, "val_mean": 0.5, "val_objective": -0.25}
+        {
+            "last": 30,
+            "val_accuracy": 0.6,
+            "val_worst_group": 0.4,
+            "val_mean": 0.5,
+            "val_objective": -0.25,
+        }
     )
     with pytest.raises(KeyError):
         criterion_values(("val_objective",), 1, _answers(1))

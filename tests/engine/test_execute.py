@@ -46,7 +46,16 @@ def test_a_run_leaves_what_the_design_says_and_nothing_else(tmp_path: Path) -> N
     folder = plan_run(tmp_path)
     assert run(folder) == "done"
     names = {p.name for p in folder.iterdir()}
-    assert names == {SPEC, "log.jsonl", RECORD, PREDICTIONS, HEATMAPS, EMBEDDINGS, SELECTED, "attempts"}
+    assert names == {
+        SPEC,
+        "log.jsonl",
+        RECORD,
+        PREDICTIONS,
+        HEATMAPS,
+        EMBEDDINGS,
+        SELECTED,
+        "attempts",
+    }
     assert list((folder / "attempts" / "1").iterdir()) == []
     assert state_of(folder) is State.DONE
 
@@ -57,12 +66,25 @@ def test_every_field_of_the_record_is_there_and_says_the_truth(tmp_path: Path) -
     value = read_json(folder / RECORD)
     assert set(value) == {f.name for f in fields(RunRecord)}
     record, spec = read_record(folder), spec_of(folder)
-    assert record.key == folder.name == record.spec.key and record.spec == spec and record.attempt == 1
+    assert (
+        record.key == folder.name == record.spec.key and record.spec == spec and record.attempt == 1
+    )
     assert record.steps == 20 and record.stopped_early is False
     assert record.method["needs"] == ["groups"] and record.method["sampling"] == "group"
     assert "Sagawa" in record.method["paper"]
-    assert record.data["splits"] == {"train": 64, "val": 32, "biased": 32, "unbiased": 32, "deceiving": 32}
-    assert record.data["group_names"] == ["lying/dark", "lying/bright", "standing/dark", "standing/bright"]
+    assert record.data["splits"] == {
+        "train": 64,
+        "val": 32,
+        "biased": 32,
+        "unbiased": 32,
+        "deceiving": 32,
+    }
+    assert record.data["group_names"] == [
+        "lying/dark",
+        "lying/bright",
+        "standing/dark",
+        "standing/bright",
+    ]
     assert (record.data["bias_splits"], record.data["paired"], record.data["stand_in"]) == (
         ["biased", "deceiving"], True, True
     )  # fmt: skip
@@ -70,9 +92,15 @@ def test_every_field_of_the_record_is_there_and_says_the_truth(tmp_path: Path) -
     assert record.seconds["total"] == pytest.approx(sum(parts), abs=3e-3)
     assert record.images_per_second > 0 and record.peak_memory_bytes > 2**20
     assert record.parameters == sum(p.numel() for p in built(folder).network.parameters())
-    assert record.machine["device"] == "cpu" and record.machine["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert (
+        record.machine["device"] == "cpu"
+        and record.machine["versions"]["torch"] == torch.__version__.split("+")[0]
+    )
     assert record.started <= record.finished and record.upstream == {}
-    assert list(record.selected) == ["val_worst_group", "last"] and record.selected["last"]["step"] == 20
+    assert (
+        list(record.selected) == ["val_worst_group", "last"]
+        and record.selected["last"]["step"] == 20
+    )
 
 
 def test_the_log_keeps_counts_and_its_schema(tmp_path: Path) -> None:
@@ -83,7 +111,11 @@ def test_the_log_keeps_counts_and_its_schema(tmp_path: Path) -> None:
     assert found == told and [line["step"] for line in found] == [5, 10, 15, 20]
     for line in found:
         assert set(line) == {"step", "steps", "terms", "lr", "splits", *TIMES}
-        assert line["steps"] == 20 and line["lr"] == 1e-3 and set(line["terms"]) == {"classification", "penalty"}
+        assert (
+            line["steps"] == 20
+            and line["lr"] == 1e-3
+            and set(line["terms"]) == {"classification", "penalty"}
+        )
         counts = np.array(line["splits"]["val"]["counts"])
         assert counts.shape == (2, 2, 2) and counts.sum() == 32
         assert set(line["splits"]) == {"val"}
@@ -109,25 +141,39 @@ def test_predictions_and_weights_are_those_of_the_record(tmp_path: Path) -> None
     algorithm.load_state_dict(load_weights(folder / SELECTED))
     algorithm.eval()
     mean, std = 0.5, 0.25
-    image = torch.from_numpy(((data.splits["biased"].image / 255.0 - mean) / std).astype(np.float32))
+    image = torch.from_numpy(
+        ((data.splits["biased"].image / 255.0 - mean) / std).astype(np.float32)
+    )
     with torch.no_grad():
-        np.testing.assert_allclose(algorithm.predict(image), stored["val_accuracy/biased/score"], atol=1e-4)
+        np.testing.assert_allclose(
+            algorithm.predict(image), stored["val_accuracy/biased/score"], atol=1e-4
+        )
 
 
 def test_the_record_agrees_with_the_log_about_the_selected_step(tmp_path: Path) -> None:
-    folder = plan_run(tmp_path, selection=["val_accuracy", "val_mean", "last"], hparams={"lr": 0.03}, oracle=True)
+    folder = plan_run(
+        tmp_path, selection=["val_accuracy", "val_mean", "last"], hparams={"lr": 0.03}, oracle=True
+    )
     assert run(folder) == "done"
     record, log = read_record(folder), {line["step"]: line for line in lines(folder)}
     for chosen in record.selected.values():
         assert chosen["splits"] == log[chosen["step"]]["splits"]
-    best = {step: evaluate.accuracy(np.array(line["splits"]["val"]["counts"])) for step, line in log.items()}
+    best = {
+        step: evaluate.accuracy(np.array(line["splits"]["val"]["counts"]))
+        for step, line in log.items()
+    }
     first = min(step for step, value in best.items() if value == max(best.values()))
-    assert (record.selected["val_accuracy"]["step"], record.selected["val_accuracy"]["value"]) == (first, best[first])
+    assert (record.selected["val_accuracy"]["step"], record.selected["val_accuracy"]["value"]) == (
+        first,
+        best[first],
+    )
 
 
 def test_what_a_method_reports_is_of_the_selected_step(tmp_path: Path) -> None:
     """Group weights move at every step; the report must be those of the first criterion, not of the last."""
-    folder = plan_run(tmp_path, "group_dro", selection=["val_accuracy", "last"], hparams={"eta": 0.5, "lr": 1e-5})
+    folder = plan_run(
+        tmp_path, "group_dro", selection=["val_accuracy", "last"], hparams={"eta": 0.5, "lr": 1e-5}
+    )
     assert run(folder) == "done"
     record = read_record(folder)
     assert record.selected["val_accuracy"]["step"] < record.selected["last"]["step"] == 20
@@ -143,7 +189,10 @@ def test_a_budget_that_no_evaluation_divides_is_evaluated_at_its_end(tmp_path: P
 
 def test_patience_ends_a_run_early(tmp_path: Path) -> None:
     record = done(
-        tmp_path, budget={"steps": 50, "evaluate_every": 1, "patience": 3}, hparams={"lr": 0.0}, selection=["val_mean"]
+        tmp_path,
+        budget={"steps": 50, "evaluate_every": 1, "patience": 3},
+        hparams={"lr": 0.0},
+        selection=["val_mean"],
     )
     assert record.stopped_early and record.steps == 4 and record.selected["val_mean"]["step"] == 1
 
@@ -157,7 +206,11 @@ def test_the_objective_can_select(tmp_path: Path) -> None:
 
 
 def test_schedules_reach_the_log(tmp_path: Path) -> None:
-    folder = plan_run(tmp_path, hparams={"lr": 0.1, "lr_schedule": "step", "optimizer": "sgd"}, budget={"steps": 20})
+    folder = plan_run(
+        tmp_path,
+        hparams={"lr": 0.1, "lr_schedule": "step", "optimizer": "sgd"},
+        budget={"steps": 20},
+    )
     assert run(folder) == "done"
     assert [line["lr"] for line in lines(folder)] == pytest.approx([0.1, 0.1, 0.01, 0.001])
 
@@ -195,7 +248,9 @@ def test_test_splits_are_evaluated_once_per_selected_step_and_never_before_the_e
     folder = plan_run(tmp_path, selection=["val_accuracy", "val_mean", "last"], hparams={"lr": 0.0})
     assert run(folder) == "done"
     assert calls[:4] == [(5, "val"), (10, "val"), (15, "val"), (20, "val")]
-    assert calls[4:] == [(step, name) for step in (5, 20) for name in ("val", *TESTS)]  # two criteria share step 5
+    assert calls[4:] == [
+        (step, name) for step in (5, 20) for name in ("val", *TESTS)
+    ]  # two criteria share step 5
 
 
 def test_an_oracle_sees_the_tests_along_the_way_and_the_log_says_so(
@@ -214,7 +269,9 @@ def test_an_oracle_sees_the_tests_along_the_way_and_the_log_says_so(
     assert read_record(folder).selected == read_record(plain).selected
 
 
-def test_methods_of_a_trial_share_data_and_initial_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_methods_of_a_trial_share_data_and_initial_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     built_weights: dict[tuple[str, int], bytes] = {}
     loaded: dict[int, list[bytes]] = {}
     true = DatasetSource.load
@@ -227,20 +284,37 @@ def test_methods_of_a_trial_share_data_and_initial_weights(tmp_path: Path, monke
     monkeypatch.setattr(DatasetSource, "load", load)
     for trial in (0, 1):
         for algorithm in ("erm", "irm", "group_dro", "dann"):
-            folder = plan_run(tmp_path / f"{algorithm}{trial}", algorithm, trials=[trial], budget={"steps": 1})
+            folder = plan_run(
+                tmp_path / f"{algorithm}{trial}", algorithm, trials=[trial], budget={"steps": 1}
+            )
             assert run(folder) == "done"
             state = built(folder).network.state_dict()
-            built_weights[algorithm, trial] = b"".join(state[name].numpy().tobytes() for name in state)
+            built_weights[algorithm, trial] = b"".join(
+                state[name].numpy().tobytes() for name in state
+            )
     assert len({built_weights[a, t] for a, t in built_weights}) == 2
-    assert built_weights["erm", 0] == built_weights["dann", 0] != built_weights["erm", 1] == built_weights["irm", 1]
-    assert [len(set(images)) for images in loaded.values()] == [1, 1] and loaded[0][0] != loaded[1][0]
+    assert (
+        built_weights["erm", 0]
+        == built_weights["dann", 0]
+        != built_weights["erm", 1]
+        == built_weights["irm", 1]
+    )
+    assert [len(set(images)) for images in loaded.values()] == [1, 1] and loaded[0][0] != loaded[1][
+        0
+    ]
 
 
 @pytest.mark.parametrize("algorithm", ["erm", "dann"])
 def test_how_often_we_look_does_not_change_what_is_learnt(algorithm: str, tmp_path: Path) -> None:
     hparams = {"dropout": 0.3}
     often, seldom = (
-        plan_run(tmp_path / str(n), algorithm, budget={"evaluate_every": n}, hparams=hparams, selection=["last"])
+        plan_run(
+            tmp_path / str(n),
+            algorithm,
+            budget={"evaluate_every": n},
+            hparams=hparams,
+            selection=["last"],
+        )
         for n in (1, 20)
     )
     assert run(often, checkpoint_seconds=0) == run(seldom) == "done"
@@ -260,7 +334,9 @@ def test_how_often_we_look_does_not_change_what_is_learnt(algorithm: str, tmp_pa
 )
 def test_ways_of_computing(compute: dict[str, Any], tmp_path: Path) -> None:
     for algorithm in ("erm", "group_dro", "dann"):
-        record = done(tmp_path, algorithm, compute=compute, budget={"steps": 3}, hparams={"clip_norm": 1.0})
+        record = done(
+            tmp_path, algorithm, compute=compute, budget={"steps": 3}, hparams={"clip_norm": 1.0}
+        )
         assert record.spec.compute == {**record.spec.compute, **compute}
 
 
@@ -288,7 +364,9 @@ def test_a_loop_of_its_own(tmp_path: Path) -> None:
     assert [line["step"] for line in lines(folder)] == [5, 10, 15, 20]
 
 
-def test_a_loop_that_ends_early_or_never_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_that_ends_early_or_never_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def short(self: OwnLoop, run: Any) -> None:
         self.counted = 0
         for batch in run.steps():
@@ -310,22 +388,34 @@ def test_a_loop_that_ends_early_or_never_begins(tmp_path: Path, monkeypatch: pyt
     assert record.steps == 0 and record.selected["last"]["step"] == 0
 
 
-def test_a_method_may_not_look_at_the_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_may_not_look_at_the_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(OwnLoop, "fit", lambda self, run: run.batches("biased"))
     folder = plan_run(tmp_path, "toy_own_loop")
-    assert run(folder) == "failed" and "may look at train and val, not at biased" in failure(folder)["message"]
+    assert (
+        run(folder) == "failed"
+        and "may look at train and val, not at biased" in failure(folder)["message"]
+    )
 
 
 @pytest.mark.parametrize("student", ["toy_student", "toy_pupil"])
-def test_a_student_learns_from_the_selected_weights_of_its_teacher(student: str, tmp_path: Path) -> None:
+def test_a_student_learns_from_the_selected_weights_of_its_teacher(
+    student: str, tmp_path: Path
+) -> None:
     teacher, folder = plan_runs(tmp_path, student)
     assert run(folder) == "failed"
-    assert failure(folder)["kind"] == "user_error" and "was to be trained first" in failure(folder)["message"]
+    assert (
+        failure(folder)["kind"] == "user_error"
+        and "was to be trained first" in failure(folder)["message"]
+    )
     (folder / "failure.json").unlink()
     assert run(teacher) == "done" and run(folder, 2) == "done"
     record = read_record(folder)
     taught = read_record(teacher)
-    assert record.upstream == {"teacher": {"key": teacher.name, "method": "erm", "selected": dict(taught.selected)}}
+    assert record.upstream == {
+        "teacher": {"key": teacher.name, "method": "erm", "selected": dict(taught.selected)}
+    }
     found = built(folder).setting.upstream["teacher"]
     assert not found.training and not any(p.requires_grad for p in found.parameters())
     stored = load_weights(teacher / SELECTED)

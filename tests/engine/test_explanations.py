@@ -55,11 +55,17 @@ def test_what_does_not_count_is_counted() -> None:
     mask[:4, :, :2] = True
     maps[0, :2], maps[1], maps[2, 0, 0] = 3.0, 0.0, float("inf")
     found = summary(alignment(maps, mask))
-    counted = {name: found[name] for name in ("images", "zero_maps", "nonfinite_maps", "empty_masks")}
+    counted = {
+        name: found[name] for name in ("images", "zero_maps", "nonfinite_maps", "empty_masks")
+    }
     assert counted == {"images": 5, "zero_maps": 1, "nonfinite_maps": 1, "empty_masks": 1}
-    assert found["energy"] == pytest.approx((0.75 + 0.5) / 2) and found["correlation"] == pytest.approx(1.0)
+    assert found["energy"] == pytest.approx((0.75 + 0.5) / 2) and found[
+        "correlation"
+    ] == pytest.approx(1.0)
     nothing = summary(alignment(torch.zeros(2, 4, 4), mask[:2]))
-    assert nothing["energy"] is None and nothing["correlation"] is None and nothing["zero_maps"] == 2
+    assert (
+        nothing["energy"] is None and nothing["correlation"] is None and nothing["zero_maps"] == 2
+    )
 
 
 def test_channels_are_summed_and_small_maps_enlarged() -> None:
@@ -71,11 +77,16 @@ def test_channels_are_summed_and_small_maps_enlarged() -> None:
 def test_rows_are_spread_from_the_first_to_the_last() -> None:
     assert spread(3, 8).tolist() == [0, 1, 2] and spread(1, 4).tolist() == [0]
     rows = spread(10_001, 512)
-    assert len(rows) == 512 and (rows[0], rows[-1]) == (0, 10_000) and set(np.diff(rows)) <= {19, 20}
+    assert (
+        len(rows) == 512 and (rows[0], rows[-1]) == (0, 10_000) and set(np.diff(rows)) <= {19, 20}
+    )
 
 
 def test_every_method_shows_the_same_images_and_students_their_distance(tmp_path: Path) -> None:
-    folders = [plan_run(tmp_path, "erm", budget={"steps": 2}), *plan_runs(tmp_path, "tea", budget={"steps": 2})]
+    folders = [
+        plan_run(tmp_path, "erm", budget={"steps": 2}),
+        *plan_runs(tmp_path, "tea", budget={"steps": 2}),
+    ]
     for folder in dict.fromkeys(folders):
         assert run(folder) == "done", failure(folder)
     arrays = [dict(np.load(folder / HEATMAPS)) for folder in folders]
@@ -86,14 +97,21 @@ def test_every_method_shows_the_same_images_and_students_their_distance(tmp_path
             assert np.array_equal(found[name], arrays[0][name])
         scores = np.load(folder / PREDICTIONS)
         first = read_record(folder).spec.selection[0]
-        assert np.abs(found["heatmap"]).max((1, 2)) == pytest.approx(1.0) and (found["scale"] > 0).all()
+        assert (
+            np.abs(found["heatmap"]).max((1, 2)) == pytest.approx(1.0)
+            and (found["scale"] > 0).all()
+        )
         for i, (split, row) in enumerate(zip(found["split"], found["row"], strict=True)):
             assert np.array_equal(found["image"][i], data.splits[str(split)].image[row])
             assert found["prediction"][i] == scores[f"{first}/{split}/score"][row].argmax()
     assert list(arrays[0]["split"]) == ["biased"] * 4 + ["deceiving"] * 4
     for folder in folders:
         report, student = read_record(folder).extra["explanations"], folder == folders[-1]
-        assert report["explainer"] == "lrp" and list(report["splits"]) == ["biased", "unbiased", "deceiving"]
+        assert report["explainer"] == "lrp" and list(report["splits"]) == [
+            "biased",
+            "unbiased",
+            "deceiving",
+        ]
         for content in report["splits"].values():
             assert ("distance" in content) == student and 0 <= content["energy"] <= 1
             assert not student or content["distance"] > 0
@@ -120,6 +138,12 @@ def test_it_can_be_switched_off(tmp_path: Path) -> None:
 def test_the_explainer_is_what_the_network_declares() -> None:
     from benchmark.core.registry import BACKBONES
 
-    for name, explainer in (("convnet", "lrp"), ("convnext_base", "gradcam"), ("vit_b_16", "input_gradient")):
-        network = type("Declares", (nn.Module,), {"capabilities": BACKBONES.get(name).capabilities})()
+    for name, explainer in (
+        ("convnet", "lrp"),
+        ("convnext_base", "gradcam"),
+        ("vit_b_16", "input_gradient"),
+    ):
+        network = type(
+            "Declares", (nn.Module,), {"capabilities": BACKBONES.get(name).capabilities}
+        )()
         assert choose_explainer(network).name == explainer

@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.core.record import CHECKPOINT, EMBEDDINGS, HEATMAPS, PREDICTIONS, SELECTED, read_record
+from benchmark.core.record import (
+    CHECKPOINT,
+    EMBEDDINGS,
+    HEATMAPS,
+    PREDICTIONS,
+    SELECTED,
+    read_record,
+)
 from benchmark.engine.checkpoint import load_weights
 from benchmark.engine.loop import TrainingRun
 from tests.engine.runs import lines, plan_run, plan_runs, run
@@ -21,7 +28,11 @@ from tests.toys import OwnLoop, Student, registered
 #: Method, hyper-parameters and the rest; IRM's penalty is switched on at step 6, where Adam is rebuilt.
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "erm-adam": ("erm", {"optimizer": "adam", "lr": 0.01}, {}),
-    "erm-sgd": ("erm", {"optimizer": "sgd", "lr": 0.1, "lr_schedule": "cosine", "weight_decay": 1e-3}, {}),
+    "erm-sgd": (
+        "erm",
+        {"optimizer": "sgd", "lr": 0.1, "lr_schedule": "cosine", "weight_decay": 1e-3},
+        {},
+    ),
     "erm-all": (
         "erm",
         {"optimizer": "adamw", "dropout": 0.4, "clip_norm": 0.5, "lr_schedule": "step"},
@@ -32,13 +43,29 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "selection": ["val_objective", "val_mean", "last"],
         },
     ),
-    "irm-adam": ("irm", {"optimizer": "adam", "anneal_iters": 6, "penalty_weight": 50.0, "lr": 0.01}, {}),
-    "irm-sgd": ("irm", {"optimizer": "sgd", "anneal_iters": 6, "lr_schedule": "step", "lr": 0.05}, {}),
+    "irm-adam": (
+        "irm",
+        {"optimizer": "adam", "anneal_iters": 6, "penalty_weight": 50.0, "lr": 0.01},
+        {},
+    ),
+    "irm-sgd": (
+        "irm",
+        {"optimizer": "sgd", "anneal_iters": 6, "lr_schedule": "step", "lr": 0.05},
+        {},
+    ),
     "group_dro-adam": ("group_dro", {"optimizer": "adam", "eta": 0.3}, {}),
     "group_dro-sgd": ("group_dro", {"optimizer": "sgd", "eta": 0.3, "lr": 0.05}, {}),
-    "dann-adam": ("dann", {"optimizer": "adam", "d_steps": 2, "grad_penalty": 0.1, "mlp_width": 8}, {}),
+    "dann-adam": (
+        "dann",
+        {"optimizer": "adam", "d_steps": 2, "grad_penalty": 0.1, "mlp_width": 8},
+        {},
+    ),
     "dann-sgd": ("dann", {"optimizer": "sgd", "lr": 0.02, "mlp_width": 8}, {}),
-    "patience": ("erm", {"lr": 1e-6}, {"budget": {"steps": 40, "patience": 3}, "selection": ["val_accuracy", "last"]}),
+    "patience": (
+        "erm",
+        {"lr": 1e-6},
+        {"budget": {"steps": 40, "patience": 3}, "selection": ["val_accuracy", "last"]},
+    ),
     "own-loop": ("toy_own_loop", {"lr": 0.02}, {}),
 }
 BUDGET = {"steps": 14, "evaluate_every": 4}
@@ -128,7 +155,9 @@ def _checkpointed(folder: Path) -> int:
     return int(torch.load(path, weights_only=True)["step"]) if path.exists() else 0
 
 
-@pytest.mark.parametrize("case", ["erm-adam", "erm-all", "irm-adam", "group_dro-adam", "dann-adam", "own-loop"])
+@pytest.mark.parametrize(
+    "case", ["erm-adam", "erm-all", "irm-adam", "group_dro-adam", "dann-adam", "own-loop"]
+)
 def test_a_run_killed_again_and_again_is_the_undisturbed_run(case: str, tmp_path: Path) -> None:
     whole, killed = _planned(tmp_path / "whole", case), _planned(tmp_path / "killed", case)
     assert run(whole) == "done"
@@ -137,7 +166,13 @@ def test_a_run_killed_again_and_again_is_the_undisturbed_run(case: str, tmp_path
         _killed(killed, attempt, at)
         found.append(_checkpointed(killed))
         assert not any(name.endswith(".tmp") for name in os.listdir(killed))
-    assert found == [0, 3, 6, 6, 12]  # a death costs what came after the last checkpoint, and nothing else
+    assert found == [
+        0,
+        3,
+        6,
+        6,
+        12,
+    ]  # a death costs what came after the last checkpoint, and nothing else
     assert run(killed, 6) == "done"
     _same(whole, killed)
 
@@ -151,8 +186,13 @@ def test_a_student_resumes_too(tmp_path: Path) -> None:
     _same(whole, stopped)
 
 
-def test_a_damaged_checkpoint_costs_work_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole, stopped = _planned(tmp_path / "whole", "erm-adam"), _planned(tmp_path / "stopped", "erm-adam")
+def test_a_damaged_checkpoint_costs_work_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, stopped = (
+        _planned(tmp_path / "whole", "erm-adam"),
+        _planned(tmp_path / "stopped", "erm-adam"),
+    )
     assert run(whole) == "done"
     assert run(stopped, stop=_stop_after(9)) == "interrupted"
     path = stopped / CHECKPOINT

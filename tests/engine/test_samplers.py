@@ -7,7 +7,14 @@ import pytest
 from scipy import stats
 
 from benchmark.core.errors import Refused
-from benchmark.engine.samplers import EnvironmentSampler, GroupSampler, RandomSampler, Sampler, Stream, make_sampler
+from benchmark.engine.samplers import (
+    EnvironmentSampler,
+    GroupSampler,
+    RandomSampler,
+    Sampler,
+    Stream,
+    make_sampler,
+)
 
 GROUP = np.array([0] * 70 + [1] * 20 + [3] * 9 + [5])  # groups 2 and 4 are empty
 ENVIRONMENT = np.array([2] * 50 + [0] * 40 + [5] * 3)
@@ -64,8 +71,12 @@ def test_environments_have_equal_shares_in_their_order() -> None:
         assert ENVIRONMENT[sampler.rows(step)].tolist() == [0] * 10 + [2] * 10 + [5] * 10
     rows = _take(EnvironmentSampler(ENVIRONMENT, 30, seed=0), 20)
     counts = np.bincount(rows, minlength=len(ENVIRONMENT))
-    assert set(counts[50:90]) == {5} and set(counts[:50]) == {4}  # 200 rows each: 5 and 4 epochs exactly
-    assert counts[90:].sum() == 200 and np.ptp(counts[90:]) <= 1  # three images come round again within the batch
+    assert set(counts[50:90]) == {5} and set(counts[:50]) == {
+        4
+    }  # 200 rows each: 5 and 4 epochs exactly
+    assert (
+        counts[90:].sum() == 200 and np.ptp(counts[90:]) <= 1
+    )  # three images come round again within the batch
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
@@ -83,7 +94,9 @@ def _samplers(seed: int) -> list[Sampler]:
 
 @pytest.mark.parametrize("which", range(3))
 def test_a_batch_is_a_function_of_seed_and_step(which: int) -> None:
-    forwards = [_samplers(5)[which].rows(step).tolist() for step in range(140)]  # each from a fresh sampler
+    forwards = [
+        _samplers(5)[which].rows(step).tolist() for step in range(140)
+    ]  # each from a fresh sampler
     one = _samplers(5)[which]
     order = np.random.default_rng(0).permutation(140)
     assert all(one.rows(int(step)).tolist() == forwards[step] for step in order)

@@ -20,10 +20,10 @@ import torch
 
 from benchmark.core.record import CHECKPOINT
 from benchmark.engine.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
-from benchmark.engine.failure import NonFiniteError
+from benchmark.engine.environment_info import commit, versions
+from benchmark.engine.exceptions import NonFiniteError
 from benchmark.engine.log import Log
-from benchmark.engine.machine import commit, versions
-from benchmark.engine.terms import Terms
+from benchmark.engine.loss_meter import Terms
 
 # --- terms -------------------------------------------------------------------------------------------------------
 
@@ -43,7 +43,9 @@ def test_sums_are_kept_in_double() -> None:
     values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
     for step, value in enumerate(values, 1):
         terms.add(step, {"a": torch.tensor(value)})
-    assert terms.means()["a"] == pytest.approx(math.fsum(values.astype(np.float64)) / 1000, rel=1e-12)
+    assert terms.means()["a"] == pytest.approx(
+        math.fsum(values.astype(np.float64)) / 1000, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -51,7 +53,9 @@ def test_sums_are_kept_in_double() -> None:
 def test_what_is_not_finite_names_step_and_term(value: float, kind: Any) -> None:
     terms = Terms()
     terms.add(1, {"classification": torch.tensor(1.0), "penalty": kind(1.0)})
-    with pytest.raises(NonFiniteError, match=r"^term penalty of the loss became NaN or infinite at step 7; a"):
+    with pytest.raises(
+        NonFiniteError, match=r"^term penalty of the loss became NaN or infinite at step 7; a"
+    ):
         terms.add(7, {"classification": torch.tensor(1.0), "penalty": kind(value)})
 
 
@@ -113,7 +117,12 @@ def _state() -> dict[str, Any]:
     optimizer = torch.optim.Adam(model.parameters())
     model(torch.ones(1, 8)).sum().backward()
     optimizer.step()
-    return {"step": 3, "algorithm": model.state_dict(), "optimizers": {"main": optimizer.state_dict()}, "log": "{}\n"}
+    return {
+        "step": 3,
+        "algorithm": model.state_dict(),
+        "optimizers": {"main": optimizer.state_dict()},
+        "log": "{}\n",
+    }
 
 
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
@@ -127,7 +136,9 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
     assert torch.equal(moments, state["optimizers"]["main"]["state"][0]["exp_avg"])
 
 
-def test_a_checkpoint_of_another_run_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_of_another_run_is_not_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_checkpoint(tmp_path, "key", _state())
     assert load_checkpoint(tmp_path, "another") is None
     torch.save([1, 2], tmp_path / CHECKPOINT)
@@ -160,8 +171,14 @@ def test_a_damaged_checkpoint_is_never_an_error_and_never_believed(
         found = load_checkpoint(tmp_path, "key")
         refused += found is None
         if found is not None:  # the flip hit padding or a date
-            assert expected is not None and found["step"] == expected["step"] and found["log"] == expected["log"]
-            assert all(torch.equal(found["algorithm"][n], v) for n, v in expected["algorithm"].items())
+            assert (
+                expected is not None
+                and found["step"] == expected["step"]
+                and found["log"] == expected["log"]
+            )
+            assert all(
+                torch.equal(found["algorithm"][n], v) for n, v in expected["algorithm"].items()
+            )
     assert refused > (30 if how == "flip" else 100)
     assert capsys.readouterr().err.count("the run starts anew.") == refused
 
@@ -192,7 +209,9 @@ def test_a_disk_that_fills_up_is_an_os_error_and_keeps_the_old_checkpoint(tmp_pa
     with _file_size_limit(100_000):
         for save in (
             lambda: save_checkpoint(tmp_path, "key", {"step": 2, "x": torch.zeros(200_000)}),
-            lambda: save_weights(tmp_path / "w.pt", {f"x{i}": torch.zeros(3_000) for i in range(50)}),
+            lambda: save_weights(
+                tmp_path / "w.pt", {f"x{i}": torch.zeros(3_000) for i in range(50)}
+            ),
         ):
             with pytest.raises(OSError) as found:
                 save()
@@ -218,10 +237,14 @@ def test_versions_and_commit() -> None:
     assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert json.loads(json.dumps(found)) == found
     revision = commit()
-    assert revision is None or (len(revision.removesuffix("-dirty")) == 40 and int(revision[:40], 16) >= 0)
+    assert revision is None or (
+        len(revision.removesuffix("-dirty")) == 40 and int(revision[:40], 16) >= 0
+    )
 
 
-def test_outside_a_checkout_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_a_checkout_there_is_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import benchmark
 
     monkeypatch.setattr(benchmark, "__file__", str(tmp_path / "benchmark" / "__init__.py"))
@@ -230,7 +253,9 @@ def test_outside_a_checkout_there_is_no_commit(tmp_path: Path, monkeypatch: pyte
     assert commit() is None
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc hands memory back in this way")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc hands memory back in this way"
+)
 def test_memory_that_is_freed_is_kept() -> None:
     """In a process of its own: page faults of a large tensor that is made and freed again and again.
 
@@ -238,7 +263,7 @@ def test_memory_that_is_freed_is_kept() -> None:
     differs from process to process, so that the count begins when they have found their place.
     """
     code = (
-        "import resource, torch\nfrom benchmark.engine.machine import keep_memory\n"
+        "import resource, torch\nfrom benchmark.engine.environment_info import keep_memory\n"
         "torch.set_num_threads(1)\n"
         "def faults(times=4):\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.core.registry import DATASETS
 from benchmark.engine.timing import measure, random_data
-from benchmark.plan.graph import Plan, expand
+from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweepfile import config_from
 
 
@@ -27,7 +27,9 @@ def measured(method: str, batch_size: int = 16, **more: Any) -> dict[str, float]
     return measure(list(specs.values())[-1], specs, infos, batch_size, "cpu")
 
 
-@pytest.mark.parametrize("method, train, val", [("erm", 0, 0), ("jtt", 1, 0), ("ex2l:mae", 0, 1), ("tea", 0, 0)])
+@pytest.mark.parametrize(
+    "method, train, val", [("erm", 0, 0), ("jtt", 1, 0), ("ex2l:mae", 0, 1), ("tea", 0, 0)]
+)
 def test_methods_that_step(method: str, train: float, val: float) -> None:
     """JTT looks at every training image before its first step, eX2L at validation after its last."""
     found = measured(method)
@@ -42,7 +44,9 @@ def test_a_method_without_steps() -> None:
 
 
 def test_a_step_of_many_images_takes_longer() -> None:
-    assert measured("erm", 512, datasets=["tiny:side=32,size=64"])["step"] > measured("erm", 2)["step"]
+    assert (
+        measured("erm", 512, datasets=["tiny:side=32,size=64"])["step"] > measured("erm", 2)["step"]
+    )
 
 
 def test_heatmaps_only_where_they_are_made() -> None:
@@ -63,6 +67,11 @@ def test_noise_has_what_the_data_promise() -> None:
         found = data.group(name)
         assert found is not None and set(found) == set(range(groups))
     train = data.splits["train"]
-    assert train.mask is not None and set(np.unique(train.environment)) == set(range(len(info.environment_names)))
+    assert train.mask is not None and set(np.unique(train.environment)) == set(
+        range(len(info.environment_names))
+    )
     several = random_data(replace(info, multi_label=True, paired=False), 8)
-    assert several.splits["train"].label.shape == (len(several.splits["train"]), len(info.label_names))
+    assert several.splits["train"].label.shape == (
+        len(several.splits["train"]),
+        len(info.label_names),
+    )

@@ -19,11 +19,15 @@ def plain_net(seed: int = 0, classes: int = 4) -> nn.Sequential:
     ).double()  # fmt: skip
 
 
-def backbone(name: str, size: tuple[int, int, int], classes: int = 4, seed: int = 0, **options: Any) -> Any:
+def backbone(
+    name: str, size: tuple[int, int, int], classes: int = 4, seed: int = 0, **options: Any
+) -> Any:
     """A backbone in float64 and evaluation mode, whose batch norms have statistics, weights and shifts of their own."""
     torch.manual_seed(seed)
     model = BACKBONES.get(name)(classes, size, **options).double().eval()
-    nn.init.normal_(model.classifier.weight, std=0.3)  # a fresh vision transformer's is zero, and so is its heatmap
+    nn.init.normal_(
+        model.classifier.weight, std=0.3
+    )  # a fresh vision transformer's is zero, and so is its heatmap
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
@@ -34,4 +38,6 @@ def backbone(name: str, size: tuple[int, int, int], classes: int = 4, seed: int 
 
 
 def images(size: tuple[int, int, int], count: int = 2, seed: int = 1) -> torch.Tensor:
-    return torch.randn(count, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        count, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )

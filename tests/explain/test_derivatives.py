@@ -37,16 +37,25 @@ def claimed() -> list[Any]:
     pairs: list[Any] = []
     for name in BACKBONES.names():
         for explainer in map(EXPLAINERS.get, EXPLAINERS.names()):
-            able = not explainer.requires or getattr(BACKBONES.get(name).capabilities, explainer.requires)
+            able = not explainer.requires or getattr(
+                BACKBONES.get(name).capabilities, explainer.requires
+            )
             if explainer.differentiable and able:
-                pairs.append(pytest.param(explainer.name, name, marks=[pytest.mark.slow] if name in LARGE else []))
+                pairs.append(
+                    pytest.param(
+                        explainer.name, name, marks=[pytest.mark.slow] if name in LARGE else []
+                    )
+                )
     return pairs
 
 
 def loss_of(heatmap: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
     """A loss that is linear and quadratic in the heatmap, in units of the heatmap's mean at the start."""
     start = heatmap().detach()
-    weight = torch.linspace(0.5, 1.5, start.numel(), dtype=start.dtype).view_as(start).sin() / start.abs().mean()
+    weight = (
+        torch.linspace(0.5, 1.5, start.numel(), dtype=start.dtype).view_as(start).sin()
+        / start.abs().mean()
+    )
 
     def loss() -> torch.Tensor:
         weighted = weight * heatmap()
@@ -66,7 +75,9 @@ def some_parameters(model: nn.Module, most: int = 12_000_000) -> list[nn.Paramet
     return chosen
 
 
-def distance_to_differences(loss: Callable[[], torch.Tensor], model: nn.Module, seed: int = 0) -> float:
+def distance_to_differences(
+    loss: Callable[[], torch.Tensor], model: nn.Module, seed: int = 0
+) -> float:
     """Relative error of the derivative along a random direction of the weights, against the best central difference.
 
     Long steps cross kinks of the ReLUs and short ones drown in rounding, so one of four lengths must agree.
@@ -75,7 +86,9 @@ def distance_to_differences(loss: Callable[[], torch.Tensor], model: nn.Module, 
     parameters = some_parameters(model)
     gradients = torch.autograd.grad(loss(), parameters, allow_unused=True)
     direction = [torch.randn_like(p) * (p.detach().abs().mean() + 1e-3) for p in parameters]
-    exact = sum(float((g * d).sum()) for g, d in zip(gradients, direction, strict=True) if g is not None)
+    exact = sum(
+        float((g * d).sum()) for g, d in zip(gradients, direction, strict=True) if g is not None
+    )
     assert exact != 0
     del gradients
     data, errors = [p.data for p in parameters], []
@@ -95,9 +108,15 @@ def distance_to_differences(loss: Callable[[], torch.Tensor], model: nn.Module, 
 def test_heatmap_loss_against_central_differences(explainer: str, name: str) -> None:
     model, chosen, positive = network(name), explain.get(explainer), images(SIZES[name], 1)
     # the ReLU of a Grad-CAM may leave nothing of a random network's map, but not of every class and of the negative too
-    tries = ((image, torch.tensor([k])) for image in (positive, -positive) for k in range(model.num_outputs))
+    tries = (
+        (image, torch.tensor([k]))
+        for image in (positive, -positive)
+        for k in range(model.num_outputs)
+    )
     image, target = next((x, k) for x, k in tries if chosen(model, x, k).any())
-    error = distance_to_differences(loss_of(lambda: chosen(model, image, target, create_graph=True)), model)
+    error = distance_to_differences(
+        loss_of(lambda: chosen(model, image, target, create_graph=True)), model
+    )
     print(f"{explainer} on {name}: relative error {error:.1e}")
     assert error < 1e-5
 
@@ -111,7 +130,9 @@ def test_in_training_mode(name: str, explainer: str, statistics: str) -> None:
     chosen = explain.get(explainer, batch_statistics=statistics)
     model.train()
     try:
-        error = distance_to_differences(loss_of(lambda: chosen(model, image, target, create_graph=True)), model)
+        error = distance_to_differences(
+            loss_of(lambda: chosen(model, image, target, create_graph=True)), model
+        )
     finally:
         model.eval()
     print(f"{explainer} on {name}, {statistics} statistics: relative error {error:.1e}")
@@ -122,7 +143,12 @@ def test_in_training_mode(name: str, explainer: str, statistics: str) -> None:
 def test_several_directions_and_epsilons(seed: int) -> None:
     model, image, target = plain_net(seed), images((3, 12, 12), 3, seed), torch.tensor([0, 1, 3])
     lrp = explain.get("lrp", epsilon=10 ** -torch.linspace(1, 3, 3, dtype=torch.float64))
-    assert distance_to_differences(loss_of(lambda: lrp(model, image, target, create_graph=True)), model, seed) < 1e-6
+    assert (
+        distance_to_differences(
+            loss_of(lambda: lrp(model, image, target, create_graph=True)), model, seed
+        )
+        < 1e-6
+    )
 
 
 def test_loss_of_heatmap_and_logits_together() -> None:
@@ -139,16 +165,22 @@ def test_loss_of_heatmap_and_logits_together() -> None:
     together = torch.autograd.grad(both(), list(model.parameters()))
     heat = lrp(model, image, target, create_graph=True).abs().sum()
     alone = torch.autograd.grad(heat, list(model.parameters()), allow_unused=True)
-    cross = torch.autograd.grad(nn.functional.cross_entropy(model(image), target), list(model.parameters()))
+    cross = torch.autograd.grad(
+        nn.functional.cross_entropy(model(image), target), list(model.parameters())
+    )
     for sum_, first, second in zip(together, alone, cross, strict=True):
-        torch.testing.assert_close(sum_, second if first is None else first + second, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            sum_, second if first is None else first + second, rtol=1e-9, atol=1e-12
+        )
 
 
 def test_modified_rule_ends_with_the_heatmap() -> None:
     """The gradient of the logits after an explanation is the ordinary one, in the same graph and in a new one."""
     model, image, target = network("resnet18"), images(SIZES["resnet18"], 2), torch.tensor([1, 0])
     expected = torch.autograd.grad(model(image).square().sum(), list(model.parameters()))
-    _, logits = explain.get("lrp", epsilon=0.5).with_logits(model, image, lambda logits: target, create_graph=True)
+    _, logits = explain.get("lrp", epsilon=0.5).with_logits(
+        model, image, lambda logits: target, create_graph=True
+    )
     for graph in (logits, model(image)):
         found = torch.autograd.grad(graph.square().sum(), list(model.parameters()))
         for ours, theirs in zip(found, expected, strict=True):
@@ -159,19 +191,26 @@ def test_score_of_the_caller() -> None:
     """A score other than a logit: the gradient of Σ log p, which right-for-the-right-reasons penalises."""
     model, image = network("convnet"), images(SIZES["convnet"], 2)
     gradient = explain.get("input_gradient")
-    found, logits = gradient.with_logits(model, image, lambda z: z.log_softmax(1).sum(1), create_graph=True)
+    found, logits = gradient.with_logits(
+        model, image, lambda z: z.log_softmax(1).sum(1), create_graph=True
+    )
     leaf = image.clone().requires_grad_()
     expected = torch.autograd.grad(model(leaf).log_softmax(1).sum(), leaf)[0]
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
     torch.testing.assert_close(logits, model(image))
-    loss = loss_of(lambda: gradient.with_logits(model, image, lambda z: z.log_softmax(1).sum(1), True)[0])
+    loss = loss_of(
+        lambda: gradient.with_logits(model, image, lambda z: z.log_softmax(1).sum(1), True)[0]
+    )
     assert distance_to_differences(loss, model) < 1e-5
 
 
 def test_image_with_a_graph_of_its_own() -> None:
     """An image that another network made gets its gradient through the heatmap, and an ordinary image gets none."""
     model, base = network("convnet"), images(SIZES["convnet"], 2)
-    target, weight = torch.tensor([1, 2]), torch.ones(3, 1, 1, dtype=torch.float64, requires_grad=True)
+    target, weight = (
+        torch.tensor([1, 2]),
+        torch.ones(3, 1, 1, dtype=torch.float64, requires_grad=True),
+    )
     lrp = explain.get("lrp")
 
     def loss(weight: torch.Tensor) -> torch.Tensor:
@@ -200,7 +239,11 @@ def test_gradcam_with_constant_weights_moves_the_activations_alone() -> None:
     parameters = list(model.body.parameters())
     expected = torch.autograd.grad(by_hand, parameters)
     heatmap = explain.get("gradcam", constant_weights=True)(model, image, target, create_graph=True)
-    last = torch.autograd.grad(heatmap.sum(), model.classifier.weight, retain_graph=True, allow_unused=True)[0]
+    last = torch.autograd.grad(
+        heatmap.sum(), model.classifier.weight, retain_graph=True, allow_unused=True
+    )[0]
     assert last is None  # the weights of the sum are made of the last layer, and are constants here
-    for ours, theirs in zip(torch.autograd.grad(heatmap.square().sum(), parameters), expected, strict=True):
+    for ours, theirs in zip(
+        torch.autograd.grad(heatmap.square().sum(), parameters), expected, strict=True
+    ):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-14)

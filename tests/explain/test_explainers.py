@@ -81,9 +81,13 @@ def test_tracked_statistics_are_those_of_a_training_step(name: str) -> None:
     model, image = convnet().train(), images(SIZE, 3)
     other = copy.deepcopy(model)
     other(image)
-    explain.get(name).with_logits(model, image, lambda z: TARGET, create_graph=True, track_statistics=True)
+    explain.get(name).with_logits(
+        model, image, lambda z: TARGET, create_graph=True, track_statistics=True
+    )
     changed = 0
-    for (key, mine), theirs in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
+    for (key, mine), theirs in zip(
+        model.state_dict().items(), other.state_dict().values(), strict=True
+    ):
         torch.testing.assert_close(mine, theirs, msg=key)
         changed += "num_batches_tracked" in key and int(mine) == 1
     assert changed == 6
@@ -96,7 +100,9 @@ def test_a_heatmap_belongs_to_its_image(name: str, training: bool) -> None:
     model, image, explainer = convnet().train(training), images(SIZE, 4), explain.get(name)
     target = torch.tensor([1, 0, 2, 0])
     if name in TO_IMAGE:
-        only = explainer.with_logits(model, image, lambda z: z[:, 1] * torch.tensor([1, 0, 0, 0]))[0]
+        only = explainer.with_logits(model, image, lambda z: z[:, 1] * torch.tensor([1, 0, 0, 0]))[
+            0
+        ]
         assert only[0].any() and not only[1:].any()
     if not training:
         alone = torch.cat([explainer(model, image[i : i + 1], target[i : i + 1]) for i in range(4)])
@@ -107,7 +113,9 @@ def test_differentiated_statistics_mix_the_batch() -> None:
     """The variant does what its name says, so that the default is seen to prevent it."""
     model, image = convnet().train(), images(SIZE, 4)
     first = torch.tensor([1, 0, 0, 0])
-    mixed = explain.get("lrp", batch_statistics="train").with_logits(model, image, lambda z: z[:, 1] * first)[0]
+    mixed = explain.get("lrp", batch_statistics="train").with_logits(
+        model, image, lambda z: z[:, 1] * first
+    )[0]
     assert mixed[1:].abs().sum() > 0.01 * mixed.abs().sum()
     leaf = image.clone().requires_grad_()
     plain = torch.autograd.grad((model(leaf)[:, 1] * first).sum(), leaf)[0]
@@ -120,7 +128,9 @@ def test_differentiated_statistics_mix_the_batch() -> None:
 def test_gradcam_against_captum(name: str) -> None:
     size = {"convnet": SIZE, "resnet18": (3, 64, 64), "alexnet": (3, 95, 95)}[name]
     model, image = backbone(name, size, classes=3), images(size, 3)
-    theirs = captum.attr.LayerGradCam(model, model.cam_module()).attribute(image, TARGET, relu_attributions=True)
+    theirs = captum.attr.LayerGradCam(model, model.cam_module()).attribute(
+        image, TARGET, relu_attributions=True
+    )
     ours = explain.get("gradcam")(model, image, TARGET)
     assert ours.any() and ours.shape[2] > 1
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-9, atol=1e-12)
@@ -130,9 +140,15 @@ def test_gradcam_against_captum(name: str) -> None:
 def test_input_gradient_against_captum(name: str) -> None:
     size = {"convnet": SIZE, "densenet121": (3, 32, 32)}[name]
     model, image = backbone(name, size, classes=3), images(size, 3)
-    theirs = captum.attr.Saliency(model).attribute(image.clone().requires_grad_(), TARGET, abs=False)
-    torch.testing.assert_close(explain.get("input_gradient")(model, image, TARGET), theirs, rtol=1e-9, atol=1e-12)
-    theirs = captum.attr.InputXGradient(model).attribute(image.clone().requires_grad_(), TARGET).detach()
+    theirs = captum.attr.Saliency(model).attribute(
+        image.clone().requires_grad_(), TARGET, abs=False
+    )
+    torch.testing.assert_close(
+        explain.get("input_gradient")(model, image, TARGET), theirs, rtol=1e-9, atol=1e-12
+    )
+    theirs = (
+        captum.attr.InputXGradient(model).attribute(image.clone().requires_grad_(), TARGET).detach()
+    )
     ours = explain.get("gradient_x_input")(model, image, TARGET)
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
@@ -150,7 +166,9 @@ def test_gradcam_plus_plus_by_hand() -> None:
                 leaf = A.clone().requires_grad_()
                 derivatives = [score(leaf)]
                 for _ in range(3):
-                    derivatives.append(torch.autograd.grad(derivatives[-1], leaf, create_graph=True)[0][0, k, i, j])
+                    derivatives.append(
+                        torch.autograd.grad(derivatives[-1], leaf, create_graph=True)[0][0, k, i, j]
+                    )
                 first, second, third = (d.detach() for d in derivatives[1:])
                 alpha = second / (2 * second + (A[0, k] * third).sum())
                 weight = weight + alpha * first.clamp(min=0) / Y
@@ -163,7 +181,9 @@ def test_attention_by_hand() -> None:
     model, image = convnet(), images(SIZE, 2)
     energy = (model.feature_map(image) ** 2).sum(1, keepdim=True)
     expected = torch.stack([e / e.pow(2).sum().sqrt() for e in energy])
-    torch.testing.assert_close(explain.get("attention")(model, image, TARGET[:2]), expected.detach())
+    torch.testing.assert_close(
+        explain.get("attention")(model, image, TARGET[:2]), expected.detach()
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -179,7 +199,9 @@ def test_zero_image_and_dead_network(name: str) -> None:
         assert torch.isfinite(heatmap).all()
         if dead or name in ("lrp", "gradient_x_input"):
             assert not heatmap.any()
-        gradients = torch.autograd.grad(heatmap.square().sum(), list(model.parameters()), allow_unused=True)
+        gradients = torch.autograd.grad(
+            heatmap.square().sum(), list(model.parameters()), allow_unused=True
+        )
         assert all(torch.isfinite(g).all() for g in gradients if g is not None)
 
 
@@ -225,7 +247,9 @@ def test_torchvisions_own_network_with_its_functional_relu() -> None:
     theirs = torchvision.models.densenet121(weights=None, num_classes=3).double().eval()
     theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
     image, lrp = images((3, 32, 32), 1), explain.get("lrp", epsilon=0.1)
-    torch.testing.assert_close(lrp(theirs, image, TARGET[:1]), lrp(ours, image, TARGET[:1]), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        lrp(theirs, image, TARGET[:1]), lrp(ours, image, TARGET[:1]), rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -247,14 +271,22 @@ def test_mistakes_in_options(name: str, options: dict[str, Any], sentence: str) 
 def test_networks_that_cannot_be_explained_so() -> None:
     size = (2, 8, 8)
     groups = backbone("mnist_cnn", size)
-    with pytest.raises(UserError, match="lrp needs a network that declares 'lrp', which mnist_cnn does not"):
+    with pytest.raises(
+        UserError, match="lrp needs a network that declares 'lrp', which mnist_cnn does not"
+    ):
         explain.get("lrp")(groups, images(size), torch.tensor([0, 1]))
     with pytest.raises(UserError, match="not defined for gelu"):
-        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(400, 3)).double()
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(400, 3)
+        ).double()
         explain.get("lrp")(model, images((3, 12, 12)), torch.tensor([0, 1]))
     with pytest.raises(UserError, match=r"cam_module\(\)"):
         explain.get("gradcam")(plain_net(), images((3, 12, 12)), torch.tensor([0, 1]))
     with pytest.raises(UserError, match="epsilon has shape"):
-        explain.get("lrp", epsilon=torch.ones(3))(plain_net(), images((3, 12, 12)), torch.tensor([0, 1]))
+        explain.get("lrp", epsilon=torch.ones(3))(
+            plain_net(), images((3, 12, 12)), torch.tensor([0, 1])
+        )
     with pytest.raises(UserError, match="one value per channel"):
-        explain.get("lrp")(backbone("resnet18", (3, 16, 16)).train(), images((3, 16, 16), 1), torch.tensor([0]))
+        explain.get("lrp")(
+            backbone("resnet18", (3, 16, 16)).train(), images((3, 16, 16), 1), torch.tensor([0])
+        )

@@ -16,13 +16,18 @@ SIZE = (3, 16, 16)
 TARGET = torch.tensor([1, 0, 1])
 
 
-def map_and_gradients(name: str, constant: bool, model: Any, image: torch.Tensor) -> list[torch.Tensor]:
+def map_and_gradients(
+    name: str, constant: bool, model: Any, image: torch.Tensor
+) -> list[torch.Tensor]:
     """The map, and what a loss of map and logits leaves at every weight (zero where it leaves nothing)."""
     model.zero_grad()
     chosen = explain.get(name, constant_weights=constant)
     cam, logits = chosen.with_logits(model, image, lambda _: TARGET, True, False)
     (cam.square().sum() + logits.square().sum()).backward()
-    return [cam.detach(), *(torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters())]
+    return [
+        cam.detach(),
+        *(torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()),
+    ]
 
 
 @pytest.mark.parametrize("classes", [1, 3])
@@ -32,7 +37,10 @@ def map_and_gradients(name: str, constant: bool, model: Any, image: torch.Tensor
 def test_the_closed_form_is_the_gradient(
     classes: int, name: str, constant: bool, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, image = backbone("convnet", SIZE, classes=classes, width=4).train(training), images(SIZE, 3)
+    model, image = (
+        backbone("convnet", SIZE, classes=classes, width=4).train(training),
+        images(SIZE, 3),
+    )
     assert gradcam.is_linear_in_means(model)
     closed = map_and_gradients(name, constant, model, image)
     monkeypatch.setattr(gradcam, "is_linear_in_means", lambda model: False)
@@ -44,7 +52,10 @@ def test_the_closed_form_is_the_gradient(
 
 def test_dropout_before_the_last_layer_is_in_the_map() -> None:
     """Every channel dropped: no channel is important, whatever the last layer's weights say."""
-    model, image = backbone("convnet", SIZE, classes=3, width=4, dropout=1.0).train(), images(SIZE, 3)
+    model, image = (
+        backbone("convnet", SIZE, classes=3, width=4, dropout=1.0).train(),
+        images(SIZE, 3),
+    )
     assert not gradcam.is_linear_in_means(model)
     assert not explain.get("gradcam")(model, image, TARGET).any()
     assert gradcam.is_linear_in_means(model.eval())
@@ -66,7 +77,9 @@ def test_statistics_are_tracked_once_when_no_rule_is_needed() -> None:
     """A training step asks for a plain forward pass: running statistics move as they do in one."""
     model, image = backbone("convnet", SIZE, classes=3, width=4).train(), images(SIZE, 3)
     again = backbone("convnet", SIZE, classes=3, width=4).train()
-    explain.get("gradcam", constant_weights=True).with_logits(model, image, lambda _: TARGET, True, True)
+    explain.get("gradcam", constant_weights=True).with_logits(
+        model, image, lambda _: TARGET, True, True
+    )
     again(image)
     for ours, theirs in zip(model.buffers(), again.buffers(), strict=True):
         assert torch.equal(ours, theirs)

@@ -23,7 +23,11 @@ def rand(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("affine", [False, True])
 def test_batch_norm_is_pytorchs_when_it_does_not_explain(training: bool, affine: bool) -> None:
     x = rand(5, 3, 4, 4).requires_grad_()
-    weight, bias = (rand(3, seed=1).requires_grad_(), rand(3, seed=2).requires_grad_()) if affine else (None, None)
+    weight, bias = (
+        (rand(3, seed=1).requires_grad_(), rand(3, seed=2).requires_grad_())
+        if affine
+        else (None, None)
+    )
     mean, var = rand(3, seed=3), rand(3, seed=4).exp()
     tracked = [mean.clone(), var.clone()]
     expected = F.batch_norm(x, mean, var, weight, bias, training, 0.1, 1e-5)

@@ -67,7 +67,9 @@ def frozen_norms(model: nn.Module) -> nn.Module:
     return model
 
 
-def zennit_lrp(model: nn.Module, image: torch.Tensor, target: torch.Tensor, epsilon: torch.Tensor) -> torch.Tensor:
+def zennit_lrp(
+    model: nn.Module, image: torch.Tensor, target: torch.Tensor, epsilon: torch.Tensor
+) -> torch.Tensor:
     rules = [
         (zennit.types.Convolution, zennit.rules.Epsilon(TINY)),
         (nn.Linear, zennit.rules.Epsilon(TINY)),
@@ -121,8 +123,14 @@ def test_textbook_lrp_with_dense_matrices() -> None:
     image, epsilon = images((2, 5, 5), 1), 0.05
     with torch.no_grad():
         basis = torch.eye(50, dtype=torch.float64).view(50, 2, 5, 5)
-        dense = nn.functional.conv2d(basis, conv.weight, stride=2).flatten(1).T  # a row for each output
-        layers = [(dense, conv.bias.repeat_interleave(4)), (first.weight, first.bias), (last.weight, last.bias)]  # type: ignore[union-attr]
+        dense = (
+            nn.functional.conv2d(basis, conv.weight, stride=2).flatten(1).T
+        )  # a row for each output
+        layers = [
+            (dense, conv.bias.repeat_interleave(4)),
+            (first.weight, first.bias),
+            (last.weight, last.bias),
+        ]  # type: ignore[union-attr]
         activations, z = [image.flatten()], []
         for matrix, bias in layers:
             z.append(matrix @ activations[-1] + bias)
@@ -133,7 +141,9 @@ def test_textbook_lrp_with_dense_matrices() -> None:
             relevance = a * (matrix.T @ (relevance / (out + epsilon * out.sign())))
     ours = explain.get("lrp", epsilon=epsilon)(model, image, torch.tensor([2])).flatten()
     logit = z[-1][2]
-    torch.testing.assert_close(ours * logit / (logit + epsilon * logit.sign()), relevance, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(
+        ours * logit / (logit + epsilon * logit.sign()), relevance, rtol=1e-10, atol=1e-14
+    )
 
 
 @pytest.mark.parametrize("case", ["plain convnet", "convnet with batch norm"])
@@ -141,7 +151,10 @@ def test_small_epsilon_is_gradient_times_input(case: str) -> None:
     make, size = CASES[case]
     model, image, target = make(), images(size), torch.tensor([0, 2])
     limit = explain.get("gradient_x_input")(model, image, target)
-    distance = [float((explain.get("lrp", epsilon=e)(model, image, target) - limit).abs().sum()) for e in (1e-6, 1e-9)]
+    distance = [
+        float((explain.get("lrp", epsilon=e)(model, image, target) - limit).abs().sum())
+        for e in (1e-6, 1e-9)
+    ]
     assert distance[1] < 1e-4 * float(limit.abs().sum())
     assert distance[1] < 0.01 * distance[0]  # linear in ε
 
@@ -185,7 +198,9 @@ def test_every_spelling_of_the_relu() -> None:
         return x
 
     image, target = images((3, 6, 6)), torch.tensor([0, 2])
-    mixed = Net([shared, shared, discarding, torch.relu, torch.Tensor.relu_, lambda x: F.relu(input=x)])
+    mixed = Net(
+        [shared, shared, discarding, torch.relu, torch.Tensor.relu_, lambda x: F.relu(input=x)]
+    )
     plain = Net([nn.ReLU() for _ in conv])
     lrp = explain.get("lrp", epsilon=0.1)
     expected = lrp(plain, image, target)
@@ -200,7 +215,13 @@ def test_degenerate_images() -> None:
     assert torch.equal(lrp(model, zero, torch.tensor([0, 1])), zero)
     image = images((3, 16, 16), 3)
     one = lrp(model, image[:1], torch.tensor([1]))
-    torch.testing.assert_close(one, lrp(model, image, torch.tensor([1, 0, 2]))[:1], rtol=1e-9, atol=1e-12)
-    dead = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 14 * 14, 4)).double()
+    torch.testing.assert_close(
+        one, lrp(model, image, torch.tensor([1, 0, 2]))[:1], rtol=1e-9, atol=1e-12
+    )
+    dead = nn.Sequential(
+        nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 14 * 14, 4)
+    ).double()
     nn.init.constant_(dead[0].bias, -1e3)  # type: ignore[arg-type]
-    assert lrp(dead, image, torch.tensor([1, 0, 2])).abs().sum() == 0  # no active ReLU: no relevance, no NaN
+    assert (
+        lrp(dead, image, torch.tensor([1, 0, 2])).abs().sum() == 0
+    )  # no active ReLU: no relevance, no NaN

@@ -38,7 +38,11 @@ def execute(
     leaked += 1
     spec = RunSpec.from_json(read_json(folder / "spec.json"))
     steps, hp = spec.budget["steps"], spec.hparams
-    state = read_json(folder / "checkpoint.pt") if (folder / "checkpoint.pt").exists() else start(folder, spec)
+    state = (
+        read_json(folder / "checkpoint.pt")
+        if (folder / "checkpoint.pt").exists()
+        else start(folder, spec)
+    )
     home = folder / "attempts" / str(attempt)
     print(f"{spec.method} attempt {attempt} from step {state['step']}")
     os.system("echo from a grandchild")
@@ -62,7 +66,12 @@ def execute(
             if state["step"] % hp.get("checkpoint_every", 5) == 0:
                 write_json(folder / "checkpoint.pt", state)
             time.sleep(hp.get("sleep", 0.0))
-    about = {"attempt": attempt, "key": spec.key, "value": state["value"], "machine": surroundings(device)}
+    about = {
+        "attempt": attempt,
+        "key": spec.key,
+        "value": state["value"],
+        "machine": surroundings(device),
+    }
     (folder / "log.jsonl").write_text("".join(state["log"]))
     commit_once(folder / "record.json", to_json(about))
     (folder / "checkpoint.pt").unlink(missing_ok=True)
@@ -108,7 +117,13 @@ def fail(folder: Path, attempt: int) -> str:
     spec = RunSpec.from_json(read_json(folder / "spec.json"))
     write_json(
         folder / "failure.json",
-        {"schema": 1, "key": spec.key, "attempt": attempt, "kind": "non_finite", "message": "loss became NaN"},
+        {
+            "schema": 1,
+            "key": spec.key,
+            "attempt": attempt,
+            "kind": "non_finite",
+            "message": "loss became NaN",
+        },
     )
     return "failed"
 

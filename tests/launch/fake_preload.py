@@ -2,4 +2,4 @@
 
 import fake_engine  # noqa: F401
 
-import benchmark.launch.child  # noqa: F401
+import benchmark.launch.worker  # noqa: F401

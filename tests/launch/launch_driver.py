@@ -27,7 +27,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
 
-def spec(trial: int = 0, steps: int = 4, upstream: Mapping[str, str] | None = None, **hparams: Any) -> RunSpec:
+def spec(
+    trial: int = 0, steps: int = 4, upstream: Mapping[str, str] | None = None, **hparams: Any
+) -> RunSpec:
     """A run of the fake engine."""
     return RunSpec(
         dataset="fake", dataset_options={}, data_fingerprint="0", algorithm=hparams.get("mode", "well"), variant="",
@@ -71,15 +73,29 @@ class Launcher:
     """A launcher process and what it has said so far."""
 
     def __init__(self, folder: Path, workers: int = 2, lease: float = 30.0, **options: Any) -> None:
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", "LAUNCH_OPTIONS": json.dumps(options)}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}",
+            "LAUNCH_OPTIONS": json.dumps(options),
+        }
         program = "import launch_driver; launch_driver.main()"
         command = [sys.executable, "-c", program, str(folder), str(workers), str(lease)]
-        self.folder, self.said, self.complaints = folder, folder / f"said.{time.monotonic_ns()}", folder / "complaints"
+        self.folder, self.said, self.complaints = (
+            folder,
+            folder / f"said.{time.monotonic_ns()}",
+            folder / "complaints",
+        )
         with self.said.open("wb") as out, self.complaints.open("wb") as err:
-            self.process = subprocess.Popen(command, stdout=out, stderr=err, env=environment, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=err, env=environment, start_new_session=True
+            )
 
     def events(self, kind: str = "") -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in self.said.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        lines = [
+            json.loads(line)
+            for line in self.said.read_text().splitlines(keepends=True)
+            if line.endswith("\n")
+        ]
         return [line for line in lines if "kind" in line and kind in ("", line["kind"])]
 
     def summary(self) -> dict[str, Any]:
@@ -122,7 +138,11 @@ def record(folder: Path, key: str) -> dict[str, Any]:
 def leases(folder: Path) -> list[Path]:
     """Leases and half-written files that somebody left behind."""
     runs = folder / "runs"
-    return [path for path in runs.rglob("*") if path.name.startswith("lease.json") or path.name.endswith(".tmp")]
+    return [
+        path
+        for path in runs.rglob("*")
+        if path.name.startswith("lease.json") or path.name.endswith(".tmp")
+    ]
 
 
 def expected_value(one: RunSpec, start: int = 0) -> int:

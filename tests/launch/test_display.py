@@ -13,8 +13,8 @@ from launch_driver import make, spec
 from benchmark.core.files import write_json
 from benchmark.launch.display import make_display, show_status
 from benchmark.launch.events import Event, Summary, duration
-from benchmark.launch.tally import Tally
-from benchmark.plan.store import StoredSweep
+from benchmark.launch.progress_counter import Tally
+from benchmark.plan.sweep_folder import StoredSweep
 
 
 class Terminal(io.StringIO):
@@ -56,7 +56,9 @@ def test_plain_lines_have_no_control_characters(tmp_path: Path) -> None:
     ]
 
 
-def test_the_live_table_shows_progress_and_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_live_table_shows_progress_and_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
     keys = make(tmp_path, *(spec(trial) for trial in range(4)))
@@ -76,7 +78,10 @@ def test_the_live_table_shows_progress_and_failures(tmp_path: Path, monkeypatch:
     assert "25/100" in shown and "640 images/s" in shown and "30 s left" in shown
     assert "1 of 4 done, 1 running, 2 pending" in shown
     assert "markup[/bold]" in shown, "what a run says is not taken for markup"
-    assert "2 of 4 done, 0 running, 0 pending, 1 failed, 1 blocked" in shown.splitlines()[-1] + shown.splitlines()[-2]
+    assert (
+        "2 of 4 done, 0 running, 0 pending, 1 failed, 1 blocked"
+        in shown.splitlines()[-1] + shown.splitlines()[-2]
+    )
 
 
 def stored(folder: Path) -> StoredSweep:
@@ -84,14 +89,27 @@ def stored(folder: Path) -> StoredSweep:
     runs.append(spec(9, upstream={"teacher": runs[1].key}))
     keys = make(folder, *runs)
     write_json(folder / "runs" / keys[0] / "record.json", {})
-    write_json(folder / "runs" / keys[1] / "failure.json", {"message": "loss became NaN at step 3", "attempt": 1})
+    write_json(
+        folder / "runs" / keys[1] / "failure.json",
+        {"message": "loss became NaN at step 3", "attempt": 1},
+    )
     home = folder / "runs" / keys[2]
     (home / "attempts" / "1").mkdir(parents=True)
     (home / "lease.json").write_text("")
-    lines = [{"step": s, "steps": 40, "seconds": s / 2, "images_per_second": 99.6} for s in (10, 20)]
-    (home / "attempts" / "1" / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    lines = [
+        {"step": s, "steps": 40, "seconds": s / 2, "images_per_second": 99.6} for s in (10, 20)
+    ]
+    (home / "attempts" / "1" / "log.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines)
+    )
     about = {
-        one.key: {"dataset": "a", "method": "erm", "trial": one.trial, "draw": int(one.trial == 9), "requested": True}
+        one.key: {
+            "dataset": "a",
+            "method": "erm",
+            "trial": one.trial,
+            "draw": int(one.trial == 9),
+            "requested": True,
+        }
         for one in runs
     }
     return StoredSweep(folder, "s", "A sweep", about, [{"reason": "no masks"}])
@@ -136,7 +154,9 @@ def test_the_rest_is_guessed_from_what_is_known() -> None:
     tally.add(Event("start", "a", "a", 0, 1))
     tally.add(Event("start", "b", "b", 1, 1))
     assert tally.seconds_left({"a": None, "b": None}) is None
-    guess = tally.seconds_left({"a": 10.0, "b": None})  # a run takes 10 s, so 10 of them take 50 s on two slots
+    guess = tally.seconds_left(
+        {"a": 10.0, "b": None}
+    )  # a run takes 10 s, so 10 of them take 50 s on two slots
     assert guess == pytest.approx(50.0, abs=0.5)
     tally.add(Event("done", "a", "a", 0, 1, 20.0))
     assert tally.seconds_left({"b": 5.0}) == pytest.approx((8 * 20 + 5) / 2)

@@ -11,15 +11,25 @@ import pytest
 from benchmark import sweep
 from benchmark.core.errors import UserError
 from benchmark.core.spec import RunSpec
-from benchmark.launch.estimate import EXPLAINED, Kind, batch_sizes, estimate, kinds_of, run_seconds, step_seconds
-from benchmark.launch.estimate import wall_seconds as wall
-from benchmark.plan.graph import Plan, expand
+from benchmark.launch.time_estimate import (
+    EXPLAINED,
+    Kind,
+    batch_sizes,
+    estimate,
+    kinds_of,
+    run_seconds,
+    step_seconds,
+)
+from benchmark.launch.time_estimate import wall_seconds as wall
+from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweepfile import config_from
 
 SIZES = {"train": 1000, "val": 100, "biased": 200, "deceiving": 700}
 
 
-def plan_of(*algorithms: str, absent_ok: bool = False, data_dir: Path | None = None, **more: Any) -> Plan:
+def plan_of(
+    *algorithms: str, absent_ok: bool = False, data_dir: Path | None = None, **more: Any
+) -> Plan:
     table = {"datasets": ["tiny:size=64"], "algorithms": list(algorithms), "backbone": "convnet:width=2",
              "budget": {"steps": 100, "evaluate_every": 30}, **more}  # fmt: skip
     return expand(config_from(table, "test", "test"), data_dir, absent_ok=absent_ok)
@@ -27,7 +37,14 @@ def plan_of(*algorithms: str, absent_ok: bool = False, data_dir: Path | None = N
 
 def times(step: float = 0.0, image: float = 0.0, look: float = 0.0, train: float = 0.0, val: float = 0.0,
           heatmap: float = 0.0) -> dict[str, float]:  # fmt: skip
-    return {"step": step, "image": image, "look": look, "train": train, "val": val, "heatmap": heatmap}
+    return {
+        "step": step,
+        "image": image,
+        "look": look,
+        "train": train,
+        "val": val,
+        "heatmap": heatmap,
+    }
 
 
 def test_a_step_lies_on_the_line_through_two_batch_sizes_and_is_proportional_beyond() -> None:
@@ -38,15 +55,23 @@ def test_a_step_lies_on_the_line_through_two_batch_sizes_and_is_proportional_bey
 
 def test_a_run_is_its_steps_evaluations_passes_and_heatmaps() -> None:
     (run,) = plan_of("erm", selection=["val_mean", "last"]).runs.values()
-    kind = Kind(run.spec, "tiny", times={64: times(step=0.5, image=0.01, look=0.1, train=2, val=1, heatmap=1.0)})
+    kind = Kind(
+        run.spec,
+        "tiny",
+        times={64: times(step=0.5, image=0.01, look=0.1, train=2, val=1, heatmap=1.0)},
+    )
     evaluations = 4 * 100 * 0.01  # steps 30, 60, 90 and 100
     at_the_end = 2 * (100 + 200 + 700) * 0.01
     passes = 0.1 * (2 * 1000 + 100)
     heatmaps = 200 + EXPLAINED
     assert run_seconds(run.spec, kind, None) == 50.0
-    assert run_seconds(run.spec, kind, SIZES) == pytest.approx(50 + evaluations + at_the_end + passes + heatmaps)
+    assert run_seconds(run.spec, kind, SIZES) == pytest.approx(
+        50 + evaluations + at_the_end + passes + heatmaps
+    )
     (oracle,) = plan_of("erm", oracle=True, selection=["last"]).runs.values()
-    kind = Kind(oracle.spec, "tiny", times={64: times(image=0.01)})  # a method without steps: evaluated once
+    kind = Kind(
+        oracle.spec, "tiny", times={64: times(image=0.01)}
+    )  # a method without steps: evaluated once
     assert run_seconds(oracle.spec, kind, SIZES) == pytest.approx(1000 * 0.01 + 1000 * 0.01)
 
 
@@ -57,7 +82,9 @@ def test_workers_share_the_work_but_a_student_waits_for_its_teacher() -> None:
     before = [key for key in plan.runs if key != last]
     assert set(plan.runs[last].spec.upstream.values()) <= set(before)
     assert wall(plan, seconds, 1) == sum(seconds.values())
-    assert wall(plan, seconds, 8) == sum(seconds.values()), "one after the other, whatever the workers"
+    assert wall(plan, seconds, 8) == sum(seconds.values()), (
+        "one after the other, whatever the workers"
+    )
     several = plan_of("erm", "group_dro", trials=[0, 1])
     assert wall(several, dict.fromkeys(several.runs, 3.0), 2) == 6.0
     assert wall(several, dict.fromkeys(several.runs, 3.0), 100) == 3.0
@@ -75,10 +102,14 @@ def test_runs_are_grouped_by_what_costs_time() -> None:
     assert sum(len(kind.keys) for kind in kinds_of(plan, few)) == 2
 
 
-@pytest.mark.parametrize(("side", "backbone"), [(224, "convnet:width=2"), (28, "resnet18:side=224")])
+@pytest.mark.parametrize(
+    ("side", "backbone"), [(224, "convnet:width=2"), (28, "resnet18:side=224")]
+)
 def test_large_batches_are_not_timed(side: int, backbone: str) -> None:
     """Large as the network sees them."""
-    plan = plan_of("erm", datasets=[f"tiny:side={side},size=64"], backbone=backbone, fixed={"batch_size": 128})
+    plan = plan_of(
+        "erm", datasets=[f"tiny:side={side},size=64"], backbone=backbone, fixed={"batch_size": 128}
+    )
     (kind,) = kinds_of(plan, set(plan.runs))
     assert batch_sizes(kind, plan, "cpu") == [8] and batch_sizes(kind, plan, "cuda") == [128]
 
@@ -91,7 +122,10 @@ def test_it_says_what_it_found_and_what_it_leaves_out() -> None:
             raise UserError("no such kernel.")
         return times(step=0.5, image=0.5)
 
-    assert estimate(plan, list(plan.runs), "cpu", 2, measure, lambda fingerprint: None, said.append) == 75.0
+    assert (
+        estimate(plan, list(plan.runs), "cpu", 2, measure, lambda fingerprint: None, said.append)
+        == 75.0
+    )
     text = "\n".join(said)
     assert "group_dro on tiny:size=64, convnet: could not be timed (no such kernel.)" in text
     assert "3 × erm" in text and "500 ms with" in text and "50 s each" in text
@@ -110,7 +144,9 @@ def test_data_that_are_not_there_are_planned_as_promised(tmp_path: Path) -> None
              for run in plan.runs.values()}  # fmt: skip
     assert known["tiny"].absent is None and "was not found" in str(known["waterbirds"].absent)
     assert known["waterbirds"].info.image_size == (3, 64, 64)
-    with pytest.raises(UserError, match=r"folder.*nothing_here"):  # only its files could say what it has
+    with pytest.raises(
+        UserError, match=r"folder.*nothing_here"
+    ):  # only its files could say what it has
         plan_of("erm", absent_ok=True, datasets=["folder:path=nothing_here"], data_dir=tmp_path)
 
 
@@ -118,8 +154,20 @@ def test_the_command_times_writes_nothing_and_says_what_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, out = tmp_path / "mine.toml", tmp_path / "out"
-    file.write_text('datasets = ["tiny:size=64", "cmnist"]\nalgorithms = ["erm", "jtt"]\n[budget]\nsteps = 8\n')
-    arguments = ["launch", str(file), "--dry-run", "--output", str(out), "--data-dir", str(tmp_path), "--device", "cpu"]
+    file.write_text(
+        'datasets = ["tiny:size=64", "cmnist"]\nalgorithms = ["erm", "jtt"]\n[budget]\nsteps = 8\n'
+    )
+    arguments = [
+        "launch",
+        str(file),
+        "--dry-run",
+        "--output",
+        str(out),
+        "--data-dir",
+        str(tmp_path),
+        "--device",
+        "cpu",
+    ]
     before = sorted(tmp_path.rglob("*"))
     assert sweep.main(arguments) == 2
     said = capsys.readouterr()

@@ -36,7 +36,12 @@ def test_killed_at_random_every_run_is_done_once_and_as_if_undisturbed(tmp_path:
     chance = random.Random(int(os.environ.get("KILL_SEED", "2")))
     teacher = spec(100, steps=12, sleep=0.02)
     specs = [teacher] + [
-        spec(trial, steps=12, sleep=0.02, upstream={"teacher": teacher.key} if trial % 4 == 0 else None)
+        spec(
+            trial,
+            steps=12,
+            sleep=0.02,
+            upstream={"teacher": teacher.key} if trial % 4 == 0 else None,
+        )
         for trial in range(RUNS - 1)
     ]
     keys = make(tmp_path, *specs)
@@ -45,7 +50,11 @@ def test_killed_at_random_every_run_is_done_once_and_as_if_undisturbed(tmp_path:
     chance.shuffle(kinds)
     for kind in kinds:
         time.sleep(chance.uniform(0.0, 0.3))
-        until(lambda: working(tmp_path) or all(launcher.process.poll() is not None for launcher in both))
+        until(
+            lambda: (
+                working(tmp_path) or all(launcher.process.poll() is not None for launcher in both)
+            )
+        )
         which = chance.randrange(2)
         if kind in ("run", "both"):
             for pid in chance.sample(found := working(tmp_path), min(1, len(found))):
@@ -64,9 +73,13 @@ def test_killed_at_random_every_run_is_done_once_and_as_if_undisturbed(tmp_path:
     assert leases(tmp_path) == []
     taught = expected_value(teacher)
     for one in specs:
-        assert record(tmp_path, one.key)["value"] == expected_value(one, start=taught if one.upstream else 0)
+        assert record(tmp_path, one.key)["value"] == expected_value(
+            one, start=taught if one.upstream else 0
+        )
         lines = (tmp_path / "runs" / one.key / "log.jsonl").read_text().splitlines()
         assert len(lines) == 12, "the resumed log is the one that an undisturbed run writes"
         assert not (tmp_path / "runs" / one.key / "failure.json").exists()
-    tries = [max(int(p.name) for p in (tmp_path / "runs" / key / "attempts").iterdir()) for key in keys]
+    tries = [
+        max(int(p.name) for p in (tmp_path / "runs" / key / "attempts").iterdir()) for key in keys
+    ]
     assert max(tries) > 1, "no kill hit a run"

@@ -13,13 +13,16 @@ from launch_driver import make, spec
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json, write_json
 from benchmark.launch import attempts
-from benchmark.launch.graph import Graph, read_nodes
 from benchmark.launch.retry import retry
-from benchmark.launch.state import Progress, progress, sweep_states
+from benchmark.launch.run_queue import Graph, read_nodes
+from benchmark.launch.status import Progress, progress, sweep_states
 
 
 def fail(folder: Path, attempt: int = 1) -> None:
-    write_json(folder / "failure.json", {"attempt": attempt, "message": "loss became NaN", "kind": "non_finite"})
+    write_json(
+        folder / "failure.json",
+        {"attempt": attempt, "message": "loss became NaN", "kind": "non_finite"},
+    )
 
 
 def test_states_of_every_kind_from_listings(tmp_path: Path) -> None:
@@ -51,13 +54,23 @@ def test_progress_tolerates_a_torn_line(tmp_path: Path) -> None:
     (tmp_path / "attempts" / "2").mkdir()
     assert progress(tmp_path) == Progress(attempt=3)
     lines = [
-        json.dumps({"step": step, "steps": 100, "seconds": seconds, "images_per_second": 50.0, "padding": "x" * 9000})
+        json.dumps(
+            {
+                "step": step,
+                "steps": 100,
+                "seconds": seconds,
+                "images_per_second": 50.0,
+                "padding": "x" * 9000,
+            }
+        )
         for step, seconds in ((10, 2.0), (20, 4.0), (30, 8.0))
     ]
     log.write_text("\n".join(lines) + "\n" + lines[-1][:50])
     found = progress(tmp_path)
     assert (found.step, found.steps, found.images_per_second, found.attempt) == (30, 100, 50.0, 3)
-    assert found.seconds_left == pytest.approx(70 * 4.0 / 10)  # the pace of the last line: 4 s for 10 steps
+    assert found.seconds_left == pytest.approx(
+        70 * 4.0 / 10
+    )  # the pace of the last line: 4 s for 10 steps
     assert found.fraction == pytest.approx(0.3)
     log.write_text(lines[0] + "\n")
     assert progress(tmp_path).seconds_left == pytest.approx(90 * 0.2)
@@ -85,7 +98,10 @@ def test_retry_moves_and_never_deletes(tmp_path: Path) -> None:
     assert not (folders[0] / "failure.json").exists()
     fail(folders[0], 2)
     assert sorted(retry(tmp_path)) == sorted([runs[0].key, runs[1].key])
-    assert sorted(path.name for path in moved.parent.iterdir()) == ["failure.2.json", "failure.json"]
+    assert sorted(path.name for path in moved.parent.iterdir()) == [
+        "failure.2.json",
+        "failure.json",
+    ]
     (folders[3] / "failure.json").write_text("torn")
     assert retry(tmp_path) == [runs[3].key]
     assert (folders[3] / "attempts" / "1" / "failure.json").read_text() == "torn"

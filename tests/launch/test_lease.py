@@ -69,7 +69,9 @@ def test_so_is_the_lease_of_a_zombie(tmp_path: Path) -> None:
     with holder(tmp_path, 1000) as process:
         process.kill()
         stat = Path(f"/proc/{process.pid}/stat")
-        until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")  # nobody has waited for it
+        until(
+            lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z"
+        )  # nobody has waited for it
         claim = Claim(tmp_path, 1000)
         assert claim.take()
     claim.release()
@@ -90,11 +92,15 @@ def test_a_silent_owner_loses_it_and_learns_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shift", [-(10**6), 10**6])
-def test_a_clock_that_jumps_neither_expires_a_lease_nor_keeps_it(tmp_path: Path, shift: int) -> None:
+def test_a_clock_that_jumps_neither_expires_a_lease_nor_keeps_it(
+    tmp_path: Path, shift: int
+) -> None:
     with holder(tmp_path, 0.6) as process:
         os.kill(process.pid, signal.SIGSTOP)
         now = time.time()
-        os.utime(tmp_path / "lease.json", (now + shift, now + shift))  # written by a clock that is far off
+        os.utime(
+            tmp_path / "lease.json", (now + shift, now + shift)
+        )  # written by a clock that is far off
         claim, started = Claim(tmp_path, 0.6), time.monotonic()
         assert not claim.take()
         until(claim.take, 5)
@@ -140,12 +146,19 @@ def test_a_torn_lease_is_taken_over(tmp_path: Path, content: str) -> None:
 
 
 def test_what_killed_writers_left_goes_with_their_lease(tmp_path: Path) -> None:
-    for name in (".checkpoint.pt.abc.tmp", ".record.json.x.tmp", ".spec.json.y.tmp", "spec.json", "mine.tmp"):
+    for name in (
+        ".checkpoint.pt.abc.tmp",
+        ".record.json.x.tmp",
+        ".spec.json.y.tmp",
+        "spec.json",
+        "mine.tmp",
+    ):
         (tmp_path / name).write_text("{")
     with subprocess.Popen(["true"]) as gone:
         pass
     by_the_dead, old, young = (
-        tmp_path / f"lease.json.break.{pid}.{digit * 32}" for pid, digit in ((gone.pid, "0"), (1, "1"), (1, "2"))
+        tmp_path / f"lease.json.break.{pid}.{digit * 32}"
+        for pid, digit in ((gone.pid, "0"), (1, "1"), (1, "2"))
     )
     for path in (by_the_dead, old, young):
         path.write_text("")
@@ -153,7 +166,9 @@ def test_what_killed_writers_left_goes_with_their_lease(tmp_path: Path) -> None:
     assert untidy(tmp_path)
     assert clear(Claim(tmp_path, 30))
     left = sorted(path.name for path in tmp_path.iterdir())
-    assert left == [".spec.json.y.tmp", young.name, "mine.tmp", "spec.json"], "what the living do is left alone"
+    assert left == [".spec.json.y.tmp", young.name, "mine.tmp", "spec.json"], (
+        "what the living do is left alone"
+    )
     young.unlink()
     assert not untidy(tmp_path)
 

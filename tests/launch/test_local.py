@@ -16,7 +16,7 @@ from benchmark.core.files import read_json, write_json
 from benchmark.core.record import State
 from benchmark.core.spec import RunSpec
 from benchmark.launch.retry import retry
-from benchmark.launch.state import sweep_states
+from benchmark.launch.status import sweep_states
 
 
 def failure(folder: Path, one: RunSpec) -> dict[str, object]:
@@ -26,7 +26,9 @@ def failure(folder: Path, one: RunSpec) -> dict[str, object]:
 
 def alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # a zombie waits for init
+        return (
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        )  # a zombie waits for init
     except FileNotFoundError:
         return False
 
@@ -48,7 +50,10 @@ def test_a_sweep_from_beginning_to_end(tmp_path: Path) -> None:
     assert record(tmp_path, student.key)["value"] == expected_value(student, start=2 * taught)
     assert leases(tmp_path) == []
     said = (tmp_path / "runs" / student.key / "output.txt").read_text()
-    assert said.splitlines() == ["well attempt 1 from step 0", "from a grandchild"]  # C and children of ours included
+    assert said.splitlines() == [
+        "well attempt 1 from step 0",
+        "from a grandchild",
+    ]  # C and children of ours included
 
     machines = [record(tmp_path, key)["machine"] for key in (teacher.key, *keys)]
     assert len({machine["pid"] for machine in machines}) == 5, "a process of its own for every run"
@@ -59,7 +64,10 @@ def test_a_sweep_from_beginning_to_end(tmp_path: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))
     half = max(1, len(cores) // 2)
     assert {machine["threads"] for machine in machines} == {str(half)}
-    assert {tuple(machine["cores"]) for machine in machines} <= {tuple(cores[:half]), tuple(cores[half:] or cores)}
+    assert {tuple(machine["cores"]) for machine in machines} <= {
+        tuple(cores[:half]),
+        tuple(cores[half:] or cores),
+    }
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")}
     again = run(tmp_path)
@@ -69,7 +77,10 @@ def test_a_sweep_from_beginning_to_end(tmp_path: Path) -> None:
 
 
 def test_failures_block_what_needs_them_and_nothing_else(tmp_path: Path) -> None:
-    ends = {mode: spec(mode=mode) for mode in ("failure", "exception", "user_error", "killed_always", "exit")}
+    ends = {
+        mode: spec(mode=mode)
+        for mode in ("failure", "exception", "user_error", "killed_always", "exit")
+    }
     child = spec(1, upstream={"teacher": ends["failure"].key})
     grandchild = spec(2, upstream={"teacher": child.key})
     well = spec(3)
@@ -98,7 +109,11 @@ def test_failures_block_what_needs_them_and_nothing_else(tmp_path: Path) -> None
     assert sorted(retries) == sorted([ends["killed_always"].key] * 3 + [ends["exit"].key] * 3)
     assert leases(tmp_path) == []
     states = sweep_states(tmp_path, keys)
-    assert [states[one.key] for one in (child, grandchild, well)] == [State.BLOCKED, State.BLOCKED, State.DONE]
+    assert [states[one.key] for one in (child, grandchild, well)] == [
+        State.BLOCKED,
+        State.BLOCKED,
+        State.DONE,
+    ]
 
     # failed runs stay failed until somebody says retry; then they, and what they blocked, are tried again
     assert run(tmp_path).summary()["failed"].keys() == summary["failed"].keys()
@@ -152,7 +167,9 @@ def test_out_of_memory_is_tried_once_more_alone(tmp_path: Path) -> None:
 def record_attempt(launcher: Launcher, key: str, until_event: dict[str, object]) -> int:
     """Which try of a run was under way at an event."""
     events = launcher.events()
-    starts = [e for e in events[: events.index(until_event)] if e["kind"] == "start" and e["key"] == key]
+    starts = [
+        e for e in events[: events.index(until_event)] if e["kind"] == "start" and e["key"] == key
+    ]
     return len(starts)
 
 
@@ -172,15 +189,24 @@ def test_asked_to_stop_it_saves_and_says_130(tmp_path: Path, number: int) -> Non
     launcher = Launcher(tmp_path)
     until(lambda: len(list(tmp_path.rglob("attempts/1/log.jsonl"))) == 2)
     time.sleep(0.1)
-    os.killpg(launcher.process.pid, number)  # as a terminal does: to the launcher and to everything it started
+    os.killpg(
+        launcher.process.pid, number
+    )  # as a terminal does: to the launcher and to everything it started
     assert launcher.wait(10) == 130
     assert "launch again to go on" in launcher.complaints.read_text()
     assert len(launcher.events("interrupted")) == 2
     assert leases(tmp_path) == []
-    assert [(tmp_path / "runs" / key / "checkpoint.pt").exists() for key in keys] == [True, True, False]
+    assert [(tmp_path / "runs" / key / "checkpoint.pt").exists() for key in keys] == [
+        True,
+        True,
+        False,
+    ]
     assert set(sweep_states(tmp_path, keys).values()) == {State.PENDING}
     assert read_json(tmp_path / "runs" / keys[0] / "checkpoint.pt")["step"] >= 4
-    assert read_json(tmp_path / "runs" / keys[0] / "attempts" / "1" / "ended.json")["reason"] == "stopped"
+    assert (
+        read_json(tmp_path / "runs" / keys[0] / "attempts" / "1" / "ended.json")["reason"]
+        == "stopped"
+    )
 
 
 def test_asked_twice_it_kills(tmp_path: Path) -> None:
@@ -218,14 +244,18 @@ def test_runs_die_with_their_launcher_and_leave_no_lease(tmp_path: Path) -> None
 
 
 def processes_in_session(session: int) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "-s", str(session)], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "-s", str(session)], capture_output=True, text=True, check=True
+    )
     return [int(pid) for pid in found.stdout.split()]
 
 
 def test_two_launchers_share_the_work(tmp_path: Path) -> None:
     teacher = spec(50, steps=40, sleep=0.02)
     student = spec(51, upstream={"teacher": teacher.key})
-    keys = make(tmp_path, teacher, student, *(spec(trial, steps=8, sleep=0.02) for trial in range(10)))
+    keys = make(
+        tmp_path, teacher, student, *(spec(trial, steps=8, sleep=0.02) for trial in range(10))
+    )
     both = [Launcher(tmp_path, workers=1), Launcher(tmp_path, workers=1)]
     assert [launcher.wait() for launcher in both] == [0, 0]
     done = [launcher.summary()["done"] for launcher in both]
@@ -252,11 +282,19 @@ def test_a_lost_lease_ends_a_run_without_a_word(tmp_path: Path) -> None:
 
 def test_a_full_disk_ends_the_launch_with_a_sentence_and_fails_no_run(tmp_path: Path) -> None:
     slow = spec(1, steps=400, sleep=0.02, checkpoint_every=10**6)
-    keys = make(tmp_path, slow, spec(mode="disk_full", steps=60, sleep=0.02, checkpoint_every=10**6), spec(2))
+    keys = make(
+        tmp_path,
+        slow,
+        spec(mode="disk_full", steps=60, sleep=0.02, checkpoint_every=10**6),
+        spec(2),
+    )
     launcher = run(tmp_path)
     assert launcher.wait() == 2
     said = launcher.complaints.read_text()
-    assert said == "error: No space left on device (checkpoint.pt); nothing was lost: mend it and launch again.\n"
+    assert (
+        said
+        == "error: No space left on device (checkpoint.pt); nothing was lost: mend it and launch again.\n"
+    )
     assert set(sweep_states(tmp_path, keys).values()) <= {State.PENDING, State.DONE}
     assert (tmp_path / "runs" / slow.key / "checkpoint.pt").exists(), "the other run saved itself"
     assert leases(tmp_path) == []
@@ -278,7 +316,9 @@ def test_idle_processes_and_the_fork_server_may_be_killed_too(tmp_path: Path) ->
     until(lambda: len(launcher.events("start")) >= 2)
     until(lambda: list(tmp_path.rglob("attempts/1/log.jsonl")))
     for pid in processes_in_session(launcher.process.pid):
-        if pid != launcher.process.pid:  # the fork server, the resource tracker, running and idle processes
+        if (
+            pid != launcher.process.pid
+        ):  # the fork server, the resource tracker, running and idle processes
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:

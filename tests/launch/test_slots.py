@@ -45,7 +45,9 @@ def test_by_default_one_worker_per_core(eight_cores: None) -> None:
     assert len(slots("cpu")) == 8
 
 
-def test_a_containers_quota_limits_the_default_only(eight_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_containers_quota_limits_the_default_only(
+    eight_cores: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "cpu_quota", lambda: 3)
     assert len(slots("cpu")) == 3
     assert len(slots("cpu", 6)) == 6
@@ -54,7 +56,12 @@ def test_a_containers_quota_limits_the_default_only(eight_cores: None, monkeypat
 def test_reading_a_quota(tmp_path: Path) -> None:
     file = tmp_path / "cpu.max"
     assert cpu_quota(file) is None
-    for text, expected in (("max 100000\n", None), ("250000 100000\n", 3), ("10000 100000\n", 1), ("", None)):
+    for text, expected in (
+        ("max 100000\n", None),
+        ("250000 100000\n", 3),
+        ("10000 100000\n", 1),
+        ("", None),
+    ):
         file.write_text(text)
         assert cpu_quota(file) == expected
 
@@ -69,11 +76,19 @@ def test_gpus_come_from_the_driver_by_uuid(eight_cores: None, two_gpus: None) ->
     assert {slot.share for slot in found} == {2}
     assert [slot.cores for slot in found] == [(0, 1), (2, 3), (4, 5), (6, 7)]
     # few workers spread over the GPUs, and each then has its GPU to itself
-    assert [(slot.gpu, slot.share) for slot in slots("cuda", 2, 2)] == [("GPU-aaa", 1), ("GPU-bbb", 1)]
+    assert [(slot.gpu, slot.share) for slot in slots("cuda", 2, 2)] == [
+        ("GPU-aaa", 1),
+        ("GPU-bbb", 1),
+    ]
 
 
 def test_the_environment_narrows_the_gpus(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for value, expected in (("1", ["1"]), ("GPU-bbb, GPU-aaa", ["GPU-bbb", "GPU-aaa"]), ("", []), ("0,-1,1", ["0"])):
+    for value, expected in (
+        ("1", ["1"]),
+        ("GPU-bbb, GPU-aaa", ["GPU-bbb", "GPU-aaa"]),
+        ("", []),
+        ("0,-1,1", ["0"]),
+    ):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
         assert visible_gpus() == expected
 

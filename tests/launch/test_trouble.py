@@ -13,9 +13,9 @@ from launch_driver import ROOT, make, spec
 
 from benchmark.core.files import read_json, write_json
 from benchmark.core.record import State, state_of
-from benchmark.launch import attempts, trouble
-from benchmark.launch.graph import read_node
+from benchmark.launch import attempts, retry_policy
 from benchmark.launch.lease import Claim
+from benchmark.launch.run_queue import read_node
 
 
 @pytest.mark.parametrize(
@@ -39,32 +39,34 @@ def test_why_a_process_died(
     timed_out: bool,
     expected: tuple[str, bool],
 ) -> None:
-    monkeypatch.setattr(trouble, "memory_kills", lambda: kills_now)
-    assert trouble.cause(code, kills_before, timed_out) == expected
+    monkeypatch.setattr(retry_policy, "memory_kills", lambda: kills_now)
+    assert retry_policy.cause(code, kills_before, timed_out) == expected
 
 
 def test_the_kernels_count_of_memory_kills_is_read() -> None:
     lines = Path("/proc/vmstat").read_text().splitlines()
     if not any(line.startswith("oom_kill ") for line in lines):
-        assert trouble.memory_kills() is None
+        assert retry_policy.memory_kills() is None
     else:
-        found = trouble.memory_kills()
+        found = retry_policy.memory_kills()
         assert found is not None and found >= 0
 
 
-def judge(folder: Path, key: str, reason: str, code: int | None) -> trouble.Verdict:
+def judge(folder: Path, key: str, reason: str, code: int | None) -> retry_policy.Verdict:
     """A try that ended so."""
     node = read_node(folder, key)
     before = max(attempts.numbers(node.folder), default=0)
     attempts.begin(node.folder)
-    return trouble.judge(node, before, code, reason, 30.0)
+    return retry_policy.judge(node, before, code, reason, 30.0)
 
 
-def test_signals_and_memory_are_counted_apart_and_memory_is_allowed_one_more_try(tmp_path: Path) -> None:
+def test_signals_and_memory_are_counted_apart_and_memory_is_allowed_one_more_try(
+    tmp_path: Path,
+) -> None:
     key = make(tmp_path, spec())[0]
     run = tmp_path / "runs" / key
     for number in (1, 2, 3):
-        assert judge(tmp_path, key, "signal", -9) == trouble.Verdict(
+        assert judge(tmp_path, key, "signal", -9) == retry_policy.Verdict(
             "retry", "its process was killed by SIGKILL", number
         )
     assert judge(tmp_path, key, "out_of_memory", -9).kind == "retry"
@@ -102,15 +104,23 @@ def test_the_fork_server_imports_everything_and_starts_no_thread() -> None:
         "import benchmark.launch.preload\n"
         "assert len(os.listdir('/proc/self/task')) == before\n"
         "from benchmark.core.registry import ALGORITHMS, DATASETS\n"
-        "assert {'torch', 'benchmark.engine.execute', 'benchmark.launch.child'} <= set(sys.modules)\n"
+        "assert {'torch', 'benchmark.engine.execute', 'benchmark.launch.worker'} <= set(sys.modules)\n"
         "assert ALGORITHMS._items and DATASETS._items\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("OMP_NUM_THREADS", None)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_a_launcher_loads_no_torch() -> None:
     program = "import sys, benchmark.launch.local, benchmark.launch.display\nassert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True
+    )

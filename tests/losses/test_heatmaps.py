@@ -7,12 +7,19 @@ import math
 import pytest
 import torch
 
-from benchmark.losses.heatmaps import choose_class, cosine_distance, foreground_mean, geometric_distance
+from benchmark.losses.heatmaps import (
+    choose_class,
+    cosine_distance,
+    foreground_mean,
+    geometric_distance,
+)
 from benchmark.losses.outputs import softened_divergence
 
 
 def maps(seed: int, rows: int = 3, side: int = 5) -> torch.Tensor:
-    return torch.randn(rows, 2, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        rows, 2, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def test_geometric_distance_by_loops() -> None:
@@ -20,7 +27,9 @@ def test_geometric_distance_by_loops() -> None:
     for row, found in enumerate(geometric_distance(s, t).tolist()):
         a, b = s[row].flatten().tolist(), t[row].flatten().tolist()
         apart = math.fsum(abs(x - y) for x, y in zip(a, b, strict=True))
-        assert found == pytest.approx(apart / math.sqrt(math.fsum(map(abs, a)) * math.fsum(map(abs, b))), rel=1e-9)
+        assert found == pytest.approx(
+            apart / math.sqrt(math.fsum(map(abs, a)) * math.fsum(map(abs, b))), rel=1e-9
+        )
 
 
 def test_equal_maps_give_zero_and_a_factor_does_not() -> None:
@@ -66,7 +75,9 @@ def test_cosine_distance_is_one_minus_the_cosine() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
-def test_half_the_classes_are_the_winner_and_the_others_are_equally_often_the_rest(classes: int) -> None:
+def test_half_the_classes_are_the_winner_and_the_others_are_equally_often_the_rest(
+    classes: int,
+) -> None:
     rows = 20_000
     logits = torch.zeros(rows, classes)
     logits[:, 1] = 1
@@ -89,7 +100,10 @@ def test_the_draw_is_the_generators_or_torchs() -> None:
 
 
 def test_foreground_mean_by_loops_and_without_foreground() -> None:
-    heatmap, mask = maps(0).abs(), torch.rand(3, 1, 5, 5, generator=torch.Generator().manual_seed(1)) < 0.4
+    heatmap, mask = (
+        maps(0).abs(),
+        torch.rand(3, 1, 5, 5, generator=torch.Generator().manual_seed(1)) < 0.4,
+    )
     mask[2] = False
     for row, found in enumerate(foreground_mean(heatmap, mask).tolist()):
         places = [(i, j) for i in range(5) for j in range(5) if mask[row, 0, i, j]]
@@ -102,6 +116,10 @@ def test_softened_divergence_by_hand(temperature: float) -> None:
     s, t = maps(0)[:, 0, 0], maps(1)[:, 0, 0]
     p, q = (torch.softmax(x / temperature, 1) for x in (t, s))
     expected = temperature**2 * (p * (p / q).log()).sum(1).mean()
-    assert softened_divergence(s, t, temperature).item() == pytest.approx(expected.item(), rel=1e-12)
-    assert softened_divergence(t + 5, t, temperature).abs() < 1e-12, "a constant added to all logits changes nothing"
+    assert softened_divergence(s, t, temperature).item() == pytest.approx(
+        expected.item(), rel=1e-12
+    )
+    assert softened_divergence(t + 5, t, temperature).abs() < 1e-12, (
+        "a constant added to all logits changes nothing"
+    )
     assert softened_divergence(1e4 * s.float(), 1e4 * t.float(), temperature).isfinite()

@@ -74,7 +74,9 @@ def test_cam_layer_gives_the_feature_map(case: int) -> None:
             model.cam_module()
         return
     seen: list[torch.Tensor] = []
-    handle = model.cam_module().register_forward_hook(lambda module, args, output: seen.append(output.clone()))
+    handle = model.cam_module().register_forward_hook(
+        lambda module, args, output: seen.append(output.clone())
+    )
     with torch.no_grad():
         model(x)
         handle.remove()
@@ -86,7 +88,11 @@ def test_cam_layer_gives_the_feature_map(case: int) -> None:
 def test_gradient_reaches_every_parameter(case: int) -> None:
     model = network(case)
     model(images(case)).square().sum().backward()
-    without = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    without = [
+        name
+        for name, p in model.named_parameters()
+        if p.grad is None or not torch.isfinite(p.grad).all()
+    ]
     model.zero_grad(set_to_none=True)
     assert without == []
 
@@ -95,7 +101,15 @@ def test_gradient_reaches_every_parameter(case: int) -> None:
 def test_lrp_only_where_every_nonlinearity_is_a_relu(case: int) -> None:
     model = network(case)
     kinds = {type(m).__name__ for m in model.modules()}
-    smooth = kinds & {"GELU", "Softmax", "Sigmoid", "MultiheadAttention", "LayerNorm", "LayerNorm2d", "GroupNorm"}
+    smooth = kinds & {
+        "GELU",
+        "Softmax",
+        "Sigmoid",
+        "MultiheadAttention",
+        "LayerNorm",
+        "LayerNorm2d",
+        "GroupNorm",
+    }
     assert model.capabilities.lrp == (not smooth)
     assert model.capabilities.attention == ("MultiheadAttention" in kinds)
 
@@ -149,9 +163,13 @@ def test_mnist_cnn_against_its_mathematics() -> None:
     convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     assert [c.out_channels for c in convs] == [64, 128, 128, 128]
     for conv, stride in zip(convs, (1, 2, 1, 1), strict=True):
-        out = nn.functional.conv2d(out, conv.weight, conv.bias, stride=stride, padding=1).clamp(min=0)
+        out = nn.functional.conv2d(out, conv.weight, conv.bias, stride=stride, padding=1).clamp(
+            min=0
+        )
         groups = out.unflatten(1, (8, -1)).flatten(2)
-        groups = (groups - groups.mean(2, keepdim=True)) / (groups.var(2, correction=0, keepdim=True) + 1e-5).sqrt()
+        groups = (groups - groups.mean(2, keepdim=True)) / (
+            groups.var(2, correction=0, keepdim=True) + 1e-5
+        ).sqrt()
         out = groups.view_as(out)  # fresh scale 1, shift 0
     torch.testing.assert_close(model.features(x), out.mean((2, 3)), rtol=1e-4, atol=1e-5)
 
@@ -168,9 +186,24 @@ def test_mnist_cnn_against_its_mathematics() -> None:
         ("resnet18", (3, 64, 64), {"side": 32}, "side = 32 is smaller than the images, 64×64"),
         ("densenet121", (3, 28, 28), {}, "at least 29×29"),
         ("vit_b_16", (3, 48, 32), {}, "square images"),
-        ("resnet18", (3, 32, 32), {"weights": "IMAGENET1K_V7"}, "'IMAGENET1K_V7'; did you mean IMAGENET1K_V1"),
-        ("resnet18", (1, 32, 32), {"weights": "IMAGENET1K_V1"}, "cannot be used with images of 1 channels"),
-        ("resnet18", (3, 32, 32), {"weights": "IMAGENET1K_V1", "small_stem": True}, "cannot be used with small_stem"),
+        (
+            "resnet18",
+            (3, 32, 32),
+            {"weights": "IMAGENET1K_V7"},
+            "'IMAGENET1K_V7'; did you mean IMAGENET1K_V1",
+        ),
+        (
+            "resnet18",
+            (1, 32, 32),
+            {"weights": "IMAGENET1K_V1"},
+            "cannot be used with images of 1 channels",
+        ),
+        (
+            "resnet18",
+            (3, 32, 32),
+            {"weights": "IMAGENET1K_V1", "small_stem": True},
+            "cannot be used with small_stem",
+        ),
     ],
 )
 def test_mistakes_are_answered_in_one_sentence(
@@ -225,7 +258,11 @@ def test_the_size_of_the_map_where_a_network_needs_memory() -> None:
 def test_how_many_images_pass_at_once_follows_what_the_network_sees() -> None:
     small, large = (BACKBONES.get("resnet18")(2, (3, 28, 28), side=side) for side in (0, 224))
     assert pixels_inside(small, 28, 28) == 28 * 28
-    assert pixels_inside(nn.ModuleList([small, large]), 28, 28) == 224 * 224 == pixels_inside(nn.Identity(), 224, 224)
+    assert (
+        pixels_inside(nn.ModuleList([small, large]), 28, 28)
+        == 224 * 224
+        == pixels_inside(nn.Identity(), 224, 224)
+    )
 
 
 def test_the_map_of_an_enlarged_image_and_with_published_weights() -> None:

@@ -26,7 +26,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
 
-    def put(builder: str, rename: Callable[[str], str] = str, name: str = "IMAGENET1K_V1") -> dict[str, torch.Tensor]:
+    def put(
+        builder: str, rename: Callable[[str], str] = str, name: str = "IMAGENET1K_V1"
+    ) -> dict[str, torch.Tensor]:
         torch.manual_seed(1)
         state = getattr(torchvision.models, builder)(weights=None).state_dict()
         torch.save({rename(key): value for key, value in state.items()}, folder / "new")
@@ -65,7 +67,11 @@ def test_densenet_with_the_old_names_of_its_file(place: Place) -> None:
     state = place("densenet121", old)
     assert any(old(key) != key for key in state)
     mine = loaded("densenet121", 64).state_dict()
-    assert all(torch.equal(mine[f"net.{key}"], value) for key, value in state.items() if "classifier" not in key)
+    assert all(
+        torch.equal(mine[f"net.{key}"], value)
+        for key, value in state.items()
+        if "classifier" not in key
+    )
 
 
 def test_vit_interpolates_its_position_embeddings(place: Place) -> None:
@@ -75,20 +81,31 @@ def test_vit_interpolates_its_position_embeddings(place: Place) -> None:
     position = "encoder.pos_embedding"
     assert mine[f"net.{position}"].shape == (1, 1 + 4, 768)
     assert torch.equal(mine[f"net.{position}"][:, 0], state[position][:, 0])
-    corners = state[position][0, 1:].view(14, 14, 768)[[0, 0, 13, 13], [0, 13, 0, 13]]  # align_corners keeps them
+    corners = state[position][0, 1:].view(14, 14, 768)[
+        [0, 0, 13, 13], [0, 13, 0, 13]
+    ]  # align_corners keeps them
     torch.testing.assert_close(mine[f"net.{position}"][0, 1:], corners, rtol=1e-4, atol=1e-5)
     same = [key for key in state if key != position and not key.startswith("heads")]
     assert all(torch.equal(mine[f"net.{key}"], state[key]) for key in same)
 
 
-def test_offline_is_one_sentence_that_says_what_would_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_is_one_sentence_that_says_what_would_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     published: Any = get_model_weights("resnet18")["IMAGENET1K_V1"].value
-    monkeypatch.setattr(published, "url", "http://127.0.0.1:9/resnet18-f37072fd.pth")  # nobody listens there
+    monkeypatch.setattr(
+        published, "url", "http://127.0.0.1:9/resnet18-f37072fd.pth"
+    )  # nobody listens there
     with pytest.raises(UserError, match="could not be downloaded") as caught:
         loaded("resnet18", 64)
     said = str(caught.value)
-    assert "weights = none" in said and str(tmp_path) in said and "resnet18-f37072fd.pth" in said and "\n" not in said
+    assert (
+        "weights = none" in said
+        and str(tmp_path) in said
+        and "resnet18-f37072fd.pth" in said
+        and "\n" not in said
+    )
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "other content", "other network"])
@@ -105,7 +122,9 @@ def test_a_damaged_file_is_one_sentence(place: Place, tmp_path: Path, damage: st
         torch.save({"conv1.weight": torch.zeros(1)}, file)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
         file.rename(file.with_name(f"resnet18-{digest}.pth"))
-        get_model_weights("resnet18")["IMAGENET1K_V1"].value.url = f"https://example.invalid/resnet18-{digest}.pth"
+        get_model_weights("resnet18")[
+            "IMAGENET1K_V1"
+        ].value.url = f"https://example.invalid/resnet18-{digest}.pth"
     with pytest.raises(UserError) as caught:
         loaded("resnet18", 64)
     assert "\n" not in str(caught.value)

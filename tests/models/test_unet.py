@@ -32,7 +32,11 @@ def test_every_parameter_learns_and_skips_carry_detail() -> None:
     torch.manual_seed(0)
     net = UNet((1, 16, 16), 1, width=2, depth=2)
     net(torch.randn(3, 1, 16, 16)).square().sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for n, p in net.named_parameters() if "merge" in n)
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0
+        for n, p in net.named_parameters()
+        if "merge" in n
+    )
     net.eval()
     maps = net.encode(torch.randn(1, 1, 16, 16))
     before = net.decode(maps)
@@ -40,7 +44,10 @@ def test_every_parameter_learns_and_skips_carry_detail() -> None:
 
 
 def test_too_small_an_image_is_a_sentence() -> None:
-    with pytest.raises(UserError, match=r"depth 4 needs images of at least 16 pixels, and these have 12; a depth of 3"):
+    with pytest.raises(
+        UserError,
+        match=r"depth 4 needs images of at least 16 pixels, and these have 12; a depth of 3",
+    ):
         UNet((3, 12, 30), depth=4)
 
 
@@ -52,17 +59,24 @@ def test_two_heads_answer_as_one_and_share_the_encoder() -> None:
     assert logits.shape == (2, 5) and foreground.shape == (2, 1, 16, 16)
     assert torch.equal(net(x), logits)
     assert torch.equal(net.unet(x), foreground)
-    by_hand = net.unet.encode(x)[-1].mean(dim=(2, 3)) @ net.classifier.weight.T + net.classifier.bias
+    by_hand = (
+        net.unet.encode(x)[-1].mean(dim=(2, 3)) @ net.classifier.weight.T + net.classifier.bias
+    )
     torch.testing.assert_close(logits, by_hand)
 
 
 def test_gate_by_hand() -> None:
     torch.manual_seed(0)
     gate = GridAttention(3, 4, 5).double()
-    x, g = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.randn(2, 4, 2, 2, dtype=torch.float64)
+    x, g = (
+        torch.randn(2, 3, 4, 4, dtype=torch.float64),
+        torch.randn(2, 4, 2, 2, dtype=torch.float64),
+    )
     asked = F.interpolate(gate.phi(g), size=(4, 4), mode="bilinear", align_corners=False)
     q = torch.einsum("oi,bihw->bohw", gate.theta.weight[:, :, 0, 0], x) + asked
-    q = torch.einsum("i,bihw->bhw", gate.psi.weight[0, :, 0, 0], q.clamp_min(0))  # ψ's bias moves q and its minimum
+    q = torch.einsum(
+        "i,bihw->bhw", gate.psi.weight[0, :, 0, 0], q.clamp_min(0)
+    )  # ψ's bias moves q and its minimum
     above = q - q.flatten(1).min(1).values[:, None, None]
     expected = above / above.sum((1, 2), keepdim=True)
     found = gate(x, g)
@@ -80,10 +94,14 @@ def test_ag_sononet_parts_and_gradients(side: int) -> None:
     x = torch.randn(3, 3, side, side)
     assert net.features(x).shape == (3, net.num_features) == (3, 2 * 4 + 2 * 8 + 2 * 8)
     net(x).square().sum().backward()
-    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    assert [
+        name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()
+    ] == []
     assert all(gate.psi.weight.grad.abs().sum() > 0 for gate in net.gates)
     net.eval()
-    torch.testing.assert_close(net(x), net.features(x) @ net.classifier.weight.T + net.classifier.bias)
+    torch.testing.assert_close(
+        net(x), net.features(x) @ net.classifier.weight.T + net.classifier.bias
+    )
     torch.testing.assert_close(net(x[:1]), net(x)[:1])
     seen: list[torch.Tensor] = []
     net.cam_module().register_forward_hook(lambda module, args, output: seen.append(output))

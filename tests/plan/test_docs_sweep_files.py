@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmark.core.dataset import AUGMENTATIONS
 from benchmark.core.spec import CRITERIA
-from benchmark.plan.graph import expand
+from benchmark.plan.planner import expand
 from benchmark.plan.sweepfile import _READERS, BUDGET, COMPUTE, config_from
 
 DOC = Path(__file__).parents[2] / "docs" / "sweep_files.md"

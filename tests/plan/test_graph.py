@@ -12,7 +12,7 @@ from benchmark.core.errors import Problems
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import ALGORITHMS
 from benchmark.core.spec import RunSpec
-from benchmark.plan.graph import Plan, expand
+from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweepfile import config_from
 from tests.toys import Choosy, Circle, Pupil, Student, registered
 
@@ -56,13 +56,21 @@ def test_every_default_is_resolved() -> None:
 
 
 def test_what_is_written_and_what_is_meant_by_default_are_the_same_run() -> None:
-    written = _only(datasets=["tiny:bias=0.9"], fixed={"lr": 0.001}, budget={"steps": 1000, "evaluate_every": 100})
+    written = _only(
+        datasets=["tiny:bias=0.9"],
+        fixed={"lr": 0.001},
+        budget={"steps": 1000, "evaluate_every": 100},
+    )
     assert written.key == _only().key
 
 
 def test_data_sets_times_methods_times_trials_times_draws() -> None:
-    plan = _plan(datasets=["tiny", "tiny:bias=0.5"], algorithms=["erm", "irm"], trials=[7, 3], draws=[0, 2])
-    found = [(r.dataset, s.algorithm, s.trial, s.draw) for r in plan.runs.values() for s in (r.spec,)]
+    plan = _plan(
+        datasets=["tiny", "tiny:bias=0.5"], algorithms=["erm", "irm"], trials=[7, 3], draws=[0, 2]
+    )
+    found = [
+        (r.dataset, s.algorithm, s.trial, s.draw) for r in plan.runs.values() for s in (r.spec,)
+    ]
     assert len(found) == len(set(found)) == 16
     assert found[:3] == [("tiny", "erm", 7, 0), ("tiny", "erm", 7, 2), ("tiny", "erm", 3, 0)]
 
@@ -73,7 +81,9 @@ def test_draws_are_random_shared_between_methods_and_the_same_every_time() -> No
     assert len({of["erm", d]["lr"] for d in (1, 2, 3)}) == 3
     for draw in (1, 2, 3):
         assert all(of["irm", draw][name] == of["erm", draw][name] for name in of["erm", draw])
-    assert of == {(s.algorithm, s.draw): s.hparams for s in _specs(_plan(algorithms=["irm", "erm"], draws=3))}
+    assert of == {
+        (s.algorithm, s.draw): s.hparams for s in _specs(_plan(algorithms=["irm", "erm"], draws=3))
+    }
 
 
 def test_large_images_take_the_other_regime() -> None:
@@ -151,7 +161,12 @@ def test_all_problems_of_all_kinds_are_told_together() -> None:
         backbone="convnet:depth=3",
         fixed={"lr": "fast", "budget": 1},
         augmentation={"flip": 2, "swirl": 1},
-        override={"erm": {"lrr": 1, "momentum": "x"}, "irn": {"lr": 1.0}, "erm:none": {}, "erm@tinny2": {}},
+        override={
+            "erm": {"lrr": 1, "momentum": "x"},
+            "irn": {"lr": 1.0},
+            "erm:none": {},
+            "erm@tinny2": {},
+        },
     )
     expected = [
         "tiny has no option 'bais'; did you mean bias?",
@@ -182,16 +197,40 @@ def test_all_problems_of_all_kinds_are_told_together() -> None:
             {"override": {"erm": {"budget": 3}}},
             "override: budget = 3 is not a table, expected budget = { name = value }",
         ),
-        ({"override": {"erm": {"budget": {"stepz": 3}}}}, "[budget] has no key 'stepz'; did you mean steps?"),
+        (
+            {"override": {"erm": {"budget": {"stepz": 3}}}},
+            "[budget] has no key 'stepz'; did you mean steps?",
+        ),
         ({"override": {"erm": {"dataset": {"bias": 2}}}}, "tiny: bias = 2.0 is out of bounds"),
-        ({"override": {"erm": {"backbone": "convnett"}}}, "unknown backbone 'convnett'; did you mean convnet"),
-        ({"fixed": {"penalty": 3}}, "[fixed] no algorithm of this sweep has a hyper-parameter 'penalty'; there are:"),
-        ({"override": {"tiny": {"dataset": {"bias": 0.5}}}}, "options of a data set are written in its name"),
+        (
+            {"override": {"erm": {"backbone": "convnett"}}},
+            "unknown backbone 'convnett'; did you mean convnet",
+        ),
+        (
+            {"fixed": {"penalty": 3}},
+            "[fixed] no algorithm of this sweep has a hyper-parameter 'penalty'; there are:",
+        ),
+        (
+            {"override": {"tiny": {"dataset": {"bias": 0.5}}}},
+            "options of a data set are written in its name",
+        ),
         ({"backbone": "resnet18:small_stem=7"}, "resnet18: small_stem = '7' is not true or false"),
-        ({"backbone": "densenet121"}, "densenet121 needs images of at least 29×29 pixels, got 16×16; use "),
-        ({"budget": {"patience": 2}, "selection": ["last"]}, "patience needs a criterion that measures"),
-        ({"fixed": {"lr_milestones": "0.5;0.7"}}, "erm: lr_milestones = '0.5;0.7' is not of the right form"),
-        ({"datasets": ["tiny", "tiny:bias=0.9"]}, "erm on tiny and erm on tiny:bias=0.9 are the same runs"),
+        (
+            {"backbone": "densenet121"},
+            "densenet121 needs images of at least 29×29 pixels, got 16×16; use ",
+        ),
+        (
+            {"budget": {"patience": 2}, "selection": ["last"]},
+            "patience needs a criterion that measures",
+        ),
+        (
+            {"fixed": {"lr_milestones": "0.5;0.7"}},
+            "erm: lr_milestones = '0.5;0.7' is not of the right form",
+        ),
+        (
+            {"datasets": ["tiny", "tiny:bias=0.9"]},
+            "erm on tiny and erm on tiny:bias=0.9 are the same runs",
+        ),
         ({"algorithms": ["erm", "erm:"]}, "erm on tiny and erm: on tiny are the same runs"),
     ],
 )
@@ -206,7 +245,10 @@ def test_a_backbone_may_ask_for_less_with_its_options() -> None:
 
 def test_missing_data_are_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(Problems) as found:
-        expand(config_from({"datasets": ["cmnist"], "algorithms": ["erm", "irm"]}, "test", "here"), tmp_path)
+        expand(
+            config_from({"datasets": ["cmnist"], "algorithms": ["erm", "irm"]}, "test", "here"),
+            tmp_path,
+        )
     (problem,) = found.value.problems
     assert str(tmp_path) in problem and problem.endswith((".", "download"))
 
@@ -218,7 +260,10 @@ def test_two_students_share_a_teacher_and_it_comes_first() -> None:
     plan = _plan(algorithms=["toy_student", "toy_student:strong"], trials=2)
     teachers = _specs(plan, requested=False)
     assert [t.trial for t in teachers] == [0, 1]
-    assert all((t.algorithm, t.dataset_options["bias"], t.budget["steps"]) == ("erm", 0.5, 4) for t in teachers)
+    assert all(
+        (t.algorithm, t.dataset_options["bias"], t.budget["steps"]) == ("erm", 0.5, 4)
+        for t in teachers
+    )
     order = list(plan.runs)
     for student in _specs(plan):
         assert student.upstream == {"teacher": teachers[student.trial].key}
@@ -252,13 +297,19 @@ def test_two_stages_share_their_draw_and_dfr_starts_from_erms_row() -> None:
             assert spec.upstream == {"standard": erm[spec.draw].key}
         elif spec.algorithm == "jtt":
             first = plan.runs[spec.upstream["identification"]].spec
-            assert first.hparams == erm[spec.draw].hparams and first.budget["steps"] < spec.budget["steps"]
+            assert (
+                first.hparams == erm[spec.draw].hparams
+                and first.budget["steps"] < spec.budget["steps"]
+            )
 
 
 @pytest.mark.parametrize("method", ["jtt", "dfr"])
 def test_both_stages_learn_as_the_method_is_told_to(method: str) -> None:
     """As a file that trains a winner again does: the draw's values, written down, at draw 0."""
-    plan = _plan(algorithms=[method], override={method: {"lr": 0.0005, "batch_size": 16}, "erm": {"lr": 0.25}})
+    plan = _plan(
+        algorithms=[method],
+        override={method: {"lr": 0.0005, "batch_size": 16}, "erm": {"lr": 0.25}},
+    )
     found = [(run.spec.hparams["lr"], run.spec.hparams["batch_size"]) for run in plan.runs.values()]
     assert found == [(0.0005, 16)] * 2
 
@@ -267,7 +318,12 @@ def test_a_teacher_takes_data_and_backbone_of_its_student_and_the_sweeps_word_on
     plan = _plan(
         algorithms=["toy_pupil"],
         override={
-            "toy_pupil": {"dataset": {"bias": 0.7}, "backbone": "convnet:width=3", "lr": 0.5, "budget": {"steps": 9}},
+            "toy_pupil": {
+                "dataset": {"bias": 0.7},
+                "backbone": "convnet:width=3",
+                "lr": 0.5,
+                "budget": {"steps": 9},
+            },
             "erm": {"lr": 0.25},
         },
     )
@@ -285,9 +341,13 @@ def test_a_circle_is_a_sentence() -> None:
 def test_a_teacher_of_other_images_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmark.core.algorithm import Upstream
 
-    monkeypatch.setattr(Pupil, "upstream", lambda spec: {"teacher": Upstream("erm", dataset_options={"side": 20})})
+    monkeypatch.setattr(
+        Pupil, "upstream", lambda spec: {"teacher": Upstream("erm", dataset_options={"side": 20})}
+    )
     (problem,) = _problems(algorithms=["toy_pupil"])
-    assert problem.startswith("toy_pupil on tiny: its teacher, erm with bias=0.9, size=96, side=20, would see other")
+    assert problem.startswith(
+        "toy_pupil on tiny: its teacher, erm with bias=0.9, size=96, side=20, would see other"
+    )
 
 
 def test_a_mistake_of_a_request_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,9 +374,19 @@ def test_what_cannot_run_is_refused_with_the_reason_and_what_would_do() -> None:
 
 @pytest.mark.parametrize("values", [{"skip": True}, {"skip_impossible": True}])
 def test_what_cannot_run_can_be_left_out(values: dict[str, Any]) -> None:
-    plan = _plan(datasets=["tiny:bias=1"], algorithms=["erm", "irm", "toy_choosy"], trials=2, **values)
-    assert [(s.algorithm, s.trial) for s in _specs(plan)] == [("erm", 0), ("erm", 1), ("toy_choosy", 1)]
-    assert [(r["method"], r["trial"]) for r in plan.refused] == [("irm", 0), ("irm", 1), ("toy_choosy", 0)]
+    plan = _plan(
+        datasets=["tiny:bias=1"], algorithms=["erm", "irm", "toy_choosy"], trials=2, **values
+    )
+    assert [(s.algorithm, s.trial) for s in _specs(plan)] == [
+        ("erm", 0),
+        ("erm", 1),
+        ("toy_choosy", 1),
+    ]
+    assert [(r["method"], r["trial"]) for r in plan.refused] == [
+        ("irm", 0),
+        ("irm", 1),
+        ("toy_choosy", 0),
+    ]
     assert plan.refused[2] == {
         "dataset": "tiny:bias=1", "method": "toy_choosy", "trial": 0, "draw": 0,
         "reason": "toy_choosy on tiny: the moon is in the wrong place.",
@@ -331,8 +401,15 @@ def test_skipping_forgives_no_mistake_and_an_empty_sweep_is_one() -> None:
 
 
 def test_an_override_mends_a_refusal() -> None:
-    plan = _plan(datasets=["tiny:bias=1"], algorithms=["erm", "irm"], override={"irm": {"dataset": {"bias": 0.8}}})
-    assert {s.algorithm: s.dataset_options["bias"] for s in _specs(plan)} == {"erm": 1.0, "irm": 0.8}
+    plan = _plan(
+        datasets=["tiny:bias=1"],
+        algorithms=["erm", "irm"],
+        override={"irm": {"dataset": {"bias": 0.8}}},
+    )
+    assert {s.algorithm: s.dataset_options["bias"] for s in _specs(plan)} == {
+        "erm": 1.0,
+        "irm": 0.8,
+    }
     assert [run.dataset for run in plan.runs.values()] == ["tiny:bias=1", "tiny:bias=1"]
 
 

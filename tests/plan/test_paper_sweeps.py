@@ -11,7 +11,7 @@ import pytest
 from benchmark.core.dataset import DatasetSource
 from benchmark.core.registry import BACKBONES, DATASETS
 from benchmark.losses.similarity import SIMILARITIES
-from benchmark.plan.graph import Plan, expand
+from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweepfile import find_sweep, read_sweep
 
 #: Training images, as the data sets' own tests find them in full: an epoch is as many steps as these make batches.
@@ -56,7 +56,9 @@ def specs(name: str, **wanted: Any) -> list[Any]:
     return [s for s in found if all(getattr(s, key) == value for key, value in wanted.items())]
 
 
-@pytest.mark.parametrize("name", ["tea_table2", "tea_table3", "tea_table4", "tea_table5", "ex2l_backbones"])
+@pytest.mark.parametrize(
+    "name", ["tea_table2", "tea_table3", "tea_table4", "tea_table5", "ex2l_backbones"]
+)
 def test_it_can_be_planned_whole(name: str) -> None:
     plan = plan_of(name)
     assert sum(run.requested for run in plan.runs.values()) == ASKED[name] - len(plan.refused)
@@ -82,7 +84,9 @@ def test_ex2l_sweeps_ask_for_the_papers_runs(name: str) -> None:
         assert spec.budget["evaluate_every"] == math.ceil(IMAGES[spec.dataset] / 128)  # of an epoch
         size = plan.data[spec.data_fingerprint].info.image_size
         assert min(BACKBONES.get(spec.backbone).map_size(size, spec.backbone_options)) >= 6
-        assert "weights" not in spec.backbone_options or spec.backbone_options["weights"].startswith("IMAGENET1K")
+        assert "weights" not in spec.backbone_options or spec.backbone_options[
+            "weights"
+        ].startswith("IMAGENET1K")
         if spec.algorithm == "ex2l":
             weights = [spec.hparams[f"{of}_weight"] for of in ("confounder", "similarity")]
             assert all(0.1 <= w < 100 for w in weights) and weights[0] != weights[1]
@@ -104,7 +108,11 @@ def test_tea_sweeps_train_as_long_as_the_paper_and_clip_every_gradient(name: str
 
 def test_the_teacher_of_coloured_mnist_is_the_papers() -> None:
     plan = plan_of("tea_table4")
-    teachers = {s.dataset: s for r in plan.runs.values() if not r.requested and (s := r.spec).algorithm == "erm"}
+    teachers = {
+        s.dataset: s
+        for r in plan.runs.values()
+        if not r.requested and (s := r.spec).algorithm == "erm"
+    }
     found = teachers["coloured_mnist"]
     kept = {name: found.hparams[name] for name in ("lr", "momentum", "weight_decay", "batch_size")}
     assert kept == {"lr": 0.001, "momentum": 0.9, "weight_decay": 0.001, "batch_size": 128}
@@ -114,22 +122,34 @@ def test_the_teacher_of_coloured_mnist_is_the_papers() -> None:
 
 def test_the_screening_has_every_similarity_under_both_samplings() -> None:
     config = read_sweep(find_sweep("ex2l_screening"))
-    assert set(config.algorithms) == {f"ex2l:{name}{end}" for name in SIMILARITIES for end in ("", "_random")}
+    assert set(config.algorithms) == {
+        f"ex2l:{name}{end}" for name in SIMILARITIES for end in ("", "_random")
+    }
 
 
 def test_two_backbones_in_one_sweep() -> None:
     found = {(s.backbone, s.method) for s in specs("ex2l_backbones")}
-    assert found == {(b, m) for b in ("alexnet", "convnext_base") for m in ("erm", "group_dro", "ex2l:mae")}
+    assert found == {
+        (b, m) for b in ("alexnet", "convnext_base") for m in ("erm", "group_dro", "ex2l:mae")
+    }
 
 
 def test_group_methods_see_less_bias_and_students_share_a_teacher() -> None:
     for dataset, bias in (("coco_on_places", 0.8), ("waterbirds", 0.95)):
-        seen = {s.algorithm: s.dataset_options["bias"] for s in specs("tea_table2", dataset=dataset)}
-        assert {name for name, value in seen.items() if value == bias} == {"irm", "group_dro", "pgi"}
+        seen = {
+            s.algorithm: s.dataset_options["bias"] for s in specs("tea_table2", dataset=dataset)
+        }
+        assert {name for name, value in seen.items() if value == bias} == {
+            "irm",
+            "group_dro",
+            "pgi",
+        }
         assert {value for name, value in seen.items() if value != bias} == {1.0}
     plan = plan_of("tea_table2")
     teachers = {k for k, run in plan.runs.items() if run.spec.algorithm == "segment_classify"}
-    named = {run.spec.upstream["teacher"] for run in plan.runs.values() if "teacher" in run.spec.upstream}
+    named = {
+        run.spec.upstream["teacher"] for run in plan.runs.values() if "teacher" in run.spec.upstream
+    }
     assert len(teachers) == 2 and named == teachers
     assert {plan.runs[k].spec.budget["steps"] for k in teachers} == {75000, 135000}
 
@@ -154,5 +174,9 @@ def test_the_teacher_of_foreground_bias_is_a_larger_network_on_other_data() -> N
     for run in plan.runs.values():
         if run.spec.algorithm == "tea":
             teacher = plan.runs[run.spec.upstream["teacher"]].spec
-            assert (run.spec.backbone, teacher.backbone, teacher.algorithm) == ("resnet18", "resnet50", "erm")
+            assert (run.spec.backbone, teacher.backbone, teacher.algorithm) == (
+                "resnet18",
+                "resnet50",
+                "erm",
+            )
             assert run.spec.dataset_options["bias"] == 1 and teacher.dataset_options["bias"] < 1

@@ -14,8 +14,8 @@ import pytest
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json, write_json
 from benchmark.core.spec import RunSpec
-from benchmark.plan.graph import Plan, expand
-from benchmark.plan.store import RUNS, SWEEP, read_stored, write_plan
+from benchmark.plan.planner import Plan, expand
+from benchmark.plan.sweep_folder import RUNS, SWEEP, read_stored, write_plan
 from benchmark.plan.sweepfile import config_from
 from tests.toys import Choosy, Pupil, Student, registered
 
@@ -52,7 +52,9 @@ def test_a_plan_is_written_and_read_back(tmp_path: Path) -> None:
         spec = RunSpec.from_json(read_json(stored.run_folder(key) / "spec.json"))
         assert spec == plan.runs[key].spec and spec.key == key
     written = read_json(folder / SWEEP)
-    assert written["selection"] == ["val_accuracy", "last"] and written["config"]["datasets"] == ["tiny"]
+    assert written["selection"] == ["val_accuracy", "last"] and written["config"]["datasets"] == [
+        "tiny"
+    ]
     assert {p.name for p in folder.iterdir()} == {SWEEP, RUNS}
 
 
@@ -123,7 +125,11 @@ def _refuses(folder: Path, said: str, plan: Plan | None = None) -> None:
 
 def test_another_sweeps_folder(tmp_path: Path) -> None:
     write_plan(_plan("first"), tmp_path)
-    _refuses(tmp_path, r"holds the sweep 'first', not 'second'; choose another folder with --output", _plan("second"))
+    _refuses(
+        tmp_path,
+        r"holds the sweep 'first', not 'second'; choose another folder with --output",
+        _plan("second"),
+    )
 
 
 def test_a_folder_that_holds_something_else(tmp_path: Path) -> None:

@@ -67,7 +67,10 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert [str(d) for d in config.datasets] == ["tiny:bias=0.8,size=32", "tiny"]
     assert config.algorithms == ("erm", "cdan:cdann") and str(config.backbone) == "convnet:width=4"
     assert config.trials == (42, 8) and config.draws == (1, 2)
-    assert config.budget == {"steps": 20, "min_delta": 1.0} and type(config.budget["min_delta"]) is float
+    assert (
+        config.budget == {"steps": 20, "min_delta": 1.0}
+        and type(config.budget["min_delta"]) is float
+    )
     assert config.compute == {"precision": "bf16", "deterministic": "true"}
     assert config.override == {"erm": {"lr": 0.1, "budget": {"steps": 10}}}
     assert config.oracle and config.skip_impossible
@@ -126,7 +129,10 @@ def test_what_must_be_there() -> None:
         ({"selection": ["last", "last"]}, "selection names last twice."),
         ({"budget": 3}, "budget = 3 is not a table, expected [budget]"),
         ({"budget": {"steps": 0}}, "steps = 0 is out of bounds, expected 1 or more."),
-        ({"budget": {"evaluate_every": 0}}, "evaluate_every = 0 is out of bounds, expected 1 or more."),
+        (
+            {"budget": {"evaluate_every": 0}},
+            "evaluate_every = 0 is out of bounds, expected 1 or more.",
+        ),
         ({"budget": {"patience": -1}}, "patience = -1 is out of bounds, expected 0 or more."),
         ({"budget": {"steps": True}}, "steps = True is of the wrong type"),
         ({"budget": {"steps": 10.5}}, "steps = 10.5 is of the wrong type"),
@@ -175,10 +181,16 @@ def test_numbers_that_are_none(value: Any) -> None:
 
 
 def test_named_takes_spaces_and_an_empty_tail() -> None:
-    assert parse_named(" tiny : bias = 0.9 , size=3 ,") == Named("tiny", {"bias": "0.9", "size": "3"})
+    assert parse_named(" tiny : bias = 0.9 , size=3 ,") == Named(
+        "tiny", {"bias": "0.9", "size": "3"}
+    )
     assert parse_named("tiny:") == parse_named("tiny") == Named("tiny")
     assert parse_named("resnet18:weights=a=b").options == {"weights": "a=b"}
-    assert parse_all(None) is None and parse_all([]) is None and parse_all(["tiny"]) == (Named("tiny"),)
+    assert (
+        parse_all(None) is None
+        and parse_all([]) is None
+        and parse_all(["tiny"]) == (Named("tiny"),)
+    )
 
 
 def test_the_command_line_changes_what_it_gives_and_nothing_else() -> None:
@@ -194,7 +206,9 @@ def test_sweeps_are_found_by_path_and_by_name(tmp_path: Path) -> None:
     assert find_sweep(str(path)) == path
     for name in sorted(p.stem for p in SWEEPS.glob("*.toml")):
         assert find_sweep(name) == find_sweep(f"{name}.toml") == SWEEPS / f"{name}.toml"
-    with pytest.raises(UserError, match=r"there is no sweep file quickstrat; did you mean quickstart\?"):
+    with pytest.raises(
+        UserError, match=r"there is no sweep file quickstrat; did you mean quickstart\?"
+    ):
         find_sweep("quickstrat")
     with pytest.raises(UserError, match="there is no sweep file"):
         find_sweep(str(tmp_path / "quickstart.toml"))

@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.core.record import FAILURE, LEASE, LOG, PREDICTIONS, RECORD, SPEC, RunRecord, failure_json
+from benchmark.core.record import (
+    FAILURE,
+    LEASE,
+    LOG,
+    PREDICTIONS,
+    RECORD,
+    SPEC,
+    RunRecord,
+    failure_json,
+)
 from benchmark.core.spec import RunSpec
 
 TEST_SPLITS = ("biased", "unbiased", "deceiving")
@@ -125,7 +134,9 @@ class FakeSweep:
                 keys.append(spec.key)
         return keys
 
-    def add_spec(self, spec: RunSpec, dataset: str, world: World, method: Method, state: str = "done") -> None:
+    def add_spec(
+        self, spec: RunSpec, dataset: str, world: World, method: Method, state: str = "done"
+    ) -> None:
         """Plan one run whose spec is given."""
         self.plan[spec.key] = {
             "dataset": dataset,
@@ -137,7 +148,9 @@ class FakeSweep:
         self._write_run(spec, world, method, state)
 
     def refuse(self, world: World, method: str, reason: str) -> None:
-        self.refused.append({"dataset": world.label, "method": method, "trial": 0, "draw": 0, "reason": reason})
+        self.refused.append(
+            {"dataset": world.label, "method": method, "trial": 0, "draw": 0, "reason": reason}
+        )
 
     def finish(self, created: float = 1_700_000_000.0, title: str = "A demonstration") -> Path:
         """Write sweep.json."""
@@ -190,7 +203,9 @@ class FakeSweep:
         if state == "running":
             (folder / LEASE).write_text("{}")
         if state == "failed":
-            failure = failure_json(spec, 1, "non_finite", "the loss term cross_entropy is NaN at step 30", step=30)
+            failure = failure_json(
+                spec, 1, "non_finite", "the loss term cross_entropy is NaN at step 30", step=30
+            )
             (folder / FAILURE).write_text(json.dumps(failure))
         if state != "done":
             return
@@ -198,12 +213,19 @@ class FakeSweep:
         selected = {
             criterion: {
                 "step": 300 if criterion == "last" else 200,
-                "value": 300.0 if criterion == "last" else value_of(answers["val"]["counts"], criterion),
-                "splits": {split: {"counts": content["counts"].tolist()} for split, content in answers.items()},
+                "value": 300.0
+                if criterion == "last"
+                else value_of(answers["val"]["counts"], criterion),
+                "splits": {
+                    split: {"counts": content["counts"].tolist()}
+                    for split, content in answers.items()
+                },
             }
             for criterion in self.criteria
         }
-        record = replace(make_record(spec, selected, world.data(), method), upstream=self._upstream(spec))
+        record = replace(
+            make_record(spec, selected, world.data(), method), upstream=self._upstream(spec)
+        )
         (folder / RECORD).write_text(json.dumps(record.to_json(), indent=1))
         (folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in log_lines(answers)))
         if self.predictions:
@@ -211,7 +233,9 @@ class FakeSweep:
             for split, content in answers.items():
                 known = [name for name in ("label", "confounder", "pair_id") if name in content]
                 arrays |= {f"{split}/{name}": content[name] for name in known}
-                arrays |= {f"{criterion}/{split}/score": content["score"] for criterion in self.criteria}
+                arrays |= {
+                    f"{criterion}/{split}/score": content["score"] for criterion in self.criteria
+                }
             np.savez(folder / PREDICTIONS, **arrays)  # type: ignore[arg-type]
 
     def _upstream(self, spec: RunSpec) -> dict[str, Any]:
@@ -219,22 +243,36 @@ class FakeSweep:
         found = {}
         for role, key in spec.upstream.items():
             first = json.loads((self.folder / "runs" / key / RECORD).read_text())
-            found[role] = {"key": key, "method": self.plan[key]["method"], "selected": first["selected"]}
+            found[role] = {
+                "key": key,
+                "method": self.plan[key]["method"],
+                "selected": first["selected"],
+            }
         return found
 
-    def _answers(self, spec: RunSpec, world: World, method: Method) -> dict[str, dict[str, np.ndarray]]:
+    def _answers(
+        self, spec: RunSpec, world: World, method: Method
+    ) -> dict[str, dict[str, np.ndarray]]:
         rng = np.random.default_rng((spec.trial, spec.draw, len(method.label)))
         found = {}
         for split in ("val", *world.splits):
             known = world.annotations(split, spec.trial)
             place = known.get("confounder", known["label"])
-            chance = np.where(place == known["label"], method.right, method.fooled) - 0.02 * spec.draw
+            chance = (
+                np.where(place == known["label"], method.right, method.fooled) - 0.02 * spec.draw
+            )
             right = rng.random(world.size) < chance
-            wrong = (known["label"] + rng.integers(1, max(2, world.classes), world.size)) % world.classes
+            wrong = (
+                known["label"] + rng.integers(1, max(2, world.classes), world.size)
+            ) % world.classes
             predicted = np.where(right, known["label"], wrong)
             score = rng.normal(size=(world.size, world.classes)).astype(np.float32)
-            score[np.arange(world.size), predicted] = score.max(1) + rng.exponential(1.5, world.size)
-            counts = confusion_counts(known["label"], known.get("confounder"), predicted, world.classes)
+            score[np.arange(world.size), predicted] = score.max(1) + rng.exponential(
+                1.5, world.size
+            )
+            counts = confusion_counts(
+                known["label"], known.get("confounder"), predicted, world.classes
+            )
             found[split] = {**known, "score": score, "counts": counts}
         return found
 
@@ -253,7 +291,9 @@ def value_of(counts: np.ndarray, criterion: str) -> float:
     right, total = np.einsum("zll->zl", counts), counts.sum(2)
     average = float(right.sum() / total.sum())
     worst = float((right[total > 0] / total[total > 0]).min())
-    return {"val_accuracy": average, "val_worst_group": worst, "val_mean": (average + worst) / 2}[criterion]
+    return {"val_accuracy": average, "val_worst_group": worst, "val_mean": (average + worst) / 2}[
+        criterion
+    ]
 
 
 def log_lines(
@@ -275,14 +315,20 @@ def log_lines(
     ]
 
 
-def make_record(spec: RunSpec, selected: Mapping[str, Any], data: Mapping[str, Any], method: Method) -> RunRecord:
+def make_record(
+    spec: RunSpec, selected: Mapping[str, Any], data: Mapping[str, Any], method: Method
+) -> RunRecord:
     return RunRecord(
         key=spec.key,
         spec=spec,
         attempt=1,
         selected=selected,
         data=data,
-        method={"needs": list(method.needs), "sampling": "random", "paper": "Somebody (2020), A paper"},
+        method={
+            "needs": list(method.needs),
+            "sampling": "random",
+            "paper": "Somebody (2020), A paper",
+        },
         seconds={"training": 6.0, "evaluation": 1.0, "total": 7.0},
         steps=300,
         stopped_early=False,

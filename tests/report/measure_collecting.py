@@ -29,7 +29,13 @@ def build(root: Path, runs: int, classes: int, predictions: bool) -> Path:
         for method in range(8):
             if made < runs:
                 draws = range(min(DRAWS, -(-(runs - made) // TRIALS)))
-                made += len(fake.add(rename(world, f"data{number}:bias=0.95"), Method(f"method_{method}"), draws=draws))
+                made += len(
+                    fake.add(
+                        rename(world, f"data{number}:bias=0.95"),
+                        Method(f"method_{method}"),
+                        draws=draws,
+                    )
+                )
         number += 1
     return fake.finish()
 
@@ -38,17 +44,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="?", type=int, default=10_000)
     parser.add_argument("--classes", type=int, default=2)
-    parser.add_argument("--predictions", action="store_true", help="write predictions.npz too: intervals and stars")
+    parser.add_argument(
+        "--predictions", action="store_true", help="write predictions.npz too: intervals and stars"
+    )
     parser.add_argument("--whole", action="store_true", help="also figures and the HTML page")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         folder = build(Path(root), options.runs, options.classes, options.predictions)
         command = [sys.executable, "-m", "benchmark.collect_results", str(folder)]
         started = time.perf_counter()
-        subprocess.run(command + ([] if options.whole else ["--tables-only"]), check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            command + ([] if options.whole else ["--tables-only"]),
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         wall, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = used.ru_utime + used.ru_stime
-    print(f"{options.runs:,} runs: {cpu:.2f} CPU s, {wall:.2f} s, peak {used.ru_maxrss / 1024:.0f} MB")
+    print(
+        f"{options.runs:,} runs: {cpu:.2f} CPU s, {wall:.2f} s, peak {used.ru_maxrss / 1024:.0f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.report.answers import Answers, Book, pair_order, same_images
-from benchmark.report.collect import FILES, make_report, render
-from benchmark.report.load import load_sweep
-from benchmark.report.select import Winner, cells_of
+from benchmark.report.records.model_selection import Winner, cells_of
+from benchmark.report.records.predictions import Answers, Book, pair_order, same_images
+from benchmark.report.records.sweep_records import load_sweep
+from benchmark.report.render import FILES, render
+from benchmark.report.report import make_report
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, World
 
 WORLD = World(size=80)
@@ -87,7 +88,9 @@ def test_damaged_predictions_cost_only_their_intervals(tmp_path: Path, kind: str
     damage(folder / "runs" / key / "predictions.npz")
     report = make_report(folder)
     (table,) = report.tables
-    assert [row.values[0].estimate.value for row in table.rows] == [r.values[0].estimate.value for r in whole.rows]
+    assert [row.values[0].estimate.value for row in table.rows] == [
+        r.values[0].estimate.value for r in whole.rows
+    ]
     assert whole.rows[0].values[0].estimate.kind.startswith("crossed")
     assert table.rows[0].values[0].estimate.kind == "t over trials"
     assert any(n.startswith("1 of 6 chosen runs") and note in n for n in table.notes)
@@ -112,5 +115,7 @@ def test_pairs_are_found_by_their_id() -> None:
     assert np.array_equal(a.pair_id[rows[0]], b.pair_id[rows[1]])
     assert pair_order(a, Answers(right, label, np.array([9, 5, 4]), None)) is None
     assert pair_order(a, Answers(right, label, None, None)) is None
-    assert pair_order(*[Answers(right, label, np.array([1, 1, 2]), None)] * 2) is None  # not one to one
+    assert (
+        pair_order(*[Answers(right, label, np.array([1, 1, 2]), None)] * 2) is None
+    )  # not one to one
     assert same_images([a, a]) and not same_images([a, b])

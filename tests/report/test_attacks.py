@@ -11,12 +11,21 @@ import numpy as np
 import pytest
 
 from benchmark.collect_results import main
-from benchmark.report import posterior
-from benchmark.report.collect import FILES, PAGE
+from benchmark.report.render import FILES, PAGE
+from benchmark.report.statistics import posterior
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World, confusion_counts
 
 WORLD = World(size=48, classes=3)
-ALL = ["--detail", "--reference", "erm", "--published", "--spread", "interval", "--retrain-best", "2"]
+ALL = [
+    "--detail",
+    "--reference",
+    "erm",
+    "--published",
+    "--spread",
+    "interval",
+    "--retrain-best",
+    "2",
+]
 NOT_A_NUMBER = re.compile(r"\b(nan|inf|infinity)\b", re.IGNORECASE)
 
 
@@ -148,7 +157,9 @@ def test_a_folder_with_every_accident(tmp_path: Path, capsys: pytest.CaptureFixt
         assert part in said, part
     assert "torn last line ignored" in texts[PAGE] and "log.jsonl is missing" in texts[PAGE]
     value = json.loads(texts["tables.json"])
-    shown = {winner["key"] for winner in value["winners"]} | {run["key"] for run in value["unfinished"]}
+    shown = {winner["key"] for winner in value["winners"]} | {
+        run["key"] for run in value["unfinished"]
+    }
     assert shown == set(fake.plan)
     assert {run["key"] for run in value["unfinished"]} == {*waiting, good[2], good[3]}
     assert len(list((folder / "report").glob("demo_retrain*.toml"))) == 2

@@ -11,10 +11,11 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from benchmark.core.errors import UserError
 from benchmark.core.registry import ALGORITHMS
-from benchmark.report.audit import allowed_by_n, audit, standard_error
-from benchmark.report.collect import Extras, make_report, render
-from benchmark.report.published import FOLDER, beside, read_table, tables
-from benchmark.report.sheet import Sheet
+from benchmark.report.external.published_audit import allowed_by_n, audit, standard_error
+from benchmark.report.external.published_tables import FOLDER, beside, read_table, tables
+from benchmark.report.render import render
+from benchmark.report.report import Extras, make_report
+from benchmark.report.tables.sheet import Sheet
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 HEAD = "dataset,method,metric,value,pm,n,table,note\n"
@@ -61,22 +62,33 @@ def test_ours_beside_theirs(tmp_path: Path) -> None:
     assert "no published figure of: new_one" in sheet.notes[0]
 
 
-def sheet_of(tmp_path: Path, dataset: str, methods: list[Method], rows: list[str], **options: str) -> Sheet:
+def sheet_of(
+    tmp_path: Path, dataset: str, methods: list[Method], rows: list[str], **options: str
+) -> Sheet:
     write(tmp_path, "tea_table9", *rows)
     fake = FakeSweep(tmp_path)
     for method in methods:
-        fake.add(World(dataset, classes=3, size=150, label_names=("a", "B", "c")), method, options=options or None)
+        fake.add(
+            World(dataset, classes=3, size=150, label_names=("a", "B", "c")),
+            method,
+            options=options or None,
+        )
     report = make_report(fake.finish())
     (sheet,) = beside(report.tables, tmp_path, report.book)
     return sheet
 
 
 def test_our_names_for_theirs(tmp_path: Path) -> None:
-    rows = [f"spawrious_o2o_easy,{m},biased_accuracy,50,1,100,Table 9," for m in ("tea", "tea:l1", "erm@convnet", "x")]
+    rows = [
+        f"spawrious_o2o_easy,{m},biased_accuracy,50,1,100,Table 9,"
+        for m in ("tea", "tea:l1", "erm@convnet", "x")
+    ]
     methods = [Method("tea:spawrious"), Method("tea:l1", 0.8), ERM, Method("tea_2")]
     sheet = sheet_of(tmp_path, "spawrious:challenge=o2o_easy", methods, rows, challenge="o2o_easy")
     ours = {row[0]: row[3] for row in sheet.rows if len(row) > 1}
-    assert ours["x"] == "–" and all(ours[name][0].isdigit() for name in ("tea", "tea:l1", "erm@convnet"))
+    assert ours["x"] == "–" and all(
+        ours[name][0].isdigit() for name in ("tea", "tea:l1", "erm@convnet")
+    )
     assert ours["tea"] != ours["tea:l1"]
     assert sheet.notes[:2] == [
         "no published figure of: tea_2",
@@ -84,8 +96,15 @@ def test_our_names_for_theirs(tmp_path: Path) -> None:
     ]
 
 
-def test_cmnist_stands_beside_the_papers_test_environment_and_validation_can(tmp_path: Path) -> None:
-    metrics = ("average_accuracy", "worst_group_accuracy", "validation_worst_group_accuracy", "deceiving_accuracy")
+def test_cmnist_stands_beside_the_papers_test_environment_and_validation_can(
+    tmp_path: Path,
+) -> None:
+    metrics = (
+        "average_accuracy",
+        "worst_group_accuracy",
+        "validation_worst_group_accuracy",
+        "deceiving_accuracy",
+    )
     write(tmp_path, "ex2l_table9", *(f"cmnist,erm,{m},50,,,Table 9," for m in metrics))
     fake = FakeSweep(tmp_path)
     fake.add(World("cmnist", size=200), ERM)
@@ -93,12 +112,17 @@ def test_cmnist_stands_beside_the_papers_test_environment_and_validation_can(tmp
     (sheet,) = beside(report.tables, tmp_path, report.book)
     ours = [row[3] for row in sheet.rows if len(row) > 1]
     (row,) = report.tables[0].rows
-    shown = {c.metric: v.estimate.value or 0.0 for c, v in zip(report.tables[0].columns, row.values, strict=True)}
+    shown = {
+        c.metric: v.estimate.value or 0.0
+        for c, v in zip(report.tables[0].columns, row.values, strict=True)
+    }
 
     def worst(split: str) -> float:
         counts = [w.at.counts[split] for w in row.winners]  # confounder, label, predicted
         groups = [[(c[z, y, y], c[z, y].sum()) for y in range(2) for z in range(2)] for c in counts]
-        return float(np.mean([min(right / total for right, total in each if total) for each in groups]) * 100)
+        return float(
+            np.mean([min(right / total for right, total in each if total) for each in groups]) * 100
+        )
 
     assert ours[0] == ours[3] and ours[0].startswith(f"{shown['deceiving_accuracy'] * 100:.1f} ±")
     assert shown["deceiving_accuracy"] != shown["average_accuracy"]
@@ -108,7 +132,15 @@ def test_cmnist_stands_beside_the_papers_test_environment_and_validation_can(tmp
 
 
 def test_published_scores_per_class(tmp_path: Path) -> None:
-    metrics = ("auc/mean", "auc/b", "f1/mean", "f1/b", "sensitivity/a", "specificity/C", "sensitivity/unknown")
+    metrics = (
+        "auc/mean",
+        "auc/b",
+        "f1/mean",
+        "f1/b",
+        "sensitivity/a",
+        "specificity/C",
+        "sensitivity/unknown",
+    )
     sheet = sheet_of(tmp_path, "xray", [ERM], [f"xray,erm,{m},50,1,100,Table 9," for m in metrics])
     report = make_report(tmp_path / "demo")
     winners = report.tables[0].rows[0].winners
@@ -138,7 +170,9 @@ def test_published_names_of_our_methods_exist() -> None:
     for name in tables():
         for figure in read_table(name):
             algorithm, _, variant = figure.method.partition("@")[0].partition(":")
-            if algorithm in known and figure.method != "segment_classify:no_segmenter":  # on masks that are given
+            if (
+                algorithm in known and figure.method != "segment_classify:no_segmenter"
+            ):  # on masks that are given
                 assert variant in known[algorithm], f"{name}: {figure.method}"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from benchmark import collect_results
 from benchmark.core.errors import exit_code
-from benchmark.report.collect import FILES
+from benchmark.report.render import FILES
 from tests.report.fake_sweep import ERM, FakeSweep, World
 
 WORLD = World(size=60)
@@ -34,9 +34,15 @@ def test_prints_and_writes_every_format(
     monkeypatch.chdir(folder.parent.parent)
     assert run() == 0
     out, err = capsys.readouterr()
-    assert (folder / "report" / "tables.txt").read_text().startswith(out)  # the file has an appendix
+    assert (
+        (folder / "report" / "tables.txt").read_text().startswith(out)
+    )  # the file has an appendix
     assert "erm" in out and "±" in out and "written to" in err
-    assert {path.name for path in (folder / "report").iterdir()} == {*FILES.values(), "report.html", "figures"}
+    assert {path.name for path in (folder / "report").iterdir()} == {
+        *FILES.values(),
+        "report.html",
+        "figures",
+    }
     for form, name in FILES.items():
         assert run("demo", "--format", form, "--tables-only") == 0
         assert (folder / "report" / name).read_text().startswith(capsys.readouterr().out)
@@ -46,7 +52,9 @@ def test_out_leaves_the_sweep_alone(folder: Path, tmp_path: Path) -> None:
     before = sorted(folder.rglob("*"))
     assert run(str(folder), "--out", str(tmp_path / "elsewhere"), "--figures", "none") == 0
     assert sorted(folder.rglob("*")) == before
-    assert (tmp_path / "elsewhere" / "report.html").exists() and not (tmp_path / "elsewhere" / "figures").exists()
+    assert (tmp_path / "elsewhere" / "report.html").exists() and not (
+        tmp_path / "elsewhere" / "figures"
+    ).exists()
 
 
 def test_no_finished_run_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +104,11 @@ def test_ascii_terminal_and_no_torch(folder: Path) -> None:
     )
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, env=environment, timeout=60
+        [sys.executable, "-c", code, str(folder)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert "+-" in done.stdout and "±" not in done.stdout
@@ -107,7 +119,13 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         collect_results.main(["--help"])
     text = capsys.readouterr().out
     assert end.value.code == 0
-    for part in ("examples:", "selection criteria:", "val_worst_group", "exit codes:", "--format latex"):
+    for part in (
+        "examples:",
+        "selection criteria:",
+        "val_worst_group",
+        "exit codes:",
+        "--format latex",
+    ):
         assert part in text
 
 
@@ -122,7 +140,9 @@ def test_a_reader_that_stops_costs_no_file(folder: Path) -> None:
     assert (folder / "report" / "report.html").exists()
 
 
-def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_written(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         assert run(str(folder), "--out", str(out)) == 2

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from benchmark.core.errors import UserError
-from benchmark.report.collect import Extras, Report, make_report, render
-from benchmark.report.intervals import crossed_variance
-from benchmark.report.reference import Against, probability
-from benchmark.report.scores import crossed_table
+from benchmark.report.render import render
+from benchmark.report.report import Extras, Report, make_report
+from benchmark.report.statistics.intervals import crossed_variance
+from benchmark.report.tables.against_reference import Against, probability
+from benchmark.report.tables.columns import crossed_table
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=200)
@@ -103,8 +104,12 @@ def test_unpaired_gap_is_twice_a_stratified_mean(tmp_path: Path) -> None:
     found = crossed_table(columns[-1], row.winners, report.book)
     assert found is not None and found.stratum is not None
     z, stratum = found.values, found.stratum
-    assert (z[:, stratum == 0].mean() + z[:, stratum == 1].mean()) / 2 == pytest.approx(row.values[-1].estimate.value)
-    assert row.values[-1].estimate.low < row.values[-1].estimate.value < row.values[-1].estimate.high  # type: ignore[operator]
+    assert (z[:, stratum == 0].mean() + z[:, stratum == 1].mean()) / 2 == pytest.approx(
+        row.values[-1].estimate.value
+    )
+    assert (
+        row.values[-1].estimate.low < row.values[-1].estimate.value < row.values[-1].estimate.high
+    )  # type: ignore[operator]
 
 
 def test_without_predictions_trials_are_compared(tmp_path: Path) -> None:
@@ -134,7 +139,12 @@ def test_identical_methods_and_methods_without_a_common_trial(tmp_path: Path) ->
 
 def test_stars(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
-    for method in (ERM, DRO, Method("twin_of_dro", 0.9, 0.8), Method("teacher", 1.0, 1.0, requested=False)):
+    for method in (
+        ERM,
+        DRO,
+        Method("twin_of_dro", 0.9, 0.8),
+        Method("teacher", 1.0, 1.0, requested=False),
+    ):
         fake.add(WORLD, method)
     table = make_report(fake.finish()).tables[0]
     stars = {row.method: [value.best for value in row.values] for row in table.rows}
@@ -151,8 +161,12 @@ def test_nothing_is_starred_where_nothing_can_be_tested(tmp_path: Path) -> None:
     fake.add(WORLD, ERM, trials=(0,))
     fake.add(WORLD, DRO, trials=(0,))
     table = make_report(fake.finish()).tables[0]
-    worst = [column.metric for column in table.columns].index("worst_group_accuracy")  # which needs no predictions
-    assert {value.best for row in table.rows for i, value in enumerate(row.values) if i != worst} == {None}
+    worst = [column.metric for column in table.columns].index(
+        "worst_group_accuracy"
+    )  # which needs no predictions
+    assert {
+        value.best for row in table.rows for i, value in enumerate(row.values) if i != worst
+    } == {None}
     assert [row.values[worst].best for row in table.rows] == [False, True]
 
 

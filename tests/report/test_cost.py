@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmark.report.collect import make_report
-from benchmark.report.cost import cost_sheet
+from benchmark.report.report import make_report
+from benchmark.report.tables.cost import cost_sheet
 from tests.report.fake_sweep import ERM, FakeSweep, Method, World
 
 WORLD = World(size=40)
@@ -19,7 +19,9 @@ def change(folder: Path, key: str, seconds: float, upstream: dict[str, str] | No
     path = folder / "runs" / key / "record.json"
     record = json.loads(path.read_text())
     record["seconds"]["training"] = seconds
-    record["upstream"] = {role: {"key": k, "method": "erm", "selected": {}} for role, k in (upstream or {}).items()}
+    record["upstream"] = {
+        role: {"key": k, "method": "erm", "selected": {}} for role, k in (upstream or {}).items()
+    }
     path.write_text(json.dumps(record))
 
 
@@ -45,7 +47,9 @@ def made(tmp_path: Path) -> tuple[Path, dict[str, list[str]]]:
     return folder, keys
 
 
-def test_what_came_first_is_shown_beside_and_counted_once(made: tuple[Path, dict[str, list[str]]]) -> None:
+def test_what_came_first_is_shown_beside_and_counted_once(
+    made: tuple[Path, dict[str, list[str]]],
+) -> None:
     heads, rows, sheet = rows_of(made[0])
     at = {head: i for i, head in enumerate(heads)}
     training, ratio = at[("training", "seconds")], at[("ratio", "to erm")]
@@ -54,7 +58,12 @@ def test_what_came_first_is_shown_beside_and_counted_once(made: tuple[Path, dict
     assert found == {
         "erm": ["10.0", "1.00", "–", "1.00"],
         "helper": ["4.0", "0.40", "10.0", "1.40"],
-        "tea": ["31.0", "3.10", "14.0", "4.50"],  # ERM came before the helper too, and was trained once
+        "tea": [
+            "31.0",
+            "3.10",
+            "14.0",
+            "4.50",
+        ],  # ERM came before the helper too, and was trained once
     }
     assert any("several runs may share them" in sentence for sentence in sheet.caption)
 
@@ -69,7 +78,9 @@ def test_who_makes_no_steps_has_no_speed(made: tuple[Path, dict[str, list[str]]]
     assert rows["helper"][at] == "–" and rows["erm"][at] != "–"
 
 
-def test_an_upstream_record_that_is_gone_is_no_zero(made: tuple[Path, dict[str, list[str]]]) -> None:
+def test_an_upstream_record_that_is_gone_is_no_zero(
+    made: tuple[Path, dict[str, list[str]]],
+) -> None:
     folder, keys = made
     (folder / "runs" / keys["helper"][0] / "record.json").unlink()
     heads, rows, _ = rows_of(folder)

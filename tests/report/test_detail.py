@@ -14,9 +14,10 @@ from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
 from benchmark.collect_results import main
 from benchmark.core.errors import UserError
-from benchmark.report.collect import Extras, make_report, render
-from benchmark.report.detail import calibration_error, reliability
-from benchmark.report.intervals import confusion_posterior
+from benchmark.report.render import render
+from benchmark.report.report import Extras, make_report
+from benchmark.report.statistics.intervals import confusion_posterior
+from benchmark.report.tables.class_scores import calibration_error, reliability
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, World
 
 
@@ -59,7 +60,9 @@ def test_sheets_against_sklearn(tmp_path: Path) -> None:
     shown = [cell(row[5]) for row in per_class.rows if len(row) > 1]
     assert shown == pytest.approx([100 * area for area in areas], abs=0.051)
     recall = [100 * (logits.argmax(1)[label == k] == k).mean() for k in range(3)]
-    assert [cell(row[1]) for row in per_class.rows if len(row) > 1] == pytest.approx(recall, abs=0.051)
+    assert [cell(row[1]) for row in per_class.rows if len(row) > 1] == pytest.approx(
+        recall, abs=0.051
+    )
     assert len(groups.rows) == 9 and sum(int(row[1]) for row in groups.rows) == 300
 
 
@@ -73,15 +76,24 @@ def test_intervals_over_trials_count_trials_and_images(tmp_path: Path) -> None:
     for split, sheet in zip(extras.splits, report.sheets[::3], strict=False):
         assert sheet.caption[0].startswith(f"Split {split}, ")
         scores = [report.book.scores(w, split) for w in winners]
-        f1 = [f1_score(label, logits.argmax(1), average="macro") for label, logits in filter(None, scores)]
-        tables = [confusion_matrix(label, logits.argmax(1)) for label, logits in filter(None, scores)]
-        images = np.mean([confusion_posterior(table, seed=0).macro_f1.interval_sd for table in tables])
+        f1 = [
+            f1_score(label, logits.argmax(1), average="macro")
+            for label, logits in filter(None, scores)
+        ]
+        tables = [
+            confusion_matrix(label, logits.argmax(1)) for label, logits in filter(None, scores)
+        ]
+        images = np.mean(
+            [confusion_posterior(table, seed=0).macro_f1.interval_sd for table in tables]
+        )
         half = np.hypot(stats.t.ppf(0.975, 2) * np.std(f1, ddof=1) / np.sqrt(3), 1.959964 * images)
         value, low, high = map(float, re.findall(r"[\d.]+", sheet.rows[0][4]))
         assert [value, low, high] == pytest.approx(
             [100 * np.mean(f1), 100 * (np.mean(f1) - half), 100 * (np.mean(f1) + half)], abs=0.16
         )
-        area = np.mean([roc_auc_score(a == k, b[:, k]) for a, b in filter(None, scores) for k in range(3)])
+        area = np.mean(
+            [roc_auc_score(a == k, b[:, k]) for a, b in filter(None, scores) for k in range(3)]
+        )
         value, low, high = map(float, re.findall(r"[\d.]+", sheet.rows[0][5]))
         assert value == pytest.approx(100 * area, abs=0.051) and low < value < high
     assert report.sheets[0].rows != report.sheets[3].rows
@@ -105,7 +117,9 @@ def test_a_score_that_some_trials_lack_is_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(record))
     scores, per_class, _ = make_report(folder, extras=Extras(detail=True)).sheets[:3]
     assert "erm: macro precision is undefined in 1 of 2 trials, here of the others" in scores.notes
-    assert per_class.notes == ["erm, class1: precision is undefined in 1 of 2 trials, here of the others"]
+    assert per_class.notes == [
+        "erm, class1: precision is undefined in 1 of 2 trials, here of the others"
+    ]
 
 
 @pytest.mark.slow
@@ -117,7 +131,9 @@ def test_nuts_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     shown = {}
     for engine in ("exact", "nuts"):
         out = str(tmp_path / engine)
-        assert main([str(folder), "--detail", "--tables-only", "--engine", engine, "--out", out]) == 0
+        assert (
+            main([str(folder), "--detail", "--tables-only", "--engine", engine, "--out", out]) == 0
+        )
         shown[engine] = capsys.readouterr().out
         assert f"Posterior: {engine}, " in " ".join(shown[engine].split())
     assert "40,000 draws" in shown["nuts"] and "0 divergences" in " ".join(shown["nuts"].split())
@@ -127,7 +143,9 @@ def test_nuts_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     )
     assert len(exact) == len(nuts) > 10
     for (value, sd), (same, near) in zip(exact, nuts, strict=True):
-        assert same == value and near == pytest.approx(sd, abs=0.11)  # a rounding step, and Monte Carlo error
+        assert same == value and near == pytest.approx(
+            sd, abs=0.11
+        )  # a rounding step, and Monte Carlo error
 
 
 def test_constant_scores_and_an_absent_class(tmp_path: Path) -> None:
@@ -147,7 +165,11 @@ def test_constant_scores_and_an_absent_class(tmp_path: Path) -> None:
         record = json.loads(path.read_text())
         for entry in record["selected"].values():
             for content in entry["splits"].values():
-                content["counts"] = [[[20, 0, 0], [40, 0, 0], [0, 0, 0]], [[0] * 3] * 3, [[0] * 3] * 3]
+                content["counts"] = [
+                    [[20, 0, 0], [40, 0, 0], [0, 0, 0]],
+                    [[0] * 3] * 3,
+                    [[0] * 3] * 3,
+                ]
         path.write_text(json.dumps(record))
     report = make_report(folder, extras=Extras(detail=True, reference="erm"))
     for form in ("text", "latex", "markdown", "json", "csv"):

@@ -13,8 +13,8 @@ import pytest
 
 from benchmark.collect_results import main
 from benchmark.core.errors import UserError
-from benchmark.report import domainbed, subpopbench
-from benchmark.report.elsewhere import Import, Score, sheets
+from benchmark.report.external import domainbed, subpopbench
+from benchmark.report.external.foreign_results import Import, Score, sheets
 
 ENVIRONMENTS, DRAWS, STEPS = 3, 3, (0, 10, 20)
 
@@ -24,7 +24,9 @@ def domainbed_sweep(
 ) -> dict[tuple[Any, ...], dict[str, Any]]:
     """All runs with one and two hidden environments, random accuracies; by (algorithm, trial, draw, hidden, step)."""
     rng, records = np.random.default_rng(0), {}
-    hidden = [(e,) for e in range(ENVIRONMENTS)] + list(itertools.combinations(range(ENVIRONMENTS), 2))
+    hidden = [(e,) for e in range(ENVIRONMENTS)] + list(
+        itertools.combinations(range(ENVIRONMENTS), 2)
+    )
     for run, (algorithm, trial, draw, test) in enumerate(
         itertools.product(("ERM", "IRM"), range(trials), range(DRAWS), hidden)
     ):
@@ -37,14 +39,23 @@ def domainbed_sweep(
                 "test_envs": list(test),
             }  # fmt: skip
             for e in range(ENVIRONMENTS):
-                record |= {f"env{e}_in_acc": float(rng.random()), f"env{e}_out_acc": float(rng.random())}
+                record |= {
+                    f"env{e}_in_acc": float(rng.random()),
+                    f"env{e}_out_acc": float(rng.random()),
+                }
             records[algorithm, trial, draw, test, step] = record
             lines.append(json.dumps(record) + "\n")
         (folder / f"run{run}" / "results.jsonl").write_text("".join(lines))
     return records
 
 
-def dense(records: dict[tuple[Any, ...], dict[str, Any]], selection: str, algorithm: str, trial: int, e: int) -> float:
+def dense(
+    records: dict[tuple[Any, ...], dict[str, Any]],
+    selection: str,
+    algorithm: str,
+    trial: int,
+    e: int,
+) -> float:
     """The chosen test accuracy, by trying every draw and step."""
     best = (-1.0, -1.0)
     others = [i for i in range(ENVIRONMENTS) if i != e]
@@ -53,7 +64,10 @@ def dense(records: dict[tuple[Any, ...], dict[str, Any]], selection: str, algori
         if selection.startswith("training"):
             validation = sum(alone[f"env{i}_out_acc"] for i in others) / len(others)
         elif selection.startswith("leave"):
-            pairs = [records[algorithm, trial, draw, tuple(sorted((e, i))), step][f"env{i}_in_acc"] for i in others]
+            pairs = [
+                records[algorithm, trial, draw, tuple(sorted((e, i))), step][f"env{i}_in_acc"]
+                for i in others
+            ]
             validation = sum(pairs) / len(pairs)
         elif step == STEPS[-1]:
             validation = alone[f"env{e}_out_acc"]
@@ -80,31 +94,44 @@ def test_domainbed_selections_against_trying_all(tmp_path: Path) -> None:
 
 def test_standard_error_is_theirs() -> None:
     score = Score("d", "s", "m", "c", {0: 0.1, 1: 0.2, 2: 0.3})
-    assert (f"{score.mean * 100:.1f}", f"{score.error * 100:.1f}") == ("20.0", "4.7")  # DomainBed's own example
+    assert (f"{score.mean * 100:.1f}", f"{score.error * 100:.1f}") == (
+        "20.0",
+        "4.7",
+    )  # DomainBed's own example
 
 
 def test_incomplete_sweeps_leave_dashes_and_notes(tmp_path: Path) -> None:
     domainbed_sweep(tmp_path, trials=1, dataset="Unheard")
     for path in tmp_path.glob("*/results.jsonl"):
         record = json.loads(path.read_text().splitlines()[0])["args"]
-        if record["algorithm"] == "IRM" and (0 in record["test_envs"] or len(record["test_envs"]) == 2):
+        if record["algorithm"] == "IRM" and (
+            0 in record["test_envs"] or len(record["test_envs"]) == 2
+        ):
             path.unlink()
     (tmp_path / "run0" / "results.jsonl").open("a").write('{"args": {"algo')
     (tmp_path / "run1" / "results.jsonl").open("a").write('{"step": 3}\n[1]\n')
     found = domainbed.read(tmp_path)
     by_selection = {}
     for sheet in sheets(found):
-        by_selection[sheet.caption[0].split("selection: ")[1]] = {row[0]: row[1:] for row in sheet.rows}
+        by_selection[sheet.caption[0].split("selection: ")[1]] = {
+            row[0]: row[1:] for row in sheet.rows
+        }
     irm = by_selection["training-domain validation set."]["IRM"]
     assert irm[0] == "–" and irm[-1] == "–" and "±" in irm[1]
     assert "IRM" not in by_selection["leave-one-domain-out cross-validation."]
     notes = " ".join(found.notes)
-    for part in ("12 folders without results.jsonl", "1 torn lines", "2 records without what is needed"):
+    for part in (
+        "12 folders without results.jsonl",
+        "1 torn lines",
+        "2 records without what is needed",
+    ):
         assert part in notes
     assert "env0" in sheets(found)[0].heads[1]
 
 
-@pytest.mark.skipif("DOMAINBED" not in os.environ, reason="DOMAINBED does not name a checkout of DomainBed")
+@pytest.mark.skipif(
+    "DOMAINBED" not in os.environ, reason="DOMAINBED does not name a checkout of DomainBed"
+)
 def test_domainbeds_own_sweep_gives_its_own_numbers() -> None:
     folder = Path(os.environ["DOMAINBED"]) / "domainbed" / "misc" / "test_sweep_data"
     expected = []
@@ -122,7 +149,8 @@ def subpop_record(
 ) -> dict[str, Any]:
     def part() -> dict[str, Any]:
         classes = {
-            str(k): {name: float(rng.random()) for name in ("precision", "recall", "f1-score")} for k in range(2)
+            str(k): {name: float(rng.random()) for name in ("precision", "recall", "f1-score")}
+            for k in range(2)
         }
         return {
             "overall": {
@@ -144,11 +172,15 @@ def test_subpopbench_against_trying_all(tmp_path: Path) -> None:
         (tmp_path / f"{seed}_{draw}").mkdir()
         group = [subpop_record(seed, draw, step, rng) for step in range(4)]
         records |= {(seed, draw, r["step"]): r for r in group}
-        (tmp_path / f"{seed}_{draw}" / "results.json").write_text("".join(json.dumps(r) + "\n" for r in group))
+        (tmp_path / f"{seed}_{draw}" / "results.json").write_text(
+            "".join(json.dumps(r) + "\n" for r in group)
+        )
     found = subpopbench.read(tmp_path)
     value = {
         "test set worst accuracy (oracle)": lambda r: r["te"]["min_group"]["accuracy"],
-        "validation set worst accuracy (with attributes)": lambda r: r["va"]["min_group"]["accuracy"],
+        "validation set worst accuracy (with attributes)": lambda r: r["va"]["min_group"][
+            "accuracy"
+        ],
         "validation set worst accuracy (without attributes)": lambda r: min(
             c["recall"] for c in r["va"]["per_class"].values()
         ),
@@ -159,7 +191,9 @@ def test_subpopbench_against_trying_all(tmp_path: Path) -> None:
         for seed in range(2):
             best = max((r for (s, _, _), r in records.items() if s == seed), key=take)
             assert scores["Worst"].trials[seed] == best["te"]["min_group"]["accuracy"]
-            assert scores["WorstF1"].trials[seed] == min(c["f1-score"] for c in best["te"]["per_class"].values())
+            assert scores["WorstF1"].trials[seed] == min(
+                c["f1-score"] for c in best["te"]["per_class"].values()
+            )
             assert scores["Adjusted"].trials[seed] == best["te"]["adjusted_accuracy"]
 
 
@@ -168,7 +202,10 @@ def test_subpopbench_other_test_splits(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "results.json").write_text(json.dumps(record) + "\n")
     found = subpopbench.read(tmp_path)
-    assert next(s for s in found.scores if s.column == "Worst").mean == record["zs"]["min_group"]["accuracy"]
+    assert (
+        next(s for s in found.scores if s.column == "Worst").mean
+        == record["zs"]["min_group"]["accuracy"]
+    )
 
 
 def test_mistakes_are_sentences(tmp_path: Path) -> None:

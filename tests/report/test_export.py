@@ -11,8 +11,8 @@ import pytest
 
 from benchmark.collect_results import main
 from benchmark.core.errors import UserError
-from benchmark.report.export import export
-from benchmark.report.load import load_sweep
+from benchmark.report.records.sweep_records import load_sweep
+from benchmark.report.records.tidy_export import export
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, World
 
 
@@ -29,14 +29,24 @@ def test_csv(folder: Path, tmp_path: Path) -> None:
     assert main([str(folder), "--export", str(tmp_path / "runs.csv")]) == 0
     with (tmp_path / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 2 * 4 + 1 + 2 * 2  # runs × criteria × splits, one failed run, two splits without groups
+    assert (
+        len(rows) == 2 * 2 * 4 + 1 + 2 * 2
+    )  # runs × criteria × splits, one failed run, two splits without groups
     failed = [row for row in rows if row["state"] == "failed"]
-    assert len(failed) == 1 and "NaN at step 30" in failed[0]["reason"] and failed[0]["accuracy"] == ""
+    assert (
+        len(failed) == 1 and "NaN at step 30" in failed[0]["reason"] and failed[0]["accuracy"] == ""
+    )
     assert {row["hparam.only_mine"] for row in rows if row["method"] == "erm"} == {"x"}
-    one = next(row for row in rows if row["method"] == "erm" and row["draw"] == "1" and row["split"] == "biased")
+    one = next(
+        row
+        for row in rows
+        if row["method"] == "erm" and row["draw"] == "1" and row["split"] == "biased"
+    )
     run = next(run for run in load_sweep(folder).runs if run.key == one["key"])
     counts = run.selected[one["criterion"]].counts["biased"].astype(int)
-    assert float(one["accuracy"]) == np.einsum("zll->", counts) / counts.sum() and int(one["n"]) == 60
+    assert (
+        float(one["accuracy"]) == np.einsum("zll->", counts) / counts.sum() and int(one["n"]) == 60
+    )
     assert {row["worst_group_accuracy"] for row in rows if row["dataset"] == "plain"} == {""}
     assert not (folder / "report").exists()
 
@@ -75,7 +85,9 @@ def test_hyperparameters_of_mixed_types_become_text(tmp_path: Path) -> None:
     assert found["erm"]["hparam.maybe"] == "True" and found["group_dro"]["hparam.maybe"] == "0.5"
 
 
-def test_without_pyarrow_a_sentence(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_a_sentence(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match="pip install pyarrow"):
         export(load_sweep(folder), tmp_path / "runs.parquet")

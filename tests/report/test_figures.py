@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.report.collect import make_report
-from benchmark.report.curves import mean_curve, read_curves
-from benchmark.report.figures import draw_all
+from benchmark.report.figures.summary_plots import draw_all
+from benchmark.report.records.learning_curves import mean_curve, read_curves
+from benchmark.report.report import make_report
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=80)
@@ -24,7 +24,9 @@ def line(step: int, **splits: list[list[list[int]]]) -> str:
 
 
 def test_curves_are_those_of_the_log(tmp_path: Path) -> None:
-    text = line(10, val=[[[3, 1], [0, 4]], [[1, 1], [2, 0]]]) + line(20, val=[[[4, 0], [0, 4]], [[2, 0], [0, 2]]])
+    text = line(10, val=[[[3, 1], [0, 4]], [[1, 1], [2, 0]]]) + line(
+        20, val=[[[4, 0], [0, 4]], [[2, 0], [0, 2]]]
+    )
     (tmp_path / "log.jsonl").write_text(text)
     curves = read_curves(tmp_path)
     assert (curves.steps, curves.note) == ([10, 20], "")
@@ -55,12 +57,16 @@ def test_damaged_logs(tmp_path: Path, text: str | None, steps: list[int], note: 
 
 
 def test_splits_that_come_and_go_keep_their_places(tmp_path: Path) -> None:
-    (tmp_path / "log.jsonl").write_text(line(1, val=COUNTS) + line(2, val=COUNTS, test=COUNTS) + line(3, val=COUNTS))
+    (tmp_path / "log.jsonl").write_text(
+        line(1, val=COUNTS) + line(2, val=COUNTS, test=COUNTS) + line(3, val=COUNTS)
+    )
     assert read_curves(tmp_path).accuracy == {"val": [1.0, 1.0, 1.0], "test": [None, 1.0, None]}
 
 
 def test_mean_over_runs_of_different_length() -> None:
-    steps, values = mean_curve([([1, 2, 3], [0.0, 0.2, 0.4]), ([1, 2], [1.0, 0.6]), ([1, 2, 3], [0.5, None, 0.4])])
+    steps, values = mean_curve(
+        [([1, 2, 3], [0.0, 0.2, 0.4]), ([1, 2], [1.0, 0.6]), ([1, 2, 3], [0.5, None, 0.4])]
+    )
     assert steps == [1] and values == [0.5]
     assert mean_curve([]) == ([], [])
 
@@ -82,7 +88,9 @@ def test_figures_are_drawn_and_described(tmp_path: Path) -> None:
         assert "broken" not in figure.description
     if shutil.which("pdffonts"):
         command = ["pdffonts", str(tmp_path / "figures" / "gap_1.pdf")]
-        fonts = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[2:]
+        fonts = subprocess.run(
+            command, capture_output=True, text=True, check=True
+        ).stdout.splitlines()[2:]
         assert fonts and all(" yes " in font and "Type 3" not in font for font in fonts)  # embedded
     gap = report.tables[0].rows[0].values[-1].estimate.value
     assert gap is not None and f"erm {gap * 100:.1f}" in drawn[1].description
@@ -92,7 +100,9 @@ def test_figures_are_drawn_and_described(tmp_path: Path) -> None:
 def test_only_what_there_is_to_show(tmp_path: Path) -> None:
     """No gap, no groups, no predictions, a missing log: those figures are left out and nothing breaks."""
     fake = FakeSweep(tmp_path, predictions=False)
-    key = fake.add(World("plain", size=40, splits=("test",), confounders=False), ERM, trials=(0,))[0]
+    key = fake.add(World("plain", size=40, splits=("test",), confounders=False), ERM, trials=(0,))[
+        0
+    ]
     fake.add(World("nothing", size=40), DRO, state="failed")
     folder = fake.finish()
     (folder / "runs" / key / "log.jsonl").unlink()

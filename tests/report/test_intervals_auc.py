@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from benchmark.report.intervals import auc_interval, auc_one_vs_rest, delong
+from benchmark.report.statistics.intervals import auc_interval, auc_one_vs_rest, delong
 
 
 def compared(label: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -40,11 +40,18 @@ def test_only_the_order_of_scores_and_no_order_of_images_matters() -> None:
     scores = (random.normal(size=200) + label).round(1)
     auc, covariance = delong(label, scores)
     shuffled = random.permutation(200)
-    ranked = np.where(scores > 2.0, np.inf, np.exp(scores))  # the largest scores tie, so make them tie before as well
-    for again, other in ((label[shuffled], scores[shuffled]), (label, (scores * 10).round().astype(np.int32))):
+    ranked = np.where(
+        scores > 2.0, np.inf, np.exp(scores)
+    )  # the largest scores tie, so make them tie before as well
+    for again, other in (
+        (label[shuffled], scores[shuffled]),
+        (label, (scores * 10).round().astype(np.int32)),
+    ):
         np.testing.assert_allclose(delong(again, other)[0], auc, atol=1e-14)
         np.testing.assert_allclose(delong(again, other)[1], covariance, atol=1e-15)
-    np.testing.assert_allclose(delong(label, ranked)[0], delong(label, np.minimum(scores, 2.05))[0], atol=1e-14)
+    np.testing.assert_allclose(
+        delong(label, ranked)[0], delong(label, np.minimum(scores, 2.05))[0], atol=1e-14
+    )
     np.testing.assert_allclose(delong(~label, -scores)[0], auc, atol=1e-14)
 
 
@@ -56,7 +63,11 @@ def test_the_interval_is_delongs_on_the_logit_scale_with_welchs_degrees_of_freed
     a, b = hits.var(ddof=1) / 30, misses.var(ddof=1) / 80
     found = auc_interval(label, scores)
     assert found.value == pytest.approx(area) and found.sd == pytest.approx(np.sqrt(a + b))
-    half = stats.t.ppf(0.975, (a + b) ** 2 / (a**2 / 29 + b**2 / 79)) * np.sqrt(a + b) / (area * (1 - area))
+    half = (
+        stats.t.ppf(0.975, (a + b) ** 2 / (a**2 / 29 + b**2 / 79))
+        * np.sqrt(a + b)
+        / (area * (1 - area))
+    )
     logit = np.log(area / (1 - area))
     assert found.low == pytest.approx(1 / (1 + np.exp(half - logit)))
     assert found.high == pytest.approx(1 / (1 + np.exp(-half - logit)))
@@ -75,7 +86,9 @@ def test_the_mean_over_classes_knows_that_they_share_images() -> None:
         area, hits, misses = compared(own, scores[:, k])
         assert per_class[k].value == pytest.approx(area)
         influence[k, own == 1] = (hits - area) / np.sqrt(own.sum() * (own.sum() - 1.0))
-        influence[k, own == 0] = (misses - area) / np.sqrt((1 - own).sum() * ((1 - own).sum() - 1.0))
+        influence[k, own == 0] = (misses - area) / np.sqrt(
+            (1 - own).sum() * ((1 - own).sum() - 1.0)
+        )
     assert mean.value == pytest.approx(np.mean([e.value for e in per_class]))
     assert mean.sd == pytest.approx(np.sqrt((influence @ influence.T).mean()))
     # Two classes with opposite scores say the same thing twice, so their mean is as uncertain as one of them.
@@ -97,7 +110,9 @@ def test_the_mean_over_classes_knows_that_they_share_images() -> None:
         ([0, 0], [1, 2], None, "no image of the class"),
     ],
 )
-def test_where_there_is_no_interval_a_note_says_why(label: list, scores: list, value: float | None, words: str) -> None:
+def test_where_there_is_no_interval_a_note_says_why(
+    label: list, scores: list, value: float | None, words: str
+) -> None:
     found = auc_interval(label, scores)
     assert found.value == (None if value is None else pytest.approx(value))
     assert (found.sd, found.low, found.high, found.kind) == (None, None, None, "none")
@@ -110,7 +125,9 @@ def test_the_mean_names_the_classes_it_leaves_out() -> None:
     per_class, mean = auc_one_vs_rest(label, scores)
     assert per_class[1].value is None and mean.note == "mean without the undefined AUC of class 1"
     assert mean.low is not None
-    assert auc_one_vs_rest([1, 1], scores[:2])[1].note == "AUC undefined: every image is of one class"
+    assert (
+        auc_one_vs_rest([1, 1], scores[:2])[1].note == "AUC undefined: every image is of one class"
+    )
     lonely = auc_one_vs_rest([0, 1, 1], scores[:3])[1]
     assert lonely.value is not None and lonely.low is None and "single image" in lonely.note
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.report.intervals import (
+from benchmark.report.statistics.intervals import (
     Estimate,
     confusion_posterior,
     contrast,
@@ -57,7 +57,9 @@ def test_clusters_are_summed_before_they_are_squared() -> None:
     for j in (0, 1):
         deviation = z[stratum == j] - z[stratum == j].mean()
         own = patient[stratum == j]
-        variance += sum(deviation[own == p].sum() ** 2 for p in np.unique(own)) / len(deviation) ** 2
+        variance += (
+            sum(deviation[own == p].sum() ** 2 for p in np.unique(own)) / len(deviation) ** 2
+        )
     assert stratified_mean(z, stratum, patient).sd == pytest.approx(np.sqrt(variance) / 2)
     # Every image a patient of its own: the plain formula with n in place of n − 1.
     separate = stratified_mean(z, None, np.arange(80))
@@ -67,7 +69,9 @@ def test_clusters_are_summed_before_they_are_squared() -> None:
 def test_a_patient_in_two_classes_brings_a_covariance() -> None:
     z, stratum, patient = [1.0, 3.0, 1.0, 3.0], [0, 0, 1, 1], ["a", "b", "a", "b"]
     # Class means always move together, so the mean of two classes is as uncertain as one.
-    assert stratified_mean(z, stratum, patient).sd == pytest.approx(number(stratified_mean(z[:2], None, ["a", "b"]).sd))
+    assert stratified_mean(z, stratum, patient).sd == pytest.approx(
+        number(stratified_mean(z[:2], None, ["a", "b"]).sd)
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +83,9 @@ def test_a_patient_in_two_classes_brings_a_covariance() -> None:
         ([0.5], None, None, "a single image"),
     ],
 )
-def test_without_variance_there_is_a_note(z: list, stratum: list | None, cluster: list | None, words: str) -> None:
+def test_without_variance_there_is_a_note(
+    z: list, stratum: list | None, cluster: list | None, words: str
+) -> None:
     found = stratified_mean(z, stratum, cluster)
     assert found.value is not None and (found.sd, found.low, found.high) == (None, None, None)
     assert words in found.note
@@ -131,9 +137,13 @@ def test_crossed_variance_is_the_two_way_table(trials: int, images: int, spread:
     total = ms_s + ms_i - ms_r
     assert found.value == pytest.approx(correct.mean())
     assert found.sd == pytest.approx(np.sqrt(max(total, ms_s, ms_i) / (trials * images)))
-    parts = ms_s**2 / (trials - 1) + ms_i**2 / (images - 1) + ms_r**2 / ((trials - 1) * (images - 1))
+    parts = (
+        ms_s**2 / (trials - 1) + ms_i**2 / (images - 1) + ms_r**2 / ((trials - 1) * (images - 1))
+    )
     assert found.degrees_of_freedom == pytest.approx(max(total**2 / parts, trials - 1))
-    squared = stats.t.ppf(0.975, trials - 1) ** 2 * ms_s + stats.t.ppf(0.975, images - 1) ** 2 * max(ms_i - ms_r, 0)
+    squared = stats.t.ppf(0.975, trials - 1) ** 2 * ms_s + stats.t.ppf(
+        0.975, images - 1
+    ) ** 2 * max(ms_i - ms_r, 0)
     half = np.sqrt(squared / (trials * images))
     assert found.low == pytest.approx(max(0.0, correct.mean() - half))
     assert found.high == pytest.approx(min(1.0, correct.mean() + half))
@@ -146,7 +156,9 @@ def test_crossed_variance_over_classes_adds_their_tables() -> None:
     per_trial = np.array([[row[stratum == j].mean() for j in range(3)] for row in correct]).mean(1)
     trial = per_trial.var(ddof=1) / 4
     tables = [sums_of_squares(correct[:, stratum == j]) for j in range(3)]
-    images, residual = (sum(t[k] / (4 * n * 9) for t, n in zip(tables, (6, 10, 14), strict=True)) for k in (1, 2))
+    images, residual = (
+        sum(t[k] / (4 * n * 9) for t, n in zip(tables, (6, 10, 14), strict=True)) for k in (1, 2)
+    )
     found = crossed_variance(correct, stratum)
     assert found.value == pytest.approx(per_trial.mean())
     assert found.sd == pytest.approx(np.sqrt(max(trial + images - residual, trial, images)))
@@ -158,7 +170,9 @@ def test_one_trial_says_test_sampling_only_and_equal_answers_say_so() -> None:
     row = np.array([1, 0, 1, 1, 0, 1])
     found = crossed_variance(row[None])
     assert found.kind == "test sampling only" and "test sampling only" in found.note
-    assert found.sd == pytest.approx(stats.sem(row)) and found.trials_sd is None and found.trials == 1
+    assert (
+        found.sd == pytest.approx(stats.sem(row)) and found.trials_sd is None and found.trials == 1
+    )
     perfect = crossed_variance(np.ones((3, 50)))
     assert (perfect.value, perfect.sd, perfect.low, perfect.trials_sd) == (1.0, None, None, 0.0)
     assert "all answers are the same" in perfect.note
@@ -171,7 +185,13 @@ def test_one_trial_says_test_sampling_only_and_equal_answers_say_so() -> None:
 
 @pytest.mark.parametrize(
     ("bad", "words"),
-    [([], "2 axes"), ([[]], "empty"), ([[1.0, float("nan")]], "NaN"), ([1, 0], "2 axes"), ([["a"]], "numbers")],
+    [
+        ([], "2 axes"),
+        ([[]], "empty"),
+        ([[1.0, float("nan")]], "NaN"),
+        ([1, 0], "2 axes"),
+        ([["a"]], "numbers"),
+    ],
 )
 def test_bad_matrices_are_refused(bad: list, words: str) -> None:
     with pytest.raises(ValueError, match=words):
@@ -198,11 +218,15 @@ def test_paired_gap_has_the_posteriors_sd_about_the_plug_in() -> None:
     gaps = np.mean([d[:, 2] - d[:, 1] for d in draws], axis=0)
     assert found.signed.value == pytest.approx(((14 - 3) / 82 + 9 / 59) / 2)
     assert found.signed.sd == pytest.approx(gaps.std(), rel=0.005)
-    assert found.signed.high == pytest.approx(number(found.signed.value) + Z * number(found.signed.sd))
+    assert found.signed.high == pytest.approx(
+        number(found.signed.value) + Z * number(found.signed.sd)
+    )
     assert found.absolute.low == found.signed.low and number(found.signed.low) > 0
     flipped = paired_gap(tables.transpose(0, 2, 1))
     assert flipped.signed.value == pytest.approx(-number(found.signed.value))
-    assert (flipped.absolute.low, flipped.absolute.high) == pytest.approx((found.absolute.low, found.absolute.high))
+    assert (flipped.absolute.low, flipped.absolute.high) == pytest.approx(
+        (found.absolute.low, found.absolute.high)
+    )
     single = paired_gap(tables[0])
     assert single.signed.value == pytest.approx(11 / 82)
 
@@ -234,7 +258,11 @@ def test_unpaired_gap_adds_the_variances() -> None:
     assert "biased: no images" in unpaired_gap(nothing, deceiving).absolute.note
     worst = worst_group_interval([8, 9], [10, 10])
     without = unpaired_gap(biased, worst)
-    assert without.signed.value is not None and without.absolute.low is None and "no sd" in without.signed.note
+    assert (
+        without.signed.value is not None
+        and without.absolute.low is None
+        and "no sd" in without.signed.note
+    )
 
 
 def test_worst_group_uses_exact_binomial_bounds() -> None:
@@ -243,7 +271,9 @@ def test_worst_group_uses_exact_binomial_bounds() -> None:
     tests = [stats.binomtest(k, n) for k, n in zip(correct, total, strict=True)]
     assert found.value == 0.7 and found.sd is None
     assert found.low == pytest.approx(min(t.proportion_ci(0.95, "exact").low for t in tests))
-    assert found.high == pytest.approx(min(t.proportion_ci(1 - 0.05 / 4, "exact").high for t in tests))
+    assert found.high == pytest.approx(
+        min(t.proportion_ci(1 - 0.05 / 4, "exact").high for t in tests)
+    )
     for k in (0, 20):
         edge = worst_group_interval([k], [20], level=0.9)
         exact = stats.binomtest(k, 20).proportion_ci(0.9, "exact")
@@ -272,7 +302,12 @@ def test_bad_groups_are_refused(correct: list, total: list, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("tables", "words"),
-    [([[1, 2, 3]], "shape"), (np.zeros((2, 2, 2)), "no pairs"), ([[1, -2], [3, 4]], "negative"), ([], "empty")],
+    [
+        ([[1, 2, 3]], "shape"),
+        (np.zeros((2, 2, 2)), "no pairs"),
+        ([[1, -2], [3, 4]], "negative"),
+        ([], "empty"),
+    ],
 )
 def test_bad_pairs_are_refused(tables: list, words: str) -> None:
     with pytest.raises(ValueError, match=words):

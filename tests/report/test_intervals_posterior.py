@@ -10,13 +10,19 @@ from scipy import stats
 from scipy.optimize import linprog
 from scipy.special import roots_jacobi
 
-from benchmark.report.delta import sampling_sd
-from benchmark.report.intervals import ConfusionPosterior, PosteriorEstimate, confusion_posterior
-from benchmark.report.posterior import MINIMUM_DRAWS, OVERALL, PER_CLASS, plug_in
+from benchmark.report.statistics.delta_method import sampling_sd
+from benchmark.report.statistics.intervals import (
+    ConfusionPosterior,
+    PosteriorEstimate,
+    confusion_posterior,
+)
+from benchmark.report.statistics.posterior import MINIMUM_DRAWS, OVERALL, PER_CLASS, plug_in
 
 XRAY = np.array([[280, 60, 66], [200, 907, 188], [56, 156, 1303]])
 DOGS = np.array([[41, 10], [8, 42]])
-FIVE = np.array([[30, 1, 2, 0, 5], [4, 20, 0, 0, 3], [0, 0, 0, 0, 0], [1, 2, 3, 12, 0], [9, 9, 2, 1, 40]])
+FIVE = np.array(
+    [[30, 1, 2, 0, 5], [4, 20, 0, 0, 3], [0, 0, 0, 0, 0], [1, 2, 3, 12, 0], [9, 9, 2, 1, 40]]
+)
 
 
 def every(posterior: ConfusionPosterior) -> dict[tuple[str, int], PosteriorEstimate]:
@@ -56,7 +62,10 @@ def beta_rule(a: float, b: float, nodes: int = 40) -> tuple[np.ndarray, np.ndarr
 @pytest.mark.parametrize("table", [DOGS, np.array([[3, 1], [0, 2]]), np.array([[50, 0], [0, 51]])])
 def test_two_classes_agree_with_quadrature(table: np.ndarray) -> None:
     size = table.sum(1)
-    rules = [beta_rule(size[0] + 1, size[1] + 1), *(beta_rule(row[0] + 1, row[1] + 1) for row in table)]
+    rules = [
+        beta_rule(size[0] + 1, size[1] + 1),
+        *(beta_rule(row[0] + 1, row[1] + 1) for row in table),
+    ]
     first, a, b = (g.ravel() for g in np.meshgrid(*(x for x, _ in rules), indexing="ij"))
     weight = np.prod(np.meshgrid(*(w for _, w in rules), indexing="ij"), axis=0).ravel()
     mu = np.stack([first, 1 - first], -1)
@@ -71,7 +80,9 @@ def test_two_classes_agree_with_quadrature(table: np.ndarray) -> None:
         assert number(found[key].sd) == pytest.approx(sd, abs=7 * sd_error + 1e-7), key
 
 
-@pytest.mark.parametrize("table", [XRAY, FIVE[[0, 1, 3, 4]][:, [0, 1, 3, 4]], np.diag([9, 2, 7, 4, 6]) + 1])
+@pytest.mark.parametrize(
+    "table", [XRAY, FIVE[[0, 1, 3, 4]][:, [0, 1, 3, 4]], np.diag([9, 2, 7, 4, 6]) + 1]
+)
 def test_more_classes_agree_with_a_slow_direct_sampler(table: np.ndarray) -> None:
     random, draws = np.random.default_rng(3), 100_000
     mu = random.dirichlet(table.sum(1) + 1, draws)
@@ -80,7 +91,9 @@ def test_more_classes_agree_with_a_slow_direct_sampler(table: np.ndarray) -> Non
     for key, values in from_definition(mu, theta).items():
         sd = values.std()
         error = np.hypot(sd / np.sqrt(draws), number(found[key].monte_carlo_error))
-        assert number(found[key].posterior_mean) == pytest.approx(values.mean(), abs=4.5 * error), key
+        assert number(found[key].posterior_mean) == pytest.approx(values.mean(), abs=4.5 * error), (
+            key
+        )
         sd_error = np.hypot(sd / np.sqrt(2 * draws), number(found[key].sd_error))
         assert number(found[key].sd) == pytest.approx(sd, abs=6 * sd_error), key
 
@@ -92,7 +105,9 @@ def test_recall_is_a_beta_and_balanced_accuracy_adds_their_variances() -> None:
         assert score.posterior_mean == pytest.approx(beta.mean(), abs=1e-12)
         assert score.sd == pytest.approx(beta.std(), abs=1e-12)
         assert score.monte_carlo_error == 0.0
-    assert posterior.balanced_accuracy.sd == pytest.approx(np.sqrt(sum(b.var() for b in betas)) / 3, abs=1e-12)
+    assert posterior.balanced_accuracy.sd == pytest.approx(
+        np.sqrt(sum(b.var() for b in betas)) / 3, abs=1e-12
+    )
 
 
 # Table 3 of the TEA paper, in per cent: sensitivity and specificity of the three classes, their F1, then macro F1, each
@@ -159,7 +174,9 @@ def test_the_papers_table_3_comes_out_of_a_confusion_matrix(method: str) -> None
     scores = every(confusion_posterior(matrix_behind(values), draws=50_000))
     for key, value in values.items():
         # Up to the rounding of cells to whole images; macro F1, a mean of three, is not among the linear conditions.
-        assert 100 * number(scores[key].value) == pytest.approx(value, abs=0.75 if key[0] == "macro_f1" else 0.55), key
+        assert 100 * number(scores[key].value) == pytest.approx(
+            value, abs=0.75 if key[0] == "macro_f1" else 0.55
+        ), key
         assert 100 * number(scores[key].sd) == pytest.approx(deviations[key], abs=0.55), key
 
 
@@ -179,7 +196,9 @@ def test_sampling_sd_is_the_delta_method_at_smoothed_counts() -> None:
                 variance[name] += smooth[tuple(cell)] * ((plus[name] - minus[name]) / 2e-4) ** 2
         for name, found in sampling_sd(table).items():
             defined = np.isfinite(plug_in(table)[name])
-            np.testing.assert_allclose(found[defined], np.sqrt(variance[name][defined]), rtol=1e-5, err_msg=name)
+            np.testing.assert_allclose(
+                found[defined], np.sqrt(variance[name][defined]), rtol=1e-5, err_msg=name
+            )
 
 
 def test_the_interval_is_made_from_the_sampling_sd_and_stays_in_range() -> None:
@@ -189,7 +208,9 @@ def test_the_interval_is_made_from_the_sampling_sd_and_stays_in_range() -> None:
             assert score.interval_sd == sampling > 0
             assert score.low == pytest.approx(max(0.0, value - stats.norm.ppf(0.975) * sampling))
             assert score.high == pytest.approx(min(1.0, value + stats.norm.ppf(0.975) * sampling))
-    narrow, wide = (confusion_posterior(DOGS, draws=1_000, level=level).macro_f1 for level in (0.5, 0.99))
+    narrow, wide = (
+        confusion_posterior(DOGS, draws=1_000, level=level).macro_f1 for level in (0.5, 0.99)
+    )
     assert number(wide.low) < number(narrow.low) < number(narrow.high) < number(wide.high)
 
 
@@ -232,7 +253,10 @@ def test_a_class_without_images_is_left_out_and_named() -> None:
 
 def test_degenerate_tables_give_notes_and_never_nan() -> None:
     collapsed = confusion_posterior([[30, 0, 0], [30, 0, 0], [30, 0, 0]], draws=2_000)
-    assert collapsed.precision[1].value is None and "class 1 is never predicted" in collapsed.precision[1].note
+    assert (
+        collapsed.precision[1].value is None
+        and "class 1 is never predicted" in collapsed.precision[1].note
+    )
     assert collapsed.macro_precision.value is None and "1 and 2" in collapsed.macro_precision.note
     assert collapsed.f1[1].value == 0.0 and collapsed.macro_f1.value == pytest.approx(0.5 / 3)
     single = confusion_posterior([[0, 0], [3, 9]], draws=2_000)
@@ -240,13 +264,18 @@ def test_degenerate_tables_give_notes_and_never_nan() -> None:
     assert single.precision[1].note == "all test images are of class 1"
     assert single.accuracy.value == single.balanced_accuracy.value == 0.75
     perfect = confusion_posterior(np.diag([20, 30, 0]), draws=2_000)
-    assert perfect.macro_f1.value == 1.0 and 0.8 < number(perfect.macro_f1.low) < 1.0 == perfect.macro_f1.high
+    assert (
+        perfect.macro_f1.value == 1.0
+        and 0.8 < number(perfect.macro_f1.low) < 1.0 == perfect.macro_f1.high
+    )
     random = np.random.default_rng(0)
     for _ in range(40):
         table = random.integers(0, 3, (3, 3)) * random.integers(0, 2, (3, 3))
         if table.any():
             for score in every(confusion_posterior(table, draws=500)).values():
-                numbers = [getattr(score, f.name) for f in fields(score) if f.name not in ("kind", "note")]
+                numbers = [
+                    getattr(score, f.name) for f in fields(score) if f.name not in ("kind", "note")
+                ]
                 assert (None in numbers) == (score.value is None)
                 assert all(x is None or np.isfinite(x) for x in numbers)
                 assert score.value is not None or score.note
@@ -291,5 +320,9 @@ def test_nuts_finds_the_same_posterior(table: np.ndarray) -> None:
             assert exact[key].value is None
             continue
         error = number(score.monte_carlo_error)
-        assert number(score.posterior_mean) == pytest.approx(number(exact[key].posterior_mean), abs=5 * error), key
-        assert number(score.sd) == pytest.approx(number(exact[key].sd), abs=5 * number(score.sd_error)), key
+        assert number(score.posterior_mean) == pytest.approx(
+            number(exact[key].posterior_mean), abs=5 * error
+        ), key
+        assert number(score.sd) == pytest.approx(
+            number(exact[key].sd), abs=5 * number(score.sd_error)
+        ), key

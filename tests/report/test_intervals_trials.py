@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import beta, norm, t
 
-from benchmark.report.collect import make_report
-from benchmark.report.delta import sampling_sd
-from benchmark.report.groups import worst_group_over_trials, worst_group_variance
-from benchmark.report.intervals import crossed_variance, stratified_mean
+from benchmark.report.report import make_report
+from benchmark.report.statistics.delta_method import sampling_sd
+from benchmark.report.statistics.intervals import crossed_variance, stratified_mean
+from benchmark.report.statistics.worst_group import worst_group_over_trials, worst_group_variance
 from tests.report.fake_sweep import ERM, FakeSweep, World
 
 
@@ -23,16 +23,30 @@ def test_worst_group_over_trials_by_few_lines() -> None:
     high = [beta.ppf(1 - 0.0125, k + 1, 50 - k).min() for k in right]
     half = t.ppf(0.975, 2) * minima.std(ddof=1) / math.sqrt(3)
     found = worst_group_over_trials(right, size)
-    assert found.value == pytest.approx(minima.mean()) and found.sd == pytest.approx(minima.std(ddof=1))
-    assert found.low == pytest.approx(minima.mean() - math.hypot(minima.mean() - np.mean(low), half))
-    assert found.high == pytest.approx(min(1.0, minima.mean() + math.hypot(np.mean(high) - minima.mean(), half)))
+    assert found.value == pytest.approx(minima.mean()) and found.sd == pytest.approx(
+        minima.std(ddof=1)
+    )
+    assert found.low == pytest.approx(
+        minima.mean() - math.hypot(minima.mean() - np.mean(low), half)
+    )
+    assert found.high == pytest.approx(
+        min(1.0, minima.mean() + math.hypot(np.mean(high) - minima.mean(), half))
+    )
 
 
 def test_equal_trials_have_the_test_sample_left() -> None:
     one = worst_group_over_trials([[40, 30]] * 2, [[50, 50]] * 2)
-    assert one.sd == 0.0 and one.low is not None and one.high is not None and one.low < 0.5 and one.high > 0.7
+    assert (
+        one.sd == 0.0
+        and one.low is not None
+        and one.high is not None
+        and one.low < 0.5
+        and one.high > 0.7
+    )
     perfect = worst_group_over_trials([[50, 0]] * 3, [[50, 0]] * 3)
-    assert perfect.value == perfect.high == 1.0 and perfect.low is not None and 0.9 < perfect.low < 1.0
+    assert (
+        perfect.value == perfect.high == 1.0 and perfect.low is not None and 0.9 < perfect.low < 1.0
+    )
     assert "left out: group 1" in perfect.note
     for right, size in (([[1, 2]], [[3, 3]]), ([[1], [2]], [[3, 3], [3, 3]])):
         with pytest.raises(ValueError, match="two trials or more"):
@@ -43,7 +57,9 @@ def test_the_interval_holds_the_worst_group_where_t_of_the_minima_does_not() -> 
     rng = np.random.default_rng(0)
     held = narrow = 0
     for _ in range(300):
-        difficult = rng.normal(size=(20, 50))  # the same 50 images of each of 20 groups in five trials
+        difficult = rng.normal(
+            size=(20, 50)
+        )  # the same 50 images of each of 20 groups in five trials
         right = rng.random((5, 20, 50)) < norm.cdf(1.5 + difficult)
         minima = right.mean(2).min(1)
         truth = norm.cdf(1.5 / math.sqrt(2))
@@ -55,7 +71,9 @@ def test_the_interval_holds_the_worst_group_where_t_of_the_minima_does_not() -> 
 
 
 def test_variance_of_the_worst_group() -> None:
-    assert worst_group_variance([45, 30, 0], [50, 50, 0]) == pytest.approx((32 / 54) * (22 / 54) / 50)
+    assert worst_group_variance([45, 30, 0], [50, 50, 0]) == pytest.approx(
+        (32 / 54) * (22 / 54) / 50
+    )
     assert worst_group_variance([50], [50]) > 0
 
 
@@ -65,14 +83,20 @@ def test_patients_over_trials() -> None:
     patient = rng.integers(40, size=200)
     own = crossed_variance(z, cluster=np.arange(200))
     plain = crossed_variance(z)
-    assert (own.value, own.sd, own.low, own.high) == pytest.approx((plain.value, plain.sd, plain.low, plain.high))
-    copies = crossed_variance(np.repeat(z, 3, 1), cluster=np.repeat(np.arange(200), 3))  # tells no more than once
+    assert (own.value, own.sd, own.low, own.high) == pytest.approx(
+        (plain.value, plain.sd, plain.low, plain.high)
+    )
+    copies = crossed_variance(
+        np.repeat(z, 3, 1), cluster=np.repeat(np.arange(200), 3)
+    )  # tells no more than once
     assert copies.sd == pytest.approx(plain.sd) and copies.low == pytest.approx(plain.low)
     found = crossed_variance(z, cluster=patient)
     assert found.value == pytest.approx(z.mean()) and found.kind == "crossed trials × patients"
     # by the definition: a patient's linearised value in place of the image
     size = np.bincount(patient)
-    units = np.stack([np.bincount(patient, row - z.mean()) for row in z]) * len(size) / 200 + z.mean()
+    units = (
+        np.stack([np.bincount(patient, row - z.mean()) for row in z]) * len(size) / 200 + z.mean()
+    )
     assert found.sd == pytest.approx(crossed_variance(units).sd)
     one = crossed_variance(z[:1], cluster=patient)
     assert one.sd == pytest.approx(stratified_mean(z[0], cluster=patient).sd)
@@ -101,4 +125,6 @@ def test_one_trials_accuracy_has_the_sampling_interval(tmp_path: Path) -> None:
     sampling = sampling_sd(table)["accuracy"][0]
     assert found.value is not None and found.low is not None
     assert found.value - found.low == pytest.approx(norm.ppf(0.975) * sampling)
-    assert found.interval_sd == pytest.approx(sampling) and found.sd != pytest.approx(sampling, rel=1e-3)
+    assert found.interval_sd == pytest.approx(sampling) and found.sd != pytest.approx(
+        sampling, rel=1e-3
+    )

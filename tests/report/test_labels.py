@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    f1_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
-from benchmark.report.delta import sampling_sd
-from benchmark.report.detail import calibration_error
-from benchmark.report.groups import worst_group_interval
-from benchmark.report.intervals import auc_interval, auc_of_labels
-from benchmark.report.labels import MACRO, macro_scores
-from benchmark.report.metrics import (
+from benchmark.report.statistics.delta_method import sampling_sd
+from benchmark.report.statistics.intervals import auc_interval, auc_of_labels
+from benchmark.report.statistics.metrics import (
     average_accuracy,
     balanced_accuracy,
     confusion,
@@ -21,6 +24,9 @@ from benchmark.report.metrics import (
     per_class,
     worst_group,
 )
+from benchmark.report.statistics.multilabel import MACRO, macro_scores
+from benchmark.report.statistics.worst_group import worst_group_interval
+from benchmark.report.tables.class_scores import calibration_error
 
 
 def drawn(n: int, labels: int, seed: int, common: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +37,9 @@ def drawn(n: int, labels: int, seed: int, common: float = 1.0) -> tuple[np.ndarr
     return label, np.where(label, 1.0, -1.0) * (1.0 + noise)
 
 
-def counted(label: np.ndarray, predicted: np.ndarray, confounder: np.ndarray, confounders: int) -> np.ndarray:
+def counted(
+    label: np.ndarray, predicted: np.ndarray, confounder: np.ndarray, confounders: int
+) -> np.ndarray:
     """[label, confounder, is it there, was it predicted], one answer after the other."""
     counts = np.zeros((label.shape[1], confounders, 2, 2), np.int64)
     for i in range(len(label)):
@@ -44,7 +52,9 @@ def test_scores_against_sklearn() -> None:
     label, score = drawn(200, 3, 0)
     predicted, confounder = score > 0, np.arange(200) % 2
     counts = counted(label, predicted, confounder, 2)
-    assert images_of(counts) == 200 and average_accuracy(counts) == pytest.approx((label == predicted).mean())
+    assert images_of(counts) == 200 and average_accuracy(counts) == pytest.approx(
+        (label == predicted).mean()
+    )
     scores = per_class(counts)
     for k in range(3):
         mine = label[:, k], predicted[:, k]
@@ -55,7 +65,9 @@ def test_scores_against_sklearn() -> None:
     each = [balanced_accuracy_score(label[:, k], predicted[:, k]) for k in range(3)]
     assert balanced_accuracy(counts) == pytest.approx(np.mean(each))
     assert overall(counts)["macro_f1"] == pytest.approx(f1_score(label, predicted, average="macro"))
-    assert overall(counts)["macro_precision"] == pytest.approx(precision_score(label, predicted, average="macro"))
+    assert overall(counts)["macro_precision"] == pytest.approx(
+        precision_score(label, predicted, average="macro")
+    )
     assert np.array_equal(confusion(counts)[1], counts[1, 0] + counts[1, 1])
 
 
@@ -83,7 +95,11 @@ def test_one_label_is_a_matrix_of_two_classes() -> None:
     table = counted(label, score > 0, np.zeros(120, int), 1)[0, 0]
     expected = sampling_sd(table)
     assert found["balanced_accuracy"].sd == pytest.approx(expected["balanced_accuracy"][0])
-    for name, of_yes in (("macro_precision", "precision"), ("macro_specificity", "specificity"), ("macro_f1", "f1")):
+    for name, of_yes in (
+        ("macro_precision", "precision"),
+        ("macro_specificity", "specificity"),
+        ("macro_f1", "f1"),
+    ):
         assert found[name].sd == pytest.approx(expected[of_yes][1])
 
 
@@ -137,10 +153,15 @@ def test_degenerate_labels_are_named() -> None:
     label[:, 0], predicted = True, score > 0
     found = macro_scores(label, predicted)
     assert found["macro_f1"].note == "left out: label 0, which all images have or none"
-    assert found["macro_f1"].value == pytest.approx(f1_score(label[:, 1:], predicted[:, 1:], average="macro"))
+    assert found["macro_f1"].value == pytest.approx(
+        f1_score(label[:, 1:], predicted[:, 1:], average="macro")
+    )
     predicted[:, 2] = False
     found = macro_scores(label, predicted)
-    assert found["macro_precision"].value is None and "label 2 is never predicted" in found["macro_precision"].note
+    assert (
+        found["macro_precision"].value is None
+        and "label 2 is never predicted" in found["macro_precision"].note
+    )
     assert found["macro_f1"].value is not None
     nothing = macro_scores(label[:, :1], label[:, :1]).values()
     assert all(e.value is None and "all yes or all no" in e.note for e in nothing)

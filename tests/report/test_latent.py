@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from benchmark.report import latent
-from benchmark.report.collect import make_report, render, write_page
-from benchmark.report.figures import draw_all
-from benchmark.report.latent import draw_latent, latent_sheet, project
+from benchmark.report.figures import latent_space
+from benchmark.report.figures.latent_space import draw_latent, latent_sheet, project
+from benchmark.report.figures.summary_plots import draw_all
+from benchmark.report.render import render, write_page
+from benchmark.report.report import make_report
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=40)
@@ -75,12 +76,18 @@ def test_runs_without_features_have_neither_table_nor_figure(tmp_path: Path) -> 
     assert draw_latent(None, report.tables[0]) == ""  # type: ignore[arg-type]
 
 
-def test_the_figure_and_the_page(sweep: tuple[Path, dict[str, list[str]]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figure_and_the_page(
+    sweep: tuple[Path, dict[str, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_umap(monkeypatch)
     folder, keys = sweep
     add_embeddings(folder, keys[DRO.label][0], 0.1).write_bytes(b"PK\x03\x04 torn")
     report = make_report(folder)
-    (figure,) = [f for f in draw_all(report.tables, report.book, folder / "figures")[0] if f.name == "latent_space_1"]
+    (figure,) = [
+        f
+        for f in draw_all(report.tables, report.book, folder / "figures")[0]
+        if f.name == "latent_space_1"
+    ]
     assert figure.full and "by PCA" in figure.description and "trial 0" in figure.description
     assert "group_dro: embeddings.npz is damaged" in figure.description
     for form in ("png", "pdf"):
@@ -93,19 +100,24 @@ def test_methods_beyond_a_pages_width_are_named(
     sweep: tuple[Path, dict[str, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_umap(monkeypatch)
-    monkeypatch.setattr(latent, "MOST", 1)
-    trial, views, left = latent._views(make_report(sweep[0]).tables[0])
+    monkeypatch.setattr(latent_space, "MOST", 1)
+    trial, views, left = latent_space._views(make_report(sweep[0]).tables[0])
     assert trial == 0 and [view.method for view in views] == ["erm"]
     assert "tea: no room" in left
 
 
 def test_arrays_that_cannot_be_shown_say_why(sweep: tuple[Path, dict[str, list[str]]]) -> None:
     folder, keys = sweep
-    winner = next(w for row in make_report(folder).tables[0].rows for w in row.winners if w.run.key == keys["tea"][0])
+    winner = next(
+        w
+        for row in make_report(folder).tables[0].rows
+        for w in row.winners
+        if w.run.key == keys["tea"][0]
+    )
     path = folder / "runs" / keys["tea"][0] / "embeddings.npz"
     good = dict(np.load(path))
     split = str(good["split"][0])
-    found = latent._arrays(winner, split)
+    found = latent_space._arrays(winner, split)
     assert isinstance(found, dict) and len(found["label"]) == 20
     cases: list[tuple[dict[str, np.ndarray], str]] = [
         ({k: v for k, v in good.items() if k != "confounder"}, "no known confounder"),
@@ -115,8 +127,8 @@ def test_arrays_that_cannot_be_shown_say_why(sweep: tuple[Path, dict[str, list[s
     ]
     for arrays, sentence in cases:
         np.savez(path, **arrays)  # type: ignore[arg-type]
-        assert sentence in str(latent._arrays(winner, split))
-    assert "too few" in str(latent._arrays(winner, "no such split"))
+        assert sentence in str(latent_space._arrays(winner, split))
+    assert "too few" in str(latent_space._arrays(winner, "no such split"))
 
 
 def test_projection_against_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:

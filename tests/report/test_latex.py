@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.report.collect import make_report, render
-from benchmark.report.formats.escape import escape
-from benchmark.report.formats.numbers import decimals_of, plain
+from benchmark.report.formats.latex_escape import escape
+from benchmark.report.render import render
+from benchmark.report.report import make_report
+from benchmark.report.tables.numbers import decimals_of, plain
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 UGLY = (
@@ -50,9 +51,9 @@ def test_escaping_leaves_no_active_character() -> None:
         bare = re.sub(r"\\[a-zA-Z]+(\{\})?|\\.|\{[\[\]*-]\}|\$\S*\$", "", escape(text))
         assert bare.isascii()
         assert not set(bare) & set("%&#$_~^\\"), (text, bare)
-        assert escape(text).count("{") - escape(text).count("\\{") == escape(text).count("}") - escape(text).count(
-            "\\}"
-        )
+        assert escape(text).count("{") - escape(text).count("\\{") == escape(text).count(
+            "}"
+        ) - escape(text).count("\\}")
 
 
 def test_no_digit_is_lost(tmp_path: Path) -> None:
@@ -103,12 +104,16 @@ def test_every_number_is_on_the_page(tmp_path: Path) -> None:
     (tmp_path / "tables.tex").write_text(render(report, "latex"))
     compile_tex(tmp_path, "tables.tex")
     command = ["pdftotext", "-layout", str(tmp_path / "tables.pdf"), "-"]
-    page = re.sub(r"\s+", " ", subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    page = re.sub(
+        r"\s+", " ", subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    )
     for row in report.tables[0].rows:
         for value in row.values:
             assert f"{plain(value, decimals_of(report.tables[0]))}".replace("-", "−") in page
     assert "100.0 ± 0.0" in page
-    assert max(map(len, re.findall("x{16,}", page))) < 40  # broken into lines, not one that covers the numbers
+    assert (
+        max(map(len, re.findall("x{16,}", page))) < 40
+    )  # broken into lines, not one that covers the numbers
 
 
 def compile_tex(folder: Path, name: str) -> str:
@@ -119,7 +124,9 @@ def compile_tex(folder: Path, name: str) -> str:
         timeout=120,
     )
     log = done.stdout.decode("latin-1")
-    assert done.returncode == 0, "\n".join(line for line in log.splitlines() if line.startswith(("!", "l.")))
+    assert done.returncode == 0, "\n".join(
+        line for line in log.splitlines() if line.startswith(("!", "l."))
+    )
     assert "Missing character" not in log
     assert (folder / name).with_suffix(".pdf").stat().st_size > 10_000
     return log

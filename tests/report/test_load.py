@@ -12,7 +12,7 @@ import pytest
 
 from benchmark.core.errors import UserError
 from benchmark.core.record import LEASE_SECONDS
-from benchmark.report.load import UNREADABLE, find_sweep, load_sweep
+from benchmark.report.records.sweep_records import UNREADABLE, find_sweep, load_sweep
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=60)
@@ -56,8 +56,12 @@ def test_states(tmp_path: Path) -> None:
         fake.add(WORLD, Method(f"m{i}"), trials=(0,), state=state)
     lost = fake.add(WORLD, Method("lost"), trials=(0,), state="running")[0]
     failed = fake.add(WORLD, Method("teacher"), trials=(0,), state="failed")[0]
-    student = fake.add(WORLD, Method("student"), trials=(0,), state="pending", upstream={"teacher": failed})[0]
-    fake.add(WORLD, Method("grandchild"), trials=(0,), state="pending", upstream={"teacher": student})
+    student = fake.add(
+        WORLD, Method("student"), trials=(0,), state="pending", upstream={"teacher": failed}
+    )[0]
+    fake.add(
+        WORLD, Method("grandchild"), trials=(0,), state="pending", upstream={"teacher": student}
+    )
     fake.plan["f" * 16] = {"dataset": WORLD.label, "method": "never_written", "requested": True}
     fake.refuse(WORLD, "isnet", "no masks")
     folder = fake.finish()
@@ -78,7 +82,10 @@ def test_states(tmp_path: Path) -> None:
     }
     reasons = {run.method: run.reason for run in sweep.runs}
     assert reasons["m1"] == "non finite: the loss term cross_entropy is NaN at step 30"
-    assert "its teacher failed" in reasons["student"] and "its teacher blocked" in reasons["grandchild"]
+    assert (
+        "its teacher failed" in reasons["student"]
+        and "its teacher blocked" in reasons["grandchild"]
+    )
     assert sum(sweep.states().values()) == len(sweep.runs) == 9
     assert sweep.refused[0]["reason"] == "no masks"
 
@@ -150,7 +157,10 @@ def test_without_a_usable_plan_the_folders_tell(tmp_path: Path, content: str | N
     if content is not None:
         (folder / "sweep.json").write_text(content)
     sweep = load_sweep(folder)
-    assert {(run.method, run.requested) for run in sweep.runs} == {("group_dro", False), ("cdan:cdann", True)}
+    assert {(run.method, run.requested) for run in sweep.runs} == {
+        ("group_dro", False),
+        ("cdan:cdann", True),
+    }
     assert len({run.dataset for run in sweep.runs}) == 1
     assert "sweep.json" in sweep.notes[0]
 

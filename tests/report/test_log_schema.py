@@ -13,14 +13,18 @@ import pytest
 
 from benchmark.core.record import RunRecord, failure_json
 from benchmark.core.spec import SCHEMA, RunSpec
-from benchmark.report.collect import make_report
+from benchmark.report.report import make_report
 
-DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "log_schema.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "log_schema.md").read_text(
+    encoding="utf-8"
+)
 
 
 def documented(title: str) -> set[str]:
     """The names in the first column of the table under a heading."""
-    section = re.split(r"^#+ ", DOCUMENT.partition(f"# {title}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    section = re.split(
+        r"^#+ ", DOCUMENT.partition(f"# {title}\n")[2], maxsplit=1, flags=re.MULTILINE
+    )[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
 
@@ -39,8 +43,21 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from benchmark import train
 
     out = tmp_path_factory.mktemp("schema")
-    arguments = ["--dataset", "tiny", "--algorithm", "erm", "--steps", "4", "--evaluate-every", "2", "--device", "cpu"]
-    assert train.main([*arguments, "--selection", "val_worst_group", "last", "--output", str(out)]) in (0, None)
+    arguments = [
+        "--dataset",
+        "tiny",
+        "--algorithm",
+        "erm",
+        "--steps",
+        "4",
+        "--evaluate-every",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    assert train.main(
+        [*arguments, "--selection", "val_worst_group", "last", "--output", str(out)]
+    ) in (0, None)
     (record,) = out.rglob("record.json")
     return record.parent
 
@@ -86,7 +103,9 @@ def test_predictions_agree_with_the_counts(real_run: Path) -> None:
             for split, content in entry["splits"].items():
                 predicted = arrays[f"{criterion}/{split}/score"].argmax(1)
                 counts = np.zeros_like(np.array(content["counts"]))
-                np.add.at(counts, (arrays[f"{split}/confounder"], arrays[f"{split}/label"], predicted), 1)
+                np.add.at(
+                    counts, (arrays[f"{split}/confounder"], arrays[f"{split}/label"], predicted), 1
+                )
                 assert np.array_equal(counts, content["counts"])
 
 
@@ -126,4 +145,6 @@ def test_a_real_run_becomes_a_table(real_run: Path) -> None:
     record = load(real_run / "record.json")
     counts = np.array(record["selected"]["val_worst_group"]["splits"]["unbiased"]["counts"])
     (row,) = table.rows
-    assert table.stand_in and row.values[0].estimate.value == np.einsum("zll->", counts) / counts.sum()
+    assert (
+        table.stand_in and row.values[0].estimate.value == np.einsum("zll->", counts) / counts.sum()
+    )

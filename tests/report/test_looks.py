@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.report import figures
-from benchmark.report.collect import make_report, render
-from benchmark.report.figures import draw_all
-from benchmark.report.gallery import RULE, file_name, scaled
-from benchmark.report.looks import looks_sheet, read_gallery
+from benchmark.report.figures import summary_plots
+from benchmark.report.figures.heatmap_gallery import RULE, file_name, scaled
+from benchmark.report.figures.summary_plots import draw_all
+from benchmark.report.render import render
+from benchmark.report.report import make_report
+from benchmark.report.tables.localization import looks_sheet, read_gallery
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=40)
@@ -60,7 +61,11 @@ def test_the_side_table(sweep: tuple[Path, dict[str, list[str]]]) -> None:
     assert sheet is not None
     rows = {row[0]: row for row in sheet.rows}
     assert set(rows) == {"erm", "tea"}
-    assert rows["erm"][1:4] == ["lrp", f"25.0 ± {100 * np.std([0.2, 0.3], ddof=1):.1f}", "0.50 ± 0.00"]
+    assert rows["erm"][1:4] == [
+        "lrp",
+        f"25.0 ± {100 * np.std([0.2, 0.3], ddof=1):.1f}",
+        "0.50 ± 0.00",
+    ]
     assert rows["tea"][2] == "–" and "0.75 ± 0.00" in rows["tea"]
     assert "has 25.0 % in the foreground" in " ".join(sheet.caption)
     assert "tea: 160 of 160 maps are zero everywhere and do not count" in sheet.notes
@@ -73,7 +78,9 @@ def test_a_record_of_another_form_is_no_traceback(sweep: tuple[Path, dict[str, l
     folder, keys = sweep
     for key, odd in zip(keys[ERM.label], ([1], {"splits": {"biased": 3}}), strict=True):
         path = folder / "runs" / key / "record.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "extra": {"explanations": odd}}))
+        path.write_text(
+            json.dumps({**json.loads(path.read_text()), "extra": {"explanations": odd}})
+        )
     sheet = looks_sheet(make_report(folder).tables[0])
     assert sheet is not None and "–" in sheet.rows[0]
 
@@ -81,7 +88,7 @@ def test_a_record_of_another_form_is_no_traceback(sweep: tuple[Path, dict[str, l
 def test_the_gallery_is_drawn(
     sweep: tuple[Path, dict[str, list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "_FIGURES", {})  # the others have tests of their own
+    monkeypatch.setattr(summary_plots, "_FIGURES", {})  # the others have tests of their own
     report = make_report(sweep[0])
     figure = draw_all(report.tables, report.book, tmp_path / "figures")[0][-1]
     assert figure.name == file_name(report.tables[0]) and figure.name.startswith("heatmaps_")
@@ -96,7 +103,11 @@ def test_other_images_and_damage_are_named(sweep: tuple[Path, dict[str, list[str
     add_heatmaps(folder, keys["tea"][0], 0.5, seed=1)
     (folder / "runs" / keys[DRO.label][0] / "heatmaps.npz").write_bytes(b"PK\x03\x04 torn")
     gallery = read_gallery(make_report(folder).tables[0])
-    assert gallery is not None and [look.method for look in gallery.looks] == ["erm"] and gallery.trial == 0
+    assert (
+        gallery is not None
+        and [look.method for look in gallery.looks] == ["erm"]
+        and gallery.trial == 0
+    )
     assert sorted(gallery.notes)[1] == "tea: its images are others"
     assert sorted(gallery.notes)[0].startswith("group_dro: heatmaps.npz is damaged")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from benchmark.report import metrics
+from benchmark.report.statistics import metrics
 from tests.report.fake_sweep import confusion_counts
 
 
@@ -29,9 +29,15 @@ def images(
 def test_against_sklearn(classes: int, confounders: int, compact: bool) -> None:
     label, confounder, predicted, counts = images(classes, classes, confounders)
     counts = counts.astype(np.min_scalar_type(counts.max())) if compact else counts
-    assert metrics.average_accuracy(counts) == pytest.approx(sk.accuracy_score(label, predicted), abs=1e-15)
-    assert metrics.balanced_accuracy(counts) == pytest.approx(sk.balanced_accuracy_score(label, predicted), abs=1e-14)
-    precision, recall, f1, _ = sk.precision_recall_fscore_support(label, predicted, labels=range(classes))
+    assert metrics.average_accuracy(counts) == pytest.approx(
+        sk.accuracy_score(label, predicted), abs=1e-15
+    )
+    assert metrics.balanced_accuracy(counts) == pytest.approx(
+        sk.balanced_accuracy_score(label, predicted), abs=1e-14
+    )
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(
+        label, predicted, labels=range(classes)
+    )
     per_class = metrics.per_class(counts)
     assert per_class["precision"] == pytest.approx(precision)
     assert per_class["recall"] == pytest.approx(recall)
@@ -40,10 +46,14 @@ def test_against_sklearn(classes: int, confounders: int, compact: bool) -> None:
     assert per_class["specificity"] == pytest.approx(specificity)
     overall = metrics.overall(counts)
     assert overall["macro_f1"] == pytest.approx(sk.f1_score(label, predicted, average="macro"))
-    assert overall["macro_precision"] == pytest.approx(sk.precision_score(label, predicted, average="macro"))
+    assert overall["macro_precision"] == pytest.approx(
+        sk.precision_score(label, predicted, average="macro")
+    )
     groups = [
         sk.accuracy_score(label[g], predicted[g])
-        for g in ((label == y) & (confounder == z) for y in range(classes) for z in range(confounders))
+        for g in (
+            (label == y) & (confounder == z) for y in range(classes) for z in range(confounders)
+        )
     ]
     assert metrics.group_accuracy(counts) == pytest.approx(groups)
     worst = metrics.worst_group(counts)
@@ -76,7 +86,9 @@ def test_no_images_at_all() -> None:
     assert metrics.balanced_accuracy(counts) is None
     assert metrics.worst_group(counts) is None
     assert metrics.overall(counts) == {}
-    assert metrics.signed_gap({"biased": counts, "deceiving": counts}, ("biased", "deceiving")) is None
+    assert (
+        metrics.signed_gap({"biased": counts, "deceiving": counts}, ("biased", "deceiving")) is None
+    )
 
 
 def test_gap_keeps_its_sign() -> None:

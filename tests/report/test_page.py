@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.report.collect import Extras, make_report, write_page
 from benchmark.report.html import runs
+from benchmark.report.render import write_page
+from benchmark.report.report import Extras, make_report
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 from tests.report.test_latex import UGLY, ugly_sweep
 
@@ -34,7 +35,9 @@ class Checker(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags[tag] = self.tags.get(tag, 0) + 1
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "action", "srcset")]
+        self.addresses += [
+            value or "" for name, value in attrs if name in ("src", "href", "action", "srcset")
+        ]
         self.ids += [value or "" for name, value in attrs if name == "id"]
         if tag not in _VOID:
             self.open.append(tag)
@@ -62,7 +65,11 @@ def test_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
     fake.add(WORLD, Method("broken"), state="failed")
     fake.add(WORLD, Method("waiting"), state="pending")
     fake.refuse(WORLD, "isnet", "needs masks")
-    fake.add(World("second", size=60, stand_in=True, splits=("test",), confounders=False), ERM, trials=(0,))
+    fake.add(
+        World("second", size=60, stand_in=True, splits=("test",), confounders=False),
+        ERM,
+        trials=(0,),
+    )
     folder = fake.finish()
     report = make_report(folder, extras=Extras(reference="erm", detail=True))
     said = write_page(report, folder)
@@ -101,13 +108,21 @@ def test_tracebacks_and_their_text(tmp_path: Path) -> None:
     key = fake.add(WORLD, ERM, trials=(0,), state="failed")[0]
     folder = fake.finish()
     path = folder / "runs" / key / "failure.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "traceback": "Traceback:\n  File <x>\n    y & z"}))
+    path.write_text(
+        json.dumps(
+            {**json.loads(path.read_text()), "traceback": "Traceback:\n  File <x>\n    y & z"}
+        )
+    )
     write_page(make_report(folder), folder)
-    assert "Traceback:\n  File &lt;x&gt;\n    y &amp; z</pre>" in (folder / "report.html").read_text()
+    assert (
+        "Traceback:\n  File &lt;x&gt;\n    y &amp; z</pre>" in (folder / "report.html").read_text()
+    )
     checked(folder / "report.html")
 
 
-def test_thousands_of_runs_do_not_make_a_page_nobody_can_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thousands_of_runs_do_not_make_a_page_nobody_can_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("benchmark.report.html.page.MOST", 4)
     monkeypatch.setattr(runs, "MOST", 4)
     fake = FakeSweep(tmp_path)
@@ -120,8 +135,10 @@ def test_thousands_of_runs_do_not_make_a_page_nobody_can_open(tmp_path: Path, mo
     assert any("2 more chosen runs are not shown here" in text for text in page.texts)
 
 
-def test_figures_are_drawn_unasked_only_where_that_is_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmark.report.collect.FIGURE_RUNS", 1)
+def test_figures_are_drawn_unasked_only_where_that_is_quick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.report.render.FIGURE_RUNS", 1)
     fake = FakeSweep(tmp_path)
     fake.add(WORLD, ERM, trials=range(2))
     folder = fake.finish()
@@ -132,15 +149,22 @@ def test_figures_are_drawn_unasked_only_where_that_is_quick(tmp_path: Path, monk
 
 def test_a_student_shows_its_teacher_and_the_teachers_scores(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
-    (teacher,) = fake.add(WORLD, Method("segment_classify", 0.97, 0.9, requested=False), trials=(0,))
+    (teacher,) = fake.add(
+        WORLD, Method("segment_classify", 0.97, 0.9, requested=False), trials=(0,)
+    )
     (student,) = fake.add(WORLD, Method("tea"), trials=(0,), upstream={"teacher": teacher})
     folder = fake.finish()
     write_page(make_report(folder), folder, "none")
     page = (folder / "report.html").read_text()
-    record = json.loads((folder / "runs" / teacher / "record.json").read_text())["selected"]["val_accuracy"]
+    record = json.loads((folder / "runs" / teacher / "record.json").read_text())["selected"][
+        "val_accuracy"
+    ]
     counts = np.array(record["splits"]["deceiving"]["counts"])
     accuracy = f"deceiving {100 * np.einsum('zll->', counts) / counts.sum():.1f} %"
-    assert f"segment_classify ({teacher}), step {record['step']}; accuracy: " in page and accuracy in page
+    assert (
+        f"segment_classify ({teacher}), step {record['step']}; accuracy: " in page
+        and accuracy in page
+    )
     assert "segment_classify (upstream)" in page and "teacher: segment_classify" in page
     path = folder / "runs" / student / "record.json"
     torn = json.loads(path.read_text())
@@ -150,7 +174,9 @@ def test_a_student_shows_its_teacher_and_the_teachers_scores(tmp_path: Path) -> 
     assert f"{teacher}; its scores are not in record.json" in (folder / "report.html").read_text()
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 _PROBE = """<script>
 addEventListener("load", () => {
@@ -195,6 +221,11 @@ def test_in_a_browser_at_phone_width(tmp_path: Path) -> None:
     assert found["inner"] == 360 and found["width"] <= 360, "the page scrolls sideways on a phone"
     long = "a_name_without_any_space_" * 4
     assert found["plain"] == ["bad", "brokena", "good", long]
-    assert found["ascending"] == ["good", long, "bad", "brokena"]  # without a value: last, whichever way
+    assert found["ascending"] == [
+        "good",
+        long,
+        "bad",
+        "brokena",
+    ]  # without a value: last, whichever way
     assert found["descending"] == ["bad", long, "good", "brokena"] and found["sort"] == "descending"
     assert found["images"] and all(found["images"])

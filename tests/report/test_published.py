@@ -89,27 +89,90 @@ SPOT = [
     ("ex2l_table1", "cmnist", "ex2l:mae", "worst_group_accuracy", "67.63", "1.4"),
     ("ex2l_table1", "waterbirds", "erm", "worst_group_accuracy", "23.68", "21.1"),
     ("ex2l_table1", "waterbirds", "coral", "average_accuracy", "90.00", "0.8"),
-    ("ex2l_table2", "spawrious_m2m_hard", "ex2l:js_distance", "worst_group_accuracy", "38.02", "36.1"),
+    (
+        "ex2l_table2",
+        "spawrious_m2m_hard",
+        "ex2l:js_distance",
+        "worst_group_accuracy",
+        "38.02",
+        "36.1",
+    ),
     ("ex2l_table2", "spawrious_o2o_easy", "group_dro", "average_accuracy", "95.13", "0.3"),
     ("ex2l_table3", "cmnist", "ex2l:ssim_random", "validation_worst_group_accuracy", "22.42", ""),
     ("ex2l_table7", "celeba", "ex2l:dice", "worst_group_accuracy", "83.33", "1.0"),
     ("ex2l_table8", "spawrious_m2m_hard", "ex2l:mae", "training_time_ratio", "1.95", ""),
     ("ex2l_table10", "waterbirds", "group_dro", "worst_group_accuracy_ratio", "3.63", ""),
     ("ex2l_table13", "spawrious_m2m_hard", "erm@alexnet", "worst_group_accuracy", "3.82", ""),
-    ("ex2l_table14", "spawrious_m2m_hard", "ex2l:mae@convnext_base", "average_accuracy", "73.41", ""),
+    (
+        "ex2l_table14",
+        "spawrious_m2m_hard",
+        "ex2l:mae@convnext_base",
+        "average_accuracy",
+        "73.41",
+        "",
+    ),
     ("robustvit_table1", "imagenet_a", "robustvit@vit_b", "top1_accuracy", "24.1", ""),
     ("robustvit_table1", "objectnet", "robustvit:unsupervised@ar_l", "top5_accuracy", "73.5", ""),
     ("robustvit_table1", "imagenet_val", "robustvit@average", "top1_accuracy_change", "-0.8", ""),
-    ("robustvit_table2", "si_score_rotation", "gradmask@deit_b", "top1_accuracy_change", "-0.2", ""),
+    (
+        "robustvit_table2",
+        "si_score_rotation",
+        "gradmask@deit_b",
+        "top1_accuracy_change",
+        "-0.2",
+        "",
+    ),
     ("robustvit_table3", "imagenet_segmentation", "robustvit@ar_l", "mean_iou", "61.0", ""),
-    ("robustvit_table4", "si_score_size", "robustvit:only_foreground@vit_b", "top1_accuracy", "50.3", ""),
-    ("robustvit_table4", "imagenet_val", "robustvit:only_foreground@deit_b", "top1_accuracy", "79.8", ""),
+    (
+        "robustvit_table4",
+        "si_score_size",
+        "robustvit:only_foreground@vit_b",
+        "top1_accuracy",
+        "50.3",
+        "",
+    ),
+    (
+        "robustvit_table4",
+        "imagenet_val",
+        "robustvit:only_foreground@deit_b",
+        "top1_accuracy",
+        "79.8",
+        "",
+    ),
     ("attri_net_table2", "vindr_cxr", "attri_net:full_guidance", "auc/mean", "0.782", ""),
-    ("attri_net_table3", "chestx_ray8", "attri_net:pseudo_guidance", "disease_sensitivity/mean", "0.327", ""),
+    (
+        "attri_net_table3",
+        "chestx_ray8",
+        "attri_net:pseudo_guidance",
+        "disease_sensitivity/mean",
+        "0.327",
+        "",
+    ),
     ("attri_net_table5", "vindr_cxr", "b_cos", "auc/cardiomegaly", "0.942", ""),
-    ("attri_net_table6", "chestx_ray8", "attri_net:pseudo_mask", "disease_sensitivity/cardiomegaly", "0.689", ""),
-    ("attri_net_table7", "chexpert", "gifsplanation", "class_sensitivity/cardiomegaly", "0.497", "0.593"),
-    ("attri_net_table8", "chestx_ray8", "shap", "disease_sensitivity/pleural_effusion", "0.139", "0.247"),
+    (
+        "attri_net_table6",
+        "chestx_ray8",
+        "attri_net:pseudo_mask",
+        "disease_sensitivity/cardiomegaly",
+        "0.689",
+        "",
+    ),
+    (
+        "attri_net_table7",
+        "chexpert",
+        "gifsplanation",
+        "class_sensitivity/cardiomegaly",
+        "0.497",
+        "0.593",
+    ),
+    (
+        "attri_net_table8",
+        "chestx_ray8",
+        "shap",
+        "disease_sensitivity/pleural_effusion",
+        "0.139",
+        "0.247",
+    ),
     ("nemt_table1", "rsna_pneumonia", "relax@medclip", "relevance_rank", "0.290", ""),
     ("nemt_table2", "ham10000", "nemt", "relevance_mass", "0.838", ""),
     ("nemt_table2", "rsna_pneumonia", "rise", "seconds_per_image", "7.368", ""),
@@ -154,9 +217,15 @@ def figures(name: str) -> dict[tuple[str, str, str], float]:
 
 def test_the_files_are_these_and_the_readme_lists_them_with_their_rows() -> None:
     assert {p.stem for p in FOLDER.glob("*.csv")} == set(ROWS)
-    listed = re.findall(r"^\| `(\w+)\.csv` \|(?:[^|]*\|){3} (\d+) \|", (FOLDER / "README.md").read_text("utf-8"), re.M)
+    listed = re.findall(
+        r"^\| `(\w+)\.csv` \|(?:[^|]*\|){3} (\d+) \|",
+        (FOLDER / "README.md").read_text("utf-8"),
+        re.M,
+    )
     assert {name: int(n) for name, n in listed} == ROWS
-    assert f"{sum(ROWS.values())} figures in {len(ROWS)} files" in (FOLDER / "README.md").read_text("utf-8")
+    assert f"{sum(ROWS.values())} figures in {len(ROWS)} files" in (FOLDER / "README.md").read_text(
+        "utf-8"
+    )
 
 
 @every_file
@@ -175,7 +244,11 @@ def test_shape(name: str) -> None:
 def test_names(name: str) -> None:
     table = text(name)
     assert table["dataset"].str.fullmatch(r"[a-z][a-z0-9_]*").all()
-    assert table["method"].str.fullmatch(r"[a-z][a-z0-9_+]*(:[a-z][a-z0-9_.-]*)?(@[a-z][a-z0-9_]*)?").all()
+    assert (
+        table["method"]
+        .str.fullmatch(r"[a-z][a-z0-9_+]*(:[a-z][a-z0-9_.-]*)?(@[a-z][a-z0-9_]*)?")
+        .all()
+    )
     assert table["metric"].str.fullmatch(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?").all()
     assert table["note"].str.startswith("paper: ").all()
 
@@ -211,7 +284,9 @@ def test_n_is_what_the_papers_state() -> None:
 
 
 @pytest.mark.parametrize(("name", "dataset", "method", "metric", "value", "pm"), SPOT)
-def test_looked_up_by_hand(name: str, dataset: str, method: str, metric: str, value: str, pm: str) -> None:
+def test_looked_up_by_hand(
+    name: str, dataset: str, method: str, metric: str, value: str, pm: str
+) -> None:
     t = text(name)
     found = t[(t["dataset"] == dataset) & (t["method"] == method) & (t["metric"] == metric)]
     assert found[["value", "pm"]].to_numpy().tolist() == [[value, pm]]
@@ -223,7 +298,9 @@ def test_gaps_follow_from_the_accuracies(name: str) -> None:
     off: dict[tuple[str, str], float] = {}
     for (dataset, method, metric), gap in value.items():
         if metric == "gap":
-            biased, deceiving = (value[dataset, method, f"{k}_accuracy"] for k in ("biased", "deceiving"))
+            biased, deceiving = (
+                value[dataset, method, f"{k}_accuracy"] for k in ("biased", "deceiving")
+            )
             if abs(biased - deceiving) != gap:
                 off[dataset, method] = abs(abs(biased - deceiving) - gap)
     assert set(off) == GAPS_OFF_BY_ONE[name]
@@ -235,7 +312,9 @@ def test_tea_tables_2_and_5_share_their_rows() -> None:
     assert len(both) == 12
     differ = both[(both["value_x"] != both["value_y"]) | (both["pm_x"] != both["pm_y"])]
     # the paper prints 1 ± 1 in table 2 and 1 ± 2 in table 5
-    assert differ[["method", "metric", "pm_x", "pm_y"]].to_numpy().tolist() == [["segment_classify", "gap", "1", "2"]]
+    assert differ[["method", "metric", "pm_x", "pm_y"]].to_numpy().tolist() == [
+        ["segment_classify", "gap", "1", "2"]
+    ]
 
 
 def test_tea_xray_f1_follows_from_sensitivity_specificity_and_class_sizes() -> None:
@@ -252,14 +331,18 @@ def test_tea_xray_f1_follows_from_sensitivity_specificity_and_class_sizes() -> N
                 implied = []
                 for se, sp in ((-0.5, -0.5), (0.5, 0.5)):  # F1 grows with both
                     hits = positives * min(max(value[m, f"sensitivity/{c}"] + se, 0), 100) / 100
-                    alarms = (total - positives) * (1 - min(max(value[m, f"specificity/{c}"] + sp, 0), 100) / 100)
+                    alarms = (total - positives) * (
+                        1 - min(max(value[m, f"specificity/{c}"] + sp, 0), 100) / 100
+                    )
                     implied.append(200 * hits / (hits + alarms + positives))
                 if not implied[0] - 0.5 <= value[m, f"f1/{c}"] <= implied[1] + 0.5:
                     found.add(f"{m} {c}")
         return found
 
     assert misfits(370) == set()
-    assert misfits(406) == {f"{m} normal" for m in ("erm", "ag_sononet", "vit", "rrr", "gain", "segment_classify")}
+    assert misfits(406) == {
+        f"{m} normal" for m in ("erm", "ag_sononet", "vit", "rrr", "gain", "segment_classify")
+    }
 
 
 @pytest.mark.parametrize("kind", ["f1", "auc"])
@@ -267,7 +350,9 @@ def test_tea_xray_means(kind: str) -> None:
     value = {key[1:]: v for key, v in figures("tea_table3").items()}
     for m in {m for m, _ in value if ":" not in m}:
         mean = sum(value[m, f"{kind}/{c}"] for c in ("normal", "pneumonia", "covid_19")) / 3
-        assert abs(mean - value[m, f"{kind}/mean"]) <= 1.0, m  # 0.5 from the three, 0.5 from the mean
+        assert abs(mean - value[m, f"{kind}/mean"]) <= 1.0, (
+            m
+        )  # 0.5 from the three, 0.5 from the mean
 
 
 @pytest.mark.parametrize("name", sorted(ACCURACY_OF))
@@ -277,7 +362,10 @@ def test_ex2l_efficiency_follows(name: str) -> None:
     methods = {m for _, m, _ in value}
     assert methods == {m for _, m, _ in accuracy}
     for m in methods:
-        assert value[dataset, m, "worst_group_accuracy"] == accuracy[dataset, m, "worst_group_accuracy"]
+        assert (
+            value[dataset, m, "worst_group_accuracy"]
+            == accuracy[dataset, m, "worst_group_accuracy"]
+        )
         for k in ("training_time", "worst_group_accuracy"):
             if m == "erm":
                 assert (dataset, m, f"{k}_ratio") not in value
@@ -288,17 +376,30 @@ def test_ex2l_efficiency_follows(name: str) -> None:
 
 def test_ex2l_tables_8_and_11_share_training_times_with_two_exchanged() -> None:
     """A slip of the paper, kept as printed: on CelebA eX2L took what it took on Spawrious, JS and SSIM exchanged."""
-    hard = {m: v for (_, m, k), v in figures("ex2l_table8").items() if k == "training_time" and m.startswith("ex2l")}
-    celeba = {m: v for (_, m, k), v in figures("ex2l_table11").items() if k == "training_time" and m.startswith("ex2l")}
+    hard = {
+        m: v
+        for (_, m, k), v in figures("ex2l_table8").items()
+        if k == "training_time" and m.startswith("ex2l")
+    }
+    celeba = {
+        m: v
+        for (_, m, k), v in figures("ex2l_table11").items()
+        if k == "training_time" and m.startswith("ex2l")
+    }
     assert {m for m in hard if hard[m] != celeba[m]} == {"ex2l:js_distance", "ex2l:ssim"}
     assert sorted(hard.values()) == sorted(celeba.values())
 
 
-@pytest.mark.parametrize("name", ["ex2l_table1", "ex2l_table2", "ex2l_table7", "ex2l_table13", "ex2l_table14"])
+@pytest.mark.parametrize(
+    "name", ["ex2l_table1", "ex2l_table2", "ex2l_table7", "ex2l_table13", "ex2l_table14"]
+)
 def test_worst_group_is_not_above_average(name: str) -> None:
     value = figures(name)
     for dataset, method in {key[:2] for key in value}:
-        assert value[dataset, method, "worst_group_accuracy"] <= value[dataset, method, "average_accuracy"]
+        assert (
+            value[dataset, method, "worst_group_accuracy"]
+            <= value[dataset, method, "average_accuracy"]
+        )
 
 
 def test_robustvit_changes_follow() -> None:
@@ -307,17 +408,25 @@ def test_robustvit_changes_follow() -> None:
     for (dataset, method, metric), change in two.items():
         if metric.endswith("_change"):
             plain, original = metric.removesuffix("_change"), "pretrained@" + method.split("@")[1]
-            assert two[dataset, method, plain] - two[dataset, original, plain] == pytest.approx(change, abs=1e-6)
+            assert two[dataset, method, plain] - two[dataset, original, plain] == pytest.approx(
+                change, abs=1e-6
+            )
     averages = {key: v for key, v in one.items() if key[1].endswith("@average")}
     assert len(averages) == 24
     for (dataset, method, metric), change in averages.items():
         plain, base = metric.removesuffix("_change"), method.split("@")[0]
-        steps = [one[dataset, f"{base}@{m}", plain] - one[dataset, f"pretrained@{m}", plain] for m in models]
+        steps = [
+            one[dataset, f"{base}@{m}", plain] - one[dataset, f"pretrained@{m}", plain]
+            for m in models
+        ]
         assert sum(steps) / 7 == pytest.approx(change, abs=0.0501)
 
 
 def test_robustvit_table_4_repeats_tables_1_and_2() -> None:
-    four, others = figures("robustvit_table4"), {**figures("robustvit_table1"), **figures("robustvit_table2")}
+    four, others = (
+        figures("robustvit_table4"),
+        {**figures("robustvit_table1"), **figures("robustvit_table2")},
+    )
     shared = four.keys() & others.keys()
     assert len(shared) == 36  # Original and Ours, two models, nine test sets
     assert all(four[key] == others[key] for key in shared)
@@ -326,7 +435,9 @@ def test_robustvit_table_4_repeats_tables_1_and_2() -> None:
 @pytest.mark.parametrize("name", ["robustvit_table1", "robustvit_table2"])
 def test_top1_is_not_above_top5(name: str) -> None:
     value = figures(name)
-    pairs = [(v, value[d, m, "top5_accuracy"]) for (d, m, k), v in value.items() if k == "top1_accuracy"]
+    pairs = [
+        (v, value[d, m, "top5_accuracy"]) for (d, m, k), v in value.items() if k == "top1_accuracy"
+    ]
     assert pairs and all(a < b for a, b in pairs)
 
 
@@ -334,7 +445,9 @@ def test_attri_net_means_of_auc() -> None:
     two, five = figures("attri_net_table2"), figures("attri_net_table5")
     for (dataset, method, metric), mean in five.items():
         if metric == "auc/mean":
-            classes = [v for (d, m, k), v in five.items() if (d, m) == (dataset, method) and k != metric]
+            classes = [
+                v for (d, m, k), v in five.items() if (d, m) == (dataset, method) and k != metric
+            ]
             assert len(classes) == 5
             assert sum(classes) / 5 == pytest.approx(mean, abs=0.00101)
             kind = "full" if dataset == "vindr_cxr" else "pseudo"
@@ -350,7 +463,9 @@ def test_attri_net_means_of_sensitivities() -> None:
         errors = []
         for dataset, method in sorted({key[:2] for key in value}):
             classes = [v for (d, m, _), v in value.items() if (d, m) == (dataset, method)]
-            errors.append(abs(sum(classes) / len(classes) - mean[dataset, method, f"{kind}_sensitivity/mean"]))
+            errors.append(
+                abs(sum(classes) / len(classes) - mean[dataset, method, f"{kind}_sensitivity/mean"])
+            )
         assert len(errors) == 28
         assert sum(e > 0.00101 for e in errors) == misfits
         assert max(errors) <= most
@@ -376,6 +491,8 @@ def test_nemt_default_setting_in_the_appendix() -> None:
     rsna = ("rsna_pneumonia", "nemt", "faithfulness")
     assert figures("nemt_table2")[rsna] == 0.419
     assert figures("nemt_table_a1")["rsna_pneumonia", "nemt:lambda_0.5", "faithfulness"] == 0.420
-    assert figures("nemt_table_a2")["rsna_pneumonia", "nemt:neighbourhood_21", "faithfulness"] == 0.420
+    assert (
+        figures("nemt_table_a2")["rsna_pneumonia", "nemt:neighbourhood_21", "faithfulness"] == 0.420
+    )
     skin = figures("nemt_table2")["ham10000", "nemt", "faithfulness"]
     assert skin == figures("nemt_table_a3")["ham10000", "nemt:filter", "faithfulness"] == 0.298

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmark.core.errors import UserError
-from benchmark.report.load import load_sweep
-from benchmark.report.select import Cell, cells_of, choose_criterion
+from benchmark.report.records.model_selection import Cell, cells_of, choose_criterion
+from benchmark.report.records.sweep_records import load_sweep
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=60)
@@ -31,13 +31,21 @@ def test_best_draw_of_each_trial_by_the_criterion(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     keys = fake.add(WORLD, ERM, trials=(0, 1), draws=(0, 1, 2))
     folder = fake.finish()
-    values = {"val_accuracy": (0.5, 0.9, 0.7, 0.6, 0.6, 0.1), "val_worst_group": (0.9, 0.1, 0.2, None, 0.3, 0.4)}
+    values = {
+        "val_accuracy": (0.5, 0.9, 0.7, 0.6, 0.6, 0.1),
+        "val_worst_group": (0.9, 0.1, 0.2, None, 0.3, 0.4),
+    }
     for criterion, row in values.items():
         for key, value in zip(keys, row, strict=True):
             set_value(folder, key, criterion, value)
-    chosen = {c: [(w.trial, w.run.draw, w.of) for w in only_cell(folder, c).winners] for c in values}
+    chosen = {
+        c: [(w.trial, w.run.draw, w.of) for w in only_cell(folder, c).winners] for c in values
+    }
     assert chosen["val_accuracy"] == [(0, 1, 3), (1, 0, 3)]  # a tie goes to the smaller draw
-    assert chosen["val_worst_group"] == [(0, 0, 3), (1, 2, 3)]  # a draw without a value is never preferred
+    assert chosen["val_worst_group"] == [
+        (0, 0, 3),
+        (1, 2, 3),
+    ]  # a draw without a value is never preferred
 
 
 def test_last_step_is_no_measure_of_quality(tmp_path: Path) -> None:
@@ -85,7 +93,11 @@ def test_refusals_and_upstream_runs(tmp_path: Path) -> None:
     fake.refuse(WORLD, "isnet", "no masks")
     fake.refuse(WORLD, "isnet", "no masks")
     cells = cells_of(load_sweep(fake.finish()), "val_accuracy")
-    assert [(c.method, c.requested) for c in cells] == [("group_dro", True), ("isnet", True), ("teacher", False)]
+    assert [(c.method, c.requested) for c in cells] == [
+        ("group_dro", True),
+        ("isnet", True),
+        ("teacher", False),
+    ]
     assert cells[1].refusals == ["no masks"]
 
 
@@ -110,5 +122,8 @@ def test_choosing_the_criterion(tmp_path: Path) -> None:
     assert choose_criterion(sweep, "last") == "last"
     with pytest.raises(UserError, match="did you mean val_mean"):
         choose_criterion(sweep, "val_means")
-    with pytest.raises(UserError, match=r"no run .* was selected by val_mean .* recorded are: val_worst_group, last"):
+    with pytest.raises(
+        UserError,
+        match=r"no run .* was selected by val_mean .* recorded are: val_worst_group, last",
+    ):
         choose_criterion(sweep, "val_mean")

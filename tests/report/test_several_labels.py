@@ -15,9 +15,10 @@ from benchmark.collect_results import main as collect
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.engine.evaluate import cells
-from benchmark.plan.graph import expand
+from benchmark.plan.planner import expand
 from benchmark.plan.sweepfile import read_sweep
-from benchmark.report.collect import FILES, Extras, make_report, render
+from benchmark.report.render import FILES, render
+from benchmark.report.report import Extras, make_report
 from benchmark.sweep import main as sweep
 from tests.datasets.trees import listed
 
@@ -42,7 +43,16 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("several")
     listed(root / "data")
     (root / "labels.toml").write_text(SWEEP)
-    where = ["--data-dir", str(root / "data"), "--output", str(root / "out"), "--device", "cpu", "--workers", "1"]
+    where = [
+        "--data-dir",
+        str(root / "data"),
+        "--output",
+        str(root / "out"),
+        "--device",
+        "cpu",
+        "--workers",
+        "1",
+    ]
     assert sweep(["launch", str(root / "labels.toml"), *where]) == 0
     return root / "out"
 
@@ -71,7 +81,9 @@ def test_counts_and_predictions_agree(results: Path) -> None:
 NAMES = ("label", "val_worst_group/test/score", "confounder")
 
 
-def test_the_report_is_whole(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_is_whole(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert collect([str(results), "--detail", "--reference", "erm", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     for part in (
@@ -87,7 +99,10 @@ def test_the_report_is_whole(results: Path, tmp_path: Path, capsys: pytest.Captu
     page = (tmp_path / "report.html").read_text()
     shown = re.sub(r"<script>.*?</script>|base64,[^\"]*", "", page, flags=re.DOTALL)
     assert "Heatmaps" in shown and "NaN" not in shown
-    assert {path.stem.split("_")[0] for path in (tmp_path / "figures").glob("*.png")} >= {"heatmaps", "reliability"}
+    assert {path.stem.split("_")[0] for path in (tmp_path / "figures").glob("*.png")} >= {
+        "heatmaps",
+        "reliability",
+    }
 
 
 def test_values_are_those_of_the_answers(results: Path) -> None:
@@ -95,7 +110,9 @@ def test_values_are_those_of_the_answers(results: Path) -> None:
     row = next(row for row in report.tables[0].rows if row.method == "erm")
     average, worst = row.values[0].estimate, row.values[1].estimate
     answers = [report.book.answers(w, "test") for w in row.winners]
-    assert average.value == pytest.approx(np.mean([a.right.mean() for a in answers if a is not None]))
+    assert average.value == pytest.approx(
+        np.mean([a.right.mean() for a in answers if a is not None])
+    )
     assert worst.low is not None and worst.high is not None and worst.value is not None
     assert worst.low <= worst.value <= worst.high
     assert render(report, "json")
@@ -105,23 +122,33 @@ def test_without_predictions_only_intervals_are_missing(results: Path, tmp_path:
     shutil.copytree(results, tmp_path / "out")
     for path in (tmp_path / "out").glob("runs/*/predictions.npz"):
         path.unlink()
-    text = render(make_report(tmp_path / "out", extras=Extras(detail=True, reference="erm")), "text")
+    text = render(
+        make_report(tmp_path / "out", extras=Extras(detail=True, reference="erm")), "text"
+    )
     assert "predictions.npz is missing" in text and "nan" not in text.lower()
 
 
 def test_methods_for_one_label_are_refused(tmp_path: Path) -> None:
     listed(tmp_path)
-    named = re.sub(r"algorithms = .*", f"algorithms = {json.dumps(list(ALGORITHMS.names()))}", SWEEP)
+    named = re.sub(
+        r"algorithms = .*", f"algorithms = {json.dumps(list(ALGORITHMS.names()))}", SWEEP
+    )
     (tmp_path / "all.toml").write_text(named)
     config = read_sweep(tmp_path / "all.toml")
     plan = expand(config, tmp_path)
     able = {name for name in ALGORITHMS.names() if ALGORITHMS.get(name).multi_label}
     assert {"erm", "segment_classify", "multitask_unet"} <= able
     run = {planned.spec.algorithm for planned in plan.runs.values()}
-    assert run <= able and {entry["method"] for entry in plan.refused} >= set(ALGORITHMS.names()) - able
+    assert (
+        run <= able
+        and {entry["method"] for entry in plan.refused} >= set(ALGORITHMS.names()) - able
+    )
     for entry in plan.refused:
         if entry["method"] not in able:
-            assert "takes one label per image" in entry["reason"] and "use ag_sononet, erm, " in entry["reason"]
+            assert (
+                "takes one label per image" in entry["reason"]
+                and "use ag_sononet, erm, " in entry["reason"]
+            )
 
 
 def test_cells_of_answers() -> None:
@@ -155,7 +182,10 @@ def test_the_data_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert data(["check", "listed:side=16", "--data-dir", str(tmp_path)]) == 0
     assert "cat 4, dog 4, none 2" in capsys.readouterr().out
     sheet = tmp_path / "sheet.png"
-    assert data(["show", "listed:side=16", "--data-dir", str(tmp_path), "--output", str(sheet)]) == 0 and sheet.exists()
+    assert (
+        data(["show", "listed:side=16", "--data-dir", str(tmp_path), "--output", str(sheet)]) == 0
+        and sheet.exists()
+    )
     assert data(["check", "planted:on=listed,options=side=16", "--data-dir", str(tmp_path)]) == 2
     assert "a mark goes with one" in capsys.readouterr().err
 
@@ -176,7 +206,10 @@ def change(column: str, value: str) -> Callable[[str], str]:
         (change("cat", "maybe"), "cat = 'maybe' in row 1, expected one of 0, 1"),
         (lambda text: text.replace(",val,", ",train,"), "has no picture in the split val"),
         (lambda text: text.replace(",test,", ",val,"), "has train and val and no test"),
-        (lambda text: "\n".join(line.rsplit(",", 2)[0] for line in text.splitlines()) + "\n", "has no label"),
+        (
+            lambda text: "\n".join(line.rsplit(",", 2)[0] for line in text.splitlines()) + "\n",
+            "has no label",
+        ),
         (lambda text: text.replace("train0.png", "absent.png"), "masks of 1 of 28 pictures"),
     ],
 )

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.report.collect import FILES, make_report, render
-from benchmark.report.formats.numbers import mark, percent
 from benchmark.report.formats.text import WIDTH, len_, wrap
-from benchmark.report.tables import Table
+from benchmark.report.render import FILES, render
+from benchmark.report.report import make_report
+from benchmark.report.tables.numbers import mark, percent
+from benchmark.report.tables.results_table import Table
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=120)
@@ -42,7 +43,9 @@ def test_means_and_sds_are_those_of_the_records(tmp_path: Path) -> None:
     accuracy: dict[str, list[float]] = {"biased": [], "unbiased": [], "deceiving": []}
     worst = []
     for key in keys:
-        splits = json.loads((folder / "runs" / key / "record.json").read_text())["selected"]["val_accuracy"]["splits"]
+        splits = json.loads((folder / "runs" / key / "record.json").read_text())["selected"][
+            "val_accuracy"
+        ]["splits"]
         for split, found in accuracy.items():
             counts = np.array(splits[split]["counts"])
             found.append(float(np.einsum("zll->", counts) / counts.sum()))
@@ -72,10 +75,16 @@ def test_one_trial_shows_test_sampling_only(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     fake.add(WORLD, ERM, trials=(0,))
     table = table_of(fake.finish())
-    average, worst = value(table, "erm", "average_accuracy"), value(table, "erm", "worst_group_accuracy")
+    average, worst = (
+        value(table, "erm", "average_accuracy"),
+        value(table, "erm", "worst_group_accuracy"),
+    )
     n, p = WORLD.size, average.estimate.value
     assert average.estimate.sd == pytest.approx((p * (1 - p) / n) ** 0.5, rel=0.1)
-    assert worst.estimate.sd is None and worst.estimate.low < worst.estimate.value < worst.estimate.high
+    assert (
+        worst.estimate.sd is None
+        and worst.estimate.low < worst.estimate.value < worst.estimate.high
+    )
     assert "1 trial: plug-in ± posterior sd, test sampling only" in " ".join(table.caption)
 
 
@@ -100,7 +109,10 @@ def test_caption_says_how(tmp_path: Path) -> None:
     by_groups = FakeSweep(tmp_path / "by_groups", criteria=("val_mean", "last"))
     by_groups.add(WORLD, ERM)
     caption = " ".join(table_of(by_groups.finish()).caption)
-    assert "To choose so takes group labels in validation, whatever a method needs beside them." in caption
+    assert (
+        "To choose so takes group labels in validation, whatever a method needs beside them."
+        in caption
+    )
 
 
 def test_everything_planned_is_in_the_table(tmp_path: Path) -> None:
@@ -115,7 +127,13 @@ def test_everything_planned_is_in_the_table(tmp_path: Path) -> None:
     folder = fake.finish()
     report = make_report(folder)
     assert [t.dataset for t in report.tables] == [WORLD.label, "nothing_yet", "only_refused"]
-    assert [row.method for row in report.tables[0].rows] == ["erm", "broken", "waiting", "isnet", "teacher"]
+    assert [row.method for row in report.tables[0].rows] == [
+        "erm",
+        "broken",
+        "waiting",
+        "isnet",
+        "teacher",
+    ]
     for form in FILES:
         text = render(report, form).replace("\\_\\allowbreak{}", "_").replace("\\", "")
         text = " ".join(text.split())
@@ -151,7 +169,10 @@ def test_unknown_confounders(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     fake.add(World("plain", size=60, splits=("test",), confounders=False), ERM)
     table = table_of(fake.finish())
-    assert [column.metric for column in table.columns] == ["average_accuracy", "worst_group_accuracy"]
+    assert [column.metric for column in table.columns] == [
+        "average_accuracy",
+        "worst_group_accuracy",
+    ]
     worst = value(table, "erm", "worst_group_accuracy")
     assert worst.estimate.value is None
     assert worst.notes == ("confounders are unknown, so there are no groups",)
@@ -186,12 +207,18 @@ def edit_counts(folder: Path, counts: dict[str, object]) -> None:
     [
         ("perfect", [[[30, 0], [0, 30]], [[30, 0], [0, 30]]], ""),
         ("always the same class", [[[30, 0], [30, 0]], [[30, 0], [30, 0]]], ""),
-        ("a class without images", [[[60, 0], [0, 0]], [[50, 10], [0, 0]]], "2 of 4 groups have no images"),
+        (
+            "a class without images",
+            [[[60, 0], [0, 0]], [[50, 10], [0, 0]]],
+            "2 of 4 groups have no images",
+        ),
         ("one group only", [[[110, 10], [0, 0]], [[0, 0], [0, 0]]], "only one group has images"),
         ("no images", [[[0, 0], [0, 0]], [[0, 0], [0, 0]]], "the split has no images"),
     ],
 )
-def test_degenerate_counts(tmp_path: Path, case: str, counts: object, note: str, trials: int) -> None:
+def test_degenerate_counts(
+    tmp_path: Path, case: str, counts: object, note: str, trials: int
+) -> None:
     fake = FakeSweep(tmp_path)
     fake.add(WORLD, ERM, trials=range(trials))
     folder = fake.finish()
@@ -204,7 +231,9 @@ def test_degenerate_counts(tmp_path: Path, case: str, counts: object, note: str,
             assert "nan" not in text.lower().replace("nano", ""), (case, form)
             assert note in text
     worst = value(report.tables[0], "erm", "worst_group_accuracy").estimate.value
-    assert worst == {"perfect": 1.0, "always the same class": 0.0, "no images": None}.get(case, worst)
+    assert worst == {"perfect": 1.0, "always the same class": 0.0, "no images": None}.get(
+        case, worst
+    )
 
 
 def test_a_split_missing_from_one_trial(tmp_path: Path) -> None:
@@ -229,7 +258,9 @@ def test_counts_that_do_not_add_up_are_named(tmp_path: Path) -> None:
 
 def test_text_fits_a_terminal_of_100_columns(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
-    wide = World("wide", size=60, splits=("test", *(f"a_rather_long_split_name_{i}" for i in range(9))))
+    wide = World(
+        "wide", size=60, splits=("test", *(f"a_rather_long_split_name_{i}" for i in range(9)))
+    )
     needs = ("masks", "confounder", "groups", "environments", "teacher", "val_groups", "val_masks")
     fake.add(wide, Method("an_algorithm_with_a_long_name:and_a_variant", needs=needs))
     fake.add(wide, Method("漢字" * 12), trials=(0,))
@@ -257,8 +288,23 @@ def test_long_names_break_where_words_do(tmp_path: Path) -> None:
 
 
 def test_numbers() -> None:
-    assert [percent(x, 1) for x in (1.0, 0.99949, -0.0001, -0.25, 0.0)] == ["100.0", "99.9", "0.0", "-25.0", "0.0"]
-    assert [mark(i) for i in (0, 25, 26, 27, 51, 52, 701, 702)] == ["a", "z", "aa", "ab", "az", "ba", "zz", "aaa"]
+    assert [percent(x, 1) for x in (1.0, 0.99949, -0.0001, -0.25, 0.0)] == [
+        "100.0",
+        "99.9",
+        "0.0",
+        "-25.0",
+        "0.0",
+    ]
+    assert [mark(i) for i in (0, 25, 26, 27, 51, 52, 701, 702)] == [
+        "a",
+        "z",
+        "aa",
+        "ab",
+        "az",
+        "ba",
+        "zz",
+        "aaa",
+    ]
 
 
 def test_json_is_strict_and_complete(tmp_path: Path) -> None:
@@ -283,11 +329,20 @@ def test_runs_that_serve_others_are_never_mixed_with_requested_ones(tmp_path: Pa
     fake.add(WORLD, Method("tea"), trials=(0,), upstream={"teacher": teacher})
     report = make_report(fake.finish())
     table = report.tables[0]
-    assert [row.label for row in table.rows] == ["erm", "isnet", "tea", "erm (upstream)", "erm (upstream 2)"]
+    assert [row.label for row in table.rows] == [
+        "erm",
+        "isnet",
+        "tea",
+        "erm (upstream)",
+        "erm (upstream 2)",
+    ]
     assert [w.run.key for w in table.rows[0].winners] == asked
     notes = {row.label: row.notes for row in table.rows}
     assert notes["erm"] == []
-    assert notes["erm (upstream)"] == ["trained for isnet", "unlike the other rows: budget steps 50 (others 300)"]
+    assert notes["erm (upstream)"] == [
+        "trained for isnet",
+        "unlike the other rows: budget steps 50 (others 300)",
+    ]
     other = "unlike the other rows: data option bias=0.0 (others bias=0.95)"
     assert notes["erm (upstream 2)"] == ["trained for tea", other]
     assert notes["isnet"] == ["standard: erm"] and notes["tea"] == ["teacher: erm"]
@@ -302,7 +357,9 @@ def test_a_method_on_less_biased_data_says_so(tmp_path: Path) -> None:
         fake.add(WORLD, method, trials=(0,))
     fake.add(WORLD, DRO, trials=(0, 1), options={"option": "bias=0.8"})
     rows = {row.method: row for row in make_report(fake.finish()).tables[0].rows}
-    assert rows["group_dro"].notes == ["unlike the other rows: data option bias=0.8 (others bias=0.95)"]
+    assert rows["group_dro"].notes == [
+        "unlike the other rows: data option bias=0.8 (others bias=0.95)"
+    ]
     assert rows["erm"].notes == []
 
 
@@ -310,7 +367,9 @@ def test_changed_data_are_named(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     fake.add(WORLD, ERM, trials=(0,))
     fake.add(WORLD, DRO, trials=(0,), fingerprint="f" * 16)
-    assert any("the data changed between these runs" in note for note in table_of(fake.finish()).notes)
+    assert any(
+        "the data changed between these runs" in note for note in table_of(fake.finish()).notes
+    )
 
 
 def test_intervals_stay_where_accuracies_can_be(tmp_path: Path) -> None:
@@ -318,7 +377,9 @@ def test_intervals_stay_where_accuracies_can_be(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path, predictions=False)
     keys = fake.add(WORLD, ERM, trials=(0, 1))
     folder = fake.finish()
-    for key, counts in zip(keys, ([[[50, 10], [10, 50]]] * 2, [[[60, 0], [0, 60]]] * 2), strict=True):
+    for key, counts in zip(
+        keys, ([[[50, 10], [10, 50]]] * 2, [[[60, 0], [0, 60]]] * 2), strict=True
+    ):
         path = folder / "runs" / key / "record.json"
         record = json.loads(path.read_text())
         record["selected"]["val_accuracy"]["splits"]["unbiased"]["counts"] = counts

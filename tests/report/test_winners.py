@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmark.core.errors import UserError
-from benchmark.report.collect import make_report, render
-from benchmark.report.winners import retrain_sweeps
+from benchmark.report.render import render
+from benchmark.report.report import make_report
+from benchmark.report.tables.hyperparameters import retrain_sweeps
 from tests.report.fake_sweep import ERM, FakeSweep, Method, World
 
 WORLD = World(size=60)
@@ -35,19 +36,30 @@ def test_hparams_that_all_winners_share_are_named_once(tmp_path: Path) -> None:
     _, sheet = report.appendix
     assert "momentum=0.75" in sheet.caption[-1] and "schedule" not in sheet.caption[-1]
     assert [row[2] for row in sheet.rows if "momentum" in row[2]] == []
-    assert [row[2].count("schedule=") for row in sheet.rows] == [1, 1] and "eta=0.01" in sheet.rows[1][2]
-    assert any(line.rstrip().endswith("schedule=step, eta=0.01") for line in render(report, "text").splitlines())
+    assert [row[2].count("schedule=") for row in sheet.rows] == [1, 1] and "eta=0.01" in sheet.rows[
+        1
+    ][2]
+    assert any(
+        line.rstrip().endswith("schedule=step, eta=0.01")
+        for line in render(report, "text").splitlines()
+    )
 
 
 def test_retrain_file_says_what_won(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path, "odd name")
-    fake.add(WORLD, ERM, trials=(0, 4), draws=(0, 1, 2), schedule='co"si\\ne\n', flag=True, layers=[1, 2])
+    fake.add(
+        WORLD, ERM, trials=(0, 4), draws=(0, 1, 2), schedule='co"si\\ne\n', flag=True, layers=[1, 2]
+    )
     fake.add(WORLD, Method("teacher", requested=False), trials=(0,))
     report = make_report(fake.finish())
     ((name, text),) = retrain_sweeps(report.sweep, report.tables, 3).items()
     value = tomllib.loads(text)
     assert name == "odd name_retrain"
-    assert value["trials"] == [5, 6, 7] and value["algorithms"] == ["erm"] and value["datasets"] == [WORLD.label]
+    assert (
+        value["trials"] == [5, 6, 7]
+        and value["algorithms"] == ["erm"]
+        and value["datasets"] == [WORLD.label]
+    )
     winners = report.tables[0].rows[0].winners
     best = max(winners, key=lambda w: w.at.value or 0.0)
     assert best.run.spec is not None
@@ -59,7 +71,7 @@ def test_retrain_file_says_what_won(tmp_path: Path) -> None:
 def test_the_planner_accepts_it(tmp_path: Path) -> None:
     """From a real plan of random draws, through winners, back to a plan with the winners' hyper-parameters."""
     pytest.importorskip("torch")
-    from benchmark.plan.graph import expand
+    from benchmark.plan.planner import expand
     from benchmark.plan.sweepfile import read_sweep
 
     source = tmp_path / "tune.toml"
@@ -81,7 +93,15 @@ def test_the_planner_accepts_it(tmp_path: Path) -> None:
     for row in report.tables[0].rows:
         won, new = row.winners[0].run.spec, specs[row.method, 2]
         assert won is not None
-        for field in ("hparams", "dataset_options", "budget", "backbone", "backbone_options", "selection", "compute"):
+        for field in (
+            "hparams",
+            "dataset_options",
+            "budget",
+            "backbone",
+            "backbone_options",
+            "selection",
+            "compute",
+        ):
             assert getattr(won, field) == getattr(new, field), field
 
 

@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from benchmark.report.formats.numbers import Footnotes, clean, notes_of, printer
-from benchmark.report.scores import NOTHING, Value
-from benchmark.report.sheet import Sheet
-from benchmark.report.tables import Row, Table
+from benchmark.report.tables.columns import NOTHING, Value
+from benchmark.report.tables.numbers import Footnotes, clean, notes_of, printer
+from benchmark.report.tables.results_table import Row, Table
+from benchmark.report.tables.sheet import Sheet
 
 #: Version of tables.json.
 SCHEMA = 1
@@ -41,27 +41,45 @@ def markdown_table(table: Table, spread: str = "sd") -> str:
     general = notes.marks(table.notes)
     show = printer(table, spread)
     heads = ["method", "needs", *(" ".join(column.title) for column in table.columns)]
-    lines = ["| " + " | ".join(map(_escape, heads)) + " |", "|---|---|" + "---:|" * len(table.columns)]
+    lines = [
+        "| " + " | ".join(map(_escape, heads)) + " |",
+        "|---|---|" + "---:|" * len(table.columns),
+    ]
     for row in table.rows:
-        cells = [_escape(show(value)) + _sup(notes.marks(notes_of(value, spread))) for value in row.values]
+        cells = [
+            _escape(show(value)) + _sup(notes.marks(notes_of(value, spread)))
+            for value in row.values
+        ]
         label = _escape(show.label(row)) + _sup(notes.marks(row.notes))
         lines.append("| " + " | ".join([label, _escape(show.needs(row)), *cells]) + " |")
     caption = _escape(clean(" ".join(table.full_caption(spread)))) + _sup(general)
     listed = [f"{_sup(letter)} {_escape(note)}  " for letter, note in notes.listed()]
-    return "\n".join([f"### {_escape(clean(table.title))}", "", caption, "", *lines, "", *listed]) + "\n"
+    return (
+        "\n".join([f"### {_escape(clean(table.title))}", "", caption, "", *lines, "", *listed])
+        + "\n"
+    )
 
 
 def markdown_sheet(sheet: Sheet) -> str:
     """A pipe table of texts."""
     lines = ["| " + " | ".join(_escape(clean(" ".join(head))) for head in sheet.heads) + " |"]
-    lines.append("|" + "".join("---|" if i < sheet.stub else "---:|" for i in range(len(sheet.heads))))
+    lines.append(
+        "|" + "".join("---|" if i < sheet.stub else "---:|" for i in range(len(sheet.heads)))
+    )
     for row in sheet.rows:
-        cells = [f"**{_escape(clean(row[0]))}**", *[""] * (len(sheet.heads) - 1)] if len(row) == 1 else row
+        cells = (
+            [f"**{_escape(clean(row[0]))}**", *[""] * (len(sheet.heads) - 1)]
+            if len(row) == 1
+            else row
+        )
         shown = cells if len(row) == 1 else [_escape(clean(cell)) for cell in cells]
         lines.append("| " + " | ".join(shown) + " |")
     notes = [_escape(clean(note)) + "  " for note in sheet.notes]
     caption = _escape(clean(" ".join(sheet.caption)))
-    return "\n".join([f"### {_escape(clean(sheet.title))}", "", caption, "", *lines, "", *notes]) + "\n"
+    return (
+        "\n".join([f"### {_escape(clean(sheet.title))}", "", caption, "", *lines, "", *notes])
+        + "\n"
+    )
 
 
 def _escape(text: str) -> str:
@@ -85,7 +103,9 @@ def records(tables: Sequence[Table]) -> list[dict[str, Any]]:
     return found
 
 
-def _record(table: Table, row: Row, metric: str, splits: Sequence[str], value: Value) -> dict[str, Any]:
+def _record(
+    table: Table, row: Row, metric: str, splits: Sequence[str], value: Value
+) -> dict[str, Any]:
     estimate = value.estimate
     return {
         "dataset": table.dataset,
@@ -164,7 +184,9 @@ def _json_row(table: Table, row: Row) -> dict[str, Any]:
                 "high": value.estimate.high,
                 "interval": value.estimate.kind,
                 "trials": value.trials,
-                "per_trial": {str(trial): number for trial, number in (value.per_trial or {}).items()},
+                "per_trial": {
+                    str(trial): number for trial, number in (value.per_trial or {}).items()
+                },
                 "splits": list(column.splits),
                 "also": list(column.also),
                 "not_distinguishable_from_best": value.best,

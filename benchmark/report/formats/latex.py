@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmark.report.formats.escape import escape
-from benchmark.report.formats.numbers import (
+from benchmark.report.formats.latex_escape import escape
+from benchmark.report.tables.columns import Value
+from benchmark.report.tables.numbers import (
     DASH,
     Footnotes,
     Printer,
@@ -16,9 +17,8 @@ from benchmark.report.formats.numbers import (
     percent,
     printer,
 )
-from benchmark.report.scores import Value
-from benchmark.report.sheet import Sheet
-from benchmark.report.tables import Table
+from benchmark.report.tables.results_table import Table
+from benchmark.report.tables.sheet import Sheet
 
 #: The file is a document of its own and can also be \input into another one, whose preamble then loads the packages.
 HEADER = r"""% Tables of {title}.
@@ -42,7 +42,9 @@ _RAGGED = r">{\raggedright\arraybackslash}"
 FOOTER = "\n\\ShortcutBedEnd\n"
 
 
-def latex_document(tables: Sequence[Table], sheets: Sequence[Sheet], title: str, spread: str = "sd") -> str:
+def latex_document(
+    tables: Sequence[Table], sheets: Sequence[Sheet], title: str, spread: str = "sd"
+) -> str:
     """All tables in one file that compiles alone and can be \\input."""
     ascii_title = clean(title).encode("ascii", "replace").decode()
     return (
@@ -59,7 +61,9 @@ def latex_table(table: Table, spread: str = "sd") -> str:
     show = printer(table, spread)
     rows = []
     for row in table.rows:
-        cells = [latex_cell(value, show, notes.marks(notes_of(value, spread))) for value in row.values]
+        cells = [
+            latex_cell(value, show, notes.marks(notes_of(value, spread))) for value in row.values
+        ]
         label = escape(show.label(row)) + _superscript(notes.marks(row.notes))
         rows.append(" & ".join([label, escape(show.needs(row)), *cells]) + r" \\")
     lines = [
@@ -78,15 +82,23 @@ def latex_table(table: Table, spread: str = "sd") -> str:
     ]
     if notes.texts:
         listed = [rf"{_superscript(letter)}\,{escape(note)}." for letter, note in notes.listed()]
-        lines += [r"\par\smallskip", rf"\parbox{{0.95\linewidth}}{{\raggedright\scriptsize {' '.join(listed)}}}"]
+        lines += [
+            r"\par\smallskip",
+            rf"\parbox{{0.95\linewidth}}{{\raggedright\scriptsize {' '.join(listed)}}}",
+        ]
     return "\n".join([*lines, r"\end{table}", ""])
 
 
 def latex_sheet(sheet: Sheet) -> str:
     """A floating table of texts; long ones are set smaller rather than cut."""
-    longest = [max((len(row[i]) for row in sheet.rows if len(row) > 1), default=0) for i in range(len(sheet.heads))]
+    longest = [
+        max((len(row[i]) for row in sheet.rows if len(row) > 1), default=0)
+        for i in range(len(sheet.heads))
+    ]
     columns = "".join(
-        ("l" if width <= 30 else f"{_RAGGED}p{{{50 if width <= 120 else 110}mm}}") if i < sheet.stub else "r"
+        ("l" if width <= 30 else f"{_RAGGED}p{{{50 if width <= 120 else 110}mm}}")
+        if i < sheet.stub
+        else "r"
         for i, width in enumerate(longest)
     )
     rows = [
@@ -95,7 +107,9 @@ def latex_sheet(sheet: Sheet) -> str:
         else " & ".join(map(escape, row)) + r" \\"
         for row in sheet.rows
     ]
-    notes = [rf"\par\smallskip{{\raggedright\scriptsize {escape(note)}\par}}" for note in sheet.notes]
+    notes = [
+        rf"\par\smallskip{{\raggedright\scriptsize {escape(note)}\par}}" for note in sheet.notes
+    ]
     lines = [
         r"\begin{table}[htbp]",
         r"\centering\footnotesize",
@@ -116,13 +130,17 @@ def latex_sheet(sheet: Sheet) -> str:
 def _heads(heads: Sequence[Sequence[str]]) -> list[str]:
     tall = max(map(len, heads), default=1)
     return [
-        " & ".join(f"{{{escape(head_line(head, level, tall))}}}" for head in heads) + r" \\" for level in range(tall)
+        " & ".join(f"{{{escape(head_line(head, level, tall))}}}" for head in heads) + r" \\"
+        for level in range(tall)
     ]
 
 
 def _stub(table: Table, show: Printer) -> str:
     """The two text columns: as wide as their words where these are short, else wrapped."""
-    text = (max((len(label(row)) for row in table.rows), default=0) for label in (show.label, show.needs))
+    text = (
+        max((len(label(row)) for row in table.rows), default=0)
+        for label in (show.label, show.needs)
+    )
     return "".join(
         "l" if longest <= most else f"{_RAGGED}p{{{most * 1.7:.0f}mm}}"
         for longest, most in zip(text, (26, 20), strict=True)
@@ -137,7 +155,11 @@ def _specification(table: Table, show: Printer) -> str:
     for i in range(len(table.columns)):
         estimates = [row.values[i].estimate for row in table.rows if i < len(row.values)]
         negative = any(e.value is not None and e.value < 0 for e in estimates)
-        widest = max((_uncertainty(e.sd, show.decimals) for e in estimates if e.sd is not None), key=len, default="")
+        widest = max(
+            (_uncertainty(e.sd, show.decimals) for e in estimates if e.sd is not None),
+            key=len,
+            default="",
+        )
         columns += f"S[table-format={'-' if negative else ''}3.{show.decimals}{f'({len(widest)})' if widest else ''}]"
     return columns
 

@@ -6,9 +6,9 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from benchmark.report.formats.numbers import Footnotes, clean, head_line, notes_of, printer
-from benchmark.report.sheet import Sheet
-from benchmark.report.tables import Table
+from benchmark.report.tables.numbers import Footnotes, clean, head_line, notes_of, printer
+from benchmark.report.tables.results_table import Table
+from benchmark.report.tables.sheet import Sheet
 
 WIDTH = 100
 _GAP = "  "
@@ -24,8 +24,13 @@ def text_table(table: Table, spread: str = "sd", width: int = WIDTH) -> str:
     notes = Footnotes()
     general = notes.marks(table.notes)
     show = printer(table, spread)
-    body = [[_marked(show(v), notes.marks(notes_of(v, spread))) for v in row.values] for row in table.rows]
-    stub = [[_marked(show.label(row), notes.marks(row.notes)), show.needs(row)] for row in table.rows]
+    body = [
+        [_marked(show(v), notes.marks(notes_of(v, spread))) for v in row.values]
+        for row in table.rows
+    ]
+    stub = [
+        [_marked(show.label(row), notes.marks(row.notes)), show.needs(row)] for row in table.rows
+    ]
     caption = _marked(clean(" ".join(table.full_caption(spread))), general)
     lines = [*wrap(caption, width), ""]
     if table.columns:
@@ -67,28 +72,41 @@ def _footnotes(notes: Footnotes, width: int) -> list[str]:
     return lines
 
 
-def _grid(heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], stub: int, width: int) -> list[str]:
+def _grid(
+    heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], stub: int, width: int
+) -> list[str]:
     """Rows under their heads; name columns wrap, number columns are aligned at the right, too many go into blocks."""
     cleaned = [[clean(line) for line in head] for head in heads]
     body = [list(row[stub:]) for row in rows]
     _align(body)
-    widths = [max([*map(len_, head), *(len_(cells[i]) for cells in body)]) for i, head in enumerate(cleaned[stub:])]
+    widths = [
+        max([*map(len_, head), *(len_(cells[i]) for cells in body)])
+        for i, head in enumerate(cleaned[stub:])
+    ]
     layouts = []
     for most in _STUB_WIDTHS:
         limits = [*most, *([12] * stub)][:stub]
         longest = [max(len_(cleaned[i][-1]), *(len_(row[i]) for row in rows)) for i in range(stub)]
         if stub and not body[0]:  # names only: the last column takes what the others leave
             limits = [max(limit, len_(cleaned[i][-1])) for i, limit in enumerate(limits)]
-            limits[-1] = max(limits[-1], width - sum(map(min, limits[:-1], longest)) - len(_GAP) * (stub - 1))
+            limits[-1] = max(
+                limits[-1], width - sum(map(min, limits[:-1], longest)) - len(_GAP) * (stub - 1)
+            )
         stub_widths = [min(limit, long) for limit, long in zip(limits, longest, strict=True)]
-        layouts.append((stub_widths, _blocks(widths, width - sum(stub_widths) - len(_GAP) * (stub - 1))))
+        layouts.append(
+            (stub_widths, _blocks(widths, width - sum(stub_widths) - len(_GAP) * (stub - 1)))
+        )
     stub_widths, blocks = min(layouts, key=lambda layout: len(layout[1]))
     lines: list[str] = []
     for block in blocks:
         columns = [*range(stub), *(stub + i for i in block)]
         lines += [""] if lines else []
-        chosen = [[*row[:stub], *(cells[i] for i in block)] for row, cells in zip(rows, body, strict=True)]
-        lines += _block([cleaned[i] for i in columns], chosen, stub, [*stub_widths, *(widths[i] for i in block)])
+        chosen = [
+            [*row[:stub], *(cells[i] for i in block)] for row, cells in zip(rows, body, strict=True)
+        ]
+        lines += _block(
+            [cleaned[i] for i in columns], chosen, stub, [*stub_widths, *(widths[i] for i in block)]
+        )
     return lines
 
 
@@ -98,12 +116,18 @@ def _block(
     """The stub and some of the columns, ruled."""
     rule = "-" * (sum(widths) + len(_GAP) * (len(widths) - 1))
     tall = max(map(len, heads), default=1)
-    lines = [rule, *(_line([head_line(h, level, tall) for h in heads], stub, widths) for level in range(tall)), rule]
+    lines = [
+        rule,
+        *(_line([head_line(h, level, tall) for h in heads], stub, widths) for level in range(tall)),
+        rule,
+    ]
     for row in rows:
         wrapped = [wrap(label, w) for label, w in zip(row[:stub], widths, strict=False)]
         for level in range(max(map(len, wrapped), default=1)):
             words = [w[level] if level < len(w) else "" for w in wrapped]
-            lines.append(_line([*words, *(cell if level == 0 else "" for cell in row[stub:])], stub, widths))
+            lines.append(
+                _line([*words, *(cell if level == 0 else "" for cell in row[stub:])], stub, widths)
+            )
     return [*lines, rule]
 
 
@@ -160,4 +184,7 @@ def wrap(label: str, width: int) -> list[str]:
 
 def len_(text: str) -> int:
     """Columns that a text takes in a terminal: wide characters take two, combining ones none."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )

@@ -6,12 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 
 from benchmark.core.spec import CRITERIA
-from benchmark.report.collect import Report
-from benchmark.report.figures import Figure
+from benchmark.report.figures.summary_plots import Figure
 from benchmark.report.html.parts import figures_part, sheet_part, table_part, text
 from benchmark.report.html.runs import MOST, unfinished_part, winners_part
 from benchmark.report.html.style import CSS, SCRIPT
-from benchmark.report.tables import summary_line
+from benchmark.report.report import Report
+from benchmark.report.tables.results_table import summary_line
 
 #: Nothing may be loaded from anywhere; what is in the file is all there is.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -30,9 +30,15 @@ def page(report: Report, figures: Mapping[int, Sequence[Figure]]) -> str:
         titles.append(("side", "Comparisons, costs and hyper-parameters"))
     side = "".join(sheet_part(sheet) for sheet in [*report.sheets, *report.appendix])
     unfinished = unfinished_part(sweep.runs)
-    titles += [("runs", "Chosen runs")] + ([("unfinished", "Without a result")] if unfinished else [])
-    created = time.strftime("%Y-%m-%d", time.gmtime(sweep.created)) if sweep.created else "unknown date"
-    contents = "".join(f'<li><a href="#{target}">{text(title)}</a></li>' for target, title in titles)
+    titles += [("runs", "Chosen runs")] + (
+        [("unfinished", "Without a result")] if unfinished else []
+    )
+    created = (
+        time.strftime("%Y-%m-%d", time.gmtime(sweep.created)) if sweep.created else "unknown date"
+    )
+    contents = "".join(
+        f'<li><a href="#{target}">{text(title)}</a></li>' for target, title in titles
+    )
     notes = "".join(f"<p>Note: {text(note)}</p>" for note in sweep.notes)
     criterion = CRITERIA.get(report.criterion, report.criterion)
     return (

@@ -6,11 +6,11 @@ import base64
 import html
 from collections.abc import Sequence
 
-from benchmark.report.figures import Figure
-from benchmark.report.formats.numbers import DASH, Footnotes, bounds, clean, notes_of, printer
-from benchmark.report.scores import Value
-from benchmark.report.sheet import Sheet
-from benchmark.report.tables import Table
+from benchmark.report.figures.summary_plots import Figure
+from benchmark.report.tables.columns import Value
+from benchmark.report.tables.numbers import DASH, Footnotes, bounds, clean, notes_of, printer
+from benchmark.report.tables.results_table import Table
+from benchmark.report.tables.sheet import Sheet
 
 
 def text(value: object) -> str:
@@ -40,7 +40,9 @@ def table_part(table: Table) -> str:
                 f"{_interval(value, show.decimals)}</span></td>"
             )
         rows.append(f"<tr{'' if row.requested else ' class=upstream'}>{''.join(cells)}</tr>")
-    caption = f'<p class="caption">{text(" ".join(table.full_caption("interval")))}{_sup(general)}</p>'
+    caption = (
+        f'<p class="caption">{text(" ".join(table.full_caption("interval")))}{_sup(general)}</p>'
+    )
     body = f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody>"
     return f'{caption}<div class="wide"><table class="sortable cards">{body}</table></div>{_footnotes(notes)}'
 
@@ -78,9 +80,13 @@ def sheet_part(sheet: Sheet, level: int = 3) -> str:
     rows = []
     for row in sheet.rows:
         if len(row) == 1:
-            rows.append(f'<tr class="part"><th scope="colgroup" colspan="{len(sheet.heads)}">{text(row[0])}</th></tr>')
+            rows.append(
+                f'<tr class="part"><th scope="colgroup" colspan="{len(sheet.heads)}">{text(row[0])}</th></tr>'
+            )
         else:
-            rows.append(f"<tr>{''.join(_cell(cell, i >= sheet.stub) for i, cell in enumerate(row))}</tr>")
+            rows.append(
+                f"<tr>{''.join(_cell(cell, i >= sheet.stub) for i, cell in enumerate(row))}</tr>"
+            )
     notes = "".join(f"<li>{text(note)}</li>" for note in sheet.notes)
     return (
         f"<h{level}>{text(sheet.title)}</h{level}>"

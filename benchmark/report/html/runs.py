@@ -11,12 +11,12 @@ import numpy as np
 
 from benchmark.core.files import read_json
 from benchmark.core.record import FAILURE, RECORD, State
-from benchmark.report.curves import Curves, read_curves
 from benchmark.report.html.parts import definition, text
-from benchmark.report.load import Run
-from benchmark.report.metrics import average_accuracy, worst_group
-from benchmark.report.scores import test_splits
-from benchmark.report.select import Winner
+from benchmark.report.records.learning_curves import Curves, read_curves
+from benchmark.report.records.model_selection import Winner
+from benchmark.report.records.sweep_records import Run
+from benchmark.report.statistics.metrics import average_accuracy, worst_group
+from benchmark.report.tables.columns import test_splits
 
 #: More run sections than this would make a page that no phone opens; the others are counted in a sentence.
 MOST = 300
@@ -29,7 +29,11 @@ def winners_part(winners: Sequence[Winner], shown: int = MOST) -> str:
     """A foldable section for every winner."""
     parts = [_winner(winner) for winner in winners[:shown]]
     left = len(winners) - len(parts)
-    more = f"<p>{left} more chosen runs are not shown here; their folders hold the same.</p>" if left > 0 else ""
+    more = (
+        f"<p>{left} more chosen runs are not shown here; their folders hold the same.</p>"
+        if left > 0
+        else ""
+    )
     return "".join(parts) + more
 
 
@@ -42,19 +46,34 @@ def _winner(winner: Winner) -> str:
     value = "" if winner.at.value is None else f", criterion {winner.at.value:.4g}"
     pairs: list[tuple[str, object]] = [
         ("chosen", f"step {winner.at.step:,} of {record.steps:,}{value}{best}"),
-        *((f"accuracy, {split}", _accuracy(winner, split)) for split in ("val", *test_splits(record.data))),
+        *(
+            (f"accuracy, {split}", _accuracy(winner, split))
+            for split in ("val", *test_splits(record.data))
+        ),
         ("hyper-parameters", _pairs(spec.hparams)),
         ("backbone", _named(spec.backbone, spec.backbone_options)),
         ("data", _named(spec.dataset, spec.dataset_options)),
         ("budget", _pairs(spec.budget)),
-        ("training", f"{record.seconds.get('training', 0.0):.1f} s, {record.images_per_second:,.0f} images/s"),
-        ("parameters, memory", f"{record.parameters:,}; {record.peak_memory_bytes / 1e6:,.0f} MB at most"),
-        ("machine", f"{record.machine.get('device', '?')}, {record.machine.get('threads', '?')} threads"),
+        (
+            "training",
+            f"{record.seconds.get('training', 0.0):.1f} s, {record.images_per_second:,.0f} images/s",
+        ),
+        (
+            "parameters, memory",
+            f"{record.parameters:,}; {record.peak_memory_bytes / 1e6:,.0f} MB at most",
+        ),
+        (
+            "machine",
+            f"{record.machine.get('device', '?')}, {record.machine.get('threads', '?')} threads",
+        ),
         ("versions", _pairs(record.machine.get("versions", {}))),
         ("commit", record.machine.get("commit")),
         *((role, _upstream(run, role, key)) for role, key in spec.upstream.items()),
         ("paper", record.method.get("paper")),
-        ("on record", _pairs({name: value for name, value in record.extra.items() if name not in _TABLED})),
+        (
+            "on record",
+            _pairs({name: value for name, value in record.extra.items() if name not in _TABLED}),
+        ),
         ("finished", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.finished))),
         ("folder", f"{run.folder.parent.name}/{run.key}, attempt {record.attempt}"),
     ]
@@ -70,7 +89,9 @@ def _accuracy(winner: Winner, split: str) -> str | None:
     if counts is None or average is None:
         return None
     found = worst_group(counts) if counts.shape[-3] > 1 else None
-    return f"{average * 100:.1f} %" + (f", worst group {found.accuracy * 100:.1f} %" if found else "")
+    return f"{average * 100:.1f} %" + (
+        f", worst group {found.accuracy * 100:.1f} %" if found else ""
+    )
 
 
 def _upstream(run: Run, role: str, key: str) -> str:
@@ -78,16 +99,23 @@ def _upstream(run: Run, role: str, key: str) -> str:
     try:
         entry = read_json(run.folder / RECORD)["upstream"][role]
         chosen = entry["selected"][run.spec.selection[0]] if run.spec else {}
-        counts = {name: np.asarray(content["counts"], np.int64) for name, content in chosen["splits"].items()}
+        counts = {
+            name: np.asarray(content["counts"], np.int64)
+            for name, content in chosen["splits"].items()
+        }
         found = {name: average_accuracy(table) for name, table in counts.items()}
-        scores = [f"{name} {100 * value:.1f} %" for name, value in found.items() if value is not None]
+        scores = [
+            f"{name} {100 * value:.1f} %" for name, value in found.items() if value is not None
+        ]
         return f"{entry['method']} ({key}), step {chosen['step']:,}; accuracy: {', '.join(scores)}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"{key}; its scores are not in {RECORD}"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} = {f'{v:.6g}' if isinstance(v, float) else v}" for k, v in values.items())
+    return ", ".join(
+        f"{k} = {f'{v:.6g}' if isinstance(v, float) else v}" for k, v in values.items()
+    )
 
 
 def _named(name: str, options: Mapping[str, Any]) -> str:
@@ -116,16 +144,26 @@ def curve_svg(curves: Curves) -> str:
         for v in (0.0, 0.5, 1.0)
     ]
     for step, anchor in ((first, "start"), (last, "end")):
-        parts.append(f'<text x="{x(step):.1f}" y="{y(0) + 15:.1f}" text-anchor="{anchor}">{step:,}</text>')
+        parts.append(
+            f'<text x="{x(step):.1f}" y="{y(0) + 15:.1f}" text-anchor="{anchor}">{step:,}</text>'
+        )
     for i, (name, values) in enumerate(series[:4]):
-        points = " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in zip(curves.steps, values, strict=True) if v is not None)
-        dash = f'fill="none" stroke="currentColor" stroke-width="1.6" stroke-dasharray="{_LINES[i]}"'
+        points = " ".join(
+            f"{x(s):.1f},{y(v):.1f}"
+            for s, v in zip(curves.steps, values, strict=True)
+            if v is not None
+        )
+        dash = (
+            f'fill="none" stroke="currentColor" stroke-width="1.6" stroke-dasharray="{_LINES[i]}"'
+        )
         key = 4 + (i % 2) * 180, height - 16 + (i // 2) * 13
         parts.append(f'<polyline points="{points}" {dash}/>')
         parts.append(
             f'<path d="M{key[0]} {key[1] - 4}h26" {dash}/><text x="{key[0] + 31}" y="{key[1]}">{text(name)}</text>'
         )
-    label = f"Curves over {len(curves.steps)} evaluations: {', '.join(name for name, _ in series[:4])}"
+    label = (
+        f"Curves over {len(curves.steps)} evaluations: {', '.join(name for name, _ in series[:4])}"
+    )
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{text(label)}" font-size="11" '
         f'fill="currentColor">{"".join(parts)}</svg>'
@@ -140,7 +178,8 @@ def unfinished_part(runs: Sequence[Run], shown: int = MOST) -> str:
     rows = "".join(_unfinished_row(run) for run in left[:shown])
     more = f"<p>and {len(left) - shown} more.</p>" if len(left) > shown else ""
     heads = "".join(
-        f'<th scope="col">{head}</th>' for head in ("run", "data", "method", "trial", "draw", "state", "why")
+        f'<th scope="col">{head}</th>'
+        for head in ("run", "data", "method", "trial", "draw", "state", "why")
     )
     table = f'<table class="cards"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
     return f'<h2 id="unfinished">Without a result</h2><div class="wide">{table}</div>{more}'

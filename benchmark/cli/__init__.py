@@ -1,0 +1,1 @@
+"""Command lines: options and listings that the entry points share."""

@@ -1,0 +1,158 @@
+"""What `list` prints: algorithms, data sets, backbones, sweeps and criteria."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
+
+from tabulate import tabulate
+
+from benchmark.core.algorithm import Paper
+from benchmark.core.hparam import HParam
+from benchmark.core.optim import COMMON_HPARAMS
+from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, Registry
+from benchmark.core.spec import CRITERIA
+from benchmark.plan.sweepfile import SWEEPS
+
+
+def algorithms(long: bool) -> str:
+    """Every training method: needs, sampling, variants, paper; with ``long`` its hyper-parameters."""
+    rows = []
+    for name in ALGORITHMS.names():
+        kind = ALGORITHMS.get(name)
+        needs = ", ".join(kind.needs.names()) or "labels only"
+        rows.append([name, needs, kind.sampling, ", ".join(kind.variants), _short(kind.paper)])
+    text = _table(
+        ["algorithm", "needs", "sampling", "variants", "paper"], rows, [None, 22, None, 24, 44]
+    )
+    if long:
+        text += "\n\nshared by all:\n" + _hparams(COMMON_HPARAMS)
+        for name in ALGORITHMS.names():
+            if ALGORITHMS.get(name).hparams:
+                text += f"\n\n{name} ({ALGORITHMS.origin(name)}):\n" + _hparams(
+                    ALGORITHMS.get(name).hparams
+                )
+    return text + _broken(ALGORITHMS)
+
+
+def datasets(long: bool) -> str:
+    """Every data set: what it provides; with ``long`` its options."""
+    rows = []
+    for name in DATASETS.names():
+        kind = DATASETS.get(name)
+        info = kind().info()
+        provides = ", ".join(info.provides.names())
+        size = "×".join(str(n) for n in info.image_size)
+        rows.append(
+            [name, kind.title, size, len(info.label_names), provides, ", ".join(info.test_splits)]
+        )
+    text = _table(
+        ["dataset", "what", "image", "classes", "provides", "test splits"],
+        rows,
+        [None, 36, None, None, 26, 20],
+    )
+    if long:
+        for name in DATASETS.names():
+            if DATASETS.get(name).options:
+                text += f"\n\n{name} ({DATASETS.origin(name)}):\n" + _hparams(
+                    DATASETS.get(name).options
+                )
+    return text + _broken(DATASETS)
+
+
+def backbones(long: bool) -> str:
+    """Every network: what it can be asked for; with ``long`` its options."""
+    rows = []
+    for name in BACKBONES.names():
+        kind, can = BACKBONES.get(name), BACKBONES.get(name).capabilities
+        able = [
+            what
+            for what, yes in (("Grad-CAM", can.cam), ("LRP", can.lrp), ("attention", can.attention))
+            if yes
+        ]
+        rows.append([name, kind.doc, ", ".join(able), can.min_side])
+    text = _table(
+        ["backbone", "what", "explained by", "smallest side"], rows, [None, 60, None, None]
+    )
+    if long:
+        for name in BACKBONES.names():
+            if BACKBONES.get(name).options:
+                text += f"\n\n{name}:\n" + _hparams(BACKBONES.get(name).options)
+    return text + _broken(BACKBONES)
+
+
+def sweeps(long: bool) -> str:
+    """Every sweep file in sweeps/: title; with ``long`` data sets and algorithms."""
+    rows = []
+    for path in sorted(SWEEPS.glob("*.toml")):
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:  # one broken file must not hide the others
+            values = {"title": f"not readable: {error}"}
+        lists = [values.get(key, []) for key in ("datasets", "algorithms")] if long else []
+        written = [
+            ", ".join(map(str, names)) if isinstance(names, list) else str(names) for names in lists
+        ]
+        rows.append([path.stem, str(values.get("title", "")), *written])
+    headers = ["sweep", "title", "datasets", "algorithms"][: 4 if long else 2]
+    return _table(headers, rows, [None, 60, 30, 40][: len(headers)])
+
+
+def criteria(long: bool) -> str:
+    """Every selection criterion."""
+    return _table(
+        ["criterion", "selects the step with the best"],
+        [list(item) for item in CRITERIA.items()],
+        [None, None],
+    )
+
+
+LISTS: Mapping[str, Callable[[bool], str]] = {
+    "algorithms": algorithms,
+    "datasets": datasets,
+    "backbones": backbones,
+    "sweeps": sweeps,
+    "criteria": criteria,
+}
+
+
+def _hparams(declared: Mapping[str, HParam]) -> str:
+    rows = []
+    for name, h in declared.items():
+        default = (
+            str(h.default) if h.large is None else f"{h.default} (large images {h.large.default})"
+        )
+        random = "" if h.random is None else str(h.random)
+        if h.large is not None and h.large.random is not None:
+            random = f"{random or '–'} (large images {h.large.random})"
+        rows.append([name, default, random, h.doc])
+    return _table(["name", "default", "random draw", "what"], rows, [None, 24, 34, 46])
+
+
+def _table(
+    headers: Sequence[str], rows: Sequence[Sequence[object]], widths: Sequence[int | None]
+) -> str:
+    """Cells are wrapped here: tabulate would make True of a "False" that it wraps."""
+    wrapped = [
+        [
+            fill(str(cell), width) if width else str(cell)
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        for row in rows
+    ]
+    return tabulate(wrapped, headers, tablefmt="simple", disable_numparse=True)
+
+
+def _short(paper: Paper | None) -> str:
+    """Authors cut to the first where they are many, as a bibliography's key does."""
+    if paper is None:
+        return ""
+    authors = paper.authors.split(", ")
+    who = f"{authors[0]} et al." if len(authors) > 2 else " and ".join(authors)
+    return f"{who} ({paper.year}), {paper.title}"
+
+
+def _broken(registry: Registry) -> str:
+    lines = [f"\nnot available: {origin}: {why}" for origin, why in sorted(registry.broken.items())]
+    return "".join(lines)

@@ -1,0 +1,78 @@
+"""Options that several command lines share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmark.core.errors import UserError
+from benchmark.core.registry import DATASETS
+from benchmark.launch.slots import visible_gpus
+from benchmark.plan.sweepfile import Named
+
+#: Where data sets are looked for when --data-dir is not given.
+DATA_VARIABLE = "SHORTCUTBED_DATA"
+
+
+def add_placement(parser: argparse.ArgumentParser) -> None:
+    """Where data are, and where and how to run."""
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help=f"downloaded data sets; default: ${DATA_VARIABLE}, else data",
+    )
+    parser.add_argument(
+        "--download",
+        action="store_true",
+        help="fetch missing data sets that may be fetched; never done unasked",
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto"
+    )
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="work that a kill may cost; default: 60",
+    )
+
+
+def data_dir(given: argparse.Namespace) -> Path:
+    """The folder of downloaded data: the option, else the environment, else ``data``."""
+    return given.data_dir or Path(os.environ.get(DATA_VARIABLE) or "data")
+
+
+def pick_device(wanted: str) -> str:
+    """``cpu`` or ``cuda``; the driver is asked, so that no CUDA context is made here.
+
+    Raises:
+        UserError: cuda was asked for and there is none.
+    """
+    if wanted == "cpu":
+        return "cpu"
+    found = bool(visible_gpus())
+    if wanted == "cuda" and not found:
+        raise UserError(
+            "--device cuda was asked for, but no NVIDIA GPU answers (nvidia-smi); use --device cpu."
+        )
+    return "cuda" if found else "cpu"
+
+
+def download(datasets: Iterable[Named], folder: Path) -> None:
+    """Fetch those of the data sets that know how.
+
+    Raises:
+        UserError: a data set has no files to fetch in an unattended way, or the fetching failed.
+    """
+    for named in datasets:
+        kind = DATASETS.get(named.name)
+        options = {
+            k: kind.options[k].parse(k, v) for k, v in named.options.items() if k in kind.options
+        }
+        fetch = getattr(kind(folder, **options), "download", None)
+        if fetch is not None:
+            fetch()

@@ -1,0 +1,131 @@
+"""The runs of a sweep as a launcher sees them: what waits, what each waits for, what can go next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.core.errors import UserError
+from benchmark.core.files import read_json
+from benchmark.core.record import SPEC
+from benchmark.core.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Node:
+    """One run: its folder, its name for people, its spec, and the keys of the runs that come first."""
+
+    key: str
+    folder: Path
+    spec: RunSpec
+
+    @property
+    def label(self) -> str:
+        return self.spec.label()
+
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.spec.upstream.values()))
+
+
+def read_node(folder: Path, key: str) -> Node:
+    """The run ``key`` of a sweep folder.
+
+    Raises:
+        UserError: it has no spec.json, or one that is damaged or of another schema version.
+    """
+    path = folder / "runs" / key / SPEC
+    try:
+        return Node(key, path.parent, RunSpec.from_json(read_json(path), str(path)))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} is missing; launch the sweep again, which writes it.") from None
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not JSON ({error}); delete it and launch again, which writes it anew."
+        ) from None
+
+
+def read_nodes(folder: Path, keys: Sequence[str]) -> dict[str, Node]:
+    """The runs and all that they need, upstream first, otherwise in the order of ``keys``.
+
+    Raises:
+        UserError: a spec.json is missing or damaged, or runs need each other in a circle.
+    """
+    nodes: dict[str, Node] = {}
+    above: list[str] = []
+
+    def add(key: str) -> None:
+        if key in nodes:
+            return
+        if key in above:
+            raise UserError(
+                f"the runs {', '.join(above[above.index(key) :])} need each other, expected an order."
+            )
+        above.append(key)
+        node = read_node(folder, key)
+        for needed in node.upstream:
+            add(needed)
+        nodes[above.pop()] = node
+
+    for key in keys:
+        add(key)
+    return nodes
+
+
+class Graph:
+    """Which runs are open, in the order in which they are tried.
+
+    Args:
+        nodes: the runs, upstream first.
+    """
+
+    def __init__(self, nodes: dict[str, Node]) -> None:
+        self.nodes = nodes
+        self.waiting = list(nodes)
+        self.done: set[str] = set()
+        self.failed: dict[str, str] = {}
+        self.blocked: dict[str, str] = {}
+
+    def ready(self) -> Iterator[Node]:
+        """Waiting runs whose upstream runs are all done, in order."""
+        return (
+            self.nodes[key]
+            for key in list(self.waiting)
+            if self.done.issuperset(self.nodes[key].upstream)
+        )
+
+    def take(self, key: str) -> None:
+        """Somebody works on it."""
+        self.waiting.remove(key)
+
+    def put_back(self, key: str) -> None:
+        """Nobody works on it any more; it goes to the end, so that one run's trouble does not hold up the others."""
+        self.waiting.append(key)
+
+    def finish(self, key: str) -> None:
+        """It is done."""
+        self._forget(key)
+        self.done.add(key)
+
+    def fail(self, key: str, reason: str) -> list[tuple[Node, Node]]:
+        """It failed; every waiting run that needs it, however indirectly, is blocked.
+
+        Returns:
+            The runs that became blocked, each with the run that stands in its way.
+        """
+        self._forget(key)
+        self.failed[key] = reason
+        lost, found = {key}, []
+        for node in self.nodes.values():  # upstream first: one pass reaches all
+            culprit = next((needed for needed in node.upstream if needed in lost), None)
+            if culprit is not None and node.key in self.waiting:
+                lost.add(node.key)
+                self._forget(node.key)
+                self.blocked[node.key] = culprit
+                found.append((node, self.nodes[culprit]))
+        return found
+
+    def _forget(self, key: str) -> None:
+        if key in self.waiting:
+            self.waiting.remove(key)

@@ -1,0 +1,1 @@
+"""Published tables and other benchmarks' results, read into the report."""

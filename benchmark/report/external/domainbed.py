@@ -1,0 +1,161 @@
+"""DomainBed's result folders: its three ways to select a model, its numbers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.report.external.foreign_results import Import, Score, read_lines
+
+#: Names of the environments, as DomainBed's tables print them.
+ENVIRONMENTS = {
+    "ColoredMNIST": ("+90%", "+80%", "-90%"),
+    "RotatedMNIST": ("0", "15", "30", "45", "60", "75"),
+    "VLCS": ("C", "L", "S", "V"),
+    "PACS": ("A", "C", "P", "S"),
+    "OfficeHome": ("A", "C", "P", "R"),
+    "TerraIncognita": ("L100", "L38", "L43", "L46"),
+    "DomainNet": ("clip", "info", "paint", "quick", "real", "sketch"),
+    "SVIRO": ("aclass", "escape", "hilux", "i3", "lexus", "tesla", "tiguan", "tucson", "x5", "zoe"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One evaluation: accuracies of every environment on its training part (``inside``) and its held-out fifth."""
+
+    dataset: str
+    algorithm: str
+    trial: int
+    draw: int
+    test: tuple[int, ...]
+    step: int
+    inside: tuple[float, ...]
+    outside: tuple[float, ...]
+
+
+def read(folder: Path) -> Import:
+    """A sweep's folder as DomainBed writes it (``*/results.jsonl``).
+
+    Raises:
+        UserError: no such folder, or no results in it.
+    """
+    found = Import("DomainBed")
+    records = [record for _, record in read_lines(folder, "results.jsonl", _record, found)]
+    groups: dict[tuple[str, str, int], dict[int, dict[int, list[Record]]]] = {}
+    for record in records:
+        for environment in record.test:
+            trials = groups.setdefault((record.dataset, record.algorithm, environment), {})
+            trials.setdefault(record.trial, {}).setdefault(record.draw, []).append(record)
+    size = {record.dataset: len(record.outside) for record in records}
+    for selection, choose in SELECTIONS.items():
+        for dataset, algorithm in sorted({key[:2] for key in groups}):
+            by_environment = {
+                e: _per_trial(groups.get((dataset, algorithm, e), {}), e, choose)
+                for e in range(size[dataset])
+            }
+            found.scores += _scores(dataset, selection, algorithm, by_environment)
+    return found
+
+
+def _record(value: Mapping[str, Any]) -> Record:
+    args = value["args"]
+    inside: list[float] = []
+    outside: list[float] = []
+    while f"env{len(outside)}_out_acc" in value:
+        outside.append(float(value[f"env{len(outside)}_out_acc"]))
+        inside.append(float(value[f"env{len(inside)}_in_acc"]))
+    if not outside or max(args["test_envs"]) >= len(outside):
+        raise ValueError
+    return Record(
+        str(args["dataset"]), str(args["algorithm"]), int(args["trial_seed"]), int(args["hparams_seed"]),
+        tuple(int(e) for e in args["test_envs"]), int(value["step"]), tuple(inside), tuple(outside),
+    )  # fmt: skip
+
+
+Choose = Callable[[Sequence[Record], int], "tuple[float, float] | None"]
+
+
+def _per_trial(
+    trials: Mapping[int, Mapping[int, list[Record]]], environment: int, choose: Choose
+) -> dict[int, float]:
+    """Test accuracy of the draw with the best validation score, by trial (ties: the smallest draw)."""
+    found = {}
+    for trial, draws in trials.items():
+        chosen = [
+            pair
+            for _, records in sorted(draws.items())
+            if (pair := choose(records, environment)) is not None
+        ]
+        if chosen:
+            found[trial] = max(chosen, key=lambda pair: pair[0])[1]
+    return found
+
+
+def _training_domains(records: Sequence[Record], environment: int) -> tuple[float, float] | None:
+    """Every step of the run that hides ``environment`` alone; validation: held-out parts of the others."""
+    pairs = [
+        (
+            statistics.fmean(a for i, a in enumerate(r.outside) if i != environment),
+            r.inside[environment],
+        )
+        for r in records
+        if r.test == (environment,) and len(r.outside) > 1
+    ]
+    return max(pairs, key=lambda pair: pair[0], default=None)
+
+
+def _leave_one_out(records: Sequence[Record], environment: int) -> tuple[float, float] | None:
+    """Validation: runs of the same step that hide a second environment too, on that one; all of them must exist."""
+    by_step: dict[int, list[Record]] = {}
+    for record in records:
+        by_step.setdefault(record.step, []).append(record)
+    pairs = []
+    for _, group in sorted(by_step.items()):
+        alone = [r for r in group if r.test == (environment,)]
+        others = {
+            next(e for e in r.test if e != environment): r
+            for r in group
+            if len(r.test) == 2 and environment in r.test
+        }
+        if len(alone) == 1 and len(others) == len(alone[0].outside) - 1:
+            validation = statistics.fmean(r.inside[e] for e, r in others.items())
+            pairs.append((validation, alone[0].inside[environment]))
+    return max(pairs, key=lambda pair: pair[0], default=None)
+
+
+def _oracle(records: Sequence[Record], environment: int) -> tuple[float, float] | None:
+    """The last step; validation: the held-out part of the test environment itself."""
+    alone = [r for r in records if r.test == (environment,)]
+    last = max(alone, key=lambda r: r.step, default=None)
+    return None if last is None else (last.outside[environment], last.inside[environment])
+
+
+SELECTIONS: Mapping[str, Choose] = {
+    "training-domain validation set": _training_domains,
+    "leave-one-domain-out cross-validation": _leave_one_out,
+    "test-domain validation set (oracle)": _oracle,
+}
+
+
+def _scores(
+    dataset: str, selection: str, algorithm: str, by_environment: Mapping[int, Mapping[int, float]]
+) -> list[Score]:
+    """One score per environment, and their average where every environment has one."""
+    names = ENVIRONMENTS.get(dataset, ())
+    scores = [
+        Score(dataset, selection, algorithm, names[e] if e < len(names) else f"env{e}", trials)
+        for e, trials in by_environment.items()
+        if trials
+    ]
+    if len(scores) == len(by_environment):
+        shared = sorted(set.union(*(set(trials) for trials in by_environment.values())))
+        average = {
+            t: statistics.fmean(trials[t] for trials in by_environment.values() if t in trials)
+            for t in shared
+        }
+        scores.append(Score(dataset, selection, algorithm, "Avg", average))
+    return scores

@@ -1,0 +1,304 @@
+"""The papers' tables (results/published/*.csv), and our figures beside them."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.core.errors import UserError
+from benchmark.core.registry import did_you_mean
+from benchmark.report.records.predictions import Book
+from benchmark.report.tables.class_scores import Scores
+from benchmark.report.tables.columns import Column, Value, main_split, over_trials, value_of
+from benchmark.report.tables.numbers import DASH, percent
+from benchmark.report.tables.results_table import Row, Table
+from benchmark.report.tables.sheet import Sheet
+
+FOLDER = Path(__file__).resolve().parents[3] / "results" / "published"
+#: Published scores of one class, or of their mean, by the names of the report.
+_SCORES = {
+    "auc": "auc",
+    "f1": "f1",
+    "sensitivity": "recall",
+    "specificity": "specificity",
+    "precision": "precision",
+}
+_OVERALL = {
+    "f1": "macro_f1", "precision": "macro_precision", "specificity": "macro_specificity",
+    "sensitivity": "balanced_accuracy",
+}  # fmt: skip
+#: Where a paper tests on another split than our main one: CMNIST's test environment "−90%".
+PAPERS_SPLIT = {("ex2l", "cmnist"): "deceiving"}
+#: Published scores of a worst group on a split that no column of ours shows.
+_WORST_GROUP_OF = {"validation_worst_group_accuracy": "val"}
+#: What ± means in each paper; a paper that is not named here has none that could be used.
+MEANING = {"tea": "posterior sd of the test sample", "ex2l": "sd over three runs"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One printed figure. ``value`` and ``pm`` are fractions; ``step``: between neighbouring printed values."""
+
+    file: str
+    dataset: str
+    method: str
+    metric: str
+    printed: str
+    value: float
+    pm: float | None
+    n: int | None
+    table: str
+    note: str
+    step: float
+
+    @property
+    def paper(self) -> str:
+        return self.file.split("_table")[0]
+
+    @property
+    def shown(self) -> str:
+        """In per cent, with the paper's own digits where these are per cent."""
+        pm = "" if self.pm is None else f" ± {_trim(self.pm * 100)}"
+        return f"{self.printed if self.step > 0.005 or '.' in self.printed else _trim(self.value * 100)}{pm}"
+
+
+def _trim(number: float) -> str:
+    return f"{number:.2f}".rstrip("0").rstrip(".")
+
+
+def tables(folder: Path = FOLDER) -> list[str]:
+    """Names of the transcribed tables, such as ``tea_table4``."""
+    return sorted(path.stem for path in folder.glob("*_table*.csv"))
+
+
+def read_table(name: str, folder: Path = FOLDER) -> list[Figure]:
+    """The figures of one transcribed table; rows whose value is no number are left out.
+
+    Raises:
+        UserError: no such table, or a file that is not one.
+    """
+    path = folder / f"{name}.csv"
+    if not path.is_file():
+        raise UserError(f"there is no published table {name!r}{did_you_mean(name, tables(folder))}")
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [
+                figure for row in csv.DictReader(file) if (figure := _figure(name, row)) is not None
+            ]
+    except (KeyError, TypeError, csv.Error, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is not a published table ({error}); expected dataset,method,metric,value,pm,n,table,note."
+        ) from None
+
+
+def _figure(name: str, row: dict[str, str]) -> Figure | None:
+    try:
+        value = float(row["value"])
+    except ValueError:
+        return None
+    unit = 1.0 if "fraction" in row["note"] else 0.01
+    digits = len(row["value"].partition(".")[2])
+    pm = float(row["pm"]) * unit if row["pm"] else None
+    return Figure(
+        name, row["dataset"], row["method"], row["metric"], row["value"], value * unit, pm,
+        int(row["n"]) if row["n"] else None, row["table"], row["note"], unit * 10.0**-digits,
+    )  # fmt: skip
+
+
+def beside(
+    our_tables: Sequence[Table], folder: Path = FOLDER, book: Book | None = None
+) -> list[Sheet]:
+    """One sheet per data set of ours that a paper reports: published, ours, and ours minus published.
+
+    Data sets are matched by name, or by name and an option (``spawrious_o2o_easy``), methods and metrics as ``Ours``
+    says; the conditions may still differ.
+
+    Args:
+        book: the winners' predictions, for published scores per class; None does without.
+    """
+    by_dataset: dict[str, list[Figure]] = {}
+    for name in tables(folder):
+        for figure in read_table(name, folder):
+            by_dataset.setdefault(figure.dataset, []).append(figure)
+    named = {figure.method for figures in by_dataset.values() for figure in figures}
+    sheets = []
+    for table in our_tables:
+        figures = [figure for name in _names(table) for figure in by_dataset.get(name, [])]
+        sheet = _sheet(table, figures, Ours(table, named, book))
+        if sheet is not None:
+            sheets.append(sheet)
+    return sheets
+
+
+def _names(table: Table) -> list[str]:
+    """What papers may call the data of a table: ``spawrious``, ``spawrious_o2o_easy``."""
+    name = table.dataset.partition(":")[0]
+    specs = (w.run.spec for row in table.rows if row.requested for w in row.winners)
+    options = next((spec.dataset_options for spec in specs if spec), {})
+    return [name, *(f"{name}_{value}" for value in options.values() if isinstance(value, str))]
+
+
+def _sheet(table: Table, figures: Sequence[Figure], ours: Ours) -> Sheet | None:
+    relevant = [f for f in figures if ours.has(f.metric)]
+    if not relevant:
+        return None
+    rows: list[list[str]] = []
+    by_metric: dict[str, list[Figure]] = {}
+    for figure in relevant:
+        by_metric.setdefault(figure.metric, []).append(figure)
+    found = {figure.method: ours.row(figure.method) for figure in relevant}
+    for metric, group in by_metric.items():
+        rows.append([metric.replace("_", " ").replace("/", ", ")])
+        rows += [
+            _cells(figure, ours.value(found[figure.method], metric, figure.paper))
+            for figure in group
+        ]
+    shown = {id(row) for row in found.values()}
+    without = sorted({row.method for row in table.rows if row.requested and id(row) not in shown})
+    notes = [f"no published figure of: {', '.join(without)}"] if without else []
+    others = [
+        f"{name}: {row.label}"
+        for name, row in found.items()
+        if row is not None and row.label != name
+    ]
+    notes += [f"ours stands under another name: {'; '.join(others)}"] if others else []
+    if table.stand_in:
+        notes.append(
+            "ours was measured on generated stand-in data: the difference says nothing about the method"
+        )
+    notes.append(
+        "conditions differ (network, budget, selection): results/published/README.md says what the papers did"
+    )
+    papers = dict.fromkeys(f.paper for f in relevant)
+    tested = {paper: split for paper in papers if (split := ours.tested_by(paper))}
+    notes += [
+        f"{paper} tests on the split {s}: so do ours here, validation apart"
+        for paper, s in tested.items()
+    ]
+    meaning = "; ".join(f"{paper}: {MEANING[paper]}" for paper in papers if paper in MEANING)
+    caption = [
+        f"Published figures beside ours, in per cent. ±: {meaning or 'none printed'}; ours: as above."
+    ]
+    heads = [("method",), ("paper, table",), ("published",), ("ours",), ("difference",)]
+    return Sheet(f"{table.title}, published figures", caption, heads, rows, stub=2, notes=notes)
+
+
+class Ours:
+    """Our rows and scores by the names that papers give them.
+
+    Args:
+        named: every method that some published table names; a variant of ours that none names may stand for its method.
+        book: the winners' predictions, or None.
+    """
+
+    def __init__(self, table: Table, named: Collection[str], book: Book | None = None) -> None:
+        self.table, self.named, self.book = table, named, book
+        self.columns = {
+            name: i for i, c in enumerate(table.columns) for name in (c.metric, *c.also)
+        }
+        record = next(
+            (w.run.record for row in table.rows for w in row.winners if w.run.record), None
+        )
+        self.split = main_split(record.data) if record else None
+        self.labels = [str(name).lower() for name in record.data["label_names"]] if record else []
+        self.scores = (
+            Scores(self.split, book) if book is not None and self.split is not None else None
+        )
+
+    def row(self, method: str) -> Row | None:
+        """A row of ours: of that name, or ``erm@alexnet`` for a network, or the only variant for its method.
+
+        A recipe of ours for one data set, ``tea:coloured_mnist``, is what a paper's table of that data calls ``tea``.
+        ``teacher`` is the only row that serves others.
+        """
+        rows = [row for row in self.table.rows if row.requested]
+        plain, _, network = method.partition("@")
+        tried = [
+            [
+                row
+                for row in rows
+                if row.method == plain and (not network or _network(row) == network)
+            ],
+            [
+                row
+                for row in self.table.rows
+                if not row.requested and method in ("teacher", row.method)
+            ],
+            [
+                r
+                for r in rows
+                if not network
+                and r.method not in self.named
+                and r.method.partition(":")[0] == method
+            ],
+        ]
+        return next((found[0] for found in tried if len(found) == 1), None)
+
+    def has(self, metric: str) -> bool:
+        """Whether we have that score of this data set at all."""
+        kind, slash, what = metric.partition("/")
+        known = (
+            self.scores is not None and kind in _SCORES and what.lower() in [*self.labels, "mean"]
+        )
+        return metric in self.columns or metric in _WORST_GROUP_OF or bool(slash and known)
+
+    def tested_by(self, paper: str) -> str | None:
+        """The split of ours on which that paper tests, where it is not the main one."""
+        return PAPERS_SPLIT.get((paper, self.table.dataset.partition(":")[0]))
+
+    def value(self, row: Row | None, metric: str, paper: str = "") -> Value | None:
+        """The score of a row, with sd over trials, or of the test sample where there is one trial."""
+        if row is None:
+            return None
+        if metric in _WORST_GROUP_OF:
+            return value_of(
+                Column("worst_group_accuracy", (_WORST_GROUP_OF[metric],), ()),
+                row.winners,
+                self.book,
+            )
+        other = self.tested_by(paper)
+        if other and metric in ("average_accuracy", "worst_group_accuracy"):
+            return value_of(Column(metric, (other,), ()), row.winners, self.book)
+        if metric in self.columns:
+            return row.values[self.columns[metric]]
+        kind, _, what = metric.partition("/")
+        winners = [w for w in row.winners if self.split in w.at.counts]
+        if self.scores is None or not winners:
+            return None
+        k = None if what == "mean" else self.labels.index(what.lower())
+        if kind == "auc":
+            found = [self.scores.auc(w, k) for w in winners]
+        elif k is not None:
+            found = self.scores.per_class(winners, _SCORES[kind], k)
+        else:
+            found = self.scores.overall(winners, _OVERALL[kind])
+        values = {
+            w.trial: e.value for w, e in zip(winners, found, strict=False) if e.value is not None
+        }
+        return Value(over_trials(list(values.values())) if len(values) > 1 else found[0], values)
+
+
+def _network(row: Row) -> str:
+    return next((w.run.spec.backbone for w in row.winners if w.run.spec), "")
+
+
+def _cells(figure: Figure, value: Value | None) -> list[str]:
+    where = f"{figure.paper} {re.sub(r'^Table ', '', figure.table)}"
+    estimate = value.estimate if value else None
+    if estimate is None or estimate.value is None:
+        return [figure.method, where, figure.shown, DASH, DASH]
+    sd = "" if estimate.sd is None else f" ± {percent(estimate.sd, 1)}"
+    # Papers print the size of the gap.
+    mine = abs(estimate.value) if figure.metric == "gap" else estimate.value
+    difference = mine - figure.value
+    sign = "+" if difference > 0 else ""
+    return [
+        figure.method,
+        where,
+        figure.shown,
+        percent(estimate.value, 1) + sd,
+        f"{sign}{percent(difference, 1)}",
+    ]

@@ -1,0 +1,265 @@
+"""The latent space: how labels and confounders cluster among features of test images, in numbers and in a figure."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmark.core.record import EMBEDDINGS
+from benchmark.report.figures.style import COLOURS, MARKERS
+from benchmark.report.records.model_selection import Winner
+from benchmark.report.records.predictions import Book
+from benchmark.report.tables.columns import main_split, test_splits
+from benchmark.report.tables.numbers import DASH, clean
+from benchmark.report.tables.results_table import Row, Table
+from benchmark.report.tables.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+#: Methods that a page is wide enough for, and names that a legend holds; the others are counted in words.
+MOST, NAMES = 6, 8
+#: UMAP's usual number of neighbours; a split with no more images than that is projected by PCA.
+NEIGHBOURS = 15
+_OF = ("label", "confounder")
+
+
+@dataclass(frozen=True)
+class View:
+    """One method's images of one split: ``place`` float[M,2], ``label``, ``confounder`` int64[M]."""
+
+    method: str
+    place: np.ndarray
+    label: np.ndarray
+    confounder: np.ndarray
+    projection: str
+
+
+def latent_sheet(table: Table) -> Sheet | None:
+    """Silhouettes by label and by confounder on every test split, mean ± sd over trials."""
+    rows = [row for row in table.rows if any(_found(w).get("splits") for w in row.winners)]
+    record = next(
+        (w.run.record for row in rows for w in row.winners if w.run.record and _found(w)), None
+    )
+    if record is None:
+        return None
+    columns = [
+        (split, of)
+        for split in test_splits(record.data)
+        for of in _OF
+        if any(_values(row, split, of) for row in rows)
+    ]
+    if not columns:
+        return None
+    heads: list[Sequence[str]] = [
+        ("method",),
+        ("features",),
+        *((split, f"by {of}") for split, of in columns),
+    ]
+    shown = [
+        [row.label, _dimensions(row), *(_mean_sd(_values(row, split, of)) for split, of in columns)]
+        for row in rows
+    ]
+    caption = [
+        "Silhouettes from −1 to 1 of the features before the last layer, at the step that the run's first criterion "
+        "chose: the larger, the better images of one label (of one confounder) keep together and apart from the rest.",
+        "A network that does without the shortcut has a high one by label and one near 0 by confounder.",
+        "Up to 512 images of each split; mean ± sd over trials.",
+    ]
+    notes = [f"{row.label}: {note}" for row in table.rows for note in _notes(row)]
+    return Sheet(f"{table.title}, latent space", caption, heads, shown, stub=2, notes=notes)
+
+
+def _found(winner: Winner) -> Mapping[str, Any]:
+    """What the record says of embeddings; nothing where it is missing or not of the documented form."""
+    found = winner.run.record.extra.get("embeddings") if winner.run.record is not None else None
+    return found if isinstance(found, dict) and isinstance(found.get("splits"), dict) else {}
+
+
+def _values(row: Row, split: str, of: str) -> list[float]:
+    contents = [_found(winner).get("splits", {}).get(split) for winner in row.winners]
+    values = [content.get(of) for content in contents if isinstance(content, dict)]
+    return [float(v) for v in values if isinstance(v, int | float) and np.isfinite(v)]
+
+
+def _mean_sd(values: Sequence[float]) -> str:
+    if not values:
+        return DASH
+    mean = f"{round(statistics.fmean(values), 2) + 0.0:.2f}"  # + 0.0: no "-0.00"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def _dimensions(row: Row) -> str:
+    sizes = dict.fromkeys(_found(w).get("dimensions") for w in row.winners)
+    return ", ".join(str(size) for size in sizes if size) or DASH
+
+
+def _notes(row: Row) -> list[str]:
+    notes = list(
+        dict.fromkeys(str(_found(w)["note"]) for w in row.winners if _found(w).get("note"))
+    )
+    if row.winners and not any(_found(w) for w in row.winners):
+        notes.append("its runs recorded no embeddings")
+    return notes
+
+
+def draw_latent(canvas: Canvas, table: Table, book: Book | None = None) -> str:
+    """Every method's images of the main split in two dimensions: coloured by label above, by confounder below.
+
+    Returns what it shows, in words; nothing where no run kept features and confounders.
+    """
+    trial, views, left = _views(table)
+    if not views:
+        return ""
+    data = next(w.run.record.data for row in table.rows for w in row.winners if w.run.record)
+    canvas.set_size_inches(0.5 + 1.5 * max(len(views), 2), 4.0)
+    axes = canvas.subplots(2, len(views), squeeze=False)
+    for c, view in enumerate(views):
+        axes[0, c].set_title(_title(view), fontsize=8)
+        for r, of in enumerate(_OF):
+            _scatter(axes[r, c], view.place, getattr(view, of))
+    for r, of in enumerate(_OF):
+        axes[r, 0].set_ylabel(f"by {of}", fontsize=8)
+        present = np.unique(np.concatenate([getattr(view, of) for view in views]))
+        _legend(axes[r, -1], present, data[f"{of}_names"])
+    ways = " and ".join(dict.fromkeys(view.projection for view in views))
+    missing = f" Not shown: {clean('; '.join(left))}." if left else ""
+    return (
+        f"Features of up to {max(len(v.label) for v in views)} images of split {clean(str(main_split(data)))}, "
+        f"trial {trial}, projected to two dimensions by {ways}, each method for itself; above coloured by label, "
+        f"below by confounder. Distances in such a picture deceive: the table of silhouettes measures them.{missing}"
+    )
+
+
+def _views(table: Table) -> tuple[int, list[View], list[str]]:
+    """The first trial that has features, every method's view of it, and what is left out and why."""
+    trials = sorted(
+        {w.trial for row in table.rows for w in row.winners if (w.run.folder / EMBEDDINGS).exists()}
+    )
+    views: list[View] = []
+    left: list[str] = []
+    for row in table.rows if trials else ():
+        winner = next((w for w in row.winners if w.trial == trials[0]), None)
+        if winner is None or winner.run.record is None:
+            continue
+        if len(views) == MOST:
+            left.append(f"{row.label}: no room")
+            continue
+        arrays = _arrays(winner, main_split(winner.run.record.data))
+        if isinstance(arrays, str):
+            left.append(f"{row.label}: {arrays}")
+            continue
+        place, projection = project(arrays["feature"])
+        views.append(View(row.label, place, arrays["label"], arrays["confounder"], projection))
+    return (trials[0] if trials else 0), views, left
+
+
+def _arrays(winner: Winner, split: str | None) -> dict[str, np.ndarray] | str:
+    """The split's part of embeddings.npz, or why it cannot be used."""
+    try:
+        with np.load(winner.run.folder / EMBEDDINGS, allow_pickle=False) as file:
+            if "confounder" not in file.files:
+                return "its test images have no known confounder"
+            found = {name: file[name] for name in ("split", "feature", "label", "confounder")}
+    except FileNotFoundError:
+        return f"has no {EMBEDDINGS}"
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        KeyError,
+        MemoryError,
+    ) as error:
+        return f"{EMBEDDINGS} is damaged ({type(error).__name__})"
+    if len({len(value) for value in found.values()}) > 1 or found["feature"].ndim != 2:
+        return f"{EMBEDDINGS} has arrays that do not fit"
+    if found["label"].ndim != 1:
+        return "its images have several labels"
+    part = found["split"] == split
+    if part.sum() < 3 or not np.isfinite(found["feature"][part]).all():
+        return f"{EMBEDDINGS} has too few finite features of {split}"
+    return {name: value[part] for name, value in found.items()}
+
+
+def project(feature: np.ndarray) -> tuple[np.ndarray, str]:
+    """Two dimensions float[M,2] of features float[M,P], and the name of the projection.
+
+    UMAP (McInnes et al. 2018, seed 0) where umap-learn is installed and there are images enough, else PCA.
+    """
+    if len(feature) > NEIGHBOURS:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it warns that a seed costs it its parallelism
+                import umap
+
+                return np.asarray(
+                    umap.UMAP(n_neighbors=NEIGHBOURS, random_state=0).fit_transform(feature)
+                ), "UMAP"
+        except Exception as error:  # it is somebody else's, and a figure is not worth a report
+            if not isinstance(error, ImportError):
+                print(f"PCA instead of UMAP: {type(error).__name__}: {error}", file=sys.stderr)
+    centred = feature.astype(np.float64) - feature.mean(0, dtype=np.float64)
+    left, size, _ = np.linalg.svd(centred, full_matrices=False)
+    place = np.zeros((len(feature), 2))
+    place[:, : min(2, len(size))] = (left * size)[:, :2]
+    return place, "PCA"
+
+
+def _scatter(axes: Axes, place: np.ndarray, of: np.ndarray) -> None:
+    for rows in np.array_split(
+        np.arange(len(of)), 16
+    ):  # in turns, so that no value covers the others
+        for value in np.unique(of[rows]):
+            part = place[rows][of[rows] == value]
+            axes.scatter(
+                part[:, 0],
+                part[:, 1],
+                s=7,
+                linewidths=0.3,
+                alpha=0.7,
+                rasterized=True,
+                **_look(int(value)),
+            )
+    axes.set(xticks=[], yticks=[])
+
+
+def _look(value: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[value % len(COLOURS)],
+        "marker": MARKERS[value % len(MARKERS)],
+        "edgecolors": "white" if MARKERS[value % len(MARKERS)] not in "xX+" else None,
+    }
+
+
+def _legend(axes: Axes, present: np.ndarray, names: Sequence[str]) -> None:
+    """Right of the last picture of a row."""
+    for value in present[:NAMES]:
+        name = clean(str(names[value])) if value < len(names) else str(value)
+        short = name if len(name) <= 16 else f"{name[:15]}…"
+        axes.scatter([], [], s=14, linewidths=0.3, label=short, **_look(int(value)))
+    if len(present) > NAMES:
+        axes.scatter([], [], s=0, label=f"… {len(present) - NAMES} more")
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1.02),
+        fontsize=7,
+        handletextpad=0.2,
+        borderaxespad=0,
+    )
+
+
+def _title(view: View) -> str:
+    name = clean(view.method).replace(" (", "\n(").replace(":", ":\n")
+    lines = [line if len(line) <= 19 else f"{line[:18]}…" for line in name.split("\n")]
+    return "\n".join([*lines, f"[{view.projection}]"])

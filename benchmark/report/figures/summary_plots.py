@@ -1,0 +1,314 @@
+"""Figures by matplotlib: PDF and PNG for papers, SVG for the page. Readable without colour: markers, lines, hatches."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.core.files import write_atomic
+from benchmark.report.figures.heatmap_gallery import draw_gallery, file_name
+from benchmark.report.figures.latent_space import draw_latent
+from benchmark.report.figures.style import COLOURS, MARKERS
+from benchmark.report.records.learning_curves import mean_curve, read_curves
+from benchmark.report.records.predictions import Book
+from benchmark.report.tables.class_scores import reliability
+from benchmark.report.tables.columns import Value, main_split
+from benchmark.report.tables.numbers import clean
+from benchmark.report.tables.results_table import Row, Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+LINES = ("-", "--", "-.", ":")
+_STYLE: Any = {
+    "font.size": 9, "svg.fonttype": "none", "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False,
+    "legend.frameon": False, "legend.fontsize": 8, "figure.dpi": 100, "svg.hashsalt": "shortcutbed",
+    "text.parse_math": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One drawn figure: ``svg`` is an element, ``description`` says what it shows, ``full`` asks for a page's width."""
+
+    name: str
+    title: str
+    description: str
+    svg: str
+    full: bool = False
+
+
+def draw_all(tables: Sequence[Table], book: Book, out: Path) -> dict[int, list[Figure]]:
+    """Draw the figures of every table into ``out`` (PDF and PNG); by position of the table. Empty ones are left out.
+
+    A figure that has nothing to show (no gap, no log, no predictions) is not made.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    out.mkdir(parents=True, exist_ok=True)
+    drawn: dict[int, list[Figure]] = {}
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Glyph"
+        )  # a name in a script that the font lacks: boxes are drawn
+        for i, table in enumerate(tables):
+            for name, (title, draw) in _FIGURES.items():
+                figure = _draw(
+                    f"{name}_{i + 1}", f"{title}: {clean(table.title)}", draw, table, book, out
+                )
+                if figure is not None:
+                    drawn.setdefault(i, []).append(replace(figure, full=name in _FULL))
+            taken = [figure.name for found in drawn.values() for figure in found]
+            title = f"Heatmaps: {clean(table.title)}"
+            gallery = _draw(file_name(table, taken), title, draw_gallery, table, book, out)
+            if gallery is not None:
+                drawn.setdefault(i, []).append(replace(gallery, full=True))
+    return drawn
+
+
+def _draw(
+    name: str,
+    title: str,
+    draw: Callable[[Canvas, Table, Book], str],
+    table: Table,
+    book: Book,
+    out: Path,
+) -> Figure | None:
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(4.8, 3.4), layout="constrained")
+    description = draw(canvas, table, book)
+    if not description:
+        return None
+    canvas.draw_without_rendering()
+    canvas.set_layout_engine("none")  # laid out once, not for every format anew
+    metadata: dict[str, dict[str, Any]] = {
+        "pdf": {"CreationDate": None},
+        "png": {},
+        "svg": {"Date": None},
+    }
+    svg = ""
+    for form, about in metadata.items():
+        buffer = io.BytesIO()
+        canvas.savefig(buffer, format=form, dpi=200, metadata=about)
+        if form == "svg":
+            svg = buffer.getvalue().decode()
+        else:
+            write_atomic(out / f"{name}.{form}", buffer.getvalue())
+    return Figure(name, title, description, svg[svg.index("<svg") :])
+
+
+def style(i: int) -> dict[str, Any]:
+    """Colour, marker and line of the i-th method."""
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "linestyle": LINES[i // 2 % len(LINES)],
+        "markerfacecolor": "white" if i % 2 else COLOURS[i % len(COLOURS)],
+        "markersize": 6,
+    }
+
+
+def _shown(table: Table) -> list[tuple[int, Row]]:
+    return [(i, row) for i, row in enumerate(table.rows) if row.winners]
+
+
+def _column(table: Table, metric: str) -> int | None:
+    return next((i for i, column in enumerate(table.columns) if column.metric == metric), None)
+
+
+def _error(value: Value) -> list[list[float]] | None:
+    """Distances to the interval's bounds in per cent, as matplotlib wants them."""
+    e = value.estimate
+    if e.value is None or e.low is None or e.high is None:
+        return None
+    return [[max(0.0, (e.value - e.low) * 100)], [max(0.0, (e.high - e.value) * 100)]]
+
+
+def _accuracy_and_worst(canvas: Canvas, table: Table, book: Book) -> str:
+    at = _column(table, "average_accuracy"), _column(table, "worst_group_accuracy")
+    if at[0] is None or at[1] is None:
+        return ""
+    axes = canvas.add_subplot()
+    shown = []
+    for i, row in _shown(table):
+        x, y = row.values[at[0]], row.values[at[1]]
+        if x.estimate.value is None or y.estimate.value is None:
+            continue
+        look = {**style(i), "linestyle": "none"}
+        axes.errorbar(
+            x.estimate.value * 100, y.estimate.value * 100, xerr=_error(x), yerr=_error(y), capsize=2, elinewidth=0.8,
+            label=_short(row.label), **look,
+        )  # fmt: skip
+        shown.append(f"{row.label} {x.estimate.value * 100:.1f} and {y.estimate.value * 100:.1f}")
+    if not shown:
+        return ""
+    low, high = axes.get_xlim()
+    axes.plot([0, 100], [0, 100], color="0.7", linewidth=0.8, linestyle=":", zorder=0)
+    axes.set(xlim=(max(low, -2), min(high, 102)), ylim=(-3, 103))
+    axes.set(xlabel="average accuracy, %", ylabel="worst-group accuracy, %")
+    _legend(canvas, axes)
+    return (
+        "Average accuracy and worst-group accuracy with 95 % intervals: " + "; ".join(shown) + "."
+    )
+
+
+def _gap(canvas: Canvas, table: Table, book: Book) -> str:
+    at = _column(table, "gap")
+    rows = [
+        row
+        for _, row in _shown(table)
+        if at is not None and row.values[at].estimate.value is not None
+    ]
+    if at is None or not rows:
+        return ""
+    canvas.set_size_inches(4.8, 0.9 + 0.3 * len(rows))
+    axes = canvas.add_subplot()
+    shown = []
+    for y, row in enumerate(rows):
+        value = row.values[at]
+        gap = float(value.estimate.value or 0.0) * 100
+        axes.barh(
+            y, gap, xerr=_error(value), color="0.85" if row.requested else "white", edgecolor="black", height=0.65,
+            hatch="" if row.requested else "///", linewidth=0.8, error_kw={"elinewidth": 0.9, "capsize": 2},
+        )  # fmt: skip
+        high = value.estimate.high if value.estimate.high is not None else value.estimate.value
+        axes.text(
+            max(gap, float(high or 0.0) * 100, 0.0) + 1, y, f"{gap:z.1f}", va="center", fontsize=8
+        )
+        shown.append(f"{row.label} {gap:z.1f}")
+    axes.set_yticks(range(len(rows)), [_short(row.label) for row in rows])
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.margins(x=0.12)
+    low, high = axes.get_xlim()
+    if (
+        high - low < 2
+    ):  # all gaps near 0: the numbers stand a point beside the bars and would lie outside
+        axes.set_xlim(low - 1, high + 1)
+    biased, deceiving = table.columns[at].splits
+    axes.set_xlabel(f"accuracy on {clean(biased)} − {clean(deceiving)}, points")
+    return "Generalisation gap with 95 % intervals, in points: " + "; ".join(shown) + "."
+
+
+def _curves(canvas: Canvas, table: Table, book: Book) -> str:
+    """Two panels: biased and deceiving data where the runs looked at them (oracle), else validation."""
+    by_row = {}
+    for i, row in _shown(table):
+        groups = bool(
+            row.winners[0].run.record and row.winners[0].run.record.data.get("confounder_names")
+        )
+        by_row[i] = [read_curves(w.run.folder, groups) for w in row.winners]
+    splits = {split for found in by_row.values() for c in found for split in c.accuracy}
+    gap = next((column.splits for column in table.columns if column.metric == "gap"), ())
+    if gap and set(gap) <= splits:
+        panels = [(f"accuracy on {clean(split)}", split, "accuracy") for split in gap]
+    else:
+        panels = [
+            ("validation accuracy", "val", "accuracy"),
+            ("validation worst group", "val", "worst"),
+        ]
+        if not any(
+            v is not None
+            for found in by_row.values()
+            for c in found
+            for v in c.worst.get("val", [])
+        ):
+            panels.pop()
+    canvas.set_size_inches(4.8, 3.6)
+    all_axes = canvas.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    drawn = 0
+    for axes, (title, split, what) in zip(all_axes, panels, strict=True):
+        for i, found in by_row.items():
+            steps, values = mean_curve(
+                [(c.steps, getattr(c, what).get(split, [])) for c in found if c.steps]
+            )
+            if steps:
+                axes.plot(
+                    steps,
+                    [100 * v for v in values],
+                    label=_short(table.rows[i].label),
+                    markevery=0.2,
+                    **style(i),
+                )
+                drawn += 1
+        axes.set_title(title, fontsize=9)
+        axes.set(ylim=(-3, 103), xlabel="step")
+    if not drawn:
+        return ""
+    all_axes[0].set_ylabel("%")
+    _legend(canvas, all_axes[0])
+    return f"Learning curves, mean over trials: {' and '.join(panel[0] for panel in panels)} against the step."
+
+
+def _reliability(canvas: Canvas, table: Table, book: Book) -> str:
+    record = next((w.run.record for row in table.rows for w in row.winners if w.run.record), None)
+    split = main_split(record.data) if record else None
+    axes = canvas.add_subplot()
+    drawn = 0
+    for i, row in _shown(table):
+        bins: dict[int, list[tuple[float, float, int]]] = {}
+        for winner in row.winners:
+            found = book.scores(winner, split) if split else None
+            for confidence, accuracy, n in reliability(*found) if found else ():
+                bins.setdefault(min(9, int(confidence * 10)), []).append((confidence, accuracy, n))
+        if bins:
+            points = [_pooled(bins[b]) for b in sorted(bins)]
+            axes.plot(
+                [100 * x for x, _ in points],
+                [100 * y for _, y in points],
+                label=_short(row.label),
+                **style(i),
+            )
+            drawn += 1
+    if not drawn:
+        return ""
+    axes.plot([0, 100], [0, 100], color="0.7", linewidth=0.8, linestyle=":", zorder=0)
+    axes.set(
+        xlim=(0, 102),
+        ylim=(-2, 102),
+        xlabel="mean confidence, %",
+        ylabel=f"accuracy on {clean(str(split))}, %",
+    )
+    _legend(canvas, axes)
+    return (
+        f"Reliability on split {split}: accuracy against confidence in ten bins, trials pooled. "
+        "Points on the diagonal are perfectly calibrated."
+    )
+
+
+def _pooled(points: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
+    total = sum(n for _, _, n in points)
+    return sum(x * n for x, _, n in points) / total, sum(y * n for _, y, n in points) / total
+
+
+def _legend(canvas: Canvas, axes: Axes) -> None:
+    """A legend below the axes; the figure grows with its rows, so that the axes keep their size."""
+    handles, labels = axes.get_legend_handles_labels()
+    longest = max(map(len, labels), default=0)
+    columns = 2 if longest > 18 else 3 if longest > 12 else 4
+    canvas.set_figheight(canvas.get_figheight() + 0.17 * ((len(labels) - 1) // columns))
+    canvas.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def _short(name: str) -> str:
+    """A name that fits a legend; the tables have it whole."""
+    name = clean(name)
+    return name if len(name) <= 26 else f"{name[:15]}…{name[-10:]}"
+
+
+#: Figures that want a page's width.
+_FULL = ("latent_space",)
+_FIGURES: Mapping[str, tuple[str, Callable[[Canvas, Table, Book], str]]] = {
+    "accuracy_worst_group": ("Accuracy and worst group", _accuracy_and_worst),
+    "gap": ("Generalisation gap", _gap),
+    "learning_curves": ("Learning curves", _curves),
+    "reliability": ("Reliability", _reliability),
+    "latent_space": ("Latent space", draw_latent),
+}

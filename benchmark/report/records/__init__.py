@@ -1,0 +1,1 @@
+"""Sweep folders read: runs, predictions, learning curves, model selection, tidy export."""

@@ -1,0 +1,152 @@
+"""Model selection: which step, which draw. Validation data decide; a test split is never looked at here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from benchmark.core.errors import UserError
+from benchmark.core.record import State
+from benchmark.core.registry import did_you_mean
+from benchmark.core.spec import CRITERIA
+from benchmark.report.records.sweep_records import Run, Selected, Sweep
+from benchmark.report.statistics.metrics import average_accuracy
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best draw of one trial, at the step that the criterion chose. ``of`` counts the draws it was best of."""
+
+    trial: int
+    run: Run
+    at: Selected
+    of: int
+
+
+@dataclass
+class Cell:
+    """One method on one data set: its winners by trial, and every planned run of it, done or not.
+
+    ``serves`` names, in order, the methods that have these runs upstream.
+    """
+
+    dataset: str
+    method: str
+    requested: bool
+    runs: list[Run] = field(default_factory=list)
+    winners: list[Winner] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    serves: dict[str, None] = field(default_factory=dict)
+
+
+def choose_criterion(sweep: Sweep, asked: str | None) -> str:
+    """The criterion of the tables: what was asked for, else the first that the runs were selected by.
+
+    Raises:
+        UserError: no such criterion, or no run of the sweep recorded it.
+    """
+    if asked is not None and asked not in CRITERIA:
+        raise UserError(f"unknown criterion {asked!r}{did_you_mean(asked, CRITERIA)}")
+    planned: dict[str, None] = {}
+    for run in sweep.runs:
+        for name in run.spec.selection if run.spec else ():
+            planned.setdefault(name)
+    recorded = list(planned)
+    if asked is None:
+        return recorded[0] if recorded else next(iter(CRITERIA))
+    if recorded and asked not in recorded:
+        raise UserError(
+            f"no run of {sweep.name} was selected by {asked} ({CRITERIA[asked]}); recorded are: {', '.join(recorded)}. "
+            "Add it to `selection` in the sweep file and launch again."
+        )
+    return asked
+
+
+def cells_of(sweep: Sweep, criterion: str) -> list[Cell]:
+    """Every (data set, method) of the sweep in its order, upstream-only ones last, with the winner of each trial.
+
+    A run that only serves others is never mixed with requested ones of the same method: a teacher saw other data, a
+    warm-up is shorter. Upstream runs that differ in data, network or budget are cells of their own.
+    """
+    serves: dict[str, dict[str, None]] = {}
+    for run in sweep.runs:
+        for key in run.spec.upstream.values() if run.spec else ():
+            serves.setdefault(key, {})[run.method] = None
+    cells: dict[tuple[str, str, str], Cell] = {}
+    for run in sweep.runs:
+        kind = "" if run.requested else f"upstream {_setting(run)}"
+        cell = cells.setdefault(
+            (run.dataset, run.method, kind), Cell(run.dataset, run.method, run.requested)
+        )
+        cell.runs.append(run)
+        cell.serves |= serves.get(run.key, {})
+    for entry in sweep.refused:
+        where = str(entry.get("dataset", "?")), str(entry.get("method", "?"))
+        cell = cells.setdefault((*where, ""), Cell(*where, True))
+        reason = str(entry.get("reason", "no reason given"))
+        if reason not in cell.refusals:
+            cell.refusals.append(reason)
+    for cell in cells.values():
+        _crown(cell, criterion)
+    return sorted(cells.values(), key=lambda cell: not cell.requested)
+
+
+def _setting(run: Run) -> str:
+    """What tells upstream runs of one method apart."""
+    spec = run.spec
+    return (
+        ""
+        if spec is None
+        else json.dumps([spec.dataset_options, spec.backbone, spec.budget], sort_keys=True)
+    )
+
+
+def _crown(cell: Cell, criterion: str) -> None:
+    """Choose the best draw of each trial, and say what the choice could not see."""
+    trials: dict[int, list[Run]] = {}
+    without = 0
+    for run in cell.runs:
+        if run.trial is not None and run.state == State.DONE:
+            if criterion in run.selected:
+                trials.setdefault(run.trial, []).append(run)
+            else:
+                without += 1
+    if without:
+        cell.notes.append(
+            f"{without} finished run{'s' if without > 1 else ''} not selected by {criterion}, left out"
+        )
+    for trial, runs in sorted(trials.items()):
+        best = max(runs, key=lambda run: (rank(run, criterion), -(run.draw or 0)))
+        cell.winners.append(Winner(trial, best, best.selected[criterion], len(runs)))
+    cell.notes += _what_is_missing(cell.runs)
+
+
+def rank(run: Run, criterion: str) -> float:
+    """What draws are compared by: the criterion's value, and validation accuracy where that is only a step number."""
+    at = run.selected[criterion]
+    if criterion != "last":
+        return float("-inf") if at.value is None else at.value
+    counts = at.counts.get("val")
+    accuracy = None if counts is None else average_accuracy(counts)
+    return float("-inf") if accuracy is None else accuracy
+
+
+def _what_is_missing(runs: Iterable[Run]) -> list[str]:
+    """One sentence per state other than done: how many runs, which trials, and the reasons."""
+    runs = list(runs)
+    notes = []
+    for state in dict.fromkeys(run.state for run in runs if run.state != State.DONE):
+        mine = [run for run in runs if run.state == state]
+        trials = sorted({run.trial for run in mine if run.trial is not None})
+        where = (
+            f" (trial{'s' if len(trials) > 1 else ''} {', '.join(map(str, trials))})"
+            if trials
+            else ""
+        )
+        reasons = list(dict.fromkeys(run.reason for run in mine if run.reason))
+        why = ": " + "; ".join(reasons[:3]) if reasons else ""
+        more = f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else ""
+        notes.append(f"{len(mine)} of {len(runs)} runs {state}{where}{why}{more}")
+    return notes

@@ -1,0 +1,115 @@
+"""Records as one tidy table, a row per run, criterion and split: CSV always, Parquet where pyarrow is installed."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmark.core.errors import UserError
+from benchmark.core.files import write_atomic
+from benchmark.core.record import State
+from benchmark.report.records.sweep_records import Run, Sweep
+from benchmark.report.statistics.metrics import (
+    average_accuracy,
+    balanced_accuracy,
+    images_of,
+    worst_group,
+)
+
+SUFFIXES = (".csv", ".parquet")
+
+
+def export(sweep: Sweep, path: Path) -> int:
+    """Write every run of a sweep as tidy rows and return how many.
+
+    A run without a result has one row with its state and reason. Columns: what the run is, ``criterion``, ``step``,
+    ``split``, ``n``, accuracies (fractions), cost, and ``hparam.<name>`` for every hyper-parameter.
+
+    Raises:
+        UserError: a suffix other than .csv and .parquet, no folder, or Parquet without pyarrow.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UserError(
+            f"cannot export to {path.name!r}, expected a name that ends in .csv or .parquet."
+        )
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} to export to.")
+    rows = [row for run in sweep.runs for row in _rows(run)]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if path.suffix == ".csv":
+        out = io.StringIO()
+        writer = csv.DictWriter(out, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomic(path, out.getvalue().encode())
+    else:
+        _parquet(rows, columns, path)
+    return len(rows)
+
+
+def _parquet(rows: list[dict[str, Any]], columns: list[str], path: Path) -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "Parquet needs pyarrow: `pip install pyarrow`, or export to a .csv file."
+        ) from None
+    import pandas
+
+    frame = pandas.DataFrame(rows, columns=columns)
+    for name in (
+        frame.columns
+    ):  # a column of mixed types, such as a hyper-parameter of two methods, becomes text
+        if frame[name].map(type).nunique() > 1 and not pandas.api.types.is_numeric_dtype(
+            frame[name]
+        ):
+            frame[name] = frame[name].map(
+                lambda value: None if value is None or value != value else str(value)
+            )
+    write_atomic(path, lambda file: frame.to_parquet(file, index=False))
+
+
+def _rows(run: Run) -> Iterator[dict[str, Any]]:
+    record, spec = run.record, run.spec
+    about: dict[str, Any] = {
+        "key": run.key,
+        "dataset": run.dataset,
+        "method": run.method,
+        "requested": run.requested,
+        "trial": run.trial,
+        "draw": run.draw,
+        "state": str(run.state),
+        "reason": run.reason,
+    }
+    hparams = {f"hparam.{name}": value for name, value in (spec.hparams if spec else {}).items()}
+    if record is None or run.state != State.DONE:
+        yield {**about, **hparams}
+        return
+    cost = {
+        "backbone": record.spec.backbone,
+        "stand_in": bool(record.data.get("stand_in")),
+        "training_seconds": record.seconds.get("training"),
+        "images_per_second": record.images_per_second,
+        "peak_memory_bytes": record.peak_memory_bytes,
+        "parameters": record.parameters,
+    }
+    for criterion, at in run.selected.items():
+        for split, counts in at.counts.items():
+            worst = worst_group(counts) if record.data.get("confounder_names") else None
+            yield {
+                **about,
+                "criterion": criterion,
+                "step": at.step,
+                "criterion_value": at.value,
+                "split": split,
+                "n": images_of(counts),
+                "accuracy": average_accuracy(counts),
+                "balanced_accuracy": balanced_accuracy(counts),
+                "worst_group_accuracy": worst.accuracy if worst else None,
+                "worst_group": worst.group if worst else None,
+                **cost,
+                **hparams,
+            }

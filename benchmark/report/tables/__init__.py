@@ -1,0 +1,1 @@
+"""What the report tabulates: results, comparisons, class scores, localization, cost, hyper-parameters."""

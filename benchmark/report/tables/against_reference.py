@@ -1,0 +1,158 @@
+"""Every method against one reference: Δ ± standard error, P(better), equivalence, and Holm's p."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.core.errors import UserError
+from benchmark.core.registry import did_you_mean
+from benchmark.report.records.predictions import Book
+from benchmark.report.tables.columns import Column
+from benchmark.report.tables.numbers import DASH, percent
+from benchmark.report.tables.pairwise import ALPHA, MARGIN, Comparison, add_holm, compare
+from benchmark.report.tables.results_table import Table
+from benchmark.report.tables.sheet import Sheet
+
+
+@dataclass(frozen=True)
+class Against:
+    """The comparisons of one column: every other method of a table minus the reference."""
+
+    table: Table
+    column: Column
+    reference: str
+    methods: tuple[str, ...]
+    found: tuple[Comparison, ...]
+
+
+def compare_all(
+    tables: Sequence[Table], reference: str, book: Book, level: float = 0.95
+) -> list[Against]:
+    """Compare every method with the reference, column by column; Holm's family is one column of one table.
+
+    Raises:
+        UserError: no table has the reference with a result.
+    """
+    families = []
+    for table in tables:
+        base = next((row for row in table.rows if row.method == reference and row.winners), None)
+        if base is None:
+            continue
+        for i, column in enumerate(table.columns):
+            if base.values[i].estimate.value is None:
+                continue
+            others = [
+                r for r in table.rows if r is not base and r.values[i].estimate.value is not None
+            ]
+            if not others:
+                continue
+            theirs = base.winners, base.values[i]
+            found = add_holm(
+                [compare(column, (r.winners, r.values[i]), theirs, book, level) for r in others]
+            )
+            families.append(
+                Against(table, column, reference, tuple(r.label for r in others), tuple(found))
+            )
+    if not families and not any(
+        row.method == reference and row.winners for table in tables for row in table.rows
+    ):
+        known = {row.method for table in tables for row in table.rows if row.winners}
+        raise UserError(
+            f"no finished run of the reference {reference!r}{did_you_mean(reference, known)}"
+        )
+    return families
+
+
+def sheets(families: Sequence[Against]) -> list[Sheet]:
+    """One sheet per data set."""
+    by_table: dict[int, list[Against]] = {}
+    for family in families:
+        by_table.setdefault(id(family.table), []).append(family)
+    return [_sheet(group) for group in by_table.values()]
+
+
+def _sheet(families: Sequence[Against]) -> Sheet:
+    first = families[0]
+    rows: list[list[str]] = []
+    for family in families:
+        rows.append([" ".join(family.column.title)])
+        rows += [_cells(m, c) for m, c in zip(family.methods, family.found, strict=True)]
+    kinds = dict.fromkeys(
+        c.difference.kind for f in families for c in f.found if c.difference.kind != "none"
+    )
+    notes = list(
+        dict.fromkeys(
+            f"{method}, {' '.join(family.column.title)}: {c.difference.note}"
+            for family in families
+            for method, c in zip(family.methods, family.found, strict=True)
+            if c.difference.note
+        )
+    )
+    smaller = any(f.column.smaller for f in families)
+    caption = [
+        f"Δ: method minus {first.reference} in points, ± standard error ({'; '.join(kinds) or 'none'}).",
+        *(["Of the gap its absolute value is compared, and smaller is better."] if smaller else []),
+        f"P(equal): within {MARGIN * 100:g} point. p: two-sided, after Holm within each metric; "
+        f"not distinguishable where p ≥ {ALPHA:g}.",
+    ]
+    heads = [("method",), ("Δ ± se",), ("P(better)",), ("P(equal)",), ("p (Holm)",), ("trials",)]
+    return Sheet(
+        f"{first.table.title}, against {first.reference}", caption, heads, rows, notes=notes
+    )
+
+
+def _cells(method: str, comparison: Comparison) -> list[str]:
+    estimate = comparison.difference
+    if estimate.value is None:
+        return [method, DASH, DASH, DASH, DASH, str(comparison.trials)]
+    delta = f"{'+' if estimate.value > 0 else ''}{percent(estimate.value, 1)}"
+    delta += f" ± {percent(estimate.sd, 1)}" if estimate.sd is not None else ""
+    numbers = [
+        _sure(comparison.p_better),
+        _sure(comparison.p_equivalent),
+        probability(comparison.p_holm),
+    ]
+    return [method, delta, *numbers, str(comparison.trials)]
+
+
+def _sure(p: float | None) -> str:
+    """A posterior probability, which is never quite 0 or 1."""
+    return probability(p if p is None else min(p, 0.9999))
+
+
+def probability(p: float | None) -> str:
+    """Two digits, three below 0.1, never a false 0 or 1; – where there is none."""
+    if p is None:
+        return DASH
+    if p < 0.001:
+        return "<0.001"
+    if 0.999 < p < 1.0:
+        return ">0.999"
+    return f"{p:.3f}" if p < 0.1 or p > 0.9 else f"{p:.2f}"
+
+
+def json_comparisons(families: Sequence[Against]) -> list[dict[str, Any]]:
+    """Flat records, differences as fractions."""
+    return [
+        {
+            "dataset": family.table.dataset,
+            "metric": family.column.metric,
+            "method": method,
+            "reference": family.reference,
+            "difference": c.difference.value,
+            "se": c.difference.sd,
+            "low": c.difference.low,
+            "high": c.difference.high,
+            "how": c.difference.kind,
+            "note": c.difference.note,
+            "p": c.p,
+            "p_holm": c.p_holm,
+            "p_better": c.p_better,
+            "p_equivalent": c.p_equivalent,
+            "trials": c.trials,
+        }
+        for family in families
+        for method, c in zip(family.methods, family.found, strict=True)
+    ]

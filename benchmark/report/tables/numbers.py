@@ -1,0 +1,118 @@
+"""Numbers and footnote marks, the same in every format."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from benchmark.report.tables.columns import Value
+from benchmark.report.tables.results_table import Row, Table
+
+DASH = "–"
+
+
+def decimals_of(table: Table) -> int:
+    """Digits after the point, one for the whole table: 1, or 2 where a spread in per cent would round to 0.0."""
+    spreads = [value.estimate.sd for row in table.rows for value in row.values if value.estimate.sd]
+    return 2 if spreads and min(spreads) < 0.0005 else 1
+
+
+def percent(fraction: float, decimals: int) -> str:
+    """A fraction in per cent, rounded, never cut off, without a minus sign before zero."""
+    text = f"{fraction * 100:.{decimals}f}"
+    return text.removeprefix("-") if float(text) == 0.0 else text
+
+
+def bounds(value: Value, decimals: int) -> tuple[str, str] | None:
+    """Lower and upper bound, rounded outwards so that the printed interval covers the computed one."""
+    low, high = value.estimate.low, value.estimate.high
+    if low is None or high is None:
+        return None
+    scale = 10 ** (decimals + 2)
+    outward = math.floor(low * scale + 1e-6) / scale, math.ceil(high * scale - 1e-6) / scale
+    return percent(outward[0], decimals), percent(outward[1], decimals)
+
+
+def plain(value: Value, decimals: int, spread: str = "sd") -> str:
+    """``93.2 ± 0.4`` or ``93.2 [92.1, 94.3]``, by what ``spread`` asks; – where there is no value.
+
+    A value without sd (a minimum) shows its bounds either way, beside ± in whole per cent.
+    """
+    estimate = value.estimate
+    if estimate.value is None:
+        return DASH
+    text = percent(estimate.value, decimals)
+    edges = bounds(value, decimals if spread == "interval" else 0)
+    if edges and (spread == "interval" or estimate.sd is None):
+        return f"{text} [{edges[0]}, {edges[1]}]"
+    return text if estimate.sd is None else f"{text} ± {percent(estimate.sd, decimals)}"
+
+
+def mark(number: int) -> str:
+    """a, b, … z, aa, ab, …"""
+    text = ""
+    number += 1
+    while number:
+        number, rest = divmod(number - 1, 26)
+        text = chr(ord("a") + rest) + text
+    return text
+
+
+@dataclass
+class Footnotes:
+    """Marks in the order in which they are first asked for; the same sentence keeps its mark."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def marks(self, notes: Iterable[str]) -> str:
+        """``a,c`` for these notes, or an empty string."""
+        return ",".join(self.texts.setdefault(clean(note), mark(len(self.texts))) for note in notes)
+
+    def listed(self) -> list[tuple[str, str]]:
+        """(mark, sentence) pairs."""
+        return [(letter, note) for note, letter in self.texts.items()]
+
+
+@dataclass(frozen=True)
+class Printer:
+    """Prints the values of one table, all with the same number of digits."""
+
+    decimals: int
+    spread: str
+
+    def __call__(self, value: Value) -> str:
+        return plain(value, self.decimals, self.spread) + ("*" if value.best else "")
+
+    def label(self, row: Row) -> str:
+        """The method as the sweep names it; runs that only serve others say so."""
+        return clean(row.label)
+
+    def needs(self, row: Row) -> str:
+        """The annotation budget: what the method knows beyond images and labels."""
+        return DASH if row.needs is None else clean(", ".join(row.needs) or "none")
+
+
+def printer(table: Table, spread: str) -> Printer:
+    return Printer(decimals_of(table), spread)
+
+
+def notes_of(value: Value, spread: str) -> list[str]:
+    """Footnotes of a cell; why an interval is missing matters only where intervals are printed."""
+    missing = value.estimate.note if spread == "interval" and value.estimate.low is None else ""
+    return list(
+        dict.fromkeys(
+            [*value.notes, *([missing] if missing and value.estimate.value is not None else [])]
+        )
+    )
+
+
+def clean(text: str) -> str:
+    """One printable line: a name cannot break a table or command a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def head_line(head: Sequence[str], level: int, tall: int) -> str:
+    """Line ``level`` of ``tall`` of a column's title; short titles stand at the bottom."""
+    at = level - tall + len(head)
+    return clean(head[at]) if at >= 0 else ""

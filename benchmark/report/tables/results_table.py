@@ -1,0 +1,356 @@
+"""The tables, as data: columns, rows, footnotes, and a caption that says how every number was made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from benchmark.core.needs import DESCRIPTIONS
+from benchmark.core.record import State
+from benchmark.core.spec import CRITERIA, RunSpec
+from benchmark.report.records.model_selection import Cell, Winner, cells_of
+from benchmark.report.records.predictions import Book
+from benchmark.report.records.sweep_records import Sweep
+from benchmark.report.statistics.metrics import images_of, worst_group
+from benchmark.report.tables.columns import (
+    NOTHING,
+    Column,
+    Value,
+    columns_of,
+    main_split,
+    test_splits,
+    value_of,
+)
+from benchmark.report.tables.pairwise import mark_best
+
+
+@dataclass
+class Row:
+    """One method. ``needs`` is None where no run has finished to tell; ``label`` is unique in its table."""
+
+    method: str
+    requested: bool
+    needs: tuple[str, ...] | None
+    values: list[Value]
+    notes: list[str]
+    winners: list[Winner] = field(default_factory=list)
+    label: str = ""
+
+
+@dataclass
+class Table:
+    """One data set. ``caption`` holds whole sentences; ``notes`` are footnotes of the table as a whole."""
+
+    dataset: str
+    title: str
+    criterion: str
+    stand_in: bool
+    columns: list[Column]
+    rows: list[Row]
+    caption: list[str]
+    notes: list[str]
+    sizes: Mapping[str, int]
+
+    def full_caption(self, spread: str = "sd") -> list[str]:
+        """The caption with what the printed spread and the stars mean."""
+        values = [value for row in self.rows for value in row.values]
+        parts = list(self.caption)
+        kinds = dict.fromkeys(v.estimate.kind for v in values if v.estimate.low is not None)
+        if spread == "interval" and kinds:
+            parts.append(f"Brackets: 95 % intervals ({'; '.join(kinds)}).")
+        bare = dict.fromkeys(
+            v.estimate.kind for v in values if v.estimate.sd is None and v.estimate.low is not None
+        )
+        if spread != "interval" and bare:
+            parts.append(f"Brackets: 95 % interval ({'; '.join(bare)}).")
+        if any(v.best for v in values):
+            parts.append(
+                "* not distinguishable from the best of its column (paired on the same images, Holm, 5 %)."
+            )
+        return parts
+
+
+def tables_of(
+    sweep: Sweep, criterion: str, book: Book | None = None, level: float = 0.95
+) -> list[Table]:
+    """One table per data set; stand-in data and real data never share one.
+
+    Args:
+        book: the winners' predictions, for intervals and stars that need them; None does without.
+    """
+    by_dataset: dict[str, list[Cell]] = {}
+    for cell in cells_of(sweep, criterion):
+        by_dataset.setdefault(cell.dataset, []).append(cell)
+    tables = []
+    for dataset, cells in by_dataset.items():
+        kinds = sorted({_stand_in(w) for cell in cells for w in cell.winners}) or [False]
+        for stand_in in kinds:
+            tables.append(_table(dataset, cells, criterion, stand_in, len(kinds) > 1, book, level))
+    return tables
+
+
+def _stand_in(winner: Winner) -> bool:
+    return bool(winner.run.record and winner.run.record.data.get("stand_in"))
+
+
+def _table(
+    dataset: str,
+    cells: list[Cell],
+    criterion: str,
+    stand_in: bool,
+    mixed: bool,
+    book: Book | None,
+    level: float,
+) -> Table:
+    winners = {id(cell): [w for w in cell.winners if _stand_in(w) == stand_in] for cell in cells}
+    all_winners = [w for cell in cells for w in winners[id(cell)]]
+    records = [w.run.record for w in all_winners if w.run.record]
+    data: Mapping[str, Any] = records[0].data if records else {"splits": {}}
+    columns = columns_of(data)
+    usual = _usual([w for cell in cells if cell.requested for w in winners[id(cell)]])
+    rows = [_row(cell, winners[id(cell)], columns, usual, book, level) for cell in cells]
+    _add_labels(rows)
+    if book is not None:
+        _add_stars(rows, columns, book, level)
+    kind = " (stand-in data: generated, not real)" if stand_in else " (real data)" if mixed else ""
+    table = Table(
+        dataset,
+        f"{dataset}{kind}",
+        criterion,
+        stand_in,
+        columns,
+        rows,
+        [],
+        [],
+        dict(data["splits"]),
+    )
+    table.caption = _caption(table, data, all_winners)
+    table.notes = _table_notes(table, all_winners) + _prediction_notes(all_winners, book)
+    return table
+
+
+def _row(
+    cell: Cell,
+    winners: list[Winner],
+    columns: Sequence[Column],
+    usual: Mapping[str, str],
+    book: Book | None,
+    level: float,
+) -> Row:
+    values = [value_of(column, winners, book, level) if winners else NOTHING for column in columns]
+    record = next((w.run.record for w in winners if w.run.record), None)
+    notes = [f"refused: {reason}" for reason in cell.refusals] + list(cell.notes)
+    notes += [f"trained for {', '.join(cell.serves)}"] if cell.serves and not cell.requested else []
+    came_first = (
+        (role, entry.get("method", "?"))
+        for w in winners
+        if w.run.record
+        for role, entry in _upstream(w)
+    )
+    notes += [f"{role}: {method}" for role, method in dict.fromkeys(came_first)]
+    notes += _differences(winners, usual)
+    if not winners and not notes:
+        notes.append("no finished run")
+    needs = tuple(record.method.get("needs", ())) if record else None
+    return Row(cell.method, cell.requested, needs, values, notes, winners)
+
+
+def _upstream(winner: Winner) -> list[tuple[str, Mapping[str, Any]]]:
+    """The runs that came first, by role, as the record tells them."""
+    found = winner.run.record.upstream if winner.run.record else {}
+    return [(role, entry) for role, entry in found.items() if isinstance(entry, dict)]
+
+
+def _settings(spec: RunSpec) -> dict[str, str]:
+    """What a row's runs were made with, as texts: data options, budget, network."""
+    named = {f"data {name}": value for name, value in spec.dataset_options.items()}
+    named |= {f"budget {name}": value for name, value in spec.budget.items()}
+    named |= {"backbone": spec.backbone} | {
+        f"backbone {name}": v for name, v in spec.backbone_options.items()
+    }
+    return {name: str(value) for name, value in named.items()}
+
+
+def _usual(winners: Sequence[Winner]) -> dict[str, str]:
+    """The most frequent value of every setting among the requested rows."""
+    counted: dict[str, dict[str, int]] = {}
+    for winner in winners:
+        for name, value in _settings(winner.run.spec).items() if winner.run.spec else ():
+            values = counted.setdefault(name, {})
+            values[value] = values.get(value, 0) + 1
+    return {name: max(values, key=lambda value: values[value]) for name, values in counted.items()}
+
+
+def _differences(winners: Sequence[Winner], usual: Mapping[str, str]) -> list[str]:
+    """How a row was made unlike the others: group-robust methods at less bias, a teacher on other data, a budget."""
+    odd: dict[str, dict[str, None]] = {}
+    for winner in winners:
+        for name, value in _settings(winner.run.spec).items() if winner.run.spec else ():
+            if usual.get(name, value) != value:
+                odd.setdefault(name, {})[value] = None
+    parts = [f"{name} {'/'.join(values)} (others {usual[name]})" for name, values in odd.items()]
+    return [f"unlike the other rows: {', '.join(parts)}"] if parts else []
+
+
+def _add_labels(rows: Sequence[Row]) -> None:
+    """The method; runs that only serve others say so, numbered where there are several kinds of them."""
+    seen: dict[str, int] = {}
+    for row in rows:
+        label = row.method if row.requested else f"{row.method} (upstream)"
+        seen[label] = seen.get(label, 0) + 1
+        row.label = label if seen[label] == 1 else f"{row.method} (upstream {seen[label]})"
+
+
+def _add_stars(rows: Sequence[Row], columns: Sequence[Column], book: Book, level: float) -> None:
+    """Mark in each column what cannot be told from its best; runs that only serve others do not compete."""
+    competing = [row for row in rows if row.requested]
+    for i, column in enumerate(columns):
+        marks = mark_best(column, [(row.winners, row.values[i]) for row in competing], book, level)
+        for row, best in zip(competing, marks, strict=True):
+            row.values[i] = replace(row.values[i], best=best)
+
+
+def _prediction_notes(winners: Sequence[Winner], book: Book | None) -> list[str]:
+    """Winners whose predictions could not be used: their intervals and stars rest on trials alone."""
+    if book is None:
+        return []
+    reasons: dict[str, int] = {}
+    for winner in winners:
+        if winner.run.key in book.problems:
+            reason = book.problems[winner.run.key]
+            reasons[reason] = reasons.get(reason, 0) + 1
+    return [
+        f"{n} of {len(winners)} chosen runs: {reason}; they are not compared image by image"
+        for reason, n in reasons.items()
+    ]
+
+
+def _caption(table: Table, data: Mapping[str, Any], winners: Sequence[Winner]) -> list[str]:
+    if not winners:
+        return [f"{table.title}. No run has finished."]
+    main = main_split(data)
+    parts = [f"{table.title}. Accuracy in per cent, {_spread(table, _several(winners[0]))}."]
+    parts.append(f"Step chosen by {CRITERIA.get(table.criterion, table.criterion)}{_draws(table)}.")
+    if table.criterion in ("val_worst_group", "val_mean"):
+        parts.append(
+            "To choose so takes group labels in validation, whatever a method needs beside them."
+        )
+    parts.append(_what_average_is(table, str(main), winners))
+    if any(column.metric == "gap" for column in table.columns):
+        biased, deceiving = data["bias_splits"]
+        paired = "; both show the same objects" if data.get("paired") else ""
+        parts.append(f"gap = {biased} − {deceiving}, signed{paired}.")
+    sizes = ", ".join(
+        f"{name} {table.sizes[name]:,}"
+        for name in ("val", *test_splits(data))
+        if name in table.sizes
+    )
+    parts.append(f"n: {sizes}.")
+    parts.append(
+        _network([w for row in table.rows if row.requested for w in row.winners] or winners)
+    )
+    needed = dict.fromkeys(name for row in table.rows for name in row.needs or ())
+    if needed:
+        parts.append(
+            "Needs: "
+            + "; ".join(f"{name} = {DESCRIPTIONS.get(name, name)}" for name in needed)
+            + "."
+        )
+    return parts
+
+
+def _spread(table: Table, several: bool) -> str:
+    single = "standard error over images" if several else "posterior sd"
+    trials = sorted({value.trials for row in table.rows for value in row.values if value.trials})
+    if trials == [1]:
+        return f"1 trial: plug-in ± {single}, test sampling only"
+    many = [n for n in trials if n > 1]
+    count = str(many[0]) if len(many) == 1 else f"{min(many)} to {max(many)}" if many else "0"
+    one = f"; rows with 1 trial: ± {single}, test sampling only" if 1 in trials else ""
+    return f"mean ± sd over {count} trials{one}"
+
+
+def _draws(table: Table) -> str:
+    most = max((w.of for row in table.rows for w in row.winners), default=1)
+    if most < 2:
+        return ""
+    how = "validation accuracy" if table.criterion == "last" else "the same"
+    return f", then the best of {most} draws in each trial by {how}"
+
+
+def _what_average_is(table: Table, main: str, winners: Sequence[Winner]) -> str:
+    answers = "answers, one per image and label," if _several(winners[0]) else "images"
+    text = f"Average: all {answers} of split {main}"
+    worst = worst_group(winners[0].at.counts[main]) if main in winners[0].at.counts else None
+    if worst is not None and _has_groups(winners[0]):
+        what = (
+            "label, present or not, and confounder" if _several(winners[0]) else "label/confounder"
+        )
+        text += f"; worst group: the lowest of its {worst.groups} groups ({what})"
+        if any(value.trials > 1 for row in table.rows for value in row.values):
+            text += ", mean of the trials' minima"
+    return text + "."
+
+
+def _has_groups(winner: Winner) -> bool:
+    return bool(winner.run.record and winner.run.record.data.get("confounder_names"))
+
+
+def _several(winner: Winner) -> bool:
+    return bool(winner.run.record and winner.run.record.data.get("multi_label"))
+
+
+def _network(winners: Iterable[Winner]) -> str:
+    specs = [w.run.spec for w in winners if w.run.spec]
+    backbones = sorted({spec.backbone for spec in specs})
+    steps = sorted({int(spec.budget["steps"]) for spec in specs if "steps" in spec.budget})
+    budget = (
+        f", {steps[0]:,} steps"
+        if len(steps) == 1
+        else f", {steps[0]:,} to {steps[-1]:,} steps"
+        if steps
+        else ""
+    )
+    return f"Backbone: {', '.join(backbones)}{budget}."
+
+
+def _table_notes(table: Table, winners: Sequence[Winner]) -> list[str]:
+    """What is odd about the table as a whole: data that changed, oracle runs, sizes that do not add up."""
+    notes = []
+    specs = [w.run.spec for w in winners if w.run.spec]
+    fingerprints: dict[str, set[str]] = {}
+    for spec in specs:
+        fingerprints.setdefault(str(sorted(spec.dataset_options.items())), set()).add(
+            spec.data_fingerprint
+        )
+    if any(len(found) > 1 for found in fingerprints.values()):
+        notes.append(
+            "the data changed between these runs (several fingerprints): rows may not be comparable"
+        )
+    if any(spec.oracle for spec in specs):
+        notes.append(
+            "oracle: test splits were evaluated during training (selection never used them)"
+        )
+    odd = {
+        split
+        for w in winners
+        for split, counts in w.at.counts.items()
+        if split in table.sizes and images_of(counts) != table.sizes[split]
+    }
+    if odd:
+        notes.append(f"counts of {', '.join(sorted(odd))} do not add up to n in every run")
+    return notes
+
+
+def summary_line(sweep: Sweep) -> str:
+    """``12 runs: 10 done, 1 failed, 1 pending; 2 refused``."""
+    counted = ", ".join(f"{n} {state}" for state, n in sweep.states().items())
+    refused = f"; {len(sweep.refused)} refused" if sweep.refused else ""
+    unfinished = sum(
+        n
+        for state, n in sweep.states().items()
+        if state in (State.PENDING, State.RUNNING, State.LOST)
+    )
+    hint = " (launch again for the rest)" if unfinished else ""
+    return f"{len(sweep.runs)} run{'' if len(sweep.runs) == 1 else 's'}: {counted or 'none'}{refused}{hint}"

@@ -1,0 +1,1 @@
+"""Reading images: files, archives, decoding, and the cache of decoded images."""

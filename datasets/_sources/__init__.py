@@ -1,0 +1,1 @@
+"""What several data sets draw on: raw sources, bias assignment, compositing."""
