@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 from dataclasses import fields, replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,15 +136,6 @@ def test_variants_set_declared_hparams_to_something_else(name: str, variant: str
     )  # a default that has a name of its own in tables, as ex2l:mae
     assert spelt_out or any(value != declared[key].default for key, value in values.items())
     assert ":" not in variant and variant.strip() == variant
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_file_is_read_in_one_sitting(name: str) -> None:
-    kind = ALGORITHMS.get(name)
-    if not kind.__module__.startswith("algorithms."):
-        pytest.skip("another package's")
-    file = Path(inspect.getfile(kind))
-    assert len(file.read_text(encoding="utf-8").splitlines()) < 150
 
 
 @pytest.mark.parametrize(("name", "variant"), TRAINED)

@@ -196,7 +196,7 @@ BUILD = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from datasets._io import cache_entry as _entry as _entry
+from datasets._io import cache_entry as _entry
 _entry.CHUNK = 2048
 from tests.datasets.test_cache import content, get, right
 def slow(start, stop):
@@ -284,7 +284,8 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         sys.path.insert(0, {str(ROOT)!r})
-        from datasets._io import cache as _cache as _cache as _cache, cache_entry as _entry as _entry
+        from datasets._io import cache as _cache
+        from datasets._io import cache_entry as _entry
         _entry.CHUNK = 2048
         _cache.shutil.disk_usage = lambda path: type("Usage", (), {{"free": 1 << 40}})
         from tests.datasets.test_cache import get
@@ -350,7 +351,7 @@ def test_larger_than_memory(tmp_path: Path) -> None:
         from pathlib import Path
         sys.path.insert(0, {str(ROOT)!r})
         import numpy as np
-        from datasets._io import cache as _cache as _cache as _cache
+        from datasets._io import cache as _cache
         from datasets._io.cache_entry import Column
         _cache.SHARE = 0.0
         rows = 64 << 10
