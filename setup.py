@@ -24,7 +24,9 @@ setup(
         "tabulate>=0.9",
         "matplotlib>=3.8",
         "pebble>=5.0",
-        "filelock>=3.30",
+        # 4.1: a lease expires on the observer's monotonic clock. Below 5: benchmark/launch/lease.py knows the
+        # names of the files that filelock puts aside while it takes a lease over.
+        "filelock>=4.1,<5",
         "rich>=13.7",
     ],
     extras_require={

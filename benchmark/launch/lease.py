@@ -7,8 +7,10 @@ process is gone from this machine loses its lease at once.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +37,8 @@ _WRITTEN = "|".join(map(re.escape, (RECORD, FAILURE, LOG, PREDICTIONS, SELECTED,
 _LEFT_BEHIND = re.compile(rf"\.(?:{_WRITTEN})\..*\.tmp")
 #: How long an empty lease may be one that is being written.
 _EMPTY_SECONDS = 2.0
+#: How often a lease that has just become free is tried for; others may be faster.
+_TRIES = 3
 #: What filelock works with while it takes a lease over: the number is that of the process that does.
 _BREAK = re.compile(re.escape(LEASE) + r"\.(?:break|restore)\.([0-9]+)\.[0-9a-f]{32}")
 
@@ -74,19 +78,21 @@ class Claim:
             UserError: a living launcher works with another lease time.
             OSError: the folder cannot be written.
         """
-        try:
-            self._lease.acquire()
-        except Timeout:
-            if not self._broke_expired():
-                return False
-            return self.take()
-        except LeaseSettingsMismatch:
-            raise UserError(
-                f"another launcher works on {self.folder.name} with another lease time, expected {self.seconds:g} "
-                "seconds; give both the same, or wait until it has ended."
-            ) from None
-        _tidy(self.folder, self.seconds)
-        return True
+        for _ in range(_TRIES):
+            try:
+                self._lease.acquire()
+            except Timeout:
+                if not self._is_free_now():
+                    return False
+            except LeaseSettingsMismatch:
+                raise UserError(
+                    f"another launcher works on {self.folder.name} with another lease time, expected {self.seconds:g} "
+                    "seconds; give both the same, or wait until it has ended."
+                ) from None
+            else:
+                _tidy(self.folder, self.seconds)
+                return True
+        return False
 
     def release(self) -> None:
         """Give the lease back; a lease that was lost meanwhile is left to its new owner."""
@@ -96,17 +102,18 @@ class Claim:
         """The process that holds the lease, or None."""
         return self._lease.pid
 
-    def _broke_expired(self) -> bool:
-        """Remove a lease that filelock would respect for too long; True if it did.
+    def _is_free_now(self) -> bool:
+        """Remove a lease that filelock would respect for too long; True if there is none now.
 
         One is empty: its owner was killed between creating and writing it. One belongs to a zombie, which stays for
         good in a container whose first process does not reap. One is on a file system that cannot exchange two names
-        (NFS, Lustre), where filelock takes no expired lease over; elsewhere it does at ``seconds``.
+        (NFS, Lustre), where filelock takes no expired lease over; elsewhere it does at ``seconds``. Before 4.3,
+        filelock removes a stale lease and takes it at the next call only.
         """
         try:
             found = os.lstat(self.folder / LEASE)
         except FileNotFoundError:
-            return False
+            return self.folder.is_dir()
         mark, now = (found.st_mtime_ns, found.st_ino, found.st_ctime_ns), time.monotonic()
         if self._seen is None or self._seen[0] != mark:
             self._seen = mark, now
@@ -118,18 +125,28 @@ class Claim:
         return True
 
     def _owner_is_zombie(self) -> bool:
+        """Whether the owner's number belongs to a zombie here: the owner or, if reused, a successor of it."""
         owner = self._lease.owner
-        if owner is None or owner.start is None:
+        if owner is None:
             return False
         try:
-            fields = Path(f"/proc/{owner.pid}/stat").read_text().rpartition(")")[2].split()
-            boot = int(
-                Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""), 16
-            )
-        except (OSError, ValueError):
+            stat = Path(f"/proc/{owner.pid}/stat").read_text()
+            return stat.rpartition(")")[2].split()[0] == "Z" and owner.hostname == _this_host()
+        except OSError:
             return False
-        # filelock's name for a process: when this system booted, and when since then the process started
-        return fields[0] == "Z" and owner.start == boot << 64 | int(fields[19])
+
+
+@functools.cache
+def _this_host() -> str:
+    """The name that filelock gives this machine in the leases that are written here."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        SoftFileLease(Path(folder) / LEASE) as lease,
+    ):
+        owner = lease.owner
+        if owner is None:
+            raise OSError(f"{folder} does not keep what is written into it")
+        return owner.hostname
 
 
 def clear(claim: Claim) -> bool:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import filelock._util
 import pytest
-from launch_driver import ROOT, until
+from kernel_without_exchange import POSSIBLE
+from launch_driver import HERE, ROOT, until
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import write_json
@@ -65,6 +65,7 @@ def test_the_lease_of_a_dead_process_is_taken_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_so_is_the_lease_of_a_zombie(tmp_path: Path) -> None:
     with holder(tmp_path, 1000) as process:
         process.kill()
@@ -76,6 +77,28 @@ def test_so_is_the_lease_of_a_zombie(tmp_path: Path) -> None:
         assert claim.take()
     claim.release()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_zombie_elsewhere_says_nothing_about_an_owner_here(tmp_path: Path) -> None:
+    """Two machines that share a folder have processes of equal numbers."""
+    lease = tmp_path / "lease.json"
+    with holder(tmp_path, 1000):
+        record = lease.read_text()
+    host = next(line for line in record.splitlines() if line.startswith("host="))
+    with subprocess.Popen(["true"]) as zombie:
+        stat = Path(f"/proc/{zombie.pid}/stat")
+        until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")
+        lines = [
+            {"pid": f"pid={zombie.pid}", "host": "host=elsewhere"}.get(line.partition("=")[0], line)
+            for line in record.splitlines()
+        ]
+        lease.write_text("\n".join(lines) + "\n")
+        claim = Claim(tmp_path, 1000)
+        assert not claim.take()
+        lease.write_text(lease.read_text().replace("host=elsewhere", host))
+        assert claim.take()
+    claim.release()
 
 
 def test_a_silent_owner_loses_it_and_learns_so(tmp_path: Path) -> None:
@@ -108,22 +131,86 @@ def test_a_clock_that_jumps_neither_expires_a_lease_nor_keeps_it(
         claim.release()
 
 
+TAKE_WITHOUT_EXCHANGE = """
+import os, pathlib, sys
+from benchmark.launch.lease import Claim
+from kernel_without_exchange import exchange, refuse_exchange
+folder = pathlib.Path(sys.argv[1])
+names = str(folder / "a"), str(folder / "b")
+for name in names:
+    open(name, "w").close()
+possible = exchange(*names)
+refuse_exchange()
+print(possible, exchange(*names), flush=True)
+for name in names:
+    os.unlink(name)
+claim = Claim(folder, float(sys.argv[2]))
+for _ in sys.stdin:
+    print(claim.take(), flush=True)
+claim.release()
+"""
+
+
+@pytest.mark.skipif(not POSSIBLE, reason="needs a Linux kernel whose system calls can be filtered")
 def test_where_names_cannot_be_exchanged_a_stale_lease_is_broken_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("filelock._soft.exchange_names", lambda *_: False)
-    monkeypatch.setattr("filelock._util.exchange_names", lambda *_: False)
-    assert not filelock._util.exchange_names("a", "b")
-    with holder(tmp_path, 0.4) as process:
-        claim = Claim(tmp_path, 0.4)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"}
+    command = [sys.executable, "-c", TAKE_WITHOUT_EXCHANGE, str(tmp_path), "0.4"]
+    with (
+        holder(tmp_path, 0.4) as process,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        ) as taker,
+    ):
+        assert taker.stdin is not None and taker.stdout is not None
+        assert taker.stdout.readline() == "True False\n"  # the filter works
+
+        def take() -> bool:
+            assert taker.stdin is not None and taker.stdout is not None
+            taker.stdin.write("\n")
+            taker.stdin.flush()
+            return {"True\n": True, "False\n": False}[taker.stdout.readline()]
+
         for _ in range(10):
-            assert not claim.take()  # alive and refreshed
+            assert not take()  # alive and refreshed
             time.sleep(0.1)
+        os.kill(process.pid, signal.SIGSTOP)
+        assert not take()  # it must be seen silent for at least its time
+        until(take, 5)
+        taker.stdin.close()
+        assert taker.wait() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+DIE_DURING_TAKEOVER = """
+import os, pathlib, signal, sys
+from benchmark.launch.lease import Claim
+folder = pathlib.Path(sys.argv[1])
+
+def die(event, arguments):
+    if event == "os.remove" and os.path.basename(str(arguments[0])).startswith("lease.json."):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(die)
+Claim(folder, 1000).take()
+"""
+
+
+def test_a_takeover_that_was_killed_half_way_leaves_nothing(tmp_path: Path) -> None:
+    with holder(tmp_path, 1000) as process:
         process.kill()
         process.wait()
-        assert not claim.take()  # it must be seen silent for one and a half times its time
-        until(claim.take, 5)
-    claim.release()
+    command = [sys.executable, "-c", DIE_DURING_TAKEOVER, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run(command, env=environment).returncode == -signal.SIGKILL
+    assert any(path.name != "lease.json" for path in tmp_path.iterdir()), "nothing was put aside"
+    assert untidy(tmp_path)
+    assert clear(Claim(tmp_path, 1000))
     assert list(tmp_path.iterdir()) == []
 
 
