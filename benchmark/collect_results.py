@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.files import write_atomic
-from benchmark.core.spec import CRITERIA
 from benchmark.report.formats.text import WIDTH
 from benchmark.report.records.sweep_records import find_sweep, load_sweep
 from benchmark.report.render import FILES, SPREADS, render, write_all, write_page

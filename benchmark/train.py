@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from benchmark.cli.options import add_placement, data_dir, download, pick_device
+from benchmark.core.counts import accuracy
+from benchmark.core.criteria import title_of
 from benchmark.core.errors import Gather, UserError, exit_code
 from benchmark.core.hparam import HParam
 from benchmark.core.record import FAILURE, RECORD, State, read_record, state_of
 from benchmark.core.registry import ALGORITHMS, did_you_mean
-from benchmark.core.spec import CRITERIA, LEASE_LOST
+from benchmark.core.spec import LEASE_LOST
 from benchmark.plan.planner import expand
 from benchmark.plan.sweep_folder import RUNS, write_plan
 from benchmark.plan.sweepfile import SweepConfig, config_from
@@ -221,12 +223,11 @@ def _print_record(folder: Path) -> None:
         splits = "  ".join(
             f"{name} {_accuracy(v['counts']):.1f} %" for name, v in chosen["splits"].items()
         )
-        print(f"selected by {CRITERIA[criterion]}: step {chosen['step']}: {splits}")
+        print(f"selected by {title_of(criterion)}: step {chosen['step']}: {splits}")
 
 
 def _accuracy(counts: list[Any]) -> float:
-    table = np.asarray(counts)
-    return 100 * float(np.einsum("...ii->...i", table).sum() / table.sum())
+    return 100 * accuracy(np.asarray(counts))
 
 
 if __name__ == "__main__":

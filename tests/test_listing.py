@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.cli import listing
+from benchmark.core.criteria import CRITERIA
 
 
 def test_a_broken_sweep_is_a_row_and_hides_no_other(
@@ -24,6 +25,14 @@ def test_a_broken_sweep_is_a_row_and_hides_no_other(
         assert text.count("not readable: ") == 2 and "Good" in text
         assert all(name in text for name in ("torn", "bytes", "bare"))
     assert "erm" in listing.sweeps(True)
+
+
+def test_every_criterion_is_listed_with_what_it_needs() -> None:
+    lines = {line.split()[0]: line for line in listing.criteria(False).splitlines()[2:]}
+    assert set(lines) == set(CRITERIA)
+    assert "group labels in validation" in lines["val_mean"]
+    assert "declares an objective" in lines["val_objective"]
+    assert lines["val_worst_class"].rstrip().endswith("worst-class accuracy")  # needs nothing
 
 
 def test_what_is_false_stays_false() -> None:

@@ -9,10 +9,11 @@ from textwrap import fill
 from tabulate import tabulate
 
 from benchmark.core.algorithm import Paper
+from benchmark.core.criteria import CRITERIA, Criterion
 from benchmark.core.hparam import HParam
+from benchmark.core.needs import DESCRIPTIONS
 from benchmark.core.optim import COMMON_HPARAMS
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, Registry
-from benchmark.core.spec import CRITERIA
 from benchmark.plan.sweepfile import SWEEPS
 
 
@@ -102,10 +103,17 @@ def sweeps(long: bool) -> str:
 def criteria(long: bool) -> str:
     """Every selection criterion."""
     return _table(
-        ["criterion", "selects the step with the best"],
-        [list(item) for item in CRITERIA.items()],
-        [None, None],
+        ["criterion", "selects the step with the best", "needs"],
+        [[name, rule, _criterion_needs(rule)] for name, rule in CRITERIA.items()],
+        [None, None, None],
     )
+
+
+def _criterion_needs(criterion: Criterion) -> str:
+    needs = [DESCRIPTIONS[name] for name in criterion.needs.names()]
+    if criterion.uses_objective:
+        needs.append("a method that declares an objective")
+    return ", ".join(needs)
 
 
 LISTS: Mapping[str, Callable[[bool], str]] = {

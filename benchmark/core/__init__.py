@@ -8,6 +8,7 @@ from typing import Any
 _HOME = {
     "algorithm": ("Algorithm", "Paper", "Run", "Setting", "Upstream"),
     "batch": ("Batch",),
+    "criteria": ("CRITERIA", "Criterion", "Validation"),
     "dataset": ("DatasetInfo", "DatasetSource", "GroupedDataset", "Split"),
     "errors": ("Problems", "Refused", "UserError"),
     "explainer": ("Explainer",),
@@ -17,7 +18,7 @@ _HOME = {
     "record": ("RunRecord", "State"),
     "registry": ("ALGORITHMS", "BACKBONES", "DATASETS", "EXPLAINERS", "Registry"),
     "seeds": ("seed_for",),
-    "spec": ("CRITERIA", "SCHEMA", "RunSpec"),
+    "spec": ("SCHEMA", "RunSpec"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -16,15 +16,6 @@ SCHEMA = 1
 #: The reason to stop that forbids writing anything more: another process may own the run by now.
 LEASE_LOST = "lease lost"
 
-#: What a run can be selected by, and how tables call it. Each picks one step of a run, on validation data only.
-CRITERIA = {
-    "last": "last step",
-    "val_accuracy": "validation accuracy",
-    "val_worst_group": "validation worst-group accuracy",
-    "val_mean": "mean of validation accuracy and worst-group accuracy",
-    "val_objective": "the method's own objective on validation",
-}
-
 
 @dataclass(frozen=True)
 class RunSpec:

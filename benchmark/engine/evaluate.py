@@ -109,15 +109,3 @@ def images_per_pass(
     """
     each = pixels_inside(module, *split.arrays.image.shape[-2:])
     return max(min(most or BATCH, (pixels or PIXELS) // each), 1)
-
-
-def accuracy(counts: np.ndarray) -> float:
-    """Share of images (multi-label: of answers) that were right, from counts[…, confounder, label, predicted]."""
-    return float(np.einsum("...ii->...i", counts).sum() / counts.sum())
-
-
-def worst_group_accuracy(counts: np.ndarray) -> float:
-    """Smallest accuracy of a non-empty group (label, confounder); multi-label: (label, is it there, confounder)."""
-    total = counts.sum(-1)
-    right = np.einsum("...ii->...i", counts)
-    return float((right[total > 0] / total[total > 0]).min())

@@ -12,6 +12,7 @@ import torch
 
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.batch import Batch
+from benchmark.core.criteria import CRITERIA
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.errors import UserError
 from benchmark.core.optim import lr_factor, set_lr
@@ -137,7 +138,8 @@ class TrainingRun:
         self.terms.check()
         started = self._account()
         self.algorithm.current_step = self.step
-        answers = self.answers("val", objective="val_objective" in self.spec.selection)
+        wants_objective = any(CRITERIA[name].uses_objective for name in self.spec.selection)
+        answers = self.answers("val", objective=wants_objective)
         splits = {"val": {"counts": answers.counts.tolist()}}
         if self.spec.oracle:
             for name in self.data.info.test_splits:

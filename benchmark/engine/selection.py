@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from benchmark.engine.evaluate import Answers, accuracy, worst_group_accuracy
+from benchmark.core.criteria import CRITERIA, Validation
+from benchmark.engine.evaluate import Answers
 
 
 class Selection:
@@ -17,7 +18,7 @@ class Selection:
     improve it by more than ``min_delta``; 0 never stops early.
 
     Args:
-        criteria: names from ``benchmark.core.spec.CRITERIA``.
+        criteria: names from ``benchmark.core.criteria.CRITERIA``.
     """
 
     def __init__(self, criteria: Sequence[str], patience: int = 0, min_delta: float = 0.0) -> None:
@@ -75,15 +76,6 @@ class Selection:
 
 
 def criterion_values(criteria: Sequence[str], step: int, validation: Answers) -> dict[str, float]:
-    """The value of each criterion, the higher the better (an objective is negated, the last step is its number)."""
-    plain = accuracy(validation.counts)
-    worst = worst_group_accuracy(validation.counts)
-    known = {
-        "last": float(step),
-        "val_accuracy": plain,
-        "val_worst_group": worst,
-        "val_mean": (plain + worst) / 2,
-    }
-    if validation.objective is not None:
-        known["val_objective"] = -validation.objective
-    return {name: known[name] for name in criteria}
+    """The value of each criterion on an evaluation after ``step`` steps; higher is better."""
+    seen = Validation(step, validation.counts, validation.objective)
+    return {name: CRITERIA[name].value(seen) for name in criteria}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmark.core.criteria import CRITERIA
 from benchmark.core.dataset import AUGMENTATIONS, DatasetInfo, DatasetSource
 from benchmark.core.errors import Gather, Refused, UserError
 from benchmark.core.hparam import HParam, check_values
@@ -198,7 +199,7 @@ class Resolver:
         }
         if "evaluate_every" not in self.config.budget and "evaluate_every" not in override:
             budget["evaluate_every"] = max(budget["steps"] // 10, 1)
-        if budget["patience"] and self.config.selection[0] == "last":
+        if budget["patience"] and not CRITERIA[self.config.selection[0]].is_quality:
             raise UserError(
                 'patience needs a criterion that measures; name it first: selection = ["val_accuracy", "last"].'
             )
@@ -230,11 +231,15 @@ class Resolver:
                 f"{where}: the method needs {what}, which this data ({_options(spec)}) does not have."
             )
         for criterion in spec.selection:
-            if criterion in ("val_worst_group", "val_mean") and not info.provides.val_groups:
+            rule = CRITERIA[criterion]
+            lacking = rule.needs.missing_from(info.provides)
+            if lacking:
+                what = " and ".join(DESCRIPTIONS[name] for name in lacking)
                 raise Refused(
-                    f"{where}: selection by {criterion} needs {DESCRIPTIONS['val_groups']}; this data has none."
+                    f"{where}: selection by {criterion} needs {what}, which this data does not "
+                    "have; use val_accuracy or val_worst_class."
                 )
-            if criterion == "val_objective" and not _overrides_objective(kind):
+            if rule.uses_objective and not _overrides_objective(kind):
                 raise Refused(
                     f"{where}: the method declares no objective to select by; use val_accuracy."
                 )

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import Problems, UserError
 from benchmark.core.registry import did_you_mean
-from benchmark.core.spec import CRITERIA
 
 #: Where sweeps are looked up by name.
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"

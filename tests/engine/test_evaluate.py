@@ -12,18 +12,14 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 
 from benchmark.core.algorithm import Algorithm, Setting
 from benchmark.core.batch import Batch
+from benchmark.core.counts import accuracy
+from benchmark.core.criteria import CRITERIA
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.needs import Needs
 from benchmark.core.registry import BACKBONES
 from benchmark.engine import evaluate as module
 from benchmark.engine.device_split import DeviceSplit
-from benchmark.engine.evaluate import (
-    Answers,
-    accuracy,
-    evaluate,
-    images_per_pass,
-    worst_group_accuracy,
-)
+from benchmark.engine.evaluate import Answers, evaluate, images_per_pass
 from benchmark.engine.exceptions import NonFiniteError
 from benchmark.engine.selection import Selection, criterion_values
 from tests.engine.test_data import _data
@@ -143,23 +139,6 @@ def test_an_objective_that_is_not_finite_is_named(monkeypatch: pytest.MonkeyPatc
         evaluate(reader, split, 3, 2, objective=True)
 
 
-def test_worst_group_against_a_loop_and_without_empty_groups() -> None:
-    rng = np.random.default_rng(1)
-    counts = rng.integers(0, 9, (4, 3, 3))
-    counts[1, 2] = 0  # a group without images
-    counts[3] = 0  # a confounder without images
-    dense = [
-        counts[c, k, k] / counts[c, k].sum()
-        for c in range(4)
-        for k in range(3)
-        if counts[c, k].sum()
-    ]
-    assert worst_group_accuracy(counts) == min(dense)
-    assert (
-        accuracy(counts) == sum(counts[c, k, k] for c in range(4) for k in range(3)) / counts.sum()
-    )
-
-
 # --- selection ---------------------------------------------------------------------------------------------------
 
 
@@ -181,7 +160,8 @@ def _after(selection: Selection, *answers: Answers) -> Selection:
     return selection
 
 
-ALL = ("last", "val_accuracy", "val_worst_group", "val_mean", "val_objective")
+ALL = tuple(CRITERIA)
+MEASURED = tuple(name for name in ALL if not CRITERIA[name].uses_objective)
 
 
 def test_each_criterion_picks_its_own_step() -> None:
@@ -195,6 +175,7 @@ def test_each_criterion_picks_its_own_step() -> None:
     assert selection.best == {
         "last": (40, 40.0),
         "val_accuracy": (10, 0.7),
+        "val_worst_class": (10, 0.7),  # one class only has images
         "val_worst_group": (30, 0.6),
         "val_mean": (20, 0.6),
         "val_objective": (20, -1.0),
@@ -254,10 +235,10 @@ def test_patience_follows_the_first_criterion() -> None:
 
 def test_the_state_survives_a_checkpoint(tmp_path: Any) -> None:
     answers = [_answers(5), _answers(7, 4), _answers(6, 6), _answers(7, 5)]
-    whole = _after(Selection(ALL[:4], 2, 0.01), *answers)
-    first = _after(Selection(ALL[:4], 2, 0.01), *answers[:2])
+    whole = _after(Selection(MEASURED, 2, 0.01), *answers)
+    first = _after(Selection(MEASURED, 2, 0.01), *answers[:2])
     torch.save(first.state(), tmp_path / "state.pt")
-    second = Selection(ALL[:4], 2, 0.01)
+    second = Selection(MEASURED, 2, 0.01)
     second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
     for i in (3, 4):
         second.update(10 * i, answers[i - 1], _weights(10 * i))
@@ -276,12 +257,13 @@ def test_criteria_are_the_higher_the_better() -> None:
         {
             "last": 30,
             "val_accuracy": 0.6,
+            "val_worst_class": 0.6,
             "val_worst_group": 0.4,
             "val_mean": 0.5,
             "val_objective": -0.25,
         }
     )
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="no objective"):
         criterion_values(("val_objective",), 1, _answers(1))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.core.counts import accuracy
 from benchmark.core.dataset import DatasetSource
 from benchmark.core.files import read_json
 from benchmark.core.record import (
@@ -158,10 +159,7 @@ def test_the_record_agrees_with_the_log_about_the_selected_step(tmp_path: Path) 
     record, log = read_record(folder), {line["step"]: line for line in lines(folder)}
     for chosen in record.selected.values():
         assert chosen["splits"] == log[chosen["step"]]["splits"]
-    best = {
-        step: evaluate.accuracy(np.array(line["splits"]["val"]["counts"]))
-        for step, line in log.items()
-    }
+    best = {step: accuracy(np.array(line["splits"]["val"]["counts"])) for step, line in log.items()}
     first = min(step for step, value in best.items() if value == max(best.values()))
     assert (record.selected["val_accuracy"]["step"], record.selected["val_accuracy"]["value"]) == (
         first,

@@ -6,8 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from benchmark.core.criteria import CRITERIA
 from benchmark.core.dataset import AUGMENTATIONS
-from benchmark.core.spec import CRITERIA
 from benchmark.plan.planner import expand
 from benchmark.plan.sweepfile import _READERS, BUDGET, COMPUTE, config_from
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from benchmark.core.errors import Problems
 from benchmark.core.hparam import HParam
-from benchmark.core.registry import ALGORITHMS
+from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.spec import RunSpec
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweepfile import config_from
@@ -417,6 +418,20 @@ def test_a_criterion_that_cannot_be_measured_is_refused() -> None:
     assert _specs(_plan(selection=["val_objective"]))[0].algorithm == "erm"
     (problem,) = _problems(algorithms=["group_dro"], selection=["val_objective"])
     assert "group_dro on tiny: the method declares no objective to select by" in problem
+
+
+def test_without_groups_in_validation_the_worst_class_can_select(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind = DATASETS.get("tiny")
+    known = kind.info
+    bare = replace(known(kind()).provides, groups=False, confounder=False, val_groups=False)
+    monkeypatch.setattr(kind, "info", lambda self: replace(known(self), provides=bare))
+    assert _only(selection=["val_worst_class", "last"]).selection == ("val_worst_class", "last")
+    for criterion in ("val_worst_group", "val_mean"):
+        (problem,) = _problems(selection=["val_accuracy", criterion])
+        assert f"selection by {criterion} needs group labels in validation" in problem
+        assert "val_worst_class" in problem
 
 
 def test_every_hparam_of_a_plan_is_declared_with_a_type() -> None:

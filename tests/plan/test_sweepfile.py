@@ -95,7 +95,7 @@ def test_everything_wrong_is_reported_together() -> None:
         "here.toml: trials = 0 is too small, expected at least 1.",
         "here.toml: unknown criterion 'val_acc' in selection; did you mean val_accuracy or val_mean or val_objective?",
         "here.toml: unknown criterion 'first' in selection; there are: "
-        "last, val_accuracy, val_mean, val_objective, val_worst_group.",
+        "last, val_accuracy, val_mean, val_objective, val_worst_class, val_worst_group.",
         "here.toml: [budget] has no key 'stepz'; did you mean steps?",
         "here.toml: [budget] steps = 'many' is of the wrong type, expected one such as 1000.",
         "here.toml: oracle = 1 is not true or false.",

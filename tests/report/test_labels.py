@@ -12,13 +12,13 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from benchmark.core.counts import group_counts
 from benchmark.report.statistics.delta_method import sampling_sd
 from benchmark.report.statistics.intervals import auc_interval, auc_of_labels
 from benchmark.report.statistics.metrics import (
     average_accuracy,
     balanced_accuracy,
     confusion,
-    group_counts,
     images_of,
     overall,
     per_class,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from benchmark.core import counts as from_counts
 from benchmark.report.statistics import metrics
 from tests.report.fake_sweep import confusion_counts
 
@@ -63,8 +64,8 @@ def test_against_sklearn(classes: int, confounders: int, compact: bool) -> None:
 
 def test_sums_do_not_overflow_small_types() -> None:
     counts = np.full((3, 2, 2), 255, np.uint8)
-    assert metrics.correct_and_total(counts) == (3 * 2 * 255, 3 * 4 * 255)
-    assert metrics.group_counts(counts)[1].tolist() == [510] * 6
+    assert from_counts.correct_and_total(counts) == (3 * 2 * 255, 3 * 4 * 255)
+    assert from_counts.group_counts(counts)[1].tolist() == [510] * 6
 
 
 def test_a_class_without_images_is_left_out_and_undefined() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmark.core.counts import worst_class_accuracy
 from benchmark.report.formats.text import WIDTH, len_, wrap
 from benchmark.report.render import FILES, render
 from benchmark.report.report import make_report
@@ -171,11 +172,24 @@ def test_unknown_confounders(tmp_path: Path) -> None:
     table = table_of(fake.finish())
     assert [column.metric for column in table.columns] == [
         "average_accuracy",
-        "worst_group_accuracy",
+        "worst_class_accuracy",
     ]
-    worst = value(table, "erm", "worst_group_accuracy")
-    assert worst.estimate.value is None
-    assert worst.notes == ("confounders are unknown, so there are no groups",)
+    worst = value(table, "erm", "worst_class_accuracy")
+    lowest = [worst_class_accuracy(w.at.counts["test"]) for w in table.rows[0].winners]
+    assert list((worst.per_trial or {}).values()) == lowest
+    assert worst.estimate.value == pytest.approx(np.mean(lowest)) and worst.estimate.low is not None
+    assert worst.estimate.low < worst.estimate.value < 1 and worst.notes == ()
+    assert "worst class: the lowest of its 2 classes" in " ".join(table.caption)
+
+
+def test_worst_class_of_a_split_without_images_of_a_class(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path, predictions=False)
+    fake.add(World("plain", size=60, splits=("test",), confounders=False), ERM, trials=(0,))
+    folder = fake.finish()
+    edit_counts(folder, {"test": [[[40, 20], [0, 0]]]})
+    worst = value(table_of(folder), "erm", "worst_class_accuracy")
+    assert worst.estimate.value == pytest.approx(2 / 3)
+    assert worst.notes == ("1 of 2 classes have no images and are left out",)
 
 
 def test_main_split_without_unbiased_and_test(tmp_path: Path) -> None:

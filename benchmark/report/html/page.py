@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from benchmark.core.spec import CRITERIA
+from benchmark.core.criteria import title_of
 from benchmark.report.figures.summary_plots import Figure
 from benchmark.report.html.parts import figures_part, sheet_part, table_part, text
 from benchmark.report.html.runs import MOST, unfinished_part, winners_part
@@ -40,7 +40,7 @@ def page(report: Report, figures: Mapping[int, Sequence[Figure]]) -> str:
         f'<li><a href="#{target}">{text(title)}</a></li>' for target, title in titles
     )
     notes = "".join(f"<p>Note: {text(note)}</p>" for note in sweep.notes)
-    criterion = CRITERIA.get(report.criterion, report.criterion)
+    criterion = title_of(report.criterion)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import UserError
 from benchmark.core.record import State
 from benchmark.core.registry import did_you_mean
-from benchmark.core.spec import CRITERIA
 from benchmark.report.records.sweep_records import Run, Selected, Sweep
 from benchmark.report.statistics.metrics import average_accuracy
 
@@ -126,7 +126,7 @@ def _crown(cell: Cell, criterion: str) -> None:
 def rank(run: Run, criterion: str) -> float:
     """What draws are compared by: the criterion's value, and validation accuracy where that is only a step number."""
     at = run.selected[criterion]
-    if criterion != "last":
+    if criterion not in CRITERIA or CRITERIA[criterion].is_quality:
         return float("-inf") if at.value is None else at.value
     counts = at.counts.get("val")
     accuracy = None if counts is None else average_accuracy(counts)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmark.core.counts import correct_and_total
 from benchmark.core.record import PREDICTIONS
 from benchmark.report.records.model_selection import Winner
-from benchmark.report.statistics.metrics import confusion, correct_and_total, multi_label
+from benchmark.report.statistics.metrics import confusion, multi_label
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from benchmark.core.counts import Ints, correct_and_total, group_counts
 from benchmark.report.statistics.posterior import OVERALL, PER_CLASS, plug_in
-
-Ints = NDArray[np.int64]
 
 
 def multi_label(counts: np.ndarray) -> bool:
@@ -33,13 +31,6 @@ def images_of(counts: np.ndarray) -> int:
     return total // len(counts) if multi_label(counts) and len(counts) else total
 
 
-def correct_and_total(counts: np.ndarray) -> tuple[int, int]:
-    """Right answers and all answers of a split; one per image, or one per image and label."""
-    return int(np.einsum("...ll->...l", counts, dtype=np.int64).sum()), int(
-        counts.sum(dtype=np.int64)
-    )
-
-
 def average_accuracy(counts: np.ndarray) -> float | None:
     """Share of all answers of a split that are right; None without images."""
     right, total = correct_and_total(counts)
@@ -54,16 +45,6 @@ def balanced_accuracy(counts: np.ndarray) -> float | None:
     size = table.sum(axis=1)
     present = size > 0
     return float((np.diag(table)[present] / size[present]).mean()) if present.any() else None
-
-
-def group_counts(counts: np.ndarray) -> tuple[Ints, Ints]:
-    """Images predicted right and all images per group, int64[G], in the order of the data set's group names.
-
-    Group = label * confounders + confounder; with several labels (label * 2 + is it there) * confounders + confounder.
-    """
-    right = np.einsum("...zll->...lz", counts, dtype=np.int64)
-    total = counts.sum(axis=-1, dtype=np.int64).swapaxes(-1, -2)
-    return right.ravel(), total.ravel()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import softmax
 
+from benchmark.core.counts import group_counts
 from benchmark.core.errors import UserError
 from benchmark.core.record import RunRecord
 from benchmark.report.records.model_selection import Winner
@@ -23,7 +24,6 @@ from benchmark.report.statistics.intervals import (
 from benchmark.report.statistics.metrics import (
     confusion,
     group_accuracy,
-    group_counts,
     multi_label,
     overall,
     per_class,

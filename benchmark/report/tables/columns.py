@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
+from benchmark.core.counts import Ints, class_counts, group_counts
 from benchmark.report.records.model_selection import Winner
 from benchmark.report.records.predictions import Answers, Book, pair_order
 from benchmark.report.statistics.estimate import Estimate, clipped
@@ -18,7 +19,6 @@ from benchmark.report.statistics.generalization_gap import paired_gap, unpaired_
 from benchmark.report.statistics.metrics import (
     average_accuracy,
     confusion,
-    group_counts,
     multi_label,
     worst_group,
 )
@@ -29,6 +29,12 @@ from benchmark.report.statistics.worst_group import worst_group_interval, worst_
 OWN_IMAGES = "t over trials, each with test images of its own"
 TRIALS = "t over trials"
 NONE = Estimate(None, None, None, None, "none")
+
+#: Metrics that are the lowest accuracy of the parts of a split: right answers and images of each part, from counts.
+WORST: Mapping[str, Callable[[np.ndarray], tuple[Ints, Ints]]] = {
+    "worst_group_accuracy": group_counts,
+    "worst_class_accuracy": class_counts,
+}
 
 
 @dataclass(frozen=True)
@@ -91,13 +97,18 @@ def main_split(data: Mapping[str, Any]) -> str | None:
 
 
 def columns_of(data: Mapping[str, Any]) -> list[Column]:
-    """The columns of a data set's table: average, worst group, then the other test splits, then the gap."""
+    """The columns of a data set's table: average, worst group, then the other test splits, then the gap.
+
+    Data without confounder labels have no groups; the worst class takes the place of the worst group.
+    """
     main = main_split(data)
     if main is None:
         return []
     columns = [
         Column("average_accuracy", (main,), ("average", f"({main})"), (f"{main}_accuracy",)),
-        Column("worst_group_accuracy", (main,), ("worst group", f"({main})")),
+        Column("worst_group_accuracy", (main,), ("worst group", f"({main})"))
+        if data.get("confounder_names")
+        else Column("worst_class_accuracy", (main,), ("worst class", f"({main})")),
     ]
     columns += [
         Column(f"{name}_accuracy", (name,), (name,)) for name in test_splits(data) if name != main
@@ -128,11 +139,11 @@ def value_of(
     if len(values) == 1:
         return Value(estimates[next(iter(values))], values, tuple(notes))
     chosen = [w for w in having if w.trial in values]
-    if column.metric == "worst_group_accuracy":
-        groups = [group_counts(w.at.counts[column.splits[0]]) for w in chosen]
-        if len({len(total) for _, total in groups}) == 1:
+    if column.metric in WORST:
+        parts = [WORST[column.metric](w.at.counts[column.splits[0]]) for w in chosen]
+        if len({len(total) for _, total in parts}) == 1:
             worst = worst_group_over_trials(
-                [right for right, _ in groups], [total for _, total in groups], level
+                [right for right, _ in parts], [total for _, total in parts], level
             )
             return Value(replace(worst, note=""), values, tuple(notes))
     limits = (-1.0, 1.0) if column.metric == "gap" else (0.0, 1.0)
@@ -197,7 +208,7 @@ def crossed_table(column: Column, winners: Sequence[Winner], book: Book) -> Cros
     The gap of pairs is a mean over pairs of biased − deceiving. Without pairs it is twice the mean over two strata of
     ±correctness, so that both test samples and their common trials are counted.
     """
-    if column.metric == "worst_group_accuracy":
+    if column.metric in WORST:
         return None
     tables = [book.matrix(winners, split) for split in column.splits]
     if any(t is None for t in tables):
@@ -226,6 +237,8 @@ def one_trial(
 ) -> Estimate:
     """The plug-in value of one trial with the uncertainty of its test sample."""
     counts = [winner.at.counts[split] for split in column.splits]
+    if column.metric == "worst_class_accuracy":
+        return _worst_class(counts[0], level)
     if column.metric == "worst_group_accuracy":
         return _worst(counts[0], winner.run.record.data if winner.run.record else {}, level)
     answers = [book.answers(winner, split) if book else None for split in column.splits]
@@ -284,3 +297,12 @@ def _worst(counts: np.ndarray, data: Mapping[str, Any], level: float) -> Estimat
             f"{found.empty} of {found.groups + found.empty} groups have no images and are left out"
         )
     return replace(worst_group_interval(*group_counts(counts), level), note=note)
+
+
+def _worst_class(counts: np.ndarray, level: float) -> Estimate:
+    right, total = class_counts(counts)
+    if not total.any():
+        return replace(NONE, note="the split has no images")
+    empty = int((total == 0).sum())
+    note = f"{empty} of {len(total)} classes have no images and are left out" if empty else ""
+    return replace(worst_group_interval(right, total, level), note=note)

@@ -19,9 +19,8 @@ from benchmark.report.statistics.intervals import (
     holm,
     mcnemar,
 )
-from benchmark.report.statistics.metrics import group_counts
 from benchmark.report.statistics.worst_group import worst_group_variance
-from benchmark.report.tables.columns import Column, Crossed, Value, crossed_table
+from benchmark.report.tables.columns import WORST, Column, Crossed, Value, crossed_table
 
 #: Differences below one point count as equivalent; tests are made at this level after Holm's correction.
 MARGIN, ALPHA = 0.01, 0.05
@@ -132,10 +131,10 @@ def _difference_table(
 
 def _worst_variance(column: Column, winners: Sequence[Winner]) -> float:
     """The binomial variance of the mean of the trials' minima; trials err alike, since they share their images."""
-    if column.metric != "worst_group_accuracy":
+    if column.metric not in WORST:
         return 0.0
-    counts = [winner.at.counts[column.splits[0]] for winner in winners]
-    return statistics.fmean(worst_group_variance(*group_counts(table)) for table in counts)
+    parts = [WORST[column.metric](winner.at.counts[column.splits[0]]) for winner in winners]
+    return statistics.fmean(worst_group_variance(right, total) for right, total in parts)
 
 
 def _one_trial(column: Column, table: Crossed, level: float) -> Comparison:

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from benchmark.core.counts import class_counts
+from benchmark.core.criteria import CRITERIA, title_of
 from benchmark.core.needs import DESCRIPTIONS
 from benchmark.core.record import State
-from benchmark.core.spec import CRITERIA, RunSpec
+from benchmark.core.spec import RunSpec
 from benchmark.report.records.model_selection import Cell, Winner, cells_of
 from benchmark.report.records.predictions import Book
 from benchmark.report.records.sweep_records import Sweep
@@ -231,8 +233,8 @@ def _caption(table: Table, data: Mapping[str, Any], winners: Sequence[Winner]) -
         return [f"{table.title}. No run has finished."]
     main = main_split(data)
     parts = [f"{table.title}. Accuracy in per cent, {_spread(table, _several(winners[0]))}."]
-    parts.append(f"Step chosen by {CRITERIA.get(table.criterion, table.criterion)}{_draws(table)}.")
-    if table.criterion in ("val_worst_group", "val_mean"):
+    parts.append(f"Step chosen by {title_of(table.criterion)}{_draws(table)}.")
+    if table.criterion in CRITERIA and CRITERIA[table.criterion].needs.val_groups:
         parts.append(
             "To choose so takes group labels in validation, whatever a method needs beside them."
         )
@@ -275,7 +277,8 @@ def _draws(table: Table) -> str:
     most = max((w.of for row in table.rows for w in row.winners), default=1)
     if most < 2:
         return ""
-    how = "validation accuracy" if table.criterion == "last" else "the same"
+    rule = CRITERIA.get(table.criterion)
+    how = "the same" if rule is None or rule.is_quality else "validation accuracy"
     return f", then the best of {most} draws in each trial by {how}"
 
 
@@ -288,6 +291,12 @@ def _what_average_is(table: Table, main: str, winners: Sequence[Winner]) -> str:
             "label, present or not, and confounder" if _several(winners[0]) else "label/confounder"
         )
         text += f"; worst group: the lowest of its {worst.groups} groups ({what})"
+        if any(value.trials > 1 for row in table.rows for value in row.values):
+            text += ", mean of the trials' minima"
+    elif worst is not None:
+        classes = int((class_counts(winners[0].at.counts[main])[1] > 0).sum())
+        what = " (label, present or not)" if _several(winners[0]) else ""
+        text += f"; worst class: the lowest of its {classes} classes{what}"
         if any(value.trials > 1 for row in table.rows for value in row.values):
             text += ", mean of the trials' minima"
     return text + "."
