@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.files import write_atomic
+from benchmark.core.layout import SweepFolder
 from benchmark.report.formats.text import WIDTH
 from benchmark.report.records.sweep_records import find_sweep, load_sweep
 from benchmark.report.render import FILES, SPREADS, render, write_all, write_page
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     report = make_report(folder, options.selection, options.spread, extras)
     retrain = _retrain_files(report, options.retrain_best)
-    out = Path(options.out) if options.out else folder / "report"
+    out = Path(options.out) if options.out else SweepFolder(folder).report
     written = write_all(report, out)
     shown = replace(report, width=_width()) if options.format == "text" else report
     _print(render(shown, options.format, appendix=options.format != "text"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmark.cli.listing import LISTS
 from benchmark.cli.options import add_placement, data_dir, download
 from benchmark.core.errors import Problems, UserError, exit_code
+from benchmark.core.layout import SweepFolder, newest_sweep
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweep_folder import read_stored, write_plan
 from benchmark.plan.sweepfile import SweepConfig, find_sweep, numbers, parse_all, read_sweep
@@ -193,13 +194,14 @@ def _dry_run(given: argparse.Namespace, plan: Plan, folder: Path) -> int:
     Raises:
         Problems: data that are not there, after the estimate.
     """
-    from benchmark.core.record import State, state_of
+    from benchmark.core.layout import State, state_of
     from benchmark.launch.slots import slots
     from benchmark.launch.time_estimate import estimate
-    from benchmark.plan.sweep_folder import RUNS
 
     places = slots(given.device, given.workers, given.per_gpu)
-    left = [key for key in plan.runs if state_of(folder / RUNS / key) is not State.DONE]
+    left = [
+        key for key in plan.runs if state_of(SweepFolder(folder).run(key).path) is not State.DONE
+    ]
     if len(left) < len(plan.runs):
         print(f"{len(plan.runs) - len(left)} runs are done already.")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -246,30 +248,30 @@ def _describe(plan: Plan, folder: Path) -> None:
         print(f"  {count:>4} left out: {reason}")
 
 
-def newest_sweep(results: Path = RESULTS) -> Path:
+def _newest(results: Path = RESULTS) -> Path:
     """The sweep folder in ``results`` that was launched last.
 
     Raises:
         UserError: there is none.
     """
-    found = sorted(results.glob("*/sweep.json"), key=lambda p: p.stat().st_mtime)
-    if not found:
+    found = newest_sweep(results)
+    if found is None:
         raise UserError(
             f"there is no sweep in {results}; launch one: python -m benchmark.sweep launch"
         )
-    return found[-1].parent
+    return found.path
 
 
 def _status(given: argparse.Namespace) -> int:
     from benchmark.launch.display import show_status
 
-    return show_status(read_stored(given.folder or newest_sweep()), watch=not given.once)
+    return show_status(read_stored(given.folder or _newest()), watch=not given.once)
 
 
 def _retry(given: argparse.Namespace) -> int:
     from benchmark.launch.retry import retry
 
-    folder = given.folder or newest_sweep()
+    folder = given.folder or _newest()
     stored = read_stored(folder)
     unknown = sorted(set(given.key or ()) - set(stored.runs))
     if unknown:

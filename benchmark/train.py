@@ -18,11 +18,12 @@ from benchmark.core.counts import accuracy
 from benchmark.core.criteria import title_of
 from benchmark.core.errors import Gather, UserError, exit_code
 from benchmark.core.hparam import HParam
-from benchmark.core.record import FAILURE, RECORD, State, read_record, state_of
+from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
+from benchmark.core.record import read_record
 from benchmark.core.registry import ALGORITHMS, did_you_mean
 from benchmark.core.spec import LEASE_LOST
 from benchmark.plan.planner import expand
-from benchmark.plan.sweep_folder import RUNS, write_plan
+from benchmark.plan.sweep_folder import write_plan
 from benchmark.plan.sweepfile import SweepConfig, config_from
 
 _EPILOG = """examples:
@@ -97,7 +98,8 @@ def _main(arguments: list[str] | None) -> int:
     plan = expand(config, data_dir(given), advice="")
     keys = write_plan(plan, given.output)
     for key in keys:
-        if not _run(given.output / RUNS / key, plan.runs[key].spec.label(), device, given):
+        folder = SweepFolder(given.output).run(key).path
+        if not _run(folder, plan.runs[key].spec.label(), device, given):
             return 1
     return 0
 
@@ -149,7 +151,7 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
     from benchmark.launch.retry import retry
 
     if state_of(folder) is State.DONE:
-        print(f"{label}: done before, see {folder / RECORD}")
+        print(f"{label}: done before, see {RunFolder(folder).record}")
         return True
     print(f"{label}: {folder}")
     reasons: list[str] = []  # why to stop, the gravest first
@@ -181,7 +183,7 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
             "another process took the run over; run the same command again to see how it is.",
             file=sys.stderr,
         )
-    elif not (folder / FAILURE).exists():
+    elif not RunFolder(folder).failure.exists():
         print("failed: out of memory; a smaller batch_size would need less.", file=sys.stderr)
     return outcome == DONE
 

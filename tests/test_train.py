@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmark import train
-from benchmark.core.record import FAILURE, RECORD, read_record
+from benchmark.core.record import read_record
 from benchmark.core.registry import DATASETS
 from benchmark.launch.lease import Claim
 from tests.engine.runs import lines
@@ -62,7 +62,10 @@ def test_a_run_prints_its_progress_and_the_second_time_that_it_is_done(
     assert record.spec.hparams["batch_size"] == 8 and record.spec.budget["evaluate_every"] == 3
     assert not (folder / "lease.json").exists()
     assert _main(tmp_path, "--evaluate-every", "3") == 0
-    assert capsys.readouterr().out == f"erm on tiny, trial 0: done before, see {folder / RECORD}\n"
+    assert (
+        capsys.readouterr().out
+        == f"erm on tiny, trial 0: done before, see {folder / 'record.json'}\n"
+    )
     assert (
         _main(tmp_path, "--evaluate-every", "3", "--trial", "1") == 0
         and len(_folders(tmp_path)) == 2
@@ -140,7 +143,7 @@ def test_a_run_that_somebody_else_works_on(
 ) -> None:
     assert _main(tmp_path) == 0
     (folder,) = _folders(tmp_path)
-    (folder / RECORD).unlink()
+    (folder / "record.json").unlink()
     claim = Claim(folder)
     assert claim.take()
     try:
@@ -164,11 +167,11 @@ def test_a_run_that_fails_is_code_1_and_is_tried_again(
     for _ in range(2):
         assert _main(tmp_path, "--hparam", f"how={how}", algorithm="toy_accident") == 1
         (folder,) = _folders(tmp_path)
-        assert said in capsys.readouterr().err and (folder / FAILURE).exists()
+        assert said in capsys.readouterr().err and (folder / "failure.json").exists()
         assert not (folder / "lease.json").exists()
     monkeypatch.setattr(Accident, "loss", Accident.__mro__[1].loss)  # type: ignore[attr-defined]  # mended
     assert _main(tmp_path, "--hparam", f"how={how}", algorithm="toy_accident") == 0
-    assert not (folder / FAILURE).exists() and read_record(folder).attempt == 3
+    assert not (folder / "failure.json").exists() and read_record(folder).attempt == 3
 
 
 def test_a_failed_teacher_stops_its_student(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -75,6 +77,39 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
+def is_temporary(name: str, of: str | None = None) -> bool:
+    """Whether a file name is that of a temporary file of ``write_atomic`` or ``commit_once``.
+
+    Args:
+        name: the name of a file, without its folder.
+        of: only of writes to the file with this name; by default of any.
+    """
+    match = _TEMPORARY.fullmatch(name)
+    return match is not None and of in (None, match[1])
+
+
+def remove_abandoned(folder: Path, seconds: float) -> None:
+    """Remove temporary files that a killed process left in a folder.
+
+    Args:
+        folder: it need not exist; folders in it are not visited.
+        seconds: how long ago a file must have been written, so that one in use is never removed.
+    """
+    try:
+        names = [name for name in os.listdir(folder) if is_temporary(name)]
+    except OSError:
+        return
+    for name in names:
+        path = folder / name
+        try:
+            if time.time() - path.stat().st_mtime > seconds:
+                path.unlink()
+        except OSError:  # another process removed or renamed it
+            continue
+
+
+#: Temporary files: a dot, the final name, random characters, and this ending.
+_TEMPORARY = re.compile(r"\.(.+)\.[^.]+\.tmp", re.DOTALL)
 #: What file systems without hard links answer.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import enum
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,23 +9,8 @@ from typing import Any
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json
+from benchmark.core.layout import RunFolder
 from benchmark.core.spec import SCHEMA, RunSpec, check_schema
-
-#: Files of a run folder. ``record.json`` is committed last: its presence is what done means.
-SPEC, RECORD, FAILURE, LEASE = "spec.json", "record.json", "failure.json", "lease.json"
-LOG, OUTPUT, PREDICTIONS, HEATMAPS, EMBEDDINGS, SELECTED, CHECKPOINT = (
-    "log.jsonl",
-    "output.txt",
-    "predictions.npz",
-    "heatmaps.npz",
-    "embeddings.npz",
-    "selected.pt",
-    "checkpoint.pt",
-)
-#: ``attempts/<n>/`` holds log.jsonl and output.txt of each try; the winner's move up when the record is committed.
-ATTEMPTS = "attempts"
-#: A lease whose heartbeat is older than this has lost its owner, seconds.
-LEASE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +57,7 @@ class RunRecord:
         return {**asdict(self), "spec": self.spec.to_json()}
 
     @classmethod
-    def from_json(cls, value: Any, where: str = RECORD) -> RunRecord:
+    def from_json(cls, value: Any, where: str = "record.json") -> RunRecord:
         """The record stored in a run folder.
 
         Raises:
@@ -91,40 +73,6 @@ class RunRecord:
         return cls(**{**value, "spec": RunSpec.from_json(value["spec"], f"spec in {where}")})
 
 
-class State(enum.StrEnum):
-    """What a run folder says of its run; ``blocked`` and ``refused`` come from the sweep, not from the folder."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    LOST = "lost"
-    DONE = "done"
-    FAILED = "failed"
-    BLOCKED = "blocked"
-    REFUSED = "refused"
-
-
-def state_of(folder: Path, now: float | None = None) -> State:
-    """The state of a run from the listing of its folder alone; a folder that does not exist is pending.
-
-    ``lost`` is a lease whose heartbeat stopped more than LEASE_SECONDS ago: the next launcher takes it over.
-    """
-    try:
-        names = set(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return State.PENDING
-    if RECORD in names:
-        return State.DONE
-    if FAILURE in names:
-        return State.FAILED
-    if LEASE in names:
-        try:
-            age = (time.time() if now is None else now) - (folder / LEASE).stat().st_mtime
-        except FileNotFoundError:
-            return State.PENDING
-        return State.RUNNING if age < LEASE_SECONDS else State.LOST
-    return State.PENDING
-
-
 def read_record(folder: Path) -> RunRecord:
     """The record of a finished run.
 
@@ -132,7 +80,7 @@ def read_record(folder: Path) -> RunRecord:
         UserError: it is damaged or of another schema version.
         FileNotFoundError: the run is not done.
     """
-    path = folder / RECORD
+    path = RunFolder(folder).record
     try:
         return RunRecord.from_json(read_json(path), str(path))
     except ValueError as error:

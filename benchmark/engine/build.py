@@ -14,7 +14,7 @@ from benchmark.core.algorithm import Algorithm, Setting
 from benchmark.core.dataset import DatasetInfo
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json
-from benchmark.core.record import SELECTED, SPEC
+from benchmark.core.layout import RunFolder
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS
 from benchmark.core.seeds import seed_for
 from benchmark.core.spec import RunSpec
@@ -74,12 +74,13 @@ def load_upstream(folder: Path, device: torch.device, data_dir: Path | None = No
     It is built for its own data: other options may mean other environments, though never other labels or image sizes
     (the plan checks that).
     """
-    path = folder / SELECTED
+    path = RunFolder(folder).selected
     if not path.exists():
         raise UserError(
             f"{folder.name} was to be trained first, but {path} does not exist; launch the sweep again."
         )
-    spec = RunSpec.from_json(read_json(folder / SPEC), str(folder / SPEC))
+    stored = RunFolder(folder).spec
+    spec = RunSpec.from_json(read_json(stored), str(stored))
     info = DATASETS.get(spec.dataset)(data_dir, **spec.dataset_options).info()
     algorithm = build_algorithm(spec, info, device, folder.parent, data_dir)
     algorithm.load_state_dict(load_weights(path))

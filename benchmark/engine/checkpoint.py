@@ -11,14 +11,15 @@ from typing import IO, Any
 import torch
 
 from benchmark.core.files import write_atomic
-from benchmark.core.record import CHECKPOINT
+from benchmark.core.layout import RunFolder
 from benchmark.core.spec import SCHEMA
 
 
 def save_checkpoint(folder: Path, key: str, state: Mapping[str, Any]) -> None:
     """Replace the checkpoint of a run, atomically."""
     write_atomic(
-        folder / CHECKPOINT, lambda file: _save({"schema": SCHEMA, "key": key, **state}, file)
+        RunFolder(folder).checkpoint,
+        lambda file: _save({"schema": SCHEMA, "key": key, **state}, file),
     )
 
 
@@ -27,7 +28,7 @@ def load_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
 
     A damaged checkpoint costs work and nothing else: the run starts anew, and its output says so.
     """
-    path = folder / CHECKPOINT
+    path = RunFolder(folder).checkpoint
     if not path.exists():
         return None
     try:

@@ -18,22 +18,8 @@ from benchmark.core.algorithm import Algorithm
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.errors import UserError
 from benchmark.core.files import commit_once, read_json, to_json, write_atomic
-from benchmark.core.record import (
-    ATTEMPTS,
-    CHECKPOINT,
-    EMBEDDINGS,
-    FAILURE,
-    HEATMAPS,
-    LOG,
-    OUTPUT,
-    PREDICTIONS,
-    RECORD,
-    SELECTED,
-    SPEC,
-    RunRecord,
-    failure_json,
-    read_record,
-)
+from benchmark.core.layout import RunFolder
+from benchmark.core.record import RunRecord, failure_json, read_record
 from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.spec import LEASE_LOST, RunSpec
 from benchmark.engine.build import build_algorithm
@@ -76,7 +62,8 @@ def execute(
         OSError: the disk is full or the folder cannot be written; the run can be launched again.
     """
     started = time.time()
-    spec = RunSpec.from_json(read_json(folder / SPEC), str(folder / SPEC))
+    path = RunFolder(folder).spec
+    spec = RunSpec.from_json(read_json(path), str(path))
     try:
         data, algorithm = _prepare(spec, folder, torch.device(device), data_dir)
         run = TrainingRun(
@@ -119,7 +106,7 @@ def execute(
         traceback.print_exc()
     print(failure["message"], file=sys.stderr)
     if stop() != LEASE_LOST:
-        write_atomic(folder / FAILURE, to_json(failure))
+        write_atomic(RunFolder(folder).failure, to_json(failure))
     return FAILED
 
 
@@ -142,7 +129,7 @@ def _prepare(
 
 def _finish(run: TrainingRun, attempt: int, started: float) -> None:
     """Train, evaluate the selected steps, and commit; the record comes last."""
-    folder, spec = run.folder, run.spec
+    folder, spec = RunFolder(run.folder), run.spec
     run.algorithm.fit(run)
     if run.evaluated_at != run.step:
         run.evaluate()
@@ -158,19 +145,19 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> None:
         run.seconds["embeddings"] = time.perf_counter() - before
     if run.stop() == LEASE_LOST:
         raise InterruptedRunError(LEASE_LOST)
-    write_atomic(folder / PREDICTIONS, lambda file: np.savez(file, **predictions))  # type: ignore[arg-type]
+    write_atomic(folder.predictions, lambda file: np.savez(file, **predictions))  # type: ignore[arg-type]
     if explanations.gallery:
         arrays = explanations.gallery
-        write_atomic(folder / HEATMAPS, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+        write_atomic(folder.heatmaps, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
     if embeddings.arrays:
         stored = embeddings.arrays
-        write_atomic(folder / EMBEDDINGS, lambda file: np.savez_compressed(file, **stored))  # type: ignore[arg-type]
-    save_weights(folder / SELECTED, run.selection.weights[run.selection.best[spec.selection[0]][0]])
-    write_atomic(folder / LOG, run.log_file.text.encode())
+        write_atomic(folder.embeddings, lambda file: np.savez_compressed(file, **stored))  # type: ignore[arg-type]
+    save_weights(folder.selected, run.selection.weights[run.selection.best[spec.selection[0]][0]])
+    write_atomic(folder.log, run.log_file.text.encode())
     record = _record(
         run, attempt, selected, started, memory, explanations.report, embeddings.report
     )
-    commit_once(folder / RECORD, to_json(record.to_json(), indent=None))
+    commit_once(folder.record, to_json(record.to_json(), indent=None))
     _tidy(folder, attempt)
 
 
@@ -319,12 +306,11 @@ def _about_upstream(folder: Path) -> dict[str, Any]:
     return {"key": record.key, "method": record.spec.method, "selected": record.selected}
 
 
-def _tidy(folder: Path, attempt: int) -> None:
+def _tidy(folder: RunFolder, attempt: int) -> None:
     """Once the record is there nothing depends on this; a kill in between leaves files that harm nobody."""
-    mine = folder / ATTEMPTS / str(attempt)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    (mine / LOG).unlink(missing_ok=True)
-    if (mine / OUTPUT).exists():
-        os.replace(
-            mine / OUTPUT, folder / OUTPUT
-        )  # still open: what is printed later arrives there too
+    mine = folder.attempt(attempt)
+    folder.checkpoint.unlink(missing_ok=True)
+    mine.log.unlink(missing_ok=True)
+    if mine.output.exists():
+        # still open: what is printed later arrives there too
+        os.replace(mine.output, folder.output)

@@ -15,8 +15,8 @@ from benchmark.core.batch import Batch
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.errors import UserError
+from benchmark.core.layout import RunFolder
 from benchmark.core.optim import lr_factor, set_lr
-from benchmark.core.record import ATTEMPTS, CHECKPOINT, LOG
 from benchmark.core.seeds import seed_for
 from benchmark.core.spec import LEASE_LOST, RunSpec
 from benchmark.engine.augment import augment
@@ -77,7 +77,7 @@ class TrainingRun:
         if saved is not None:
             self._take_up(saved)
         self.log_file = Log(
-            folder / ATTEMPTS / str(attempt) / LOG, saved["log"] if saved else "", on_line
+            RunFolder(folder).attempt(attempt).log, saved["log"] if saved else "", on_line
         )
         self._splits: dict[str, DeviceSplit] = {}
         self._saved_at = time.monotonic()
@@ -248,7 +248,8 @@ class TrainingRun:
         ) as error:  # the method's code is not part of the key
             reason = str(error).partition("\n")[0].rstrip(":")
             raise UserError(
-                f"{self.folder / CHECKPOINT} does not fit the method as it is now ({reason}); delete it to start anew."
+                f"{RunFolder(self.folder).checkpoint} does not fit the method as it is now ({reason}); "
+                "delete it to start from the beginning."
             ) from None
 
     def _restore(self, saved: Mapping[str, Any]) -> None:

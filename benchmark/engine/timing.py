@@ -17,7 +17,7 @@ import torch
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.batch import Batch
 from benchmark.core.dataset import DatasetInfo, GroupedDataset, Split
-from benchmark.core.record import ATTEMPTS
+from benchmark.core.layout import RunFolder
 from benchmark.core.registry import BACKBONES
 from benchmark.core.spec import RunSpec
 from benchmark.engine.build import assemble
@@ -88,7 +88,7 @@ def measure(
     few = max(min(IMAGES, PIXELS // pixels_inside(algorithm, *info.image_size[1:])), 2)
     data = random_data(info, max(few, min(batch_size, 512)))
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / ATTEMPTS / "1").mkdir(parents=True)
+        RunFolder(Path(folder)).attempt(1).path.mkdir(parents=True)
         run = _TimedRun(short, algorithm, data, place, Path(folder), 1, float("inf"), lambda: None)
         run.marks, run.looked = [], {}
         run.split("train"), run.split("val")

@@ -7,16 +7,13 @@ A try without one was lost with its launcher or its machine.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from benchmark.core.files import read_json, to_json
-from benchmark.core.record import ATTEMPTS, FAILURE
-
-ENDED = "ended.json"
+from benchmark.core.layout import RunFolder
 
 #: How often a run is tried again after a signal, a time limit or an exit code that nobody asked for.
 RETRIES = 3
@@ -26,20 +23,17 @@ COUNTED = frozenset({"signal", "exit", "timeout"})
 
 def numbers(folder: Path) -> list[int]:
     """The numbers of all tries of a run, ascending."""
-    try:
-        names = os.listdir(folder / ATTEMPTS)
-    except FileNotFoundError:
-        return []
-    return sorted(int(name) for name in names if name.isdecimal())
+    return RunFolder(folder).attempt_numbers()
 
 
 def begin(folder: Path) -> int:
     """Make the folder of the next try, which nobody else has, and return its number, from 1."""
-    (folder / ATTEMPTS).mkdir(exist_ok=True)
+    run = RunFolder(folder)
+    run.attempts.mkdir(exist_ok=True)
     number = max(numbers(folder), default=0) + 1
     while True:
         try:
-            (folder / ATTEMPTS / str(number)).mkdir()
+            run.attempt(number).path.mkdir()
             return number
         except FileExistsError:
             number += 1
@@ -50,17 +44,15 @@ def end(folder: Path, number: int, reason: str, **more: Any) -> None:
 
     Written in one piece rather than atomically: a torn note counts as none, and a kill leaves no temporary file.
     """
-    with (
-        suppress(FileExistsError),
-        (folder / ATTEMPTS / str(number) / ENDED).open("xb", buffering=0) as file,
-    ):
+    path = RunFolder(folder).attempt(number).ended
+    with suppress(FileExistsError), path.open("xb", buffering=0) as file:
         file.write(to_json({"reason": reason, **more}))
 
 
 def reason_of(folder: Path, number: int) -> str | None:
     """Why a try ended, or None if it is under way, committed, failed or lost."""
     try:
-        return str(read_json(folder / ATTEMPTS / str(number) / ENDED)["reason"])
+        return str(read_json(RunFolder(folder).attempt(number).ended)["reason"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
@@ -69,7 +61,7 @@ def count(folder: Path, reasons: Collection[str]) -> int:
     """How many tries ended for one of ``reasons`` since the run last failed; ``retry`` starts the count anew."""
     found = 0
     for number in reversed(numbers(folder)):
-        if (folder / ATTEMPTS / str(number) / FAILURE).exists():
+        if RunFolder(folder).attempt(number).failure.exists():
             break
         found += reason_of(folder, number) in reasons
     return found

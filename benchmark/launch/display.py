@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from benchmark.core.record import State
+from benchmark.core.layout import State, SweepFolder
 from benchmark.launch.events import Event, duration
 from benchmark.launch.progress_counter import Tally
 from benchmark.launch.status import Progress, progress, sweep_states
@@ -150,7 +150,7 @@ def _launch_table(folder: Path, tally: Tally, stopping: bool) -> RenderableType:
     table = _table()
     left: dict[str, float | None] = {}
     for active in tally.by_slot():
-        found = progress(folder / "runs" / active.key)
+        found = progress(SweepFolder(folder).run(active.key).path)
         left[active.key] = found.seconds_left if found.attempt >= active.attempt else None
         _add_row(table, str(active.slot), active.label, found, left[active.key])
     rest = tally.seconds_left(left)

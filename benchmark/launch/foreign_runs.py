@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmark.core.record import State, state_of
+from benchmark.core.layout import State, state_of
 from benchmark.launch.lease import Claim, clear, untidy
 from benchmark.launch.run_queue import Node
 

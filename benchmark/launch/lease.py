@@ -13,34 +13,21 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from benchmark.core.errors import UserError
-from benchmark.core.files import read_json
-from benchmark.core.record import (
-    ATTEMPTS,
-    CHECKPOINT,
-    FAILURE,
-    LEASE,
-    LEASE_SECONDS,
-    LOG,
-    OUTPUT,
-    PREDICTIONS,
-    RECORD,
-    SELECTED,
-)
+from benchmark.core.files import read_json, remove_abandoned
+from benchmark.core.layout import ABANDONED_SECONDS, LEASE_SECONDS, RunFolder
 
-#: Temporary files of writers that were killed; spec.json is missing on purpose: a planner writes it without a lease.
-_WRITTEN = "|".join(map(re.escape, (RECORD, FAILURE, LOG, PREDICTIONS, SELECTED, CHECKPOINT)))
-_LEFT_BEHIND = re.compile(rf"\.(?:{_WRITTEN})\..*\.tmp")
 #: How long an empty lease may be one that is being written.
 _EMPTY_SECONDS = 2.0
 #: How often a lease that has just become free is tried for; others may be faster.
 _TRIES = 3
-#: What filelock works with while it takes a lease over: the number is that of the process that does.
-_BREAK = re.compile(re.escape(LEASE) + r"\.(?:break|restore)\.([0-9]+)\.[0-9a-f]{32}")
+#: What filelock appends to a lease's name while it takes it over: the number is that of the process that does.
+_BREAK = re.compile(r"\.(?:break|restore)\.([0-9]+)\.[0-9a-f]{32}")
 
 
 class Claim:
@@ -63,7 +50,7 @@ class Claim:
         self.folder, self.seconds = folder, seconds
         # not thread-local: the thread that sees the launcher die releases what the main thread holds
         self._lease = SoftFileLease(
-            folder / LEASE,
+            RunFolder(folder).lease,
             lease_duration=seconds,
             blocking=False,
             thread_local=False,
@@ -111,7 +98,7 @@ class Claim:
         filelock removes a stale lease and takes it at the next call only.
         """
         try:
-            found = os.lstat(self.folder / LEASE)
+            found = os.lstat(RunFolder(self.folder).lease)
         except FileNotFoundError:
             return self.folder.is_dir()
         mark, now = (found.st_mtime_ns, found.st_ino, found.st_ctime_ns), time.monotonic()
@@ -141,7 +128,7 @@ def _this_host() -> str:
     """The name that filelock gives this machine in the leases that are written here."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        SoftFileLease(Path(folder) / LEASE) as lease,
+        SoftFileLease(RunFolder(Path(folder)).lease) as lease,
     ):
         owner = lease.owner
         if owner is None:
@@ -159,35 +146,43 @@ def clear(claim: Claim) -> bool:
 
 def untidy(folder: Path) -> bool:
     """Whether a lease, or something half-written under one, lies in a run folder."""
-    return any(
-        name.startswith(LEASE) or _LEFT_BEHIND.fullmatch(name) for name in os.listdir(folder)
-    )
+    run = RunFolder(folder)
+    return any(name.startswith(run.lease.name) or run.is_leftover(name) for name in run.names())
 
 
 def _tidy(folder: Path, seconds: float) -> None:
     """Remove what killed processes left in a folder whose lease is now ours."""
-    names = os.listdir(folder)
+    run = RunFolder(folder)
+    names = run.names()
     for name in names:
-        if _LEFT_BEHIND.fullmatch(name) or (
-            _BREAK.fullmatch(name) and _stranded(folder / name, seconds)
+        breaker = _breaker(run, name)
+        if run.is_leftover(name) or (
+            breaker is not None and _stranded(run.path / name, breaker, seconds)
         ):
-            (folder / name).unlink(missing_ok=True)
-    if RECORD in names and (CHECKPOINT in names or OUTPUT not in names):
-        _finish(folder)
+            with suppress(OSError):  # what cannot be removed does not keep the run from going on
+                (run.path / name).unlink()
+    remove_abandoned(folder, ABANDONED_SECONDS)  # of planners, which write without a lease
+    if run.record.name in names and (run.checkpoint.name in names or run.output.name not in names):
+        _finish(run)
 
 
-def _stranded(path: Path, seconds: float) -> bool:
+def _breaker(run: RunFolder, name: str) -> int | None:
+    """The process that began to take the lease over under this file name; None for other names."""
+    lease = run.lease.name
+    match = _BREAK.fullmatch(name.removeprefix(lease)) if name.startswith(lease) else None
+    return None if match is None else int(match[1])
+
+
+def _stranded(path: Path, process: int, seconds: float) -> bool:
     """Whether a takeover was killed half-way: its process is gone, or the file is older than any lease."""
-    match = _BREAK.fullmatch(path.name)
-    assert match is not None
-    lease = path.parent / LEASE
+    lease = RunFolder(path.parent).lease
     try:
         if (
             path.read_bytes() == lease.read_bytes()
         ):  # ours, moved aside for a moment by somebody who will put it back
             return False
         # both times are the file system's: no clock of ours is asked
-        return not _alive(int(match[1])) or path.stat().st_mtime < lease.stat().st_mtime - seconds
+        return not _alive(process) or path.stat().st_mtime < lease.stat().st_mtime - seconds
     except FileNotFoundError:
         return False
 
@@ -202,13 +197,13 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _finish(folder: Path) -> None:
+def _finish(run: RunFolder) -> None:
     """What the engine does after its commit, for a process that was killed in between."""
     try:
-        attempt = folder / ATTEMPTS / str(int(read_json(folder / RECORD)["attempt"]))
+        attempt = run.attempt(int(read_json(run.record)["attempt"]))
     except (ValueError, KeyError, TypeError):  # damaged: whoever reads the record says so
         return
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    (attempt / LOG).unlink(missing_ok=True)
-    if (attempt / OUTPUT).exists():
-        os.replace(attempt / OUTPUT, folder / OUTPUT)
+    run.checkpoint.unlink(missing_ok=True)
+    attempt.log.unlink(missing_ok=True)
+    if attempt.output.exists():
+        os.replace(attempt.output, run.output)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmark.core.record import LEASE_SECONDS
+from benchmark.core.layout import LEASE_SECONDS
 from benchmark.launch import pool
 from benchmark.launch.events import Event, Summary
 from benchmark.launch.run_queue import Graph, read_nodes

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json
-from benchmark.core.record import ATTEMPTS, FAILURE, State, state_of
+from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
 from benchmark.core.registry import did_you_mean
 from benchmark.launch import attempts
 
@@ -26,31 +26,31 @@ def retry(folder: Path, keys: Sequence[str] | None = None) -> list[str]:
     Raises:
         UserError: a key that the sweep does not have.
     """
-    runs = folder / "runs"
-    known = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
+    sweep = SweepFolder(folder)
+    known = sweep.run_names()
     for key in keys or ():
         if key not in known:
             raise UserError(f"{folder} has no run {key!r}{did_you_mean(key, known)}")
     chosen = known if keys is None else list(dict.fromkeys(keys))
     return [
-        key for key in chosen if state_of(runs / key) is State.FAILED and _set_aside(runs / key)
+        key
+        for key in chosen
+        if state_of(sweep.run(key).path) is State.FAILED and _set_aside(sweep.run(key))
     ]
 
 
-def _set_aside(folder: Path) -> bool:
+def _set_aside(run: RunFolder) -> bool:
     try:
-        number = int(read_json(folder / FAILURE)["attempt"])
+        number = int(read_json(run.failure)["attempt"])
     except FileNotFoundError:
         return False  # somebody else was faster
     except (ValueError, KeyError, TypeError):  # torn or edited by hand: keep it with the newest try
-        number = max(attempts.numbers(folder), default=1)
-    home = folder / ATTEMPTS / str(number)
-    home.mkdir(parents=True, exist_ok=True)
-    # a second failure of one try can only come from a hand that moved files, but it is not overwritten either
-    names = (FAILURE, *(f"failure.{i}.json" for i in range(2, 1000)))
-    target = next(home / name for name in names if not (home / name).exists())
+        number = max(attempts.numbers(run.path), default=1)
+    home = run.attempt(number)
+    home.path.mkdir(parents=True, exist_ok=True)
     try:
-        os.rename(folder / FAILURE, target)
+        # a second failure of one try can only come from files that a user moved; it is kept too
+        os.rename(run.failure, home.unused_failure())
     except FileNotFoundError:
         return False
     return True

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core.files import commit_once, to_json
-from benchmark.core.record import ATTEMPTS, FAILURE, OUTPUT, State, failure_json, state_of
+from benchmark.core.layout import RunFolder, State, state_of
+from benchmark.core.record import failure_json
 from benchmark.launch import attempts
 from benchmark.launch.lease import Claim
 from benchmark.launch.run_queue import Node
@@ -40,7 +41,7 @@ def judge(node: Node, before: int, code: int | None, reason: str, seconds: float
         reason: ``signal``, ``exit``, ``timeout``, ``out_of_memory``, or ``interrupted`` for what we did ourselves.
         seconds: lease time.
     """
-    claim = Claim(node.folder, seconds)
+    claim, run = Claim(node.folder, seconds), RunFolder(node.folder)
     if not claim.take():
         return Verdict("elsewhere", "another process holds its lease")
     try:
@@ -58,12 +59,13 @@ def judge(node: Node, before: int, code: int | None, reason: str, seconds: float
             return Verdict("retry", sentence, number if number > before else 0)
         kind = "signal" if reason == "exit" else reason
         message = (
-            f"{sentence}, {tries} times in all; {ATTEMPTS}/{number}/{OUTPUT} has its last words."
+            f"{sentence}, {tries} times in all; its output is in "
+            f"{run.attempt(number).output.relative_to(run.path)}."
         )
         if reason == OUT_OF_MEMORY:
             message = f"{sentence}, also alone on its device; a smaller batch_size would need less."
         failure = failure_json(node.spec, number, kind, message, code=code)
-        commit_once(node.folder / FAILURE, to_json(failure))
+        commit_once(run.failure, to_json(failure))
         return Verdict("failed", message, number)
     finally:
         claim.release()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json
-from benchmark.core.record import SPEC
+from benchmark.core.layout import SweepFolder
 from benchmark.core.spec import RunSpec
 
 
@@ -35,7 +35,7 @@ def read_node(folder: Path, key: str) -> Node:
     Raises:
         UserError: it has no spec.json, or one that is damaged or of another schema version.
     """
-    path = folder / "runs" / key / SPEC
+    path = SweepFolder(folder).run(key).spec
     try:
         return Node(key, path.parent, RunSpec.from_json(read_json(path), str(path)))
     except (FileNotFoundError, NotADirectoryError):

@@ -15,7 +15,7 @@ from pathlib import Path
 from pebble import ProcessExpired
 
 from benchmark.core.errors import UserError
-from benchmark.core.record import State, state_of
+from benchmark.core.layout import State, state_of
 from benchmark.core.spec import LEASE_LOST
 from benchmark.launch import attempts, pool, retry_policy
 from benchmark.launch.events import Event, Outcome, Summary

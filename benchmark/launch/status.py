@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.files import read_json
-from benchmark.core.record import ATTEMPTS, FAILURE, LOG, State, state_of
+from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
 from benchmark.launch.attempts import numbers
 from benchmark.launch.run_queue import read_node
 
@@ -54,7 +54,7 @@ def sweep_states(folder: Path, keys: Sequence[str]) -> dict[str, State]:
 
     def state(key: str) -> State:
         if key not in known:
-            found = state_of(folder / "runs" / key)
+            found = state_of(SweepFolder(folder).run(key).path)
             known[key] = found  # before looking further: a circle ends here
             if found in (State.PENDING, State.LOST):
                 needed = [state(upstream) for upstream in _upstream(folder, key)]
@@ -74,8 +74,9 @@ def progress(folder: Path) -> Progress:
     """How far a run is, from its newest log; a torn last line counts as not written."""
     tries = numbers(folder)
     attempt = tries[-1] if tries else 0
-    lines = _last_lines(folder / ATTEMPTS / str(attempt) / LOG) or _last_lines(folder / LOG)
-    reason = failure_reason(folder) if (folder / FAILURE).exists() else ""
+    run = RunFolder(folder)
+    lines = _last_lines(run.attempt(attempt).log) or _last_lines(run.log)
+    reason = failure_reason(folder) if run.failure.exists() else ""
     if not lines:
         return Progress(attempt=attempt, reason=reason)
     last = lines[-1]
@@ -96,12 +97,13 @@ def progress(folder: Path) -> Progress:
 
 def failure_reason(folder: Path) -> str:
     """The sentence in a run's failure.json."""
+    path = RunFolder(folder).failure
     try:
-        return str(read_json(folder / FAILURE)["message"])
+        return str(read_json(path)["message"])
     except FileNotFoundError:
         return ""
     except (ValueError, KeyError, TypeError):
-        return f"{folder / FAILURE} is damaged"
+        return f"{path} is damaged"
 
 
 def _last_lines(path: Path) -> list[dict[str, Any]]:

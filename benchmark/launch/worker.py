@@ -21,7 +21,8 @@ from typing import Any
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json, write_json
-from benchmark.core.record import ATTEMPTS, FAILURE, OUTPUT, SPEC, State, failure_json, state_of
+from benchmark.core.layout import RunFolder, State, state_of
+from benchmark.core.record import failure_json
 from benchmark.core.spec import LEASE_LOST, RunSpec
 from benchmark.launch import attempts
 from benchmark.launch.events import Outcome
@@ -127,7 +128,7 @@ class _Stop:
 def _attempt(job: Job, stop: _Stop) -> Outcome:
     number = attempts.begin(job.folder)
     started = time.monotonic()
-    with _output(job.folder / ATTEMPTS / str(number) / OUTPUT):
+    with _output(RunFolder(job.folder).attempt(number).output):
         kind = _execute(job, number, stop)
     reason = (stop.reason() or "") if kind == "interrupted" else ""
     if kind == "interrupted":
@@ -166,11 +167,12 @@ def _execute(job: Job, number: int, stop: _Stop) -> str:
 def _write_failure(folder: Path, number: int, error: Exception) -> None:
     """For what the engine did not catch itself."""
     known = isinstance(error, UserError)
-    spec = RunSpec.from_json(read_json(folder / SPEC), str(folder / SPEC))
+    run = RunFolder(folder)
+    spec = RunSpec.from_json(read_json(run.spec), str(run.spec))
     more = {} if known else {"traceback": "".join(traceback.format_exception(error))}
     message = str(error) if known else f"{type(error).__name__}: {error}"
     kind = "user_error" if known else "exception"
-    write_json(folder / FAILURE, failure_json(spec, number, kind, message, **more))
+    write_json(run.failure, failure_json(spec, number, kind, message, **more))
 
 
 def _limit_memory(job: Job) -> None:

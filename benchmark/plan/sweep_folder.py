@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import UserError
-from benchmark.core.files import commit_once, read_json, to_json, write_atomic
-from benchmark.core.record import SPEC
+from benchmark.core.files import commit_once, read_json, remove_abandoned, to_json, write_atomic
+from benchmark.core.layout import ABANDONED_SECONDS, RunFolder, SweepFolder
 from benchmark.core.spec import RunSpec, check_schema
 from benchmark.plan.planner import Plan
-
-SWEEP, RUNS = "sweep.json", "runs"
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class StoredSweep:
     refused: list[dict[str, Any]]
 
     def run_folder(self, key: str) -> Path:
-        return self.folder / RUNS / key
+        return SweepFolder(self.folder).run(key).path
 
 
 def read_stored(folder: Path) -> StoredSweep:
@@ -37,12 +35,12 @@ def read_stored(folder: Path) -> StoredSweep:
     Raises:
         UserError: there is none, it is damaged, or of another schema version.
     """
-    path = folder / SWEEP
+    path = SweepFolder(folder).plan
     try:
         value = read_json(path)
     except FileNotFoundError:
         raise UserError(
-            f"{folder} holds no sweep (no {SWEEP}); expected a folder that `python -m benchmark.sweep launch` made."
+            f"{folder} holds no sweep (no {path.name}); expected a folder that `python -m benchmark.sweep launch` made."
         ) from None
     except ValueError as error:
         raise UserError(
@@ -70,40 +68,43 @@ def write_plan(plan: Plan, folder: Path) -> list[str]:
         UserError: the folder holds another sweep, or something that is no sweep at all; nothing was written.
         OSError: it cannot be written.
     """
-    content = plan.to_json()
+    content, sweep = plan.to_json(), SweepFolder(folder)
     missing = [
-        key for key, run in plan.runs.items() if not _spec_is_whole(folder / RUNS / key, run.spec)
+        key for key, run in plan.runs.items() if not _spec_is_whole(sweep.run(key), run.spec)
     ]
-    if (folder / SWEEP).exists():
+    if sweep.plan.exists():
         old = read_stored(folder)
         if old.name != plan.config.name:
             raise UserError(
                 f"{folder} holds the sweep {old.name!r}, not {plan.config.name!r}; choose another folder with --output."
             )
-        content = _merge(folder, read_json(folder / SWEEP), content)
-    elif folder.is_dir() and not _only_ours(folder):
+        content = _merge(sweep, read_json(sweep.plan), content)
+    elif folder.is_dir() and not _only_ours(sweep):
         raise UserError(
             f"{folder} is not empty and holds no sweep; choose another folder with --output."
         )
     elif folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; choose a folder with --output.")
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / SWEEP, to_json(content))
+    remove_abandoned(folder, ABANDONED_SECONDS)
+    write_atomic(sweep.plan, to_json(content))
     for key in missing:
-        (folder / RUNS / key).mkdir(parents=True, exist_ok=True)
-        commit_once(folder / RUNS / key / SPEC, to_json(plan.runs[key].spec.to_json()))
+        run = sweep.run(key)
+        run.path.mkdir(parents=True, exist_ok=True)
+        commit_once(run.spec, to_json(plan.runs[key].spec.to_json()))
     return list(plan.runs)
 
 
-def _only_ours(folder: Path) -> bool:
+def _only_ours(sweep: SweepFolder) -> bool:
     """Whether a folder holds nothing, or the runs of a sweep whose sweep.json was deleted."""
-    names = {name for name in os.listdir(folder) if not name.startswith(".")}
-    return names <= {RUNS} and all((run / SPEC).exists() for run in (folder / RUNS).glob("*"))
+    names = {name for name in os.listdir(sweep.path) if not name.startswith(".")}
+    inside = sweep.runs.iterdir() if sweep.runs.is_dir() else ()
+    return names <= {sweep.runs.name} and all(RunFolder(path).spec.exists() for path in inside)
 
 
-def _spec_is_whole(folder: Path, spec: RunSpec) -> bool:
+def _spec_is_whole(run: RunFolder, spec: RunSpec) -> bool:
     """Whether spec.json is there and says what the plan says."""
-    path = folder / SPEC
+    path = run.spec
     try:
         found = RunSpec.from_json(read_json(path), str(path))
     except (FileNotFoundError, NotADirectoryError):
@@ -112,14 +113,14 @@ def _spec_is_whole(folder: Path, spec: RunSpec) -> bool:
         raise UserError(
             f"{path} is not JSON ({error}); delete that run folder and launch again."
         ) from None
-    if found.key != folder.name or found != spec:
+    if found.key != run.key or found != spec:
         raise UserError(
             f"{path} does not belong to its folder; it was edited: delete that run folder and launch again."
         )
     return True
 
 
-def _merge(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+def _merge(sweep: SweepFolder, old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """The new plan and what it leaves of the old one: rows that it does not replace, and the runs that those need."""
 
     def row(run: dict[str, Any]) -> tuple[Any, ...]:
@@ -132,7 +133,7 @@ def _merge(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> dict[str, 
 
     def keep(key: str) -> None:
         if key not in new["runs"] and key in old["runs"] and key not in kept:
-            for needed in _upstream(folder / RUNS / key):
+            for needed in _upstream(sweep.run(key)):
                 keep(needed)
             kept[key] = old["runs"][key]
 
@@ -151,9 +152,9 @@ def _merge(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> dict[str, 
     }
 
 
-def _upstream(folder: Path) -> list[str]:
-    """The keys of the runs that must come before the one in ``folder``; none if its spec cannot be read."""
+def _upstream(run: RunFolder) -> list[str]:
+    """The keys of the runs that must come before the one in ``run``; none if its spec cannot be read."""
     try:
-        return list(RunSpec.from_json(read_json(folder / SPEC)).upstream.values())
+        return list(RunSpec.from_json(read_json(run.spec)).upstream.values())
     except (OSError, ValueError, UserError):
         return []

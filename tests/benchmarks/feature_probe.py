@@ -26,7 +26,6 @@ from sklearn.preprocessing import StandardScaler
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmark.core.files import read_json
-from benchmark.core.record import EMBEDDINGS, SPEC
 from benchmark.core.spec import RunSpec
 
 STRENGTHS = (1.0, 0.1, 0.01)
@@ -50,8 +49,8 @@ def main() -> None:
     parser.add_argument("--split", default="unbiased")
     given = parser.parse_args()
     rows: dict[tuple[str, str, int, int], list[tuple[float, float]]] = defaultdict(list)
-    for path in sorted(given.sweep.glob(f"runs/*/{EMBEDDINGS}")):
-        spec = RunSpec.from_json(read_json(path.parent / SPEC), str(path))
+    for path in sorted(given.sweep.glob("runs/*/embeddings.npz")):
+        spec = RunSpec.from_json(read_json(path.parent / "spec.json"), str(path))
         if given.methods and spec.method not in given.methods:
             continue
         with np.load(path, allow_pickle=False) as file:

@@ -15,17 +15,8 @@ import pytest
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import to_json
-from benchmark.core.record import (
-    FAILURE,
-    LEASE,
-    LEASE_SECONDS,
-    RECORD,
-    RunRecord,
-    State,
-    failure_json,
-    read_record,
-    state_of,
-)
+from benchmark.core.layout import LEASE_SECONDS, State, state_of
+from benchmark.core.record import RunRecord, failure_json, read_record
 from benchmark.core.spec import SCHEMA, RunSpec, check_schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,7 +151,7 @@ def test_missing_and_unknown_fields_are_named() -> None:
 
 
 def test_a_record_survives_json(tmp_path: Path) -> None:
-    (tmp_path / RECORD).write_bytes(to_json(RECORDED.to_json(), indent=None))
+    (tmp_path / "record.json").write_bytes(to_json(RECORDED.to_json(), indent=None))
     again = read_record(tmp_path)
     assert again == RECORDED and isinstance(again.spec, RunSpec) and again.spec.key == again.key
 
@@ -169,12 +160,12 @@ def test_reading_a_record_that_is_not_there_or_damaged(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_record(tmp_path)
     for content in (b"", b"{", b"\xff"):
-        (tmp_path / RECORD).write_bytes(content)
+        (tmp_path / "record.json").write_bytes(content)
         with pytest.raises(
             UserError, match=r"record\.json is not JSON .*delete it and launch again"
         ):
             read_record(tmp_path)
-    (tmp_path / RECORD).write_bytes(to_json({**RECORDED.to_json(), "schema": 7}))
+    (tmp_path / "record.json").write_bytes(to_json({**RECORDED.to_json(), "schema": 7}))
     with pytest.raises(UserError, match="schema version 7, expected 1"):
         read_record(tmp_path)
 
@@ -195,16 +186,20 @@ def _folder(path: Path, *names: str, age: float = 0.0) -> Path:
     [
         ((), 0, State.PENDING),
         (("spec.json", "checkpoint.pt", "log.jsonl"), 0, State.PENDING),
-        ((LEASE,), 0, State.RUNNING),
-        ((LEASE,), LEASE_SECONDS - 1, State.RUNNING),
-        ((LEASE,), LEASE_SECONDS + 1, State.LOST),
-        ((LEASE,), -3600, State.RUNNING),  # the file server's clock is ahead: never taken for dead
-        ((FAILURE,), 0, State.FAILED),
-        ((FAILURE, LEASE), 0, State.FAILED),
-        ((RECORD,), 0, State.DONE),
-        ((RECORD, FAILURE), 0, State.DONE),
-        ((RECORD, LEASE), 0, State.DONE),
-        ((RECORD, LEASE, "checkpoint.pt"), LEASE_SECONDS + 1, State.DONE),
+        (("lease.json",), 0, State.RUNNING),
+        (("lease.json",), LEASE_SECONDS - 1, State.RUNNING),
+        (("lease.json",), LEASE_SECONDS + 1, State.LOST),
+        (
+            ("lease.json",),
+            -3600,
+            State.RUNNING,
+        ),  # the file server's clock is ahead: never taken for dead
+        (("failure.json",), 0, State.FAILED),
+        (("failure.json", "lease.json"), 0, State.FAILED),
+        (("record.json",), 0, State.DONE),
+        (("record.json", "failure.json"), 0, State.DONE),
+        (("record.json", "lease.json"), 0, State.DONE),
+        (("record.json", "lease.json", "checkpoint.pt"), LEASE_SECONDS + 1, State.DONE),
     ],
 )
 def test_the_state_comes_from_the_names_in_the_folder(
@@ -217,17 +212,17 @@ def test_the_state_without_a_folder_and_by_the_clock(tmp_path: Path) -> None:
     assert state_of(tmp_path / "none") is State.PENDING
     (tmp_path / "file").touch()
     assert state_of(tmp_path / "file") is State.PENDING
-    folder = _folder(tmp_path / "run", LEASE)
-    os.utime(folder / LEASE, (time.time(), time.time()))
+    folder = _folder(tmp_path / "run", "lease.json")
+    os.utime(folder / "lease.json", (time.time(), time.time()))
     assert state_of(folder) is State.RUNNING
-    os.utime(folder / LEASE, (time.time() - 2 * LEASE_SECONDS,) * 2)
+    os.utime(folder / "lease.json", (time.time() - 2 * LEASE_SECONDS,) * 2)
     assert state_of(folder) is State.LOST
 
 
 def test_a_lease_that_goes_away_while_we_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "listdir", lambda _: [LEASE])
+    monkeypatch.setattr(os, "listdir", lambda _: ["lease.json"])
     assert state_of(tmp_path) is State.PENDING
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.files import read_json
-from benchmark.core.record import FAILURE, LOG, SPEC, RunRecord, read_record
+from benchmark.core.record import RunRecord, read_record
 from benchmark.core.spec import RunSpec
 from benchmark.engine.build import build_algorithm
 from benchmark.engine.execute import execute
 from benchmark.plan.planner import expand
-from benchmark.plan.sweep_folder import RUNS, write_plan
+from benchmark.plan.sweep_folder import write_plan
 from benchmark.plan.sweepfile import config_from
 
 #: What two runs of the same spec may differ in.
@@ -33,7 +33,7 @@ def plan_runs(root: Path, algorithm: str = "erm", **values: Any) -> list[Path]:
         **values,
     }
     plan = expand(config_from(table, "test", "test"))
-    return [root / RUNS / key for key in write_plan(plan, root)]
+    return [root / "runs" / key for key in write_plan(plan, root)]
 
 
 def plan_run(root: Path, algorithm: str = "erm", **values: Any) -> Path:
@@ -56,17 +56,17 @@ def done(root: Path, algorithm: str = "erm", **values: Any) -> RunRecord:
 
 
 def spec_of(folder: Path) -> RunSpec:
-    return RunSpec.from_json(read_json(folder / SPEC))
+    return RunSpec.from_json(read_json(folder / "spec.json"))
 
 
 def failure(folder: Path) -> dict[str, Any]:
-    path = folder / FAILURE
+    path = folder / "failure.json"
     return read_json(path) if path.exists() else {}
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
     """The log without what the clock and the machine decide."""
-    found = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    found = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name not in TIMES} for line in found]
 
 

@@ -11,7 +11,7 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
-from benchmark.core.record import EMBEDDINGS, PREDICTIONS, RECORD, read_record
+from benchmark.core.record import read_record
 from benchmark.core.registry import DATASETS
 from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.embeddings import principal_components, silhouette
@@ -73,7 +73,7 @@ def test_a_run_keeps_what_its_selected_step_sees(tmp_path: Path) -> None:
     algorithm.load_state_dict(torch.load(folder / "selected.pt", weights_only=True))
     algorithm.eval()
     found: Any = record.extra["embeddings"]
-    stored, start = dict(np.load(folder / EMBEDDINGS)), 0
+    stored, start = dict(np.load(folder / "embeddings.npz")), 0
     assert list(found["splits"]) == list(data.info.test_splits) and found["dimensions"] == 8
     assert record.seconds["embeddings"] > 0 and stored["feature"].dtype == np.float32
     for name in data.info.test_splits:
@@ -97,10 +97,10 @@ def test_a_run_keeps_what_its_selected_step_sees(tmp_path: Path) -> None:
         np.testing.assert_allclose(
             gaps, np.linalg.norm(features[:, None] - features, axis=2), atol=1e-3
         )
-        score = np.load(folder / PREDICTIONS)[f"{spec.selection[0]}/{name}/score"]
+        score = np.load(folder / "predictions.npz")[f"{spec.selection[0]}/{name}/score"]
         assert (stored["prediction"][part] == score.argmax(1)).all()
     assert start == len(stored["feature"]) and stored["share"].sum() == pytest.approx(1, abs=1e-4)
-    other = dict(np.load(folders[-1] / EMBEDDINGS))
+    other = dict(np.load(folders[-1] / "embeddings.npz"))
     assert all(
         np.array_equal(stored[name], other[name])
         for name in ("split", "row", "label", "confounder")
@@ -117,11 +117,11 @@ def test_a_network_without_features_is_noted(tmp_path: Path) -> None:
         and found["splits"] == {}
         and "declares no features" in found["note"]
     )
-    assert not (folder / EMBEDDINGS).exists()
+    assert not (folder / "embeddings.npz").exists()
 
 
 def test_it_can_be_switched_off(tmp_path: Path) -> None:
     folder = plan_run(tmp_path, "erm", budget={"steps": 2}, compute={"explanations": False})
     assert run(folder) == "done", failure(folder)
-    assert (folder / RECORD).exists() and not (folder / EMBEDDINGS).exists()
+    assert (folder / "record.json").exists() and not (folder / "embeddings.npz").exists()
     assert "embeddings" not in read_record(folder).extra

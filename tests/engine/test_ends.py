@@ -14,7 +14,7 @@ import torch
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import to_json, write_atomic
-from benchmark.core.record import CHECKPOINT, RECORD, SPEC, State, state_of
+from benchmark.core.layout import State, state_of
 from benchmark.core.registry import DATASETS
 from benchmark.core.spec import LEASE_LOST
 from tests.engine.runs import done, failure, plan_run, run, spec_of
@@ -44,7 +44,11 @@ def test_a_loss_that_is_not_finite_names_step_and_term(how: str, at: int, tmp_pa
         "term other of the loss",
     )
     assert f"at step {at}" in found["message"] and "traceback" not in found
-    assert found["key"] == folder.name and found["attempt"] == 1 and not (folder / RECORD).exists()
+    assert (
+        found["key"] == folder.name
+        and found["attempt"] == 1
+        and not (folder / "record.json").exists()
+    )
 
 
 def test_weights_that_become_nan_are_found_at_the_next_step_or_look(tmp_path: Path) -> None:
@@ -138,7 +142,7 @@ def test_a_checkpoint_of_other_code_is_a_sentence(
 
 def test_a_spec_of_another_schema_is_raised(tmp_path: Path) -> None:
     folder = plan_run(tmp_path)
-    write_atomic(folder / SPEC, to_json({**spec_of(folder).to_json(), "schema": 2}))
+    write_atomic(folder / "spec.json", to_json({**spec_of(folder).to_json(), "schema": 2}))
     with pytest.raises(UserError, match="schema version 2"):
         run(folder)
 
@@ -157,8 +161,8 @@ class _Stop:
 def test_a_stop_saves_what_was_done(tmp_path: Path) -> None:
     folder = plan_run(tmp_path)
     assert run(folder, stop=_Stop(after=7)) == "interrupted"
-    assert state_of(folder) is State.PENDING and (folder / CHECKPOINT).exists()
-    saved = torch.load(folder / CHECKPOINT, weights_only=True)
+    assert state_of(folder) is State.PENDING and (folder / "checkpoint.pt").exists()
+    saved = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert saved["step"] == 7 and [
         json.loads(text)["step"] for text in saved["log"].splitlines()
     ] == [5]
@@ -168,20 +172,20 @@ def test_a_stop_saves_what_was_done(tmp_path: Path) -> None:
 def test_a_lost_lease_ends_a_run_without_a_word(tmp_path: Path) -> None:
     folder = plan_run(tmp_path)
     assert run(folder, stop=_Stop(after=7, reason=LEASE_LOST)) == "interrupted"
-    assert {p.name for p in folder.iterdir()} == {SPEC, "attempts"}
+    assert {p.name for p in folder.iterdir()} == {"spec.json", "attempts"}
     # the lease goes at the very end, or while a failure is written: nothing is committed either
     assert run(folder, 2, stop=_Stop(after=20, reason=LEASE_LOST)) == "interrupted"
-    assert {p.name for p in folder.iterdir()} == {SPEC, "attempts"}
+    assert {p.name for p in folder.iterdir()} == {"spec.json", "attempts"}
     folder = plan_run(tmp_path / "accident", "toy_accident", hparams={"at": 5})
     assert run(folder, stop=_Stop(after=5, reason=LEASE_LOST)) == "failed"
-    assert {p.name for p in folder.iterdir()} == {SPEC, "attempts"}
+    assert {p.name for p in folder.iterdir()} == {"spec.json", "attempts"}
 
 
 def test_the_first_to_commit_wins(tmp_path: Path) -> None:
     folder = plan_run(tmp_path)
     assert run(folder) == "done"
-    first = (folder / RECORD).read_bytes()
-    assert run(folder, 2) == "done" and (folder / RECORD).read_bytes() == first
+    first = (folder / "record.json").read_bytes()
+    assert run(folder, 2) == "done" and (folder / "record.json").read_bytes() == first
 
 
 def test_a_record_of_the_same_spec_is_the_same_but_for_times(tmp_path: Path) -> None:

@@ -15,18 +15,8 @@ import torch
 from benchmark.core.counts import accuracy
 from benchmark.core.dataset import DatasetSource
 from benchmark.core.files import read_json
-from benchmark.core.record import (
-    EMBEDDINGS,
-    HEATMAPS,
-    PREDICTIONS,
-    RECORD,
-    SELECTED,
-    SPEC,
-    RunRecord,
-    State,
-    read_record,
-    state_of,
-)
+from benchmark.core.layout import State, state_of
+from benchmark.core.record import RunRecord, read_record
 from benchmark.core.registry import DATASETS
 from benchmark.engine import evaluate, loop
 from benchmark.engine.checkpoint import load_weights
@@ -48,13 +38,13 @@ def test_a_run_leaves_what_the_design_says_and_nothing_else(tmp_path: Path) -> N
     assert run(folder) == "done"
     names = {p.name for p in folder.iterdir()}
     assert names == {
-        SPEC,
+        "spec.json",
         "log.jsonl",
-        RECORD,
-        PREDICTIONS,
-        HEATMAPS,
-        EMBEDDINGS,
-        SELECTED,
+        "record.json",
+        "predictions.npz",
+        "heatmaps.npz",
+        "embeddings.npz",
+        "selected.pt",
         "attempts",
     }
     assert list((folder / "attempts" / "1").iterdir()) == []
@@ -64,7 +54,7 @@ def test_a_run_leaves_what_the_design_says_and_nothing_else(tmp_path: Path) -> N
 def test_every_field_of_the_record_is_there_and_says_the_truth(tmp_path: Path) -> None:
     folder = plan_run(tmp_path, "group_dro", selection=["val_worst_group", "last"])
     assert run(folder) == "done"
-    value = read_json(folder / RECORD)
+    value = read_json(folder / "record.json")
     assert set(value) == {f.name for f in fields(RunRecord)}
     record, spec = read_record(folder), spec_of(folder)
     assert (
@@ -127,7 +117,7 @@ def test_predictions_and_weights_are_those_of_the_record(tmp_path: Path) -> None
     folder = plan_run(tmp_path, selection=["val_accuracy", "last"], hparams={"lr": 0.03})
     assert run(folder) == "done"
     record, data = read_record(folder), DATASETS.get("tiny")(bias=0.8, size=64).load(0)
-    stored = dict(np.load(folder / PREDICTIONS))
+    stored = dict(np.load(folder / "predictions.npz"))
     for criterion, chosen in record.selected.items():
         for name in ("val", "biased", "unbiased", "deceiving"):
             split = data.splits[name]
@@ -139,7 +129,7 @@ def test_predictions_and_weights_are_those_of_the_record(tmp_path: Path) -> None
             assert counts.tolist() == chosen["splits"][name]["counts"]
     assert np.array_equal(stored["biased/pair_id"], stored["deceiving/pair_id"])
     algorithm = built(folder)  # the weights are those of the first criterion
-    algorithm.load_state_dict(load_weights(folder / SELECTED))
+    algorithm.load_state_dict(load_weights(folder / "selected.pt"))
     algorithm.eval()
     mean, std = 0.5, 0.25
     image = torch.from_numpy(
@@ -175,7 +165,7 @@ def test_what_a_method_reports_is_of_the_selected_step(tmp_path: Path) -> None:
     assert run(folder) == "done"
     record = read_record(folder)
     assert record.selected["val_accuracy"]["step"] < record.selected["last"]["step"] == 20
-    assert record.extra["group_weights"] == load_weights(folder / SELECTED)["q"].tolist()
+    assert record.extra["group_weights"] == load_weights(folder / "selected.pt")["q"].tolist()
 
 
 def test_a_budget_that_no_evaluation_divides_is_evaluated_at_its_end(tmp_path: Path) -> None:
@@ -316,7 +306,7 @@ def test_how_often_we_look_does_not_change_what_is_learnt(algorithm: str, tmp_pa
         for n in (1, 20)
     )
     assert run(often, checkpoint_seconds=0) == run(seldom) == "done"
-    a, b = load_weights(often / SELECTED), load_weights(seldom / SELECTED)
+    a, b = load_weights(often / "selected.pt"), load_weights(seldom / "selected.pt")
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert lines(often)[-1]["splits"] == lines(seldom)[-1]["splits"]
 
@@ -345,7 +335,7 @@ def test_a_compiled_network(tmp_path: Path) -> None:
         for c in (False, True)
     )
     assert run(plain) == run(compiled) == "done"
-    a, b = load_weights(plain / SELECTED), load_weights(compiled / SELECTED)
+    a, b = load_weights(plain / "selected.pt"), load_weights(compiled / "selected.pt")
     assert list(a) == list(b)
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-4)
@@ -416,7 +406,7 @@ def test_a_student_learns_from_the_selected_weights_of_its_teacher(
     }
     found = built(folder).setting.upstream["teacher"]
     assert not found.training and not any(p.requires_grad for p in found.parameters())
-    stored = load_weights(teacher / SELECTED)
+    stored = load_weights(teacher / "selected.pt")
     assert all(torch.equal(found.state_dict()[name], stored[name]) for name in stored)
     # the teacher did not move while its student learnt, and is no part of what the student stores
-    assert set(load_weights(folder / SELECTED)) == set(stored)
+    assert set(load_weights(folder / "selected.pt")) == set(stored)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.core.record import HEATMAPS, PREDICTIONS, read_record
+from benchmark.core.record import read_record
 from benchmark.core.registry import DATASETS
 from benchmark.engine.explanations import alignment, choose_explainer, pixel_map, spread, summary
 from tests.engine.runs import failure, plan_run, plan_runs, run
@@ -89,13 +89,13 @@ def test_every_method_shows_the_same_images_and_students_their_distance(tmp_path
     ]
     for folder in dict.fromkeys(folders):
         assert run(folder) == "done", failure(folder)
-    arrays = [dict(np.load(folder / HEATMAPS)) for folder in folders]
+    arrays = [dict(np.load(folder / "heatmaps.npz")) for folder in folders]
     record = read_record(folders[0])
     data = DATASETS.get("tiny")(None, **record.spec.dataset_options).load(0)
     for folder, found in zip(folders, arrays, strict=True):
         for name in ("split", "row", "image", "mask", "label", "confounder"):
             assert np.array_equal(found[name], arrays[0][name])
-        scores = np.load(folder / PREDICTIONS)
+        scores = np.load(folder / "predictions.npz")
         first = read_record(folder).spec.selection[0]
         assert (
             np.abs(found["heatmap"]).max((1, 2)) == pytest.approx(1.0)
@@ -124,7 +124,7 @@ def test_a_network_that_declares_nothing_is_noted(tmp_path: Path) -> None:
         assert run(folder) == "done", failure(folder)
     found = read_record(folder).extra["explanations"]
     assert found["explainer"] is None and "Sequential declares no capabilities" in found["note"]
-    assert not (folder / HEATMAPS).exists()
+    assert not (folder / "heatmaps.npz").exists()
 
 
 def test_it_can_be_switched_off(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_it_can_be_switched_off(tmp_path: Path) -> None:
     assert run(folder) == "done"
     record = read_record(folder)
     assert "explanations" not in record.extra and "explanations" not in record.seconds
-    assert not (folder / HEATMAPS).exists()
+    assert not (folder / "heatmaps.npz").exists()
 
 
 def test_the_explainer_is_what_the_network_declares() -> None:

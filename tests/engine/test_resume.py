@@ -12,14 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.core.record import (
-    CHECKPOINT,
-    EMBEDDINGS,
-    HEATMAPS,
-    PREDICTIONS,
-    SELECTED,
-    read_record,
-)
+from benchmark.core.record import read_record
 from benchmark.engine.checkpoint import load_weights
 from benchmark.engine.loop import TrainingRun
 from tests.engine.runs import lines, plan_run, plan_runs, run
@@ -89,10 +82,10 @@ def _same(one: Path, other: Path) -> None:
     a, b = read_record(one), read_record(other)
     assert a.selected == b.selected and a.extra == b.extra
     assert (a.steps, a.stopped_early, a.upstream) == (b.steps, b.stopped_early, b.upstream)
-    weights, others = load_weights(one / SELECTED), load_weights(other / SELECTED)
+    weights, others = load_weights(one / "selected.pt"), load_weights(other / "selected.pt")
     assert list(weights) == list(others)
     assert all(torch.equal(weights[name], others[name]) for name in weights)
-    for file in (PREDICTIONS, HEATMAPS, EMBEDDINGS):
+    for file in ("predictions.npz", "heatmaps.npz", "embeddings.npz"):
         arrays, others_arrays = np.load(one / file), np.load(other / file)
         assert arrays.files == others_arrays.files
         assert all(arrays[name].tobytes() == others_arrays[name].tobytes() for name in arrays.files)
@@ -121,7 +114,7 @@ def test_a_run_stopped_again_and_again_is_the_undisturbed_run(case: str, tmp_pat
         assert run(stopped, attempt) == "done"
     assert attempt >= 5
     _same(whole, stopped)
-    assert read_record(stopped).attempt == attempt and not (stopped / CHECKPOINT).exists()
+    assert read_record(stopped).attempt == attempt and not (stopped / "checkpoint.pt").exists()
 
 
 def _killed(folder: Path, attempt: int, at: int) -> None:
@@ -151,7 +144,7 @@ def _killed(folder: Path, attempt: int, at: int) -> None:
 
 
 def _checkpointed(folder: Path) -> int:
-    path = folder / CHECKPOINT
+    path = folder / "checkpoint.pt"
     return int(torch.load(path, weights_only=True)["step"]) if path.exists() else 0
 
 
@@ -195,7 +188,7 @@ def test_a_damaged_checkpoint_costs_work_and_nothing_else(
     )
     assert run(whole) == "done"
     assert run(stopped, stop=_stop_after(9)) == "interrupted"
-    path = stopped / CHECKPOINT
+    path = stopped / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:-100])
     assert run(stopped, 2) == "done"
     assert "the run starts anew" in capsys.readouterr().err
@@ -218,7 +211,9 @@ def test_times_of_all_attempts_add_up(tmp_path: Path) -> None:
     seconds = []
     for attempt, steps in enumerate((3, 3, 3), 1):
         assert run(folder, attempt, stop=_stop_after(steps)) == "interrupted"
-        seconds.append(torch.load(folder / CHECKPOINT, weights_only=True)["seconds"]["training"])
+        seconds.append(
+            torch.load(folder / "checkpoint.pt", weights_only=True)["seconds"]["training"]
+        )
     assert run(folder, 4) == "done"
     record = read_record(folder)
     assert 0 < seconds[0] < seconds[1] < seconds[2] < record.seconds["training"] + 1e-3

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.core.record import CHECKPOINT
 from benchmark.engine.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
 from benchmark.engine.environment_info import commit, versions
 from benchmark.engine.exceptions import NonFiniteError
@@ -141,9 +140,9 @@ def test_a_checkpoint_of_another_run_is_not_used(
 ) -> None:
     save_checkpoint(tmp_path, "key", _state())
     assert load_checkpoint(tmp_path, "another") is None
-    torch.save([1, 2], tmp_path / CHECKPOINT)
+    torch.save([1, 2], tmp_path / "checkpoint.pt")
     assert load_checkpoint(tmp_path, "key") is None
-    torch.save({"schema": 99, "key": "key"}, tmp_path / CHECKPOINT)
+    torch.save({"schema": 99, "key": "key"}, tmp_path / "checkpoint.pt")
     assert load_checkpoint(tmp_path, "key") is None
     said = capsys.readouterr().err.splitlines()
     assert said == ["checkpoint.pt is of another run or schema version; the run starts anew."] * 3
@@ -154,7 +153,7 @@ def test_a_damaged_checkpoint_is_never_an_error_and_never_believed(
     how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_checkpoint(tmp_path, "key", _state())
-    good = (tmp_path / CHECKPOINT).read_bytes()
+    good = (tmp_path / "checkpoint.pt").read_bytes()
     expected = load_checkpoint(tmp_path, "key")
     rng = np.random.default_rng(0)
     refused = 0
@@ -167,7 +166,7 @@ def test_a_damaged_checkpoint_is_never_an_error_and_never_believed(
         else:
             start = rng.integers(len(bad))
             bad[start : start + 512] = bytes(len(bad[start : start + 512]))
-        (tmp_path / CHECKPOINT).write_bytes(bad)
+        (tmp_path / "checkpoint.pt").write_bytes(bad)
         found = load_checkpoint(tmp_path, "key")
         refused += found is None
         if found is not None:  # the flip hit padding or a date
@@ -188,7 +187,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path, capsys: pytest.CaptureFixture
         def __reduce__(self) -> Any:
             return (print, ("code ran",))
 
-    torch.save({"schema": 1, "key": "key", "evil": Evil()}, tmp_path / CHECKPOINT)
+    torch.save({"schema": 1, "key": "key", "evil": Evil()}, tmp_path / "checkpoint.pt")
     assert load_checkpoint(tmp_path, "key") is None
     assert "code ran" not in capsys.readouterr().out
 
@@ -216,7 +215,7 @@ def test_a_disk_that_fills_up_is_an_os_error_and_keeps_the_old_checkpoint(tmp_pa
             with pytest.raises(OSError) as found:
                 save()
             assert found.value.errno == errno.EFBIG
-    assert [p.name for p in tmp_path.iterdir()] == [CHECKPOINT]
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
     kept = load_checkpoint(tmp_path, "key")
     assert kept is not None and kept["step"] == 1
 

@@ -236,6 +236,8 @@ def test_what_killed_writers_left_goes_with_their_lease(tmp_path: Path) -> None:
     for name in (
         ".checkpoint.pt.abc.tmp",
         ".record.json.x.tmp",
+        ".heatmaps.npz.x.tmp",
+        ".of_a_later_version.x.tmp",
         ".spec.json.y.tmp",
         "spec.json",
         "mine.tmp",

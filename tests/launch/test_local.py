@@ -13,7 +13,7 @@ import pytest
 from launch_driver import Launcher, expected_value, leases, make, record, run, spec, until
 
 from benchmark.core.files import read_json, write_json
-from benchmark.core.record import State
+from benchmark.core.layout import State
 from benchmark.core.spec import RunSpec
 from benchmark.launch.retry import retry
 from benchmark.launch.status import sweep_states
@@ -100,10 +100,10 @@ def test_failures_block_what_needs_them_and_nothing_else(tmp_path: Path) -> None
     found = failure(tmp_path, ends["killed_always"])
     assert (found["kind"], found["attempt"], found["code"]) == ("signal", 4, -9)
     assert found["message"] == (
-        "its process was killed by SIGKILL, 4 times in all; attempts/4/output.txt has its last words."
+        "its process was killed by SIGKILL, 4 times in all; its output is in attempts/4/output.txt."
     )
     assert failure(tmp_path, ends["exit"])["message"] == (
-        "its process ended with exit code 7, 4 times in all; attempts/4/output.txt has its last words."
+        "its process ended with exit code 7, 4 times in all; its output is in attempts/4/output.txt."
     )
     retries = [event["key"] for event in launcher.events("retry")]
     assert sorted(retries) == sorted([ends["killed_always"].key] * 3 + [ends["exit"].key] * 3)

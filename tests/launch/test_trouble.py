@@ -12,7 +12,7 @@ import pytest
 from launch_driver import ROOT, make, spec
 
 from benchmark.core.files import read_json, write_json
-from benchmark.core.record import State, state_of
+from benchmark.core.layout import State, state_of
 from benchmark.launch import attempts, retry_policy
 from benchmark.launch.lease import Claim
 from benchmark.launch.run_queue import read_node

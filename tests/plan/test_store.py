@@ -15,7 +15,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.files import read_json, write_json
 from benchmark.core.spec import RunSpec
 from benchmark.plan.planner import Plan, expand
-from benchmark.plan.sweep_folder import RUNS, SWEEP, read_stored, write_plan
+from benchmark.plan.sweep_folder import read_stored, write_plan
 from benchmark.plan.sweepfile import config_from
 from tests.toys import Choosy, Pupil, Student, registered
 
@@ -51,11 +51,11 @@ def test_a_plan_is_written_and_read_back(tmp_path: Path) -> None:
     for key in keys:
         spec = RunSpec.from_json(read_json(stored.run_folder(key) / "spec.json"))
         assert spec == plan.runs[key].spec and spec.key == key
-    written = read_json(folder / SWEEP)
+    written = read_json(folder / "sweep.json")
     assert written["selection"] == ["val_accuracy", "last"] and written["config"]["datasets"] == [
         "tiny"
     ]
-    assert {p.name for p in folder.iterdir()} == {SWEEP, RUNS}
+    assert {p.name for p in folder.iterdir()} == {"sweep.json", "runs"}
 
 
 def test_writing_again_changes_nothing(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_changed_settings_replace_the_row_and_leave_the_folder(tmp_path: Path) -
     (old,) = write_plan(_plan(budget={"steps": 5}), tmp_path)
     (new,) = write_plan(_plan(budget={"steps": 6}), tmp_path)
     assert list(read_stored(tmp_path).runs) == [new] and old != new
-    assert (tmp_path / RUNS / old / "spec.json").exists()
+    assert (tmp_path / "runs" / old / "spec.json").exists()
 
 
 def test_upstream_runs_stay_as_long_as_somebody_needs_them(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_hidden_files_do_not_make_a_folder_foreign(tmp_path: Path) -> None:
 
 def test_a_sweep_json_that_was_deleted_is_written_anew(tmp_path: Path) -> None:
     keys = write_plan(_plan(), tmp_path)
-    (tmp_path / SWEEP).unlink()
+    (tmp_path / "sweep.json").unlink()
     assert write_plan(_plan(), tmp_path) == keys and list(read_stored(tmp_path).runs) == keys
 
 
@@ -168,7 +168,7 @@ def test_a_sweep_json_that_was_deleted_is_written_anew(tmp_path: Path) -> None:
 )
 def test_a_damaged_sweep_json(content: bytes, said: str, tmp_path: Path) -> None:
     write_plan(_plan(), tmp_path)
-    (tmp_path / SWEEP).write_bytes(content)
+    (tmp_path / "sweep.json").write_bytes(content)
     _refuses(tmp_path, said)
     with pytest.raises(UserError, match=said):
         read_stored(tmp_path)
@@ -196,13 +196,13 @@ def test_an_edited_spec_stops_the_launch_before_anything_is_written(
     changed: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     (key,) = write_plan(_plan(), tmp_path)
-    _edit(tmp_path / RUNS / key / "spec.json", **changed)
+    _edit(tmp_path / "runs" / key / "spec.json", **changed)
     _refuses(tmp_path, said, _plan(algorithms=["irm", "erm"]))
 
 
 def test_a_torn_spec_is_a_sentence_and_a_missing_one_is_written(tmp_path: Path) -> None:
     (key,) = write_plan(_plan(), tmp_path)
-    path = tmp_path / RUNS / key / "spec.json"
+    path = tmp_path / "runs" / key / "spec.json"
     path.write_text('{"dataset": "ti')
     _refuses(tmp_path, r"spec\.json is not JSON .*delete that run folder and launch again")
     shutil.rmtree(path.parent)

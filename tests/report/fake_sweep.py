@@ -11,16 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.core.record import (
-    FAILURE,
-    LEASE,
-    LOG,
-    PREDICTIONS,
-    RECORD,
-    SPEC,
-    RunRecord,
-    failure_json,
-)
+from benchmark.core.record import RunRecord, failure_json
 from benchmark.core.spec import RunSpec
 
 TEST_SPLITS = ("biased", "unbiased", "deceiving")
@@ -199,14 +190,14 @@ class FakeSweep:
     def _write_run(self, spec: RunSpec, world: World, method: Method, state: str) -> None:
         folder = self.folder / "runs" / spec.key
         folder.mkdir(parents=True)
-        (folder / SPEC).write_text(json.dumps(spec.to_json()))
+        (folder / "spec.json").write_text(json.dumps(spec.to_json()))
         if state == "running":
-            (folder / LEASE).write_text("{}")
+            (folder / "lease.json").write_text("{}")
         if state == "failed":
             failure = failure_json(
                 spec, 1, "non_finite", "the loss term cross_entropy is NaN at step 30", step=30
             )
-            (folder / FAILURE).write_text(json.dumps(failure))
+            (folder / "failure.json").write_text(json.dumps(failure))
         if state != "done":
             return
         answers = self._answers(spec, world, method)
@@ -226,8 +217,10 @@ class FakeSweep:
         record = replace(
             make_record(spec, selected, world.data(), method), upstream=self._upstream(spec)
         )
-        (folder / RECORD).write_text(json.dumps(record.to_json(), indent=1))
-        (folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in log_lines(answers)))
+        (folder / "record.json").write_text(json.dumps(record.to_json(), indent=1))
+        (folder / "log.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in log_lines(answers))
+        )
         if self.predictions:
             arrays: dict[str, np.ndarray] = {}
             for split, content in answers.items():
@@ -236,13 +229,13 @@ class FakeSweep:
                 arrays |= {
                     f"{criterion}/{split}/score": content["score"] for criterion in self.criteria
                 }
-            np.savez(folder / PREDICTIONS, **arrays)  # type: ignore[arg-type]
+            np.savez(folder / "predictions.npz", **arrays)  # type: ignore[arg-type]
 
     def _upstream(self, spec: RunSpec) -> dict[str, Any]:
         """What the engine keeps of the runs that came first: name and selected scores."""
         found = {}
         for role, key in spec.upstream.items():
-            first = json.loads((self.folder / "runs" / key / RECORD).read_text())
+            first = json.loads((self.folder / "runs" / key / "record.json").read_text())
             found[role] = {
                 "key": key,
                 "method": self.plan[key]["method"],

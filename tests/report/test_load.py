@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmark.core.errors import UserError
-from benchmark.core.record import LEASE_SECONDS
+from benchmark.core.layout import LEASE_SECONDS
 from benchmark.report.records.sweep_records import UNREADABLE, find_sweep, load_sweep
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.core.record import EMBEDDINGS
 from benchmark.report.figures.style import COLOURS, MARKERS
 from benchmark.report.records.model_selection import Winner
 from benchmark.report.records.predictions import Book
@@ -143,7 +142,7 @@ def draw_latent(canvas: Canvas, table: Table, book: Book | None = None) -> str:
 def _views(table: Table) -> tuple[int, list[View], list[str]]:
     """The first trial that has features, every method's view of it, and what is left out and why."""
     trials = sorted(
-        {w.trial for row in table.rows for w in row.winners if (w.run.folder / EMBEDDINGS).exists()}
+        {w.trial for row in table.rows for w in row.winners if w.run.folder.embeddings.exists()}
     )
     views: list[View] = []
     left: list[str] = []
@@ -165,13 +164,14 @@ def _views(table: Table) -> tuple[int, list[View], list[str]]:
 
 def _arrays(winner: Winner, split: str | None) -> dict[str, np.ndarray] | str:
     """The split's part of embeddings.npz, or why it cannot be used."""
+    path = winner.run.folder.embeddings
     try:
-        with np.load(winner.run.folder / EMBEDDINGS, allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             if "confounder" not in file.files:
                 return "its test images have no known confounder"
             found = {name: file[name] for name in ("split", "feature", "label", "confounder")}
     except FileNotFoundError:
-        return f"has no {EMBEDDINGS}"
+        return f"has no {path.name}"
     except (
         OSError,
         ValueError,
@@ -181,14 +181,14 @@ def _arrays(winner: Winner, split: str | None) -> dict[str, np.ndarray] | str:
         KeyError,
         MemoryError,
     ) as error:
-        return f"{EMBEDDINGS} is damaged ({type(error).__name__})"
+        return f"{path.name} is damaged ({type(error).__name__})"
     if len({len(value) for value in found.values()}) > 1 or found["feature"].ndim != 2:
-        return f"{EMBEDDINGS} has arrays that do not fit"
+        return f"{path.name} has arrays that do not fit"
     if found["label"].ndim != 1:
         return "its images have several labels"
     part = found["split"] == split
     if part.sum() < 3 or not np.isfinite(found["feature"][part]).all():
-        return f"{EMBEDDINGS} has too few finite features of {split}"
+        return f"{path.name} has too few finite features of {split}"
     return {name: value[part] for name, value in found.items()}
 
 

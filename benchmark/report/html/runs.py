@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.core.files import read_json
-from benchmark.core.record import FAILURE, RECORD, State
+from benchmark.core.layout import State
 from benchmark.report.html.parts import definition, text
 from benchmark.report.records.learning_curves import Curves, read_curves
 from benchmark.report.records.model_selection import Winner
@@ -75,7 +75,7 @@ def _winner(winner: Winner) -> str:
             _pairs({name: value for name, value in record.extra.items() if name not in _TABLED}),
         ),
         ("finished", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.finished))),
-        ("folder", f"{run.folder.parent.name}/{run.key}, attempt {record.attempt}"),
+        ("folder", f"{run.folder.path.parent.name}/{run.key}, attempt {record.attempt}"),
     ]
     title = f"{text(run.method)}, trial {winner.trial}" + (f", draw {run.draw}" if run.draw else "")
     note = f"<p>{text(curves.note)}</p>" if curves.note else ""
@@ -97,7 +97,7 @@ def _accuracy(winner: Winner, split: str) -> str | None:
 def _upstream(run: Run, role: str, key: str) -> str:
     """The run that came first, and its own scores at the step whose weights were used, its first criterion's."""
     try:
-        entry = read_json(run.folder / RECORD)["upstream"][role]
+        entry = read_json(run.folder.record)["upstream"][role]
         chosen = entry["selected"][run.spec.selection[0]] if run.spec else {}
         counts = {
             name: np.asarray(content["counts"], np.int64)
@@ -109,7 +109,7 @@ def _upstream(run: Run, role: str, key: str) -> str:
         ]
         return f"{entry['method']} ({key}), step {chosen['step']:,}; accuracy: {', '.join(scores)}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"{key}; its scores are not in {RECORD}"
+        return f"{key}; its scores are not in {run.folder.record.name}"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
@@ -198,7 +198,7 @@ def _unfinished_row(run: Run) -> str:
 
 def _traceback(run: Run) -> str:
     try:
-        found = read_json(run.folder / FAILURE).get("traceback", "")
+        found = read_json(run.folder.failure).get("traceback", "")
     except (OSError, ValueError, AttributeError):
         return ""
     return html.escape("".join(c if c.isprintable() or c == "\n" else " " for c in str(found)))

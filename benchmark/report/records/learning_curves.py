@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from benchmark.core.record import LOG
+from benchmark.core.layout import RunFolder
 from benchmark.report.statistics.metrics import average_accuracy, worst_group
 
 
@@ -30,18 +28,17 @@ class Curves:
     note: str = ""
 
 
-def read_curves(folder: Path, groups_known: bool = True) -> Curves:
+def read_curves(folder: RunFolder, groups_known: bool = True) -> Curves:
     """The curves of a run folder. A torn last line is ignored; damage elsewhere ends the curve there and is noted.
 
     Args:
         groups_known: whether confounders are known, so that a worst group exists.
     """
-    curves = Curves()
+    curves, name = Curves(), folder.log.name
     try:
-        with open(os.path.join(folder, LOG), "rb") as file:
-            lines = file.read().split(b"\n")
+        lines = folder.log.read_bytes().split(b"\n")
     except OSError:
-        curves.note = f"{LOG} is missing"
+        curves.note = f"{name} is missing"
         return curves
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -51,9 +48,9 @@ def read_curves(folder: Path, groups_known: bool = True) -> Curves:
         except (ValueError, KeyError, TypeError, AttributeError):
             torn = number == len(lines)  # no newline behind it: a crash while writing
             curves.note = (
-                f"{LOG}: torn last line ignored"
+                f"{name}: torn last line ignored"
                 if torn
-                else f"{LOG}: damaged from line {number} on"
+                else f"{name}: damaged from line {number} on"
             )
             break
     return curves

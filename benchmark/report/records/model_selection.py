@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import UserError
-from benchmark.core.record import State
+from benchmark.core.layout import State
 from benchmark.core.registry import did_you_mean
 from benchmark.report.records.sweep_records import Run, Selected, Sweep
 from benchmark.report.statistics.metrics import average_accuracy

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.core.counts import correct_and_total
-from benchmark.core.record import PREDICTIONS
 from benchmark.report.records.model_selection import Winner
 from benchmark.report.statistics.metrics import confusion, multi_label
 
@@ -51,7 +50,9 @@ class Book:
             try:
                 self._known[where] = _checked(self._load(winner, split), winner, split)
             except UnusableError as error:
-                self.problems.setdefault(winner.run.key, f"{PREDICTIONS} {error}")
+                self.problems.setdefault(
+                    winner.run.key, f"{winner.run.folder.predictions.name} {error}"
+                )
                 self._known[where] = None
         return self._known[where]
 
@@ -73,7 +74,7 @@ class Book:
         names = {name: f"{split}/{name}" for name in ("label", "pair_id", "cluster")}
         names["score"] = f"{self.criterion}/{split}/score"
         try:
-            with np.load(winner.run.folder / PREDICTIONS, allow_pickle=False) as file:
+            with np.load(winner.run.folder.predictions, allow_pickle=False) as file:
                 found = {name: file[key] for name, key in names.items() if key in file.files}
         except FileNotFoundError:
             raise UnusableError("is missing") from None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,10 +14,10 @@ import numpy as np
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json
-from benchmark.core.record import FAILURE, RECORD, SPEC, RunRecord, State, state_of
+from benchmark.core.layout import RunFolder, State, SweepFolder, newest_sweep, state_of
+from benchmark.core.record import RunRecord
 from benchmark.core.spec import RunSpec, check_schema
 
-SWEEP, RUNS = "sweep.json", "runs"
 #: A record.json that exists but cannot be used: torn, edited, or of another schema version.
 UNREADABLE = "unreadable"
 
@@ -45,7 +43,7 @@ class Run:
     dataset: str
     method: str
     requested: bool
-    folder: Path
+    folder: RunFolder
     state: str = State.PENDING
     reason: str = ""
     trial: int | None = None
@@ -96,28 +94,26 @@ def find_sweep(given: str | None, root: Path = Path("results")) -> Path:
         UserError: there is none.
     """
     if given is None:
-        newest = _newest(root)
+        newest = newest_sweep(root)
         if newest is None:
             raise UserError(
                 f"there is no sweep under {root}/; run `python -m benchmark.sweep launch` or name a folder."
             )
-        return newest
+        return newest.path
     for folder in (Path(given), root / given):
-        if _is_sweep(folder):
+        if SweepFolder(folder).exists():
             return folder
     folder = Path(given)
-    if (folder / RECORD).exists() or (folder / SPEC).exists():
-        sweep = folder.resolve().parent.parent
+    run = RunFolder(folder.resolve())
+    if run.record.exists() or run.spec.exists():
         raise UserError(
-            f"{folder} is the folder of one run, expected the folder of its sweep: {sweep}."
+            f"{folder} is the folder of one run, expected the folder of its sweep: {run.sweep.path}."
         )
     if folder.is_dir():
-        newest = _newest(folder)
+        newest = newest_sweep(folder)
         if newest is not None:
-            return newest
-        raise UserError(
-            f"{folder} holds neither {SWEEP} nor {RUNS}/, expected the folder of a sweep."
-        )
+            return newest.path
+        raise UserError(_no_sweep(SweepFolder(folder)))
     raise UserError(f"there is no folder {given} and no sweep {root / given}; see `ls {root}`.")
 
 
@@ -133,18 +129,17 @@ def load_sweep(folder: Path, keep: str | None = None) -> Sweep:
     Raises:
         UserError: no sweep here, or its sweep.json is of another schema version.
     """
-    if not _is_sweep(folder):
-        raise UserError(
-            f"{folder} holds neither {SWEEP} nor {RUNS}/, expected the folder of a sweep."
-        )
-    plan, notes = _read_plan(folder)
-    runs = [_planned(folder, key, entry) for key, entry in plan["runs"].items()]
+    stored = SweepFolder(folder)
+    if not stored.exists():
+        raise UserError(_no_sweep(stored))
+    plan, notes = _read_plan(stored)
+    runs = [_planned(stored, key, entry) for key, entry in plan["runs"].items()]
     with _collector_paused():
         shared: dict[tuple[str, str], Any] = {}
         for run in runs:
             _read_run(run, keep, shared)
     _block(runs)
-    notes += _strangers(folder, {run.key for run in runs})
+    notes += _strangers(stored, {run.key for run in runs})
     return Sweep(
         folder,
         str(plan.get("name", folder.name)),
@@ -157,60 +152,54 @@ def load_sweep(folder: Path, keep: str | None = None) -> Sweep:
     )
 
 
-def _is_sweep(folder: Path) -> bool:
-    return (folder / SWEEP).is_file() or (folder / RUNS).is_dir()
+def _no_sweep(sweep: SweepFolder) -> str:
+    return (
+        f"{sweep.path} holds neither {sweep.plan.name} nor {sweep.runs.name}/, "
+        "expected the folder of a sweep."
+    )
 
 
-def _newest(root: Path) -> Path | None:
-    """The sweep under ``root`` that was launched last: every launch writes sweep.json anew."""
-    found: list[tuple[float, str, Path]] = []
-    for folder in root.iterdir() if root.is_dir() else ():
-        if _is_sweep(folder):
-            plan = folder / SWEEP
-            found.append(
-                ((plan if plan.is_file() else folder).stat().st_mtime, folder.name, folder)
-            )
-    return max(found)[2] if found else None
-
-
-def _read_plan(folder: Path) -> tuple[dict[str, Any], list[str]]:
+def _read_plan(sweep: SweepFolder) -> tuple[dict[str, Any], list[str]]:
     """sweep.json, or what the run folders let us conclude where it is missing or torn."""
     try:
-        plan = read_json(folder / SWEEP)
+        plan = read_json(sweep.plan)
     except FileNotFoundError:
         why = "is missing"
     except ValueError as error:
         why = f"is damaged ({error})"
     else:
-        check_schema(plan, str(folder / SWEEP))
+        check_schema(plan, str(sweep.plan))
         if isinstance(plan.get("runs"), dict) and all(
             isinstance(entry, dict) for entry in plan["runs"].values()
         ):
             return plan, []
         why = "has no table of runs"
-    note = f"{SWEEP} {why}: runs are those found in {RUNS}/, and planned runs that never started are not counted."
-    return {"runs": _runs_from_folders(folder)}, [note]
+    note = (
+        f"{sweep.plan.name} {why}: runs are those found in {sweep.runs.name}/, "
+        "and planned runs that never started are not counted."
+    )
+    return {"runs": _runs_from_folders(sweep)}, [note]
 
 
-def _planned(folder: Path, key: str, entry: Mapping[str, Any]) -> Run:
+def _planned(sweep: SweepFolder, key: str, entry: Mapping[str, Any]) -> Run:
     trial, draw = entry.get("trial"), entry.get("draw")
     return Run(
         key,
         str(entry.get("dataset", "?")),
         str(entry.get("method", "?")),
         bool(entry.get("requested", True)),
-        folder / RUNS / key,
+        sweep.run(key),
         trial=trial if isinstance(trial, int) else None,
         draw=draw if isinstance(draw, int) else None,
     )
 
 
-def _runs_from_folders(folder: Path) -> dict[str, dict[str, Any]]:
+def _runs_from_folders(sweep: SweepFolder) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     upstream: set[str] = set()
-    for name in sorted(os.listdir(folder / RUNS)) if (folder / RUNS).is_dir() else ():
+    for name in sweep.run_names():
         try:
-            spec = RunSpec.from_json(read_json(folder / RUNS / name / SPEC))
+            spec = RunSpec.from_json(read_json(sweep.run(name).spec))
         except (OSError, ValueError, UserError):
             continue
         options = ",".join(
@@ -225,7 +214,7 @@ def _runs_from_folders(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read_run(run: Run, keep: str | None, shared: dict[tuple[str, str], Any]) -> None:
-    run.state = state_of(run.folder)
+    run.state = state_of(run.folder.path)
     if run.state == State.DONE:
         try:
             run.record, run.selected = _read_record(run, keep, shared)
@@ -235,13 +224,13 @@ def _read_run(run: Run, keep: str | None, shared: dict[tuple[str, str], Any]) ->
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             run.state, run.reason = (
                 UNREADABLE,
-                f"{RECORD} is damaged ({type(error).__name__}: {error})",
+                f"{run.folder.record.name} is damaged ({type(error).__name__}: {error})",
             )
     elif run.state == State.FAILED:
         run.reason = _failure(run.folder)
     if run.spec is None:
         try:
-            run.spec = RunSpec.from_json(read_json(run.folder / SPEC))
+            run.spec = RunSpec.from_json(read_json(run.folder.spec))
         except (OSError, ValueError, TypeError, UserError):
             return
     run.trial, run.draw = run.spec.trial, run.spec.draw
@@ -250,8 +239,7 @@ def _read_run(run: Run, keep: str | None, shared: dict[tuple[str, str], Any]) ->
 def _read_record(
     run: Run, keep: str | None, shared: dict[tuple[str, str], Any]
 ) -> tuple[RunRecord, dict[str, Selected]]:
-    with open(os.path.join(run.folder, RECORD), "rb") as file:
-        value = json.loads(file.read())
+    value = read_json(run.folder.record)
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON table")
     selected = value.get("selected")
@@ -306,14 +294,14 @@ def _counts(nested: Any, split: str, shape: tuple[int, ...]) -> np.ndarray:
     return array.astype(np.min_scalar_type(int(array.max(initial=0))))
 
 
-def _failure(folder: Path) -> str:
+def _failure(folder: RunFolder) -> str:
     """Why a run failed, in one line."""
     try:
-        failure = read_json(folder / FAILURE)
+        failure = read_json(folder.failure)
         message = " ".join(str(failure["message"]).split())
         return f"{failure['kind'].replace('_', ' ')}: {message}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"{FAILURE} is damaged"
+        return f"{folder.failure.name} is damaged"
 
 
 def _block(runs: list[Run]) -> None:
@@ -336,16 +324,17 @@ def _block(runs: list[Run]) -> None:
                     break
 
 
-def _strangers(folder: Path, planned: set[str]) -> list[str]:
-    try:
-        found = {entry.name for entry in os.scandir(folder / RUNS) if entry.is_dir()}
-    except OSError:
-        return [f"{RUNS}/ is missing or cannot be read: no run has started."]
-    left = len(found - planned)
+def _strangers(sweep: SweepFolder, planned: set[str]) -> list[str]:
+    if not sweep.runs.is_dir():
+        return [f"{sweep.runs.name}/ is missing or cannot be read: no run has started."]
+    left = len(set(sweep.run_names()) - planned)
     if not left:
         return []
     folders = f"{left} folder{'s' if left > 1 else ''}"
-    return [f"{folders} in {RUNS}/ not in {SWEEP}, left out (an earlier version of the sweep)."]
+    return [
+        f"{folders} in {sweep.runs.name}/ not in {sweep.plan.name}, left out "
+        "(an earlier version of the sweep)."
+    ]
 
 
 @contextmanager

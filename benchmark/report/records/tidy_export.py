@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import write_atomic
-from benchmark.core.record import State
+from benchmark.core.layout import State
 from benchmark.report.records.sweep_records import Run, Sweep
 from benchmark.report.statistics.metrics import (
     average_accuracy,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmark.core.errors import UserError
+from benchmark.core.layout import RunFolder
 from benchmark.core.record import RunRecord, read_record
 from benchmark.report.tables.numbers import DASH
 from benchmark.report.tables.results_table import Row, Table
@@ -59,13 +59,13 @@ def _records(row: Row) -> list[RunRecord]:
     return [w.run.record for w in row.winners if w.run.record is not None]
 
 
-def _upstream_seconds(folder: Path, record: RunRecord) -> float | None:
+def _upstream_seconds(folder: RunFolder, record: RunRecord) -> float | None:
     """Training seconds of all runs that had to come before, each once; None where a record of them is missing."""
     wanted, seen = list(dict.fromkeys(str(entry["key"]) for entry in record.upstream.values())), 0
     total = 0.0
     while seen < len(wanted):
         try:
-            first = read_record(folder.parent / wanted[seen])
+            first = read_record(folder.sweep.run(wanted[seen]).path)
         except (OSError, UserError):
             return None
         seen += 1

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.core.record import HEATMAPS
 from benchmark.report.records.model_selection import Winner
 from benchmark.report.tables.columns import test_splits
 from benchmark.report.tables.numbers import DASH
@@ -172,7 +171,7 @@ def _splits(row: Row) -> list[str]:
 def read_gallery(table: Table) -> Gallery | None:
     """The gallery of the first trial that has heatmaps, with every method that explained the same images."""
     trials = sorted(
-        {w.trial for row in table.rows for w in row.winners if (w.run.folder / HEATMAPS).exists()}
+        {w.trial for row in table.rows for w in row.winners if w.run.folder.heatmaps.exists()}
     )
     first: dict[str, np.ndarray] | None = None
     looks: list[Look] = []
@@ -213,11 +212,12 @@ def read_gallery(table: Table) -> Gallery | None:
 
 def _arrays(winner: Winner) -> dict[str, np.ndarray] | str:
     """The arrays of heatmaps.npz, or why they cannot be used."""
+    path = winner.run.folder.heatmaps
     try:
-        with np.load(winner.run.folder / HEATMAPS, allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in (*_ARRAYS, "explainer")}
     except FileNotFoundError:
-        return f"has no {HEATMAPS}"
+        return f"has no {path.name}"
     except (
         OSError,
         ValueError,
@@ -227,7 +227,7 @@ def _arrays(winner: Winner) -> dict[str, np.ndarray] | str:
         KeyError,
         MemoryError,
     ) as error:
-        return f"{HEATMAPS} is damaged ({type(error).__name__})"
+        return f"{path.name} is damaged ({type(error).__name__})"
     image, mask, heatmap = found["image"], found["mask"], found["heatmap"]
     count = len(found["split"])
     if (
@@ -235,7 +235,7 @@ def _arrays(winner: Winner) -> dict[str, np.ndarray] | str:
         or mask.shape != (count, 1, *image.shape[2:])
         or heatmap.shape != (count, *image.shape[2:])
     ):
-        return f"{HEATMAPS} has shapes that do not fit"
+        return f"{path.name} has shapes that do not fit"
     if any(len(found[name]) != count for name in _ARRAYS) or not np.isfinite(heatmap).all():
-        return f"{HEATMAPS} has arrays that do not fit"
+        return f"{path.name} has arrays that do not fit"
     return found

@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmark.core.counts import class_counts
 from benchmark.core.criteria import CRITERIA, title_of
+from benchmark.core.layout import State
 from benchmark.core.needs import DESCRIPTIONS
-from benchmark.core.record import State
 from benchmark.core.spec import RunSpec
 from benchmark.report.records.model_selection import Cell, Winner, cells_of
 from benchmark.report.records.predictions import Book
