@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +146,20 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
     from benchmark.launch.attempts import begin
     from benchmark.launch.lease import Claim
     from benchmark.launch.retry import retry
+    from benchmark.launch.stop_signals import on_request_to_stop
 
     if state_of(folder) is State.DONE:
         print(f"{label}: done before, see {RunFolder(folder).record}")
         return True
     print(f"{label}: {folder}")
     reasons: list[str] = []  # why to stop, the gravest first
+
+    def ask() -> None:
+        """The first request lets the run save itself, the second ends it at once."""
+        if reasons:
+            raise KeyboardInterrupt
+        reasons.append("interrupted")
+
     claim = Claim(folder, on_lost=lambda: reasons.insert(0, LEASE_LOST))
     if not claim.take():
         raise UserError(
@@ -162,7 +167,7 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
         )
     try:
         retry(folder.parents[1], [folder.name])
-        with _stoppable(reasons):
+        with on_request_to_stop(ask):
             outcome = execute(
                 folder,
                 begin(folder),
@@ -186,26 +191,6 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
     elif not RunFolder(folder).failure.exists():
         print("failed: out of memory; a smaller batch_size would need less.", file=sys.stderr)
     return outcome == DONE
-
-
-@contextmanager
-def _stoppable(reasons: list[str]) -> Iterator[None]:
-    """Ctrl-C lets the run save itself; a second one ends it at once."""
-
-    def ask(*_: Any) -> None:
-        if reasons:
-            raise KeyboardInterrupt
-        reasons.append("interrupted")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print_line(line: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from benchmark.core.record import read_record
 from benchmark.core.registry import DATASETS
 from benchmark.launch.lease import Claim
 from tests.engine.runs import lines
+from tests.signals import only_ignoring
 from tests.threads import threads
 from tests.toys import Accident, Pupil, registered
 
@@ -194,8 +195,9 @@ def test_a_full_disk_is_a_sentence_and_code_2(
     assert "error: No space left on device; nothing was lost" in capsys.readouterr().err
 
 
-def test_ctrl_c_saves_the_run_and_the_same_command_ends_it_as_if_nothing_had_been(
-    tmp_path: Path,
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_stop_it_saves_the_run_and_the_same_command_ends_it_as_if_nothing_had_been(
+    tmp_path: Path, number: signal.Signals
 ) -> None:
     more = ("--steps", "200", "--evaluate-every", "10", "--hparam", "dropout=0.2")
     command = [sys.executable, "-m", "benchmark.train", *_arguments(tmp_path / "a", *more)]
@@ -207,10 +209,11 @@ def test_ctrl_c_saves_the_run_and_the_same_command_ends_it_as_if_nothing_had_bee
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=only_ignoring(),
     )
     assert process.stdout is not None
     shown = [process.stdout.readline() for _ in range(2)]
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=100)
     assert shown[1].startswith("step     10/200") and process.returncode == 130, said
     assert said == "interrupted; what is done is kept: launch again to go on.\n"
@@ -225,3 +228,25 @@ def test_ctrl_c_saves_the_run_and_the_same_command_ends_it_as_if_nothing_had_bee
         and read_record(folder).selected == read_record(other).selected
     )
     assert read_record(folder).attempt == 2
+
+
+def test_a_request_to_stop_that_is_ignored_from_the_start_does_not_stop_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmark.train", *_arguments(tmp_path, "--steps", "60")]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=only_ignoring(signal.SIGINT, signal.SIGHUP),
+    )
+    assert process.stdout is not None
+    for _ in range(2):
+        process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 0, said
+    (folder,) = _folders(tmp_path)
+    assert read_record(folder).attempt == 1

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmark.core.layout import LEASE_SECONDS
 from benchmark.launch import pool
@@ -15,7 +11,7 @@ from benchmark.launch.events import Event, Summary
 from benchmark.launch.run_queue import Graph, read_nodes
 from benchmark.launch.scheduler import Session, Settings
 from benchmark.launch.slots import slots
-from benchmark.launch.worker import STOP_SIGNALS
+from benchmark.launch.stop_signals import on_request_to_stop
 
 
 def launch(
@@ -54,7 +50,7 @@ def launch(
     places = slots(devices, workers, per_gpu)
     graph = Graph(read_nodes(folder, keys))
     session = Session(graph, settings, [pool.Worker(slot) for slot in places])
-    with _signals(session):
+    with on_request_to_stop(session.interrupt):
         session.look_around()
         if session.anything_left:
             pool.start_fork_server(preload)
@@ -65,24 +61,3 @@ def launch(
     if session.interrupts:
         raise KeyboardInterrupt
     return session.summary()
-
-
-@contextmanager
-def _signals(session: Session) -> Iterator[None]:
-    """Count requests to stop instead of dying of them; the session looks at the count."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(*_: Any) -> None:
-        session.interrupts += 1
-
-    before: dict[signal.Signals, Any] = {}
-    for number in STOP_SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, a job in the background
-            before[number] = signal.signal(number, ask)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

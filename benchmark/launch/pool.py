@@ -22,7 +22,8 @@ from pebble import ProcessPool
 
 from benchmark.core.errors import UserError
 from benchmark.launch.slots import Slot
-from benchmark.launch.worker import STOP_SIGNALS, prepare, start_time
+from benchmark.launch.stop_signals import STOP_SIGNALS
+from benchmark.launch.worker import prepare, start_time
 
 _ROOT = Path(__file__).resolve().parents[2]
 _BREAKS = 5
@@ -37,11 +38,11 @@ def start_fork_server(preload: Sequence[str]) -> None:
     # inherited: a signal to the whole group (Ctrl-C, a scheduler's SIGTERM) must not take the server from its children;
     # the resource tracker comes first, since starting it unblocks them again
     resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         forkserver.ensure_running()
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         if path is None:
             del os.environ["PYTHONPATH"]
         else:

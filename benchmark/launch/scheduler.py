@@ -92,6 +92,10 @@ class Session:
                     self._settle(self.graph.nodes[key], state)
                     self._others.watch_settled(self.graph.nodes[key])
 
+    def interrupt(self) -> None:
+        """Note a request to stop: the first lets runs save themselves, a second one kills them."""
+        self.interrupts += 1
+
     def run(self) -> None:
         """Until nothing is left, or somebody asks to stop."""
         while self.anything_left and not self.interrupts:

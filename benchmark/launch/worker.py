@@ -28,11 +28,9 @@ from benchmark.launch import attempts
 from benchmark.launch.events import Outcome
 from benchmark.launch.lease import Claim
 from benchmark.launch.slots import Slot
+from benchmark.launch.stop_signals import STOP_SIGNALS
 
 STOPPED = "stopped"
-
-#: What asks a launcher to stop.
-STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 #: What the machine, not the run, is to blame for: it ends the launch and fails no run.
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}

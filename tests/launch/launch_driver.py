@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from benchmark.core.files import read_json, write_json
 from benchmark.core.spec import RunSpec
 from benchmark.launch.events import Event
 from benchmark.launch.local import launch
+from tests.signals import only_ignoring
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -72,7 +73,14 @@ def main() -> None:
 class Launcher:
     """A launcher process and what it has said so far."""
 
-    def __init__(self, folder: Path, workers: int = 2, lease: float = 30.0, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        workers: int = 2,
+        lease: float = 30.0,
+        ignored: Sequence[signal.Signals] = (),
+        **options: Any,
+    ) -> None:
         environment = {
             **os.environ,
             "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}",
@@ -87,7 +95,12 @@ class Launcher:
         )
         with self.said.open("wb") as out, self.complaints.open("wb") as err:
             self.process = subprocess.Popen(
-                command, stdout=out, stderr=err, env=environment, start_new_session=True
+                command,
+                stdout=out,
+                stderr=err,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=only_ignoring(*ignored),
             )
 
     def events(self, kind: str = "") -> list[dict[str, Any]]:

@@ -209,6 +209,27 @@ def test_asked_to_stop_it_saves_and_says_130(tmp_path: Path, number: int) -> Non
     )
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_it_ignores_from_the_start_does_not_stop_it(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """``nohup`` ignores SIGHUP, and a shell without job control SIGINT in what it starts with ``&``."""
+    keys = make(tmp_path, *(spec(trial, steps=20, sleep=0.02) for trial in range(3)))
+    launcher = Launcher(tmp_path, ignored=[number])
+    until(lambda: len(list(tmp_path.rglob("attempts/1/log.jsonl"))) == 2)
+    os.killpg(launcher.process.pid, number)
+    assert launcher.wait() == 0, launcher.complaints.read_text()
+    assert launcher.events("interrupted") == []
+    assert {record(tmp_path, key)["attempt"] for key in keys} == {1}
+
+    more = make(tmp_path, spec(3, steps=400, sleep=0.02))
+    launcher = Launcher(tmp_path, ignored=[number])
+    until(lambda: list((tmp_path / "runs" / more[0]).rglob("attempts/1/log.jsonl")))
+    launcher.process.send_signal(signal.SIGTERM)  # which is not ignored
+    assert launcher.wait(10) == 130
+    assert leases(tmp_path) == []
+
+
 def test_asked_twice_it_kills(tmp_path: Path) -> None:
     one = spec(mode="hang_once")
     make(tmp_path, one)
