@@ -37,8 +37,9 @@ STUDENT_HPARAMS = {
     ),
     "freeze_last": HParam(False, doc="keep a last layer that comes from the teacher as it is"),
     "optimizer": HParam("sgd", choices=("adam", "adamw", "sgd"), doc="optimiser"),
-    "lr": HParam(0.03, LogUniform(-2.5, -1), "learning rate", low=0.0, large=HParam(1e-3, LogUniform(-4, -2), low=0.0)),
-    "clip_norm": HParam(1.0, doc="bound on the norm of the gradient; 0 for none", low=0.0),
+    "lr": HParam(0.03, LogUniform(-2.5, -1), "learning rate", low=0.0, high=1e3,
+                 large=HParam(1e-3, LogUniform(-4, -2), low=0.0, high=1e3)),
+    "clip_norm": HParam(1.0, doc="bound on the norm of the gradient; 0 for none", low=0.0, high=1e9),
 }  # fmt: skip
 
 

@@ -47,31 +47,46 @@ class DANN(Algorithm):
     sampling = "environment"
     hparams = {
         "adversary_weight": HParam(
-            1.0, LogUniform(-2, 2), "λ, weight of the reversed gradient", low=0.0
+            1.0, LogUniform(-2, 2), "λ, weight of the reversed gradient", low=0.0, high=1e9
         ),
         "lr_d": HParam(
             0.0,
             LogUniform(-4.5, -2.5),
             "learning rate of the discriminator; 0: as the network's",
             low=0.0,
-            large=HParam(0.0, LogUniform(-5, -3.5), low=0.0),
+            high=1e3,
+            large=HParam(0.0, LogUniform(-5, -3.5), low=0.0, high=1e3),
         ),
         "weight_decay_d": HParam(
-            0.0, LogUniform(-6, -2), "weight decay of the discriminator", low=0.0
+            0.0, LogUniform(-6, -2), "weight decay of the discriminator", low=0.0, high=1e3
         ),
         "d_steps": HParam(
-            1, LogUniform(0, 3, base=2, integer=True), "discriminator steps per network step", low=1
+            1,
+            LogUniform(0, 3, base=2, integer=True),
+            "discriminator steps per network step",
+            low=1,
+            high=1_000,
         ),
         "grad_penalty": HParam(
-            0.0, LogUniform(-2, 1), "weight of the discriminator's gradient penalty", low=0.0
+            0.0,
+            LogUniform(-2, 1),
+            "weight of the discriminator's gradient penalty",
+            low=0.0,
+            high=1e9,
         ),
         "beta1": HParam(
             0.5, Choice((0.0, 0.5)), "Adam's β₁, of both optimisers", low=0.0, high=0.999
         ),
         "mlp_width": HParam(
-            256, LogUniform(6, 10, base=2, integer=True), "width of the discriminator", low=1
+            256,
+            LogUniform(6, 10, base=2, integer=True),
+            "width of the discriminator",
+            low=1,
+            high=4_096,
         ),
-        "mlp_depth": HParam(3, Choice((3, 4, 5)), "linear layers of the discriminator", low=1),
+        "mlp_depth": HParam(
+            3, Choice((3, 4, 5)), "linear layers of the discriminator", low=1, high=16
+        ),
     }
     network: Backbone
 

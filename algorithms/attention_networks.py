@@ -31,9 +31,17 @@ class AGSononetERM(ERM):
     )  # fmt: skip
     hparams = {
         "width": HParam(
-            16, doc="channels of the first block (64 in the paper)", low=1, large=HParam(64, low=1)
+            16,
+            doc="channels of the first block (64 in the paper)",
+            low=1,
+            high=256,
+            large=HParam(64, low=1, high=256),
         )
     }
+
+    @classmethod
+    def fewest_rows(cls, spec: RunSpec, info: DatasetInfo) -> int:
+        return AGSononet.fewest_rows(info.image_size, {"width": spec.hparams["width"]})
 
     def __init__(self, setting: Setting) -> None:
         def build(num_outputs: int | None = None, **options: Any) -> nn.Module:
@@ -63,6 +71,10 @@ class ViT(ERM):
         except UserError as error:
             return str(error)
         return None
+
+    @classmethod
+    def fewest_rows(cls, spec: RunSpec, info: DatasetInfo) -> int:
+        return 1  # layer normalisation alone
 
     def __init__(self, setting: Setting) -> None:
         def build(num_outputs: int | None = None, **options: Any) -> nn.Module:

@@ -95,9 +95,11 @@ class DFR(Algorithm):
     )  # fmt: skip
     needs = Needs(val_groups=True)
     hparams = {
-        "retrainings": HParam(10, doc="regressions on different balanced subsets, averaged", low=1),
+        "retrainings": HParam(
+            10, doc="regressions on different balanced subsets, averaged", low=1, high=10_000
+        ),
         "standard_share": HParam(
-            1.0, doc="length of the ERM run, as a share of the steps", low=1e-3
+            1.0, doc="length of the ERM run, as a share of the steps", low=1e-3, high=1e3
         ),
     }
     network: Backbone

@@ -16,7 +16,9 @@ from benchmark.losses.heatmaps import cosine_distance, geometric_distance
 from benchmark.losses.outputs import softened_divergence
 
 TEMPERATURE = {
-    "temperature": HParam(3.0, Choice((1.0, 3.0, 5.0, 10.0)), "T, softens both softmaxes", low=0.1)
+    "temperature": HParam(
+        3.0, Choice((1.0, 3.0, 5.0, 10.0)), "T, softens both softmaxes", low=0.1, high=1e3
+    )
 }
 
 
@@ -99,8 +101,8 @@ class DistillGradCAM(Distillation):
     )  # fmt: skip
     hparams = {
         **STUDENT_HPARAMS, **TEMPERATURE,
-        "heatmap_weight": HParam(1.0, LogUniform(-1, 1), "weight of 1 − cosine of the heatmaps", low=0.0),
-        "output_weight": HParam(0.1, LogUniform(-2, 0), "weight of the output distillation", low=0.0),
+        "heatmap_weight": HParam(1.0, LogUniform(-1, 1), "weight of 1 − cosine of the heatmaps", low=0.0, high=1e9),
+        "output_weight": HParam(0.1, LogUniform(-2, 0), "weight of the output distillation", low=0.0, high=1e9),
     }  # fmt: skip
     variants = {
         **{k: v for k, v in Distillation.variants.items() if k != "coloured_mnist"},

@@ -52,16 +52,16 @@ class EX2L(Algorithm):
             "mae", choices=tuple(SIMILARITIES), doc="what says how alike the maps are (B.5)"
         ),
         "confounder_weight": HParam(
-            1.0, Uniform(0.1, 100), "λ₁, weight of the confounder model's loss", low=0.0
+            1.0, Uniform(0.1, 100), "λ₁, weight of the confounder model's loss", low=0.0, high=1e9
         ),
         "similarity_weight": HParam(
-            1.0, Uniform(0.1, 100), "λ₂, weight of the maps' similarity", low=0.0
+            1.0, Uniform(0.1, 100), "λ₂, weight of the maps' similarity", low=0.0, high=1e9
         ),
         "confounder_weight_log": HParam(
-            1.0, LogUniform(-1, 2), "λ₁ where log_draws is true", low=0.0
+            1.0, LogUniform(-1, 2), "λ₁ where log_draws is true", low=0.0, high=1e9
         ),
         "similarity_weight_log": HParam(
-            1.0, LogUniform(-1, 2), "λ₂ where log_draws is true", low=0.0
+            1.0, LogUniform(-1, 2), "λ₂ where log_draws is true", low=0.0, high=1e9
         ),
         "log_draws": HParam(False, doc="take λ₁ and λ₂ from the logarithmic draws"),
         "confounder_lr": COMMON_HPARAMS[

@@ -42,13 +42,18 @@ class GAIN(Algorithm):
     needs = Needs(masks=True)
     hparams = {
         "mining_weight": HParam(
-            1.0, LogUniform(-1, 1), "α, weight of what the erased image still shows", low=0.0
+            1.0,
+            LogUniform(-1, 1),
+            "α, weight of what the erased image still shows",
+            low=0.0,
+            high=1e9,
         ),
         "mask_weight": HParam(
             100.0,
             LogUniform(0, 4),
             "w, weight of (A − m)², mean over pixels; TEA's experiments: 1e4, 1e5",
             low=0.0,
+            high=1e9,
         ),
     }
     variants = {"coco_on_places": {"mask_weight": 1e4}, "waterbirds": {"mask_weight": 1e5}}

@@ -55,7 +55,9 @@ class GroupDRO(Algorithm):
     )  # fmt: skip
     needs = Needs(groups=True)
     sampling = "group"
-    hparams = {"eta": HParam(1e-2, LogUniform(-3, -1), "step size of the group weights", low=0.0)}
+    hparams = {
+        "eta": HParam(1e-2, LogUniform(-3, -1), "step size of the group weights", low=0.0, high=1e6)
+    }
     q: torch.Tensor
 
     def __init__(self, setting: Setting) -> None:

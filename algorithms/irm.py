@@ -12,7 +12,8 @@ from benchmark.core.batch import Batch
 from benchmark.core.hparam import HParam, LogUniform
 from benchmark.core.needs import Needs
 from benchmark.core.registry import ALGORITHMS
-from benchmark.losses.environments import mean_risk, rows_of_each
+from benchmark.core.spec import MOST_STEPS
+from benchmark.losses.environments import lacks_pairs, mean_risk, rows_of_each
 
 if TYPE_CHECKING:
     from benchmark.core.dataset import DatasetInfo
@@ -58,22 +59,24 @@ class IRM(Algorithm):
     sampling = "environment"
     hparams = {
         "penalty_weight": HParam(
-            100.0, LogUniform(-1, 5), "λ, weight of the penalty after anneal_iters", low=0.0
+            100.0,
+            LogUniform(-1, 5),
+            "λ, weight of the penalty after anneal_iters",
+            low=0.0,
+            high=1e9,
         ),
         "anneal_iters": HParam(
-            500, LogUniform(0, 4, integer=True), "steps during which the weight is 1", low=0
+            500,
+            LogUniform(0, 4, integer=True),
+            "steps during which the weight is 1",
+            low=0,
+            high=MOST_STEPS,
         ),
     }
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
-        rows, environments = spec.hparams["batch_size"], len(info.environment_names)
-        if rows >= 2 * environments:
-            return None
-        return (
-            f"the penalty needs two images of every environment in a batch, but batch_size = {rows} and there are "
-            f"{environments} environments; a batch_size of {2 * environments} or more would do."
-        )
+        return lacks_pairs(spec, info, "the penalty")
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert batch.environment is not None

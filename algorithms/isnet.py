@@ -14,7 +14,7 @@ from benchmark.core.dataset import DatasetInfo
 from benchmark.core.hparam import Choice, HParam, LogUniform
 from benchmark.core.needs import Needs
 from benchmark.core.registry import ALGORITHMS, BACKBONES
-from benchmark.core.spec import RunSpec
+from benchmark.core.spec import MOST_STEPS, RunSpec
 from benchmark.explain import get
 from benchmark.losses.heatmaps import TINY, choose_class, foreground_mean
 
@@ -99,12 +99,17 @@ class ISNet(Algorithm):
             low=0.0,
             high=1.0,
         ),
-        "epsilon": HParam(1e-2, doc="LRP's ε", low=1e-8),
+        "epsilon": HParam(1e-2, doc="LRP's ε", low=1e-8, high=1e3),
         "warm_steps": HParam(
-            200, doc="steps of the standard classifier from which C₁ and C₂ are measured", low=1
+            200,
+            doc="steps of the standard classifier from which C₁ and C₂ are measured",
+            low=1,
+            high=MOST_STEPS,
         ),
-        "lr": HParam(1e-3, LogUniform(-4, -2), "learning rate", low=0.0),
-        "clip_norm": HParam(1.0, doc="bound on the norm of the gradient; 0 for none", low=0.0),
+        "lr": HParam(1e-3, LogUniform(-4, -2), "learning rate", low=0.0, high=1e3),
+        "clip_norm": HParam(
+            1.0, doc="bound on the norm of the gradient; 0 for none", low=0.0, high=1e9
+        ),
     }
     variants = {"waterbirds": {"heatmap_share": 0.99, "rank_decay": 0.996}}
     low: torch.Tensor

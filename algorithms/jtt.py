@@ -50,7 +50,11 @@ class JTT(Algorithm):
     )  # fmt: skip
     hparams = {
         "upweight": HParam(
-            50.0, Choice((6.0, 20.0, 50.0, 100.0)), "λ, how often an error counts", low=1.0
+            50.0,
+            Choice((6.0, 20.0, 50.0, 100.0)),
+            "λ, how often an error counts",
+            low=1.0,
+            high=1e6,
         ),
         "identification_share": HParam(
             0.2,

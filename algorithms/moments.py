@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,8 +12,12 @@ from benchmark.core.batch import Batch
 from benchmark.core.hparam import HParam, LogUniform
 from benchmark.core.needs import Needs
 from benchmark.core.registry import ALGORITHMS
-from benchmark.losses.environments import mean_risk, rows_of_each
+from benchmark.losses.environments import lacks_pairs, mean_risk, rows_of_each
 from benchmark.models.base import Backbone
+
+if TYPE_CHECKING:
+    from benchmark.core.dataset import DatasetInfo
+    from benchmark.core.spec import RunSpec
 
 #: Bandwidths of the Gaussian kernels, which are added up (DomainBed).
 GAMMAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
@@ -68,7 +73,7 @@ class MomentMatching(Algorithm):
     sampling = "environment"
     hparams = {
         "penalty_weight": HParam(
-            1.0, LogUniform(-1, 1), "weight of the distance between environments", low=0.0
+            1.0, LogUniform(-1, 1), "weight of the distance between environments", low=0.0, high=1e9
         )
     }
     network: Backbone
@@ -120,3 +125,7 @@ class CORAL(MomentMatching):
         "https://arxiv.org/abs/1607.01719",
     )  # fmt: skip
     distance = staticmethod(coral)
+
+    @classmethod
+    def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
+        return lacks_pairs(spec, info, "the covariance")

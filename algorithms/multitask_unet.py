@@ -11,11 +11,13 @@ from torch.nn import functional as F
 from algorithms.segment_classify import UNET_HPARAMS
 from benchmark.core.algorithm import Algorithm, Paper, Setting
 from benchmark.core.batch import Batch
+from benchmark.core.dataset import DatasetInfo
 from benchmark.core.hparam import HParam, LogUniform
 from benchmark.core.needs import Needs
 from benchmark.core.registry import ALGORITHMS
+from benchmark.core.spec import RunSpec
 from benchmark.losses.outputs import classification_loss
-from benchmark.models.unet import TwoHeadedUNet
+from benchmark.models.unet import TwoHeadedUNet, unet_fewest_rows, unet_problem
 
 
 @ALGORITHMS.register
@@ -35,7 +37,7 @@ class MultitaskUNet(Algorithm):
     hparams = {
         **UNET_HPARAMS,
         "segmentation_weight": HParam(
-            1.0, LogUniform(-1, 1), "weight of the mask's cross-entropy", low=0.0
+            1.0, LogUniform(-1, 1), "weight of the mask's cross-entropy", low=0.0, high=1e9
         ),
     }
     network: TwoHeadedUNet
@@ -49,6 +51,14 @@ class MultitaskUNet(Algorithm):
             )
 
         super().__init__(replace(setting, build_network=build))
+
+    @classmethod
+    def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
+        return unet_problem(info.image_size, spec.hparams["unet_width"], spec.hparams["unet_depth"])
+
+    @classmethod
+    def fewest_rows(cls, spec: RunSpec, info: DatasetInfo) -> int:
+        return unet_fewest_rows(info.image_size, spec.hparams["unet_depth"])
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert batch.mask is not None

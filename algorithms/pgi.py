@@ -65,7 +65,7 @@ class PGI(Algorithm):
     needs = Needs(groups=True)
     hparams = {
         "penalty_weight": HParam(
-            50.0, LogUniform(0, 3), "weight of the penalty once it has risen", low=0.0
+            50.0, LogUniform(0, 3), "weight of the penalty once it has risen", low=0.0, high=1e9
         ),
         "ramp": HParam(
             1.0, None, "share of the budget's steps over which the weight rises", low=0.0, high=1.0

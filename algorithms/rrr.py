@@ -40,7 +40,7 @@ class RRR(Algorithm):
     needs = Needs(masks=True)
     hparams = {
         "gradient_weight": HParam(
-            10.0, LogUniform(-1, 3), "λ, weight of the background's energy", low=0.0
+            10.0, LogUniform(-1, 3), "λ, weight of the background's energy", low=0.0, high=1e9
         )
     }
     variants = {

@@ -8,20 +8,26 @@ from torch.nn import functional as F
 
 from benchmark.core.algorithm import Algorithm, Paper, Setting
 from benchmark.core.batch import Batch
+from benchmark.core.dataset import DatasetInfo
 from benchmark.core.hparam import Choice, HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import ALGORITHMS
 from benchmark.core.seeds import seed_for
+from benchmark.core.spec import RunSpec
 from benchmark.losses.outputs import classification_loss
-from benchmark.models.unet import UNet
+from benchmark.models.unet import UNet, unet_fewest_rows, unet_problem
 
 #: The U-Net of small images is small; at 64 channels and depth 4 it is the paper's.
 UNET_HPARAMS = {
     "unet_width": HParam(
-        16, doc="channels of the U-Net at full size", low=1, large=HParam(64, low=1)
+        16,
+        doc="channels of the U-Net at full size",
+        low=1,
+        high=512,
+        large=HParam(64, low=1, high=512),
     ),
     "unet_depth": HParam(
-        3, doc="how often the U-Net halves the side", low=1, large=HParam(4, low=1)
+        3, doc="how often the U-Net halves the side", low=1, high=8, large=HParam(4, low=1, high=8)
     ),
 }
 
@@ -111,6 +117,15 @@ class SegmentClassify(Algorithm):
         super().__init__(setting)
         segmenter = UNet(setting.image_size, 1, self.hp["unet_width"], self.hp["unet_depth"])
         self.network = Pipeline(segmenter, self.network, setting.image_size)
+
+    @classmethod
+    def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
+        return unet_problem(info.image_size, spec.hparams["unet_width"], spec.hparams["unet_depth"])
+
+    @classmethod
+    def fewest_rows(cls, spec: RunSpec, info: DatasetInfo) -> int:
+        ours = unet_fewest_rows(info.image_size, spec.hparams["unet_depth"])
+        return max(ours, super().fewest_rows(spec, info))
 
     @property
     def segmenting(self) -> bool:

@@ -63,16 +63,18 @@ class TEA(Student):
         "freeze_last": HParam(True, doc=STUDENT_HPARAMS["freeze_last"].doc),
         "explanation": HParam("lrp", doc="what the heatmaps are", choices=("lrp", *OTHERS)),
         "loss": HParam("multi", doc="distance of the heatmaps: equation 2, 1, C12 or C13", choices=tuple(LOSSES)),
-        "epsilon_low": HParam(1e-3, doc="LRP's ε is drawn log-uniformly for each image, from here …", low=1e-8),
-        "epsilon_high": HParam(1e-2, doc="… to here", low=1e-8),
+        "epsilon_low": HParam(
+            1e-3, doc="LRP's ε is drawn log-uniformly for each image, from here …", low=1e-8, high=1e3
+        ),
+        "epsilon_high": HParam(1e-2, doc="… to here", low=1e-8, high=1e3),
         "statistics": HParam(
             "batch", choices=("batch", "running", "train"),
             doc="of batch normalisation: the batch's, constants in a heatmap; the teacher's; or the batch's throughout",
         ),
-        "output_weight": HParam(0.0, doc="weight of output distillation beside the heatmaps", low=0.0),
-        "representation_weight": HParam(0.0, doc="weight of the distance of the last feature maps", low=0.0),
+        "output_weight": HParam(0.0, doc="weight of output distillation beside the heatmaps", low=0.0, high=1e9),
+        "representation_weight": HParam(0.0, doc="weight of the distance of the last feature maps", low=0.0, high=1e9),
         "warmup": HParam(0.0, doc="share of the steps in which teacher and student meet (F.1)", low=0.0, high=1.0),
-        "teacher_weight": HParam(0.1, doc="weight of the cross-entropy of a teacher that moves", low=0.0),
+        "teacher_weight": HParam(0.1, doc="weight of the cross-entropy of a teacher that moves", low=0.0, high=1e9),
     }  # fmt: skip
     variants = {
         **{name: {"explanation": name} for name in OTHERS},

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from benchmark.cli.options import number
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import UserError, exit_code
-from benchmark.core.files import write_atomic
+from benchmark.core.files import check_file, check_folder, write_atomic
 from benchmark.core.layout import SweepFolder
+from benchmark.plan.sweepfile import MOST_ENTRIES
 from benchmark.report.formats.text import WIDTH
 from benchmark.report.records.sweep_records import find_sweep, load_sweep
 from benchmark.report.render import FILES, SPREADS, render, write_all, write_page
@@ -51,6 +53,10 @@ exit codes: 0 tables written; 1 they were, but no run has finished; 2 a mistake 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code."""
     options = _parser().parse_args(arguments)
+    if options.out:
+        check_folder(Path(options.out), "--out")
+    if options.export:
+        check_file(Path(options.export), "--export")
     if options.source:
         return _elsewhere(options.source, options.dir, options.format, options.out)
     if options.audit:
@@ -188,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--retrain-best",
         metavar="N",
-        type=int,
+        type=number(int, 1, MOST_ENTRIES),
         help="write a sweep of each method's best draw on N fresh trials",
     )
     add(

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.cli.options import DATA_VARIABLE, data_dir, download
+from benchmark.cli.options import DATA_VARIABLE, data_dir, download, number
 from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.registry import DATASETS, did_you_mean
-from benchmark.plan.sweepfile import Named, parse_all
+from benchmark.plan.sweepfile import LARGEST_NUMBER, Named, parse_all
 
 #: Where decoded images are kept when --cache-dir is not given; the data sets read it.
 CACHE_VARIABLE = "SHORTCUTBED_CACHE"
@@ -76,19 +76,21 @@ def _parser() -> argparse.ArgumentParser:
     for command in (check, prepare, show):
         command.add_argument("datasets", nargs="+", metavar="NAME[:OPTION=VALUE,…]")
     for command in (check, show):
-        command.add_argument("--trial", type=int, default=0, help="default: 0")
+        command.add_argument(
+            "--trial", type=number(int, 0, LARGEST_NUMBER), default=0, help="default: 0"
+        )
     show.add_argument("--output", type=Path, metavar="FILE.png", help="default: NAME.png")
     show.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: all")
     show.add_argument(
         "--per-group",
-        type=_positive,
+        type=number(int, 1, 1000),
         default=8,
         metavar="N",
         help="images of each group; default: 8",
     )
     show.add_argument(
         "--groups",
-        type=_positive,
+        type=number(int, 1, 1000),
         default=8,
         metavar="N",
         help="largest groups of each split; default: 8",
@@ -107,12 +109,6 @@ def _parser() -> argparse.ArgumentParser:
             help=f"decoded images; default: ${CACHE_VARIABLE}, else DIR/.cache",
         )
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
-    return int(text)
 
 
 def _sources(given: argparse.Namespace) -> list[tuple[Named, DatasetSource]]:

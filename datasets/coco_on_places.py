@@ -67,7 +67,10 @@ class CocoOnPlaces(ImageSource):
     options: ClassVar[Mapping[str, HParam]] = {
         "bias": bias_assignment.bias_option(0.8),
         "per_class": HParam(
-            1000, doc="objects of each class: 8 of 10 to train, 1 to validate, 1 to test", low=10
+            1000,
+            doc="objects of each class: 8 of 10 to train, 1 to validate, 1 to test",
+            low=10,
+            high=10_000,
         ),
         "side": side_option(64),
     }

@@ -228,6 +228,9 @@ class PlantedData(DatasetSource):
             )
         self._test(info)
 
+    def train_size(self) -> int | None:
+        return self.below.train_size()
+
     def content(self) -> str:
         return self.below.fingerprint()
 

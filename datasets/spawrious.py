@@ -79,7 +79,10 @@ class Spawrious(ImageSource):
             "o2o_easy", doc="one-to-one or many-to-many, easy to hard", choices=tuple(CHALLENGES)
         ),
         "per_breed": HParam(
-            PER_BREED, doc="images of each breed in each training environment, at most", low=4
+            PER_BREED,
+            doc="images of each breed in each training environment, at most",
+            low=4,
+            high=10_000,
         ),
         "side": side_option(224),
     }

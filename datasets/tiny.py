@@ -8,9 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from benchmark.core.dataset import DatasetInfo, DatasetSource, Split
+from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
+
+#: Pixels of all training images, at most; making them takes some fifty bytes for each.
+MOST_PIXELS = 40_000_000
 
 
 @DATASETS.register
@@ -26,8 +30,10 @@ class Tiny(DatasetSource):
         "bias": HParam(
             0.9, doc="share of training images whose ground goes with the class", low=0.0, high=1.0
         ),
-        "size": HParam(96, doc="training images; the other splits have half as many", low=4),
-        "side": HParam(16, doc="height and width, pixels", low=8),
+        "size": HParam(
+            96, doc="training images; the other splits have half as many", low=4, high=100_000
+        ),
+        "side": HParam(16, doc="height and width, pixels", low=8, high=1024),
     }
 
     def info(self) -> DatasetInfo:
@@ -55,6 +61,17 @@ class Tiny(DatasetSource):
             bias_splits=("biased", "deceiving"),
             paired=True,
         )
+
+    def check(self) -> None:
+        pixels = self.chosen["size"] * self.chosen["side"] ** 2
+        if pixels > MOST_PIXELS:
+            raise UserError(
+                f"tiny: size = {self.chosen['size']:,} images of side = {self.chosen['side']:,} have {pixels:,} "
+                f"pixels, expected at most {MOST_PIXELS:,}; reduce one of them."
+            )
+
+    def train_size(self) -> int:
+        return int(self.chosen["size"])
 
     def build(self, seed: int) -> dict[str, Split]:
         rng = np.random.default_rng(seed)

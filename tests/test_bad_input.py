@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import collect_results, sweep, train
+from benchmark import collect_results, data, sweep, train
 from benchmark.core.errors import exit_code
 
 GOOD = 'datasets = ["tiny"]\nalgorithms = ["erm"]\nselection = ["last"]\n[budget]\nsteps = 4\nevaluate_every = 2\n'
+
+ONE_RUN = ("--dataset", "tiny", "--algorithm", "erm", "--device", "cpu")
 
 
 def collect(arguments: list[str]) -> int:
@@ -266,3 +268,80 @@ def test_mistakes_of_one_run(run, tmp_path: Path, arguments: tuple[str, ...], sa
     assert code == 2
     assert said in error
     assert not (tmp_path / "out").exists()
+
+
+#: Command lines that name a folder for a file, a file for a folder, or something too long; and what is said.
+MISPLACED: list[tuple[object, tuple[str, ...], str]] = [
+    (sweep.main, ("launch", "folder"), "is a folder, expected a sweep file"),
+    (sweep.main, ("launch", "folder.toml"), "is a folder, expected a sweep file"),
+    (sweep.main, ("launch", "circle.toml"), "there is no sweep file"),
+    (sweep.main, ("launch", "x" * 300 + ".toml"), "File name too long"),
+    (sweep.main, ("launch", "a\0b"), "there is no sweep file"),
+    (sweep.main, ("launch", "mine.toml", "--output", "file"), "is a file"),
+    (sweep.main, ("launch", "mine.toml", "--output", "file/out"), "is a file"),
+    (sweep.main, ("launch", "mine.toml", "--output", "new/" + "x" * 300), "300 bytes"),
+    (sweep.main, ("launch", "mine.toml", "--output", "circle/out"), "link that leads nowhere"),
+    (sweep.main, ("launch", "mine.toml", "--workers", "1000000000"), "at most 1,024"),
+    (sweep.main, ("launch", "own.toml", "--data-dir", "file"), "file"),
+    (sweep.main, ("launch", "own.toml", "--data-dir", "circle"), "circle"),
+    (sweep.main, ("validate", "own.toml", "--data-dir", "file"), "file"),
+    (sweep.main, ("validate", "mine.toml", "--trials", "1000000000000"), "too large"),
+    (sweep.main, ("validate", "mine.toml", "--draws", "1000000000000"), "too large"),
+    (sweep.main, ("status", "file", "--once"), "file"),
+    (sweep.main, ("status", "circle", "--once"), "circle"),
+    (sweep.main, ("status", "x" * 300, "--once"), "File name too long"),
+    (sweep.main, ("retry", "file"), "file"),
+    (collect, ("file",), "file"),
+    (collect, ("circle",), "circle"),
+    (collect, ("x" * 300,), "x"),
+    (collect, ("folder", "--out", "file"), "is a file"),
+    (collect, ("folder", "--out", "new/" + "x" * 300), "300 bytes"),
+    (collect, ("folder", "--export", "folder"), "is a folder"),
+    (collect, ("--from", "domainbed", "file"), "file"),
+    (collect, ("--from", "subpopbench", "circle"), "circle"),
+    (train.main, (*ONE_RUN, "--output", "file"), "is a file"),
+    (train.main, (*ONE_RUN, "--output", "x" * 300), "300 bytes"),
+    (train.main, (*ONE_RUN, "--trial", str(2**40)), "from 0 to 4,294,967,295"),
+    (train.main, (*ONE_RUN, "--draw", str(2**40)), "from 0 to 4,294,967,295"),
+    (train.main, (*ONE_RUN, "--steps", str(10**12)), "out of bounds"),
+    (train.main, (*ONE_RUN, "--hparam", f"batch_size={10**12}"), "out of bounds"),
+    (train.main, (*ONE_RUN, "--hparam", "batch_size=60000"), "training images"),
+    (train.main, (*ONE_RUN, "--hparam", "lr=1e400"), "not finite"),
+    (train.main, (*ONE_RUN, "--hparam", "lr=" + "9" * 5000), "not finite"),
+    (data.main, ("check", "folder:path=file", "--data-dir", "."), "file"),
+    (data.main, ("check", "folder:path=mine", "--data-dir", "file"), "file"),
+    (data.main, ("check", "listed:path=circle", "--data-dir", "."), "circle"),
+    (data.main, ("check", "folder:path=" + "x" * 300, "--data-dir", "."), "x"),
+    (data.main, ("check", "tiny:size=100000,side=1024"), "pixels"),
+    (data.main, ("prepare", "waterbirds", "--archive", "folder", "--data-dir", "."), "folder"),
+    (data.main, ("show", "tiny", "--output", "folder.png"), "folder.png"),
+]
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "said"), MISPLACED, ids=[f"{i}" for i in range(len(MISPLACED))]
+)
+def test_a_folder_for_a_file_and_the_reverse(  # type: ignore[no-untyped-def]
+    run, tmp_path: Path, main: object, arguments: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    for name in ("folder", "folder.toml", "folder.png"):
+        (tmp_path / name).mkdir()
+    for name in ("circle", "circle.toml"):
+        (tmp_path / name).symlink_to(name)
+    (tmp_path / "mine.toml").write_text(GOOD)
+    (tmp_path / "own.toml").write_text(GOOD.replace('"tiny"', '"folder:path=mine"'))
+    before = sorted(p.name for p in tmp_path.iterdir())
+    code, _, error = run(main, *arguments)
+    assert code == 2, error
+    assert said in error and len(error) < 1500
+    assert one_sentence(error)
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    assert not any((tmp_path / "folder").iterdir())
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "1e400", "soon"])
+def test_seconds_between_checkpoints(run, seconds: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(SystemExit) as ended:
+        run(train.main, *ONE_RUN, "--checkpoint-seconds", seconds)
+    assert ended.value.code == 2

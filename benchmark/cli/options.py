@@ -4,16 +4,39 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-from benchmark.core.errors import UserError
+from benchmark.core.errors import UserError, shown
 from benchmark.core.registry import DATASETS
 from benchmark.launch.slots import visible_gpus
 from benchmark.plan.sweepfile import Named
 
 #: Where data sets are looked for when --data-dir is not given.
 DATA_VARIABLE = "SHORTCUTBED_DATA"
+
+
+#: Seconds between two checkpoints at most: a week.
+LONGEST_CHECKPOINT = 7 * 24 * 3600
+
+
+def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
+    """An argparse type: a number of that kind from ``low`` to ``high``."""
+
+    def read(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = kind(low) - 1
+        if not low <= value <= high:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(
+                f"{shown(text)} is not {what} from {low:,.0f} to {high:,.0f}"
+            )
+        return value
+
+    return read
 
 
 def add_placement(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +57,7 @@ def add_placement(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--checkpoint-seconds",
-        type=float,
+        type=number(float, 0, LONGEST_CHECKPOINT),
         default=60.0,
         metavar="S",
         help="work that a kill may cost; default: 60",

@@ -14,6 +14,7 @@ from benchmark.core.batch import Batch
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.optim import COMMON_HPARAMS, lr_factor, make_optimizer, set_lr
+from benchmark.core.registry import BACKBONES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,6 +151,15 @@ class Algorithm(nn.Module):
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
         """Why the method cannot run as ``spec`` says on this data, in one sentence, or None; needs are checked too."""
         return None
+
+    @classmethod
+    def fewest_rows(cls, spec: RunSpec, info: DatasetInfo) -> int:
+        """The fewest images that a batch of training may hold; override it where the sweep's backbone is not all.
+
+        It is 2 where batch normalisation sees one value per channel of each image, of which there is no variance.
+        """
+        kind = BACKBONES.get(spec.backbone)
+        return int(kind.fewest_rows(info.image_size, spec.backbone_options))
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """The optimisers, by name; called once the algorithm is on its device."""

@@ -23,6 +23,21 @@ AUGMENTATIONS = {
 }
 
 
+#: A batch may hold each training image so often, and a batch of ROOMY images is never too large: random draws of the
+#: batch size know nothing of the data.
+OFTEN, ROOMY = 10, 1024
+
+
+def oversized(batch_size: int, images: int) -> str | None:
+    """Why batches of this size make no sense for so many training images, in a sentence, or None."""
+    if batch_size <= max(OFTEN * images, ROOMY):
+        return None
+    return (
+        f"batch_size = {batch_size:,} holds each of the {images:,} training images {batch_size // images} times, "
+        f"expected at most {OFTEN}; use a smaller batch_size."
+    )
+
+
 @dataclass(frozen=True)
 class Split:
     """One split, held in memory (or memory-mapped).
@@ -177,6 +192,10 @@ class DatasetSource:
     def content(self) -> str:
         """A digest of the files behind the data set (not of its options); cheap, embedded data may return ''."""
         return ""
+
+    def train_size(self) -> int | None:
+        """Number of training images, where it is known before the data are built, else None."""
+        return None
 
     def build(self, seed: int) -> dict[str, Split]:
         """The splits of one trial. ``seed`` depends on the data set and the trial alone, never on the algorithm."""

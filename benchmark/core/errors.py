@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import errno
 import os
+import reprlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Operating-system errors that are the machine's state and not a bug of ours.
-_ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+#: Operating-system errors that are the state of the machine or of its files, and not a bug of ours.
+_ENVIRONMENT = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+}
+#: Characters of a value that a message quotes, and levels of nesting.
+_QUOTED, _LEVELS = 100, 3
 
 
 class UserError(Exception):
-    """A mistake that a user can mend: one sentence saying what was wrong, what was expected and what would do."""
+    """A mistake that a user can correct: what is wrong, what was expected, and how to fix it, in a sentence or two."""
 
 
 class Refused(UserError):
@@ -34,6 +53,18 @@ class Problems(UserError):
         heading = f"{len(self.problems)} problems:"
         many = "\n".join([heading, *(f"  - {p}" for p in self.problems)])
         super().__init__(many if len(self.problems) != 1 else self.problems[0])
+
+
+def shown(value: object) -> str:
+    """``repr(value)`` for a message, shortened where the value is long, deeply nested or a huge integer."""
+    short = reprlib.Repr()
+    short.maxlevel = _LEVELS
+    short.maxstring = short.maxother = short.maxlong = _QUOTED
+    try:
+        text = short.repr(value)
+    except ValueError:  # an integer with more digits than Python writes out
+        return "an integer of thousands of digits"
+    return text if len(text) <= 2 * _QUOTED else f"{text[: 2 * _QUOTED]}…"
 
 
 class Gather:
@@ -79,7 +110,7 @@ def exit_code(main: Callable[[], int | None]) -> int:
             raise
         where = f" ({error.filename})" if error.filename else ""
         print(
-            f"error: {error.strerror}{where}; nothing was lost: mend it and launch again.",
+            f"error: {error.strerror}{where}; nothing was lost: correct this and run the command again.",
             file=sys.stderr,
         )
         return 2

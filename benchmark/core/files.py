@@ -12,6 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from benchmark.core.errors import UserError
+
+#: Bytes of a path and of a name in it, where the file system does not say; bytes that files below a folder add.
+_LONGEST_PATH, _LONGEST_NAME, _BELOW = 4096, 255, 256
+#: Bytes that the name of a temporary file adds to that of the file that it becomes.
+_TEMPORARY = 16
+
 
 def write_atomic(path: Path, write: bytes | Callable[[IO[bytes]], None]) -> None:
     """Replace ``path`` by new content: temporary file in the same folder, fsync, rename.
@@ -57,6 +64,62 @@ def commit_once(path: Path, content: bytes) -> bool:
     return True
 
 
+def check_folder(path: Path, option: str = "--output") -> None:
+    """Raise a UserError unless ``path`` is a folder or could be made as one; nothing is written.
+
+    Args:
+        option: the option that names the folder, for the message.
+    """
+    name = os.fspath(path)
+    if "\0" in name:
+        raise UserError(f"{name!r} holds a zero character; choose another folder with {option}.")
+    whole = Path(os.path.abspath(name))
+    there = whole
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        what = "a link that leads nowhere" if there.is_symlink() else "a file"
+        raise UserError(f"{there} is {what}; choose a folder with {option}.")
+    longest = _longest(there, "PC_NAME_MAX", _LONGEST_NAME)
+    long = [part for part in whole.parts if len(os.fsencode(part)) > longest]
+    if long:
+        raise UserError(
+            f"the name {long[0][:40]}… has {len(os.fsencode(long[0]))} bytes, and {there} takes at most {longest}; "
+            f"choose a shorter one with {option}."
+        )
+    room = _longest(there, "PC_PATH_MAX", _LONGEST_PATH) - _BELOW
+    if len(os.fsencode(whole)) > room:
+        raise UserError(
+            f"the path {name[:40]}… has {len(os.fsencode(whole))} bytes, expected at most {room}; choose a shorter one "
+            f"with {option}."
+        )
+
+
+def check_file(path: Path, option: str = "--output") -> None:
+    """Raise a UserError unless a file could be written at ``path``; nothing is written.
+
+    Args:
+        option: the option that names the file, for the message.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; choose a file with {option}.")
+    check_folder(path.parent, option)
+    longest = _longest(path.parent, "PC_NAME_MAX", _LONGEST_NAME) - _TEMPORARY
+    if len(os.fsencode(path.name)) > longest:
+        raise UserError(
+            f"the name {path.name[:40]}… has {len(os.fsencode(path.name))} bytes, expected at most {longest}; choose a "
+            f"shorter one with {option}."
+        )
+
+
+def _longest(folder: Path, name: str, usual: int) -> int:
+    """A limit of the file system that ``folder`` is on, or the usual one where it does not say."""
+    try:
+        return os.pathconf(folder, name)
+    except (OSError, ValueError, AttributeError):
+        return usual
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as JSON, atomically; NaN and infinity are refused, since they are not JSON."""
     write_atomic(path, to_json(value))
@@ -72,9 +135,12 @@ def read_json(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is not JSON.
+        ValueError: it is not JSON, or is nested too deeply.
     """
-    return json.loads(path.read_bytes())
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def is_temporary(name: str, of: str | None = None) -> bool:

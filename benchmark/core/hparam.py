@@ -11,10 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmark.core.errors import Gather, UserError
+from benchmark.core.errors import Gather, UserError, shown
 from benchmark.core.registry import did_you_mean
 from benchmark.core.seeds import seed_for
 
+#: Characters of a text, at most.
+LONGEST_TEXT = 2_000
 #: Images up to this side count as small; larger ones take an HParam's ``large`` setting (DomainBed's two regimes).
 SMALL_SIDE = 64
 
@@ -80,7 +82,8 @@ class HParam:
         random: the distribution of draws 1, 2, …; None keeps the default in every draw.
         doc: one line, shown by ``python -m benchmark.sweep list algorithms --long``.
         large: default and distribution for images above 64 pixels, where they differ.
-        low, high: bounds, both included; None for none.
+        low, high: bounds, both included; None for none. A registered number has both (the contract tests ask for it):
+            what has no upper bound fills the memory of the machine when a user types three zeros too many.
         choices: the only values allowed; None for any.
         form: regular expression that the whole of a text must match; None for any.
     """
@@ -117,19 +120,27 @@ class HParam:
             value = int(value)
         if wanted is not type(None) and type(value) is not wanted:
             raise UserError(
-                f"{name} = {value!r} is {_kind(value)}, expected {_kind(self.default)} such as {self.default!r}."
+                f"{name} = {shown(value)} is {_kind(value)}, expected {_kind(self.default)} such as {self.default!r}."
             )
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(
                 f"{name} = {value!r} is not finite, expected a number such as {self.default!r}."
             )
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            raise UserError(
+                f"{name} = {shown(value)} has {len(value):,} characters, expected at most {LONGEST_TEXT:,}."
+            )
+        if isinstance(value, str) and not _plain(value):
+            raise UserError(
+                f"{name} = {shown(value)} holds a control character or a byte that is not UTF-8, expected a plain text."
+            )
         if self.choices is not None and value not in self.choices:
             raise UserError(
-                f"{name} = {value!r} is not one of {', '.join(map(repr, self.choices))}."
+                f"{name} = {shown(value)} is not one of {', '.join(map(repr, self.choices))}."
             )
         if self.form is not None and not re.fullmatch(self.form, value):
             raise UserError(
-                f"{name} = {value!r} is not of the right form, expected one such as {self.default!r}."
+                f"{name} = {shown(value)} is not of the right form, expected one such as {self.default!r}."
             )
         if (self.low is not None and value < self.low) or (
             self.high is not None and value > self.high
@@ -137,7 +148,7 @@ class HParam:
             low = "-inf" if self.low is None else f"{self.low:g}"
             high = "inf" if self.high is None else f"{self.high:g}"
             raise UserError(
-                f"{name} = {value!r} is out of bounds, expected a value from {low} to {high}."
+                f"{name} = {shown(value)} is out of bounds, expected a value from {low} to {high}."
             )
         return value
 
@@ -155,7 +166,7 @@ class HParam:
                 value = text
         except (KeyError, ValueError, OverflowError):
             raise UserError(
-                f"{name} = {text!r} is not {_kind(self.default)} such as {self.default!r}."
+                f"{name} = {shown(text)} is not {_kind(self.default)} such as {self.default!r}."
             ) from None
         return self.check(name, value)
 
@@ -179,6 +190,11 @@ def check_values(
     checked = {name: gather(check, name, value) for name, value in given.items()}
     gather.finish()
     return checked
+
+
+def _plain(text: str) -> bool:
+    """Whether a text can be written to UTF-8 files and given to the operating system as a name."""
+    return not any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in text)
 
 
 def _kind(value: Any) -> str:

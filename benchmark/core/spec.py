@@ -13,6 +13,9 @@ from benchmark.core.errors import UserError
 #: Version of spec.json, log.jsonl, record.json and failure.json; docs/log_schema.md describes it.
 SCHEMA = 1
 
+#: Steps of a run at most: more than any training of a network that fits one GPU has made.
+MOST_STEPS = 100_000_000
+
 #: The reason to stop that forbids writing anything more: another process may own the run by now.
 LEASE_LOST = "lease lost"
 

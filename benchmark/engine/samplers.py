@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmark.core.errors import Refused
+from benchmark.core.dataset import oversized
+from benchmark.core.errors import Refused, UserError
 from benchmark.core.seeds import seed_for
 
 #: Steps of group sampling drawn at once; part of the definition, since a block has one seed.
@@ -126,8 +127,12 @@ def make_sampler(
     """The sampler an algorithm asks for.
 
     Raises:
+        UserError: the batch size makes no sense for so few images.
         Refused: the data has no groups or no environments to sample from, or only one environment.
     """
+    problem = oversized(batch_size, size)
+    if problem:
+        raise UserError(problem)
     if sampling == "random":
         return RandomSampler(size, batch_size, seed)
     if sampling == "group":

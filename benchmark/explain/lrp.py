@@ -33,7 +33,7 @@ class Lrp(HeatmapExplainer):
     signed = True
     requires = "lrp"
     options = {
-        "epsilon": HParam(0.01, doc="ε of every ReLU", low=0.0),
+        "epsilon": HParam(0.01, doc="ε of every ReLU", low=0.0, high=1e3),
         "batch_statistics": BATCH_STATISTICS,
     }
 

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.core.errors import UserError
+from benchmark.core.errors import UserError, shown
+
+#: Runs at a time at most, on one machine or on one GPU.
+MOST_WORKERS = 1024
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ def slots(device: str = "auto", workers: int | None = None, per_gpu: int = 1) ->
     for name, value in (("workers", workers), ("per-gpu", per_gpu)):
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}, expected at least 1.")
+        if value is not None and value > MOST_WORKERS:
+            raise UserError(f"{name} is {shown(value)}, expected at most {MOST_WORKERS:,}.")
     gpus = [] if device == "cpu" else visible_gpus()
     if device == "cuda" and not gpus:
         raise UserError(

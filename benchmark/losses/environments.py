@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from benchmark.core.dataset import DatasetInfo
+    from benchmark.core.spec import RunSpec
+
+
+def lacks_pairs(spec: RunSpec, info: DatasetInfo, what: str) -> str | None:
+    """Why a method cannot run whose batches need two images of every environment, in a sentence, or None.
+
+    Args:
+        what: the part of the method that needs them: ``"the penalty"``.
+    """
+    rows, environments = spec.hparams["batch_size"], len(info.environment_names)
+    if rows >= 2 * environments:
+        return None
+    return (
+        f"{what} needs two images of every environment in a batch, but batch_size = {rows} and there are "
+        f"{environments} environments; a batch_size of {2 * environments} or more would do."
+    )
 
 
 def rows_of_each(environment: torch.Tensor, count: int) -> list[torch.Tensor]:

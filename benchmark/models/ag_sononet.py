@@ -46,7 +46,7 @@ class AGSononet(Backbone):
 
     name = "ag_sononet"
     doc = "attention-gated Sononet"
-    options = {"width": HParam(64, low=1, doc="channels of the first block")}
+    options = {"width": HParam(64, low=1, high=256, doc="channels of the first block")}
     capabilities = Capabilities(cam="last", min_side=16)
 
     def build(self) -> nn.Linear:

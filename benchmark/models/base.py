@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ SIDE = HParam(
     0,
     doc="images are enlarged to this side (bilinear) before the first layer; 0: as they are",
     low=0,
+    high=1024,
 )
 
 
@@ -141,6 +142,12 @@ class Backbone(nn.Module):
         weightless = {**options, **({"weights": "none"} if "weights" in options else {})}
         return _map_size(cls, image_size, tuple(sorted(weightless.items())))  # type: ignore[arg-type]
 
+    @classmethod
+    def fewest_rows(cls, image_size: tuple[int, int, int], options: Mapping[str, Any]) -> int:
+        """The fewest images (C,H,W) that a forward pass in training may take: 2 where one has no variance, else 1."""
+        weightless = {**options, **({"weights": "none"} if "weights" in options else {})}
+        return _fewest_rows(cls, image_size, tuple(sorted(weightless.items())))  # type: ignore[arg-type]
+
     def build(self) -> nn.Linear:
         """Make the layers from ``chosen``, ``image_size`` and ``num_outputs``; returns the last one."""
         raise NotImplementedError
@@ -188,6 +195,37 @@ class Backbone(nn.Module):
                 f"{self.name} has no convolutional stage for Grad-CAM; take a convolutional backbone."
             )
         return self.get_submodule(self.capabilities.cam)
+
+
+def takes_one_row(make: Callable[[], nn.Module], image_size: tuple[int, int, int]) -> bool:
+    """Whether a network can be trained on a batch of one image (C,H,W).
+
+    Batch normalisation cannot where it sees one value per channel. The network is made on the device that has shapes
+    and no memory, or where that is not possible, on the CPU; no random number is lost.
+    """
+
+    def passes(place: str) -> bool:
+        with torch.random.fork_rng(devices=[]), torch.device(place), torch.no_grad():
+            network = make().train()
+            try:
+                network(torch.zeros(1, *image_size))
+            except ValueError as error:
+                if "more than 1 value per channel" in str(error):
+                    return False
+                raise
+        return True
+
+    try:
+        return passes("meta")
+    except RuntimeError:
+        return passes("cpu")
+
+
+@functools.cache
+def _fewest_rows(
+    kind: type[Backbone], image_size: tuple[int, int, int], options: tuple[tuple[str, Any], ...]
+) -> int:
+    return 1 if takes_one_row(lambda: kind(1, image_size, **dict(options)), image_size) else 2
 
 
 @functools.cache

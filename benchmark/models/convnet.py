@@ -18,7 +18,10 @@ class ConvNet(Backbone):
     doc = "six 3×3 convolutions with batch normalisation, for small images"
     options = {
         "width": HParam(
-            16, low=1, doc="channels of the first convolution; the last has four times as many"
+            16,
+            low=1,
+            high=1024,
+            doc="channels of the first convolution; the last has four times as many",
         )
     }
     capabilities = Capabilities(cam="body", lrp=True, min_side=8)

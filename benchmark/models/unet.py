@@ -7,6 +7,30 @@ from torch import nn
 
 from benchmark.core.errors import UserError
 
+#: Channels of the lowest map, at most; its second convolution alone has 9 · 4096² weights.
+WIDEST = 4096
+
+
+def unet_problem(image_size: tuple[int, int, int], width: int, depth: int) -> str | None:
+    """Why no U-Net of this width and depth can be made for images (C,H,W), in a sentence, or None."""
+    side = min(image_size[1:])
+    if side < 2**depth:
+        return (
+            f"a U-Net of depth {depth} needs images of at least {2**depth} pixels, and these have {side}; "
+            f"a depth of {max(side.bit_length() - 1, 1)} would do."
+        )
+    if width * 2**depth > WIDEST:
+        return (
+            f"a U-Net of width {width} and depth {depth} has {width * 2**depth:,} channels in its lowest map, expected "
+            f"at most {WIDEST:,}; choose a smaller width or depth."
+        )
+    return None
+
+
+def unet_fewest_rows(image_size: tuple[int, int, int], depth: int) -> int:
+    """The fewest images (C,H,W) that a U-Net may be trained on: 2 where its lowest map is one cell, else 1."""
+    return 2 if max(image_size[1:]) >> depth <= 1 else 1
+
 
 def _two_convolutions(channels: int, wide: int) -> nn.Sequential:
     layers: list[nn.Module] = []
@@ -25,7 +49,7 @@ class UNet(nn.Module):
         depth: how many times the side is halved (4 in the paper); sides need not be divisible.
 
     Raises:
-        UserError: the image is too small to be halved so often.
+        UserError: the image is too small to be halved so often, or the lowest map has too many channels.
     """
 
     def __init__(
@@ -36,12 +60,10 @@ class UNet(nn.Module):
         depth: int = 4,
     ) -> None:
         super().__init__()
-        channels, side = image_size[0], min(image_size[1:])
-        if side < 2**depth:
-            raise UserError(
-                f"a U-Net of depth {depth} needs images of at least {2**depth} pixels, and these have {side}; "
-                f"a depth of {max(side.bit_length() - 1, 1)} would do."
-            )
+        channels = image_size[0]
+        problem = unet_problem(image_size, width, depth)
+        if problem is not None:
+            raise UserError(problem)
         wide = [width * 2**level for level in range(depth + 1)]
         self.down = nn.ModuleList(
             _two_convolutions(a, b) for a, b in zip([channels, *wide], wide, strict=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,8 @@ from benchmark.plan.sweepfile import SweepConfig
 
 #: A teacher of a teacher of a teacher is as far as anybody has gone; more is a circle.
 _DEPTH = 4
+#: Runs of one sweep that are asked for, at most.
+MOST_RUNS = 100_000
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,14 @@ def expand(
     Raises:
         Problems: everything that is wrong, each once.
     """
+    sizes = [
+        len(part) for part in (config.datasets, config.algorithms, config.trials, config.draws)
+    ]
+    if math.prod(sizes) > MOST_RUNS:
+        raise UserError(
+            f"{sizes[0]} data sets, {sizes[1]} methods, {sizes[2]:,} trials and {sizes[3]:,} draws make "
+            f"{math.prod(sizes):,} runs, expected at most {MOST_RUNS:,}; divide the sweep into several."
+        )
     builder = _Builder(Resolver(config, data_dir, absent_ok))
     problems: dict[str, None] = dict.fromkeys(_check_names(config))
     refused: list[dict[str, Any]] = []

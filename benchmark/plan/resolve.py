@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.criteria import CRITERIA
-from benchmark.core.dataset import AUGMENTATIONS, DatasetInfo, DatasetSource
+from benchmark.core.dataset import AUGMENTATIONS, DatasetInfo, DatasetSource, oversized
 from benchmark.core.errors import Gather, Refused, UserError
 from benchmark.core.hparam import HParam, check_values
 from benchmark.core.needs import DESCRIPTIONS
@@ -18,6 +18,10 @@ from benchmark.plan.sweepfile import BUDGET, COMPUTE, Named, SweepConfig, check_
 
 #: Keys of an [override.NAME] table that are not hyper-parameters.
 TABLES = ("dataset", "budget", "augmentation", "backbone")
+#: Evaluations of a run at most; the log has a line for each.
+MOST_EVALUATIONS = 100_000
+#: Bytes of the images of one batch at most, as 32-bit numbers; what a network makes of them takes many times as much.
+MOST_BATCH_BYTES = 16 * 2**30
 _NO_CHANGES: dict[str, Any] = {
     "hparams": {},
     "dataset": {},
@@ -93,6 +97,7 @@ class Resolver:
         check.finish()
         assert kind and known and info  # what is None was a mistake, and finish raised it
         source, _, fingerprint = known
+        absent = self.known[fingerprint].absent is not None
         spec = RunSpec(
             dataset=wish.dataset.name,
             dataset_options=dict(source.chosen),
@@ -110,6 +115,7 @@ class Resolver:
             oracle=self.config.oracle,
             compute={**COMPUTE, **self.config.compute},
         )
+        _check_batch(spec, info, None if absent else source.train_size())
         self._check_possible(spec, kind, info)
         return spec
 
@@ -199,6 +205,12 @@ class Resolver:
         }
         if "evaluate_every" not in self.config.budget and "evaluate_every" not in override:
             budget["evaluate_every"] = max(budget["steps"] // 10, 1)
+        evaluations = budget["steps"] // budget["evaluate_every"]
+        if evaluations > MOST_EVALUATIONS:
+            raise UserError(
+                f"steps = {budget['steps']:,} with evaluate_every = {budget['evaluate_every']:,} makes {evaluations:,} "
+                f"evaluations, expected at most {MOST_EVALUATIONS:,}; raise evaluate_every."
+            )
         if budget["patience"] and not CRITERIA[self.config.selection[0]].is_quality:
             raise UserError(
                 'patience needs a criterion that measures; name it first: selection = ["val_accuracy", "last"].'
@@ -246,6 +258,13 @@ class Resolver:
         reason = kind.refuses(spec, info)
         if reason:
             raise Refused(f"{where}: {reason}")
+        # a batch of equal shares holds an image of each of two environments at least
+        alone = spec.hparams["batch_size"] == 1 and kind.sampling != "environment"
+        if alone and kind.fewest_rows(spec, info) > 1:
+            raise Refused(
+                f"{where}: with batch_size = 1, batch normalisation in the network sees one value per channel, which "
+                "has no variance; use a batch_size of 2 or more, or larger images."
+            )
 
     def upstream(self, wish: Wish, spec: RunSpec) -> dict[str, Wish]:
         """The wishes of a run's upstream runs, by role: same trial, data, backbone; own overrides; the default draw, or
@@ -277,6 +296,28 @@ class Resolver:
                 f"{spec.method} on {spec.dataset}: its {role}, {first.method} with {_options(first)}, would see other "
                 "labels or images of another size; expected a run on the same ones."
             )
+
+
+def _check_batch(spec: RunSpec, info: DatasetInfo, train_size: int | None) -> None:
+    """Raise a UserError where a batch is too large to be meant.
+
+    Args:
+        train_size: number of training images, where it is known.
+    """
+    rows = spec.hparams["batch_size"]
+    sides = BACKBONES.get(spec.backbone).sides_inside(spec.backbone_options, *info.image_size[1:])
+    needed = 4 * rows * info.image_size[0] * sides[0] * sides[1]
+    if needed > MOST_BATCH_BYTES:
+        most = max(MOST_BATCH_BYTES * rows // needed, 1)
+        raise UserError(
+            f"{spec.method} on {spec.dataset}: batch_size = {rows:,} makes batches of {needed / 2**30:,.0f} GiB of "
+            f"images ({sides[0]}×{sides[1]}), expected at most {MOST_BATCH_BYTES / 2**30:.0f} GiB; use a batch_size of "
+            f"{most:,} or less."
+        )
+    if train_size is not None:
+        problem = oversized(rows, train_size)
+        if problem:
+            raise UserError(f"{spec.method} on {spec.dataset}: {problem}")
 
 
 def _method(algorithm: str, variant: str) -> Any:

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import UserError
-from benchmark.core.files import commit_once, read_json, remove_abandoned, to_json, write_atomic
+from benchmark.core.files import (
+    check_folder,
+    commit_once,
+    read_json,
+    remove_abandoned,
+    to_json,
+    write_atomic,
+)
 from benchmark.core.layout import ABANDONED_SECONDS, RunFolder, SweepFolder
 from benchmark.core.spec import RunSpec, check_schema
 from benchmark.plan.planner import Plan
@@ -68,7 +75,11 @@ def write_plan(plan: Plan, folder: Path) -> list[str]:
         UserError: the folder holds another sweep, or something that is no sweep at all; nothing was written.
         OSError: it cannot be written.
     """
+    check_folder(folder)
     content, sweep = plan.to_json(), SweepFolder(folder)
+    for path in (sweep.runs, *(sweep.run(key).path for key in plan.runs)):
+        if os.path.lexists(path) and not path.is_dir():
+            raise UserError(f"{path} is not a folder; move it away, and launch again.")
     missing = [
         key for key, run in plan.runs.items() if not _spec_is_whole(sweep.run(key), run.spec)
     ]
@@ -83,8 +94,6 @@ def write_plan(plan: Plan, folder: Path) -> list[str]:
         raise UserError(
             f"{folder} is not empty and holds no sweep; choose another folder with --output."
         )
-    elif folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; choose a folder with --output.")
     folder.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder, ABANDONED_SECONDS)
     write_atomic(sweep.plan, to_json(content))

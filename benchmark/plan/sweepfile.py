@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmark.core.criteria import CRITERIA
-from benchmark.core.errors import Problems, UserError
+from benchmark.core.errors import Problems, UserError, shown
 from benchmark.core.registry import did_you_mean
+from benchmark.core.spec import MOST_STEPS
 
 #: Where sweeps are looked up by name.
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
@@ -21,8 +22,21 @@ BUDGET: dict[str, Any] = {"steps": 1000, "evaluate_every": 100, "patience": 0, "
 COMPUTE: dict[str, Any] = {
     "precision": "fp32", "channels_last": False, "compile": False, "deterministic": "auto", "explanations": True,
 }  # fmt: skip
-_LEAST = {"steps": 1, "evaluate_every": 1}
+#: Smallest and largest value of every number in these tables.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "steps": (1, MOST_STEPS),
+    "evaluate_every": (1, MOST_STEPS),
+    "patience": (0, 1_000_000),
+    "min_delta": (0, 1e9),
+}
 _CHOICES = {"precision": ("fp32", "bf16"), "deterministic": ("auto", "true", "false")}
+
+#: Bytes of a sweep file at most, and how deeply its tables and lists may be nested.
+MOST_BYTES, DEEPEST = 1_000_000, 8
+#: Entries of a list at most, the largest number of a trial or a draw, and the most characters of a title.
+MOST_ENTRIES, LARGEST_NUMBER, LONGEST_TITLE = 10_000, 2**32 - 1, 300
+#: TOML's integers have 64 bits.
+_INTEGERS = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,8 @@ def find_sweep(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
+    if path.is_dir():
+        raise UserError(f"{name} is a folder, expected a sweep file such as {name}/mine.toml.")
     inside = SWEEPS / f"{path.name.removesuffix('.toml')}.toml"
     if inside.is_file() and len(path.parts) == 1:
         return inside
@@ -104,11 +120,48 @@ def read_sweep(path: Path) -> SweepConfig:
         UserError: it cannot be read or is not TOML.
         Problems: unknown keys and wrong types, all of them.
     """
+    return config_from(read_toml(path), path.stem, str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        UserError: it is not TOML, is too large or nested too deeply, or holds an integer of more than 64 bits.
+    """
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{path} is larger than {MOST_BYTES:,} bytes, which no sweep file is.")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = tomllib.loads(content.decode("utf-8-sig"))
+    except RecursionError:
+        raise UserError(
+            f"{path} is nested too deeply, expected at most {DEEPEST} levels."
+        ) from None
+    except ValueError as error:  # bad syntax, bad UTF-8, or an integer of thousands of digits
         raise UserError(f"{path} is not TOML: {error}.") from None
-    return config_from(values, path.stem, str(path))
+    _check_sizes(values, path)
+    return values
+
+
+def _check_sizes(values: dict[str, Any], path: Path) -> None:
+    """Raise a UserError where something in a file is larger than any part of the program expects."""
+    level: list[Any] = [values]
+    for depth in range(DEEPEST + 1):
+        inside = [
+            part
+            for value in level
+            for part in (value.values() if isinstance(value, dict) else value)
+        ]
+        large = [v for v in inside if isinstance(v, int) and v not in _INTEGERS]
+        if large:
+            raise UserError(f"{path} holds {shown(large[0])}, expected integers of 64 bits.")
+        level = [value for value in inside if isinstance(value, dict | list)]
+        if any(len(value) > MOST_ENTRIES for value in level):
+            raise UserError(f"{path} holds a list of more than {MOST_ENTRIES:,} entries.")
+        if level and depth == DEEPEST:
+            raise UserError(f"{path} is nested too deeply, expected at most {DEEPEST} levels.")
 
 
 def config_from(values: Mapping[str, Any], name: str, where: str) -> SweepConfig:
@@ -171,17 +224,26 @@ def numbers(key: str, value: Any) -> tuple[int, ...]:
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0 or (value == 0 and key == "trials"):
             raise UserError(
-                f"{key} = {value} is too small, expected {'at least 1' if key == 'trials' else '0 or more'}."
+                f"{key} = {shown(value)} is too small, expected {'at least 1' if key == 'trials' else '0 or more'}."
+            )
+        if value > MOST_ENTRIES:
+            raise UserError(
+                f"{key} = {shown(value)} is too large, expected at most {MOST_ENTRIES:,}."
             )
         if key == "draws":
             return tuple(range(1, value + 1)) or (0,)
         return tuple(range(value))
     if isinstance(value, list) and value and all(type(v) is int and v >= 0 for v in value):
         if len(set(value)) != len(value):
-            raise UserError(f"{key} = {value} names a number twice.")
+            raise UserError(f"{key} = {shown(value)} names a number twice.")
+        if max(value) > LARGEST_NUMBER or len(value) > MOST_ENTRIES:
+            raise UserError(
+                f"{key} = {shown(value)} is too large, expected at most {MOST_ENTRIES:,} numbers from 0 to "
+                f"{LARGEST_NUMBER:,}."
+            )
         return tuple(value)
     raise UserError(
-        f"{key} = {value!r} is not a count or a list of whole numbers, expected {key} = 3 or {key} = [42, 8, 777]."
+        f"{key} = {shown(value)} is not a count or a list of whole numbers, expected {key} = 3 or {key} = [42, 8, 777]."
     )
 
 
@@ -190,11 +252,12 @@ def _texts(key: str, value: Any) -> tuple[str, ...]:
         value = [value]
     if not isinstance(value, list) or not value or not all(isinstance(v, str) and v for v in value):
         raise UserError(
-            f'{key} = {value!r} is not a list of texts, expected one such as {key} = ["{_EXAMPLES.get(key, "last")}"].'
+            f"{key} = {shown(value)} is not a list of texts, expected one such as "
+            f'{key} = ["{_EXAMPLES.get(key, "last")}"].'
         )
-    twice = sorted({v for v in value if value.count(v) > 1})
+    twice = [name for name, count in Counter(value).items() if count > 1]
     if twice:
-        raise UserError(f"{key} names {', '.join(twice)} twice.")
+        raise UserError(f"{key} names {min(twice)[:100]} twice.")
     return tuple(value)
 
 
@@ -204,20 +267,29 @@ def _datasets(key: str, value: Any) -> tuple[Named, ...]:
 
 def _text(key: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{key} = {value!r} is not a text.")
+        raise UserError(f"{key} = {shown(value)} is not a text.")
     return value
+
+
+def _title(key: str, value: Any) -> str:
+    title = _text(key, value)
+    if len(title) > LONGEST_TITLE:
+        raise UserError(
+            f"{key} has {len(title):,} characters, expected a line of at most {LONGEST_TITLE}."
+        )
+    return title
 
 
 def _flag(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise UserError(f"{key} = {value!r} is not true or false.")
+        raise UserError(f"{key} = {shown(value)} is not true or false.")
     return value
 
 
 def _table(key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(
-            f"{key} = {value!r} is not a table, expected [{key}] with one line per value."
+            f"{key} = {shown(value)} is not a table, expected [{key}] with one line per value."
         )
     try:
         json.dumps(value, allow_nan=False)
@@ -230,7 +302,7 @@ def _table(key: str, value: Any) -> dict[str, Any]:
 
 def _override(key: str, value: Any) -> dict[str, dict[str, Any]]:
     problems = [
-        f"override.{name} = {table!r} is not a table, expected [override.{name}] with one line per value."
+        f"override.{name} = {shown(table)} is not a table, expected [override.{name}] with one line per value."
         for name, table in _table(key, value).items()
         if not isinstance(table, dict)
     ]
@@ -245,7 +317,7 @@ def _selection(key: str, value: Any) -> tuple[str, ...]:
     if unknown:
         raise Problems(
             [
-                f"unknown criterion {name!r} in {key}{did_you_mean(name, CRITERIA)}"
+                f"unknown criterion {shown(name)} in {key}{did_you_mean(name, CRITERIA)}"
                 for name in unknown
             ]
         )
@@ -260,21 +332,23 @@ def check_like(defaults: Mapping[str, Any], owner: str, value: Mapping[str, Any]
             problems.append(f"[{owner}] has no key {name!r}{did_you_mean(name, defaults)}")
             continue
         default = defaults[name]
-        if isinstance(default, float) and type(given) is int:
+        if isinstance(default, float) and type(given) is int and abs(given) < 2**63:
             given = float(given)
         if name == "deterministic" and isinstance(given, bool):
             given = str(given).lower()
         if type(given) is not type(default):
             problems.append(
-                f"[{owner}] {name} = {given!r} is of the wrong type, expected one such as {default!r}."
+                f"[{owner}] {name} = {shown(given)} is of the wrong type, expected one such as {default!r}."
             )
         elif name in _CHOICES and given not in _CHOICES[name]:
             problems.append(
-                f"[{owner}] {name} = {given!r} is not one of {', '.join(_CHOICES[name])}."
+                f"[{owner}] {name} = {shown(given)} is not one of {', '.join(_CHOICES[name])}."
             )
-        elif isinstance(given, int | float) and not _LEAST.get(name, 0) <= given < math.inf:
+        elif name in _BOUNDS and not _BOUNDS[name][0] <= given <= _BOUNDS[name][1]:
+            low, high = _BOUNDS[name]
+            expected = f"{low:g} or more" if given < low else f"at most {high:,.0f}"
             problems.append(
-                f"[{owner}] {name} = {given} is out of bounds, expected {_LEAST.get(name, 0)} or more."
+                f"[{owner}] {name} = {shown(given)} is out of bounds, expected {expected}."
             )
         else:
             checked[name] = given
@@ -284,7 +358,7 @@ def check_like(defaults: Mapping[str, Any], owner: str, value: Mapping[str, Any]
 
 
 _READERS = {
-    "title": _text,
+    "title": _title,
     "datasets": _datasets,
     "algorithms": _texts,
     "backbone": lambda key, value: parse_named(_text(key, value)),

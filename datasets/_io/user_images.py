@@ -30,6 +30,10 @@ class OwnPictures(ImageSource):
     environment: np.ndarray | None
     patient: np.ndarray | None
 
+    def train_size(self) -> int:
+        self.pools()
+        return int((self.part == 0).sum())
+
     def build(self, seed: int) -> dict[str, Split]:
         self.pools()
         out = {}

@@ -18,9 +18,12 @@ LICENCE = "MNIST: CC BY-SA 3.0"
 SIDE = 28
 
 TRAIN_SIZE = HParam(
-    0, doc="training images, taken at random; validation shrinks with them; 0 = all", low=0
+    0,
+    doc="training images, taken at random; validation shrinks with them; 0 = all",
+    low=0,
+    high=60_000,
 )
-TEST_SIZE = HParam(0, doc="test digits, taken at random; 0 = all", low=0)
+TEST_SIZE = HParam(0, doc="test digits, taken at random; 0 = all", low=0, high=10_000)
 
 #: Part -> its files of images and of labels.
 FILES = {

@@ -185,7 +185,7 @@ def test_mistakes(
 def test_a_sheet_of_nothing(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run("show", "tiny", option, value)
-    assert ended.value.code == 2 and f"'{value}' is no whole number" in capsys.readouterr().err
+    assert ended.value.code == 2 and f"'{value}' is not a whole number" in capsys.readouterr().err
 
 
 def test_a_sheet_makes_its_folder(tmp_path: Path) -> None:

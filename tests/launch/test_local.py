@@ -314,7 +314,7 @@ def test_a_full_disk_ends_the_launch_with_a_sentence_and_fails_no_run(tmp_path: 
     said = launcher.complaints.read_text()
     assert (
         said
-        == "error: No space left on device (checkpoint.pt); nothing was lost: mend it and launch again.\n"
+        == "error: No space left on device (checkpoint.pt); nothing was lost: correct this and run the command again.\n"
     )
     assert set(sweep_states(tmp_path, keys).values()) <= {State.PENDING, State.DONE}
     assert (tmp_path / "runs" / slow.key / "checkpoint.pt").exists(), "the other run saved itself"

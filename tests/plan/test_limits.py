@@ -1,0 +1,199 @@
+"""Every size of a sweep has an upper bound, which is told in one sentence before anything is written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.core.errors import Problems, Refused, UserError
+from benchmark.core.files import check_folder
+from benchmark.plan.planner import expand
+from benchmark.plan.sweepfile import config_from, find_sweep, read_sweep
+
+GOOD = 'datasets = ["tiny"]\nalgorithms = ["erm"]\nselection = ["last"]\n'
+
+
+def problem(**values: Any) -> str:
+    """The one thing that is wrong with a sweep."""
+    table = {"datasets": ["tiny"], "algorithms": ["erm"], "selection": ["last"], **values}
+    with pytest.raises(UserError) as found:
+        expand(config_from(table, "test", "here.toml"))
+    problems = getattr(found.value, "problems", (str(found.value),))
+    assert len(problems) == 1 and len(problems[0]) < 500
+    return str(problems[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"fixed": {"batch_size": 10**12}}, "batch_size = 1000000000000 is out of bounds"),
+        ({"fixed": {"batch_size": 65_536}}, "holds each of the 96 training images 682 times"),
+        ({"fixed": {"batch_size": 10**18}}, "out of bounds"),
+        ({"fixed": {"lr": 10**18}}, "out of bounds"),
+        ({"budget": {"steps": 10**12}}, "steps = 1000000000000 is out of bounds"),
+        ({"budget": {"steps": 10, "evaluate_every": 10**12}}, "evaluate_every = 1000000000000 is"),
+        ({"budget": {"steps": 10**8, "evaluate_every": 1}}, "100,000,000 evaluations"),
+        ({"budget": {"patience": 10**12}}, "patience = 1000000000000 is out of bounds"),
+        ({"budget": {"min_delta": 1e300}}, "min_delta = 1e+300 is out of bounds"),
+        ({"trials": 10**12}, "trials = 1000000000000 is too large"),
+        ({"draws": 10**12}, "draws = 1000000000000 is too large"),
+        ({"trials": [2**32]}, "from 0 to 4,294,967,295"),
+        ({"draws": [2**32]}, "from 0 to 4,294,967,295"),
+        ({"trials": list(range(10_001))}, "expected at most 10,000 numbers"),
+        ({"trials": 10_000, "draws": 10_000}, "100,000,000 runs, expected at most 100,000"),
+        ({"title": "x" * 301}, "title has 301 characters"),
+        ({"datasets": ["tiny:size=1000000000000"]}, "size = 1000000000000 is out of bounds"),
+        ({"datasets": ["tiny:side=100000"]}, "side = 100000 is out of bounds"),
+        ({"datasets": ["tiny:size=100000,side=1024"]}, "104,857,600,000 pixels"),
+        ({"datasets": ["tiny:size=" + "9" * 5000]}, "is not an integer"),
+        ({"datasets": ["tiny:bias=1e400"]}, "bias = inf is not finite"),
+        ({"datasets": ["folder:path=" + "x" * 5000]}, "5,000 characters"),
+        ({"datasets": ["folder:path=a\0b"]}, "control character"),
+        ({"datasets": ["folder:path=a\udcffb"]}, "not UTF-8"),
+        ({"backbone": "convnet:width=1000000"}, "width = 1000000 is out of bounds"),
+        ({"backbone": "resnet18:side=1000000"}, "side = 1000000 is out of bounds"),
+        (
+            {"backbone": "resnet18:side=1024", "fixed": {"batch_size": 2048}},
+            "use a batch_size of 1,365 or less",
+        ),
+        ({"algorithms": ["multitask_unet"], "fixed": {"unet_width": 10**9}}, "out of bounds"),
+        (
+            {"algorithms": ["multitask_unet"], "fixed": {"unet_width": 512, "unet_depth": 4}},
+            "8,192 channels in its lowest map",
+        ),
+        (
+            {"algorithms": ["segment_classify"], "fixed": {"unet_depth": 8}},
+            "needs images of at least 256 pixels, and these have 16",
+        ),
+        ({"fixed": {"lr_milestones": "0.5," * 10_000 + "1"}}, "characters, expected at most"),
+        ({"augmentation": {"rotate": 1e9}}, "rotate = 1000000000.0 is out of bounds"),
+    ],
+)
+def test_what_is_too_large_is_a_sentence(values: dict[str, Any], said: str) -> None:
+    assert said in problem(**values)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, -(10**400)])
+@pytest.mark.parametrize("place", ["fixed", "budget"])
+def test_numbers_that_are_none(value: float, place: str) -> None:
+    assert problem(**{place: {"lr" if place == "fixed" else "min_delta": value}})
+
+
+def test_what_a_budget_of_an_upstream_run_becomes_is_bounded_too() -> None:
+    table = {"algorithms": ["dfr"], "budget": {"steps": 10**6}, "fixed": {"standard_share": 1000.0}}
+    assert "steps = 1000000000 is out of bounds" in problem(**table)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[fixed]\nlr = " + "[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ("[fixed]\nlr = " + "[" * 50 + "]" * 50, "nested too deeply, expected at most 8 levels"),
+        ("[a.b.c.d.e.f.g.h.i.j]\nlr = 1", "nested too deeply"),
+        ("[fixed]\nlr = " + "9" * 5000, "is not TOML"),
+        ("[fixed]\nlr = 0x" + "f" * 5000, "an integer of thousands of digits"),
+        ("[fixed]\nlr = 99999999999999999999", "expected integers of 64 bits"),
+        ("trials = [" + "1," * 20_000 + "]", "more than 10,000 entries"),
+        ("title = '" + "x" * 2_000_000 + "'", "larger than 1,000,000 bytes"),
+    ],
+)
+def test_files_that_are_too_large_or_too_deep(content: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD + content)
+    with pytest.raises(UserError, match=said) as found:
+        read_sweep(path)
+    assert len(str(found.value)) < 500
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert read_sweep(path).algorithms == ("erm",)
+
+
+def test_a_folder_and_a_link_in_a_circle_are_no_sweep_files(tmp_path: Path) -> None:
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(UserError, match="is a folder, expected a sweep file"):
+        find_sweep(str(tmp_path / "folder.toml"))
+    (tmp_path / "a.toml").symlink_to("b.toml")
+    (tmp_path / "b.toml").symlink_to("a.toml")
+    with pytest.raises(UserError, match="there is no sweep file"):
+        find_sweep(str(tmp_path / "a.toml"))
+
+
+def test_batches_of_one_image_are_refused_where_batch_normalisation_has_no_variance() -> None:
+    said = problem(backbone="resnet18", fixed={"batch_size": 1})
+    assert "batch_size = 1, batch normalisation in the network sees one value per channel" in said
+    table = {"datasets": ["tiny"], "algorithms": ["erm"], "selection": ["last"]}
+    for more in (
+        {"backbone": "resnet18", "fixed": {"batch_size": 2}},
+        {"backbone": "resnet18:side=64", "fixed": {"batch_size": 1}},
+        {"backbone": "convnet", "fixed": {"batch_size": 1}},
+        {"backbone": "mnist_cnn", "fixed": {"batch_size": 1}},
+    ):
+        assert expand(config_from({**table, **more}, "test", "here")).runs
+
+
+def test_a_first_stage_is_asked_too_whether_it_can_learn_from_one_image() -> None:
+    """A teacher with a U-Net whose lowest map is one cell, behind a student that has no such map."""
+    said = problem(
+        algorithms=["distill_outputs:random_start"],
+        fixed={"batch_size": 1},
+        override={"segment_classify": {"unet_depth": 4}},
+    )
+    assert said.startswith("segment_classify on tiny: with batch_size = 1")
+
+
+@pytest.mark.parametrize("method", ["irm", "coral"])
+def test_what_is_estimated_from_pairs_needs_two_images_of_every_environment(method: str) -> None:
+    said = problem(algorithms=[method], fixed={"batch_size": 3})
+    assert "needs two images of every environment" in said
+    table = {"datasets": ["tiny"], "algorithms": [method], "fixed": {"batch_size": 4}}
+    assert expand(config_from(table, "test", "here")).runs
+
+
+def test_impossible_batches_can_be_left_out() -> None:
+    table = {"datasets": ["tiny"], "algorithms": ["erm", "irm"], "backbone": "resnet18",
+             "fixed": {"batch_size": 1}}  # fmt: skip
+    with pytest.raises(Problems):
+        expand(config_from(table, "test", "here"))
+    with pytest.raises(UserError, match="none of these methods can run"):
+        expand(config_from(table, "test", "here"), skip_impossible=True)
+    assert issubclass(Refused, UserError)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x" * 256, "256 bytes"),
+        ("é" * 128, "256 bytes"),
+        ("a/" + "y" * 300 + "/b", "300 bytes"),
+        ("/".join(["long"] * 1000), "the path"),
+        ("file/inside", "is a file; choose a folder with --output"),
+        ("file", "is a file; choose a folder with --output"),
+        ("circle", "is a link that leads nowhere"),
+        ("circle/inside", "is a link that leads nowhere"),
+        ("nowhere/inside", "is a link that leads nowhere"),
+        ("zero\0", "zero character"),
+    ],
+)
+def test_folders_that_cannot_be_made(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "nowhere").symlink_to("not there")
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(UserError, match=said) as found:
+        check_folder(tmp_path / name)
+    assert len(str(found.value)) < 800
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_folders_that_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    monkeypatch.chdir(tmp_path)
+    for name in ("there", "link", "link/new/newer", "new", ".", "x" * 255):
+        check_folder(Path(name))
