@@ -17,7 +17,7 @@ from benchmark.core.errors import UserError
 #: Bytes of a path and of a name in it, where the file system does not say; bytes that files below a folder add.
 _LONGEST_PATH, _LONGEST_NAME, _BELOW = 4096, 255, 256
 #: Bytes that the name of a temporary file adds to that of the file that it becomes.
-_TEMPORARY = 16
+_ADDED = 16
 
 
 def write_atomic(path: Path, write: bytes | Callable[[IO[bytes]], None]) -> None:
@@ -104,7 +104,7 @@ def check_file(path: Path, option: str = "--output") -> None:
     if path.is_dir():
         raise UserError(f"{path} is a folder; choose a file with {option}.")
     check_folder(path.parent, option)
-    longest = _longest(path.parent, "PC_NAME_MAX", _LONGEST_NAME) - _TEMPORARY
+    longest = _longest(path.parent, "PC_NAME_MAX", _LONGEST_NAME) - _ADDED
     if len(os.fsencode(path.name)) > longest:
         raise UserError(
             f"the name {path.name[:40]}… has {len(os.fsencode(path.name))} bytes, expected at most {longest}; choose a "

@@ -104,7 +104,7 @@ def find_sweep(given: str | None, root: Path = Path("results")) -> Path:
         if SweepFolder(folder).exists():
             return folder
     folder = Path(given)
-    run = RunFolder(folder.resolve())
+    run = RunFolder(folder.absolute())  # `resolve` fails on links in a circle
     if run.record.exists() or run.spec.exists():
         raise UserError(
             f"{folder} is the folder of one run, expected the folder of its sweep: {run.sweep.path}."
