@@ -16,6 +16,7 @@ from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.files import check_file, check_folder, write_atomic
 from benchmark.core.layout import SweepFolder
+from benchmark.core.terminal import replace_unprintable
 from benchmark.plan.sweepfile import MOST_ENTRIES
 from benchmark.report.formats.text import WIDTH
 from benchmark.report.records.sweep_records import find_sweep, load_sweep
@@ -52,6 +53,7 @@ exit codes: 0 tables written; 1 they were, but no run has finished; 2 a mistake 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code."""
+    replace_unprintable()
     options = _parser().parse_args(arguments)
     if options.out:
         check_folder(Path(options.out), "--out")
@@ -222,20 +224,11 @@ def _width() -> int:
 
 
 def _print(text: str) -> None:
-    """Print to a terminal that may not know ± and –."""
-    encoding = sys.stdout.encoding or "ascii"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        for sign, plain in {"±": "+-", "–": "-", "−": "-", "Δ": "d", "≥": ">="}.items():
-            text = text.replace(sign, plain)
-        text = text.encode(encoding, "replace").decode(encoding)
+    """Print what a reader may stop reading: ``… | head`` has seen enough, and files are still to be written."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except (
-        BrokenPipeError
-    ):  # `… | head`: the reader has seen enough, the files are still to be written
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -9,25 +9,31 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from benchmark.core.terminal import replace_unprintable
+
 T = TypeVar("T")
 
 #: Operating-system errors that are the state of the machine or of its files, and not a bug of ours.
 _ENVIRONMENT = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.EIO,
-    errno.ESTALE,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
+    getattr(errno, name)
+    for name in (
+        "ENOSPC",
+        "EDQUOT",
+        "EFBIG",
+        "EROFS",
+        "EACCES",
+        "EPERM",
+        "ENOTDIR",
+        "EISDIR",
+        "ELOOP",
+        "ENAMETOOLONG",
+        "EIO",
+        "ESTALE",
+        "EMFILE",
+        "ENFILE",
+        "ENOMEM",
+    )
+    if hasattr(errno, name)  # not every system has quotas and network file systems
 }
 #: Characters of a value that a message quotes, and levels of nesting.
 _QUOTED, _LEVELS = 100, 3
@@ -93,8 +99,9 @@ def exit_code(main: Callable[[], int | None]) -> int:
     """Run a command line and return its exit code: 0 done, 1 something failed, 2 a user's mistake, 130 Ctrl-C.
 
     A ``UserError`` and an error of the machine (disk full, folder read-only) become one sentence on standard error;
-    any other exception is a bug and keeps its traceback.
+    any other exception is a bug and keeps its traceback. Characters that the terminal lacks are replaced.
     """
+    replace_unprintable()
     try:
         code = main() or 0
         sys.stdout.flush()  # here, where an error still becomes a sentence, and not when the interpreter ends
@@ -111,6 +118,16 @@ def exit_code(main: Callable[[], int | None]) -> int:
         where = f" ({error.filename})" if error.filename else ""
         print(
             f"error: {error.strerror}{where}; nothing was lost: correct this and run the command again.",
+            file=sys.stderr,
+        )
+        return 2
+    except UnicodeEncodeError as error:
+        # a path, since standard output and standard error take every text
+        if sys.getfilesystemencoding() == "utf-8":
+            raise
+        print(
+            f"error: file names are in {sys.getfilesystemencoding()} here (the locale says so), which has no "
+            f"{error.object[error.start : error.end]!a}; set PYTHONUTF8=1, which makes them UTF-8.",
             file=sys.stderr,
         )
         return 2

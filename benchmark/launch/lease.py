@@ -117,7 +117,7 @@ class Claim:
         if owner is None:
             return False
         try:
-            stat = Path(f"/proc/{owner.pid}/stat").read_text()
+            stat = Path(f"/proc/{owner.pid}/stat").read_text(encoding="utf-8")
             return stat.rpartition(")")[2].split()[0] == "Z" and owner.hostname == _this_host()
         except OSError:
             return False

@@ -89,7 +89,7 @@ def _sentence(code: int | None, reason: str) -> str:
 def memory_kills() -> int | None:
     """How many processes the kernel has killed for want of memory since it started, or None if it does not say."""
     try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
+        lines = Path("/proc/vmstat").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)

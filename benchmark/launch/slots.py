@@ -53,13 +53,7 @@ def slots(device: str = "auto", workers: int | None = None, per_gpu: int = 1) ->
     Raises:
         UserError: a number below 1, an unknown device, or no GPU where one was asked for.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device is {device!r}, expected auto, cpu or cuda.")
-    for name, value in (("workers", workers), ("per-gpu", per_gpu)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} is {value}, expected at least 1.")
-        if value is not None and value > MOST_WORKERS:
-            raise UserError(f"{name} is {shown(value)}, expected at most {MOST_WORKERS:,}.")
+    check_request(device, workers, per_gpu)
     gpus = [] if device == "cpu" else visible_gpus()
     if device == "cuda" and not gpus:
         raise UserError(
@@ -82,6 +76,21 @@ def slots(device: str = "auto", workers: int | None = None, per_gpu: int = 1) ->
     ]
 
 
+def check_request(device: str, workers: int | None, per_gpu: int) -> None:
+    """Check what was asked for without asking the machine; see ``slots``.
+
+    Raises:
+        UserError: a number below 1, or an unknown device.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device is {device!r}, expected auto, cpu or cuda.")
+    for name, value in (("workers", workers), ("per-gpu", per_gpu)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} is {value}, expected at least 1.")
+        if value is not None and value > MOST_WORKERS:
+            raise UserError(f"{name} is {shown(value)}, expected at most {MOST_WORKERS:,}.")
+
+
 def available_cores() -> tuple[int, ...]:
     """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -92,7 +101,7 @@ def available_cores() -> tuple[int, ...]:
 def cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
     """How many cores' worth of time a container grants, rounded up, or None where it sets no limit."""
     try:
-        quota, period = file.read_text().split()
+        quota, period = file.read_text(encoding="utf-8").split()
         return max(1, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError):  # no cgroup v2, or "max"
         return None
@@ -108,7 +117,14 @@ def visible_gpus() -> list[str]:
         return []
     command = [program, "--query-gpu=uuid", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        answer = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=60,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return []
     present = [

@@ -76,7 +76,8 @@ def prepare(slot: Slot, launcher: int, started: str | None) -> None:
         os.sched_setaffinity(0, slot.cores)
     with suppress(OSError, ValueError):  # when memory runs out, a run goes before its launcher
         score = Path("/proc/self/oom_score_adj")
-        score.write_text(str(max(int(score.read_text()), 500)))
+        raised = max(int(score.read_text(encoding="utf-8")), 500)
+        score.write_text(str(raised), encoding="utf-8")
     if "torch" in sys.modules:  # else OMP_NUM_THREADS is read when the engine imports it
         import torch
 
@@ -183,14 +184,16 @@ def _limit_memory(job: Job) -> None:
 
 @contextmanager
 def _output(path: Path) -> Iterator[None]:
-    """Send what this process prints, from Python or from C, to a file."""
+    """Send what this process prints, from Python or from C, to a file, which is UTF-8 in every locale."""
     kept = os.dup(1), os.dup(2)
     with path.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+            stream.reconfigure(  # type: ignore[union-attr]
+                encoding="utf-8", errors="backslashreplace", line_buffering=True
+            )
     faulthandler.enable(2)  # where a segmentation fault was
     try:
         yield
@@ -228,7 +231,7 @@ def _end_with(launcher: int, started: str | None) -> None:
 def start_time(process: int) -> str | None:
     """When a process started, in the kernel's ticks: with its number, this names it for good."""
     try:
-        stat = Path(f"/proc/{process}/stat").read_text()
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
     except OSError:
         return None
     return stat[stat.rindex(")") + 2 :].split()[19]

@@ -144,7 +144,7 @@ class Entry:
             name: path.open("r+b" if lines else "wb", buffering=0) for name, path in parts.items()
         }
         try:
-            with (self.folder / JOURNAL).open("a") as journal:
+            with (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
                 for name, file in files.items():
                     _put(file, self.columns[name].header(self.rows), 0)
                 for start, stop in self.chunks()[len(lines) :]:
@@ -167,7 +167,8 @@ class Entry:
         """Checksums of the chunks that an earlier try finished, as far as they agree with what is on the disk."""
         lines: list[dict[str, int]] = []
         try:
-            told = [json.loads(line) for line in (self.folder / JOURNAL).read_text().splitlines()]
+            journal = (self.folder / JOURNAL).read_text(encoding="utf-8")
+            told = [json.loads(line) for line in journal.splitlines()]
             for (start, stop), line in zip(self.chunks(), told, strict=False):
                 for name, path in parts.items():
                     with path.open("rb") as file:
@@ -180,7 +181,8 @@ class Entry:
                 lines.append({name: line[name] for name in parts})
         except (OSError, ValueError, KeyError, TypeError):
             pass  # the journal ends, or stops being true, here
-        (self.folder / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (self.folder / JOURNAL).write_text(text, encoding="utf-8")
         return lines
 
     def _file(self, name: str) -> Path:

@@ -1,0 +1,60 @@
+"""Standard output and standard error that accept every text.
+
+A POSIX locale, Windows code page 1252 and other encodings lack characters that our messages use, and
+no encoding holds the lone surrogates by which Python represents file names that are not valid text.
+By default Python raises ``UnicodeEncodeError`` when such a character is printed.
+"""
+
+from __future__ import annotations
+
+import codecs
+import sys
+
+#: The name of our error handler, as ``str.encode`` and ``open`` take it.
+REPLACE = "shortcutbed.replace"
+
+#: How a character is spelled where the terminal lacks it; every other one becomes a question mark.
+_SPELLINGS = {
+    "±": "+-",
+    "×": "x",
+    "·": "*",
+    "Δ": "d",
+    "≥": ">=",
+    "≤": "<=",
+    "−": "-",
+    "–": "-",
+    "—": "-",
+    "…": "...",
+    "→": "->",
+    "’": "'",
+    "‘": "'",
+    "“": '"',
+    "”": '"',
+    "•": "*",
+    "\u00a0": " ",
+}
+
+#: Handlers that raise, or print escapes that nobody can read; a handler that a user chose is kept.
+_DEFAULTS = ("strict", "surrogateescape", "backslashreplace")
+
+
+def replace_unprintable() -> None:
+    """Let standard output and standard error replace characters that their encoding lacks.
+
+    Streams that are not text files of the interpreter, such as those of a notebook, are left alone.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None and stream.errors in _DEFAULTS:
+            reconfigure(errors=REPLACE)
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """The handler: plain spellings of the characters that cannot be encoded."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(_SPELLINGS.get(character, "?") for character in text), error.end
+
+
+codecs.register_error(REPLACE, _spell)
