@@ -13,6 +13,7 @@ from benchmark.cli.listing import LISTS
 from benchmark.cli.options import add_placement, data_dir, download
 from benchmark.core.errors import Problems, UserError, exit_code
 from benchmark.core.layout import SweepFolder, newest_sweep
+from benchmark.launch.slots import check_request
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweep_folder import read_stored, write_plan
 from benchmark.plan.sweepfile import SweepConfig, find_sweep, numbers, parse_all, read_sweep
@@ -153,6 +154,7 @@ def _config(given: argparse.Namespace) -> SweepConfig:
 
 def _launch(given: argparse.Namespace) -> int:
     config = _config(given)
+    check_request(given.device, given.workers, given.per_gpu)
     if given.download:
         download(config.datasets, data_dir(given))
     plan = expand(config, data_dir(given), given.skip_impossible, absent_ok=given.dry_run)

@@ -122,6 +122,8 @@ def _config(given: argparse.Namespace) -> SweepConfig:
 
 def _hparams(algorithm: str, given: list[str]) -> dict[str, Any]:
     """The values of ``--hparam NAME=VALUE``, in the types that the algorithm declares."""
+    if not given:  # then the algorithms, which import torch, are not needed yet
+        return {}
     declared: dict[str, HParam] = ALGORITHMS.get(algorithm).all_hparams(0)
     values = {}
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from textwrap import fill
+from typing import TYPE_CHECKING
 
-from tabulate import tabulate
-
-from benchmark.core.algorithm import Paper
 from benchmark.core.criteria import CRITERIA, Criterion
-from benchmark.core.hparam import HParam
 from benchmark.core.needs import DESCRIPTIONS
-from benchmark.core.optim import COMMON_HPARAMS
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, Registry
 from benchmark.plan.sweepfile import SWEEPS
+
+if TYPE_CHECKING:
+    from benchmark.core.algorithm import Paper
+    from benchmark.core.hparam import HParam
 
 
 def algorithms(long: bool) -> str:
     """Every training method: needs, sampling, variants, paper; with ``long`` its hyper-parameters."""
+    from benchmark.core.optim import COMMON_HPARAMS  # which imports torch
+
     rows = []
     for name in ALGORITHMS.names():
         kind = ALGORITHMS.get(name)
@@ -142,6 +144,8 @@ def _table(
     headers: Sequence[str], rows: Sequence[Sequence[object]], widths: Sequence[int | None]
 ) -> str:
     """Cells are wrapped here: tabulate would make True of a "False" that it wraps."""
+    from tabulate import tabulate
+
     wrapped = [
         [
             fill(str(cell), width) if width else str(cell)
