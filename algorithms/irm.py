@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -77,6 +77,11 @@ class IRM(Algorithm):
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
         return lacks_pairs(spec, info, "the penalty")
+
+    @classmethod
+    def active_from(cls, hparams: Mapping[str, Any], budget: Mapping[str, Any]) -> int:
+        """The step at which λ gets its value; at λ = 1 it has it from the start."""
+        return 0 if hparams["penalty_weight"] == 1 else int(hparams["anneal_iters"])
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert batch.environment is not None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -49,6 +53,11 @@ def pgi_penalty(
     return torch.where(both, divergence, 0.0).sum() / scale
 
 
+def ramp_steps(share: float, steps: int) -> float:
+    """Steps until the weight of the penalty has risen, at least 1."""
+    return max(share * steps, 1.0)
+
+
 @ALGORITHMS.register
 class PGI(Algorithm):
     """Cross-entropy + weight · penalty, where the penalty moves the features and not the last layer.
@@ -88,6 +97,15 @@ class PGI(Algorithm):
             "seen", torch.zeros(setting.num_classes, setting.num_confounders, dtype=torch.int64)
         )
 
+    @classmethod
+    def active_from(cls, hparams: Mapping[str, Any], budget: Mapping[str, Any]) -> int:
+        """The first step at which the penalty has at least half its weight.
+
+        The ramp is part of the method, and by default it lasts as long as the run: were the full weight asked for,
+        only the last step could be selected.
+        """
+        return math.ceil(ramp_steps(hparams["ramp"], budget["steps"]) / 2) - 1
+
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert batch.group is not None
         minority = self._minority(batch.group)
@@ -111,5 +129,5 @@ class PGI(Algorithm):
         return group % confounders != self.seen.argmax(1)[group // confounders]
 
     def _weight(self) -> float:
-        steps = max(self.hp["ramp"] * self.setting.steps, 1.0)
+        steps = ramp_steps(self.hp["ramp"], self.setting.steps)
         return float(self.hp["penalty_weight"] * min(1.0, (self.current_step + 1) / steps))

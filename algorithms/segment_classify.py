@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -127,10 +130,15 @@ class SegmentClassify(Algorithm):
         ours = unet_fewest_rows(info.image_size, spec.hparams["unet_depth"])
         return max(ours, super().fewest_rows(spec, info))
 
+    @classmethod
+    def active_from(cls, hparams: Mapping[str, Any], budget: Mapping[str, Any]) -> int:
+        """The first step of the classifier, which has learned nothing before."""
+        return max(round(hparams["segmenter_share"] * budget["steps"]), 1)
+
     @property
     def segmenting(self) -> bool:
         """Whether this step is the U-Net's."""
-        return self.current_step < max(round(self.hp["segmenter_share"] * self.setting.steps), 1)
+        return self.current_step < self.active_from(self.hp, {"steps": self.setting.steps})
 
     @property
     def explained(self) -> nn.Module:

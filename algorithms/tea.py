@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -112,6 +113,11 @@ class TEA(Student):
         if hp["statistics"] == "running" and hp["start"] != "teacher":
             return 'the statistics are the teacher\'s and the weights are not; use statistics = "batch".'
         return None
+
+    @classmethod
+    def active_from(cls, hparams: Mapping[str, Any], budget: Mapping[str, Any]) -> int:
+        """The first step after the joint warm-up, in which the teacher moves towards the student."""
+        return math.ceil(hparams["warmup"] * budget["steps"])
 
     def train(self, mode: bool = True) -> TEA:
         super().train(mode)

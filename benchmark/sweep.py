@@ -248,6 +248,12 @@ def _describe(plan: Plan, folder: Path) -> None:
         print(f"  {count:>4} × {method} on {dataset}")
     for reason, count in Counter(refusal["reason"] for refusal in plan.refused).items():
         print(f"  {count:>4} left out: {reason}")
+    _warn(plan)
+
+
+def _warn(plan: Plan) -> None:
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _newest(results: Path = RESULTS) -> Path:
@@ -295,6 +301,7 @@ def _list(given: argparse.Namespace) -> int:
 def _validate(given: argparse.Namespace) -> int:
     plan = expand(_config(given), data_dir(given), given.skip_impossible)
     print(f"{given.sweep} is valid: {len(plan.runs)} runs.")
+    _warn(plan)
     return 0
 
 

@@ -93,6 +93,8 @@ def _main(arguments: list[str] | None) -> int:
     if given.download:
         download(config.datasets, data_dir(given))
     plan = expand(config, data_dir(given), advice="")
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     keys = write_plan(plan, given.output)
     for key in keys:
         folder = SweepFolder(given.output).run(key).path

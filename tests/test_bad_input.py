@@ -135,6 +135,22 @@ def test_impossible_combinations_are_refused_or_skipped(run, tmp_path: Path) -> 
     assert "left out" in out
 
 
+def test_a_budget_that_ends_before_the_switch_is_said_before_anything_runs(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text(GOOD.replace('"erm"', '"erm", "irm"'))
+    for command in (("validate", "mine.toml"), ("launch", "mine.toml", "--dry-run")):
+        code, _, error = run(sweep.main, *command)
+        assert code == 0 and error.count("warning: ") == 1
+        assert "irm on tiny: 1 of 1 runs end before irm is what its name says" in error
+    (tmp_path / "mine.toml").write_text(
+        GOOD.replace('"erm"', '"irm"') + "[override.irm]\nanneal_iters = 2\n"
+    )
+    code, _, error = run(sweep.main, "validate", "mine.toml")
+    assert code == 0 and "warning" not in error
+
+
 @pytest.mark.parametrize("damage", ["truncated", "magic", "not gzip"])
 def test_a_corrupt_mnist_file(run, tmp_path: Path, damage: str) -> None:  # type: ignore[no-untyped-def]
     raw = tmp_path / "data" / "MNIST" / "raw"

@@ -161,6 +161,20 @@ class Algorithm(nn.Module):
         kind = BACKBONES.get(spec.backbone)
         return int(kind.fewest_rows(info.image_size, spec.backbone_options))
 
+    @classmethod
+    def active_from(cls, hparams: Mapping[str, Any], budget: Mapping[str, Any]) -> int:
+        """The first step, counted from 0, that trains what the method's name says; 0 by default.
+
+        Override it where training begins with something else: a penalty that starts late, a warm-up, a network that
+        is trained before the one that predicts. A model after this many steps or fewer is not the method's. No
+        criterion selects it unless the sweep asks for that, and tables then mark the row.
+
+        Args:
+            hparams: resolved hyper-parameters.
+            budget: ``steps``, ``evaluate_every`` and so on of the run.
+        """
+        return 0
+
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """The optimisers, by name; called once the algorithm is on its device."""
         return {"main": make_optimizer(self.parameters(), self.hp)}

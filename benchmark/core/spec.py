@@ -36,6 +36,8 @@ class RunSpec:
         oracle: whether test splits are evaluated along the way (shown in the tables).
         compute: ``precision`` (fp32 or bf16), ``channels_last``, ``compile``, ``deterministic`` (auto, true, false).
         upstream: keys of the runs that come first, by role.
+        select_before_switch: whether a step may be selected at which the model is not yet the method's (see
+            ``Algorithm.active_from``); false, the default, is left out of the JSON.
     """
 
     dataset: str
@@ -54,6 +56,7 @@ class RunSpec:
     oracle: bool = False
     compute: Mapping[str, Any] = field(default_factory=dict)
     upstream: Mapping[str, str] = field(default_factory=dict)
+    select_before_switch: bool = False
     schema: int = SCHEMA
 
     @property
@@ -73,7 +76,10 @@ class RunSpec:
         return f"{self.method} on {self.dataset}, trial {self.trial}{draw}"
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "selection": list(self.selection)}
+        value = {**asdict(self), "selection": list(self.selection)}
+        if not self.select_before_switch:
+            del value["select_before_switch"]  # older specs do not have it: their keys stay
+        return value
 
     @classmethod
     def from_json(cls, value: Any, where: str = "spec.json") -> RunSpec:
@@ -84,12 +90,21 @@ class RunSpec:
         """
         check_schema(value, where)
         known = {f.name for f in fields(cls)}
-        if set(value) != known:
-            odd = ", ".join(sorted(set(value) ^ known))
+        odd = {"select_before_switch", *value} ^ known
+        if odd:
             raise UserError(
-                f"{where} has missing or unknown fields ({odd}); launch into a new folder with --output."
+                f"{where} has missing or unknown fields ({', '.join(sorted(odd))}); "
+                "launch into a new folder with --output."
             )
         return cls(**{**value, "selection": tuple(value["selection"])})
+
+
+def before_switch(step: int, switch: int) -> bool:
+    """Whether a model after ``step`` training steps has had no step of its method, which begins at step ``switch``.
+
+    A method without a switch (0) is what its name says from the start, even before its first step.
+    """
+    return switch > 0 and step <= switch
 
 
 def check_schema(value: Any, where: str) -> None:

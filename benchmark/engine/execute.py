@@ -244,7 +244,7 @@ def _record(
         attempt=attempt,
         selected=selected,
         data=_about_data(run.data),
-        method=_about_method(algorithm),
+        method=_about_method(spec, algorithm),
         seconds={**{k: round(v, 3) for k, v in run.seconds.items()}, "total": round(total, 3)},
         steps=run.step,
         stopped_early=run.selection.exhausted and run.step < spec.budget["steps"],
@@ -292,12 +292,13 @@ def _about_data(data: GroupedDataset) -> dict[str, Any]:
     }
 
 
-def _about_method(algorithm: Algorithm) -> dict[str, Any]:
+def _about_method(spec: RunSpec, algorithm: Algorithm) -> dict[str, Any]:
     kind = ALGORITHMS.get(algorithm.name)
     return {
         "needs": list(kind.needs.names()),
         "sampling": algorithm.sampling,  # of this run: a variant may sample in another way
         "paper": str(kind.paper) if kind.paper else None,
+        "active_from": kind.active_from(spec.hparams, spec.budget),
     }
 
 

@@ -18,7 +18,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.layout import RunFolder
 from benchmark.core.optim import lr_factor, set_lr
 from benchmark.core.seeds import seed_for
-from benchmark.core.spec import LEASE_LOST, RunSpec
+from benchmark.core.spec import LEASE_LOST, RunSpec, before_switch
 from benchmark.engine.augment import augment
 from benchmark.engine.checkpoint import load_checkpoint, save_checkpoint
 from benchmark.engine.device_split import DeviceSplit
@@ -67,7 +67,10 @@ class TrainingRun:
         self.folder, self.checkpoint_seconds = folder, checkpoint_seconds
         self.budget = spec.budget
         self.selection = Selection(
-            spec.selection, self.budget["patience"], self.budget["min_delta"]
+            spec.selection,
+            self.budget["patience"],
+            self.budget["min_delta"],
+            0 if spec.select_before_switch else _switch_within(spec, algorithm),
         )
         self.terms = Terms()
         self.step, self.evaluated_at, self.images = 0, -1, 0
@@ -266,3 +269,9 @@ class TrainingRun:
         self._mark, self._mark_images = saved["mark"]
         self.seconds = dict(saved["seconds"])
         self.algorithm.current_step = self.step
+
+
+def _switch_within(spec: RunSpec, algorithm: Algorithm) -> int:
+    """The step at which the method begins, or 0 where the budget ends before that."""
+    switch = algorithm.active_from(spec.hparams, spec.budget)
+    return 0 if before_switch(spec.budget["steps"], switch) else switch

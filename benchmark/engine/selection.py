@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from benchmark.core.criteria import CRITERIA, Validation
+from benchmark.core.spec import before_switch
 from benchmark.engine.evaluate import Answers
 
 
@@ -19,10 +20,19 @@ class Selection:
 
     Args:
         criteria: names from ``benchmark.core.criteria.CRITERIA``.
+        after: an evaluation after more steps than this is chosen before any earlier one, and early stopping begins
+            to count there; 0 for no such bound. The model is not yet the method's before that.
     """
 
-    def __init__(self, criteria: Sequence[str], patience: int = 0, min_delta: float = 0.0) -> None:
+    def __init__(
+        self,
+        criteria: Sequence[str],
+        patience: int = 0,
+        min_delta: float = 0.0,
+        after: int = 0,
+    ) -> None:
         self.criteria, self.patience, self.min_delta = tuple(criteria), patience, min_delta
+        self.after = after
         self.best: dict[str, tuple[int, float]] = {}
         self.weights: dict[int, Mapping[str, torch.Tensor]] = {}
         self.waited = 0
@@ -37,8 +47,11 @@ class Selection:
             weights: the model's state; copied only if some criterion wants to keep it.
         """
         values = criterion_values(self.criteria, step, validation)
+        early = before_switch(step, self.after)
         for name, value in values.items():
-            if name not in self.best or value > self.best[name][1]:
+            best = self.best.get(name)
+            first = best is None or (before_switch(best[0], self.after) and not early)
+            if first or value > self.best[name][1]:
                 self.best[name] = (step, value)
         wanted = {best for best, _ in self.best.values()}
         if step in wanted:
@@ -46,9 +59,11 @@ class Selection:
                 name: tensor.detach().cpu().clone() for name, tensor in weights.items()
             }
         self.weights = {s: w for s, w in self.weights.items() if s in wanted}
-        first = values[self.criteria[0]]
-        if first > self.anchor + self.min_delta:
-            self.anchor, self.waited = first, 0
+        if early:
+            return
+        followed = values[self.criteria[0]]
+        if followed > self.anchor + self.min_delta:
+            self.anchor, self.waited = followed, 0
         else:
             self.waited += 1
 

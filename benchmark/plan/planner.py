@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import Problems, Refused, UserError
 from benchmark.core.registry import ALGORITHMS, DATASETS, did_you_mean
-from benchmark.core.spec import SCHEMA, RunSpec
-from benchmark.plan.resolve import TABLES, KnownData, Resolver, Wish
+from benchmark.core.spec import SCHEMA, RunSpec, before_switch
+from benchmark.plan.resolve import TABLES, KnownData, Resolver, Wish, switch_of
 from benchmark.plan.sweepfile import SweepConfig
 
 #: A teacher of a teacher of a teacher is as far as anybody has gone; more is a circle.
@@ -46,12 +46,14 @@ class Plan:
         runs: by key, upstream runs before those that need them.
         refused: dataset, method, trial, draw and reason of what cannot run.
         data: by fingerprint, what the runs are made on.
+        warnings: what can run but may not be what was meant, one sentence each.
     """
 
     config: SweepConfig
     runs: dict[str, PlannedRun]
     refused: list[dict[str, Any]]
     data: Mapping[str, KnownData] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The content of sweep.json."""
@@ -131,7 +133,8 @@ def expand(
         problems["none of these methods can run on these data"] = None
     if problems:
         raise Problems(list(problems))
-    return Plan(config, builder.runs, refused, builder.resolver.known)
+    warnings = tuple(_never_active(builder.runs.values()))
+    return Plan(config, builder.runs, refused, builder.resolver.known, warnings)
 
 
 class _Builder:
@@ -165,6 +168,24 @@ class _Builder:
         elif requested:
             self.runs[key] = PlannedRun(spec, str(wish.dataset), True)
         return key
+
+
+def _never_active(runs: Iterable[PlannedRun]) -> Iterator[str]:
+    """A sentence for each method and data set with runs that end before the method's declared switch."""
+    planned: dict[tuple[str, str], list[RunSpec]] = {}
+    for run in runs:
+        planned.setdefault((run.spec.method, run.dataset), []).append(run.spec)
+    for (method, dataset), specs in planned.items():
+        late = [spec for spec in specs if before_switch(spec.budget["steps"], switch_of(spec))]
+        if not late:
+            continue
+        one = max(late, key=switch_of)
+        draw = f", draw {one.draw}" if one.draw else ""
+        yield (
+            f"{method} on {dataset}: {len(late)} of {len(specs)} runs end before {method} is what its name says "
+            f"(trial {one.trial}{draw}: from step {switch_of(one):,}, and the budget is {one.budget['steps']:,} "
+            "steps); give them more steps or an earlier switch, or their rows will be marked."
+        )
 
 
 def _check_names(config: SweepConfig) -> Iterable[str]:

@@ -116,6 +116,9 @@ class Resolver:
             compute={**COMPUTE, **self.config.compute},
         )
         _check_batch(spec, info, None if absent else source.train_size())
+        switch = switch_of(spec)
+        if self.config.select_before_switch and 0 < switch < spec.budget["steps"]:
+            spec = replace(spec, select_before_switch=True)
         self._check_possible(spec, kind, info)
         return spec
 
@@ -318,6 +321,20 @@ def _check_batch(spec: RunSpec, info: DatasetInfo, train_size: int | None) -> No
         problem = oversized(rows, train_size)
         if problem:
             raise UserError(f"{spec.method} on {spec.dataset}: {problem}")
+
+
+def switch_of(spec: RunSpec) -> int:
+    """The first step that trains what the method's name says, as its class declares.
+
+    Raises:
+        UserError: what the class declares is no step.
+    """
+    step = ALGORITHMS.get(spec.algorithm).active_from(spec.hparams, spec.budget)
+    if type(step) is not int or step < 0:
+        raise UserError(
+            f"{spec.algorithm}.active_from returned {step!r}, expected a whole number of steps, 0 or more."
+        )
+    return step
 
 
 def _method(algorithm: str, variant: str) -> Any:

@@ -65,6 +65,7 @@ class SweepConfig:
         override: per algorithm, ``algorithm:variant``, data set or ``algorithm@dataset``: hyper-parameters, and the
             tables ``dataset`` (options), ``budget``, ``augmentation`` and the text ``backbone``.
         skip_impossible: leave out, with a footnote, what cannot run, instead of refusing the sweep.
+        select_before_switch: let criteria choose steps at which a method is not yet what its name says.
     """
 
     name: str
@@ -82,6 +83,7 @@ class SweepConfig:
     compute: Mapping[str, Any] = field(default_factory=dict)
     oracle: bool = False
     skip_impossible: bool = False
+    select_before_switch: bool = False
 
     def changed(self, **changes: Any) -> SweepConfig:
         """This sweep with the values that are not None."""
@@ -372,6 +374,7 @@ _READERS = {
     "augmentation": _table,
     "oracle": _flag,
     "skip_impossible": _flag,
+    "select_before_switch": _flag,
 }
 
 

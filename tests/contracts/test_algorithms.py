@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import cache, partial
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from benchmark.core.algorithm import Algorithm, Paper
+from benchmark.core.batch import Batch
 from benchmark.core.hparam import check_values
 from benchmark.core.needs import Needs
 from benchmark.core.optim import COMMON_HPARAMS
@@ -28,6 +30,8 @@ from tests.algorithms.tiny import (
 )
 
 SIDE = 32
+#: Budget of the runs in which a switch is looked for.
+STEPS = 1000
 NAMES = ALGORITHMS.names()
 METHODS = [(name, variant) for name in NAMES for variant in ("", *ALGORITHMS.get(name).variants)]
 #: Methods with their first variants; the others take the same path with other numbers, and run with --slow.
@@ -175,6 +179,63 @@ def test_a_resumed_run_is_the_undisturbed_run(
         start = []
     assert [*start, *train(second, 2, 3, side=SIDE)] == logged
     assert same_weights(whole, second)
+
+
+class SameBatch(TinyRun):
+    """One step on one batch and the same random numbers, whatever the number of the step."""
+
+    def steps(self) -> Iterator[Batch]:
+        torch.manual_seed(0)
+        self.algorithm.current_step = self.start
+        yield make_batch(side=self.side).strip(self.needs)
+
+
+def one_step(name: str, variant: str, step: int) -> tuple[Any, dict[str, torch.Tensor]]:
+    """The terms of one step of a fresh algorithm, and the weights after it."""
+    algorithm = make(name, variant, steps=STEPS)
+    run = SameBatch(algorithm, step, step + 1, side=SIDE)
+    algorithm.fit(run)
+    return run.logged, algorithm.state_dict()
+
+
+def differ(one: tuple[Any, dict[str, Any]], other: tuple[Any, dict[str, Any]]) -> bool:
+    return one[0] != other[0] or any(
+        not torch.equal(value, other[1][key]) for key, value in one[1].items()
+    )
+
+
+@pytest.mark.parametrize(("name", "variant"), TRAINED)
+def test_a_method_that_begins_as_another_one_declares_its_switch(
+    name: str, variant: str, request: pytest.FixtureRequest
+) -> None:
+    """A step whose effect depends on its number alone is a switch or a ramp, and nothing else is declared as one."""
+    algorithm = make(name, variant, steps=STEPS)
+    skip_if_large(algorithm, request)
+    switch = algorithm.active_from(algorithm.hp, {"steps": STEPS})
+    assert type(switch) is int and 0 <= switch < STEPS, "by default the method begins in the budget"
+    first = one_step(name, variant, 0)
+    assert differ(first, one_step(name, variant, STEPS - 1)) == (switch > 0)
+    if switch:
+        assert differ(one_step(name, variant, switch - 1), one_step(name, variant, switch))
+
+
+def test_which_methods_have_a_switch() -> None:
+    """First stages that are runs of their own (JTT, DFR, ISNet) are none, nor are networks that learn at once (LfF)."""
+    budget = {"steps": 600}
+    found = {}
+    for name, variant in METHODS:
+        kind = ALGORITHMS.get(name)
+        switch = kind.active_from(hparams_of(kind, SIDE, **kind.variants.get(variant, {})), budget)
+        if switch:
+            found[f"{name}:{variant}".removesuffix(":")] = switch
+    assert found == {
+        "irm": 500,
+        "pgi": 299,
+        "pgi:colour": 299,
+        "pgi:published_code": 299,
+        "segment_classify": 240,
+        "tea:warmup": 60,
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)

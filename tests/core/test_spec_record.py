@@ -17,7 +17,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.files import to_json
 from benchmark.core.layout import LEASE_SECONDS, State, state_of
 from benchmark.core.record import RunRecord, failure_json, read_record
-from benchmark.core.spec import SCHEMA, RunSpec, check_schema
+from benchmark.core.spec import SCHEMA, RunSpec, before_switch, check_schema
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -107,6 +107,7 @@ CHANGED: dict[str, Any] = {
     "oracle": True,
     "compute": {"precision": "bf16"},
     "upstream": {},
+    "select_before_switch": True,
     "schema": 2,
 }
 
@@ -117,9 +118,26 @@ def test_the_key_changes_with_every_field() -> None:
     assert SPEC.key not in keys.values() and len(set(keys.values())) == len(keys)
 
 
-def test_a_spec_survives_json() -> None:
-    again = RunSpec.from_json(json.loads(to_json(SPEC.to_json())))
-    assert again == SPEC and again.key == SPEC.key
+@pytest.mark.parametrize("spec", [SPEC, replace(SPEC, select_before_switch=True)])
+def test_a_spec_survives_json(spec: RunSpec) -> None:
+    again = RunSpec.from_json(json.loads(to_json(spec.to_json())))
+    assert again == spec and again.key == spec.key
+
+
+def test_a_spec_from_before_a_run_could_be_selected_early_is_read() -> None:
+    assert "select_before_switch" not in SPEC.to_json()
+    assert RunSpec.from_json(SPEC.to_json()).select_before_switch is False
+
+
+@pytest.mark.parametrize(
+    ("step", "switch", "before"),
+    [(0, 0, False), (7, 0, False), (100, 500, True), (500, 500, True), (501, 500, False)],
+)
+def test_a_model_after_as_many_steps_as_come_before_the_switch_has_made_none_of_its_method(
+    step: int, switch: int, before: bool
+) -> None:
+    """Steps are counted from 0: after 500 steps, step 500 is the next one."""
+    assert before_switch(step, switch) is before
 
 
 def test_names_for_people() -> None:

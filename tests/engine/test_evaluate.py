@@ -233,6 +233,43 @@ def test_patience_follows_the_first_criterion() -> None:
     assert _after(Selection(("val_worst_group", "last"), 2), *worse_worst).exhausted
 
 
+def test_no_step_before_the_switch_is_chosen_while_there_is_a_later_one() -> None:
+    """The best step is the first, but the method begins at step 20, so that a model of 20 steps has made none of it."""
+    answers = [_answers(10, 9), _answers(9, 9), _answers(6, 4), _answers(5, 6)]
+    selection = _after(Selection(MEASURED, after=20), *answers)
+    assert selection.best == {
+        "last": (40, 40.0),
+        "val_accuracy": (40, 0.55),
+        "val_worst_class": (40, 0.55),
+        "val_worst_group": (40, 0.5),
+        "val_mean": (40, pytest.approx(0.525)),
+    }
+    assert list(selection.weights) == [40]
+    (step, _) = _after(Selection(MEASURED, after=19), *answers).best["val_accuracy"]
+    assert step == 20
+    (step, _) = _after(Selection(MEASURED), *answers).best["val_accuracy"]
+    assert step == 10
+
+
+def test_a_run_that_never_reaches_the_switch_keeps_its_best_step() -> None:
+    selection = _after(
+        Selection(("val_accuracy",), after=500), _answers(5), _answers(8), _answers(6)
+    )
+    assert selection.best == {"val_accuracy": (20, 0.65)} and list(selection.weights) == [20]
+
+
+def test_patience_waits_for_the_switch() -> None:
+    """Four evaluations without improvement end nothing while the method has not begun."""
+    selection = Selection(("val_accuracy",), 2, after=40)
+    for i in range(1, 5):
+        selection.update(10 * i, _answers(10 - i), _weights(10 * i))
+        assert not selection.exhausted and selection.waited == 0
+    for i, waited in ((5, 0), (6, 1), (7, 2)):
+        selection.update(10 * i, _answers(3), _weights(10 * i))
+        assert (selection.waited, selection.exhausted) == (waited, waited == 2)
+    assert selection.best["val_accuracy"] == (50, 0.4)
+
+
 def test_the_state_survives_a_checkpoint(tmp_path: Any) -> None:
     answers = [_answers(5), _answers(7, 4), _answers(6, 6), _answers(7, 5)]
     whole = _after(Selection(MEASURED, 2, 0.01), *answers)

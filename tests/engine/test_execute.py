@@ -410,3 +410,30 @@ def test_a_student_learns_from_the_selected_weights_of_its_teacher(
     assert all(torch.equal(found.state_dict()[name], stored[name]) for name in stored)
     # the teacher did not move while its student learnt, and is no part of what the student stores
     assert set(load_weights(folder / "selected.pt")) == set(stored)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_method_is_selected_after_its_switch(tmp_path: Path, early: bool) -> None:
+    """PGI's penalty has half its weight from step 9 of 20 on: evaluations at 5, 10, 15 and 20, those after 9 count."""
+    folder = plan_run(
+        tmp_path, "pgi", selection=["val_accuracy", "last"], select_before_switch=early
+    )
+    assert run(folder) == "done", failure(folder)
+    record, log = read_record(folder), lines(folder)
+    value = {line["step"]: accuracy(np.array(line["splits"]["val"]["counts"])) for line in log}
+    allowed = [step for step in value if early or step > 9]
+    best = min(s for s in allowed if value[s] == max(value[a] for a in allowed))
+    assert record.selected["val_accuracy"]["step"] == best
+    assert record.method["active_from"] == 9
+    assert record.spec.select_before_switch is early
+
+
+def test_a_run_that_ends_before_its_switch_is_selected_as_any_other(tmp_path: Path) -> None:
+    record = done(tmp_path, "irm", selection=["val_accuracy", "last"], hparams={"lr": 0.03})
+    value = {
+        line["step"]: accuracy(np.array(line["splits"]["val"]["counts"]))
+        for line in lines(tmp_path / "runs" / record.key)
+    }
+    best = min(step for step in value if value[step] == max(value.values()))
+    assert record.selected["val_accuracy"]["step"] == best
+    assert record.method["active_from"] == 500

@@ -420,6 +420,58 @@ def test_a_criterion_that_cannot_be_measured_is_refused() -> None:
     assert "group_dro on tiny: the method declares no objective to select by" in problem
 
 
+def test_a_budget_that_ends_before_the_switch_is_a_warning_and_no_refusal() -> None:
+    plan = _plan(algorithms=["erm", "irm", "pgi"], trials=2, budget={"steps": 300})
+    assert len(plan.runs) == 6 and not plan.refused
+    (warning,) = plan.warnings
+    assert warning.startswith("irm on tiny: 2 of 2 runs end before irm is what its name says")
+    assert "from step 500, and the budget is 300 steps" in warning
+
+
+def test_random_draws_of_the_switch_are_counted_and_one_is_named() -> None:
+    plan = _plan(algorithms=["irm"], draws=20, budget={"steps": 600})
+    late = {s.draw: s.hparams["anneal_iters"] for s in _specs(plan)}
+    late = {draw: step for draw, step in late.items() if step >= 600}
+    assert 0 < len(late) < 20
+    worst = max(late, key=lambda draw: late[draw])
+    (warning,) = plan.warnings
+    assert f"{len(late)} of 20 runs" in warning
+    assert f"trial 0, draw {worst}: from step {late[worst]:,}" in warning
+
+
+def test_a_switch_at_the_last_step_is_too_late() -> None:
+    """Step 299 of 300 is made as the method, but a switch at step 300 is never reached."""
+    for step, warned in ((299, False), (300, True)):
+        fixed = {"anneal_iters": step}
+        plan = _plan(algorithms=["irm"], budget={"steps": 300}, fixed=fixed)
+        assert bool(plan.warnings) == warned
+
+
+def test_an_upstream_run_that_never_becomes_its_method_is_warned_of() -> None:
+    override = {"segment_classify": {"segmenter_share": 0.99, "budget": {"steps": 1}}}
+    plan = _plan(algorithms=["distill_outputs"], budget={"steps": 300}, override=override)
+    (warning,) = plan.warnings
+    assert warning.startswith("segment_classify on tiny: 1 of 1 runs end before segment_classify")
+
+
+def test_selecting_before_the_switch_changes_the_keys_of_methods_with_a_switch_alone() -> None:
+    methods = ["erm", "group_dro", "irm", "pgi"]
+    keys = [
+        {run.spec.method: key for key, run in _plan(algorithms=methods, **more).runs.items()}
+        for more in ({}, {"select_before_switch": True})
+    ]
+    assert {m for m in methods if keys[0][m] != keys[1][m]} == {"irm", "pgi"}
+    short = {"algorithms": ["irm"], "budget": {"steps": 300}}  # no step is after the switch
+    assert _plan(**short).runs.keys() == _plan(**short, select_before_switch=True).runs.keys()
+
+
+@pytest.mark.parametrize("declared", [-1, 2.5, None, True])
+def test_a_switch_that_is_no_step_is_named(declared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pupil, "active_from", classmethod(lambda cls, hparams, budget: declared))
+    (problem,) = _problems(algorithms=["toy_pupil"])
+    assert "toy_pupil.active_from returned" in problem and "whole number of steps" in problem
+
+
 def test_without_groups_in_validation_the_worst_class_can_select(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
