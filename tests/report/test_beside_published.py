@@ -62,6 +62,27 @@ def test_ours_beside_theirs(tmp_path: Path) -> None:
     assert "no published figure of: new_one" in sheet.notes[0]
 
 
+def test_a_row_that_was_chosen_too_early_is_marked(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "tea_table9",
+        "digits,erm,biased_accuracy,90,1,100,Table 9,paper: ERM",
+        "digits,irm,biased_accuracy,80,1,100,Table 9,paper: IRM",
+    )
+    fake = FakeSweep(tmp_path)
+    fake.add(World("digits:bias=0.95", size=100), ERM)
+    fake.add(
+        World("digits:bias=0.95", size=100),
+        Method("irm"),
+        penalty_weight=100.0,
+        anneal_iters=200,  # the fake runs are selected at step 200
+    )
+    (sheet,) = beside(make_report(fake.finish()).tables, tmp_path)
+    ours = {row[0]: row[3] for row in sheet.rows if len(row) > 1}
+    assert ours["irm"].endswith("†") and not ours["erm"].endswith("†")
+    assert any("chosen before the method began" in note for note in sheet.notes)
+
+
 def sheet_of(
     tmp_path: Path, dataset: str, methods: list[Method], rows: list[str], **options: str
 ) -> Sheet:

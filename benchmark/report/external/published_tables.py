@@ -14,7 +14,7 @@ from benchmark.report.records.predictions import Book
 from benchmark.report.tables.class_scores import Scores
 from benchmark.report.tables.columns import Column, Value, main_split, over_trials, value_of
 from benchmark.report.tables.numbers import DASH, percent
-from benchmark.report.tables.results_table import Row, Table
+from benchmark.report.tables.results_table import BEFORE_SWITCH, Row, Table
 from benchmark.report.tables.sheet import Sheet
 
 FOLDER = Path(__file__).resolve().parents[3] / "results" / "published"
@@ -153,7 +153,11 @@ def _sheet(table: Table, figures: Sequence[Figure], ours: Ours) -> Sheet | None:
     for metric, group in by_metric.items():
         rows.append([metric.replace("_", " ").replace("/", ", ")])
         rows += [
-            _cells(figure, ours.value(found[figure.method], metric, figure.paper))
+            _cells(
+                figure,
+                ours.value(found[figure.method], metric, figure.paper),
+                found[figure.method],
+            )
             for figure in group
         ]
     shown = {id(row) for row in found.values()}
@@ -164,6 +168,10 @@ def _sheet(table: Table, figures: Sequence[Figure], ours: Ours) -> Sheet | None:
         for name, row in found.items()
         if row is not None and row.label != name
     ]
+    if any(row is not None and row.before_switch for row in found.values()):
+        notes.append(
+            f"{BEFORE_SWITCH} ours was chosen before the method began: see the table above"
+        )
     notes += [f"ours stands under another name: {'; '.join(others)}"] if others else []
     if table.stand_in:
         notes.append(
@@ -285,12 +293,13 @@ def _network(row: Row) -> str:
     return next((w.run.spec.backbone for w in row.winners if w.run.spec), "")
 
 
-def _cells(figure: Figure, value: Value | None) -> list[str]:
+def _cells(figure: Figure, value: Value | None, row: Row | None) -> list[str]:
     where = f"{figure.paper} {re.sub(r'^Table ', '', figure.table)}"
     estimate = value.estimate if value else None
     if estimate is None or estimate.value is None:
         return [figure.method, where, figure.shown, DASH, DASH]
     sd = "" if estimate.sd is None else f" ± {percent(estimate.sd, 1)}"
+    mark = BEFORE_SWITCH if row is not None and row.before_switch else ""
     # Papers print the size of the gap.
     mine = abs(estimate.value) if figure.metric == "gap" else estimate.value
     difference = mine - figure.value
@@ -299,6 +308,6 @@ def _cells(figure: Figure, value: Value | None) -> list[str]:
         figure.method,
         where,
         figure.shown,
-        percent(estimate.value, 1) + sd,
+        percent(estimate.value, 1) + sd + mark,
         f"{sign}{percent(difference, 1)}",
     ]

@@ -65,7 +65,11 @@ def latent_sheet(table: Table) -> Sheet | None:
         *((split, f"by {of}") for split, of in columns),
     ]
     shown = [
-        [row.label, _dimensions(row), *(_mean_sd(_values(row, split, of)) for split, of in columns)]
+        [
+            row.marked_label,
+            _dimensions(row),
+            *(_mean_sd(_values(row, split, of)) for split, of in columns),
+        ]
         for row in rows
     ]
     caption = [
@@ -74,7 +78,7 @@ def latent_sheet(table: Table) -> Sheet | None:
         "A network that does without the shortcut has a high one by label and one near 0 by confounder.",
         "Up to 512 images of each split; mean ± sd over trials.",
     ]
-    notes = [f"{row.label}: {note}" for row in table.rows for note in _notes(row)]
+    notes = [f"{row.marked_label}: {note}" for row in table.rows for note in _notes(row)]
     return Sheet(f"{table.title}, latent space", caption, heads, shown, stub=2, notes=notes)
 
 
@@ -151,14 +155,16 @@ def _views(table: Table) -> tuple[int, list[View], list[str]]:
         if winner is None or winner.run.record is None:
             continue
         if len(views) == MOST:
-            left.append(f"{row.label}: no room")
+            left.append(f"{row.marked_label}: no room")
             continue
         arrays = _arrays(winner, main_split(winner.run.record.data))
         if isinstance(arrays, str):
-            left.append(f"{row.label}: {arrays}")
+            left.append(f"{row.marked_label}: {arrays}")
             continue
         place, projection = project(arrays["feature"])
-        views.append(View(row.label, place, arrays["label"], arrays["confounder"], projection))
+        views.append(
+            View(row.marked_label, place, arrays["label"], arrays["confounder"], projection)
+        )
     return (trials[0] if trials else 0), views, left
 
 

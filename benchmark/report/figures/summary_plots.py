@@ -144,9 +144,11 @@ def _accuracy_and_worst(canvas: Canvas, table: Table, book: Book) -> str:
         look = {**style(i), "linestyle": "none"}
         axes.errorbar(
             x.estimate.value * 100, y.estimate.value * 100, xerr=_error(x), yerr=_error(y), capsize=2, elinewidth=0.8,
-            label=_short(row.label), **look,
+            label=_short(row.marked_label), **look,
         )  # fmt: skip
-        shown.append(f"{row.label} {x.estimate.value * 100:.1f} and {y.estimate.value * 100:.1f}")
+        shown.append(
+            f"{row.marked_label} {x.estimate.value * 100:.1f} and {y.estimate.value * 100:.1f}"
+        )
     if not shown:
         return ""
     low, high = axes.get_xlim()
@@ -182,8 +184,8 @@ def _gap(canvas: Canvas, table: Table, book: Book) -> str:
         axes.text(
             max(gap, float(high or 0.0) * 100, 0.0) + 1, y, f"{gap:z.1f}", va="center", fontsize=8
         )
-        shown.append(f"{row.label} {gap:z.1f}")
-    axes.set_yticks(range(len(rows)), [_short(row.label) for row in rows])
+        shown.append(f"{row.marked_label} {gap:z.1f}")
+    axes.set_yticks(range(len(rows)), [_short(row.marked_label) for row in rows])
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.margins(x=0.12)
@@ -233,7 +235,7 @@ def _curves(canvas: Canvas, table: Table, book: Book) -> str:
                 axes.plot(
                     steps,
                     [100 * v for v in values],
-                    label=_short(table.rows[i].label),
+                    label=_short(table.rows[i].marked_label),
                     markevery=0.2,
                     **style(i),
                 )
@@ -263,7 +265,7 @@ def _reliability(canvas: Canvas, table: Table, book: Book) -> str:
             axes.plot(
                 [100 * x for x, _ in points],
                 [100 * y for _, y in points],
-                label=_short(row.label),
+                label=_short(row.marked_label),
                 **style(i),
             )
             drawn += 1

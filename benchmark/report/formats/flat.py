@@ -31,6 +31,7 @@ FIELDS = (
     "trials",
     "n",
     "criterion",
+    "before_switch",
     "notes",
 )
 
@@ -123,6 +124,7 @@ def _record(
         "trials": value.trials,
         "n": min((table.sizes[split] for split in splits if split in table.sizes), default=0),
         "criterion": table.criterion,
+        "before_switch": " ".join(str(w.trial) for w in row.before_switch),
         "notes": "; ".join([*row.notes, *value.notes]),
     }
 
@@ -176,6 +178,7 @@ def _json_row(table: Table, row: Row) -> dict[str, Any]:
         "needs": None if row.needs is None else list(row.needs),
         "notes": row.notes,
         "runs": {str(w.trial): w.run.key for w in row.winners},
+        "before_switch": [w.trial for w in row.before_switch],
         "values": {
             column.metric: {
                 "value": value.estimate.value,

@@ -30,6 +30,7 @@ _SPECIAL = {
     "–": "--",
     "—": "---",
     "−": r"\ensuremath{-}",
+    "†": r"\textdagger{}",
     "±": r"\ensuremath{\pm}",
     "×": r"\ensuremath{\times}",
     "·": r"\ensuremath{\cdot}",

@@ -15,8 +15,10 @@ from benchmark.report.html.parts import definition, text
 from benchmark.report.records.learning_curves import Curves, read_curves
 from benchmark.report.records.model_selection import Winner
 from benchmark.report.records.sweep_records import Run
+from benchmark.report.records.switches import switch_of
 from benchmark.report.statistics.metrics import average_accuracy, worst_group
 from benchmark.report.tables.columns import test_splits
+from benchmark.report.tables.results_table import BEFORE_SWITCH
 
 #: More run sections than this would make a page that no phone opens; the others are counted in a sentence.
 MOST = 300
@@ -44,8 +46,10 @@ def _winner(winner: Winner) -> str:
     curves = read_curves(run.folder, bool(record.data.get("confounder_names")))
     best = f", best of {winner.of} draws" if winner.of > 1 else ""
     value = "" if winner.at.value is None else f", criterion {winner.at.value:.4g}"
+    begins = f"before the method begins, at step {switch_of(run):,}"
+    early = f" {BEFORE_SWITCH} {begins}" if winner.is_before_switch else ""
     pairs: list[tuple[str, object]] = [
-        ("chosen", f"step {winner.at.step:,} of {record.steps:,}{value}{best}"),
+        ("chosen", f"step {winner.at.step:,} of {record.steps:,}{value}{best}{early}"),
         *(
             (f"accuracy, {split}", _accuracy(winner, split))
             for split in ("val", *test_splits(record.data))

@@ -11,6 +11,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.layout import State
 from benchmark.core.registry import did_you_mean
 from benchmark.report.records.sweep_records import Run, Selected, Sweep
+from benchmark.report.records.switches import chosen_before_switch
 from benchmark.report.statistics.metrics import average_accuracy
 
 
@@ -22,6 +23,11 @@ class Winner:
     run: Run
     at: Selected
     of: int
+
+    @property
+    def is_before_switch(self) -> bool:
+        """Whether the chosen model had not yet made a step of its method (see ``Algorithm.active_from``)."""
+        return chosen_before_switch(self.run, self.at)
 
 
 @dataclass
@@ -118,13 +124,18 @@ def _crown(cell: Cell, criterion: str) -> None:
             f"{without} finished run{'s' if without > 1 else ''} not selected by {criterion}, left out"
         )
     for trial, runs in sorted(trials.items()):
-        best = max(runs, key=lambda run: (rank(run, criterion), -(run.draw or 0)))
+        best = max(runs, key=lambda run: (*rank(run, criterion), -(run.draw or 0)))
         cell.winners.append(Winner(trial, best, best.selected[criterion], len(runs)))
     cell.notes += _what_is_missing(cell.runs)
 
 
-def rank(run: Run, criterion: str) -> float:
-    """What draws are compared by: the criterion's value, and validation accuracy where that is only a step number."""
+def rank(run: Run, criterion: str) -> tuple[bool, float]:
+    """What draws are compared by: first whether the method had begun, then ``quality``."""
+    return not chosen_before_switch(run, run.selected[criterion]), quality(run, criterion)
+
+
+def quality(run: Run, criterion: str) -> float:
+    """The criterion's value, and validation accuracy where that is only a step number."""
     at = run.selected[criterion]
     if criterion not in CRITERIA or CRITERIA[criterion].is_quality:
         return float("-inf") if at.value is None else at.value

@@ -12,6 +12,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.files import write_atomic
 from benchmark.core.layout import State
 from benchmark.report.records.sweep_records import Run, Sweep
+from benchmark.report.records.switches import chosen_before_switch, switch_of
 from benchmark.report.statistics.metrics import (
     average_accuracy,
     balanced_accuracy,
@@ -26,7 +27,8 @@ def export(sweep: Sweep, path: Path) -> int:
     """Write every run of a sweep as tidy rows and return how many.
 
     A run without a result has one row with its state and reason. Columns: what the run is, ``criterion``, ``step``,
-    ``split``, ``n``, accuracies (fractions), cost, and ``hparam.<name>`` for every hyper-parameter.
+    ``active_from`` and ``before_switch`` (whether the step was chosen before the method began), ``split``, ``n``,
+    accuracies (fractions), cost, and ``hparam.<name>`` for every hyper-parameter.
 
     Raises:
         UserError: a suffix other than .csv and .parquet, no folder, or Parquet without pyarrow.
@@ -104,6 +106,8 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
                 "criterion": criterion,
                 "step": at.step,
                 "criterion_value": at.value,
+                "active_from": switch_of(run),
+                "before_switch": chosen_before_switch(run, at),
                 "split": split,
                 "n": images_of(counts),
                 "accuracy": average_accuracy(counts),

@@ -12,7 +12,7 @@ from benchmark.report.records.predictions import Book
 from benchmark.report.tables.columns import Column
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.pairwise import ALPHA, MARGIN, Comparison, add_holm, compare
-from benchmark.report.tables.results_table import Table
+from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
 
 
@@ -22,8 +22,8 @@ class Against:
 
     table: Table
     column: Column
-    reference: str
-    methods: tuple[str, ...]
+    reference: Row
+    rows: tuple[Row, ...]
     found: tuple[Comparison, ...]
 
 
@@ -52,9 +52,7 @@ def compare_all(
             found = add_holm(
                 [compare(column, (r.winners, r.values[i]), theirs, book, level) for r in others]
             )
-            families.append(
-                Against(table, column, reference, tuple(r.label for r in others), tuple(found))
-            )
+            families.append(Against(table, column, base, tuple(others), tuple(found)))
     if not families and not any(
         row.method == reference and row.winners for table in tables for row in table.rows
     ):
@@ -78,28 +76,34 @@ def _sheet(families: Sequence[Against]) -> Sheet:
     rows: list[list[str]] = []
     for family in families:
         rows.append([" ".join(family.column.title)])
-        rows += [_cells(m, c) for m, c in zip(family.methods, family.found, strict=True)]
+        rows += [
+            _cells(row.marked_label, c) for row, c in zip(family.rows, family.found, strict=True)
+        ]
     kinds = dict.fromkeys(
         c.difference.kind for f in families for c in f.found if c.difference.kind != "none"
     )
     notes = list(
         dict.fromkeys(
-            f"{method}, {' '.join(family.column.title)}: {c.difference.note}"
+            f"{row.marked_label}, {' '.join(family.column.title)}: {c.difference.note}"
             for family in families
-            for method, c in zip(family.methods, family.found, strict=True)
+            for row, c in zip(family.rows, family.found, strict=True)
             if c.difference.note
         )
     )
     smaller = any(f.column.smaller for f in families)
     caption = [
-        f"Δ: method minus {first.reference} in points, ± standard error ({'; '.join(kinds) or 'none'}).",
+        f"Δ: method minus {first.reference.marked_label} in points, ± standard error ({'; '.join(kinds) or 'none'}).",
         *(["Of the gap its absolute value is compared, and smaller is better."] if smaller else []),
         f"P(equal): within {MARGIN * 100:g} point. p: two-sided, after Holm within each metric; "
         f"not distinguishable where p ≥ {ALPHA:g}.",
     ]
     heads = [("method",), ("Δ ± se",), ("P(better)",), ("P(equal)",), ("p (Holm)",), ("trials",)]
     return Sheet(
-        f"{first.table.title}, against {first.reference}", caption, heads, rows, notes=notes
+        f"{first.table.title}, against {first.reference.marked_label}",
+        caption,
+        heads,
+        rows,
+        notes=notes,
     )
 
 
@@ -139,8 +143,8 @@ def json_comparisons(families: Sequence[Against]) -> list[dict[str, Any]]:
         {
             "dataset": family.table.dataset,
             "metric": family.column.metric,
-            "method": method,
-            "reference": family.reference,
+            "method": row.label,
+            "reference": family.reference.method,
             "difference": c.difference.value,
             "se": c.difference.sd,
             "low": c.difference.low,
@@ -154,5 +158,5 @@ def json_comparisons(families: Sequence[Against]) -> list[dict[str, Any]]:
             "trials": c.trials,
         }
         for family in families
-        for method, c in zip(family.methods, family.found, strict=True)
+        for row, c in zip(family.rows, family.found, strict=True)
     ]

@@ -226,7 +226,9 @@ def detail_sheets(
 def _of_split(
     table: Table, book: Book, engine: str, split: str, record: RunRecord, spread: str
 ) -> list[Sheet]:
-    rows = {row.label: [w for w in row.winners if split in w.at.counts] for row in table.rows}
+    rows = {
+        row.marked_label: [w for w in row.winners if split in w.at.counts] for row in table.rows
+    }
     rows = {method: winners for method, winners in rows.items() if winners}
     scores = Scores(split, book, engine, spread == "interval")
     labels = [str(name) for name in record.data["label_names"]]

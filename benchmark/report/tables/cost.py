@@ -96,7 +96,7 @@ def _cells(table: Table, row: Row, base: Row | None, staged: bool) -> list[str]:
     )
     worst, base_worst = _worst(table, row), _worst(table, base) if base else None
     return [
-        row.label,
+        row.marked_label,
         DASH if training is None else f"{training:.1f}",
         _ratio(training, reference),
         *(_upstream_cells(row, training, reference) if staged else []),

@@ -9,7 +9,8 @@ from benchmark.core.errors import UserError
 from benchmark.core.spec import RunSpec
 from benchmark.report.records.model_selection import rank
 from benchmark.report.records.sweep_records import Sweep
-from benchmark.report.tables.results_table import Row, Table
+from benchmark.report.records.switches import switch_of
+from benchmark.report.tables.results_table import BEFORE_SWITCH, Row, Table
 from benchmark.report.tables.sheet import Sheet
 
 
@@ -30,7 +31,7 @@ def hparam_sheet(table: Table) -> Sheet | None:
             f"The same for all: {', '.join(f'{name}={value}' for name, value in shared.items())}."
         )
     heads = [("method",), ("trial: draw@step",), ("hyper-parameters",)]
-    lines = [[row.label, _draws(row), _common(specs, shared)] for row, specs in rows]
+    lines = [[row.marked_label, _draws(row), _common(specs, shared)] for row, specs in rows]
     return Sheet(f"{table.title}, hyper-parameters of the winners", caption, heads, lines, stub=3)
 
 
@@ -47,7 +48,10 @@ def _shared(specs: Sequence[RunSpec]) -> dict[str, str]:
 
 
 def _draws(row: Row) -> str:
-    return ", ".join(f"{w.trial}: {w.run.draw}@{w.at.step}" for w in row.winners)
+    return ", ".join(
+        f"{w.trial}: {w.run.draw}@{w.at.step}{BEFORE_SWITCH if w.is_before_switch else ''}"
+        for w in row.winners
+    )
 
 
 def _common(specs: Mapping[int, RunSpec], but: Mapping[str, str]) -> str:
@@ -74,6 +78,8 @@ def json_winners(tables: Sequence[Table]) -> list[dict[str, Any]]:
             "trial": w.trial,
             "draw": w.run.draw,
             "step": w.at.step,
+            "active_from": switch_of(w.run),
+            "before_switch": w.is_before_switch,
             "criterion_value": w.at.value,
             "best_of": w.of,
             "key": w.run.key,

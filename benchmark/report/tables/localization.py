@@ -72,7 +72,7 @@ def looks_sheet(table: Table) -> Sheet | None:
         *((split, title) for split, _, title, _, _ in columns),
     ]
     shown = [
-        [row.label, _explainers(row)]
+        [row.marked_label, _explainers(row)]
         + [
             _mean_sd(_values(row, split, name), scale, digits)
             for split, name, _, scale, digits in columns
@@ -146,15 +146,17 @@ def _notes(table: Table, rows: Sequence[Row]) -> list[str]:
         for text in dict.fromkeys(
             str(_found(w).get("note")) for w in row.winners if _found(w).get("note")
         ):
-            notes.append(f"{row.label}: {text}")
+            notes.append(f"{row.marked_label}: {text}")
         if row.winners and row not in rows:
-            notes.append(f"{row.label}: its runs recorded no explanations")
+            notes.append(f"{row.marked_label}: its runs recorded no explanations")
         for name, what in (("zero_maps", "maps are zero everywhere"), ("nonfinite_maps", "maps are not finite"),
                            ("empty_masks", "images have no foreground")):  # fmt: skip
             counted = [int(sum(_values(row, split, name))) for split in _splits(row)]
             if sum(counted):
                 of = int(sum(sum(_values(row, split, "images")) for split in _splits(row)))
-                notes.append(f"{row.label}: {sum(counted):,} of {of:,} {what} and do not count")
+                notes.append(
+                    f"{row.marked_label}: {sum(counted):,} of {of:,} {what} and do not count"
+                )
     if len({_explainers(row) for row in rows}) > 1:
         notes.append(
             "the networks were explained in different ways: compare rows with the same explanation only"
@@ -183,7 +185,7 @@ def read_gallery(table: Table) -> Gallery | None:
             continue
         arrays = _arrays(winner)
         if isinstance(arrays, str):
-            notes.append(f"{row.label}: {arrays}")
+            notes.append(f"{row.marked_label}: {arrays}")
             continue
         if first is None:
             first = arrays
@@ -192,11 +194,11 @@ def read_gallery(table: Table) -> Gallery | None:
             not np.array_equal(first[name], arrays[name])
             for name in ("split", "row", "image", "mask", "label")
         ):
-            notes.append(f"{row.label}: its images are others")
+            notes.append(f"{row.marked_label}: its images are others")
             continue
         looks.append(
             Look(
-                row.label,
+                row.marked_label,
                 str(arrays["explainer"]),
                 arrays["heatmap"].astype(np.float32),
                 arrays["prediction"],

@@ -85,8 +85,8 @@ class Printer:
         return plain(value, self.decimals, self.spread) + ("*" if value.best else "")
 
     def label(self, row: Row) -> str:
-        """The method as the sweep names it; runs that only serve others say so."""
-        return clean(row.label)
+        """The method as the sweep names it; runs that only serve others say so, as does one chosen too early."""
+        return clean(row.marked_label)
 
     def needs(self, row: Row) -> str:
         """The annotation budget: what the method knows beyond images and labels."""

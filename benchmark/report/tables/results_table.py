@@ -14,6 +14,7 @@ from benchmark.core.spec import RunSpec
 from benchmark.report.records.model_selection import Cell, Winner, cells_of
 from benchmark.report.records.predictions import Book
 from benchmark.report.records.sweep_records import Sweep
+from benchmark.report.records.switches import switch_of
 from benchmark.report.statistics.metrics import images_of, worst_group
 from benchmark.report.tables.columns import (
     NOTHING,
@@ -25,6 +26,9 @@ from benchmark.report.tables.columns import (
     value_of,
 )
 from benchmark.report.tables.pairwise import mark_best
+
+#: Behind the name of a row that was chosen before its method began.
+BEFORE_SWITCH = "†"
 
 
 @dataclass
@@ -38,6 +42,16 @@ class Row:
     notes: list[str]
     winners: list[Winner] = field(default_factory=list)
     label: str = ""
+
+    @property
+    def before_switch(self) -> list[Winner]:
+        """The winners that had not yet made a step of their method."""
+        return [winner for winner in self.winners if winner.is_before_switch]
+
+    @property
+    def marked_label(self) -> str:
+        """The label as tables and figures show it: with a mark if a winner was chosen before its method began."""
+        return self.label + (BEFORE_SWITCH if self.before_switch else "")
 
 
 @dataclass
@@ -66,6 +80,10 @@ class Table:
         )
         if spread != "interval" and bare:
             parts.append(f"Brackets: 95 % interval ({'; '.join(bare)}).")
+        if any(row.before_switch for row in self.rows):
+            parts.append(
+                f"{BEFORE_SWITCH} chosen before the first step at which the method is what its name says."
+            )
         if any(v.best for v in values):
             parts.append(
                 "* not distinguishable from the best of its column (paired on the same images, Holm, 5 %)."
@@ -151,11 +169,27 @@ def _row(
         for role, entry in _upstream(w)
     )
     notes += [f"{role}: {method}" for role, method in dict.fromkeys(came_first)]
+    notes += _before_switch(winners)
     notes += _differences(winners, usual)
     if not winners and not notes:
         notes.append("no finished run")
     needs = tuple(record.method.get("needs", ())) if record else None
     return Row(cell.method, cell.requested, needs, values, notes, winners)
+
+
+def _before_switch(winners: Sequence[Winner]) -> list[str]:
+    """Which winners are not yet what their method's name says."""
+    found = [w for w in winners if w.is_before_switch]
+    if not found:
+        return []
+    several = len(found) > 1
+    trials = ", ".join(str(w.trial) for w in found)
+    steps = ", ".join(f"{w.at.step:,}" for w in found)
+    switches = ", ".join(dict.fromkeys(f"{switch_of(w.run):,}" for w in found))
+    return [
+        f"trial{'s' if several else ''} {trials}: chosen at step{'s' if several else ''} {steps}, and the method "
+        f"begins at step {switches}; the score is not the method's"
+    ]
 
 
 def _upstream(winner: Winner) -> list[tuple[str, Mapping[str, Any]]]:

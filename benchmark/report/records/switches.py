@@ -1,0 +1,42 @@
+"""From which step a run is what its method's name says, and which choices were made before that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmark.core.spec import RunSpec, before_switch
+from benchmark.report.records.sweep_records import Run, Selected
+
+#: Records from before methods declared their switch do not hold it. These are the methods that had one then, with the
+#: rule of ``Algorithm.active_from`` in their classes.
+_UNDECLARED: Mapping[str, Callable[[Mapping[str, Any], int], float]] = {
+    "irm": lambda hp, steps: 0 if hp["penalty_weight"] == 1 else hp["anneal_iters"],
+    "pgi": lambda hp, steps: math.ceil(max(hp["ramp"] * steps, 1) / 2) - 1,
+    "segment_classify": lambda hp, steps: max(round(hp["segmenter_share"] * steps), 1),
+    "tea": lambda hp, steps: math.ceil(hp["warmup"] * steps),
+}
+
+
+def switch_of(run: Run) -> int:
+    """The first step that trains what the run's method is called; 0 where there is no such switch, or none is known."""
+    declared = run.record.method.get("active_from") if run.record else None
+    if declared is None and run.spec is not None:
+        declared = _undeclared(run.spec)
+    return declared if type(declared) is int and declared > 0 else 0
+
+
+def chosen_before_switch(run: Run, at: Selected) -> bool:
+    """Whether a selected step is one at which no step of the method had been made."""
+    return before_switch(at.step, switch_of(run))
+
+
+def _undeclared(spec: RunSpec) -> int:
+    rule = _UNDECLARED.get(spec.algorithm)
+    if rule is None:
+        return 0
+    try:
+        return int(rule(spec.hparams, int(spec.budget["steps"])))
+    except (KeyError, TypeError, ValueError, OverflowError):  # another version's hyper-parameters
+        return 0
