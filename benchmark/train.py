@@ -146,7 +146,7 @@ def _hparams(algorithm: str, given: list[str]) -> dict[str, Any]:
 
 def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bool:
     """Run one folder in this process; prints a line per evaluation. Returns whether it is done."""
-    from benchmark.engine.execute import DONE, INTERRUPTED, execute
+    from benchmark.engine.execute import DONE, INTERRUPTED, SETTLED, execute
     from benchmark.launch.attempts import begin
     from benchmark.launch.lease import Claim
     from benchmark.launch.retry import retry
@@ -183,7 +183,7 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
             )
     finally:
         claim.release()
-    if outcome == DONE:
+    if outcome in (DONE, SETTLED):
         _print_record(folder)
     elif outcome == INTERRUPTED and reasons[0] != LEASE_LOST:
         raise KeyboardInterrupt
@@ -194,7 +194,7 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
         )
     elif not RunFolder(folder).failure.exists():
         print("failed: out of memory; a smaller batch_size would need less.", file=sys.stderr)
-    return outcome == DONE
+    return outcome in (DONE, SETTLED)
 
 
 def _print_line(line: Mapping[str, Any]) -> None:

@@ -8,7 +8,8 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,9 +56,8 @@ def commit_once(path: Path, content: bytes) -> bool:
             return False
         if error.errno not in _NO_LINKS:
             raise
-        os.rename(
-            temporary, path
-        )  # a file system without hard links; the lease still keeps a second writer away
+        if not _rename_once(temporary, path):
+            return False
     finally:
         Path(temporary).unlink(missing_ok=True)
     _sync_folder(path.parent)
@@ -118,6 +118,50 @@ def _longest(folder: Path, name: str, usual: int) -> int:
         return os.pathconf(folder, name)
     except (OSError, ValueError, AttributeError):
         return usual
+
+
+class StagedFiles:
+    """Files of one result, written completely under temporary names and then renamed together.
+
+    Use it as a context. What has not been published at its end is removed, so that an interrupted
+    result leaves nothing and replaces nothing.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[str, Path]] = []
+
+    def __enter__(self) -> StagedFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for temporary, _path in self._waiting:
+            Path(temporary).unlink(missing_ok=True)
+        self._waiting.clear()
+
+    def add(self, path: Path, write: bytes | Callable[[IO[bytes]], None]) -> None:
+        """Write the content of ``path`` to a temporary file beside it.
+
+        Args:
+            path: the final name.
+            write: the bytes, or a function that writes them to an open binary file.
+
+        Raises:
+            OSError: it cannot be written; its temporary file is gone.
+        """
+        self._waiting.append((_write_temporary(path, write), path))
+
+    def publish(self) -> None:
+        """Give every file its final name, replacing what is there; nothing slow happens in between.
+
+        Raises:
+            OSError: a file cannot be renamed; those after it keep their old content.
+        """
+        folders = {path.parent for _, path in self._waiting}
+        while self._waiting:
+            os.replace(*self._waiting[0])
+            del self._waiting[0]
+        for folder in folders:
+            _sync_folder(folder)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -195,6 +239,42 @@ def _write_temporary(path: Path, write: bytes | Callable[[IO[bytes]], None]) -> 
         os.unlink(temporary)
         raise
     return temporary
+
+
+def _rename_once(temporary: str, path: Path) -> bool:
+    """Rename a file unless its new name exists, on a file system without hard links.
+
+    The folder is locked meanwhile, so that of several writers on one machine the first wins. File
+    systems that know no locks either leave it to the lease to keep a second writer away.
+
+    Returns:
+        True if this call created ``path``.
+    """
+    with _locked(path.parent):
+        if path.exists():
+            return False
+        try:
+            os.rename(temporary, path)
+        except FileExistsError:  # Windows never replaces a file by renaming
+            return False
+        return True
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder where the system and the file system have one."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where renaming is enough
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -52,7 +52,12 @@ def load_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
 
 def save_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
     """Write a state_dict, atomically."""
-    write_atomic(path, lambda file: _save(dict(weights), file))
+    write_atomic(path, lambda file: write_weights(weights, file))
+
+
+def write_weights(weights: Mapping[str, torch.Tensor], file: IO[bytes]) -> None:
+    """Write a state_dict to an open binary file."""
+    _save(dict(weights), file)
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:

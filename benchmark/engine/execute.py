@@ -17,13 +17,13 @@ import torch
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.errors import UserError
-from benchmark.core.files import commit_once, read_json, to_json, write_atomic
+from benchmark.core.files import StagedFiles, commit_once, read_json, to_json, write_atomic
 from benchmark.core.layout import RunFolder
 from benchmark.core.record import RunRecord, failure_json, read_record
 from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.spec import LEASE_LOST, RunSpec
 from benchmark.engine.build import build_algorithm
-from benchmark.engine.checkpoint import save_weights
+from benchmark.engine.checkpoint import write_weights
 from benchmark.engine.embeddings import Embeddings, embed_splits
 from benchmark.engine.environment_info import commit, keep_memory, versions
 from benchmark.engine.exceptions import InterruptedRunError, NonFiniteError
@@ -31,6 +31,7 @@ from benchmark.engine.explanations import Explanations, explain_splits
 from benchmark.engine.loop import TrainingRun
 
 DONE, FAILED, INTERRUPTED, OUT_OF_MEMORY = "done", "failed", "interrupted", "out_of_memory"
+SETTLED = "settled"
 
 
 def execute(
@@ -55,8 +56,9 @@ def execute(
         on_line: told of every line of the log, such as to print it.
 
     Returns:
-        ``"done"``, ``"failed"`` (failure.json says why), ``"interrupted"`` (checkpoint.pt holds what was done) or
-        ``"out_of_memory"`` (nothing written: worth another try alone on the device).
+        ``"done"``, ``"failed"`` (failure.json says why), ``"interrupted"`` (checkpoint.pt holds what was done),
+        ``"out_of_memory"`` (nothing written: worth another try alone on the device) or ``"settled"`` (another
+        process committed the run meanwhile, whose files were left alone).
 
     Raises:
         OSError: the disk is full or the folder cannot be written; the run can be launched again.
@@ -77,8 +79,7 @@ def execute(
             stop,
             on_line,
         )
-        _finish(run, attempt, started)
-        return DONE
+        return _finish(run, attempt, started)
     except InterruptedRunError:
         return INTERRUPTED
     except (torch.cuda.OutOfMemoryError, MemoryError):
@@ -127,8 +128,15 @@ def _prepare(
     return data, algorithm
 
 
-def _finish(run: TrainingRun, attempt: int, started: float) -> None:
-    """Train, evaluate the selected steps, and commit; the record comes last."""
+def _finish(run: TrainingRun, attempt: int, started: float) -> str:
+    """Train, evaluate the selected steps, and commit; the record comes last.
+
+    Everything slow happens before the last look at the lease: a process that lost its lease, because
+    it was suspended for instance, must not replace the files of the process that took the run over.
+
+    Returns:
+        ``"done"``, or ``"settled"`` where another process was first.
+    """
     folder, spec = RunFolder(run.folder), run.spec
     run.algorithm.fit(run)
     if run.evaluated_at != run.step:
@@ -143,22 +151,29 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> None:
     embeddings = _embeddings(run, predictions)
     if embeddings.report:
         run.seconds["embeddings"] = time.perf_counter() - before
-    if run.stop() == LEASE_LOST:
-        raise InterruptedRunError(LEASE_LOST)
-    write_atomic(folder.predictions, lambda file: np.savez(file, **predictions))  # type: ignore[arg-type]
-    if explanations.gallery:
-        arrays = explanations.gallery
-        write_atomic(folder.heatmaps, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
-    if embeddings.arrays:
-        stored = embeddings.arrays
-        write_atomic(folder.embeddings, lambda file: np.savez_compressed(file, **stored))  # type: ignore[arg-type]
-    save_weights(folder.selected, run.selection.weights[run.selection.best[spec.selection[0]][0]])
-    write_atomic(folder.log, run.log_file.text.encode())
     record = _record(
         run, attempt, selected, started, memory, explanations.report, embeddings.report
     )
-    commit_once(folder.record, to_json(record.to_json(), indent=None))
+    weights = run.selection.weights[run.selection.best[spec.selection[0]][0]]
+    with StagedFiles() as files:
+        files.add(folder.predictions, lambda file: np.savez(file, **predictions))  # type: ignore[arg-type]
+        if explanations.gallery:
+            arrays = explanations.gallery
+            files.add(folder.heatmaps, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+        if embeddings.arrays:
+            stored = embeddings.arrays
+            files.add(folder.embeddings, lambda file: np.savez_compressed(file, **stored))  # type: ignore[arg-type]
+        files.add(folder.selected, lambda file: write_weights(weights, file))
+        files.add(folder.log, run.log_file.text.encode())
+        if run.stop() == LEASE_LOST:
+            raise InterruptedRunError(LEASE_LOST)
+        if folder.record.exists():
+            return SETTLED
+        files.publish()
+    if not commit_once(folder.record, to_json(record.to_json(), indent=None)):
+        return SETTLED
     _tidy(folder, attempt)
+    return DONE
 
 
 def _configure(spec: RunSpec, device: torch.device) -> None:

@@ -95,8 +95,8 @@ class Outcome:
     """What a child says of the run it was given.
 
     Args:
-        kind: ``done``, ``failed``, ``interrupted`` or ``out_of_memory``, which the engine answers; ``busy`` where
-            another process holds the lease; ``settled`` where another process had ended the run already.
+        kind: ``done``, ``failed``, ``interrupted``, ``out_of_memory`` or ``settled``, which the engine answers;
+            ``busy`` where another process holds the lease; ``settled`` where another process has ended the run.
         attempt: number of the try, or 0 where none was made.
         seconds: wall time of the try.
         reason: why it was interrupted.

@@ -85,6 +85,10 @@ class Claim:
         """Give the lease back; a lease that was lost meanwhile is left to its new owner."""
         self._lease.release()
 
+    def is_ours(self) -> bool:
+        """Whether the lease on disk is still this process's; asks the file system."""
+        return self.owner() == os.getpid()
+
     def owner(self) -> int | None:
         """The process that holds the lease, or None."""
         return self._lease.pid
@@ -145,9 +149,14 @@ def clear(claim: Claim) -> bool:
 
 
 def untidy(folder: Path) -> bool:
-    """Whether a lease, or something half-written under one, lies in a run folder."""
+    """Whether a lease, or something half-written or outdated, lies in a run folder."""
     run = RunFolder(folder)
-    return any(name.startswith(run.lease.name) or run.is_leftover(name) for name in run.names())
+    names = run.names()
+    left = {
+        run.record.name,
+        run.checkpoint.name,
+    } <= names  # written by a process that was suspended
+    return left or any(name.startswith(run.lease.name) or run.is_leftover(name) for name in names)
 
 
 def _tidy(folder: Path, seconds: float) -> None:

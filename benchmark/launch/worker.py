@@ -97,6 +97,7 @@ def work(job: Job) -> Outcome:
     claim = Claim(job.folder, job.lease_seconds, stop.lose)
     if not claim.take():
         return Outcome("busy")
+    stop.watch(claim)
     _held = claim
     try:
         # another launcher may have ended it between this launcher's look and the lease
@@ -109,12 +110,26 @@ def work(job: Job) -> Outcome:
 
 
 class _Stop:
-    """Why the run should end, if it should; ``reason`` is all that a training step asks."""
+    """Why the run should end, if it should; ``reason`` is all that a training step asks.
+
+    The heartbeat tells when the lease is lost. A process that was suspended and goes on may ask
+    before its heartbeat has noticed anything; it is told to look for itself.
+    """
 
     def __init__(self) -> None:
         self._reason: str | None = None
+        self._claim: Claim | None = None
+        self._asked = 0.0
+
+    def watch(self, claim: Claim) -> None:
+        """The lease that the run is under, from now on."""
+        self._claim, self._asked = claim, time.monotonic()
 
     def reason(self) -> str | None:
+        before, self._asked = self._asked, time.monotonic()
+        claim = self._claim
+        if claim is not None and self._asked - before > claim.seconds / 2 and not claim.is_ours():
+            self.lose()
         return self._reason
 
     def ask(self, *_: Any) -> None:

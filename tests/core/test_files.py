@@ -7,12 +7,21 @@ import json
 import math
 import multiprocessing
 import os
+import threading
+import time
 from pathlib import Path
 from typing import IO, NoReturn
 
 import pytest
 
-from benchmark.core.files import commit_once, read_json, to_json, write_atomic, write_json
+from benchmark.core.files import (
+    StagedFiles,
+    commit_once,
+    read_json,
+    to_json,
+    write_atomic,
+    write_json,
+)
 
 
 def _torn(file: IO[bytes]) -> None:
@@ -138,3 +147,58 @@ def test_reading_what_is_no_json(tmp_path: Path) -> None:
         (tmp_path / "bad.json").write_bytes(content)
         with pytest.raises(ValueError):
             read_json(tmp_path / "bad.json")
+
+
+def test_without_hard_links_the_first_writer_still_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight writers at once, each of which is slow between its look and its rename."""
+
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    rename = os.rename
+
+    def slow_rename(*names: Path) -> None:
+        time.sleep(0.05)
+        rename(*names)
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "rename", slow_rename)
+    path, won = tmp_path / "record.json", []
+    together = threading.Barrier(8)
+
+    def write(number: int) -> None:
+        together.wait()
+        if commit_once(path, str(number).encode()):
+            won.append(number)
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(won) == 1
+    assert path.read_text() == str(won[0])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_staged_files_are_published_together_or_not_at_all(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(b"old")
+    with StagedFiles() as staged:
+        staged.add(one, b"new")
+        staged.add(other, lambda file: file.write(b"new too") and None)
+        assert one.read_bytes() == b"old" and not other.exists()
+    assert list(tmp_path.iterdir()) == [one]
+    assert one.read_bytes() == b"old"
+    with pytest.raises(RuntimeError), StagedFiles() as staged:
+        staged.add(other, b"never")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == [one]
+    with StagedFiles() as staged:
+        staged.add(one, b"new")
+        staged.add(other, b"new too")
+        staged.publish()
+    assert (one.read_bytes(), other.read_bytes()) == (b"new", b"new too")
+    assert sorted(tmp_path.iterdir()) == [one, other]

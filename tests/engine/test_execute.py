@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.core import files
 from benchmark.core.counts import accuracy
 from benchmark.core.dataset import DatasetSource
 from benchmark.core.files import read_json
@@ -437,3 +438,57 @@ def test_a_run_that_ends_before_its_switch_is_selected_as_any_other(tmp_path: Pa
     best = min(step for step in value if value[step] == max(value.values()))
     assert record.selected["val_accuracy"]["step"] == best
     assert record.method["active_from"] == 500
+
+
+# --- a run that another process took over ------------------------------------------------------------------------
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and p.suffix != ".pt"}
+
+
+def test_a_process_that_lost_its_run_replaces_nothing_of_the_winner(tmp_path: Path) -> None:
+    """It was suspended, another one committed, and it goes on before it has noticed."""
+    folder = plan_run(tmp_path)
+    winner: dict[str, bytes] = {}
+
+    def commit_as_another(line: Any) -> None:
+        if line["step"] == 20:
+            (folder / "record.json").write_text('{"of": "the winner"}')
+            for name in ("predictions.npz", "heatmaps.npz", "embeddings.npz", "log.jsonl"):
+                (folder / name).write_bytes(b"the winner's")
+            winner.update(_files(folder))
+
+    assert run(folder, on_line=commit_as_another) == "settled"
+    assert _files(folder) == winner
+    assert not (folder / "selected.pt").exists()
+
+
+def test_a_lease_that_is_lost_at_the_very_end_publishes_nothing(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path)
+    lost: list[str] = []
+
+    def stop() -> str | None:
+        return "lease lost" if lost else None
+
+    def lose(line: Any) -> None:
+        lost.extend(["lost"] if line["step"] == 20 else [])
+
+    before = set(folder.iterdir())
+    assert run(folder, on_line=lose, stop=stop) == "interrupted"
+    assert {path.name for path in set(folder.iterdir()) - before} <= {"attempts", "checkpoint.pt"}
+
+
+def test_a_second_record_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process commits between the last look and the commit."""
+    folder = plan_run(tmp_path)
+    publish = files.StagedFiles.publish
+
+    def overtaken(staged: files.StagedFiles) -> None:
+        publish(staged)
+        (folder / "record.json").write_text("of the winner")
+
+    monkeypatch.setattr(files.StagedFiles, "publish", overtaken)
+    assert run(folder) == "settled"
+    assert (folder / "record.json").read_text() == "of the winner"
+    assert (folder / "attempts" / "1").is_dir(), "what the loser said stays with its try"

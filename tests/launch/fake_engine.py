@@ -73,7 +73,8 @@ def execute(
         "machine": surroundings(device),
     }
     (folder / "log.jsonl").write_text("".join(state["log"]))
-    commit_once(folder / "record.json", to_json(about))
+    if not commit_once(folder / "record.json", to_json(about)):
+        return "settled"
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     os.replace(home / "output.txt", folder / "output.txt")
     return "done"

@@ -8,7 +8,13 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from launch_driver import Launcher, expected_value, leases, make, record, run, spec, until
+
+from benchmark.core.layout import RunFolder
+from benchmark.core.spec import LEASE_LOST
+from benchmark.launch import worker
+from benchmark.launch.lease import Claim, clear, untidy
 
 RUNS = 24
 
@@ -83,3 +89,62 @@ def test_killed_at_random_every_run_is_done_once_and_as_if_undisturbed(tmp_path:
         max(int(p.name) for p in (tmp_path / "runs" / key / "attempts").iterdir()) for key in keys
     ]
     assert max(tries) > 1, "no kill hit a run"
+
+
+@pytest.mark.parametrize("goes_on", ["meanwhile", "afterwards"])
+def test_a_run_that_is_suspended_beyond_its_lease_is_done_once(
+    tmp_path: Path, goes_on: str
+) -> None:
+    one = spec(3, steps=40, sleep=0.05)
+    make(tmp_path, one)
+    first = Launcher(tmp_path, workers=1, lease=2.0)
+    pid = until(lambda: working(tmp_path))[0]
+    os.kill(pid, signal.SIGSTOP)
+    second = Launcher(tmp_path, workers=1, lease=2.0)
+    until(lambda: [other for other in working(tmp_path) if other != pid], 60)
+    if goes_on == "meanwhile":
+        os.kill(pid, signal.SIGCONT)
+        assert second.wait(60) == 0
+    else:
+        assert second.wait(60) == 0
+        os.kill(pid, signal.SIGCONT)
+    assert first.wait(60) == 0, first.complaints.read_text()
+    summaries = [launcher.summary() for launcher in (first, second)]
+    assert [key for summary in summaries for key in summary["done"]] == [one.key]
+    assert record(tmp_path, one.key)["value"] == expected_value(one)
+    assert record(tmp_path, one.key)["attempt"] == 2
+    assert leases(tmp_path) == []
+    assert not (tmp_path / "runs" / one.key / "checkpoint.pt").exists()
+
+
+def test_a_process_that_was_suspended_looks_at_its_lease_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its heartbeat has had no time yet to notice that another process has the run."""
+    claim = Claim(tmp_path, 30.0)
+    assert claim.take()
+    clock = [1000.0]
+    monkeypatch.setattr(worker.time, "monotonic", lambda: clock[0])
+    stop = worker._Stop()
+    stop.watch(claim)
+    path = RunFolder(tmp_path).lease
+    ours = path.read_text()
+    path.write_text(ours.replace(f"pid={os.getpid()}", "pid=1"))
+    assert stop.reason() is None, "a step does not ask the file system"
+    clock[0] += 100.0
+    assert stop.reason() == LEASE_LOST
+    path.write_text(ours)
+    claim.release()
+
+
+def test_a_checkpoint_beside_a_record_is_removed(tmp_path: Path) -> None:
+    """A suspended process wrote it when another one had already committed."""
+    folder = RunFolder(tmp_path)
+    (folder.attempt(1).path).mkdir(parents=True)
+    folder.record.write_text('{"attempt": 1}')
+    folder.output.touch()
+    assert not untidy(tmp_path)
+    folder.checkpoint.touch()
+    assert untidy(tmp_path)
+    assert clear(Claim(tmp_path))
+    assert folder.names() == {"record.json", "output.txt", "attempts"}
