@@ -10,9 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 from benchmark.cli.listing import LISTS
-from benchmark.cli.options import add_placement, data_dir, download
+from benchmark.cli.options import add_placement, data_dir, download, places
 from benchmark.core.errors import Problems, UserError, exit_code
 from benchmark.core.layout import SweepFolder, newest_sweep
+from benchmark.launch.gpus import VISIBLE
 from benchmark.launch.slots import check_request
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweep_folder import read_stored, write_plan
@@ -164,11 +165,8 @@ def _launch(given: argparse.Namespace) -> int:
         return _dry_run(given, plan, folder)
     from benchmark.launch.display import make_display
     from benchmark.launch.local import launch
-    from benchmark.launch.slots import slots
 
-    slots(
-        given.device, given.workers, given.per_gpu
-    )  # a wrong --device or --workers is reported before any write
+    places(given)  # devices that cannot be used are reported before any write
     keys = write_plan(plan, folder)
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
@@ -197,10 +195,11 @@ def _dry_run(given: argparse.Namespace, plan: Plan, folder: Path) -> int:
         Problems: data that are not there, after the estimate.
     """
     from benchmark.core.layout import State, state_of
-    from benchmark.launch.slots import slots
     from benchmark.launch.time_estimate import estimate
 
-    places = slots(given.device, given.workers, given.per_gpu)
+    slots = places(given)
+    if slots[0].gpu is not None:
+        os.environ[VISIBLE] = slots[0].gpu
     left = [
         key for key in plan.runs if state_of(SweepFolder(folder).run(key).path) is not State.DONE
     ]
@@ -211,10 +210,10 @@ def _dry_run(given: argparse.Namespace, plan: Plan, folder: Path) -> int:
 
     from benchmark.engine.timing import measure
 
-    torch.set_num_threads(places[0].threads)
+    torch.set_num_threads(slots[0].threads)
     specs = {key: run.spec for key, run in plan.runs.items()}
     infos = {fingerprint: known.info for fingerprint, known in plan.data.items()}
-    device, trial = places[0].device, plan.config.trials[0]
+    device, trial = slots[0].device, plan.config.trials[0]
 
     @functools.cache
     def sizes(fingerprint: str) -> dict[str, int] | None:
@@ -227,7 +226,7 @@ def _dry_run(given: argparse.Namespace, plan: Plan, folder: Path) -> int:
     for what in absent:
         print(f"not there, and timed on random images: {what}", flush=True)
     estimate(
-        plan, left, device, len(places), lambda spec, size: measure(spec, specs, infos, size, device), sizes,
+        plan, left, device, len(slots), lambda spec, size: measure(spec, specs, infos, size, device), sizes,
         lambda line: print(line, flush=True),
     )  # fmt: skip
     if absent:

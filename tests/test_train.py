@@ -120,7 +120,7 @@ def test_a_mistake_is_a_sentence_code_2_and_nothing_is_written(
 def test_a_device_that_is_not_there_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmark.cli.options.visible_gpus", list)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert _main(tmp_path / "out", "--device", "cuda") == 2
     assert "no NVIDIA GPU answers" in capsys.readouterr().err and not (tmp_path / "out").exists()
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmark.core.errors import UserError, shown
+from benchmark.core.errors import shown
 from benchmark.core.registry import DATASETS
-from benchmark.launch.slots import visible_gpus
+from benchmark.launch.gpus import VISIBLE, find_gpus, require_gpus
+from benchmark.launch.slots import Slot, slots
 from benchmark.plan.sweepfile import Named
 
 #: Where data sets are looked for when --data-dir is not given.
@@ -70,19 +72,33 @@ def data_dir(given: argparse.Namespace) -> Path:
 
 
 def pick_device(wanted: str) -> str:
-    """``cpu`` or ``cuda``; the driver is asked, so that no CUDA context is made here.
+    """``cpu`` or ``cuda``, for a run in this process; no CUDA context is made here.
+
+    Where a GPU cannot be used, CUDA_VISIBLE_DEVICES is set to the first one that can.
 
     Raises:
         UserError: cuda was asked for and there is none.
     """
     if wanted == "cpu":
         return "cpu"
-    found = bool(visible_gpus())
-    if wanted == "cuda" and not found:
-        raise UserError(
-            "--device cuda was asked for, but no NVIDIA GPU answers (nvidia-smi); use --device cpu."
-        )
-    return "cuda" if found else "cpu"
+    found = require_gpus() if wanted == "cuda" else find_gpus()
+    if found.note:
+        print(f"note: {found.note}", file=sys.stderr)
+    if found.usable and found.problems:
+        os.environ[VISIBLE] = found.usable[0]
+    return "cuda" if found.usable else "cpu"
+
+
+def places(given: argparse.Namespace) -> list[Slot]:
+    """Where runs would run; says which GPUs are left out.
+
+    Raises:
+        UserError: there is no such place.
+    """
+    found = slots(given.device, given.workers, given.per_gpu)
+    if given.device != "cpu" and find_gpus().note:
+        print(f"note: {find_gpus().note}", file=sys.stderr)
+    return found
 
 
 def download(datasets: Iterable[Named], folder: Path) -> None:

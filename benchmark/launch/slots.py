@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core.errors import UserError, shown
+from benchmark.launch.gpus import find_gpus, require_gpus
 
 #: Runs at a time at most, on one machine or on one GPU.
 MOST_WORKERS = 1024
@@ -46,7 +45,7 @@ def slots(device: str = "auto", workers: int | None = None, per_gpu: int = 1) ->
     """The slots of this machine.
 
     Args:
-        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for GPUs where there are any.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for GPUs where there are any that PyTorch can use.
         workers: at most so many slots; by default one per core, or ``per_gpu`` per GPU.
         per_gpu: slots per GPU.
 
@@ -54,12 +53,9 @@ def slots(device: str = "auto", workers: int | None = None, per_gpu: int = 1) ->
         UserError: a number below 1, an unknown device, or no GPU where one was asked for.
     """
     check_request(device, workers, per_gpu)
-    gpus = [] if device == "cpu" else visible_gpus()
-    if device == "cuda" and not gpus:
-        raise UserError(
-            "device is cuda, but nvidia-smi lists no GPU that this process may use (CUDA_VISIBLE_DEVICES is "
-            f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}); use --device cpu."
-        )
+    gpus: tuple[str, ...] = ()
+    if device != "cpu":
+        gpus = (require_gpus() if device == "cuda" else find_gpus()).usable
     cores = available_cores()
     if not gpus:
         count = workers or min(len(cores), cpu_quota() or len(cores))
@@ -105,42 +101,6 @@ def cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
         return max(1, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError):  # no cgroup v2, or "max"
         return None
-
-
-def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may be set to, one entry per GPU; the driver is asked, never CUDA.
-
-    UUIDs rather than numbers: nvidia-smi counts in the order of the bus and CUDA by speed.
-    """
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    command = [program, "--query-gpu=uuid", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=60,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    present = [
-        line.strip() for line in answer.stdout.splitlines() if line.strip().startswith("GPU-")
-    ]
-    if answer.returncode != 0 or not present:
-        return []
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is None:
-        return present
-    chosen = []
-    for entry in (part.strip() for part in allowed.split(",")):
-        if entry == "-1" or not entry:  # CUDA stops reading at the first entry that is none
-            break
-        chosen.append(entry)
-    return chosen
 
 
 def _parts(cores: Sequence[int], count: int) -> list[tuple[int, tuple[int, ...]]]:

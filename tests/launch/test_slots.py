@@ -1,4 +1,4 @@
-"""Slots: even shares, the driver's list of GPUs, and what is refused."""
+"""Slots: even shares of cores and GPUs, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 
 from benchmark.core.errors import UserError
 from benchmark.launch import slots as module
-from benchmark.launch.slots import cpu_quota, slots, visible_gpus
+from benchmark.launch.gpus import Gpus
+from benchmark.launch.slots import cpu_quota, slots
 
 
 @pytest.fixture
@@ -19,12 +20,10 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho GPU-aaa\necho GPU-bbb\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Gpus(("GPU-aaa", "GPU-bbb"))
+    monkeypatch.setattr(module, "find_gpus", lambda: found)
+    monkeypatch.setattr(module, "require_gpus", lambda: found)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5, 8, 11])
@@ -70,7 +69,7 @@ def test_real_cores_of_this_process() -> None:
     assert set(module.available_cores()) == os.sched_getaffinity(0)
 
 
-def test_gpus_come_from_the_driver_by_uuid(eight_cores: None, two_gpus: None) -> None:
+def test_runs_are_spread_over_the_gpus(eight_cores: None, two_gpus: None) -> None:
     found = slots("auto", per_gpu=2)
     assert [slot.gpu for slot in found] == ["GPU-aaa", "GPU-bbb", "GPU-aaa", "GPU-bbb"]
     assert {slot.share for slot in found} == {2}
@@ -82,25 +81,7 @@ def test_gpus_come_from_the_driver_by_uuid(eight_cores: None, two_gpus: None) ->
     ]
 
 
-def test_the_environment_narrows_the_gpus(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for value, expected in (
-        ("1", ["1"]),
-        ("GPU-bbb, GPU-aaa", ["GPU-bbb", "GPU-aaa"]),
-        ("", []),
-        ("0,-1,1", ["0"]),
-    ):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
-        assert visible_gpus() == expected
-
-
-def test_a_driver_that_fails_has_no_gpus(tmp_path: Path, two_gpus: None) -> None:
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho GPU-aaa\nexit 9\n")
-    assert visible_gpus() == []
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho No devices were found\n")
-    assert visible_gpus() == []
-
-
-def test_what_is_refused(monkeypatch: pytest.MonkeyPatch, two_gpus: None) -> None:
+def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="workers is 0, expected at least 1"):
         slots("cpu", 0)
     with pytest.raises(UserError, match="per-gpu is -1"):
