@@ -90,6 +90,10 @@ class Registry(Generic[T]):
         self.get(name)
         return self._origin[name]
 
+    def known_modules(self) -> dict[str, str]:
+        """The module of every class that is registered so far, by name; imports nothing."""
+        return {name: getattr(item, "__module__", "") for name, item in self._items.items()}
+
     def _load(self) -> None:
         with self._lock:  # another thread waits until all are there
             if self._loaded:

@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmark.core.layout import LEASE_SECONDS
 from benchmark.launch import pool
 from benchmark.launch.events import Event, Summary
+from benchmark.launch.main_module import hidden_main, modules_to_import
 from benchmark.launch.run_queue import Graph, read_nodes
 from benchmark.launch.scheduler import Session, Settings
 from benchmark.launch.slots import slots
@@ -42,14 +43,34 @@ def launch(
         engine: the module whose ``execute`` runs a run.
         preload: modules that the fork server imports.
 
+    No process of a run imports the main module of this program, so that a script or a notebook may call this anywhere.
+
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM came and the runs saved themselves; a second one kills them.
-        UserError, OSError: something that concerns every run: the disk is full, the folder cannot be written.
+        UserError: a class of the main module itself is to be run, or something concerns every run.
+        OSError: something that concerns every run: the disk is full, the folder cannot be written.
     """
-    settings = Settings(on_event, data_dir, checkpoint_seconds, lease_seconds, time_limit, engine)
+    nodes = read_nodes(folder, keys)
+    modules = modules_to_import(node.spec for node in nodes.values())
+    settings = Settings(
+        on_event,
+        data_dir,
+        checkpoint_seconds,
+        lease_seconds,
+        time_limit,
+        engine,
+        modules,
+    )
     places = slots(devices, workers, per_gpu)
-    graph = Graph(read_nodes(folder, keys))
-    session = Session(graph, settings, [pool.Worker(slot) for slot in places])
+    with hidden_main():
+        session = Session(Graph(nodes), settings, [pool.Worker(slot) for slot in places])
+        _run(session, preload)
+    if session.interrupts:
+        raise KeyboardInterrupt
+    return session.summary()
+
+
+def _run(session: Session, preload: Sequence[str]) -> None:
     with on_request_to_stop(session.interrupt):
         session.look_around()
         if session.anything_left:
@@ -58,6 +79,3 @@ def launch(
             session.run()
         finally:
             session.shut_down()
-    if session.interrupts:
-        raise KeyboardInterrupt
-    return session.summary()

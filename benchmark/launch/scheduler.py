@@ -41,6 +41,7 @@ class Settings:
     lease_seconds: float
     time_limit: float | None
     engine: str
+    modules: tuple[str, ...] = ()
 
 
 @dataclass
@@ -195,6 +196,7 @@ class Session:
             s.checkpoint_seconds,
             s.lease_seconds,
             s.engine,
+            s.modules,
         )
         before = max(attempts.numbers(node.folder), default=0)
         self.graph.take(node.key)

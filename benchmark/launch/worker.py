@@ -49,6 +49,7 @@ class Job:
         data_dir, checkpoint_seconds: for the engine.
         lease_seconds: how long a silent owner keeps its lease.
         engine: the module whose ``execute`` is called.
+        modules: modules that register classes, to be imported before.
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class Job:
     checkpoint_seconds: float
     lease_seconds: float
     engine: str
+    modules: tuple[str, ...] = ()
 
 
 def prepare(slot: Slot, launcher: int, started: str | None) -> None:
@@ -155,6 +157,8 @@ def _attempt(job: Job, stop: _Stop) -> Outcome:
 def _execute(job: Job, number: int, stop: _Stop) -> str:
     try:
         _limit_memory(job)
+        for module in job.modules:
+            importlib.import_module(module)
         execute = importlib.import_module(job.engine).execute
         return str(
             execute(

@@ -1,0 +1,136 @@
+"""A sweep may be launched from any program: no run imports it, and all run what it imports."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launch_driver import HERE, ROOT, make, record, spec
+
+from benchmark.core.errors import UserError
+from benchmark.core.registry import ALGORITHMS
+from benchmark.core.spec import RunSpec
+from benchmark.launch.main_module import hidden_main, modules_to_import
+
+#: Counts how often it is run, launches without a guard, and uses its own globals while it does.
+PROGRAM = """
+import pickle, sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+with (folder / "times").open("a") as file:
+    file.write("x")
+from benchmark.core.files import read_json
+from benchmark.launch.local import launch
+
+def told(event):
+    assert pickle.loads(pickle.dumps(told)) is told
+    assert globals().get("__file__") == where
+
+where = globals().get("__file__")
+summary = launch(folder, read_json(folder / "keys.json"), workers=2, devices="cpu", on_event=told,
+                 engine="fake_engine", preload=["fake_preload"])
+print("complete", summary.complete)
+"""
+
+
+def start(folder: Path, how: str, program: str) -> subprocess.CompletedProcess[str]:
+    """Run a program as a user would; its folder is the working directory."""
+    (folder / "program.py").write_text(program)
+    options = {
+        "script": (["program.py"], None),
+        "module": (["-m", "program"], None),
+        "standard input": (["-"], program),
+        "-c": (["-c", program], None),
+    }
+    arguments, stdin = options[how]
+    return subprocess.run(
+        [sys.executable, *arguments, str(folder)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("how", ["script", "module", "standard input", "-c"])
+def test_a_program_without_a_guard_is_run_once(tmp_path: Path, how: str) -> None:
+    keys = make(tmp_path, spec(1), spec(2), spec(3))
+    done = start(tmp_path, how, PROGRAM)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "complete True\n"
+    assert (tmp_path / "times").read_text() == "x"
+    assert {record(tmp_path, key)["attempt"] for key in keys} == {1}
+
+
+def test_what_the_program_imported_is_imported_by_its_runs(tmp_path: Path) -> None:
+    (tmp_path / "my_methods.py").write_text(
+        "from benchmark.core.registry import ALGORITHMS\n"
+        "@ALGORITHMS.register\n"
+        "class Mine:\n"
+        "    name = 'well'\n"
+    )
+    (tmp_path / "my_engine.py").write_text(
+        "import sys\n"
+        "from fake_engine import execute as fake\n"
+        "def execute(*arguments, **options):\n"
+        "    assert 'my_methods' in sys.modules\n"
+        "    return fake(*arguments, **options)\n"
+    )
+    make(tmp_path, spec(1))
+    program = "import my_methods\n" + PROGRAM.replace('"fake_engine"', '"my_engine"')
+    done = start(tmp_path, "script", program)
+    assert (done.stdout, done.stderr) == ("complete True\n", "")
+    without = tmp_path / "without"
+    without.mkdir()
+    make(without, spec(1))
+    done = start(without, "script", program.replace("import my_methods\n", ""))
+    assert "complete True" not in done.stdout, "the engine of this test checks something"
+
+
+def test_a_class_of_the_program_itself_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    make(tmp_path, spec(1))
+    program = (
+        "from benchmark.core.registry import ALGORITHMS\n"
+        "@ALGORITHMS.register\n"
+        "class Mine:\n"
+        "    name = 'well'\n"
+    )
+    done = start(tmp_path, "script", program + PROGRAM)
+    assert "the algorithm 'well' is defined in the program that launches" in done.stderr
+    assert not (tmp_path / "runs" / spec(1).key / "attempts").exists()
+    assert done.returncode != 0
+
+
+def test_only_modules_of_used_classes_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Far:
+        name = "far"
+
+    class Here(Far):
+        name = "here"
+
+    Far.__module__, Here.__module__ = "somewhere.far", "__main__"
+    monkeypatch.setattr(ALGORITHMS, "_items", {"far": Far, "here": Here})
+
+    def spec_of(algorithm: str) -> RunSpec:
+        return RunSpec.from_json({**spec(1).to_json(), "algorithm": algorithm})
+
+    assert modules_to_import([spec_of("erm")]) == ()
+    assert modules_to_import([spec_of("erm"), spec_of("far")]) == ("somewhere.far",)
+    with pytest.raises(UserError, match="'here' is defined in the program"):
+        modules_to_import([spec_of("far"), spec_of("here")])
+
+
+def test_the_main_module_comes_back_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "answer", 42, raising=False)
+    with pytest.raises(KeyboardInterrupt), hidden_main():
+        assert not hasattr(sys.modules["__main__"], "__file__")
+        assert sys.modules["__main__"].__spec__ is None
+        assert sys.modules["__main__"].answer == 42
+        raise KeyboardInterrupt
+    assert sys.modules["__main__"] is main
