@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--selection",
         metavar="CRITERION",
-        help="how step and draw are chosen (default: the sweep's first)",
+        help="how step and draw are chosen in all rows (default: by each method's first criterion)",
     )
     add(
         "--spread",

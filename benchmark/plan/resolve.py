@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,18 @@ from benchmark.core.hparam import HParam, check_values
 from benchmark.core.needs import DESCRIPTIONS
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, did_you_mean
 from benchmark.core.spec import RunSpec
-from benchmark.plan.sweepfile import BUDGET, COMPUTE, Named, SweepConfig, check_like, parse_named
+from benchmark.plan.sweepfile import (
+    BUDGET,
+    COMPUTE,
+    Named,
+    SweepConfig,
+    check_like,
+    parse_named,
+    read_selection,
+)
 
 #: Keys of an [override.NAME] table that are not hyper-parameters.
-TABLES = ("dataset", "budget", "augmentation", "backbone")
+TABLES = ("dataset", "budget", "augmentation", "backbone", "selection")
 #: Evaluations of a run at most; the log has a line for each.
 MOST_EVALUATIONS = 100_000
 #: Bytes of the images of one batch at most, as 32-bit numbers; what a network makes of them takes many times as much.
@@ -28,6 +36,7 @@ _NO_CHANGES: dict[str, Any] = {
     "budget": {},
     "augmentation": None,
     "backbone": None,
+    "selection": None,
 }
 
 
@@ -92,7 +101,8 @@ class Resolver:
             backbone = check(parse_named, changes["backbone"]) or backbone
         options = check(self._backbone_options, backbone, info)
         hparams = kind and check(self._hparams, wish, kind, variant, info, changes["hparams"])
-        budget = check(self._budget, {**changes["budget"], **(wish.budget or {})})
+        selection = changes["selection"] or self.config.selection
+        budget = check(self._budget, {**changes["budget"], **(wish.budget or {})}, selection)
         augmentation = check(self._augmentation, info, changes["augmentation"])
         check.finish()
         assert kind and known and info  # what is None was a mistake, and finish raised it
@@ -110,7 +120,7 @@ class Resolver:
             trial=wish.trial,
             draw=wish.draw,
             budget=budget or {},
-            selection=self.config.selection,
+            selection=selection,
             augmentation=augmentation or {},
             oracle=self.config.oracle,
             compute={**COMPUTE, **self.config.compute},
@@ -145,6 +155,8 @@ class Resolver:
                     merged[key] = {**(merged[key] or {}), **value}
                 elif key == "backbone":
                     merged[key] = str(value)
+                elif key == "selection":
+                    merged[key] = read_selection(key, value)
                 else:
                     merged["hparams"][key] = value
         return merged
@@ -200,7 +212,7 @@ class Resolver:
         check.finish()
         return values
 
-    def _budget(self, override: Mapping[str, Any]) -> dict[str, Any]:
+    def _budget(self, override: Mapping[str, Any], selection: Sequence[str]) -> dict[str, Any]:
         budget: dict[str, Any] = {
             **BUDGET,
             **self.config.budget,
@@ -214,7 +226,7 @@ class Resolver:
                 f"steps = {budget['steps']:,} with evaluate_every = {budget['evaluate_every']:,} makes {evaluations:,} "
                 f"evaluations, expected at most {MOST_EVALUATIONS:,}; raise evaluate_every."
             )
-        if budget["patience"] and not CRITERIA[self.config.selection[0]].is_quality:
+        if budget["patience"] and not CRITERIA[selection[0]].is_quality:
             raise UserError(
                 'patience needs a criterion that measures; name it first: selection = ["val_accuracy", "last"].'
             )

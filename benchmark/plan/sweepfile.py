@@ -62,8 +62,8 @@ class SweepConfig:
         backbone: as a data set: ``resnet18:small_stem=true``.
         trials: seeds; draws: numbers of hyper-parameter draws, 0 = the declared defaults.
         fixed: hyper-parameters for every algorithm that declares them.
-        override: per algorithm, ``algorithm:variant``, data set or ``algorithm@dataset``: hyper-parameters, and the
-            tables ``dataset`` (options), ``budget``, ``augmentation`` and the text ``backbone``.
+        override: per algorithm, ``algorithm:variant``, data set or ``algorithm@dataset``: hyper-parameters, the tables
+            ``dataset`` (options), ``budget`` and ``augmentation``, the text ``backbone`` and the list ``selection``.
         skip_impossible: leave out, with a footnote, what cannot run, instead of refusing the sweep.
         select_before_switch: let criteria choose steps at which a method is not yet what its name says.
     """
@@ -308,12 +308,26 @@ def _override(key: str, value: Any) -> dict[str, dict[str, Any]]:
         for name, table in _table(key, value).items()
         if not isinstance(table, dict)
     ]
+    for name, table in value.items():
+        if isinstance(table, dict) and "selection" in table:
+            try:
+                read_selection(f"override.{name}.selection", table["selection"])
+            except UserError as error:
+                problems.extend(getattr(error, "problems", [str(error)]))
     if problems:
         raise Problems(problems)
     return value  # type: ignore[no-any-return]
 
 
-def _selection(key: str, value: Any) -> tuple[str, ...]:
+def read_selection(key: str, value: Any) -> tuple[str, ...]:
+    """The criteria of a list of names, or of one name.
+
+    Args:
+        key: what to call the list in messages.
+
+    Raises:
+        UserError, Problems: it is no such list, or names what is no criterion.
+    """
     chosen = _texts(key, value)
     unknown = [name for name in chosen if name not in CRITERIA]
     if unknown:
@@ -366,7 +380,7 @@ _READERS = {
     "backbone": lambda key, value: parse_named(_text(key, value)),
     "trials": numbers,
     "draws": numbers,
-    "selection": _selection,
+    "selection": read_selection,
     "budget": lambda key, value: check_like(BUDGET, key, _table(key, value)),
     "compute": lambda key, value: check_like(COMPUTE, key, _table(key, value)),
     "fixed": _table,

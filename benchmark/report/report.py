@@ -24,7 +24,12 @@ from benchmark.report.tables.sheet import Sheet
 
 @dataclass
 class Report:
-    """Everything that the formats show. ``width``: of a line of text."""
+    """Everything that the formats show.
+
+    Attributes:
+        criterion: of most rows; each row names its own.
+        width: of a line of text.
+    """
 
     sweep: Sweep
     criterion: str
@@ -58,7 +63,7 @@ def make_report(
     """Load a sweep and build its tables.
 
     Args:
-        selection: criterion, or None for the first that the runs were selected by.
+        selection: criterion of all rows, or None for the first of each method's own.
         spread: what stands beside a value: ``sd`` or ``interval``. level: of the intervals.
 
     Raises:
@@ -71,8 +76,9 @@ def make_report(
             f"{folder} plans no run; launch a sweep into it first: `python -m benchmark.sweep launch`."
         )
     criterion = choose_criterion(sweep, selection)
-    book = Book(criterion)
-    report = Report(sweep, criterion, tables_of(sweep, criterion, book, level), book, spread)
+    book = Book()
+    tables = tables_of(sweep, criterion, book, level, own=selection is None)
+    report = Report(sweep, criterion, tables, book, spread)
     if extras.reference is not None:
         report.comparisons = compare_all(report.tables, extras.reference, book, level)
         report.sheets += comparison_sheets(report.comparisons)

@@ -414,6 +414,52 @@ def test_an_override_mends_a_refusal() -> None:
     assert [run.dataset for run in plan.runs.values()] == ["tiny:bias=1", "tiny:bias=1"]
 
 
+def test_a_method_may_have_criteria_of_its_own() -> None:
+    selection = ["val_accuracy", "last"]
+    methods = ["erm", "irm", "cdan:cdann", "cdan"]
+    override = {
+        "erm": {"selection": ["val_objective", "val_accuracy"]},
+        "cdan": {"selection": "val_worst_class"},  # one name stands for a list
+        "cdan:cdann": {"selection": ["val_mean"]},
+    }
+    plain = _plan(algorithms=methods, selection=selection)
+    plan = _plan(algorithms=methods, selection=selection, override=override)
+    assert {s.method: s.selection for s in _specs(plan)} == {
+        "erm": ("val_objective", "val_accuracy"),
+        "irm": ("val_accuracy", "last"),
+        "cdan:cdann": ("val_mean",),
+        "cdan": ("val_worst_class",),
+    }
+    kept = plan.runs.keys() & plain.runs.keys()
+    assert [plan.runs[key].spec.method for key in kept] == ["irm"]
+    assert "selection" not in _specs(plan)[0].hparams
+
+
+def test_a_teacher_is_selected_by_its_own_criteria() -> None:
+    override = {"segment_classify": {"selection": ["val_objective"]}}
+    plan = _plan(algorithms=["distill_outputs"], selection=["last"], override=override)
+    found = {run.spec.method: run.spec.selection for run in plan.runs.values()}
+    assert found == {"segment_classify": ("val_objective",), "distill_outputs": ("last",)}
+
+
+def test_criteria_of_one_method_are_checked_like_those_of_all() -> None:
+    (problem,) = _problems(override={"erm": {"selection": ["val_acc"]}})
+    assert problem.startswith("here: unknown criterion 'val_acc' in override.erm.selection; did")
+    (problem,) = _problems(override={"erm": {"selection": 3}})
+    assert "override.erm.selection = 3 is not a list of texts" in problem
+    (problem,) = _problems(
+        algorithms=["group_dro"], override={"group_dro": {"selection": ["val_objective"]}}
+    )
+    assert "declares no objective" in problem
+    (problem,) = _problems(
+        budget={"patience": 2}, override={"erm": {"selection": ["last", "val_accuracy"]}}
+    )
+    assert "patience needs a criterion that measures" in problem
+    assert _plan(
+        budget={"patience": 2}, selection=["last"], override={"erm": {"selection": "val_accuracy"}}
+    ).runs
+
+
 def test_a_criterion_that_cannot_be_measured_is_refused() -> None:
     assert _specs(_plan(selection=["val_objective"]))[0].algorithm == "erm"
     (problem,) = _problems(algorithms=["group_dro"], selection=["val_objective"])

@@ -25,7 +25,7 @@ def winner_of(folder: Path) -> Winner:
 def test_answers_are_those_of_the_counts(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     fake.add(WORLD, ERM, trials=(0,))
-    winner, book = winner_of(fake.finish()), Book("val_accuracy")
+    winner, book = winner_of(fake.finish()), Book()
     answers = book.answers(winner, "biased")
     assert answers is not None and answers.pair_id is not None
     assert answers.right.sum() == np.einsum("zll->", winner.at.counts["biased"].astype(int))

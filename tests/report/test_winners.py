@@ -79,9 +79,10 @@ def test_the_planner_accepts_it(tmp_path: Path) -> None:
         'datasets = ["tiny:bias=0.8"]\nalgorithms = ["erm", "group_dro", "cdan:cdann"]\nbackbone = "convnet:width=8"\n'
         'trials = 1\ndraws = 2\nselection = ["val_accuracy"]\n[budget]\nsteps = 4\n'
         "[override.group_dro]\ndataset = { bias = 0.7 }\nbudget = { steps = 6 }\n"
+        '[override.erm]\nselection = ["val_worst_group", "val_accuracy"]\n'
     )
     plan = expand(read_sweep(source))
-    fake = FakeSweep(tmp_path, criteria=("val_accuracy",))
+    fake = FakeSweep(tmp_path, criteria=("val_accuracy", "val_worst_group"))
     for planned in plan.runs.values():
         fake.add_spec(planned.spec, "tiny:bias=0.8", World(size=40), Method(planned.spec.method))
     report = make_report(fake.finish())

@@ -123,7 +123,7 @@ def _record(
         "interval": estimate.kind if estimate.low is not None else "",
         "trials": value.trials,
         "n": min((table.sizes[split] for split in splits if split in table.sizes), default=0),
-        "criterion": table.criterion,
+        "criterion": row.criterion,
         "before_switch": " ".join(str(w.trial) for w in row.before_switch),
         "notes": "; ".join([*row.notes, *value.notes]),
     }
@@ -176,6 +176,7 @@ def _json_row(table: Table, row: Row) -> dict[str, Any]:
         "label": row.label,
         "requested": row.requested,
         "needs": None if row.needs is None else list(row.needs),
+        "criterion": row.criterion,
         "notes": row.notes,
         "runs": {str(w.trial): w.run.key for w in row.winners},
         "before_switch": [w.trial for w in row.before_switch],

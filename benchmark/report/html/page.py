@@ -40,7 +40,8 @@ def page(report: Report, figures: Mapping[int, Sequence[Figure]]) -> str:
         f'<li><a href="#{target}">{text(title)}</a></li>' for target, title in titles
     )
     notes = "".join(f"<p>Note: {text(note)}</p>" for note in sweep.notes)
-    criterion = title_of(report.criterion)
+    used = [row.criterion for table in report.tables for row in table.rows if row.winners]
+    criterion = "; ".join(map(title_of, dict.fromkeys([report.criterion, *used])))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

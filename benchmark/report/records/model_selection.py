@@ -17,12 +17,13 @@ from benchmark.report.statistics.metrics import average_accuracy
 
 @dataclass(frozen=True)
 class Winner:
-    """The best draw of one trial, at the step that the criterion chose. ``of`` counts the draws it was best of."""
+    """The best draw of one trial, at the step that ``criterion`` chose. ``of`` counts the draws it was best of."""
 
     trial: int
     run: Run
     at: Selected
     of: int
+    criterion: str
 
     @property
     def is_before_switch(self) -> bool:
@@ -34,7 +35,7 @@ class Winner:
 class Cell:
     """One method on one data set: its winners by trial, and every planned run of it, done or not.
 
-    ``serves`` names, in order, the methods that have these runs upstream.
+    ``criterion`` chose the winners. ``serves`` names, in order, the methods that have these runs upstream.
     """
 
     dataset: str
@@ -45,10 +46,11 @@ class Cell:
     refusals: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     serves: dict[str, None] = field(default_factory=dict)
+    criterion: str = ""
 
 
 def choose_criterion(sweep: Sweep, asked: str | None) -> str:
-    """The criterion of the tables: what was asked for, else the first that the runs were selected by.
+    """The criterion of the tables: what was asked for, else the first criterion of most of the requested runs.
 
     Raises:
         UserError: no such criterion, or no run of the sweep recorded it.
@@ -61,7 +63,8 @@ def choose_criterion(sweep: Sweep, asked: str | None) -> str:
             planned.setdefault(name)
     recorded = list(planned)
     if asked is None:
-        return recorded[0] if recorded else next(iter(CRITERIA))
+        requested = [run for run in sweep.runs if run.requested]
+        return _first_criterion(requested or sweep.runs, next(iter(CRITERIA)))
     if recorded and asked not in recorded:
         raise UserError(
             f"no run of {sweep.name} was selected by {asked} ({CRITERIA[asked]}); recorded are: {', '.join(recorded)}. "
@@ -70,8 +73,21 @@ def choose_criterion(sweep: Sweep, asked: str | None) -> str:
     return asked
 
 
-def cells_of(sweep: Sweep, criterion: str) -> list[Cell]:
+def _first_criterion(runs: Iterable[Run], otherwise: str) -> str:
+    """The criterion that most of the runs name first; of equals the one that is met first."""
+    counted: dict[str, int] = {}
+    for run in runs:
+        for name in run.spec.selection[:1] if run.spec else ():
+            counted[name] = counted.get(name, 0) + 1
+    return max(counted, key=lambda name: counted[name], default=otherwise)
+
+
+def cells_of(sweep: Sweep, criterion: str, *, own: bool = False) -> list[Cell]:
     """Every (data set, method) of the sweep in its order, upstream-only ones last, with the winner of each trial.
+
+    Args:
+        criterion: what chooses the step and the draw.
+        own: each cell is chosen by the first criterion of its own runs instead, where they name one.
 
     A run that only serves others is never mixed with requested ones of the same method: a teacher saw other data, a
     warm-up is shorter. Upstream runs that differ in data, network or budget are cells of their own.
@@ -95,7 +111,8 @@ def cells_of(sweep: Sweep, criterion: str) -> list[Cell]:
         if reason not in cell.refusals:
             cell.refusals.append(reason)
     for cell in cells.values():
-        _crown(cell, criterion)
+        cell.criterion = _first_criterion(cell.runs, criterion) if own else criterion
+        _crown(cell)
     return sorted(cells.values(), key=lambda cell: not cell.requested)
 
 
@@ -109,8 +126,9 @@ def _setting(run: Run) -> str:
     )
 
 
-def _crown(cell: Cell, criterion: str) -> None:
+def _crown(cell: Cell) -> None:
     """Choose the best draw of each trial, and say what the choice could not see."""
+    criterion = cell.criterion
     trials: dict[int, list[Run]] = {}
     without = 0
     for run in cell.runs:
@@ -125,7 +143,7 @@ def _crown(cell: Cell, criterion: str) -> None:
         )
     for trial, runs in sorted(trials.items()):
         best = max(runs, key=lambda run: (*rank(run, criterion), -(run.draw or 0)))
-        cell.winners.append(Winner(trial, best, best.selected[criterion], len(runs)))
+        cell.winners.append(Winner(trial, best, best.selected[criterion], len(runs), criterion))
     cell.notes += _what_is_missing(cell.runs)
 
 

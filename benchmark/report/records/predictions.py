@@ -32,14 +32,9 @@ class UnusableError(Exception):
 
 
 class Book:
-    """Answers of the winners, each read once; what cannot be used is remembered with the reason.
+    """Answers of the winners at the steps that were chosen; each is read once, and what cannot be used is noted."""
 
-    Args:
-        criterion: whose scores are taken from the files.
-    """
-
-    def __init__(self, criterion: str) -> None:
-        self.criterion = criterion
+    def __init__(self) -> None:
         self.problems: dict[str, str] = {}  # run key -> why its predictions are not used
         self._known: dict[tuple[str, str], Answers | None] = {}
 
@@ -72,7 +67,7 @@ class Book:
 
     def _load(self, winner: Winner, split: str) -> dict[str, np.ndarray]:
         names = {name: f"{split}/{name}" for name in ("label", "pair_id", "cluster")}
-        names["score"] = f"{self.criterion}/{split}/score"
+        names["score"] = f"{winner.criterion}/{split}/score"
         try:
             with np.load(winner.run.folder.predictions, allow_pickle=False) as file:
                 found = {name: file[key] for name, key in names.items() if key in file.files}

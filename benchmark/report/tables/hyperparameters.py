@@ -80,6 +80,7 @@ def json_winners(tables: Sequence[Table]) -> list[dict[str, Any]]:
             "step": w.at.step,
             "active_from": switch_of(w.run),
             "before_switch": w.is_before_switch,
+            "criterion": w.criterion,
             "criterion_value": w.at.value,
             "best_of": w.of,
             "key": w.run.key,
@@ -111,7 +112,7 @@ def retrain_sweeps(sweep: Sweep, tables: Sequence[Table], trials: int) -> dict[s
         best = {
             row.method: spec
             for row in table.rows
-            if row.requested and (spec := _best(row, table.criterion)) is not None
+            if row.requested and (spec := _best(row)) is not None
         }
         if best:
             name = f"{sweep.name}_retrain" + (f"_{i + 1}" if len(tables) > 1 else "")
@@ -123,8 +124,8 @@ def retrain_sweeps(sweep: Sweep, tables: Sequence[Table], trials: int) -> dict[s
     return files
 
 
-def _best(row: Row, criterion: str) -> RunSpec | None:
-    best = max(row.winners, key=lambda w: rank(w.run, criterion), default=None)
+def _best(row: Row) -> RunSpec | None:
+    best = max(row.winners, key=lambda w: rank(w.run, w.criterion), default=None)
     return best.run.spec if best else None
 
 
@@ -137,7 +138,8 @@ def _toml(sweep: Sweep, table: Table, best: Mapping[str, RunSpec], trials: Seque
         f"algorithms = [{', '.join(map(_text, best))}]",
         f"backbone = {_text(_named(one.backbone, one.backbone_options))}",
         f"trials = {list(trials)}",
-        f"selection = [{', '.join(map(_text, one.selection))}]",
+        f"selection = {_scalar(one.selection)}",
+        *(["select_before_switch = true"] if _any_selected_early(best) else []),
         "",
         "[compute]",
         *(f"{key} = {_scalar(value)}" for key, value in one.compute.items()),
@@ -148,7 +150,13 @@ def _toml(sweep: Sweep, table: Table, best: Mapping[str, RunSpec], trials: Seque
         lines += [f"dataset = {_scalar(spec.dataset_options)}", f"budget = {_scalar(spec.budget)}"]
         lines += [f"backbone = {_text(_named(spec.backbone, spec.backbone_options))}"]
         lines += [f"augmentation = {_scalar(spec.augmentation)}"]
+        if spec.selection != one.selection:
+            lines += [f"selection = {_scalar(spec.selection)}"]
     return "\n".join(lines) + "\n"
+
+
+def _any_selected_early(best: Mapping[str, RunSpec]) -> bool:
+    return any(spec.select_before_switch for spec in best.values())
 
 
 def _named(name: str, options: Mapping[str, Any]) -> str:

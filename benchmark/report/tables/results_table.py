@@ -33,7 +33,13 @@ BEFORE_SWITCH = "†"
 
 @dataclass
 class Row:
-    """One method. ``needs`` is None where no run has finished to tell; ``label`` is unique in its table."""
+    """One method.
+
+    Attributes:
+        needs: None where no run has finished to tell.
+        label: unique in its table.
+        criterion: what chose the steps and draws of ``winners``.
+    """
 
     method: str
     requested: bool
@@ -42,6 +48,7 @@ class Row:
     notes: list[str]
     winners: list[Winner] = field(default_factory=list)
     label: str = ""
+    criterion: str = ""
 
     @property
     def before_switch(self) -> list[Winner]:
@@ -56,7 +63,10 @@ class Row:
 
 @dataclass
 class Table:
-    """One data set. ``caption`` holds whole sentences; ``notes`` are footnotes of the table as a whole."""
+    """One data set. ``caption`` holds whole sentences; ``notes`` are footnotes of the table as a whole.
+
+    ``criterion`` is that of most rows.
+    """
 
     dataset: str
     title: str
@@ -92,15 +102,22 @@ class Table:
 
 
 def tables_of(
-    sweep: Sweep, criterion: str, book: Book | None = None, level: float = 0.95
+    sweep: Sweep,
+    criterion: str,
+    book: Book | None = None,
+    level: float = 0.95,
+    *,
+    own: bool = False,
 ) -> list[Table]:
     """One table per data set; stand-in data and real data never share one.
 
     Args:
+        criterion: what chooses steps and draws.
+        own: each method is chosen by the first criterion of its own runs instead.
         book: the winners' predictions, for intervals and stars that need them; None does without.
     """
     by_dataset: dict[str, list[Cell]] = {}
-    for cell in cells_of(sweep, criterion):
+    for cell in cells_of(sweep, criterion, own=own):
         by_dataset.setdefault(cell.dataset, []).append(cell)
     tables = []
     for dataset, cells in by_dataset.items():
@@ -129,7 +146,9 @@ def _table(
     data: Mapping[str, Any] = records[0].data if records else {"splits": {}}
     columns = columns_of(data)
     usual = _usual([w for cell in cells if cell.requested for w in winners[id(cell)]])
-    rows = [_row(cell, winners[id(cell)], columns, usual, book, level) for cell in cells]
+    counted = [c.criterion for c in cells if c.requested and winners[id(c)]]
+    criterion = max(dict.fromkeys(counted), key=counted.count, default=criterion)
+    rows = [_row(cell, winners[id(cell)], columns, usual, criterion, book, level) for cell in cells]
     _add_labels(rows)
     if book is not None:
         _add_stars(rows, columns, book, level)
@@ -155,6 +174,7 @@ def _row(
     winners: list[Winner],
     columns: Sequence[Column],
     usual: Mapping[str, str],
+    criterion: str,
     book: Book | None,
     level: float,
 ) -> Row:
@@ -169,12 +189,14 @@ def _row(
         for role, entry in _upstream(w)
     )
     notes += [f"{role}: {method}" for role, method in dict.fromkeys(came_first)]
+    if winners and cell.criterion != criterion:
+        notes.append(f"chosen by {title_of(cell.criterion)}")
     notes += _before_switch(winners)
     notes += _differences(winners, usual)
     if not winners and not notes:
         notes.append("no finished run")
     needs = tuple(record.method.get("needs", ())) if record else None
-    return Row(cell.method, cell.requested, needs, values, notes, winners)
+    return Row(cell.method, cell.requested, needs, values, notes, winners, criterion=cell.criterion)
 
 
 def _before_switch(winners: Sequence[Winner]) -> list[str]:
@@ -267,10 +289,16 @@ def _caption(table: Table, data: Mapping[str, Any], winners: Sequence[Winner]) -
         return [f"{table.title}. No run has finished."]
     main = main_split(data)
     parts = [f"{table.title}. Accuracy in per cent, {_spread(table, _several(winners[0]))}."]
-    parts.append(f"Step chosen by {title_of(table.criterion)}{_draws(table)}.")
-    if table.criterion in CRITERIA and CRITERIA[table.criterion].needs.val_groups:
+    parts.append(f"Step chosen by {_chosen_by(table)}{_draws(table)}.")
+    grouped = [
+        row.criterion
+        for row in table.rows
+        if row.winners and row.criterion in CRITERIA and CRITERIA[row.criterion].needs.val_groups
+    ]
+    if grouped:
         parts.append(
-            "To choose so takes group labels in validation, whatever a method needs beside them."
+            f"Selection by {' or '.join(map(title_of, dict.fromkeys(grouped)))} uses group labels in validation, "
+            "whatever a method needs beside them."
         )
     parts.append(_what_average_is(table, str(main), winners))
     if any(column.metric == "gap" for column in table.columns):
@@ -307,12 +335,25 @@ def _spread(table: Table, several: bool) -> str:
     return f"mean ± sd over {count} trials{one}"
 
 
+def _chosen_by(table: Table) -> str:
+    """The criterion of the table, and those of the methods that have another one."""
+    others: dict[str, list[str]] = {}
+    for row in table.rows:
+        if row.winners and row.criterion != table.criterion:
+            others.setdefault(row.criterion, []).append(row.label)
+    parts = [f"of {', '.join(labels)} by {title_of(name)}" for name, labels in others.items()]
+    return "; ".join([title_of(table.criterion), *parts])
+
+
 def _draws(table: Table) -> str:
     most = max((w.of for row in table.rows for w in row.winners), default=1)
     if most < 2:
         return ""
-    rule = CRITERIA.get(table.criterion)
-    how = "the same" if rule is None or rule.is_quality else "validation accuracy"
+    used = {row.criterion for row in table.rows if row.winners}
+    steps = [name for name in used if name in CRITERIA and not CRITERIA[name].is_quality]
+    how = "validation accuracy" if steps else "the same"
+    if steps and len(used) > len(steps):
+        how = f"the same (with {' or '.join(map(title_of, steps))} by validation accuracy)"
     return f", then the best of {most} draws in each trial by {how}"
 
 
