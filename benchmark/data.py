@@ -142,13 +142,16 @@ def _list(given: argparse.Namespace) -> int:
 
     rows = []
     for name in DATASETS.names():
-        source = DATASETS.get(name)(data_dir(given))
+        title = DATASETS.get(name).title
         try:
-            source.check()
+            DATASETS.get(name)(data_dir(given)).check()
             state = "ready"
         except UserError as error:
             state = f"not ready: {error}"
-        rows.append([name, source.title, state])
+        except Exception as error:
+            DATASETS.withdraw(name, error)
+            state = f"broken: {type(error).__name__}: {error}"
+        rows.append([name, title, state])
     print(tabulate(rows, ["dataset", "what", "state"], maxcolwidths=[None, 44, 64]))
     return 0
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -361,3 +363,49 @@ def test_seconds_between_checkpoints(run, seconds: str) -> None:  # type: ignore
     with pytest.raises(SystemExit) as ended:
         run(train.main, *ONE_RUN, "--checkpoint-seconds", seconds)
     assert ended.value.code == 2
+
+
+#: Modules of plug-ins that do not work, and what is said of each.
+PLUG_INS = {
+    "exits": ("import sys\nsys.exit()\n", "SystemExit"),
+    "foreign": ("class Thing:\n    name = 'thing'\n", "is no"),
+}
+
+
+@pytest.mark.parametrize("plug_in", PLUG_INS)
+def test_a_broken_plug_in_is_listed_and_stops_nothing_of_ours(tmp_path: Path, plug_in: str) -> None:
+    """In every group at once; in processes of their own, since a registry is loaded once."""
+    module, said = PLUG_INS[plug_in]
+    kinds = ("algorithms", "datasets", "backbones", "explainers")
+    info = tmp_path / "packages" / "plugin_y-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-y\nVersion: 1.0\n")
+    points = "".join(f"[shortcutbed.{kind}]\nany = plugin_y:Thing\n" for kind in kinds)
+    (info / "entry_points.txt").write_text(points)
+    (tmp_path / "packages" / "plugin_y.py").write_text(module)
+    (tmp_path / "mine.toml").write_text(GOOD)
+    root = Path(sweep.__file__).resolve().parents[1]
+    path = os.pathsep.join([str(tmp_path / "packages"), str(root)])
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "benchmark.sweep", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    for kind in kinds[1::2] if plug_in == "exits" else kinds[:1]:
+        done = call("list", kind)
+        assert done.returncode == 0, done.stderr
+        assert "not available: entry point plugin_y:Thing: " in done.stdout
+        assert said in done.stdout
+    done = call("launch", "mine.toml", "--output", "out", "--device", "cpu", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out" / "runs").glob("*/record.json"))) == 1
+    (tmp_path / "wrong.toml").write_text(GOOD.replace("erm", "thing"))
+    done = call("launch", "wrong.toml")
+    assert done.returncode == 2 and one_sentence(done.stderr)
+    assert "entry point plugin_y:Thing cannot be used" in done.stderr

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmark.core.criteria import CRITERIA, Criterion
+from benchmark.core.errors import UserError
 from benchmark.core.needs import DESCRIPTIONS
-from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, Registry
-from benchmark.plan.sweepfile import SWEEPS
+from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, EXPLAINERS, Registry
+from benchmark.plan.sweepfile import SWEEPS, read_toml
 
 if TYPE_CHECKING:
     from benchmark.core.algorithm import Paper
@@ -21,11 +21,7 @@ def algorithms(long: bool) -> str:
     """Every training method: needs, sampling, variants, paper; with ``long`` its hyper-parameters."""
     from benchmark.core.optim import COMMON_HPARAMS  # which imports torch
 
-    rows = []
-    for name in ALGORITHMS.names():
-        kind = ALGORITHMS.get(name)
-        needs = ", ".join(kind.needs.names()) or "labels only"
-        rows.append([name, needs, kind.sampling, ", ".join(kind.variants), _short(kind.paper)])
+    rows = _rows(ALGORITHMS, _algorithm_row)
     text = _table(
         ["algorithm", "needs", "sampling", "variants", "paper"], rows, [None, 22, None, 24, 44]
     )
@@ -41,15 +37,7 @@ def algorithms(long: bool) -> str:
 
 def datasets(long: bool) -> str:
     """Every data set: what it provides; with ``long`` its options."""
-    rows = []
-    for name in DATASETS.names():
-        kind = DATASETS.get(name)
-        info = kind().info()
-        provides = ", ".join(info.provides.names())
-        size = "×".join(str(n) for n in info.image_size)
-        rows.append(
-            [name, kind.title, size, len(info.label_names), provides, ", ".join(info.test_splits)]
-        )
+    rows = _rows(DATASETS, _dataset_row)
     text = _table(
         ["dataset", "what", "image", "classes", "provides", "test splits"],
         rows,
@@ -66,15 +54,7 @@ def datasets(long: bool) -> str:
 
 def backbones(long: bool) -> str:
     """Every network: what it can be asked for; with ``long`` its options."""
-    rows = []
-    for name in BACKBONES.names():
-        kind, can = BACKBONES.get(name), BACKBONES.get(name).capabilities
-        able = [
-            what
-            for what, yes in (("Grad-CAM", can.cam), ("LRP", can.lrp), ("attention", can.attention))
-            if yes
-        ]
-        rows.append([name, kind.doc, ", ".join(able), can.min_side])
+    rows = _rows(BACKBONES, _backbone_row)
     text = _table(
         ["backbone", "what", "explained by", "smallest side"], rows, [None, 60, None, None]
     )
@@ -85,13 +65,24 @@ def backbones(long: bool) -> str:
     return text + _broken(BACKBONES)
 
 
+def explainers(long: bool) -> str:
+    """Every explainer: what it asks of a network; with ``long`` its options."""
+    rows = _rows(EXPLAINERS, _explainer_row)
+    text = _table(["explainer", "what", "needs", "can be trained on"], rows, [None, 60, None, None])
+    if long:
+        for name in EXPLAINERS.names():
+            if EXPLAINERS.get(name).options:
+                text += f"\n\n{name}:\n" + _hparams(EXPLAINERS.get(name).options)
+    return text + _broken(EXPLAINERS)
+
+
 def sweeps(long: bool) -> str:
     """Every sweep file in sweeps/: title; with ``long`` data sets and algorithms."""
     rows = []
     for path in sorted(SWEEPS.glob("*.toml")):
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:  # one broken file must not hide the others
+            values = read_toml(path)
+        except (OSError, UserError) as error:  # one broken file must not hide the others
             values = {"title": f"not readable: {error}"}
         lists = [values.get(key, []) for key in ("datasets", "algorithms")] if long else []
         written = [
@@ -122,9 +113,44 @@ LISTS: Mapping[str, Callable[[bool], str]] = {
     "algorithms": algorithms,
     "datasets": datasets,
     "backbones": backbones,
+    "explainers": explainers,
     "sweeps": sweeps,
     "criteria": criteria,
 }
+
+
+def _rows(registry: Registry, row: Callable[[Any], list[object]]) -> list[list[object]]:
+    """A row for every class that is registered; one of another package that fails is listed as broken instead."""
+    rows = []
+    for name in registry.names():
+        try:
+            rows.append([name, *row(registry.get(name))])
+        except Exception as error:
+            registry.withdraw(name, error)
+    return rows
+
+
+def _algorithm_row(kind: Any) -> list[object]:
+    needs = ", ".join(kind.needs.names()) or "labels only"
+    return [needs, kind.sampling, ", ".join(kind.variants), _short(kind.paper)]
+
+
+def _dataset_row(kind: Any) -> list[object]:
+    info = kind().info()
+    size = "×".join(str(n) for n in info.image_size)
+    provides, tests = ", ".join(info.provides.names()), ", ".join(info.test_splits)
+    return [kind.title, size, len(info.label_names), provides, tests]
+
+
+def _backbone_row(kind: Any) -> list[object]:
+    can = kind.capabilities
+    able = (("Grad-CAM", can.cam), ("LRP", can.lrp), ("attention", can.attention))
+    return [kind.doc, ", ".join(what for what, yes in able if yes), can.min_side]
+
+
+def _explainer_row(kind: Any) -> list[object]:
+    first = (kind.__doc__ or "").strip().partition("\n")[0]
+    return [first, kind.requires, "yes" if kind.differentiable else "no"]
 
 
 def _hparams(declared: Mapping[str, HParam]) -> str:

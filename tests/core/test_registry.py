@@ -27,6 +27,10 @@ class {cls}:
 """
 
 
+#: The beginning of a plug-in's class that inherits from what it should.
+SUBCLASS = "from tests.core.test_registry import Shape\nclass Bee(Shape):\n    name = 'bee'\n"
+
+
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Registry]]:
     """Makes a package house.rooms out of module texts, with a registry of its own."""
@@ -157,31 +161,141 @@ def test_a_plug_in_can_name_a_module_that_registers_its_own(
     assert things.names() == ["ant", "bee"]
 
 
-def test_a_plug_in_that_takes_a_name_of_ours_is_named(
+def test_a_plug_in_that_takes_a_name_of_ours_is_listed_and_ours_stays(
     house: Callable[..., Registry], tmp_path: Path
 ) -> None:
     things = house(a=MODULE.format(cls="A", name="ant"))
     _plug_in(tmp_path, "anything = plugin_x:Bee", "class Bee:\n    name = 'ant'\n")
-    for _ in range(2):
-        with pytest.raises(
-            UserError,
-            match=r"called 'ant': house\.rooms\.a\.A and plugin_x\.Bee; rename or uninstall",
-        ):
-            things.get("ant")
+    assert things.names() == ["ant"]
+    assert things.origin("ant") == "house.rooms.a.A"
+    assert things.broken == {
+        "entry point plugin_x:Bee": "two things are called 'ant': house.rooms.a.A and plugin_x.Bee; "
+        "rename or uninstall one of them"
+    }
+
+
+def test_a_plug_in_that_was_imported_first_does_not_keep_a_name_of_ours(
+    house: Callable[..., Registry], tmp_path: Path
+) -> None:
+    things = house(a=MODULE.format(cls="A", name="ant"))
+    _plug_in(tmp_path, "anything = plugin_x", MODULE.format(cls="Bee", name="ant"))
+    import plugin_x  # type: ignore[import-not-found]
+
+    assert things._items["ant"] is plugin_x.Bee
+    assert things.names() == ["ant"]
+    assert things.origin("ant") == "house.rooms.a.A"
+    assert "plugin_x.Bee" in things.broken["plugin_x.Bee"]
+
+
+def test_of_two_plug_ins_with_one_name_neither_is_used(
+    house: Callable[..., Registry], tmp_path: Path
+) -> None:
+    """Which of them were meant would depend on the order in which they were installed."""
+    things = house(a=MODULE.format(cls="A", name="ant"))
+    module = "\n".join(f"class {name}:\n    name = 'bee'\n" for name in ("One", "Two", "Three"))
+    points = "\n".join(f"{name} = plugin_x:{name}" for name in ("One", "Two", "Three"))
+    _plug_in(tmp_path, points, module)
+    assert things.names() == ["ant"]
+    assert set(things.broken) == {
+        "plugin_x.One",
+        "entry point plugin_x:Two",
+        "entry point plugin_x:Three",
+    }
+    with pytest.raises(UserError, match=r"two things are called 'bee': plugin_x\.One and"):
+        things.get("bee")
+
+
+class Shape:
+    """What plug-ins of a registry with a base must inherit from."""
+
+    name = ""
 
 
 @pytest.mark.parametrize(
-    "module", ["1 / 0", "import a_package_that_is_not_there", "Other = 1", "def ("]
+    ("module", "why"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import a_package_that_is_not_there", "No module named"),
+        ("Other = 1", "AttributeError"),
+        ("def (", "SyntaxError"),
+        ("import sys\nsys.exit()", "SystemExit"),
+        ("import sys\nsys.exit(3)", "SystemExit: 3"),
+        ("raise BaseException('base')", "BaseException: base"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        ("class Odd(Exception):\n    def __str__(self): return 1 / 0\nraise Odd", "Odd"),
+        ("raise ValueError('a\\nb' + 'x' * 5000)", "ValueError: a b"),
+        ("class Bee: pass", "plugin_x.Bee has no name"),
+        ("class Bee:\n    name = 3", "plugin_x.Bee has no name"),
+        ("Bee = 3", "plugin_x:Bee is int, expected a class or a module"),
+        ("def Bee(): pass", "plugin_x:Bee is function, expected a class or a module"),
+        ("class Bee:\n    name = 'bee'", "plugin_x.Bee is no Shape"),
+        (f"{SUBCLASS}    options = 3", "options of plugin_x.Bee is int, not a table"),
+        (f"{SUBCLASS}    hparams = {{'a': 3}}", "hparams of plugin_x.Bee: 'a' is no HParam"),
+        (f"{SUBCLASS}    variants = {{'a': 3}}", "variants of plugin_x.Bee: 'a' is no Mapping"),
+        (f"{SUBCLASS}    variants = None", "variants of plugin_x.Bee is NoneType, not a table"),
+    ],
 )
 def test_a_broken_plug_in_is_reported_and_stops_nobody(
-    module: str, house: Callable[..., Registry], tmp_path: Path
+    module: str, why: str, house: Callable[..., Registry], tmp_path: Path
 ) -> None:
     things = house(a=MODULE.format(cls="A", name="ant"))
+    things.base = f"{__name__}:Shape"
     _plug_in(tmp_path, "anything = plugin_x:Bee", module)
     assert things.names() == ["ant"]
     assert list(things.broken) == ["entry point plugin_x:Bee"]
-    with pytest.raises(UserError, match=r"entry point plugin_x:Bee could not be imported"):
+    said = things.broken["entry point plugin_x:Bee"]
+    assert why in said and "\n" not in said and len(said) <= 300
+    with pytest.raises(UserError, match=r"entry point plugin_x:Bee cannot be used"):
         things.get("bee")
+
+
+def test_a_plug_in_that_fails_half_way_leaves_nothing(
+    house: Callable[..., Registry], tmp_path: Path
+) -> None:
+    things = house(a=MODULE.format(cls="A", name="ant"))
+    _plug_in(tmp_path, "anything = plugin_x", MODULE.format(cls="Bee", name="bee") + "1 / 0\n")
+    assert things.names() == ["ant"]
+    assert "ZeroDivisionError" in things.broken["entry point plugin_x"]
+
+
+def test_a_module_that_registers_nothing_is_listed(
+    house: Callable[..., Registry], tmp_path: Path
+) -> None:
+    things = house(a=MODULE.format(cls="A", name="ant"))
+    _plug_in(tmp_path, "anything = plugin_x", "x = 1\n")
+    assert things.names() == ["ant"]
+    assert things.broken == {"entry point plugin_x": "plugin_x registers no thing"}
+
+
+def test_ctrl_c_during_an_import_is_not_held_back(
+    house: Callable[..., Registry], tmp_path: Path
+) -> None:
+    things = house(a=MODULE.format(cls="A", name="ant"))
+    _plug_in(tmp_path, "anything = plugin_x", "raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        things.names()
+
+
+def test_unreadable_metadata_of_a_package_stops_nobody(
+    house: Callable[..., Registry], tmp_path: Path
+) -> None:
+    things = house(a=MODULE.format(cls="A", name="ant"))
+    _plug_in(tmp_path, "anything = plugin_x", "")
+    (tmp_path / "plugin_x-1.0.dist-info" / "entry_points.txt").write_bytes(b"[\xff\xfe")
+    assert things.names() == ["ant"]
+    assert "UnicodeDecodeError" in things.broken[f"entry points {GROUP}"]
+
+
+def test_a_class_of_another_package_that_does_not_work_is_withdrawn(
+    house: Callable[..., Registry], tmp_path: Path
+) -> None:
+    things = house(a=MODULE.format(cls="A", name="ant"))
+    _plug_in(tmp_path, "anything = plugin_x", MODULE.format(cls="Bee", name="bee"))
+    assert things.is_ours("ant") and not things.is_ours("bee")
+    things.withdraw("bee", ValueError("no info"))
+    assert things.names() == ["ant"] and things.broken == {"plugin_x.Bee": "ValueError: no info"}
+    with pytest.raises(ZeroDivisionError):
+        things.withdraw("ant", ZeroDivisionError())
 
 
 def _in_a_process(code: str, *paths: Path) -> subprocess.CompletedProcess[str]:
