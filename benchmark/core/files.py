@@ -181,8 +181,17 @@ def read_json(path: Path) -> Any:
         FileNotFoundError: there is none.
         ValueError: it is not JSON, or is nested too deeply.
     """
+    return parse_json(path.read_bytes())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value that a JSON text says.
+
+    Raises:
+        ValueError: it is not JSON, or is nested too deeply.
+    """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.core.files import read_json
+from benchmark.core.files import parse_json, read_json
 from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
 from benchmark.launch.attempts import numbers
 from benchmark.launch.run_queue import read_node
@@ -118,7 +117,7 @@ def _last_lines(path: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for row in reversed(rows[:-1]):  # what follows the last newline is torn or empty
         try:
-            line = json.loads(row)
+            line = parse_json(row)
         except ValueError:
             continue
         if isinstance(line, dict) and isinstance(line.get("step"), int):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.core.files import write_atomic, write_json
+from benchmark.core.files import parse_json, read_json, write_atomic, write_json
 
 VERSION = 1
 #: Bytes that are written, and checked, at a time.
@@ -90,7 +90,7 @@ class Entry:
             Damaged: something is not as it was written.
         """
         try:
-            entry = json.loads((self.folder / ENTRY).read_bytes())
+            entry = read_json(self.folder / ENTRY)
             sums = {name: entry["arrays"][name] for name in self.columns}
             if (entry["version"], entry["rows"], entry["chunk"]) != (
                 VERSION,
@@ -168,7 +168,7 @@ class Entry:
         lines: list[dict[str, int]] = []
         try:
             journal = (self.folder / JOURNAL).read_text(encoding="utf-8")
-            told = [json.loads(line) for line in journal.splitlines()]
+            told = [parse_json(line) for line in journal.splitlines()]
             for (start, stop), line in zip(self.chunks(), told, strict=False):
                 for name, path in parts.items():
                     with path.open("rb") as file:
@@ -221,7 +221,7 @@ class Entry:
 
     def _verified(self) -> Any:
         try:
-            return json.loads((self.folder / VERIFIED).read_bytes())
+            return read_json(self.folder / VERIFIED)
         except (OSError, ValueError):
             return None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmark.core.errors import UserError
-from benchmark.core.files import write_json
+from benchmark.core.files import read_json, write_json
 from datasets._io.image_source import Item
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def remembered(
         cache / f"coco-objects-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]}.json"
     )
     try:
-        value = json.loads(kept.read_bytes())
+        value = read_json(kept)
         if value["sum"] == _sum(value["found"]):
             return {name: [Item(*item) for item in items] for name, items in value["found"].items()}
     except (OSError, ValueError, KeyError, TypeError):
@@ -141,7 +141,7 @@ def draw(drawn: str, size: tuple[int, int], where: str) -> Image:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path)
     except FileNotFoundError:
         raise UserError(
             f"{path} is not there; unpack COCO's annotations_trainval2017.zip."

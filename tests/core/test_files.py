@@ -17,6 +17,7 @@ import pytest
 from benchmark.core.files import (
     StagedFiles,
     commit_once,
+    parse_json,
     read_json,
     to_json,
     write_atomic,
@@ -202,3 +203,13 @@ def test_staged_files_are_published_together_or_not_at_all(tmp_path: Path) -> No
         staged.publish()
     assert (one.read_bytes(), other.read_bytes()) == (b"new", b"new too")
     assert sorted(tmp_path.iterdir()) == [one, other]
+
+
+def test_json_that_is_nested_too_deeply_is_no_json(tmp_path: Path) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(path)
+    with pytest.raises(ValueError, match="digits"):
+        parse_json("9" * 5000)
+    assert parse_json(b"[1]") == [1]

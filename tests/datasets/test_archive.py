@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +84,12 @@ def zip_link(archive: zipfile.ZipFile) -> None:
     archive.writestr(info, "/etc/passwd")
 
 
+def zip_nameless(archive: zipfile.ZipFile) -> None:
+    info = zipfile.ZipInfo("x")
+    info.filename = ""
+    archive.writestr(info, "x")
+
+
 BAD_TARS: dict[str, tuple[Callable[[tarfile.TarFile], object], str]] = {
     "up and out": (lambda t: add(t, "../evil"), "leads outside"),
     "up in the middle": (lambda t: add(t, "set/../../evil"), "leads outside"),
@@ -95,12 +103,39 @@ BAD_TARS: dict[str, tuple[Callable[[tarfile.TarFile], object], str]] = {
         "holds the link",
     ),
     "a device": (lambda t: add(t, "set/null", b"", type=tarfile.CHRTYPE), "holds the device"),
+    "no name": (lambda t: add(t, ""), "a file without a name"),
+    "a dot": (lambda t: add(t, "./"), "a file without a name"),
+    "twice": (lambda t: add(t, "set/a.txt"), "'set/a.txt' twice"),
+    "twice, spelt in two ways": (lambda t: add(t, "./set//a.txt"), "'set/a.txt' twice"),
+    "a file in a file": (
+        lambda t: add(t, "set/a.txt/more"),
+        "'set/a.txt' as a file and as a folder",
+    ),
+    "a file for a folder": (lambda t: add(t, "set"), "'set' as a file and as a folder"),
+    "a folder for a file": (
+        lambda t: add(t, "c.txt", b"", type=tarfile.DIRTYPE),
+        "'c.txt' as a file and as a folder",
+    ),
+    "a long name": (lambda t: add(t, "set/" + "x" * 256), "which is too long"),
+    "a long path": (lambda t: add(t, "set/" + "x/" * 2000 + "y"), "which is too long"),
     "a pipe": (lambda t: add(t, "set/pipe", b"", type=tarfile.FIFOTYPE), "holds the device"),
 }
 BAD_ZIPS: dict[str, tuple[Callable[[zipfile.ZipFile], object], str]] = {
     "up and out": (lambda z: z.writestr("../evil", "x"), "leads outside"),
     "absolute": (lambda z: z.writestr("/tmp/evil", "x"), "leads outside"),
     "a link": (zip_link, "holds the link"),
+    "no name": (zip_nameless, "a file without a name"),
+    "a file in a file": (
+        lambda z: z.writestr("set/a.txt/more", "x"),
+        "'set/a.txt' as a file and as a folder",
+    ),
+    "a file for a folder": (lambda z: z.writestr("set", "x"), "'set' as a file and as a folder"),
+    "a folder for a file": (
+        lambda z: z.writestr("c.txt/", ""),
+        "'c.txt' as a file and as a folder",
+    ),
+    "twice": (lambda z: z.writestr("./c.txt", "x"), "'c.txt' twice"),
+    "a long name": (lambda z: z.writestr("set/" + "é" * 128, "x"), "which is too long"),
 }
 
 
@@ -120,13 +155,24 @@ def test_bad_zips_write_nothing(case: str, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
 
 
+def test_a_zip_with_a_foreign_kind_of_compression_writes_nothing(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip")
+    data = bytearray(path.read_bytes())
+    place = data.rindex(b"PK\x01\x02") + 10  # the method of the last member, in the directory
+    data[place : place + 2] = (97).to_bytes(2, "little")
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"unknown kind of compression \(97\)"):
+        unpack(path, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+
+
 def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_archive, "FREE", 1000)
     path = zipped(tmp_path / "a.zip", lambda z: z.writestr("zeros", bytes(5_000_000)))
     with pytest.raises(UserError, match="times its own size"):
         unpack(path, tmp_path / "out")
     monkeypatch.setattr(_archive, "MEMBERS", 2)
-    with pytest.raises(UserError, match="more than the 2 that are allowed"):
+    with pytest.raises(UserError, match="more than the 2 files that are allowed"):
         unpack(tar(tmp_path / "b.tar"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -161,13 +207,95 @@ def test_cut_off(kind: str, keep: float, tmp_path: Path) -> None:
 def test_a_file_where_a_folder_must_be(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/set").write_text("")
-    with pytest.raises(UserError, match="cannot be unpacked"):
+    with pytest.raises(UserError, match="out/set is no folder"):
         unpack(tar(tmp_path / "a.tar"), tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["set"]
+
+
+def test_a_folder_where_a_file_must_be(tmp_path: Path) -> None:
+    (tmp_path / "out/c.txt").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"out/c\.txt is a folder, and a file in"):
+        unpack(tar(tmp_path / "a.tar"), tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["c.txt"]
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("file", "is a file"), ("file/out", "is a file"), ("circle", "link that leads nowhere")],
+)
+def test_a_target_that_is_no_folder(target: str, words: str, tmp_path: Path) -> None:
+    path = tar(tmp_path / "a.tar")
+    (tmp_path / "file").touch()
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(UserError, match=words):
+        unpack(path, tmp_path / target)
+
+
+def test_a_tar_of_a_folder_itself(tmp_path: Path) -> None:
+    """As `tar -C folder .` makes it: the first member is the folder, without a name."""
+    folder = tmp_path / "folder"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep/a.txt").write_text("one")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(folder, ".")
+    assert unpack(tmp_path / "a.tar", tmp_path / "out") == 1
+    assert tree(tmp_path / "out") == {"deep/a.txt": b"one"}
+
+
+def test_files_longer_than_a_block(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 10_000
+    for mode, name in (("w", "a.tar"), ("w:gz", "a.tar.gz"), ("w:bz2", "a.tar.bz2")):
+        path = tar(tmp_path / name, lambda t: add(t, "large", content), mode=mode)
+        unpack(path, tmp_path / f"out {name}")
+        assert tree(tmp_path / f"out {name}") == {**FILES, "large": content}
+
+
+def test_a_bomb_is_not_decompressed_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The member's header tells; what follows it, and what follows the end of the tar, is bounded too."""
+    monkeypatch.setattr(_archive, "FREE", 1000)
+    monkeypatch.setattr(_archive, "RATIO", 2)
+    read = []
+    true = gzip.GzipFile.read
+
+    def counted(self: gzip.GzipFile, size: int = -1) -> bytes:
+        read.append(size)
+        return true(self, size)
+
+    monkeypatch.setattr(gzip.GzipFile, "read", counted)
+    path = tar(tmp_path / "a.tar.gz", lambda t: add(t, "zeros", bytes(20_000_000)))
+    with pytest.raises(UserError, match="times its own size"):
+        unpack(path, tmp_path / "out")
+    assert sum(read) < 5_000_000
+    read.clear()
+    with gzip.open(tmp_path / "b.tar.gz", "wb") as file:
+        file.write(tar(tmp_path / "b.tar", mode="w").read_bytes() + bytes(20_000_000))
+    with pytest.raises(UserError, match="times its own size"):
+        unpack(tmp_path / "b.tar.gz", tmp_path / "out")
+    assert sum(read) < 5_000_000
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_header_that_says_it_is_huge(tmp_path: Path) -> None:
+    """A long name of two gigabytes would be read into memory at once."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2 << 30
+    path = tmp_path / "a.tar"
+    path.write_bytes(info.tobuf() + bytes(10_240))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"neither|cannot be unpacked"):
+        unpack(path, tmp_path / "out")
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_archive(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not there"):
         unpack(tmp_path / "a.tar", tmp_path)
+    with pytest.raises(UserError, match="is a folder; give the path of an archive"):
+        unpack(tmp_path, tmp_path)
     (tmp_path / "a.tar").write_text("hello")
     with pytest.raises(UserError, match="neither"):
         unpack(tmp_path / "a.tar", tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import UserError
+from benchmark.core.files import parse_json
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.sheet import Sheet
 
@@ -73,7 +73,7 @@ def read_lines(
             if not line.strip():
                 continue
             try:
-                value = json.loads(line)
+                value = parse_json(line)
             except ValueError:
                 torn += 1
                 continue
