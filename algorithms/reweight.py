@@ -1,4 +1,4 @@
-"""Balanced groups: the standard classifier on batches in which every group is as likely as the others."""
+"""Balanced batches under the standard loss: every group, or every environment, equally often."""
 
 from __future__ import annotations
 
@@ -25,3 +25,21 @@ class Reweight(ERM):
     needs = Needs(groups=True)
     sampling = "group"
     multi_label = False  # an image with several labels is in no one group
+
+
+@ALGORITHMS.register
+class ReweightEnvironments(ERM):
+    """Cross-entropy on batches that hold equally many images of every environment: the loss never sees one.
+
+    It is the control for methods that sample in this way (IRM, MMD, CORAL, DANN, CDAN): what they gain over ``erm`` may
+    be the work of their batches, and what they gain over this is their own. DomainBed's ERM is trained like this.
+    """
+
+    name = "reweight_environments"
+    variants = {}  # not those of erm
+    paper = Paper(
+        "In search of lost domain generalization",
+        "Gulrajani, Lopez-Paz", 2021, "https://arxiv.org/abs/2007.01434",
+    )  # fmt: skip
+    needs = Needs(environments=True)
+    sampling = "environment"

@@ -1,0 +1,31 @@
+"""The sweeps that need no download are what they say: every method gets to be itself, beside its control."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmark.core.registry import ALGORITHMS
+from benchmark.plan.planner import expand
+from benchmark.plan.resolve import switch_of
+from benchmark.plan.sweepfile import find_sweep, read_sweep
+
+
+@pytest.mark.parametrize("name", ["quickstart", "digits_on_photos", "background_bias"])
+def test_every_method_reaches_its_switch_by_default(name: str) -> None:
+    config = read_sweep(find_sweep(name)).changed(draws=(0,), trials=(0,))
+    plan = expand(config)
+    assert not plan.warnings
+    late = [run for run in plan.runs.values() if switch_of(run.spec)]
+    assert late
+    for run in late:
+        budget = run.spec.budget
+        evaluated = [*range(0, budget["steps"], budget["evaluate_every"])[1:], budget["steps"]]
+        after = [step for step in evaluated if step > switch_of(run.spec)]
+        assert len(after) >= 3, f"{run.spec.method} can be selected at {after} alone"
+
+
+def test_the_quickstart_has_the_controls_of_its_methods() -> None:
+    methods = read_sweep(find_sweep("quickstart")).algorithms
+    sampled = {ALGORITHMS.get(name).sampling for name in methods}
+    assert sampled == {"random", "group", "environment"}
+    assert {"erm", "reweight", "reweight_environments"} <= set(methods)
