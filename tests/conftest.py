@@ -16,11 +16,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if "slow" in item.keywords and not config.getoption("--slow"):
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
-        if "gpu" in item.keywords and not _has_gpu():
+        if item.get_closest_marker("gpu") and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
-        if "data" in item.keywords and data_dir() is None:
+        if item.get_closest_marker("data") and data_dir() is None:
             item.add_marker(
                 pytest.mark.skip(
                     reason="no real data: set SHORTCUTBED_DATA to a folder that holds it"
