@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from algorithms._student import STUDENT_HPARAMS, Student, kept_feature_maps, repeatable, same_size
 from benchmark.core.algorithm import Paper, Setting
 from benchmark.core.batch import Batch
+from benchmark.core.batch_norm import BATCH_NORMS
 from benchmark.core.dataset import DatasetInfo
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import ALGORITHMS, BACKBONES
@@ -123,7 +123,7 @@ class TEA(Student):
         super().train(mode)
         if self.hp["statistics"] == "running":
             for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if isinstance(module, BATCH_NORMS):
                     module.eval()
         return self
 

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from benchmark.core.batch_norm import BATCH_NORMS
 from benchmark.core.errors import UserError
 from benchmark.explain.layers import BatchNorm, Conv, Geometry, Relu
 
@@ -73,7 +74,7 @@ class Rules(TorchFunctionMode):
         """The context of the forward pass."""
         counters: list[torch.Tensor] = []
         if not self.track_statistics and model.training:
-            norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+            norms = (m for m in model.modules() if isinstance(m, BATCH_NORMS))
             counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
         before = [counter.clone() for counter in counters]
         # fused attention kernels have no second derivative
