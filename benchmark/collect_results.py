@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmark.cli.options import number
+from benchmark.cli.programs import make_parser
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.files import check_file, check_folder, write_atomic
@@ -134,11 +135,8 @@ def _audit(name: str, reference: str | None, form: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     criteria = "\n".join(f"  {name:<16} {text}" for name, text in CRITERIA.items())
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmark.collect_results",
-        description=_HELP,
-        epilog=_EXAMPLES.format(criteria=criteria),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = make_parser(
+        "collect_results", description=_HELP, epilog=_EXAMPLES.format(criteria=criteria)
     )
     add = parser.add_argument
     add(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.cli.options import DATA_VARIABLE, data_dir, download, number
+from benchmark.cli.programs import add_version, make_parser
 from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.registry import DATASETS, did_you_mean
@@ -52,10 +53,7 @@ def _main(arguments: list[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m benchmark.data", description=__doc__, epilog=_EPILOG, formatter_class=plain
-    )
+    parser = make_parser("data", description=__doc__, epilog=_EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     lists = commands.add_parser("list", help="every data set, and whether its files are there")
     check = commands.add_parser(
@@ -108,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="DIR",
             help=f"decoded images; default: ${CACHE_VARIABLE}, else DIR/.cache",
         )
+        add_version(command)
     return parser
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmark.cli.listing import LISTS
 from benchmark.cli.options import add_placement, data_dir, download, places
+from benchmark.cli.programs import add_version, make_parser
 from benchmark.core.errors import Problems, UserError, exit_code
 from benchmark.core.layout import SweepFolder, newest_sweep
 from benchmark.launch.gpus import VISIBLE
@@ -54,16 +55,13 @@ def _main(arguments: list[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m benchmark.sweep", description=__doc__, epilog=_EPILOG, formatter_class=plain
-    )
+    parser = make_parser("sweep", description=__doc__, epilog=_EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     launch = commands.add_parser(
         "launch",
         help="run a sweep, or what is missing of it",
         epilog=_EPILOG,
-        formatter_class=plain,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_sweep(launch)
     launch.add_argument(
@@ -111,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     validate = commands.add_parser("validate", help="check a sweep file and report every problem")
     _add_sweep(validate)
     validate.add_argument("--data-dir", type=Path, metavar="DIR", help="downloaded data sets")
+    for command in commands.choices.values():
+        add_version(command)
     return parser
 
 
@@ -120,7 +120,7 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="quickstart",
         metavar="SWEEP",
-        help="file, or name in sweeps/ (quickstart)",
+        help="file, or name of a sweep that `list sweeps` shows; default: quickstart",
     )
     parser.add_argument(
         "--datasets", nargs="+", metavar="NAME[:OPTION=VALUE,…]", help="instead of the sweep's"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.cli.options import add_placement, data_dir, download, pick_device
+from benchmark.cli.programs import make_parser
 from benchmark.core.counts import accuracy
 from benchmark.core.criteria import title_of
 from benchmark.core.errors import Gather, UserError, exit_code
@@ -40,12 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str] | None) -> int:
-    parser = argparse.ArgumentParser(
-        "python -m benchmark.train",
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("train", description=__doc__, epilog=_EPILOG)
     parser.add_argument("--dataset", required=True, metavar="NAME[:OPTION=VALUE,…]")
     parser.add_argument("--algorithm", required=True, metavar="NAME[:VARIANT]")
     parser.add_argument(

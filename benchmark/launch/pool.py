@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import site
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -34,7 +35,8 @@ def start_fork_server(preload: Sequence[str]) -> None:
     multiprocessing.set_forkserver_preload(["benchmark.launch.forkserver_hook", *preload])
     path = os.environ.get("PYTHONPATH")
     # Python 3.11's fork server ignores the import path it is given, and silently skips what it cannot import
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *([path] if path else [])])
+    if not _installed():
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *([path] if path else [])])
     # inherited: a signal to the whole group (Ctrl-C, a scheduler's SIGTERM) must not take the server from its children;
     # the resource tracker comes first, since starting it unblocks them again
     resource_tracker.ensure_running()
@@ -44,9 +46,15 @@ def start_fork_server(preload: Sequence[str]) -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         if path is None:
-            del os.environ["PYTHONPATH"]
+            os.environ.pop("PYTHONPATH", None)
         else:
             os.environ["PYTHONPATH"] = path
+
+
+def _installed() -> bool:
+    """Whether every Python process finds ShortcutBed; its folder then must not come before the standard library."""
+    folders = (*site.getsitepackages(), site.getusersitepackages())
+    return any(Path(folder).resolve() == _ROOT for folder in folders)
 
 
 class Worker:

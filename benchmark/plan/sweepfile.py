@@ -13,10 +13,11 @@ from typing import Any
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import Problems, UserError, shown
 from benchmark.core.registry import did_you_mean
+from benchmark.core.shipped import shipped
 from benchmark.core.spec import MOST_STEPS
 
 #: Where sweeps are looked up by name.
-SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
+SWEEPS = shipped("sweeps")
 
 BUDGET: dict[str, Any] = {"steps": 1000, "evaluate_every": 100, "patience": 0, "min_delta": 0.0}
 COMPUTE: dict[str, Any] = {

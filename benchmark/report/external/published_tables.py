@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmark.core.errors import UserError
 from benchmark.core.registry import did_you_mean
+from benchmark.core.shipped import shipped
 from benchmark.report.records.predictions import Book
 from benchmark.report.tables.class_scores import Scores
 from benchmark.report.tables.columns import Column, Value, main_split, over_trials, value_of
@@ -17,7 +18,7 @@ from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.results_table import BEFORE_SWITCH, Row, Table
 from benchmark.report.tables.sheet import Sheet
 
-FOLDER = Path(__file__).resolve().parents[3] / "results" / "published"
+FOLDER = shipped("results/published")
 #: Published scores of one class, or of their mean, by the names of the report.
 _SCORES = {
     "auc": "auc",
