@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ import pytest
 from benchmark.collect_results import main
 from benchmark.core.errors import UserError
 from benchmark.report.external import domainbed, subpopbench
-from benchmark.report.external.foreign_results import Import, Score, sheets
+from benchmark.report.external.foreign_results import (
+    Import,
+    Score,
+    is_before_switch,
+    sheets,
+)
 
 ENVIRONMENTS, DRAWS, STEPS = 3, 3, (0, 10, 20)
 
@@ -90,6 +96,71 @@ def test_domainbed_selections_against_trying_all(tmp_path: Path) -> None:
             assert scores[selection, algorithm, name].trials == pytest.approx(expected)
             means.append(np.mean(list(expected.values())))
         assert scores[selection, algorithm, "Avg"].mean == pytest.approx(np.mean(means))
+
+
+def test_domainbeds_irm_is_marked_where_it_was_chosen_before_its_penalty(tmp_path: Path) -> None:
+    """Records at steps 0, 10 and 20 are written after 1, 11 and 21 updates; the penalty begins with update 20."""
+    domainbed_sweep(tmp_path)
+    for path in tmp_path.glob("*/results.jsonl"):
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        for record in records:
+            record["hparams"]["irm_penalty_anneal_iters"] = 20
+            best = record["step"] == (10 if record["args"]["trial_seed"] == 0 else 20)
+            for e in range(ENVIRONMENTS):
+                record[f"env{e}_out_acc"] = record[f"env{e}_in_acc"] = 0.9 if best else 0.1
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    found = domainbed.read(tmp_path)
+    early = {(s.selection, s.method): s.early for s in found.scores if s.column == "Avg"}
+    training, leave_one_out, oracle = domainbed.SELECTIONS
+    assert early[training, "IRM"] == early[leave_one_out, "IRM"] == {0}
+    assert early[oracle, "IRM"] == frozenset()  # always the last step
+    assert not any(trials for (_, method), trials in early.items() if method == "ERM")
+    marked = {s.caption[0].split("selection: ")[1]: s for s in sheets(found)}[f"{training}."]
+    cells = {row[0]: row[1:] for row in marked.rows}
+    assert all(cell.endswith("†") for cell in cells["IRM"])
+    assert not any(cell.endswith("†") for cell in cells["ERM"])
+    assert any(note.startswith("† IRM:") and "(trial 0)" in note for note in marked.notes)
+
+
+@pytest.mark.parametrize(
+    ("method", "hparams", "step", "early"),
+    [
+        ("IRM", {"irm_penalty_anneal_iters": 500}, 499, True),
+        ("IRM", {"irm_penalty_anneal_iters": 500}, 500, False),
+        ("IRM", {"irm_penalty_anneal_iters": 0}, 0, False),
+        ("IRM", {}, 0, False),
+        ("IRM", None, 0, False),
+        ("IRM", [500], 0, False),
+        ("IRM", {"irm_penalty_anneal_iters": "500"}, 0, False),
+        ("IRM", {"irm_penalty_anneal_iters": math.nan}, 0, False),
+        ("IB_IRM", {"irm_penalty_anneal_iters": 5, "ib_penalty_anneal_iters": 50}, 49, True),
+        ("EQRM", {"eqrm_burnin_iters": 316.2}, 316, True),
+        ("EQRM", {"eqrm_burnin_iters": 316.2}, 317, False),
+        ("JTT", {"first_stage_step_frac": 0.5, "steps": 300}, 149, True),
+        ("JTT", {"first_stage_step_frac": 0.5, "steps": 300}, 150, False),
+        ("ERM", {"irm_penalty_anneal_iters": 500}, 0, False),
+    ],
+)
+def test_when_a_method_of_the_others_begins(
+    method: str, hparams: Any, step: int, early: bool
+) -> None:
+    record = {"args": {"algorithm": method}, "hparams": hparams, "step": step}
+    assert is_before_switch(record) is early
+
+
+def test_subpopbenchs_irm_is_marked_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for seed in range(2):
+        records = [subpop_record(seed, 0, step, rng) for step in range(4)]
+        for record in records:
+            record["args"]["algorithm"] = "IRM"
+            record["hparams"] = {"irm_penalty_anneal_iters": 4 if seed else 0}
+        (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / "results.json").write_text(
+            "".join(json.dumps(record) + "\n" for record in records)
+        )
+    found = subpopbench.read(tmp_path)
+    assert found.scores and all(score.early == {1} for score in found.scores)
 
 
 def test_standard_error_is_theirs() -> None:

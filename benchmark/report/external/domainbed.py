@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.report.external.foreign_results import Import, Score, read_lines
+from benchmark.report.external.foreign_results import (
+    Import,
+    Score,
+    is_before_switch,
+    read_lines,
+)
 
 #: Names of the environments, as DomainBed's tables print them.
 ENVIRONMENTS = {
@@ -25,7 +30,10 @@ ENVIRONMENTS = {
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One evaluation: accuracies of every environment on its training part (``inside``) and its held-out fifth."""
+    """One evaluation: accuracies of every environment on its training part (``inside``) and its held-out fifth.
+
+    ``early``: the method had not begun, as IRM while its penalty waits.
+    """
 
     dataset: str
     algorithm: str
@@ -35,6 +43,16 @@ class Record:
     step: int
     inside: tuple[float, ...]
     outside: tuple[float, ...]
+    early: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A model: by which validation accuracy it was chosen, and its test accuracy."""
+
+    validation: float
+    test: float
+    early: bool
 
 
 def read(folder: Path) -> Import:
@@ -73,47 +91,49 @@ def _record(value: Mapping[str, Any]) -> Record:
     return Record(
         str(args["dataset"]), str(args["algorithm"]), int(args["trial_seed"]), int(args["hparams_seed"]),
         tuple(int(e) for e in args["test_envs"]), int(value["step"]), tuple(inside), tuple(outside),
+        is_before_switch(value),
     )  # fmt: skip
 
 
-Choose = Callable[[Sequence[Record], int], "tuple[float, float] | None"]
+Choose = Callable[[Sequence[Record], int], Chosen | None]
 
 
 def _per_trial(
     trials: Mapping[int, Mapping[int, list[Record]]], environment: int, choose: Choose
-) -> dict[int, float]:
-    """Test accuracy of the draw with the best validation score, by trial (ties: the smallest draw)."""
+) -> dict[int, Chosen]:
+    """The draw with the best validation score, by trial (ties: the smallest draw)."""
     found = {}
     for trial, draws in trials.items():
         chosen = [
-            pair
+            best
             for _, records in sorted(draws.items())
-            if (pair := choose(records, environment)) is not None
+            if (best := choose(records, environment)) is not None
         ]
         if chosen:
-            found[trial] = max(chosen, key=lambda pair: pair[0])[1]
+            found[trial] = max(chosen, key=lambda best: best.validation)
     return found
 
 
-def _training_domains(records: Sequence[Record], environment: int) -> tuple[float, float] | None:
+def _training_domains(records: Sequence[Record], environment: int) -> Chosen | None:
     """Every step of the run that hides ``environment`` alone; validation: held-out parts of the others."""
-    pairs = [
-        (
+    found = [
+        Chosen(
             statistics.fmean(a for i, a in enumerate(r.outside) if i != environment),
             r.inside[environment],
+            r.early,
         )
         for r in records
         if r.test == (environment,) and len(r.outside) > 1
     ]
-    return max(pairs, key=lambda pair: pair[0], default=None)
+    return max(found, key=lambda one: one.validation, default=None)
 
 
-def _leave_one_out(records: Sequence[Record], environment: int) -> tuple[float, float] | None:
+def _leave_one_out(records: Sequence[Record], environment: int) -> Chosen | None:
     """Validation: runs of the same step that hide a second environment too, on that one; all of them must exist."""
     by_step: dict[int, list[Record]] = {}
     for record in records:
         by_step.setdefault(record.step, []).append(record)
-    pairs = []
+    found = []
     for _, group in sorted(by_step.items()):
         alone = [r for r in group if r.test == (environment,)]
         others = {
@@ -123,15 +143,17 @@ def _leave_one_out(records: Sequence[Record], environment: int) -> tuple[float, 
         }
         if len(alone) == 1 and len(others) == len(alone[0].outside) - 1:
             validation = statistics.fmean(r.inside[e] for e, r in others.items())
-            pairs.append((validation, alone[0].inside[environment]))
-    return max(pairs, key=lambda pair: pair[0], default=None)
+            found.append(Chosen(validation, alone[0].inside[environment], alone[0].early))
+    return max(found, key=lambda one: one.validation, default=None)
 
 
-def _oracle(records: Sequence[Record], environment: int) -> tuple[float, float] | None:
+def _oracle(records: Sequence[Record], environment: int) -> Chosen | None:
     """The last step; validation: the held-out part of the test environment itself."""
     alone = [r for r in records if r.test == (environment,)]
     last = max(alone, key=lambda r: r.step, default=None)
-    return None if last is None else (last.outside[environment], last.inside[environment])
+    if last is None:
+        return None
+    return Chosen(last.outside[environment], last.inside[environment], last.early)
 
 
 SELECTIONS: Mapping[str, Choose] = {
@@ -142,20 +164,32 @@ SELECTIONS: Mapping[str, Choose] = {
 
 
 def _scores(
-    dataset: str, selection: str, algorithm: str, by_environment: Mapping[int, Mapping[int, float]]
+    dataset: str, selection: str, algorithm: str, by_environment: Mapping[int, Mapping[int, Chosen]]
 ) -> list[Score]:
     """One score per environment, and their average where every environment has one."""
     names = ENVIRONMENTS.get(dataset, ())
     scores = [
-        Score(dataset, selection, algorithm, names[e] if e < len(names) else f"env{e}", trials)
+        Score(
+            dataset,
+            selection,
+            algorithm,
+            names[e] if e < len(names) else f"env{e}",
+            {t: chosen.test for t, chosen in trials.items()},
+            _early(trials),
+        )
         for e, trials in by_environment.items()
         if trials
     ]
     if len(scores) == len(by_environment):
         shared = sorted(set.union(*(set(trials) for trials in by_environment.values())))
         average = {
-            t: statistics.fmean(trials[t] for trials in by_environment.values() if t in trials)
+            t: statistics.fmean(trials[t].test for trials in by_environment.values() if t in trials)
             for t in shared
         }
-        scores.append(Score(dataset, selection, algorithm, "Avg", average))
+        early = frozenset().union(*map(_early, by_environment.values()))
+        scores.append(Score(dataset, selection, algorithm, "Avg", average, early))
     return scores
+
+
+def _early(trials: Mapping[int, Chosen]) -> frozenset[int]:
+    return frozenset(trial for trial, chosen in trials.items() if chosen.early)

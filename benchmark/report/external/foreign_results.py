@@ -11,19 +11,55 @@ from typing import Any
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import parse_json
+from benchmark.core.spec import before_switch
 from benchmark.report.tables.numbers import DASH, percent
+from benchmark.report.tables.results_table import BEFORE_SWITCH
 from benchmark.report.tables.sheet import Sheet
+
+#: Hyper-parameters of DomainBed and SubpopBench that hold the update with which a method begins, by its name there.
+_BEGINS = {
+    "IRM": ("irm_penalty_anneal_iters",),
+    "RDM": ("rdm_penalty_anneal_iters",),
+    "VREx": ("vrex_penalty_anneal_iters",),
+    "Fishr": ("penalty_anneal_iters",),
+    "TRM": ("iters",),
+    "IB_ERM": ("ib_penalty_anneal_iters",),
+    "IB_IRM": ("irm_penalty_anneal_iters", "ib_penalty_anneal_iters"),
+    "EQRM": ("eqrm_burnin_iters",),
+}
+
+
+def is_before_switch(value: Mapping[str, Any]) -> bool:
+    """Whether a record's model had not yet made an update of its method, such as one with IRM's whole penalty.
+
+    Updates are counted from 0, and the record of step s is written after update s. SubpopBench's JTT begins after a
+    share of the steps. A record that does not hold its hyper-parameters tells nothing.
+    """
+    method, given = value["args"]["algorithm"], value.get("hparams")
+    hparams = {
+        name: number
+        for name, number in (given.items() if isinstance(given, dict) else ())
+        if isinstance(number, int | float) and math.isfinite(number)
+    }
+    begins = [math.ceil(hparams[name]) for name in _BEGINS.get(method, ()) if name in hparams]
+    if method == "JTT" and {"first_stage_step_frac", "steps"} <= hparams.keys():
+        begins.append(int(hparams["first_stage_step_frac"] * hparams["steps"]))
+    return before_switch(int(value["step"]) + 1, max(begins, default=0))
 
 
 @dataclass(frozen=True)
 class Score:
-    """One number of a foreign table: its value in every trial that has it, as a fraction."""
+    """One number of a foreign table: its value in every trial that has it, as a fraction.
+
+    ``early`` holds the trials whose model was chosen before its method began.
+    """
 
     dataset: str
     selection: str
     method: str
     column: str
     trials: Mapping[int, float]
+    early: frozenset[int] = frozenset()
 
     @property
     def mean(self) -> float:
@@ -123,11 +159,21 @@ def _sheet(found: Import, selection: str, dataset: str, scores: Sequence[Score])
         f"Read from {found.source} ({found.records:,} records). In per cent, mean ± standard error over {many} trials; "
         f"selection: {selection}."
     ]
-    return Sheet(dataset, caption, [("method",), *((column,) for column in columns)], rows)
+    early = [
+        f"{BEFORE_SWITCH} {method}: chosen before the first update at which the method is what its name says "
+        f"(trial{'s' if len(found_in) > 1 else ''} {', '.join(map(str, sorted(found_in)))})"
+        for method in methods
+        if (found_in := {t for score in scores if score.method == method for t in score.early})
+    ]
+    heads = [("method",), *((column,) for column in columns)]
+    return Sheet(dataset, caption, heads, rows, notes=early)
 
 
 def _cell(score: Score | None) -> str:
-    return DASH if score is None else f"{percent(score.mean, 1)} ± {percent(score.error, 1)}"
+    if score is None:
+        return DASH
+    mark = BEFORE_SWITCH if score.early else ""
+    return f"{percent(score.mean, 1)} ± {percent(score.error, 1)}{mark}"
 
 
 def flat(found: Import) -> list[dict[str, Any]]:
@@ -142,6 +188,7 @@ def flat(found: Import) -> list[dict[str, Any]]:
             "value": s.mean,
             "standard_error": s.error,
             "trials": len(s.trials),
+            "before_switch": sorted(s.early),
         }
         for s in found.scores
     ]

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.report.external.foreign_results import Import, Score, read_lines
+from benchmark.report.external.foreign_results import (
+    Import,
+    Score,
+    is_before_switch,
+    read_lines,
+)
 
 #: Test split where it is not ``te``.
 _TEST = {"ImagenetBG": "mixed_rand", "Living17": "zs"}
@@ -39,7 +44,10 @@ SELECTIONS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], float]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One evaluation of one run: the value of every selection, and the test metrics that are numbers."""
+    """One evaluation of one run: the value of every selection, and the test metrics that are numbers.
+
+    ``early``: the method had not begun, as IRM while its penalty waits.
+    """
 
     dataset: str
     algorithm: str
@@ -47,6 +55,7 @@ class Record:
     draw: int
     validation: Mapping[str, float]
     test: Mapping[str, float]
+    early: bool
 
 
 def read(folder: Path) -> Import:
@@ -78,7 +87,8 @@ def read(folder: Path) -> Import:
             for column in METRICS:
                 trials = {seed: r.test[column] for seed, r in seeds.items() if column in r.test}
                 if trials:
-                    found.scores.append(Score(dataset, selection, algorithm, column, trials))
+                    early = frozenset(seed for seed in trials if seeds[seed].early)
+                    found.scores.append(Score(dataset, selection, algorithm, column, trials, early))
     odd = sorted({key[0] for key in runs} & {"MIMICNotes", "CXRMultisite"})
     if odd:
         found.notes.append(
@@ -102,4 +112,5 @@ def _record(value: Mapping[str, Any]) -> Record:
     return Record(
         dataset, str(args["algorithm"]), int(args["seed"]), int(args["hparams_seed"]),
         {name: choose(validation, test) for name, choose in SELECTIONS.items()}, metrics,
+        is_before_switch(value),
     )  # fmt: skip
