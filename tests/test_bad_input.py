@@ -255,6 +255,36 @@ def test_damage_to_a_finished_sweep(run, tmp_path: Path) -> None:  # type: ignor
         assert one_sentence(error)
 
 
+@pytest.mark.parametrize("place", ["argument", "option", "path"])
+@pytest.mark.parametrize("main", [sweep.main, train.main, data.main, collect], ids=str)
+def test_what_was_typed_never_commands_the_terminal(
+    main,
+    place: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+    odd = "a\x1b[31mb\nc"
+    paths = {
+        sweep.main: ("status", odd),
+        train.main: ("--dataset", odd, "--algorithm", odd),
+        data.main: ("check", odd),
+        collect: (odd,),
+    }
+    wrong = {"argument": (odd, odd, odd), "option": (f"--{odd}",), "path": paths[main]}[place]
+    try:
+        code = main(list(wrong))
+    except SystemExit as end:  # argparse's errors
+        code = end.code
+    said = capfd.readouterr()
+    assert code == 2
+    assert "\x1b" not in said.out + said.err
+    assert place != "path" or r"\x1b[31mb\nc" in said.err
+    last = said.err.strip().splitlines()[-1]
+    assert "error: " in last or last.startswith("  - ")
+
+
 def test_nothing_to_collect(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     for main, arguments in (
         (collect, ()),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark import __version__
+from benchmark.cli.parser import Parser
 from benchmark.core.errors import exit_code
 
 COMMAND = "shortcutbed"
@@ -60,7 +61,7 @@ def make_parser(module: str, **options: Any) -> argparse.ArgumentParser:
     """The parser of one entry point of ``benchmark``, under the name by which it was called, with ``--version``."""
     program = _programs.get(module, f"python -m benchmark.{module}")
     plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(program, formatter_class=plain, **options)
+    parser = Parser(program, formatter_class=plain, **options)
     add_version(parser)
     return parser
 
@@ -72,7 +73,7 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parts = "\n".join(f"  {name:<10} {part.help}" for name, part in PARTS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         COMMAND,
         usage=f"{COMMAND} [-h] [--version] COMMAND ...",
         description="Which training methods learn the object, and which learn a shortcut?",

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from benchmark.core.terminal import replace_unprintable
+from benchmark.core.terminal import replace_unprintable, without_controls
 
 T = TypeVar("T")
 
@@ -40,7 +40,13 @@ _QUOTED, _LEVELS = 100, 3
 
 
 class UserError(Exception):
-    """A mistake that a user can correct: what is wrong, what was expected, and how to fix it, in a sentence or two."""
+    """A mistake that a user can correct: what is wrong, what was expected, and how to fix it, in a sentence or two.
+
+    The message is one line: control characters of names and values that it quotes are spelled out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_controls(message))
 
 
 class Refused(UserError):
@@ -55,10 +61,10 @@ class Problems(UserError):
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(map(without_controls, problems))
         heading = f"{len(self.problems)} problems:"
         many = "\n".join([heading, *(f"  - {p}" for p in self.problems)])
-        super().__init__(many if len(self.problems) != 1 else self.problems[0])
+        Exception.__init__(self, many if len(self.problems) != 1 else self.problems[0])
 
 
 def shown(value: object) -> str:
@@ -115,7 +121,7 @@ def exit_code(main: Callable[[], int | None]) -> int:
     except OSError as error:
         if error.errno not in _ENVIRONMENT:
             raise
-        where = f" ({error.filename})" if error.filename else ""
+        where = f" ({without_controls(str(error.filename))})" if error.filename else ""
         print(
             f"error: {error.strerror}{where}; nothing was lost: correct this and run the command again.",
             file=sys.stderr,

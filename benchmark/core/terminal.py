@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import sys
+import unicodedata
 
 #: The name of our error handler, as ``str.encode`` and ``open`` take it.
 REPLACE = "shortcutbed.replace"
@@ -35,6 +36,9 @@ _SPELLINGS = {
     "\u00a0": " ",
 }
 
+#: Unicode categories of control characters, of invisible marks, and of separators of lines.
+_CONTROLS = frozenset({"Cc", "Cf", "Zl", "Zp"})
+
 #: Handlers that raise, or print escapes that nobody can read; a handler that a user chose is kept.
 _DEFAULTS = ("strict", "surrogateescape", "backslashreplace")
 
@@ -48,6 +52,20 @@ def replace_unprintable() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None and stream.errors in _DEFAULTS:
             reconfigure(errors=REPLACE)
+
+
+def without_controls(text: str) -> str:
+    """A text on one line in which characters that would move a terminal's cursor are spelled out.
+
+    Line breaks, escape sequences and marks that reverse the direction of writing become ``\\n``,
+    ``\\x1b`` and so on. File names and cells of tables may hold them, and messages quote those.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in _CONTROLS
+        else character
+        for character in text
+    )
 
 
 def _spell(error: UnicodeError) -> tuple[str, int]:

@@ -119,3 +119,13 @@ def test_gather_of_one_is_a_plain_sentence_and_of_none_is_silent() -> None:
     with pytest.raises(UserError) as found:
         gather.finish()
     assert str(found.value) == "one." and not isinstance(found.value, Problems)
+
+
+def test_messages_are_one_line_that_cannot_command_a_terminal() -> None:
+    error = UserError("there is no folder a\x1b[31mb\nc\u202ed\u2028e; use é, 日本 or a\\b.")
+    assert str(error) == r"there is no folder a\x1b[31mb\nc\u202ed\u2028e; use é, 日本 or a\b."
+    assert str(UserError(str(error))) == str(error)
+    several = Problems(["one\x1b[1m.", "two\n."])
+    assert several.problems == (r"one\x1b[1m.", r"two\n.")
+    assert str(several) == "2 problems:\n  - one\\x1b[1m.\n  - two\\n."
+    assert str(Problems(["one\n."])) == r"one\n."
