@@ -1,11 +1,18 @@
-"""kill -9 at random over a real sweep: two launchers on one folder, 40 short runs, 30 kills, then a comparison.
+"""kill -9 and worse over a real sweep: two launchers on one folder, 50 short runs, 100 kills, then a comparison.
 
-``python tests/benchmarks/kill_sweep.py [--kills 30] [--trials 10] [--steps 400] [--seed 1] [--folder DIR]``
+``python tests/benchmarks/kill_sweep.py [--kills 100] [--trials 10] [--steps 400] [--seed 1] [--folder DIR]``
 
-Runs the sweep once undisturbed and once while launchers, runs and both are killed at random moments; then checks that
-every run was committed once, that nothing half-written and no lease is left, and that results are equal: logs bit for
-bit but for times and memory, the selected steps and their counts, every array of predictions.npz, the weights.
-Exit code 0 if all of it holds.
+Runs the sweep once undisturbed and once while it is disturbed in these ways:
+
+- processes kill themselves before or after a random open, fsync, link, replace, unlink or mkdir in the folder
+  (``kill_hook.py``): half of the kills;
+- launchers, runs and both are killed at random moments;
+- runs are stopped for longer than their lease, so that another process takes them over, and then go on;
+- checkpoints are truncated, or bits of them flipped, and their run is killed.
+
+Then it checks that every run was committed once, that nothing half-written and no lease is left, and that results are
+equal: logs bit for bit but for times and memory, the selected steps and their counts, every array of predictions.npz,
+the weights. Exit code 0 if all of it holds.
 """
 
 from __future__ import annotations
@@ -14,24 +21,30 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import kill_hook
 import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+LAUNCHER = Path(__file__).with_name("kill_launcher.py")
+#: How long a silent process keeps its lease here, seconds.
+LEASE = 8.0
 SWEEP = """
 title = "Kills"
 datasets = ["tiny"]
-algorithms = ["erm", "group_dro", "irm", "dann"]
+algorithms = ["erm", "group_dro", "irm", "dann", "jtt"]
 backbone = "convnet"
 trials = {trials}
 
@@ -48,9 +61,9 @@ class Disturbed:
     """The folder that is disturbed, and what was seen of it."""
 
     folder: Path
+    log: str
     commits: dict[str, tuple[int, int]] = field(default_factory=dict)
     second_commits: list[str] = field(default_factory=list)
-    hits: Counter[str] = field(default_factory=Counter)
 
     def look(self) -> None:
         """Remember every record.json by its inode and time: a second commit would change them."""
@@ -60,26 +73,35 @@ class Disturbed:
             if self.commits.setdefault(path.parent.name, mark) != mark:
                 self.second_commits.append(path.parent.name)
 
-    def working(self) -> list[int]:
-        """The processes that hold a lease."""
-        pids = []
+    def working(self) -> dict[int, str]:
+        """The processes that hold a lease, and the keys of their runs."""
+        found = {}
         for path in self.folder.glob("runs/*/lease.json"):
             try:
-                pids += [
-                    int(line[4:])
-                    for line in path.read_text().splitlines()
-                    if line.startswith("pid=")
-                ]
+                lines = path.read_text().splitlines()
             except FileNotFoundError:
-                pass
-        return pids
+                continue
+            found |= {int(line[4:]): path.parent.name for line in lines if line.startswith("pid=")}
+        return found
+
+    def victims(self) -> dict[int, str]:
+        """Processes whose run may be killed once more without failing for good."""
+        before = Counter(kill["key"] for kill in kill_hook.noted(self.log))
+        most = kill_hook.MOST_PER_RUN
+        return {pid: key for pid, key in self.working().items() if before[key] < most}
+
+    def note(self, what: str, key: str = "", **more: object) -> None:
+        kill_hook.note(self.log, what=what, key=key, **more)
+
+    def kills(self) -> Counter[str]:
+        return Counter(kill["what"] for kill in kill_hook.noted(self.log))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
@@ -94,21 +116,26 @@ def main() -> int:
     print(f"in {home}", flush=True)
 
     started = time.monotonic()
-    assert launch(sweep, home / "calm", home / "calm.txt").wait() == 0, (
-        home / "calm.txt"
-    ).read_text()
+    launchers = Launchers(sweep, home / "calm", home / "calm", 1)
+    launchers.start()
+    launchers.finish(lambda: None)
     calm = time.monotonic() - started
     keys = sorted(path.name for path in (home / "calm" / "runs").iterdir())
     print(f"undisturbed: {len(keys)} runs in {calm:.0f} s", flush=True)
 
-    disturbed = Disturbed(home / "disturbed")
+    disturbed = Disturbed(home / "disturbed", str(home / "kills.jsonl"))
     started = time.monotonic()
     disturb(sweep, disturbed, home, given.kills, calm, random.Random(given.seed))
+    kills = disturbed.kills()
     print(
-        f"disturbed: {time.monotonic() - started:.0f} s, {sum(disturbed.hits.values())} kills: "
-        + ", ".join(f"{count} × {kind}" for kind, count in disturbed.hits.items()),
+        f"disturbed: {time.monotonic() - started:.0f} s, {sum(kills.values())} kills: "
+        + ", ".join(f"{count} × {kind}" for kind, count in kills.items()),
         flush=True,
     )
+    own = [kill for kill in kill_hook.noted(disturbed.log) if kill["what"] == "self"]
+    for name in ("operation", "when", "file"):
+        counts = Counter(_plain(kill[name]) for kill in own)
+        print(f"self-kills by {name}: " + ", ".join(f"{n} × {k}" for k, n in counts.most_common()))
     problems = check(home / "calm", disturbed, keys)
     tries = Counter(
         len(list((disturbed.folder / "runs" / key / "attempts").iterdir())) for key in keys
@@ -124,67 +151,163 @@ def main() -> int:
     return 1 if problems else 0
 
 
-def launch(sweep: Path, output: Path, log: Path) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmark.sweep",
-        "launch",
-        str(sweep),
-        "--output",
-        str(output),
-    ]
-    command += ["--workers", "2", "--device", "cpu", "--checkpoint-seconds", "0.5"]
-    with log.open("ab") as file:
-        return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
+def _plain(name: str) -> str:
+    """A file's name without what is random in it."""
+    return re.sub(r"\.[a-z0-9_]{8}\.tmp$", ".*.tmp", re.sub(r"[0-9a-f]{32}", "*", name))
+
+
+@dataclass
+class Launchers:
+    """Launchers of one sweep on one folder, each started again when it has ended too early.
+
+    Args:
+        logs: their outputs go to files of this name with a number and an ending.
+        count: how many at a time.
+        kill_log, limit: where self-kills are noted, and how many there may be; none by default.
+    """
+
+    sweep: Path
+    output: Path
+    logs: Path
+    count: int
+    kill_log: str = ""
+    limit: int = 0
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.processes = [self._launch(i) for i in range(self.count)]
+
+    def restart_the_dead(self) -> None:
+        for i, process in enumerate(self.processes):
+            if process.poll() not in (None, 0):
+                self.processes[i] = self._launch(i)
+
+    def finished(self) -> bool:
+        return all(process.poll() == 0 for process in self.processes)
+
+    def finish(self, look: Callable[[], None]) -> None:
+        """Wait until every launcher has ended well; nothing is killed any more but what has drawn its death."""
+        while not self.finished():
+            look()
+            self.restart_the_dead()
+            time.sleep(0.05)
+
+    def _launch(self, number: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(LAUNCHER), str(LEASE), "launch", str(self.sweep)]
+        command += ["--output", str(self.output), "--workers", "2", "--device", "cpu"]
+        command += ["--checkpoint-seconds", "0.5"]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{LAUNCHER.parent}",
+            "KILL_FOLDER": str(self.output),
+            "KILL_LOG": self.kill_log,
+            "KILL_LIMIT": str(self.limit),
+        }
+        with self.logs.with_suffix(f".{number}.txt").open("ab") as file:
+            return subprocess.Popen(
+                command, cwd=ROOT, stdout=file, stderr=file, env=environment, start_new_session=True
+            )
 
 
 def disturb(
     sweep: Path, disturbed: Disturbed, home: Path, kills: int, calm: float, chance: random.Random
 ) -> None:
-    """Two launchers; every so often one of them, a run, or one of each is killed, and launchers are started again."""
-    logs = [home / "launcher.0.txt", home / "launcher.1.txt"]
-    both = [launch(sweep, disturbed.folder, log) for log in logs]
-    while sum(disturbed.hits.values()) < kills:
-        end = time.monotonic() + chance.uniform(0.2, 1.3) * calm / kills
-        while time.monotonic() < end or not disturbed.working():
+    """Two launchers whose processes kill themselves, are killed, are stopped, and find damaged checkpoints."""
+    launchers = Launchers(sweep, disturbed.folder, home / "launcher", 2, disturbed.log, kills // 2)
+    launchers.start()
+    stopped: dict[int, float] = {}
+    kinds = ["run"] * 3 + ["launcher"] * 2 + ["both"] * 2 + ["stop"] * 2 + ["checkpoint"] * 3
+    while sum(disturbed.kills().values()) < kills:
+        end = time.monotonic() + chance.uniform(0.2, 2.0) * calm / kills
+        while time.monotonic() < end or not disturbed.victims():
             disturbed.look()
-            if all(process.poll() == 0 for process in both):
-                print("done before all kills were made: raise --steps")
-                return
+            go_on(stopped)
+            launchers.restart_the_dead()
+            if launchers.finished():
+                break
             time.sleep(0.05)
-        kind, which = chance.choice(["run", "launcher", "both"]), chance.randrange(2)
-        disturbed.hits[kind] += 1
-        if kind in ("run", "both"):
-            kill(chance.choice(disturbed.working() or [0]))
-        if kind in ("launcher", "both") and both[which].poll() is None:
-            kill(both[which].pid)
-            both[which].wait()
-        for i, process in enumerate(both):
-            if process.poll() is not None:
-                both[i] = launch(sweep, disturbed.folder, logs[i])
-    while any(process.poll() is None for process in both):
+        if launchers.finished():
+            print("done before all kills were made: raise --steps or --trials")
+            break
+        kind = chance.choice(kinds)
+        victims = disturbed.victims()
+        if kind != "launcher" and not victims:
+            continue
+        pid = chance.choice(list(victims)) if victims else 0
+        if kind == "stop":
+            if pid in stopped or not send(pid, signal.SIGSTOP):
+                continue
+            stopped[pid] = time.monotonic() + LEASE * chance.uniform(1.2, 2.5)
+            disturbed.note("stop", victims[pid])
+        elif kind == "checkpoint":
+            how = damage(disturbed.folder / "runs" / victims[pid] / "checkpoint.pt", chance)
+            if not how:
+                continue
+            send(pid, signal.SIGKILL)
+            disturbed.note(how, victims[pid])
+        else:
+            if kind in ("run", "both"):
+                send(pid, signal.SIGKILL)
+            if kind in ("launcher", "both"):
+                process = chance.choice(launchers.processes)
+                process.kill()
+                process.wait()
+            disturbed.note(kind, victims.get(pid, "") if kind != "launcher" else "")
+    while stopped:
+        go_on(stopped)
+        launchers.restart_the_dead()
         disturbed.look()
         time.sleep(0.05)
-    last = launch(sweep, disturbed.folder, logs[0])
-    if last.wait() != 0:
-        print("the last launch ended with", last.returncode, "\n" + logs[0].read_text()[-2000:])
+    launchers.finish(disturbed.look)
+    for path in disturbed.folder.rglob(".*.tmp"):  # as if an hour had passed
+        os.utime(path, (0, 0))
+    last = Launchers(sweep, disturbed.folder, home / "last", 1)
+    last.start()
+    last.finish(disturbed.look)
     disturbed.look()
 
 
-def kill(pid: int) -> None:
-    if pid:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+def go_on(stopped: dict[int, float]) -> None:
+    """Let processes go on whose time has come."""
+    for pid, until in list(stopped.items()):
+        if time.monotonic() > until:
+            del stopped[pid]
+            send(pid, signal.SIGCONT)
+
+
+def damage(path: Path, chance: random.Random) -> str:
+    """Truncate a checkpoint or flip bits of it where it lies; what was done, or nothing if there is none."""
+    try:
+        size = path.stat().st_size
+        with path.open("r+b") as file:
+            if chance.random() < 0.5:
+                file.truncate(chance.randrange(size))
+                return "checkpoint truncated"
+            for _ in range(chance.choice((1, 3))):
+                at = chance.randrange(size)
+                file.seek(at)
+                byte = file.read(1)[0]
+                file.seek(at)
+                file.write(bytes([byte ^ 1 << chance.randrange(8)]))
+            return "checkpoint with flipped bits"
+    except FileNotFoundError:
+        return ""
+
+
+def send(pid: int, number: int) -> bool:
+    """Send a signal; False if the process is gone."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def check(calm: Path, disturbed: Disturbed, keys: list[str]) -> list[str]:
     """Everything that is not as it should be."""
     problems = [f"{key}: committed twice" for key in sorted(set(disturbed.second_commits))]
     for path in disturbed.folder.rglob("*"):
-        if path.name.startswith("lease.json") or path.name.endswith(".tmp"):
+        if path.name.startswith(("lease.json", "checkpoint.pt")) or path.name.endswith(".tmp"):
             problems.append(f"left behind: {path}")
     for key in keys:
         one, other = calm / "runs" / key, disturbed.folder / "runs" / key
