@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from benchmark.core.algorithm import Algorithm, Setting, Upstream
 from benchmark.core.batch import Batch
+from benchmark.core.compilation import eagerly
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam, LogUniform
 from benchmark.core.needs import Needs
@@ -128,9 +129,9 @@ class Student(Algorithm):
 
 @contextmanager
 def kept_feature_maps(*networks: Backbone) -> Iterator[list[torch.Tensor]]:
-    """A list that receives the last feature map of each pass that these networks make meanwhile."""
+    """A list that receives the last feature map of each pass that these networks make meanwhile, uncompiled."""
     maps: list[torch.Tensor] = []
-    with ExitStack() as hooks:
+    with eagerly(), ExitStack() as hooks:
         for network in networks:
             handle = network.cam_module().register_forward_hook(
                 lambda module, args, output: maps.append(output)

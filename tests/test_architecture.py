@@ -47,7 +47,16 @@ THIN = {
 }
 #: What has no torch, not even indirectly, when it is imported.
 WITHOUT_TORCH = ("benchmark.plan", "benchmark.report")
-CORE_WITH_TORCH = {"algorithm", "batch", "batch_norm", "optim", "parallel_forward", "explainer"}
+CORE_WITH_TORCH = {
+    "algorithm",
+    "autograd_graph",
+    "batch",
+    "batch_norm",
+    "compilation",
+    "optim",
+    "parallel_forward",
+    "explainer",
+}
 
 OURS = ("benchmark", "algorithms", "datasets")
 MAX_FUNCTION = 90

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmark.core.compilation import is_compiled
+
 #: Tensors made by a call of ``together``.
 Outputs = tuple[torch.Tensor, ...]
 
@@ -29,9 +31,7 @@ def can_overlap(networks: Sequence[nn.Module], image: torch.Tensor) -> bool:
     """
     if image.device.type != "cpu" or torch.get_num_threads() < len(networks):
         return False
-    return not any(
-        network._compiled_call_impl is not None or _draws(network, image) for network in networks
-    )
+    return not any(is_compiled(network) or _draws(network, image) for network in networks)
 
 
 def _draws(network: nn.Module, image: torch.Tensor) -> bool:
@@ -81,6 +81,12 @@ class _Join(torch.autograd.Function):
                 )
         _results(running)
         return None, None, None
+
+
+def joined_graphs(node: Any) -> list[Any]:
+    """The nodes at which the graphs begin that a node of ``together`` stands for; none for any other node."""
+    found: list[Outputs] = getattr(node, "found", [])
+    return [out.grad_fn for outputs in found for out in outputs if out.grad_fn is not None]
 
 
 def _results(running: Sequence[Future[Any]]) -> list[Any]:

@@ -60,12 +60,20 @@ def assemble(
         autocast=_autocast(device, compute.get("precision", "fp32")),
     )
     algorithm: Algorithm = ALGORITHMS.get(spec.algorithm)(setting)
+    place(algorithm, device, compute)
+    return algorithm
+
+
+def place(algorithm: Algorithm, device: torch.device, compute: Mapping[str, Any]) -> None:
+    """Bring an algorithm to its device, laid out and compiled as the run's ``compute`` says.
+
+    What is compiled is a call of ``algorithm.network``; explanations run uncompiled all the same.
+    """
     algorithm.to(device)
     if compute.get("channels_last"):
         algorithm.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compute.get("compile"):
         algorithm.network.compile()
-    return algorithm
 
 
 def load_upstream(folder: Path, device: torch.device, data_dir: Path | None = None) -> Algorithm:

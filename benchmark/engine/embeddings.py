@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from benchmark.core.algorithm import Algorithm
+from benchmark.core.compilation import uncompiled
 from benchmark.core.errors import UserError
 from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.evaluate import images_per_pass
@@ -99,7 +100,7 @@ def _features(algorithm: Algorithm, split: DeviceSplit, rows: np.ndarray) -> tor
     for start in range(0, len(rows), per_pass):
         with algorithm.setting.autocast():
             network, seen = algorithm.explainable(split.batch(rows[start : start + per_pass]).image)
-            network = getattr(network, "_orig_mod", network)
+            network = uncompiled(network)
             if not isinstance(network, Backbone):
                 raise UserError(
                     f"{type(network).__name__} declares no features before a last layer."

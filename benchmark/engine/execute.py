@@ -230,7 +230,7 @@ def _explanations(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Ex
     first = run.spec.selection[0]
     predicted = {name: predictions[f"{first}/{name}/score"].argmax(1) for name in masked}
     splits = {name: run.split(name) for name in masked}
-    return explain_splits(run.algorithm, splits, predicted, shown, bool(compute.get("compile")))
+    return explain_splits(run.algorithm, splits, predicted, shown)
 
 
 def _embeddings(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Embeddings:

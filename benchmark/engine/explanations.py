@@ -6,7 +6,6 @@ import math
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.batch import Batch
+from benchmark.core.compilation import eagerly
 from benchmark.core.errors import UserError
 from benchmark.core.seeds import seed_for
 from benchmark.engine.device_split import DeviceSplit
@@ -62,7 +62,6 @@ def explain_splits(
     splits: Mapping[str, DeviceSplit],
     predicted: Mapping[str, np.ndarray],
     shown: Sequence[str] = (),
-    compiled: bool = False,
 ) -> Explanations:
     """Explain the predicted classes of up to MOST images of each split, in evaluation mode, and say where they lie.
 
@@ -72,14 +71,13 @@ def explain_splits(
         splits: with masks.
         predicted: per split the classes int64[N] that are explained.
         shown: splits of the gallery, GALLERY images in all.
-        compiled: whether the network is; it is explained uncompiled, since LRP-ε must see every ReLU.
     """
     if not splits:
         return Explanations()
     training = algorithm.training
     algorithm.eval()
     try:
-        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        with eagerly():  # for explainers too that are not ours
             return _explain(algorithm, splits, predicted, shown)
     except UserError as error:
         note = str(error)

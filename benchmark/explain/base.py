@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from benchmark.core.autograd_graph import depends_on
+from benchmark.core.compilation import eagerly, uncompiled
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam, check_values
 from benchmark.explain.rules import Rules
@@ -73,17 +75,21 @@ class HeatmapExplainer:
         Returns:
             Heatmap in at least float32, logits float[B,K].
 
+        A compiled network runs uncompiled here.
+
         Raises:
-            UserError: the network lacks what the explainer requires.
+            UserError: the network lacks what the explainer requires, or nothing that can be trained moves the heatmap
+                although ``create_graph`` asks for one that can be part of a loss.
         """
-        model = getattr(
-            model, "_orig_mod", model
-        )  # compiled networks cannot be differentiated twice
+        model = uncompiled(model)
         self._check(model)
         if image.is_inference():
             with torch.inference_mode(False):
                 image = image.clone()
-        heatmap, logits = self.explain(model, image, choose, create_graph, track_statistics)
+        with eagerly():
+            heatmap, logits = self.explain(model, image, choose, create_graph, track_statistics)
+        if create_graph and torch.is_grad_enabled():
+            self._refuse_constant(heatmap, model)
         if heatmap.dtype in (torch.float16, torch.bfloat16):
             heatmap = heatmap.float()
         return (heatmap, logits) if create_graph else (heatmap.detach(), logits.detach())
@@ -98,6 +104,19 @@ class HeatmapExplainer:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Heatmap and logits; ``with_logits`` after its checks."""
         raise NotImplementedError
+
+    def _refuse_constant(self, heatmap: torch.Tensor, model: nn.Module) -> None:
+        """Raise a UserError where a heatmap depends on nothing that is trained, although the network has such things.
+
+        The image of an explanation is a leaf of its own, not a parameter.
+        """
+        if not depends_on(heatmap, lambda leaf: isinstance(leaf, nn.Parameter)) and any(
+            parameter.requires_grad for parameter in model.parameters()
+        ):
+            raise UserError(
+                f"{self.name}: no parameter that is trained moves the heatmap, so it cannot be part of a loss; train "
+                "the layers that it explains, or compute it without create_graph."
+            )
 
     def _check(self, model: nn.Module) -> None:
         declared = getattr(model, "capabilities", None)

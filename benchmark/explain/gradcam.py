@@ -47,6 +47,11 @@ def run_to_cam(
     return seen[0], logits
 
 
+def own_output(activation: torch.Tensor) -> torch.Tensor:
+    """The CAM layer's output as the network made it: without the leaf at which ``run_to_cam`` begins a graph."""
+    return activation.detach() if activation.is_leaf else activation
+
+
 def is_linear_in_means(model: nn.Module) -> bool:
     """Whether the logits are a linear layer on the CAM layer's means over positions, dropout being off."""
     if not isinstance(model, Backbone) or type(model.classifier) is not nn.Linear:
@@ -105,7 +110,7 @@ class GradCam(HeatmapExplainer):
                     gradient = gradient_of_linear_head(model, activation, chosen)  # type: ignore[arg-type]
             else:
                 gradient = rules.gradient(score, activation, moving, retain=create_graph).to(wide)
-            activation = activation.to(wide)
+            activation = own_output(activation).to(wide)
             weight = self.weigh(activation, gradient)
             cam = torch.bmm(weight[:, None], activation.flatten(2)).unflatten(
                 2, activation.shape[2:]

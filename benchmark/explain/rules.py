@@ -17,16 +17,24 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from benchmark.core.batch_norm import BATCH_NORMS
+from benchmark.core.compilation import eagerly
 from benchmark.core.errors import UserError
 from benchmark.explain.layers import BatchNorm, Conv, Geometry, Relu
+
+_aten = torch.ops.aten  # what an exported network calls
 
 #: Every spelling of the ReLU but F.relu, with whether it works in place.
 _RELU: dict[Any, bool] = {
     torch.relu: False,
     torch.Tensor.relu: False,
+    _aten.relu: False,
     torch.relu_: True,
     torch.Tensor.relu_: True,
+    _aten.relu_: True,
 }
+
+#: Batch normalisation with its arguments in the order (input, weight, bias, running mean, running variance, …).
+_BATCH_NORM = {torch.batch_norm, _aten.batch_norm}
 
 #: Nonlinearities for which the modified gradient would not be LRP-ε.
 _NOT_LRP = {
@@ -34,7 +42,15 @@ _NOT_LRP = {
     F.hardtanh, F.softplus, F.softmax, F.sigmoid, F.tanh, torch.sigmoid, torch.tanh, torch.softmax,
     torch.Tensor.sigmoid, torch.Tensor.tanh, torch.Tensor.softmax, F.group_norm, F.layer_norm, F.instance_norm,
     F.scaled_dot_product_attention,
+    _aten.gelu, _aten.silu, _aten.mish, _aten.elu, _aten.selu, _aten.celu, _aten.leaky_relu, _aten.prelu, _aten.relu6,
+    _aten.hardswish, _aten.hardsigmoid, _aten.hardtanh, _aten.softplus, _aten.softmax, _aten.sigmoid, _aten.tanh,
+    _aten.group_norm, _aten.layer_norm, _aten.instance_norm, _aten.scaled_dot_product_attention,
 }  # fmt: skip
+
+_NO_PATH = (
+    "the explained score does not depend on what the heatmap is of (the image, or a layer's output): part of the "
+    "network is cut off by detach() or no_grad(), or hidden by a compiler; give the network as it is written."
+)
 
 
 class Rules(TorchFunctionMode):
@@ -71,7 +87,13 @@ class Rules(TorchFunctionMode):
 
     @contextmanager
     def forward(self, model: nn.Module) -> Iterator[None]:
-        """The context of the forward pass."""
+        """The context of the forward pass, in which whatever is compiled runs uncompiled.
+
+        Raises:
+            UserError: the network hides layers whose rules have to differ.
+        """
+        if self.epsilon is not None or (model.training and not self.track_statistics):
+            _refuse_hidden_layers(model)
         counters: list[torch.Tensor] = []
         if not self.track_statistics and model.training:
             norms = (m for m in model.modules() if isinstance(m, BATCH_NORMS))
@@ -89,7 +111,13 @@ class Rules(TorchFunctionMode):
         )
         watching: AbstractContextManager[Any] = nullcontext() if idle else self
         try:
-            with torch.inference_mode(False), torch.enable_grad(), attention, watching:
+            with (
+                eagerly(model),
+                torch.inference_mode(False),
+                torch.enable_grad(),
+                attention,
+                watching,
+            ):
                 yield
         finally:
             for counter, value in zip(counters, before, strict=True):
@@ -98,7 +126,13 @@ class Rules(TorchFunctionMode):
     def gradient(
         self, score: torch.Tensor, to: torch.Tensor, create_graph: bool, retain: bool = False
     ) -> torch.Tensor:
-        """Gradient of ``score`` (a scalar) to the tensor ``to`` under these rules; none to weights is computed."""
+        """Gradient of ``score`` (a scalar) to the tensor ``to`` under these rules; none to weights is computed.
+
+        Raises:
+            UserError: the score does not depend on ``to``.
+        """
+        if not score.requires_grad:
+            raise UserError(_NO_PATH)
         self.explaining = True
         try:
             # backward passes run in the dtypes that the forward pass left; autocast would change those of linear layers
@@ -112,10 +146,12 @@ class Rules(TorchFunctionMode):
                     to,
                     create_graph=create_graph,
                     retain_graph=create_graph or retain,
-                    materialize_grads=True,
+                    allow_unused=True,
                 )
         finally:
             self.explaining = False
+        if found[0] is None:  # zeros in its place would be a heatmap that says nothing
+            raise UserError(_NO_PATH)
         return found[0]
 
     def __torch_function__(
@@ -126,8 +162,11 @@ class Rules(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        called, func = func, getattr(func, "overloadpacket", func)
         if func is F.batch_norm:
             return self._batch_norm(*args, **kwargs)
+        if func in _BATCH_NORM:
+            return self._aten_batch_norm(*args, **kwargs)
         if func is torch.conv2d and self.to_image:
             return self._conv2d(*args, **kwargs)
         if self.epsilon is not None:
@@ -140,7 +179,7 @@ class Rules(TorchFunctionMode):
                     f"LRP-ε is not defined for {func.__name__}, which this network uses; take a network whose only "
                     "nonlinearities are ReLUs and max-pools, or another explanation such as input_gradient."
                 )
-        return func(*args, **kwargs)
+        return called(*args, **kwargs)
 
     def _relu(self, input: torch.Tensor, inplace: bool = False) -> torch.Tensor:
         epsilon = self.epsilon
@@ -199,6 +238,30 @@ class Rules(TorchFunctionMode):
             input, weight, bias, running_mean, running_var, training, momentum, eps, self
         )
         return out  # type: ignore[no-any-return]
+
+    def _aten_batch_norm(
+        self,
+        input: torch.Tensor,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        running_mean: torch.Tensor | None,
+        running_var: torch.Tensor | None,
+        training: bool,
+        momentum: float,
+        eps: float,
+        cudnn_enabled: bool = True,
+    ) -> torch.Tensor:
+        return self._batch_norm(
+            input, running_mean, running_var, weight, bias, training, momentum, eps
+        )
+
+
+def _refuse_hidden_layers(model: nn.Module) -> None:
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise UserError(
+            "this explanation must see every layer, which a network scripted or traced by torch.jit hides; give the "
+            "network as it is written."
+        )
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
