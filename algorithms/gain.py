@@ -15,6 +15,7 @@ from benchmark.core.spec import RunSpec
 from benchmark.explain import get
 from benchmark.explain.rules import Rules
 from benchmark.losses.heatmaps import scaled_to_one
+from benchmark.losses.precision import exact
 from benchmark.models.base import Backbone
 
 #: Steepness ω and threshold σ of the soft mask (Li et al. 2018, section 3.1).
@@ -70,7 +71,7 @@ class GAIN(Algorithm):
         logits, attention = self.attend(batch.image, batch.label)
         erased = batch.image - batch.image * soft_mask(attention)
         with Rules(constant_statistics=False).forward(self.network):
-            left = self.predict(erased).softmax(1).gather(1, batch.label[:, None])
+            left = exact(self.predict(erased)).softmax(1).gather(1, batch.label[:, None])
         return {
             "classification": F.cross_entropy(logits, batch.label),
             "mining": self.hp["mining_weight"] * left.mean(),

@@ -14,6 +14,7 @@ from benchmark.core.needs import Needs
 from benchmark.core.registry import ALGORITHMS
 from benchmark.core.spec import MOST_STEPS
 from benchmark.losses.environments import lacks_pairs, mean_risk, rows_of_each
+from benchmark.losses.precision import exact
 
 if TYPE_CHECKING:
     from benchmark.core.dataset import DatasetInfo
@@ -36,6 +37,7 @@ def irm_penalty(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """
     if len(label) < 2:
         return 0.0 * logits.sum()
+    logits = exact(logits)
     slope = (logits.softmax(1) * logits).sum(1) - logits.gather(1, label[:, None]).squeeze(1)
     return slope[::2].mean() * slope[1::2].mean()
 
@@ -57,6 +59,7 @@ class IRM(Algorithm):
     )
     needs = Needs(environments=True)
     sampling = "environment"
+    may_be_zero = frozenset({"penalty"})  # a batch that has less than two rows of every environment
     hparams = {
         "penalty_weight": HParam(
             100.0,

@@ -13,6 +13,7 @@ from benchmark.core.hparam import HParam, LogUniform
 from benchmark.core.needs import Needs
 from benchmark.core.registry import ALGORITHMS
 from benchmark.losses.environments import lacks_pairs, mean_risk, rows_of_each
+from benchmark.losses.precision import exact
 from benchmark.models.base import Backbone
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class MomentMatching(Algorithm):
 
     needs = Needs(environments=True)
     sampling = "environment"
+    may_be_zero = frozenset({"penalty"})  # a batch of one environment
     hparams = {
         "penalty_weight": HParam(
             1.0, LogUniform(-1, 1), "weight of the distance between environments", low=0.0, high=1e9
@@ -96,11 +98,9 @@ class MomentMatching(Algorithm):
     def _mean_distance(self, features: torch.Tensor, rows: list[torch.Tensor]) -> torch.Tensor:
         # products and exponentials of bf16 features would lose what is to be measured
         with torch.autocast(features.device.type, enabled=False):
-            exact = (
-                features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
-            )
-            distances = [self.distance(exact[a], exact[b]) for a, b in combinations(rows, 2)]
-        return torch.stack(distances).mean() if distances else exact.new_zeros(())
+            x = exact(features)
+            distances = [self.distance(x[a], x[b]) for a, b in combinations(rows, 2)]
+        return torch.stack(distances).mean() if distances else x.new_zeros(())
 
 
 @ALGORITHMS.register

@@ -16,6 +16,7 @@ from benchmark.core.hparam import HParam, LogUniform
 from benchmark.core.needs import Needs
 from benchmark.core.registry import ALGORITHMS
 from benchmark.losses.environments import mean_risk, rows_of_each
+from benchmark.losses.precision import exact
 from benchmark.models.base import Backbone
 
 #: Mean probabilities are kept this far from 0 and 1 (the authors' code).
@@ -39,7 +40,7 @@ def pgi_penalty(
     Returns:
         A scalar; a class without minority or without majority in the batch adds 0, equal groups give 0.
     """
-    softmax = logits.softmax(1)
+    softmax = exact(logits).softmax(1)
     member = F.one_hot(label, logits.shape[1]).T.to(softmax.dtype)  # [class, row]
     means, sizes = [], []
     for part in (~minority, minority):
@@ -72,6 +73,7 @@ class PGI(Algorithm):
         "https://openreview.net/forum?id=b9PoimzZFJ",
     )  # fmt: skip
     needs = Needs(groups=True)
+    may_be_zero = frozenset({"penalty"})  # no class has both a majority and a minority in the batch
     hparams = {
         "penalty_weight": HParam(
             50.0, LogUniform(0, 3), "weight of the penalty once it has risen", low=0.0, high=1e9

@@ -11,6 +11,7 @@ from benchmark.core.hparam import HParam, LogUniform
 from benchmark.core.needs import Needs
 from benchmark.core.registry import ALGORITHMS
 from benchmark.explain import get
+from benchmark.losses.precision import exact
 
 
 def background_energy(gradient: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -51,7 +52,7 @@ class RRR(Algorithm):
 
     def score(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """What is differentiated, float[B]."""
-        return logits.log_softmax(1).sum(1)
+        return exact(logits).log_softmax(1).sum(1)
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert batch.mask is not None
@@ -83,4 +84,5 @@ class GradMask(RRR):
     variants = {}
 
     def score(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        logits = exact(logits)
         return 2 * logits.gather(1, label[:, None]).squeeze(1) - logits.sum(1)
