@@ -146,11 +146,11 @@ class DANN(Algorithm):
                 recognised = self.discriminator_loss(
                     self.joint(*constants, batch.label), batch, penalty
                 )
-            self.minimise(recognised, "discriminator")
+            self.minimise({"discriminator": recognised}, "discriminator")
         with self.setting.autocast():
             fooled = self.discriminator_loss(self.joint(features, logits, batch.label), batch)
             adversary = -self.hp["adversary_weight"] * fooled
-        self.minimise(classification + adversary, "main")
+        self.minimise({"classification": classification, "adversary": adversary}, "main")
         return {
             "classification": classification,
             "adversary": adversary,

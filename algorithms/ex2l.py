@@ -169,7 +169,7 @@ class EX2L(Algorithm):
             self.at_once = can_overlap([self.network, self.confounder], batch.image)
         with self.setting.autocast():
             terms, beside = self.terms(batch, self.at_once)
-        self.minimise(sum(terms.values()), "main")  # type: ignore[arg-type]
+        self.minimise(terms, "main")
         self.running_accuracy.lerp_(beside["confounder_accuracy"], 1 - MEMORY)
         return {**terms, **beside}
 

@@ -84,6 +84,7 @@ class ISNet(Algorithm):
         "propagation optimization", "Bassi, Dertkigil, Cavalli", 2024, "https://doi.org/10.1038/s41467-023-44371-z",
     )  # fmt: skip
     needs = Needs(masks=True)
+    may_be_zero = frozenset({"foreground"})  # while the relevance lies within its bounds
     hparams = {
         "heatmap_share": HParam(
             0.95,

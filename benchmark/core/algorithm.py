@@ -115,6 +115,8 @@ class Algorithm(nn.Module):
         hparams: its own hyper-parameters, on top of ``COMMON_HPARAMS``.
         variants: named sets of hyper-parameters: ablations are variants, not subclasses.
         multi_label: whether it learns from labels float[B,K] of 0 and 1 too; the plan refuses such data otherwise.
+        may_be_zero: names of the terms that are rightly 0 at times, such as a penalty between groups of which a batch
+            holds but one; any other term that is 0 from the start, or moves no parameter, is reported.
 
     Instance attributes: ``network`` (the model that predicts), ``hp`` (hyper-parameters), ``setting``,
     ``current_step`` (set by the engine before each step, right after a resume too) and ``optimizers``.
@@ -128,6 +130,7 @@ class Algorithm(nn.Module):
     hparams: ClassVar[Mapping[str, HParam]] = {}
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     multi_label: ClassVar[bool] = False
+    may_be_zero: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
@@ -135,6 +138,7 @@ class Algorithm(nn.Module):
         self.hp = setting.hparams
         self.current_step = 0
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.minimised: set[str] = set()  # names of the terms that were part of a loss so far
         self.network = setting.build_network(dropout=self.hp.get("dropout", 0.0))
 
     @classmethod
@@ -221,7 +225,7 @@ class Algorithm(nn.Module):
         """One training step; returns the terms to log."""
         with self.setting.autocast():
             terms = self.loss(batch)
-        self.minimise(sum(terms.values()), "main")  # type: ignore[arg-type]
+        self.minimise(terms, "main")
         return terms
 
     def fit(self, run: Run) -> None:
@@ -229,8 +233,19 @@ class Algorithm(nn.Module):
         for batch in run.steps():
             run.log(self.step(batch))
 
-    def minimise(self, total: torch.Tensor, optimizer: str) -> None:
-        """One backward pass and one step of the named optimiser, with the gradient's norm bounded by ``clip_norm``."""
+    def minimise(self, loss: torch.Tensor | Mapping[str, torch.Tensor], optimizer: str) -> None:
+        """One backward pass and one step of the named optimiser, with the gradient's norm bounded by ``clip_norm``.
+
+        Args:
+            loss: a scalar, or named terms whose sum is minimised; the engine sees to it that each of them moves
+                something.
+            optimizer: name of one of ``optimizers``.
+        """
+        if isinstance(loss, Mapping):
+            self.minimised.update(loss)
+            total: torch.Tensor = sum(loss.values())  # type: ignore[assignment]
+        else:
+            total = loss
         chosen = self.optimizers[optimizer]
         chosen.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]

@@ -139,6 +139,7 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> str:
     """
     folder, spec = RunFolder(run.folder), run.spec
     run.algorithm.fit(run)
+    run.watch.finish()
     if run.evaluated_at != run.step:
         run.evaluate()
     run.log_file.close()
@@ -286,6 +287,7 @@ def _record(
             **algorithm.report(),
             **({"explanations": explanations} if explanations else {}),
             **({"embeddings": embeddings} if embeddings else {}),
+            **({"warnings": run.watch.warnings} if run.watch.warnings else {}),
         },
     )
 

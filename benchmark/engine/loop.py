@@ -28,6 +28,7 @@ from benchmark.engine.log import Log
 from benchmark.engine.loss_meter import Terms
 from benchmark.engine.samplers import make_sampler
 from benchmark.engine.selection import Selection
+from benchmark.engine.term_watch import TermWatch
 
 
 class TrainingRun:
@@ -73,6 +74,7 @@ class TrainingRun:
             0 if spec.select_before_switch else _switch_within(spec, algorithm),
         )
         self.terms = Terms()
+        self.watch = TermWatch(algorithm)
         self.step, self.evaluated_at, self.images = 0, -1, 0
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self._mark = self._mark_images = 0.0
@@ -135,6 +137,7 @@ class TrainingRun:
     def log(self, terms: Mapping[str, torch.Tensor | float]) -> None:
         """See ``benchmark.core.algorithm.Run``."""
         self.terms.add(self.step + 1, terms)
+        self.watch.look(terms)
 
     def evaluate(self) -> None:
         """Evaluate on validation (with ``oracle`` on the tests too), write a line, let the criteria choose."""
@@ -235,6 +238,7 @@ class TrainingRun:
             "seconds": dict(self.seconds),
             "log": self.log_file.text,
             "terms": self.terms.state(),
+            "watch": self.watch.state(),
             "selection": self.selection.state(),
             "algorithm": self.algorithm.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.algorithm.optimizers.items()},
@@ -261,6 +265,8 @@ class TrainingRun:
             self.algorithm.optimizers[name].load_state_dict(state)
         self.selection.restore(saved["selection"])
         self.terms.restore(saved["terms"], self.device)
+        if "watch" in saved:  # checkpoints of an earlier version have none
+            self.watch.restore(saved["watch"])
         self.step, self.evaluated_at, self.images = (
             saved["step"],
             saved["evaluated_at"],

@@ -93,18 +93,19 @@ class Spy:
         self.algorithm, self.real, self.called = algorithm, algorithm.minimise, 0
         algorithm.minimise = self
 
-    def __call__(self, total: torch.Tensor, optimizer: str) -> None:
+    def __call__(self, terms: dict[str, torch.Tensor], optimizer: str) -> None:
         if optimizer == "discriminator":
             self.called += 1
             network = list(self.algorithm.network.parameters())
+            total = sum(terms.values())
             reached = torch.autograd.grad(total, network, retain_graph=True, allow_unused=True)
             assert all(gradient is None for gradient in reached)
             before = [p.clone() for p in network]
-            self.real(total, optimizer)
+            self.real(terms, optimizer)
             assert all(torch.equal(p, q) for p, q in zip(network, before, strict=True))
             assert all(p.grad is None for p in network)
         else:
-            self.real(total, optimizer)
+            self.real(terms, optimizer)
             self.algorithm.network.zero_grad()
 
 
