@@ -1,0 +1,178 @@
+"""How a run computes (compiled, in bf16, channels last) changes no method's terms beyond rounding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import algorithms._student
+import benchmark.explain.base
+import benchmark.explain.rules
+from benchmark.core.algorithm import Algorithm
+from benchmark.core.errors import UserError
+from benchmark.core.registry import ALGORITHMS
+from benchmark.engine.build import place
+from tests.algorithms.tiny import make_batch, train
+from tests.contracts.test_algorithms import AT_ONCE, NAMES, SIDE, TRAINED, make, skip_if_large
+
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Two terms a (plain float32) and b are equal where |a − b| ≤ ``absolute`` + ``relative`` · |a|."""
+
+    relative: float
+    absolute: float
+
+    def differences(self, plain: Mapping[str, float], other: Mapping[str, float]) -> list[str]:
+        assert list(plain) == list(other)
+        return [
+            f"{name}: {plain[name]:.6g} is {other[name]:.6g}"
+            for name in plain
+            if not abs(plain[name] - other[name])
+            <= self.absolute + self.relative * abs(plain[name])
+        ]
+
+
+#: Tracing alone changes no operation, so that the order of sums stays as it was.
+TRACED = Tolerance(1e-6, 1e-7)
+#: Fused kernels add in another order, and the first steps of Adam are as long where a gradient is nothing but rounding.
+FUSED = Tolerance(5e-3, 1e-3)
+#: Other kernels, for which the same holds.
+CHANNELS_LAST = FUSED
+#: Activations of eight bits.
+BF16 = Tolerance(0.05, 0.02)
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled_before() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+
+
+def terms(name: str, variant: str, compute: Mapping[str, Any]) -> list[dict[str, float]]:
+    """The logged terms of a few steps, then the validation objective where there is one, and logits as terms."""
+    half = compute.get("precision") == "bf16"
+    autocast = {"autocast": partial(torch.autocast, "cpu", dtype=torch.bfloat16)} if half else {}
+    algorithm = make(name, variant, **autocast)
+    for each in (algorithm, *algorithm.setting.upstream.values()):
+        place(each, torch.device("cpu"), compute)
+    logged = train(algorithm, 0, 1 if name in AT_ONCE else STEPS, side=SIDE)
+    algorithm.eval()
+    batch = make_batch(side=SIDE).strip(algorithm.needs.on_validation())
+    with algorithm.setting.autocast():
+        if type(algorithm).objective is not Algorithm.objective:
+            logged.append({"objective": float(algorithm.objective(batch))})
+        with torch.inference_mode():
+            logits = algorithm.predict(batch.image).float()
+    logged.append({f"logit {i}": value for i, value in enumerate(logits.flatten().tolist())})
+    return logged
+
+
+def check(name: str, variant: str, compute: Mapping[str, Any], tolerance: Tolerance) -> None:
+    plain, other = terms(name, variant, {}), terms(name, variant, compute)
+    assert len(plain) == len(other)
+    found = [tolerance.differences(a, b) for a, b in zip(plain, other, strict=True)]
+    assert not any(found), f"{name}:{variant} under {dict(compute)}: {found}"
+
+
+def with_backend(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    """Compile with a backend that takes less time than the usual one, which generates and builds C++ code."""
+    real = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda network: real(network, backend=backend))
+
+
+def skip_without(name: str, request: pytest.FixtureRequest) -> None:
+    skip_if_large(make(name), request)
+
+
+@pytest.mark.parametrize(("name", "variant"), TRAINED)
+def test_a_compiled_network_has_the_terms_of_the_plain_one(
+    name: str, variant: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Traced, and run without a code generator: a rule that tracing has fixed shows here as it does with one."""
+    skip_without(name, request)
+    with_backend(monkeypatch, "eager")
+    check(name, variant, {"compile": True}, TRACED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_compiled_to_the_end_has_the_terms_of_the_plain_one(
+    name: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_backend(monkeypatch, backend)
+    check(name, "", {"compile": True}, FUSED)
+
+
+@pytest.mark.parametrize(("name", "variant"), TRAINED)
+def test_bf16_has_the_terms_of_float32(
+    name: str, variant: str, request: pytest.FixtureRequest
+) -> None:
+    skip_without(name, request)
+    check(name, variant, {"precision": "bf16"}, BF16)
+
+
+@pytest.mark.parametrize(("name", "variant"), TRAINED)
+def test_channels_last_has_the_terms_of_channels_first(
+    name: str, variant: str, request: pytest.FixtureRequest
+) -> None:
+    skip_without(name, request)
+    check(name, variant, {"channels_last": True}, CHANNELS_LAST)
+
+
+@pytest.mark.parametrize("name", ["rrr", "gradmask", "tea", "isnet"])
+def test_a_network_explained_as_it_was_compiled_would_be_found(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault itself: without the switch to eager calls, tracing fixes the rules, and no gradient comes back."""
+    with_backend(monkeypatch, "eager")
+    for module in (benchmark.explain.base, benchmark.explain.rules, algorithms._student):
+        monkeypatch.setattr(module, "eagerly", lambda network=None: nullcontext())
+    with pytest.raises(UserError, match="does not depend on"):
+        check(name, "", {"compile": True}, TRACED)
+
+
+def test_the_tolerances_tell_zero_from_a_term() -> None:
+    plain = {"background": 0.086, "classification": 1.2}
+    for tolerance in (TRACED, FUSED, BF16, CHANNELS_LAST):
+        assert not tolerance.differences(plain, plain)
+        assert len(tolerance.differences(plain, {**plain, "background": 0.0})) == 1
+        assert len(tolerance.differences(plain, {**plain, "background": math.nan})) == 1
+
+
+@pytest.mark.parametrize(("name", "variant"), TRAINED)
+def test_every_term_of_a_loss_moves_a_parameter(name: str, variant: str) -> None:
+    """By its value: some parameter's gradient is not 0 in one of the first steps, unless the term itself is 0."""
+    if ALGORITHMS.get(name).loss is Algorithm.loss:
+        pytest.skip("its step is not the gradient of one loss")
+    algorithm = make(name, variant)
+    moved: dict[str, bool] = {}
+    for step in range(STEPS):
+        algorithm.current_step = step
+        batch = make_batch(side=SIDE, seed=step).strip(algorithm.needs)
+        if step == 0:  # what ``fit`` prepares
+            train(algorithm, 0, 1, side=SIDE)
+        trained = [p for p in algorithm.parameters() if p.requires_grad]
+        for term, value in algorithm.loss(batch).items():
+            found = torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True)
+            moves = any(g is not None and bool(g.any()) for g in found)
+            moved[term] = moved.get(term, False) or moves or float(value) == 0
+    assert moved and all(moved.values()), moved
+
+
+def test_every_term_that_may_be_zero_is_one_that_is_logged() -> None:
+    for name in NAMES:
+        declared = ALGORITHMS.get(name).may_be_zero
+        if declared:
+            assert declared <= set(terms(name, "", {})[0]), name
