@@ -16,6 +16,7 @@ from benchmark.core.errors import Problems, UserError, exit_code
 from benchmark.core.layout import SweepFolder, newest_sweep
 from benchmark.launch.gpus import VISIBLE
 from benchmark.launch.slots import check_request
+from benchmark.launch.start_method import require_fork_server
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweep_folder import read_stored, write_plan
 from benchmark.plan.sweepfile import SweepConfig, find_sweep, numbers, parse_all, read_sweep
@@ -154,6 +155,8 @@ def _config(given: argparse.Namespace) -> SweepConfig:
 
 
 def _launch(given: argparse.Namespace) -> int:
+    if not given.dry_run:
+        require_fork_server()
     config = _config(given)
     check_request(given.device, given.workers, given.per_gpu)
     if given.download:

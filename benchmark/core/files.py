@@ -48,16 +48,10 @@ def commit_once(path: Path, content: bytes) -> bool:
     """
     temporary = _write_temporary(path, content)
     try:
-        os.link(temporary, path)
+        if not _link_once(temporary, path) and not _rename_once(temporary, path):
+            return False
     except FileExistsError:
         return False
-    except OSError as error:
-        if path.exists():
-            return False
-        if error.errno not in _NO_LINKS:
-            raise
-        if not _rename_once(temporary, path):
-            return False
     finally:
         Path(temporary).unlink(missing_ok=True)
     _sync_folder(path.parent)
@@ -229,8 +223,12 @@ def remove_abandoned(folder: Path, seconds: float) -> None:
 
 #: Temporary files: a dot, the final name, random characters, and this ending.
 _TEMPORARY = re.compile(r"\.(.+)\.[^.]+\.tmp", re.DOTALL)
-#: What file systems without hard links answer.
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
+#: What file systems without hard links answer; Windows says EINVAL.
+_NO_LINKS = {
+    getattr(errno, name)
+    for name in ("EPERM", "EOPNOTSUPP", "ENOTSUP", "EMLINK", "ENOSYS", "EINVAL")
+    if hasattr(errno, name)
+}
 
 
 def _write_temporary(path: Path, write: bytes | Callable[[IO[bytes]], None]) -> str:
@@ -248,6 +246,28 @@ def _write_temporary(path: Path, write: bytes | Callable[[IO[bytes]], None]) -> 
         os.unlink(temporary)
         raise
     return temporary
+
+
+def _link_once(temporary: str, path: Path) -> bool:
+    """Give a file its final name as well, as a hard link.
+
+    Returns:
+        False where the system or the file system has no hard links.
+
+    Raises:
+        FileExistsError: another writer was first.
+    """
+    if not hasattr(os, "link"):
+        return False
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if path.exists():
+            raise FileExistsError(error.errno, "it exists", str(path)) from None
+        if error.errno not in _NO_LINKS:
+            raise
+        return False
+    return True
 
 
 def _rename_once(temporary: str, path: Path) -> bool:

@@ -26,7 +26,8 @@ class RunRecord:
         seconds: ``training``, ``evaluation``, ``explanations`` and ``embeddings`` (where made), ``total``, over all
             attempts that counted.
         steps: steps made; stopped_early: whether patience ended the run.
-        images_per_second, peak_memory_bytes, parameters: of training, and of the model that predicts.
+        images_per_second, peak_memory_bytes, parameters: of training, and of the model that predicts; a peak of 0
+            is unknown, as on Windows.
         machine: ``device``, ``host``, ``threads``, ``versions``, ``commit``.
         started, finished: seconds since 1970.
         upstream: per role the key, method and selected scores of the run that came first.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import benchmark
@@ -57,6 +57,16 @@ def commit() -> str | None:
     return done.stdout.strip()
 
 
+def peak_memory_bytes() -> int:
+    """Most memory that this process has held at a time, or 0 on Windows, which does not say so here."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others KiB
+
+
 def keep_memory() -> bool:
     """Have this process keep up to 2 GiB of the memory that it frees; whether that could be arranged.
 
@@ -65,5 +75,7 @@ def keep_memory() -> bool:
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False
+    import ctypes
+
     mallopt = ctypes.CDLL(None).mallopt
     return all(mallopt(*parameter) for parameter in (_TRIM_THRESHOLD, _MMAP_THRESHOLD))

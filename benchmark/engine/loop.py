@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from benchmark.core.spec import LEASE_LOST, RunSpec, before_switch
 from benchmark.engine.augment import augment
 from benchmark.engine.checkpoint import load_checkpoint, save_checkpoint
 from benchmark.engine.device_split import DeviceSplit
+from benchmark.engine.environment_info import peak_memory_bytes
 from benchmark.engine.evaluate import Answers, evaluate, images_per_pass
 from benchmark.engine.exceptions import InterruptedRunError
 from benchmark.engine.log import Log
@@ -211,10 +211,10 @@ class TrainingRun:
         self.log_file.line(line)
 
     def peak_memory(self) -> int:
-        """Most memory held: of the GPU's allocator, on the CPU of the process."""
+        """Most memory held, bytes: of the GPU's allocator, on the CPU of the process; 0 where unknown."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return peak_memory_bytes()
 
     def _account(self) -> float:
         """Add the time since the last account to training; returns now."""

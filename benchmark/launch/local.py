@@ -12,6 +12,7 @@ from benchmark.launch.main_module import hidden_main, modules_to_import
 from benchmark.launch.run_queue import Graph, read_nodes
 from benchmark.launch.scheduler import Session, Settings
 from benchmark.launch.slots import slots
+from benchmark.launch.start_method import require_fork_server
 from benchmark.launch.stop_signals import on_request_to_stop
 
 
@@ -50,6 +51,7 @@ def launch(
         UserError: a class of the main module itself is to be run, or something concerns every run.
         OSError: something that concerns every run: the disk is full, the folder cannot be written.
     """
+    require_fork_server()
     nodes = read_nodes(folder, keys)
     modules = modules_to_import(node.spec for node in nodes.values())
     settings = Settings(

@@ -33,7 +33,11 @@ from benchmark.launch.stop_signals import STOP_SIGNALS
 STOPPED = "stopped"
 
 #: What the machine, not the run, is to blame for: it ends the launch and fails no run.
-_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_MACHINE = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM")
+    if hasattr(errno, name)  # not every system has quotas
+}
 
 _held: Claim | None = None  # what to give back if the launcher dies
 

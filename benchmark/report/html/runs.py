@@ -64,7 +64,12 @@ def _winner(winner: Winner) -> str:
         ),
         (
             "parameters, memory",
-            f"{record.parameters:,}; {record.peak_memory_bytes / 1e6:,.0f} MB at most",
+            f"{record.parameters:,}; "
+            + (
+                f"{record.peak_memory_bytes / 1e6:,.0f} MB at most"
+                if record.peak_memory_bytes
+                else "unknown"
+            ),
         ),
         (
             "machine",

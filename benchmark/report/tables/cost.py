@@ -105,7 +105,9 @@ def _cells(table: Table, row: Row, base: Row | None, staged: bool) -> list[str]:
             _mean([r.images_per_second for r in records if r.images_per_second]), 1.0, 0
         ),  # none: no steps made
         _number(_mean([float(r.parameters) for r in records]), 1e-6, 2),
-        _number(_mean([float(r.peak_memory_bytes) for r in records]), 1e-6, 0),
+        _number(
+            _mean([float(r.peak_memory_bytes) for r in records if r.peak_memory_bytes]), 1e-6, 0
+        ),  # 0: unknown
     ]
 
 
