@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names += ", " + write_page(report, out, options.figures)
     print(f"written to {out}/: {names}", file=sys.stderr)
     for name, text in retrain.items():
-        write_atomic(out / f"{name}.toml", text.encode())
+        write_atomic(out / f"{name}.toml", text.encode("utf-8", "replace"))
         print(
             f"the winners on fresh trials: python -m benchmark.sweep launch {out / name}.toml",
             file=sys.stderr,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import pty
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, World
+from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -126,6 +127,30 @@ def test_a_sweep_in_a_folder_whose_name_is_no_text(
             path.read_bytes().decode("utf-8")
     title = Path(os.fsdecode(place), "report", "tables.txt").read_text(encoding="utf-8")
     assert "Größe × Breite ± ∞" in title
+
+
+def test_names_that_no_encoding_holds_in_every_format(tmp_path: Path) -> None:
+    """JSON can hold lone surrogates: in a title, the name of a method, the sentence of a failure."""
+    fake = FakeSweep(tmp_path, "odd", predictions=False)
+    fake.add(World(), ERM)
+    fake.add(World(label="digits_on_photos:p=\udcff"), Method("met\udcffhod"))
+    for key in fake.add(World(), DRO, state="failed"):
+        path = fake.folder / "runs" / key / "failure.json"
+        failure = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**failure, "message": "no \udcff"}), encoding="utf-8")
+    fake.finish(title="Größe \udcff")
+    for arguments in (
+        [b"sweep", b"status", b"odd"],
+        [b"collect_results", b"odd", b"--detail"],
+        [b"collect_results", b"odd", b"--format", b"json", b"--tables-only"],
+        [b"collect_results", b"odd", b"--export", b"runs.csv"],
+        [b"collect_results", b"odd", b"--retrain-best", b"2", b"--tables-only"],
+    ):
+        code, said = run(arguments, tmp_path)
+        assert code in (0, 1) and "Traceback" not in said, said
+    assert len(list((tmp_path / "odd" / "report").glob("tables.*"))) == 5
+    for path in (tmp_path / "odd" / "report").glob("*.*"):
+        path.read_bytes().decode("utf-8")
 
 
 def test_what_a_run_prints_is_utf8(tmp_path: Path) -> None:

@@ -164,8 +164,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def to_json(value: Any, indent: int | None = 1) -> bytes:
-    """``value`` as JSON with a final newline; ``indent=None`` for tables of numbers, one line in all."""
-    return (json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    """``value`` as JSON with a final newline; ``indent=None`` for tables of numbers, one line in all.
+
+    Lone surrogates, as in file names that are not valid text, are kept, as escapes of JSON.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:
+        return f"{json.dumps(value, indent=indent, allow_nan=False)}\n".encode()
 
 
 def read_json(path: Path) -> Any:

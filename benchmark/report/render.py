@@ -70,7 +70,7 @@ def write_sheets(
             text = to_json(
                 {"schema": SCHEMA, "unit": "fraction", "records": list(records)}
             ).decode()
-        write_atomic(out / name, text.encode())
+        write_atomic(out / name, text.encode("utf-8", "replace"))
     return [out / name for name in FILES.values()]
 
 
@@ -84,7 +84,7 @@ def write_all(report: Report, out: Path) -> list[Path]:
     """Write every format into ``out``, atomically, and return the files."""
     _make_folder(out)
     for form, name in FILES.items():
-        write_atomic(out / name, render(report, form).encode())
+        write_atomic(out / name, render(report, form).encode("utf-8", "replace"))
     return [out / name for name in FILES.values()]
 
 
@@ -100,7 +100,7 @@ def write_page(report: Report, out: Path, figures: str = "auto") -> str:
     few = FIGURE_TABLES if figures == "auto" and len(report.sweep.runs) <= FIGURE_RUNS else 0
     shown = report.tables if figures == "all" else report.tables[:few]
     drawn = draw_all(shown, report.book, out / "figures") if shown else {}
-    write_atomic(out / PAGE, page(report, drawn).encode())
+    write_atomic(out / PAGE, page(report, drawn).encode("utf-8", "replace"))
     many = sum(map(len, drawn.values()))
     left = len(report.tables) - len(shown)
     rest = (

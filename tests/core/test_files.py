@@ -132,6 +132,9 @@ def test_json_round_trip_and_its_forms(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == value
     assert to_json(value, indent=None).count(b"\n") == 1 and to_json(value).endswith(b"\n")
     assert json.loads(to_json(value)) == value
+    odd = {"path": "caf\udce9 é"}  # a file name that is not valid text
+    assert json.loads(to_json(odd)) == odd
+    assert "é" in to_json({"path": "é"}).decode("utf-8")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, {"a": [-math.inf]}])

@@ -104,7 +104,7 @@ def figures_part(figures: Sequence[Figure]) -> str:
     """Figures inline as SVG images, so that their names cannot collide, each described in words."""
     parts = []
     for figure in figures:
-        data = base64.b64encode(figure.svg.encode()).decode()
+        data = base64.b64encode(figure.svg.encode("utf-8", "replace")).decode()
         parts.append(
             f'<figure{" class=full" if figure.full else ""}><img alt="{text(figure.title)}" '
             f'src="data:image/svg+xml;base64,{data}">'

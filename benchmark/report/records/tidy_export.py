@@ -46,7 +46,7 @@ def export(sweep: Sweep, path: Path) -> int:
         writer = csv.DictWriter(out, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_atomic(path, out.getvalue().encode())
+        write_atomic(path, out.getvalue().encode("utf-8", "replace"))
     else:
         _parquet(rows, columns, path)
     return len(rows)
