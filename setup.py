@@ -73,9 +73,10 @@ setup(
     entry_points={"console_scripts": ["shortcutbed = benchmark.cli.programs:main"]},
     # .ci/run tests the newest versions and the oldest that are allowed here.
     install_requires=[
-        # Below 3: benchmark/core/compilation.py knows how torch marks compiled networks.
-        "torch>=2.5,<3",
-        "torchvision>=0.20",
+        # 2.6: explanations switch the compiler off by torch.compiler.set_stance. Below 3:
+        # benchmark/core/compilation.py knows how torch marks compiled networks.
+        "torch>=2.6,<3",
+        "torchvision>=0.21",
         "numpy>=1.26",
         "pandas>=2.1",
         "scipy>=1.11",
