@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -121,13 +122,34 @@ class DatasetInfo:
     def group_names(self) -> tuple[str, ...]:
         """Names of the groups in the order of ``label * num_confounders + confounder``: ``waterbird/land``.
 
-        Multi-label: two for each label and confounder, ``no mass/scanner 2`` before ``mass/scanner 2``.
+        Multi-label: two for each label and confounder, ``no mass/scanner 2`` before ``mass/scanner 2``. Where two
+        groups would have one name (labels ``mass`` and ``no mass``, a name with a slash), all names are written at
+        length: ``'no mass': yes / 'scanner 2'``.
         """
-        answers = ("no ", "") if self.multi_label else ("",)
-        labels = (f"{answer}{label}" for label in self.label_names for answer in answers)
-        return tuple(
-            f"{label}/{confounder}" for label in labels for confounder in self.confounder_names
+        answers = ("no", "yes") if self.multi_label else ("",)
+        groups = list(itertools.product(self.label_names, answers, self.confounder_names))
+        short = tuple(
+            f"{'no ' if answer == 'no' else ''}{label}/{confounder}"
+            for label, answer, confounder in groups
         )
+        if len(set(short)) == len(short):
+            return short
+        return _numbered(
+            f"{label!r}{f': {answer}' if answer else ''} / {confounder!r}"
+            for label, answer, confounder in groups
+        )
+
+
+def _numbered(names: Iterable[str]) -> tuple[str, ...]:
+    """The names, the second of two equal ones with `` (2)`` behind it, so that all differ."""
+    out: dict[str, None] = {}
+    for name in names:
+        number, unique = 1, name
+        while unique in out:
+            number += 1
+            unique = f"{name} ({number})"
+        out[unique] = None
+    return tuple(out)
 
 
 @dataclass(frozen=True)
@@ -160,6 +182,8 @@ class DatasetSource:
         title: one line for ``list datasets``.
         version: raise it when the same options give other arrays, so that old runs are not taken for new ones.
         options: declared like hyper-parameters, checked in the same way.
+        designed: the data set is made so that each split has the groups it is to have; False where somebody sorted the
+            pictures, so that a group that train or a test lacks is reported as a problem.
 
     Args:
         data_dir: the folder that holds downloaded data; embedded data sets do not use it.
@@ -173,6 +197,7 @@ class DatasetSource:
     title: ClassVar[str] = ""
     version: ClassVar[int] = 1
     options: ClassVar[Mapping[str, HParam]] = {}
+    designed: ClassVar[bool] = True
 
     def __init__(self, data_dir: Path | None = None, **options: Any) -> None:
         self.data_dir = data_dir
@@ -200,6 +225,18 @@ class DatasetSource:
     def build(self, seed: int) -> dict[str, Split]:
         """The splits of one trial. ``seed`` depends on the data set and the trial alone, never on the algorithm."""
         raise NotImplementedError
+
+    def problems(self) -> list[str]:
+        """What is wrong with the data beside what their arrays show, for ``benchmark.data check``; a sentence each."""
+        return []
+
+    def notes(self) -> list[str]:
+        """What ``benchmark.data check`` says without calling it a problem, such as files left out; a sentence each."""
+        return []
+
+    def file_of(self, name: str, split: Split, row: int) -> str:
+        """A picture of a split, for people: its file where that is known, else its row."""
+        return f"row {row} of {name}"
 
     def fingerprint(self) -> str:
         """What identifies the data: name, version, options and content, in 16 hexadecimal digits."""

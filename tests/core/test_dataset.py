@@ -188,3 +188,37 @@ def test_tiny_shows_the_same_bars_on_other_grounds() -> None:
     assert agree["train"] == pytest.approx(0.75, abs=0.1) and agree["unbiased"] == pytest.approx(
         0.5, abs=0.15
     )
+
+
+def groups(labels: tuple[str, ...], confounders: tuple[str, ...], several: bool) -> tuple[str, ...]:
+    info = replace(INFO, label_names=labels, confounder_names=confounders, multi_label=several)
+    return info.group_names
+
+
+def test_names_of_groups() -> None:
+    assert groups(("a", "b"), ("x", "y"), False) == ("a/x", "a/y", "b/x", "b/y")
+    assert groups(("a",), ("x", "y"), True) == ("no a/x", "no a/y", "a/x", "a/y")
+
+
+@pytest.mark.parametrize(
+    ("labels", "confounders", "several"),
+    [
+        (("mass", "no mass"), ("A",), True),
+        (("mass", "no mass", "no no mass"), ("A", "B"), True),
+        (("a", "a/b"), ("c", "b/c"), False),
+        (("a", "a/b"), ("c", "b/c"), True),
+        (("a", "a"), ("x", "x"), False),
+        (("a' / 'b", "a"), ("c", "b' / 'c"), False),
+        (("", "/"), ("/", ""), False),
+    ],
+)
+def test_every_group_has_a_name_of_its_own(
+    labels: tuple[str, ...], confounders: tuple[str, ...], several: bool
+) -> None:
+    """In the order of label and answer and confounder, and each told by what it is made of."""
+    names = groups(labels, confounders, several)
+    answers = ("no", "yes") if several else ("",)
+    made_of = [(y, answer, z) for y in labels for answer in answers for z in confounders]
+    assert len(set(names)) == len(names) == len(made_of)
+    for name, (label, answer, confounder) in zip(names, made_of, strict=True):
+        assert label in name and answer in name and confounder in name
