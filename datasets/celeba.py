@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +15,8 @@ from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 from datasets._io.decode import Recipe
-from datasets._io.image_source import ImageSource, Item, Pool, read_table, side_option
+from datasets._io.image_source import ImageSource, Item, Pool, side_option
+from datasets._io.table import read_table, read_text
 from datasets._sources.group_environments import environments
 
 #: Where torchvision, WILDS and group_DRO keep it.
@@ -140,10 +142,10 @@ class CelebA(ImageSource):
 def _read_list(path: Path) -> tuple[list[str], dict[str, list[str]]]:
     """Names of the columns and the values of every image, from a .txt as published or a .csv."""
     if path.suffix == ".csv":
-        rows = read_table(path, ("image_id",))
-        columns = [name for name in rows[0] if name and name != "image_id"]
-        return columns, {row["image_id"]: [row[name] or "" for name in columns] for row in rows}
-    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        table = read_table(path, ("image_id",))
+        columns = [name for name in table.columns if name != "image_id"]
+        return columns, _once(path, [(row["image_id"], [row[n] for n in columns]) for row in table])
+    lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
     columns = ["partition"]
     if lines and len(lines[0]) == 1:  # the number of images, then the names of the attributes
         promised, columns, lines = lines[0][0], lines[1] if len(lines) > 1 else [], lines[2:]
@@ -157,7 +159,16 @@ def _read_list(path: Path) -> tuple[list[str], dict[str, list[str]]]:
                 f"{path}: the line of {line[0]} has {len(line) - 1} values, expected {len(columns)}; take the file as "
                 "it was published."
             )
-    return columns, {line[0]: line[1:] for line in lines}
+    return columns, _once(path, [(line[0], line[1:]) for line in lines])
+
+
+def _once(path: Path, named: Sequence[tuple[str, list[str]]]) -> dict[str, list[str]]:
+    """The values of every image, each of which may be named once."""
+    out = dict(named)
+    if len(out) < len(named):
+        twice = next(name for name, times in Counter(n for n, _ in named).items() if times > 1)
+        raise UserError(f"{path} names {twice} more than once; take the file as it was published.")
+    return out
 
 
 def _numbers(path: Path, values: list[str], allowed: Mapping[str, int]) -> np.ndarray:

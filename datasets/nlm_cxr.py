@@ -13,7 +13,8 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import DATASETS
 from datasets._io.decode import Recipe
-from datasets._io.image_source import ImageSource, Item, Pool, read_table, side_option
+from datasets._io.image_source import ImageSource, Item, Pool, side_option
+from datasets._io.table import Origin, read_table
 from datasets._sources import bias_assignment
 
 LABELS = ("normal", "tuberculosis")
@@ -80,12 +81,12 @@ class NLMChestXrays(ImageSource):
         return [self._table()]
 
     def read(self) -> dict[str, Pool]:
-        rows = read_table(self._table(), ("filename", "label", "hospital"))
-        for number, row in enumerate(rows, start=2):
+        rows = read_table(self._table(), ("filename", "label", "hospital"), origin=Origin.OWN)
+        for row in rows:
             for column, allowed in (("label", LABELS), ("hospital", HOSPITALS)):
                 if row[column] not in allowed:
                     raise UserError(
-                        f"line {number} of {self._table()} has the {column} {row[column]!r}, "
+                        f"line {row.line} of {self._table()} has the {column} {row[column]!r}, "
                         f"expected {' or '.join(allowed)}."
                     )
         names = [row["filename"] for row in rows]

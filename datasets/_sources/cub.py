@@ -11,6 +11,7 @@ from benchmark.core.dataset import Split
 from benchmark.core.errors import UserError
 from datasets._io.cache_entry import Column
 from datasets._io.image_source import ImageSource, Item
+from datasets._io.table import read_text
 from datasets._sources import bias_assignment
 
 FOLDER = "CUB_200_2011"
@@ -75,10 +76,12 @@ def read(source: ImageSource) -> Birds:
 
 def _pairs(path: Path) -> dict[str, str]:
     out = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         parts = line.split()
         if len(parts) != 2:
             raise UserError(f"line {number} of {path} is {line!r}, expected a number and a value.")
+        if parts[0] in out:
+            raise UserError(f"line {number} of {path} has the number {parts[0]} again.")
         out[parts[0]] = parts[1]
     return out
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.core.errors import UserError
-from datasets._io.image_source import ImageSource, read_table
+from benchmark.core.errors import UserError, shown
+from datasets._io.image_source import ImageSource
+from datasets._io.table import Row, read_table
 
 #: Patients below this age are left out.
 ADULT = 18
@@ -187,12 +188,13 @@ def _below(source: ImageSource, path: Path) -> str:
     return path.relative_to(source.folder()).as_posix()
 
 
-def _number(table: Path, column: str, row: Mapping[str, str]) -> int:
+def _number(table: Path, column: str, row: Row) -> int:
     """A whole number; ages may end in Y."""
-    found = re.fullmatch(r"\s*0*(\d+)(\.0*)?Y?\s*", row[column])
+    found = re.fullmatch(r"\s*0*([0-9]{1,9})(\.0*)?Y?\s*", row[column])
     if found is None:
         raise UserError(
-            f"{table} has {column} = {row[column]!r}, expected a number; take the file as published."
+            f"{table} has {column} = {shown(row[column])} in {row.place}, expected a number; take the file as "
+            "published."
         )
     return int(found[1])
 
