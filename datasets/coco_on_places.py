@@ -108,7 +108,7 @@ class CocoOnPlaces(ImageSource):
                     f"{per_class} are wanted; lower per_class."
                 )
             items += objects[:per_class]
-        pools = {"objects": Pool(items, Recipe(side, cutout=True))}
+        pools = {"objects": Pool(items, Recipe(side, cutout=True, upright=False))}
         counts = _counts(per_class)
         # the most that a place may be asked for, whatever the bias
         needed = {

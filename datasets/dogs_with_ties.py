@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,9 +14,11 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
+from datasets._io import pixels
 from datasets._io.cache_entry import Column
 from datasets._io.decode import Recipe, unreadable
-from datasets._io.image_source import ImageSource, Item, Pool, read_table, side_option
+from datasets._io.image_source import ImageSource, Item, Pool, side_option
+from datasets._io.table import Origin, read_table
 from datasets._sources import bias_assignment
 from datasets._sources.compositing import Box, neck_tie, paste, placed
 
@@ -196,20 +199,22 @@ def _read_list(path: Path) -> list[str]:
 
 def _read_marks(path: Path) -> dict[str, tuple[float, ...]]:
     marks: dict[str, tuple[float, ...]] = {}
-    for number, row in enumerate(
-        read_table(path, ("filename", "left", "top", "right", "bottom")), start=2
-    ):
+    for row in read_table(path, ("filename", "left", "top", "right", "bottom"), origin=Origin.OWN):
         try:
             left, top, right, bottom = (
                 float(row[name]) for name in ("left", "top", "right", "bottom")
             )
         except ValueError:
             raise UserError(
-                f"line {number} of {path} has a coordinate that is no number."
+                f"line {row.line} of {path} has a coordinate that is no number."
             ) from None
-        if not (0 <= left < right and 0 <= top < bottom):
+        if not (0 <= left < right < math.inf and 0 <= top < bottom < math.inf):
             raise UserError(
-                f"line {number} of {path} marks no area, expected left < right and top < bottom."
+                f"line {row.line} of {path} marks no area, expected left < right and top < bottom."
+            )
+        if row["filename"] in marks:
+            raise UserError(
+                f"line {row.line} of {path} marks {row['filename']} again; expected one neck of each."
             )
         marks[row["filename"]] = (left, top, right, bottom)
     return marks
@@ -217,12 +222,11 @@ def _read_marks(path: Path) -> dict[str, tuple[float, ...]]:
 
 def _read_tie(path: Path) -> Any:
     """A picture with transparency."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as opened:
-            picture = opened.convert("RGBA")
-    except (OSError, ValueError, SyntaxError) as error:
+        with pixels.open_picture(path) as opened:
+            pixels.prepared(opened)
+            picture = pixels.turned(pixels.with_alpha(opened), pixels.orientation(opened))
+    except pixels.UNREADABLE as error:
         raise unreadable(path, error) from None
     if np.asarray(picture)[..., 3].min() == 255:
         raise UserError(

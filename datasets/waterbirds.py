@@ -14,7 +14,8 @@ from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 from datasets._io.decode import Recipe
-from datasets._io.image_source import ImageSource, Item, Pool, read_table, side_option, whole
+from datasets._io.image_source import ImageSource, Item, Pool, side_option
+from datasets._io.table import read_table, whole
 from datasets._sources import bias_assignment, cub
 from datasets._sources import places as _places
 from datasets._sources.group_environments import environments
@@ -115,7 +116,7 @@ class Waterbirds(ImageSource):
         if self.chosen["setting"] == "tea":
             birds = cub.read(self)
             self.label, self.part = birds.water, np.where(birds.train, 0, 2)
-            pools = {"birds": Pool(birds.items, Recipe(side, cutout=True))}
+            pools = {"birds": Pool(birds.items, Recipe(side, cutout=True, upright=False))}
             for name, categories in cub.CATEGORIES.items():
                 count = -(-cub.photographs_needed(birds) // len(categories))
                 photos = [item for c in categories for item in _places.photographs(self, c, count)]
@@ -125,11 +126,9 @@ class Waterbirds(ImageSource):
 
     def _read_release(self) -> list[Item]:
         table = self._table()
-        rows = read_table(table, ("img_filename", "y", "split", "place"))
+        rows = read_table(table, ("img_filename", "y", "split", "place")).rows
         values = {
-            name: np.array(
-                [whole(table, i, name, row[name], allowed) for i, row in enumerate(rows)]
-            )
+            name: np.array([whole(table, row, name, allowed) for row in rows])
             for name, allowed in (("y", (0, 1)), ("place", (0, 1)), ("split", (0, 1, 2)))
         }
         missing = {0, 1, 2} - set(values["split"].tolist())

@@ -1,27 +1,32 @@
-"""Pictures from files: PNG, JPEG and whatever else Pillow reads, 16-bit PNG, and DICOM; each at its final size."""
+"""Pictures from files: PNG, JPEG and whatever else Pillow reads, 16-bit PNG, and DICOM; each at its final size.
+
+A picture is what a viewer shows: upright as EXIF says, the first of several frames, transparent pixels on white
+(``pixels.GROUND``), 16-bit values by their upper eight bits, on the same scale in every picture. Colour profiles (ICC)
+and DICOM's windows are not applied; CMYK becomes RGB by Pillow's plain formula.
+"""
 
 from __future__ import annotations
 
-import struct
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from benchmark.core.errors import UserError
+from datasets._io import grey_scale, pixels
+from datasets._io.grey_scale import equalise as equalise
+from datasets._io.pixels import UNREADABLE, Fact
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 #: Raise it when the same recipe gives other pixels.
-VERSION = 1
+VERSION = 2
 #: A JPEG may be decoded at a reduced size that is at least so many times the final one: Pillow's documentation calls
 #: the result of a ``reducing_gap`` of 3 almost the same as that of a fair resampling.
 GAP = 3.0
 _DICOM = (".dcm", ".dicom")
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Recipe:
         middle: side of a square in the middle that is cut out first, in pixels of the file; 0 for none.
         equalise: equalise the histogram of grey values, before anything else.
         cutout: ``image`` has a fourth channel, how much of each pixel is foreground.
+        upright: turn pictures as their EXIF orientation says; False where outlines are known in stored pixels.
+        bits: how many bits of a 16-bit grey value are in use; 12 for many X-rays. DICOM files say it themselves.
     """
 
     side: int
@@ -44,36 +51,59 @@ class Recipe:
     middle: int = 0
     equalise: bool = False
     cutout: bool = False
+    upright: bool = True
+    bits: int = 16
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "version": VERSION}
 
 
+class Decoded(NamedTuple):
+    """A picture uint8[C,side,side], width and height of its file when upright, and what was notable about it."""
+
+    image: np.ndarray
+    size: tuple[int, int]
+    facts: Fact
+
+
 def read_image(path: Path, recipe: Recipe) -> tuple[np.ndarray, tuple[int, int]]:
-    """A picture uint8[C,side,side], and the width and height of its file.
+    """A picture uint8[C,side,side], and the width and height of its file when it is upright.
 
     Raises:
-        UserError: the file is missing or damaged, or pydicom is needed and not installed.
+        UserError: the file is missing or damaged, its values are on no known scale, or pydicom is needed and not
+            installed.
+    """
+    decoded = decode_picture(path, recipe)
+    return decoded.image, decoded.size
+
+
+def decode_picture(path: Path, recipe: Recipe) -> Decoded:
+    """``read_image``, and what was notable about the file.
+
+    Raises:
+        UserError: as ``read_image``.
     """
     try:
         if path.suffix.lower() in _DICOM:
-            image, size = _grey(_dicom(path), recipe), None
+            image, facts = _dicom_picture(path, recipe)
+            size = image.size
         else:
-            image, size = _open(path, recipe)
-        fitted = np.asarray(_fit(image, recipe, size or image.size))
-    except _UNREADABLE as error:
+            image, size, facts = _open(path, recipe)
+        fitted = np.asarray(_fit(image, recipe, size))
+    except UNREADABLE as error:
         raise unreadable(path, error) from None
     array = fitted[None] if fitted.ndim == 2 else fitted.transpose(2, 0, 1)
-    return array, size or image.size
+    return Decoded(array, size, facts)
 
 
 def read_mask(path: Path, recipe: Recipe, size: tuple[int, int]) -> np.ndarray:
     """A mask bool[1,side,side]: True where the file has more than half of its own largest value.
 
-    So a mask may hold 0 and 1, 0 and 255, or shades between them. It is fitted as its image is.
+    So a mask may hold 0 and 1, 0 and 255, or shades between them; ``pixels.foreground`` says what transparency and
+    colours mean. It is turned as its own EXIF orientation says, and fitted as its image is.
 
     Args:
-        size: width and height of the image, which the mask must have too.
+        size: width and height of the image when upright, which the mask must have too.
 
     Raises:
         UserError: the file is missing or damaged, or has another size than its image.
@@ -86,21 +116,22 @@ def mask_image(path: Path, size: tuple[int, int]) -> Image:
     from PIL import Image
 
     try:
-        with Image.open(path) as opened:
-            values = np.asarray(
-                opened if opened.mode in ("1", "L", "I;16", "I", "F") else opened.convert("L")
-            )
-    except _UNREADABLE as error:
+        with pixels.open_picture(path) as opened:
+            pixels.prepared(opened)
+            orientation = pixels.orientation(opened)
+            opened.load()
+            values = pixels.foreground(opened)
+    except UNREADABLE as error:
         raise unreadable(path, error) from None
-    if values.shape[::-1] != size:
+    mask = pixels.turned(Image.fromarray(values.round().astype(np.uint8)), orientation)
+    if mask.size != size:
+        turned = mask.size == size[::-1] and size[0] != size[1]
+        why = " (perhaps the image is stored lying and turned by its EXIF data)" if turned else ""
         raise UserError(
-            f"the mask {path} has {values.shape[1]}×{values.shape[0]} pixels but its image {size[0]}×{size[1]}; "
-            "a mask must have the size of its image."
+            f"the mask {path} has {mask.width}×{mask.height} pixels but its image {size[0]}×{size[1]}{why}; "
+            "a mask must have the size of its image as viewers show it."
         )
-    values = values.astype(np.float32)
-    return Image.fromarray(
-        (values * (255 / max(float(values.max()), 1e-9))).round().astype(np.uint8)
-    )
+    return mask
 
 
 def fit_mask(mask: Image, recipe: Recipe) -> np.ndarray:
@@ -113,22 +144,6 @@ def fit_shades(mask: Image, recipe: Recipe) -> np.ndarray:
     return np.asarray(_fit(mask, recipe, mask.size))[None]
 
 
-def equalise(grey: np.ndarray) -> np.ndarray:
-    """Histogram equalisation: each value becomes the share of pixels that are not above it, from 0 to 255.
-
-    With c(v) the number of pixels of value v or less, and v₀ the lowest value: round(255·(c(v) − c(v₀))/(n − c(v₀))).
-    A picture of one value is returned black.
-
-    Args:
-        grey: unsigned integers of any depth, [H,W]; 16 bits keep all of their levels.
-    """
-    counts = np.bincount(grey.reshape(-1)).cumsum()
-    lowest = counts[counts > 0][0]
-    scale = 255 / (counts[-1] - lowest) if counts[-1] > lowest else 0.0
-    table = ((counts - lowest).clip(0) * scale).round().astype(np.uint8)
-    return table[grey]  # type: ignore[no-any-return]
-
-
 def unreadable(path: Path, error: BaseException) -> UserError:
     """The sentence about a file that is not the picture it should be."""
     if isinstance(error, FileNotFoundError):
@@ -139,55 +154,47 @@ def unreadable(path: Path, error: BaseException) -> UserError:
     )
 
 
-def _open(path: Path, recipe: Recipe) -> tuple[Image, tuple[int, int]]:
-    """A picture in the mode that the recipe wants, perhaps at a reduced size, and the size of its file."""
+def _open(path: Path, recipe: Recipe) -> tuple[Image, tuple[int, int], Fact]:
+    """A picture upright and in the mode that the recipe wants, perhaps at a reduced size, and the size of its file."""
     from PIL import Image
 
-    try:
-        opened = Image.open(path)
-    except Image.DecompressionBombError as error:
-        raise OSError(str(error)) from None
-    with opened:
-        size = opened.size
-        deep = opened.mode.startswith(("I", "F"))
-        if recipe.channels == 1 or deep:
-            grey = _grey(
-                np.asarray(opened if deep or opened.mode in ("1", "L") else opened.convert("L")),
-                recipe,
-            )
-            return (grey if recipe.channels == 1 else grey.convert("RGB")), size
-        if opened.format == "JPEG":
-            box = _box(size, recipe)
-            shorter = min(box[2] - box[0], box[3] - box[1])
-            factor = max((k for k in (1, 2, 4, 8) if shorter >= k * GAP * recipe.side), default=1)
-            if factor > 1:
-                opened.draft("RGB", (size[0] // factor, size[1] // factor))
-        return opened.convert("RGB"), size
+    with pixels.open_picture(path) as opened:
+        facts = pixels.prepared(opened)
+        orientation = pixels.orientation(opened) if recipe.upright else 1
+        size = pixels.upright_size(opened.size, orientation)
+        if opened.mode in pixels.DEEP:
+            opened.load()
+            values, notable = pixels.deep_grey(opened, recipe.bits, recipe.equalise)
+            image = Image.fromarray(values)
+        else:
+            if opened.format == "JPEG" and recipe.channels == 3:
+                _draft(opened, size, recipe)
+            image, notable = pixels.flattened(opened)
+            if recipe.channels == 1:
+                image = image.convert("L")
+                if recipe.equalise:
+                    image = Image.fromarray(equalise(np.asarray(image)))
+        if recipe.channels == 3 and image.mode != "RGB":
+            image = image.convert("RGB")
+        elif image is opened:  # a grey picture; the file is closed on return
+            image = opened.copy()
+        image = pixels.turned(image, orientation)
+    return image, size, facts | notable | (Fact.TURNED if orientation > 1 else Fact(0))
 
 
-def _grey(values: np.ndarray, recipe: Recipe) -> Image:
-    """Grey values of any depth as an 8-bit picture: equalised, or else those of more than 8 bits from darkest to
-    brightest."""
+def _draft(opened: Any, size: tuple[int, int], recipe: Recipe) -> None:
+    """Have a JPEG decoded at a reduced size where that is still large enough."""
+    box = _box(size, recipe)
+    shorter = min(box[2] - box[0], box[3] - box[1])
+    factor = max((k for k in (1, 2, 4, 8) if shorter >= k * GAP * recipe.side), default=1)
+    if factor > 1:
+        opened.draft("RGB", (opened.width // factor, opened.height // factor))
+
+
+def _dicom_picture(path: Path, recipe: Recipe) -> tuple[Image, Fact]:
+    """The grey picture of a DICOM file in the mode that the recipe wants, bright for dense tissue."""
     from PIL import Image
 
-    if values.ndim != 2:
-        raise ValueError(f"it holds {values.ndim} dimensions, expected one picture of two")
-    if values.dtype == np.bool_:
-        values = np.where(values, np.uint8(255), np.uint8(0))
-    if values.dtype != np.uint8:
-        values = values.astype(np.float64)
-        low, high = float(values.min()), float(values.max())
-        levels = 65535 if recipe.equalise else 255
-        values = (
-            ((values - low) * (levels / (high - low) if high > low else 0))
-            .round()
-            .astype(np.uint16)
-        )
-    return Image.fromarray(equalise(values) if recipe.equalise else values.astype(np.uint8))
-
-
-def _dicom(path: Path) -> np.ndarray:
-    """Grey values of a DICOM file, [H,W], bright for dense tissue."""
     try:
         import pydicom
     except ImportError:
@@ -198,15 +205,27 @@ def _dicom(path: Path) -> np.ndarray:
     try:
         data = pydicom.dcmread(path)
         values = np.asarray(data.pixel_array)
+        bits, signed = int(data.BitsStored), bool(data.PixelRepresentation)
     except FileNotFoundError:
         raise
     except Exception as error:  # pydicom and its decoders raise what they like
         raise ValueError(str(error)) from None
-    if (
-        str(getattr(data, "PhotometricInterpretation", "")) == "MONOCHROME1"
-    ):  # the brightest value means black
-        values = values.max() - values
-    return values
+    kind = str(getattr(data, "PhotometricInterpretation", ""))
+    if values.ndim != 2 or kind not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ValueError(
+            f"it holds {values.ndim} dimensions of kind {kind or 'unknown'}, expected one grey picture of two"
+        )
+    values = values.astype(np.int64) + (1 << (bits - 1) if signed else 0)
+    if kind == "MONOCHROME1":  # the brightest value means black
+        values = (1 << bits) - 1 - values
+    if recipe.equalise:
+        grey, facts = equalise(grey_scale.ranked(values)), Fact(0)
+    else:
+        grey = grey_scale.to_eight_bits(values, bits)
+        dim = bits > 8 and int(grey.max()) - int(grey.min()) < grey_scale.DIM
+        facts = Fact.DIM if dim else Fact(0)
+    image = Image.fromarray(grey)
+    return (image if recipe.channels == 1 else image.convert("RGB")), facts
 
 
 def _box(size: tuple[int, int], recipe: Recipe) -> tuple[float, float, float, float]:

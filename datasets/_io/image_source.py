@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ import numpy as np
 from benchmark.core.dataset import DatasetSource, Split
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
-from datasets._io import decode
+from datasets._io import decode, pixels
 from datasets._io.cache import Cache, cache_folder, memory_limit
 from datasets._io.cache_entry import Column, Fill
 from datasets._io.decode import Recipe
+from datasets._io.pixels import Fact
 
 #: Called with the name of a pool, pictures done, and pictures in all.
 Report = Callable[[str, int, int], None]
@@ -51,16 +52,25 @@ class Pool:
     def columns(self) -> dict[str, Column]:
         side = self.recipe.side
         channels = self.recipe.channels + self.recipe.cutout
-        columns = {"image": Column((channels, side, side)), "size": Column((2,), "int32")}
+        columns = {
+            "image": Column((channels, side, side)),
+            "size": Column((2,), "int32"),
+            "facts": Column((1,)),
+        }
         return {**columns, "mask": Column((1, side, side), "bool")} if self.masked else columns
 
 
 class Arrays(NamedTuple):
-    """A pool, decoded: ``image`` uint8[N,C,H,W], ``size`` int32[N,2] of the file (width, height), ``mask`` or None."""
+    """A pool, decoded.
+
+    ``image`` uint8[N,C,H,W]; ``size`` int32[N,2], width and height of the file when upright; ``mask`` bool[N,1,H,W] or
+    None; ``facts`` uint8[N], what was notable about each file, flags of ``pixels.Fact``.
+    """
 
     image: np.ndarray
     size: np.ndarray
     mask: np.ndarray | None
+    facts: np.ndarray
 
 
 def side_option(default: int) -> HParam:
@@ -113,12 +123,12 @@ class ImageSource(DatasetSource):
         )
 
     def content(self) -> str:
-        """A digest of the metadata's bytes and of every picture's and mask's name and size.
+        """A digest of how pictures are decoded, the metadata's bytes, and every picture's and mask's name and size.
 
         Not of the pixels, which would take minutes, nor of times of change, which differ between copies of the same
         data: pictures replaced by others of the same size in bytes are not noticed here. The cache does notice.
         """
-        total = hashlib.sha256()
+        total = hashlib.sha256(f"decoded by version {decode.VERSION}".encode())
         for path in self.metadata():
             total.update(path.read_bytes())
         for pool in self.pools().values():
@@ -148,7 +158,7 @@ class ImageSource(DatasetSource):
                 lambda start, stop: self._decode(pool, start, stop, threads),
                 None if report is None else lambda done, total: report(name, done, total),
             )
-        return Arrays(found["image"], found["size"], found.get("mask"))
+        return Arrays(found["image"], found["size"], found.get("mask"), found["facts"][:, 0])
 
     def unpack(self, archive: Path, progress: Callable[[int, int], None] | None = None) -> int:
         """Unpack an archive in the data folder, safely; returns the number of files."""
@@ -164,6 +174,42 @@ class ImageSource(DatasetSource):
             cache.verify(*self._entry(name), pool.columns()) for name, pool in self.pools().items()
         ]
         return [f"the cache in {cache.folder} is damaged: {why}" for why in wrong if why]
+
+    def problems(self) -> list[str]:
+        facts = self._facts()
+        found = [
+            f"{_counted(facts, fact)} {text}"
+            for fact, text in _PROBLEMS.items()
+            if _has(facts, fact)
+        ]
+        scales = [fact for fact in pixels.SCALES.values() if _has(facts, fact)]
+        if len(scales) > 1:
+            shown = ", ".join(
+                f"{_counted(facts, fact)} as values from 0 to {scale.value:,}"
+                for scale, fact in pixels.SCALES.items()
+                if fact in scales
+            )
+            found.append(
+                f"pictures that do not say what white is were read on different scales: {shown}; convert them to 8 or "
+                "16 bits."
+            )
+        return [*self.damage(), *found]
+
+    def notes(self) -> list[str]:
+        facts = self._facts()
+        return [
+            f"{_counted(facts, fact)} {text}" for fact, text in _NOTES.items() if _has(facts, fact)
+        ]
+
+    def _facts(self) -> list[tuple[str, int]]:
+        """File and flags of every picture about which something was notable."""
+        found = []
+        for name, pool in self.pools().items():
+            facts = np.asarray(self.arrays(name).facts)
+            found += [
+                (pool.items[row].image, int(facts[row])) for row in np.flatnonzero(facts).tolist()
+            ]
+        return found
 
     def split(
         self, name: str, rows: np.ndarray, label: np.ndarray, confounder: np.ndarray | None = None,
@@ -252,8 +298,9 @@ class ImageSource(DatasetSource):
 
         def one(row: int) -> None:
             item, recipe = pool.items[start + row], pool.recipe
-            image, size = decode.read_image(self.folder() / item.image, recipe)
-            out["image"][row, : recipe.channels], out["size"][row] = image, size
+            image, size, facts = decode.decode_picture(self.folder() / item.image, recipe)
+            out["image"][row, : recipe.channels] = image
+            out["size"][row], out["facts"][row] = size, facts
             if pool.masked:
                 mask = self.mask_of(item, recipe, size)
                 out["mask"][row] = decode.fit_mask(mask, recipe)
@@ -297,7 +344,12 @@ class ImageSource(DatasetSource):
             try:
                 with os.scandir(self.folder() / parent) as found:
                     self._seen[parent] = {entry.name: None for entry in found}
-            except (FileNotFoundError, NotADirectoryError):
+            except PermissionError:
+                raise
+            except (
+                OSError,
+                ValueError,
+            ):  # not there, no folder, a loop of links, or no possible name
                 self._seen[parent] = {}
         listed = self._seen[parent]
         if file not in listed:
@@ -317,12 +369,18 @@ class ImageSource(DatasetSource):
             if missing:
                 raise UserError(
                     f"{self.name}: {len(missing)} of {len(files)} {what} are not in {self.folder()}, the first is "
-                    f"{missing[0]}; unpack the data set again, or mend its list of files."
+                    f"{missing[0]}; unpack the data set again, or correct its list of files."
+                )
+            odd = [file for file in files if not stat.S_ISREG(_mode(self._stat(file)))]
+            if odd:
+                raise UserError(
+                    f"{self.name}: {odd[0]} in {self.folder()} is a folder or a device, expected a picture; "
+                    "correct the list of files."
                 )
             empty = [
                 file
                 for file in files
-                if (stat := self._stat(file)) is not None and stat.st_size == 0
+                if (found := self._stat(file)) is not None and found.st_size == 0
             ]
             if empty:
                 raise UserError(
@@ -331,63 +389,30 @@ class ImageSource(DatasetSource):
                 )
 
 
-#: What to do about a table of somebody else's, and about one's own.
-PUBLISHED, OWN = "take the file as it was published", "correct the table"
+def _mode(found: os.stat_result | None) -> int:
+    return 0 if found is None else found.st_mode
 
 
-def read_table(
-    path: Path, columns: Sequence[str], delimiter: str = ",", how: str = PUBLISHED
-) -> list[dict[str, str]]:
-    """The rows of a table with a header, as dictionaries.
-
-    Args:
-        how: what would do where it is wrong, the end of the sentence.
-
-    Raises:
-        UserError: it is missing, is not text, lacks a column or a value, or has no rows.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter=delimiter)
-            header = reader.fieldnames or []
-            lacking = [name for name in columns if name not in header]
-            if lacking:
-                has = ", ".join(map(repr, header)) or "none"
-                apart = (
-                    f" (columns are expected to be separated by {delimiter!r})"
-                    if len(header) == 1
-                    else ""
-                )
-                raise UserError(
-                    f"{path} has no column {', '.join(map(repr, lacking))}, its columns are {has}{apart}; {how}."
-                )
-            rows = list(reader)
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there; unpack the data set again.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a table ({error}); {how}.") from None
-    if not rows:
-        raise UserError(f"{path} has a header and no rows; {how}.")
-    for number, row in enumerate(rows, start=2):
-        if any(row[name] is None for name in columns):
-            raise UserError(f"line {number} of {path} is cut off; {how}.")
-    return rows
+#: What `check` says of pictures, after their number and the first of them.
+_PROBLEMS = {
+    Fact.DIM: "of more than 8 bits, using fewer than 16 of 256 grey levels: nearly black or nearly flat; convert them, "
+    "or say how many bits are in use (bits=…) where the data set has that option.",
+}
+_NOTES = {
+    Fact.TURNED: "turned upright as EXIF says.",
+    Fact.TRANSPARENT: "with transparent pixels, put on white.",
+    Fact.FRAMES: "with several frames or pages, of which the first is shown.",
+}
 
 
-def whole(
-    path: Path, row: int, name: str, text: str, allowed: Sequence[int], how: str = PUBLISHED
-) -> int:
-    """A number of a table, one of those that are allowed.
+def _has(facts: Sequence[tuple[str, int]], fact: Fact) -> bool:
+    return any(flags & fact for _, flags in facts)
 
-    Raises:
-        UserError: it is another, or no number.
-    """
-    value = int(text) if text.strip().lstrip("+-").isdigit() else None
-    if value is None or value not in allowed:
-        raise UserError(
-            f"{path}: {name} = {text!r} in row {row + 1}, expected one of {', '.join(map(str, allowed))}; {how}."
-        )
-    return value
+
+def _counted(facts: Sequence[tuple[str, int]], fact: Fact) -> str:
+    """The number of pictures of which something holds, and the first of them."""
+    files = [file for file, flags in facts if flags & fact]
+    return f"{len(files):,} picture{'s' * (len(files) != 1)} ({files[0]}{', …' * (len(files) > 1)})"
 
 
 def numbered(names: Sequence[str]) -> np.ndarray:
