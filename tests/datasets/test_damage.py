@@ -237,7 +237,7 @@ CASES: dict[str, tuple[str, Damage, str]] = {
     ),
     "the table names a picture twice": (
         "folder", edit("my_data/metadata.csv", "train/cat/lawn/2.png", "train/cat/lawn/1.png"),
-        "names train/cat/lawn/1.png 2 times",
+        "names train/cat/lawn/1.png more than once, in row 9 and in row 10",
     ),
     "the table says nothing": (
         "folder", edit("my_data/metadata.csv", "environment,patient", "environments,patients"),

@@ -203,7 +203,7 @@ def change(column: str, value: str) -> Callable[[str], str]:
 @pytest.mark.parametrize(
     ("mend", "sentence"),
     [
-        (change("cat", "maybe"), "cat = 'maybe' in row 1, expected one of 0, 1"),
+        (change("cat", "maybe"), "cat = 'maybe' in row 2, expected one of 0, 1"),
         (lambda text: text.replace(",val,", ",train,"), "has no picture in the split val"),
         (lambda text: text.replace(",test,", ",val,"), "has train and val and no test"),
         (

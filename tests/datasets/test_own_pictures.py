@@ -1,0 +1,649 @@
+"""A user's own pictures: nothing vanishes, nothing is taken for another, and `check` counts what is left out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmark.core.dataset import GroupedDataset
+from benchmark.core.errors import UserError
+from benchmark.core.registry import DATASETS
+from benchmark.data import main
+from tests.datasets.arrays import same
+
+Split = tuple[str, Sequence[str]]
+
+
+def save(path: Path, seed: int, size: tuple[int, int] = (12, 10), **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def tree(root: Path, count: int = 2, groups: Sequence[str] = ("x", "y")) -> Path:
+    """train, val and test of classes a and b; no two pictures are equal."""
+    base, seed = root / "my_data", 0
+    for split in ("train", "val", "test"):
+        for label in ("a", "b"):
+            for group in groups:
+                for i in range(count):
+                    seed += 1
+                    save(base / split / label / group / f"{i}.png", seed)
+    return base
+
+
+def masks(base: Path) -> None:
+    """A mask for every picture."""
+    pictures = [path for path in base.rglob("*.png") if "masks" not in path.parts]
+    for path in pictures:
+        mask = base / "masks" / path.relative_to(base)
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        array = np.zeros((10, 12), np.uint8)
+        array[2:7, 3:9] = 255
+        Image.fromarray(array).save(mask)
+
+
+HEADER = "file,split,confounder,mass,effusion"
+
+
+def table(root: Path, header: str = HEADER, rows: Callable[[list[str]], list[str]] = list) -> Path:
+    """Pictures of train, val and test with both answers of both labels for both confounders."""
+    base, lines = root / "my_table", []
+    for number in range(24):
+        save(base / f"p/{number}.png", 500 + number)
+        split = ("train", "val", "test")[number // 8]
+        bits = f"{number // 2 % 2},{number // 4 % 2}"
+        lines.append(f"p/{number}.png,{split},{'AB'[number % 2]},{bits}")
+    (base / "labels.csv").write_text("\n".join([header, *rows(lines)]) + "\n", encoding="utf-8")
+    return base
+
+
+def folder_data(root: Path, **options: Any) -> GroupedDataset:
+    return DATASETS.get("folder")(root, side=8, **options).load(0)
+
+
+def listed_data(root: Path, **options: Any) -> GroupedDataset:
+    return DATASETS.get("listed")(root, side=8, **options).load(0)
+
+
+class Check:
+    """`benchmark.data check`: its exit code, and what it says."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], root: Path, name: str) -> None:
+        self.code = main(["check", f"{name}:side=8", "--data-dir", str(root)])
+        captured = capsys.readouterr()
+        self.out, self.error = captured.out, captured.err
+        lines = [line.strip() for line in self.out.splitlines()]
+        self.problems = [line[9:] for line in lines if line.startswith("problem: ")]
+        self.notes = [line[6:] for line in lines if line.startswith("note: ")]
+        assert ("no problem found" in self.out) == (self.code == 0 and not self.problems)
+        assert (self.code == 1) == bool(self.problems) and "Traceback" not in self.error
+
+
+@pytest.fixture
+def check(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Check]:
+    monkeypatch.setenv("SHORTCUTBED_CACHE", "")
+    return lambda name="folder": Check(capsys, tmp_path, name)
+
+
+def test_data_without_a_fault(check: Callable[..., Check], tmp_path: Path) -> None:
+    masks(tree(tmp_path))
+    table(tmp_path)
+    for name in ("folder", "listed"):
+        found = check(name)
+        assert (found.code, found.problems, found.notes) == (0, [], [])
+
+
+# --- links -----------------------------------------------------------------------------------------------------------
+
+
+def linked_group(base: Path, away: Path) -> None:
+    shutil.move(base / "train/b/y", away / "y")
+    (base / "train/b/y").symlink_to(away / "y")
+
+
+def linked_split(base: Path, away: Path) -> None:
+    shutil.move(base / "val", away / "val")
+    (base / "val").symlink_to(os.path.relpath(away / "val", base))
+
+
+def linked_root(base: Path, away: Path) -> None:
+    shutil.move(base, away / "tree")
+    base.symlink_to(away / "tree")
+
+
+def linked_files(base: Path, away: Path) -> None:
+    for number, path in enumerate(sorted((base / "test").rglob("*.png"))):
+        shutil.move(path, away / f"{number}.png")
+        path.symlink_to(away / f"{number}.png")
+
+
+def chain_of_links(base: Path, away: Path) -> None:
+    linked_group(base, away)
+    (away / "link").symlink_to(away / "y")
+    (base / "train/b/y").unlink()
+    (base / "train/b/y").symlink_to(away / "link")
+
+
+def linked_masks(base: Path, away: Path) -> None:
+    shutil.move(base / "masks", away / "m")
+    (base / "masks").symlink_to(away / "m")
+
+
+@pytest.mark.parametrize(
+    "link",
+    [linked_group, linked_split, linked_root, linked_files, chain_of_links, linked_masks],
+)
+def test_links_are_what_they_lead_to(
+    link: Callable[[Path, Path], None], check: Callable[..., Check], tmp_path: Path
+) -> None:
+    base = tree(tmp_path)
+    masks(base)
+    whole = folder_data(tmp_path)
+    (tmp_path / "away").mkdir()
+    link(base, tmp_path / "away")
+    assert same(folder_data(tmp_path), whole)
+    found = check()
+    assert (found.code, found.notes) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "words"),
+    [
+        ("train/a/x/0.png", "gone.png", "is a link to 'gone.png', which cannot be followed"),
+        ("train/b/z", "/gone/away", "is a link to '/gone/away', which cannot be followed"),
+        ("train/b/z", "z", "is a link to 'z', which cannot be followed"),
+        ("train/b/z", "..", "a folder that it lies in"),
+        ("train/b/z", "../../..", "a folder that it lies in"),
+        ("train/b/z", "/", "a folder that it lies in"),
+        ("other", ".", "a folder that it lies in"),
+    ],
+)
+def test_links_to_nowhere_and_in_circles(
+    name: str, target: str, words: str, check: Callable[..., Check], tmp_path: Path
+) -> None:
+    link = tree(tmp_path) / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
+    found = check()
+    assert found.code == 2 and words in found.error and str(link) in found.error
+
+
+def test_a_folder_that_cannot_be_listed(
+    monkeypatch: pytest.MonkeyPatch, check: Callable[..., Check], tmp_path: Path
+) -> None:
+    """Its pictures must not vanish; root may list everything, so the system is made to refuse."""
+    closed, scandir = tree(tmp_path) / "train/b/y", os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = check()
+    assert found.code == 2 and f"{closed} cannot be listed (Permission denied)" in found.error
+
+
+def test_folders_without_end(check: Callable[..., Check], tmp_path: Path) -> None:
+    (tree(tmp_path) / "/".join(["train", *["deep"] * 600])).mkdir(parents=True)
+    found = check()
+    assert found.code == 2 and "more than 32 folders deep" in found.error
+
+
+# --- what is left out ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ending",
+    ["PNG", "Jpg", "JPEG", "jpe", "jfif", "bmp", "dib", "tif", "TIFF", "webp", "gif", "ppm", "jp2"],
+)
+def test_readable_endings(ending: str, tmp_path: Path) -> None:
+    base = tree(tmp_path)
+    save(base / f"train/a/x/new.{ending}", 999)
+    assert len(folder_data(tmp_path).splits["train"]) == 9
+
+
+def test_what_is_left_out_is_counted(check: Callable[..., Check], tmp_path: Path) -> None:
+    base = tree(tmp_path)
+    (base / "train/a/notes.txt").write_text("BM is how these begin")
+    (base / "train/a/Thumbs.db").write_text("x")
+    (base / "README.txt").write_text("x")
+    (base / ".DS_Store").write_text("x")
+    save(base / "train/b/x/._0.png", 7)
+    save(base / ".thumbnails/train/b/x/0.png", 8)
+    found = check()
+    assert found.code == 0
+    assert found.notes == [
+        "left out as hidden, by a dot before the name: 3 files (no ending 2, .png 1), the first is .DS_Store.",
+        "left out as no pictures: 3 files (.txt 2, .db 1), the first is README.txt.",
+    ]
+
+
+@pytest.mark.parametrize("ending", ["heic", "HEIF", "dng", "nii.gz", "npy"])
+def test_pictures_that_cannot_be_read_here(
+    ending: str, check: Callable[..., Check], tmp_path: Path
+) -> None:
+    (tree(tmp_path) / f"train/a/x/new.{ending}").write_bytes(b"x")
+    (problem,) = check().problems
+    assert problem.startswith("left out as pictures of a kind that cannot be read here: 1 file (")
+    assert problem.endswith(f"the first is train/a/x/new.{ending}; convert them.")
+
+
+@pytest.mark.parametrize("name", ["new", "new.jpg_large", "new.png.bak", "new.dat"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "DICOM"])
+def test_pictures_with_another_ending(
+    name: str, kind: str, check: Callable[..., Check], tmp_path: Path
+) -> None:
+    path = tree(tmp_path) / "train/a/x" / name
+    if kind == "DICOM":
+        path.write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 9)
+    else:
+        save(path, 999, format=kind)
+    found = check()
+    (problem,) = found.problems
+    assert problem.startswith("left out as pictures without an ending of pictures: 1 file (")
+    assert f"train/a/x/{name}" in problem and found.notes == []
+
+
+def test_folders_without_pictures(check: Callable[..., Check], tmp_path: Path) -> None:
+    base = tree(tmp_path)
+    (base / "train/b/z").mkdir()
+    (base / "train/c/x").mkdir(parents=True)
+    (problem,) = check().problems
+    assert problem == "2 folders without any picture: train/b/z, train/c."
+
+
+def test_what_is_no_file(
+    check: Callable[..., Check], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tree(tmp_path)
+    with socket.socket(socket.AF_UNIX) as server:
+        monkeypatch.chdir(base)  # the path of a socket must be short
+        server.bind("s.png")
+        os.mkfifo(base / "train/a/x/pipe.png")
+        (problem,) = check().problems
+    assert problem.startswith("left out as no plain files: 2 files (.png 2), the first is s.png")
+    table(tmp_path, rows=lambda lines: [lines[0].replace("p/0.png", "p/pipe.png"), *lines[1:]])
+    os.mkfifo(tmp_path / "my_table/p/pipe.png")
+    found = check("listed")
+    assert found.code == 2 and "is a folder or a device, expected a picture" in found.error
+
+
+def test_pictures_and_columns_that_a_table_does_not_use(
+    check: Callable[..., Check], tmp_path: Path
+) -> None:
+    base = table(tmp_path)
+    save(base / "p/more/extra.jpg", 999)
+    found = check("listed")
+    assert found.notes == [
+        "left out: 1 picture that labels.csv does not name, the first is p/more/extra.jpg."
+    ]
+    (base / "p/more/gone.png").symlink_to("nowhere.png")
+    found = check("listed")
+    assert found.code == 0 and "were not counted: " in found.notes[0]
+    source = DATASETS.get("listed")(tmp_path, side=8, labels="mass")
+    source.load(0)
+    assert "left out: columns of labels.csv: effusion." in source.notes()
+    with pytest.raises(UserError, match="names 'mass' more than once"):
+        listed_data(tmp_path, labels="mass;effusion; mass")
+    base = tree(tmp_path)
+    names = [p.relative_to(base).as_posix() for p in sorted(base.rglob("*.png"))]
+    rows = [f"{name},p{i},{i % 90}" for i, name in enumerate(names)]
+    (base / "metadata.csv").write_text("\n".join(["file,patient,age", *rows]) + "\n")
+    assert check().notes == ["left out: columns of metadata.csv that have no use here: age."]
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_white_space_and_accents_around_names_are_no_difference(
+    check: Callable[..., Check], tmp_path: Path
+) -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    base = tree(tmp_path, groups=(composed, "y"))
+    masks(base)
+    whole = folder_data(tmp_path)
+    for root in (base, base / "masks"):
+        (root / "train/b" / composed).rename(root / "train/b" / f"{apart} ")
+        (root / "train/a").rename(root / "train/ a")
+        (root / "val").rename(root / "val ")
+    changed = folder_data(tmp_path)
+    assert changed.info == whole.info and changed.info.confounder_names == ("café", "y")
+    for name, split in whole.splits.items():  # the order is that of the names on the disk
+        other = changed.splits[name]
+        rows = lambda s: sorted(  # noqa: E731
+            (s.image[i].tobytes(), s.label[i], s.confounder[i]) for i in range(len(s))
+        )
+        assert rows(split) == rows(other)
+    assert check().code == 0
+
+
+def test_white_space_and_accents_in_a_table(check: Callable[..., Check], tmp_path: Path) -> None:
+    table(tmp_path)
+    whole = listed_data(tmp_path)
+
+    def padded(lines: list[str]) -> list[str]:
+        return [",".join(f" {cell}\u00a0" for cell in line.split(",")) for line in lines]
+
+    table(tmp_path, header=", ".join(HEADER.split(",")) + " ", rows=padded)
+    assert same(listed_data(tmp_path), whole) and check("listed").code == 0
+
+
+def test_a_file_whose_name_the_disk_stores_with_accents_apart(tmp_path: Path) -> None:
+    base = table(tmp_path, rows=lambda lines: [x.replace("p/3.png", "p/\u00e9.png") for x in lines])
+    whole = [*listed_data_after(base, "p/\u00e9.png", tmp_path)]
+    (base / "p/\u00e9.png").rename(base / "p/e\u0301.png")
+    assert [*listed_data_after(base, None, tmp_path)] == whole
+
+
+def listed_data_after(base: Path, name: str | None, root: Path) -> list[bytes]:
+    if name:
+        (base / "p/3.png").rename(base / name)
+    return [split.image.tobytes() for split in listed_data(root).splits.values()]
+
+
+@pytest.mark.parametrize(
+    "odd", ["Train", "training", "TRAIN", "validation", "Valid", "dev", "Test"]
+)
+def test_splits_that_are_spelled_otherwise(
+    odd: str, check: Callable[..., Check], tmp_path: Path
+) -> None:
+    base = tree(tmp_path)
+    save(base / odd / "a/x/0.png", 999)
+    found = check()
+    assert found.code == 2 and f"the split '{odd}', which would become a test" in found.error
+    table(tmp_path, rows=lambda lines: [lines[0].replace("train", odd), *lines[1:]])
+    found = check("listed")
+    assert found.code == 2 and f"the split '{odd}', which would become a test" in found.error
+
+
+def test_val_under_another_name_is_told_apart_from_none(
+    check: Callable[..., Check], tmp_path: Path
+) -> None:
+    base = tree(tmp_path)
+    (base / "val").rename(base / "validation")
+    assert "call it val" in check().error
+    shutil.rmtree(base / "validation")
+    assert "no pictures in val/" in check().error
+
+
+@pytest.mark.parametrize("name", ["nan", "NaN", "None", "NA", "null", "<NA>", "n/a"])
+def test_names_that_stand_for_missing_values(
+    name: str, check: Callable[..., Check], tmp_path: Path
+) -> None:
+    """They stay what they are, a group of their own, and `check` says so."""
+    sentence = f"the confounder '{name}' of 12 pictures usually stands for a missing value"
+    if "/" not in name:
+        tree(tmp_path, groups=("x", name))
+        assert folder_data(tmp_path).info.confounder_names == tuple(sorted(("x", name)))
+        (problem,) = check().problems
+        assert problem.startswith(sentence)
+    table(tmp_path, rows=lambda lines: [line.replace(",A,", f",{name},") for line in lines])
+    assert set(listed_data(tmp_path).info.confounder_names) == {"B", name}
+    (problem,) = check("listed").problems
+    assert problem.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "pair", [("1", "1.0"), ("1", "01"), ("True", "TRUE"), ("x", "X"), ("a b", "a  b")]
+)
+def test_twins_are_counted_as_two_and_reported(
+    pair: tuple[str, str], check: Callable[..., Check], tmp_path: Path
+) -> None:
+    tree(tmp_path, groups=pair)
+    (problem,) = check().problems
+    assert problem.startswith("the confounders ") and "differ in spelling only" in problem
+    assert all(repr(name) in problem for name in pair)
+    table(tmp_path, f"file,split,confounder,{pair[0]},{pair[1]}")
+    (problem,) = check("listed").problems
+    assert problem.startswith("the labels ") and all(repr(name) in problem for name in pair)
+
+
+def test_patients_that_are_missing_or_twins(check: Callable[..., Check], tmp_path: Path) -> None:
+    people = ["7", "7.0", "nan"]
+
+    def rows(lines: list[str]) -> list[str]:
+        return [f"{x},{people[i % 3] if i < 3 else f'p{i}'}" for i, x in enumerate(lines)]
+
+    table(tmp_path, f"{HEADER},patient", rows)
+    one, other = check("listed").problems
+    assert one.startswith("the patient 'nan' of 1 picture usually") and "'7' and '7.0'" in other
+
+
+@pytest.mark.parametrize("place", ["train/a/", "train/", ""])
+def test_names_that_are_not_utf8(place: str, check: Callable[..., Check], tmp_path: Path) -> None:
+    base = tree(tmp_path)
+    old = {"train/a/": "train/a/x", "train/": "train/b", "": "test"}[place]
+    os.rename(os.fsencode(base / old), os.fsencode(base / place) + b"/caf\xe9")
+    found = check()
+    assert found.code == 2 and r"'caf\udce9' is not UTF-8" in found.error
+    with pytest.raises(UserError, match="is not UTF-8"):  # planning asks this, before any run
+        DATASETS.get("folder")(tmp_path).check()
+
+
+def test_a_file_name_that_is_not_utf8(check: Callable[..., Check], tmp_path: Path) -> None:
+    base = tree(tmp_path)
+    os.rename(base / "train/a/x/0.png", os.fsencode(base / "train/a/x") + b"/\xff.png")
+    assert r"'\udcff.png' is not UTF-8" in check().error
+
+
+def test_names_with_control_characters(check: Callable[..., Check], tmp_path: Path) -> None:
+    base = tree(tmp_path)
+    (base / "train/a/x").rename(base / "train/a/x\x1b[31m")
+    assert "holds a control character" in check().error
+    for cell in ('"A\nB"', "A\x07B"):
+        table(tmp_path, rows=lambda lines, c=cell: [lines[0].replace(",A,", f",{c},"), *lines[1:]])  # type: ignore[misc]
+        assert "the confounder" in (error := check("listed").error) and "control" in error
+    table(tmp_path, header=HEADER.replace("mass", '"ma\nss"'))
+    assert "the label" in (error := check("listed").error) and "control" in error
+
+
+@pytest.mark.parametrize("name", ["Metadata.csv", "METADATA.CSV", "Masks", "source.txt"])
+def test_files_of_ours_that_are_spelled_otherwise(
+    name: str, check: Callable[..., Check], tmp_path: Path
+) -> None:
+    (tree(tmp_path) / name).mkdir()
+    found = check()
+    assert found.code == 2 and f"has the entry '{name}'; rename it to" in found.error
+
+
+@pytest.mark.parametrize("column", ["File", "SPLIT", "Confounder", "Patient", "environ ment"])
+def test_columns_of_ours_that_are_spelled_otherwise(
+    column: str, check: Callable[..., Check], tmp_path: Path
+) -> None:
+    """A column Patient of 0 and 1 would be a label."""
+    table(tmp_path, f"{HEADER},{column}", rows=lambda lines: [f"{x},1" for x in lines])
+    found = check("listed")
+    assert found.code == 2 and f"has the column '{column}'; rename it to" in found.error
+
+
+# --- tables and texts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", ["²", "+-1", "7" * 5000, "1e400", "0x10", "inf", "", "yes"])
+def test_a_label_cell_that_is_no_answer(
+    cell: str, check: Callable[..., Check], tmp_path: Path
+) -> None:
+    """The row is that of the user's file, though rows are sorted by split."""
+    rows = lambda lines: [*lines[::-1][:-1], f"{lines[0].rpartition(',')[0]},{cell}"]  # noqa: E731
+    table(tmp_path, rows=rows)
+    found = check("listed")
+    assert found.code == 2 and "effusion = " in found.error
+    assert "in row 25, expected one of 0, 1" in found.error and len(found.error) < 600
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda lines: [lines[0] + ",1", *lines[1:]], "line 2 of"),
+        (lambda lines: [*lines[:5], lines[5].rpartition(",")[0], *lines[6:]], "line 7 of"),
+        (lambda lines: [*lines, lines[3]], "in row 5 and in row 26"),
+        (lambda lines: [*lines, lines[3].replace("p/3", "./p//3")], "in row 5 and in row 26"),
+        (lambda lines: [lines[0], lines[1].replace("train", " "), *lines[2:]], "no split in row 3"),
+        (lambda lines: [lines[0], lines[1].replace("p/1.png", ""), *lines[2:]], "no file in row 3"),
+    ],
+)
+def test_rows_that_are_wrong(
+    change: Callable[[list[str]], list[str]],
+    words: str,
+    check: Callable[..., Check],
+    tmp_path: Path,
+) -> None:
+    table(tmp_path, rows=change)
+    found = check("listed")
+    assert found.code == 2 and words in found.error
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("Fotos: J. Müller\nCC0\n".encode("latin-1"), "line 1 holds the byte 0xfc"),
+        ("Ours\nLizenz: frei für alle\n".encode("latin-1"), "line 2 holds the byte 0xfc"),
+        ("Ours\nCC0\n".encode("utf-16"), "UTF-16"),
+        (b"Ours\0\nCC0\n", "NUL bytes"),
+    ],
+)
+def test_a_source_that_is_not_utf8(
+    content: bytes, words: str, check: Callable[..., Check], tmp_path: Path
+) -> None:
+    (tree(tmp_path) / "SOURCE.txt").write_bytes(content)
+    found = check()
+    assert found.code == 2 and words in found.error and "SOURCE.txt" in found.error
+    with pytest.raises(UserError, match="SOURCE"):
+        DATASETS.get("folder")(tmp_path).check()
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_source_in_utf8(mark: str, tmp_path: Path) -> None:
+    (tree(tmp_path) / "SOURCE.txt").write_text(f"{mark}Fotos: Müller\r\nCC0\r\n", encoding="utf-8")
+    info = folder_data(tmp_path).info
+    assert (info.source, info.licence) == ("Fotos: Müller", "CC0")
+
+
+# --- masks -----------------------------------------------------------------------------------------------------------
+
+
+def test_one_mask_for_two_pictures(check: Callable[..., Check], tmp_path: Path) -> None:
+    base = tree(tmp_path)
+    save(base / "train/a/x/0.jpg", 999)
+    assert check().code == 0  # without masks these are two pictures like others
+    masks(base)
+    found = check()
+    assert found.code == 2 and "would be the mask of two pictures" in found.error
+    base = table(tmp_path, rows=lambda lines: [x.replace("p/1.png", "p/0.jpg") for x in lines])
+    save(base / "p/0.jpg", 998)
+    (base / "masks").mkdir()
+    found = check("listed")
+    assert found.code == 2 and "p/0.png and p/0.jpg" in found.error
+
+
+def test_one_picture_in_two_tests_has_one_mask(tmp_path: Path) -> None:
+    base = table(tmp_path, rows=lambda lines: [*lines, lines[20].replace("test", "again")])
+    masks(base)
+    data = listed_data(tmp_path)
+    assert np.array_equal(data.splits["again"].mask[0], data.splits["test"].mask[4])  # type: ignore[index]
+
+
+def test_masks_without_a_picture(check: Callable[..., Check], tmp_path: Path) -> None:
+    base = tree(tmp_path)
+    masks(base)
+    save(base / "masks/train/a/x/77.png", 1)
+    save(base / "masks/train/a/x/0.jpg", 1)
+    found = check()
+    assert found.code == 0 and found.notes == [
+        "left out: 2 files in masks/ without a picture of that name, the first is train/a/x/0.jpg."
+    ]
+
+
+def test_a_picture_outside_has_no_mask(check: Callable[..., Check], tmp_path: Path) -> None:
+    rows = lambda lines: [x.replace("p/0.png", "../elsewhere/0.png") for x in lines]  # noqa: E731
+    base = table(tmp_path, rows=rows)
+    save(tmp_path / "elsewhere/0.png", 999)
+    assert check("listed").code == 0
+    masks(base)
+    assert "where it can have no mask" in check("listed").error
+
+
+def test_masks_that_are_empty_full_or_missing(check: Callable[..., Check], tmp_path: Path) -> None:
+    base = tree(tmp_path)
+    masks(base)
+    Image.new("L", (12, 10)).save(base / "masks/train/a/x/0.png")
+    Image.new("L", (12, 10), 255).save(base / "masks/val/a/x/0.png")
+    assert check().problems == [
+        "1 mask of train has no foreground.",
+        "1 mask of val has no background.",
+    ]
+    (base / "masks/test/a/x/0.png").unlink()
+    assert "lacks the masks of 1 of 24" in check().error
+
+
+# --- pixels, through the cache to `check` ----------------------------------------------------------------------------
+
+
+def test_check_says_what_was_done_to_pictures(check: Callable[..., Check], tmp_path: Path) -> None:
+    base = tree(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(base / "train/a/x/0.png", 900, exif=exif)
+    save(base / "train/a/x/1.png", 901, exif=exif)
+    clear = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 4), dtype=np.uint8))
+    clear.save(base / "val/a/x/0.png")
+    frames = [Image.new("RGB", (9, 9), c) for c in ("red", "blue")]
+    frames[0].putpixel((3, 3), (0, 9, 0))
+    frames[0].save(base / "val/a/x/more.gif", save_all=True, append_images=frames[1:])
+    found = check()
+    assert found.code == 0 and found.notes == [
+        "2 pictures (my_data/train/a/x/0.png, …) turned upright as EXIF says.",
+        "1 picture (my_data/val/a/x/0.png) with transparent pixels, put on white.",
+        "1 picture (my_data/val/a/x/more.gif) with several frames or pages, of which the first is shown.",
+    ]
+
+
+def test_check_reports_pictures_that_are_nearly_black(
+    check: Callable[..., Check], tmp_path: Path
+) -> None:
+    base = tree(tmp_path)
+    deep = np.random.default_rng(0).integers(0, 4096, (9, 9)).astype(np.uint16)
+    Image.fromarray(deep).save(base / "train/a/x/0.png")
+    (problem,) = check().problems
+    assert problem.startswith("1 picture (my_data/train/a/x/0.png) of more than 8 bits")
+    data = folder_data(tmp_path, channels=1, bits=12)
+    assert data.splits["train"].image[0].max() > 200
+
+
+def test_check_reports_pictures_on_different_scales(
+    check: Callable[..., Check], tmp_path: Path
+) -> None:
+    base = tree(tmp_path)
+    for number, top in enumerate((1.0, 255.0)):
+        values = np.random.default_rng(number).random((9, 9)).astype(np.float32) * top
+        Image.fromarray(values).save(base / f"train/a/x/float{number}.tif")
+    (problem,) = check().problems
+    assert "were read on different scales: 1 picture (my_data/train/a/x/float0.tif)" in problem
+
+
+def test_a_planted_shortcut_reports_what_lies_below(
+    check: Callable[..., Check], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tree(tmp_path, count=8)
+    (base / "train/a/x/0.heic").write_bytes(b"x")
+    (base / "notes.txt").write_text("x")
+    code = main(["check", "planted:on=folder,options=side=8,bias=0.5", "--data-dir", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert (
+        code == 1
+        and "cannot be read here" in out
+        and "note: left out as no pictures: 1 file" in out
+    )
