@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.cli.data_checks import examine, leaks, members, oddities
 from benchmark.cli.options import DATA_VARIABLE, data_dir, download, number
 from benchmark.cli.programs import add_version, make_parser
 from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
@@ -22,6 +22,8 @@ from benchmark.plan.sweepfile import LARGEST_NUMBER, Named, parse_all
 
 #: Where decoded images are kept when --cache-dir is not given; the data sets read it.
 CACHE_VARIABLE = "SHORTCUTBED_CACHE"
+
+__all__ = ["leaks", "main", "make_source", "members", "oddities", "sheet"]
 
 #: Endings of a contact sheet.
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -57,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     lists = commands.add_parser("list", help="every data set, and whether its files are there")
     check = commands.add_parser(
-        "check", help="counts, groups, missing files, leakage between splits, damage"
+        "check",
+        help="counts, groups, what was left out, repeated pictures, leakage between splits, damage",
     )
     prepare = commands.add_parser(
         "prepare", help="decode the images once; unpack archives first, if given"
@@ -214,12 +217,13 @@ def _check(given: argparse.Namespace) -> int:
         print(f"{named}: {data.fingerprint}")
         for name, split in data.splits.items():
             print(f"  {name:<10} {len(split):>7,} images  {_groups(data, name)}")
-        name_of = getattr(source, "file_of", _row_of)
-        problems = [*getattr(source, "damage", list)(), *leaks(data, name_of), *oddities(data)]
-        for problem in problems:
+        findings = examine(source, data)
+        for note in findings.notes:
+            print(f"  note: {note}")
+        for problem in findings.problems:
             print(f"  problem: {problem}")
-        found += len(problems)
-        if not problems:
+        found += len(findings.problems)
+        if not findings.problems:
             print("  no problem found")
     return 1 if found else 0
 
@@ -230,96 +234,6 @@ def _groups(data: GroupedDataset, name: str) -> str:
     return ", ".join(shown[:12]) + (
         f", and {len(shown) - 12} more groups" if len(shown) > 12 else ""
     )
-
-
-def members(data: GroupedDataset, name: str) -> dict[str, np.ndarray]:
-    """The rows int64[n] of every group of a split, or of every class; with several labels images may be in many."""
-    split, group = data.splits[name], data.group(name)
-    if data.info.multi_label:
-        found = {
-            label: np.flatnonzero(split.label[:, k])
-            for k, label in enumerate(data.info.label_names)
-        }
-        return {**found, "none": np.flatnonzero(~split.label.any(1))}
-    names = data.info.label_names if group is None else data.info.group_names
-    return {
-        text: np.flatnonzero((split.label if group is None else group) == g)
-        for g, text in enumerate(names)
-    }
-
-
-def leaks(
-    data: GroupedDataset, name_of: Callable[[str, Split, int], str] | None = None
-) -> list[str]:
-    """What two splits share and must not: equal images, and patients. Tests may share with each other.
-
-    Args:
-        name_of: what to call a row of a split, for people; without it by its number.
-    """
-    called = name_of or _row_of
-    problems = []
-    parts = {name: [name] for name in ("train", "val")} | {"the tests": list(data.info.test_splits)}
-    kinds: tuple[tuple[str, Callable[[Split], Sequence[Any]]], ...] = (
-        ("equal image", _digests),
-        ("patient", lambda split: () if split.cluster is None else split.cluster.tolist()),
-    )
-    for what, values in kinds:
-        places = {
-            part: {
-                v: (name, row) for name in names for row, v in enumerate(values(data.splits[name]))
-            }
-            for part, names in parts.items()
-        }
-        for one, other in (("train", "val"), ("train", "the tests"), ("val", "the tests")):
-            shared = places[one].keys() & places[other].keys()
-            if shared:
-                first = min(shared, key=lambda v: places[one][v][1])
-                where = [
-                    called(name, data.splits[name], row)
-                    for name, row in (places[one][first], places[other][first])
-                ]
-                count = f"{_count(len(shared), what)} {'is' if len(shared) == 1 else 'are'}"
-                problems.append(
-                    f"{count} both in {one} and in {other}, the first as {where[0]} and {where[1]}."
-                )
-    return problems
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
-def _row_of(name: str, split: Split, row: int) -> str:
-    return f"row {row} of {name}"
-
-
-def _digests(split: Split) -> list[bytes]:
-    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in split.image]
-
-
-def oddities(data: GroupedDataset) -> list[str]:
-    """Images of one value, masks without foreground or without background, and classes that a split lacks."""
-    problems = []
-    for name, split in data.splits.items():
-        flat = sum(bool((image == image.flat[0]).all()) for image in split.image)
-        if flat:
-            problems.append(
-                f"{_count(flat, 'image')} of {name} show{'s' * (flat == 1)} one value only."
-            )
-        if split.mask is not None:
-            for what, empty in (("no foreground", True), ("no background", False)):
-                count = sum(
-                    bool(mask.any() != empty) if empty else bool(mask.all()) for mask in split.mask
-                )
-                if count:
-                    problems.append(
-                        f"{_count(count, 'mask')} of {name} {'has' if count == 1 else 'have'} {what}."
-                    )
-        shown = np.flatnonzero(split.label.any(0)) if data.info.multi_label else split.label
-        lacking = set(range(len(data.info.label_names))) - set(shown.tolist())
-        if lacking:
-            problems.append(f"{name} has no image of {data.info.label_names[min(lacking)]}.")
-    return problems
 
 
 def _show(given: argparse.Namespace) -> int:

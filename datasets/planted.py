@@ -240,6 +240,15 @@ class PlantedData(DatasetSource):
         if prepare is not None:
             prepare(report)
 
+    def problems(self) -> list[str]:
+        return self.below.problems()
+
+    def notes(self) -> list[str]:
+        return self.below.notes()
+
+    def file_of(self, name: str, split: Split, row: int) -> str:
+        return self.below.file_of(name, split, row)
+
     def build(self, seed: int) -> dict[str, Split]:
         below = self.below.build(seed)
         info = self.below.info()

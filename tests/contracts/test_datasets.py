@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmark.cli.data_checks import leaks, oddities, repeats
 from benchmark.core.dataset import DatasetInfo, DatasetSource, GroupedDataset
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
-from benchmark.data import leaks, oddities
 from tests.datasets import mnist_tree, trees, xray_tree
 from tests.datasets.arrays import same
 
@@ -195,7 +195,11 @@ def test_splits_share_no_picture_and_no_patient(made: Made) -> None:
 
 
 def test_nothing_is_odd(made: Made) -> None:
+    """Repetitions and leaks are judged above; groups may be few in so small a data set."""
     assert oddities(made.data) == []
+    assert made.source().problems() == [] and made.source().notes() == []
+    if made.name not in MAY_REPEAT:
+        assert repeats(made.data) == []
 
 
 def test_pairs(made: Made) -> None:

@@ -1,0 +1,192 @@
+"""What `benchmark.data check` finds in loaded data, beside counts that are made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmark.cli.data_checks import examine, gaps, leaks, members, oddities, repeats
+from benchmark.core.dataset import DatasetInfo, GroupedDataset, Split
+from benchmark.core.needs import Needs
+from benchmark.core.registry import DATASETS
+
+LABELS, GROUNDS = ("a", "b"), ("x", "y")
+
+
+def split(groups: Mapping[str, int], seed: int = 0, multi_label: bool = False) -> Split:
+    """Images that differ, so many of each group ``label/confounder``; ``ab`` and ``-`` are several labels and none."""
+    names = [name for name, count in groups.items() for _ in range(count)]
+    image = np.random.default_rng(seed).integers(0, 256, (len(names), 3, 4, 4), dtype=np.uint8)
+    said = [name.split("/") for name in names]
+    label = (
+        np.array([[int(k in text) for k in LABELS] for text, _ in said], np.int64)
+        if multi_label
+        else np.array([LABELS.index(text) for text, _ in said], np.int64)
+    )
+    return Split(image, label, np.array([GROUNDS.index(z) for _, z in said], np.int64))
+
+
+WHOLE = {"a/x": 2, "a/y": 2, "b/x": 2, "b/y": 2}
+EVERY = {f"{text}/{z}": 1 for text in ("a", "b", "ab", "-") for z in GROUNDS}
+
+
+def data(
+    splits: Mapping[str, Split], bias: tuple[str, str] | None = None, multi_label: bool = False
+) -> GroupedDataset:
+    info = DatasetInfo(
+        LABELS, GROUNDS, (), (3, 4, 4), tuple(splits), Needs(confounder=True, groups=True),
+        (0.5,) * 3, (0.5,) * 3, "here", "none", bias_splits=bias, multi_label=multi_label,
+    )  # fmt: skip
+    return GroupedDataset("made", {}, info, splits, "0" * 16)
+
+
+def three(multi_label: bool = False, **changed: Mapping[str, int]) -> GroupedDataset:
+    whole = EVERY if multi_label else WHOLE
+    parts = {"train": whole, "val": whole, "test": whole, **changed}
+    return data(
+        {
+            name: split(groups, seed, multi_label)
+            for seed, (name, groups) in enumerate(parts.items())
+        },
+        multi_label=multi_label,
+    )
+
+
+def test_no_gap() -> None:
+    for multi_label in (False, True):
+        made = three(multi_label)
+        assert gaps(made) == oddities(made) == leaks(made) == repeats(made) == []
+
+
+@pytest.mark.parametrize("lacking", ["train", "val", "test"])
+def test_a_group_that_a_split_lacks(lacking: str) -> None:
+    made = three(**{lacking: {"a/x": 1, "a/y": 2, "b/x": 3}})
+    others = " and ".join(name for name in ("train", "val", "test") if name != lacking)
+    assert gaps(made) == [f"{lacking} has no image of b/y; {others} have it."]
+
+
+def test_groups_that_several_splits_lack() -> None:
+    made = three(val={"a/x": 1, "b/x": 1}, train={"a/x": 1, "a/y": 1, "b/x": 1})
+    assert gaps(made) == [
+        "train has no image of b/y; test has it.",
+        "val has no image of a/y or b/y; train and test have them.",
+    ]
+
+
+def test_a_class_that_a_split_lacks_is_said_once() -> None:
+    made = three(val={"a/x": 1, "a/y": 1})
+    assert gaps(made) == [] and oddities(made) == ["val has no image of b."]
+    three_classes = replace(made.info, label_names=("a", "b", "c", "d"))
+    assert oddities(replace(made, info=three_classes))[1] == "val has no image of b, c or d."
+
+
+def test_a_group_that_no_split_has_is_no_gap() -> None:
+    part = {"a/x": 1, "a/y": 1, "b/x": 1}
+    assert gaps(three(train=part, val=part, test=part)) == []
+
+
+def test_biased_and_deceiving_tests_lack_groups_by_their_meaning() -> None:
+    parts = {
+        "train": WHOLE,
+        "val": WHOLE,
+        "biased": {"a/x": 2, "b/y": 2},
+        "deceiving": {"a/y": 2, "b/x": 1},
+    }
+    splits = {name: split(groups, seed) for seed, (name, groups) in enumerate(parts.items())}
+    assert gaps(data(splits, bias=("biased", "deceiving"))) == []
+    assert len(gaps(data(splits))) == 2
+
+
+def test_groups_of_several_labels() -> None:
+    """b is never absent for y in val; of a nothing is lacking."""
+    made = three(True, val={"-/x": 1, "ab/x": 1, "b/y": 1, "ab/y": 1})
+    assert gaps(made) == ["val has no image of no b/y; train and test have it."]
+    always = three(True, val={"b/x": 1, "ab/x": 1, "b/y": 1, "ab/y": 1})
+    assert oddities(always) == ["val has no image of no b."] and gaps(always) == []
+    never = three(True, val={"-/x": 1, "a/x": 1, "-/y": 1, "a/y": 1})
+    assert oddities(never) == ["val has no image of b."] and gaps(never) == []
+
+
+def test_many_gaps_in_one_sentence() -> None:
+    names = tuple(f"z{i}" for i in range(9))
+    label = np.repeat([0, 1], 9)
+    every = Split(
+        np.random.default_rng(0).integers(0, 256, (18, 3, 4, 4), dtype=np.uint8),
+        label, np.tile(np.arange(9), 2),
+    )  # fmt: skip
+    some = replace(every, confounder=np.tile(np.arange(9) // 8, 2))
+    made = data({"train": every, "val": some, "test": every})
+    made = replace(made, info=replace(made.info, confounder_names=names))
+    assert gaps(made) == [
+        "val has no image of a/z2, a/z3, a/z4, a/z5, a/z6 and 9 more; train and test have them."
+    ]
+
+
+def test_unknown_confounders_leave_no_gaps() -> None:
+    made = three(val={"a/x": 1, "b/x": 1})
+    splits = {name: replace(part, confounder=None) for name, part in made.splits.items()}
+    assert gaps(replace(made, splits=splits)) == []
+
+
+def copied(made: GroupedDataset, name: str, pairs: Mapping[int, int]) -> GroupedDataset:
+    """Data where some rows of a split have the image of another."""
+    image = made.splits[name].image.copy()
+    for to, source in pairs.items():
+        image[to] = image[source]
+    return replace(made, splits={**made.splits, name: replace(made.splits[name], image=image)})
+
+
+def test_an_image_with_two_labels() -> None:
+    made = copied(three(), "train", {7: 0, 5: 1})
+    assert repeats(made) == [
+        "2 equal images of train have different labels, the first as row 0 of train and row 7 of train."
+    ]
+
+
+def test_an_image_with_two_confounders() -> None:
+    made = copied(three(), "val", {2: 0})
+    assert repeats(made) == [
+        "1 equal image of val has different confounders, the first as row 0 of val and row 2 of val."
+    ]
+
+
+def test_an_image_that_is_there_again() -> None:
+    made = copied(three(test={"a/x": 5, "a/y": 1, "b/x": 2, "b/y": 1}), "test", {1: 0, 4: 0, 7: 6})
+    assert repeats(made) == [
+        "2 images of test are there more than once, with 3 copies in all, the first as row 0 of test and row 1 of test."
+    ]
+    one = copied(three(), "test", {1: 0})
+    assert "1 image of test is there more than once, with 1 copy in all" in repeats(one)[0]
+
+
+def test_every_kind_of_repetition_is_counted_by_itself() -> None:
+    made = three(train={"a/x": 6, "a/y": 2, "b/x": 2, "b/y": 2})
+    made = copied(made, "train", {1: 0, 6: 2, 8: 3, 9: 3})
+    assert [sentence.split(",")[0] for sentence in repeats(made)] == [
+        "1 equal image of train has different labels",
+        "1 equal image of train has different confounders",
+        "1 image of train is there more than once",
+    ]
+
+
+def test_contradictions_between_several_labels() -> None:
+    made = copied(three(True), "train", {4: 0})  # a and ab
+    assert "1 equal image of train has different labels" in repeats(made)[0]
+
+
+def test_a_label_called_none() -> None:
+    made = three(True)
+    made = replace(made, info=replace(made.info, label_names=("none", "b")))
+    found = {name: len(rows) for name, rows in members(made, "train").items()}
+    assert found == {"none": 4, "b": 4, "no label at all": 2}
+
+
+def test_gaps_are_problems_where_somebody_sorted_the_pictures() -> None:
+    source = DATASETS.get("tiny")(bias=1.0)
+    made = source.load(0)
+    found = examine(source, made)
+    assert found.problems == [] and len(found.notes) == 2 and source.designed
+    assert not DATASETS.get("folder").designed and not DATASETS.get("listed").designed
