@@ -201,9 +201,10 @@ def _bar(text: str) -> Iterator[Callable[..., None]]:
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    if not console.is_terminal:  # there rich before 14.3 prints an empty line for a bar
+        yield lambda done, total, what=text: None
+        return
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(text, total=None)
         yield lambda done, total, what=text: bar.update(
             task, completed=done, total=total, description=what
