@@ -91,13 +91,18 @@ def distance_to_differences(
     )
     assert exact != 0
     del gradients
-    data, errors = [p.data for p in parameters], []
+    errors = []
+
+    def move(step: float) -> None:
+        for parameter, part in zip(parameters, direction, strict=True):
+            parameter.data.add_(part, alpha=step)
+
     for step in (1e-6, 1e-7, 1e-5, 1e-8):
-        torch._foreach_add_(data, direction, alpha=step)
+        move(step)
         above = float(loss().detach())
-        torch._foreach_add_(data, direction, alpha=-2 * step)
+        move(-2 * step)
         below = float(loss().detach())
-        torch._foreach_add_(data, direction, alpha=step)
+        move(step)
         errors.append(abs((above - below) / (2 * step) - exact) / abs(exact))
         if errors[-1] < 1e-6:
             break
