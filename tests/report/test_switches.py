@@ -45,7 +45,9 @@ def marked(tmp_path: Path) -> Path:
     return folder
 
 
-SENTENCE = "trials 0, 1: chosen at steps 100, 200, and the method begins at step 200"
+SENTENCE = (
+    "trials 0, 1: chosen after 100, 200 steps, but the first 200 steps do not train the method"
+)
 
 
 def test_text_markdown_and_latex_mark_the_row_and_say_why(marked: Path) -> None:
@@ -85,7 +87,7 @@ def test_html_marks_the_row_and_the_run(marked: Path) -> None:
     write_page(make_report(marked), marked, figures="none")
     page = (marked / "report.html").read_text(encoding="utf-8")
     assert "irm†<sup>" in page and SENTENCE in page and "† chosen before" in page
-    assert page.count("† before the method begins, at step 200") == 2
+    assert page.count("† within the first 200 steps") == 2
 
 
 def test_the_tidy_table_has_a_column(marked: Path, tmp_path: Path) -> None:
@@ -105,7 +107,9 @@ def test_without_such_a_row_nothing_is_said(tmp_path: Path) -> None:
     report = make_report(folder)
     for form in FILES:
         text = render(report, form)
-        assert "†" not in text and "textdagger" not in text and "begins at step" not in text
+        assert (
+            "†" not in text and "textdagger" not in text and "do not train the method" not in text
+        )
 
 
 def test_of_several_draws_one_that_reached_its_switch_is_preferred(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def _winner(winner: Winner) -> str:
     curves = read_curves(run.folder, bool(record.data.get("confounder_names")))
     best = f", best of {winner.of} draws" if winner.of > 1 else ""
     value = "" if winner.at.value is None else f", criterion {winner.at.value:.4g}"
-    begins = f"before the method begins, at step {switch_of(run):,}"
+    begins = f"within the first {switch_of(run):,} steps, which do not train the method yet"
     early = f" {BEFORE_SWITCH} {begins}" if winner.is_before_switch else ""
     pairs: list[tuple[str, object]] = [
         ("chosen", f"step {winner.at.step:,} of {record.steps:,}{value}{best}{early}"),

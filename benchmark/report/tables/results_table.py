@@ -204,13 +204,12 @@ def _before_switch(winners: Sequence[Winner]) -> list[str]:
     found = [w for w in winners if w.is_before_switch]
     if not found:
         return []
-    several = len(found) > 1
     trials = ", ".join(str(w.trial) for w in found)
     steps = ", ".join(f"{w.at.step:,}" for w in found)
     switches = ", ".join(dict.fromkeys(f"{switch_of(w.run):,}" for w in found))
     return [
-        f"trial{'s' if several else ''} {trials}: chosen at step{'s' if several else ''} {steps}, and the method "
-        f"begins at step {switches}; the score is not the method's"
+        f"trial{'s' if len(found) > 1 else ''} {trials}: chosen after {steps} steps, but the first {switches} steps do "
+        "not train the method yet; the score is not the method's"
     ]
 
 
