@@ -102,7 +102,7 @@ class Folder(OwnPictures):
         )
 
     def metadata(self) -> list[Path]:
-        return [path for name in (TABLE, ABOUT) if (path := self.root() / name).is_file()]
+        return [self.root() / name for name in (TABLE, ABOUT) if self.has(name)]
 
     def read(self) -> dict[str, Pool]:
         if self.chosen["equalise"] and self.chosen["channels"] != 1:
@@ -182,7 +182,7 @@ class Folder(OwnPictures):
     def _rows(self, files: list[_Found]) -> list[Row]:
         """The table's row of every picture, or nothing where there is no table."""
         path = self.root() / TABLE
-        if not path.is_file():
+        if not self.has(TABLE):
             return []
         table = read_table(path, ("file",), origin=Origin.OWN)
         check_spelling(table.columns, COLUMNS, str(path), "column")
@@ -243,7 +243,7 @@ class Folder(OwnPictures):
             UserError: it is not UTF-8.
         """
         path = self.root() / ABOUT
-        if not path.is_file():
+        if not self.has(ABOUT):
             return "yours", "yours"
         content = path.read_bytes()
         if wrong := not_utf8(content):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -119,7 +120,7 @@ class OwnPictures(ImageSource):
             UserError: some pictures have a mask and others do not, or two pictures would share one.
         """
         folder = self.root() / MASKS
-        if not folder.is_dir():
+        if not self.has(MASKS, folder=True):
             return [""] * len(files)
         masks = [f"{posixpath.splitext(posixpath.normpath(file))[0]}.png" for file in files]
         belongs: dict[str, str] = {}
@@ -181,9 +182,9 @@ class OwnPictures(ImageSource):
 
     def _orphans(self) -> list[str]:
         """A sentence about masks that belong to no picture."""
-        folder = self.root() / MASKS
-        if not folder.is_dir():
+        if not self.has(MASKS, folder=True):
             return []
+        folder = self.root() / MASKS
         wanted = {item.mask for pool in self.pools().values() for item in pool.items}
         tree = read_tree(folder)
         others = [name for names in tree.left_out.values() for name in names]
@@ -205,6 +206,25 @@ class OwnPictures(ImageSource):
         return self.folder() / self.find(
             self.chosen["path"], how="make it, or give its name with path=…"
         )
+
+    def has(self, name: str, folder: bool = False) -> bool:
+        """Whether a file or folder of ours is beside the pictures.
+
+        Args:
+            name: its name.
+            folder: it is to be a folder.
+
+        Raises:
+            UserError: it is there and is of another kind, or a link to nowhere, so that it would be ignored.
+        """
+        path = self.root() / name
+        if not os.path.lexists(path):
+            return False
+        if not (path.is_dir() if folder else path.is_file()):
+            raise UserError(
+                f"{path} is not a {'folder' if folder else 'file'}, or a link to nowhere; restore it, or take it away."
+            )
+        return True
 
     def check_entries(self, *known: str) -> None:
         """Refuse files and folders beside the pictures that are spelled nearly as ours, since they would be ignored.

@@ -459,6 +459,23 @@ def test_files_of_ours_that_are_spelled_otherwise(
     assert found.code == 2 and f"has the entry '{name}'; rename it to" in found.error
 
 
+@pytest.mark.parametrize("name", ["metadata.csv", "SOURCE.txt", "masks"])
+@pytest.mark.parametrize("kind", ["link", "other"])
+def test_files_of_ours_that_would_be_ignored(
+    name: str, kind: str, check: Callable[..., Check], tmp_path: Path
+) -> None:
+    """A table or masks behind a link to nowhere must not vanish."""
+    path = tree(tmp_path) / name
+    if kind == "link":
+        path.symlink_to("nowhere")
+    elif name == "masks":
+        path.write_text("x")
+    else:
+        path.mkdir()
+    found = check()
+    assert found.code == 2 and f"{path} is not a " in found.error
+
+
 @pytest.mark.parametrize("column", ["File", "SPLIT", "Confounder", "Patient", "environ ment"])
 def test_columns_of_ours_that_are_spelled_otherwise(
     column: str, check: Callable[..., Check], tmp_path: Path
