@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 #: The grey value behind transparent pixels: white, as on a page.
 GROUND = 255
-#: What Pillow raises on damaged files.
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, OverflowError)
+#: What Pillow raises on damaged files; its AVIF decoder raises a RuntimeError.
+UNREADABLE = (
+    OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, OverflowError, RuntimeError,
+)  # fmt: skip
 #: Pillow's modes of grey values with more than eight bits.
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 _ORIENTATION = 0x0112

@@ -479,3 +479,30 @@ def test_dicom_that_is_not_one_grey_picture(changed: dict[str, Any], tmp_path: P
     path = dicom(tmp_path / "a.dcm", noise(20, (8, 8), 4096, "uint16"), 12, **changed)
     with pytest.raises(UserError, match=r"a\.dcm .*expected one grey picture"):
         decode_picture(path, Recipe(8))
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif", "gif", "bmp", "jp2", "avif"])
+def test_damaged_bytes_are_a_picture_or_a_sentence(ending: str, tmp_path: Path) -> None:
+    """A few bytes changed anywhere; nothing but a UserError may come out."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    path = tmp_path / f"a.{ending}"
+    try:
+        Image.fromarray(noise(21, (20, 24, 3))).save(path, exif=exif)
+    except (OSError, KeyError):
+        pytest.skip(f"this Pillow writes no {ending}")
+    whole, rng, sentences = path.read_bytes(), np.random.default_rng(22), 0
+    for _ in range(60):
+        data = bytearray(whole)
+        for place in rng.integers(0, min(len(data), 400), 4):
+            data[place] = rng.integers(0, 256)
+        path.write_bytes(bytes(data[: rng.integers(len(data) // 2, len(data) + 1)]))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image, _ = read_image(path, Recipe(8))
+            assert image.shape == (3, 8, 8)
+        except UserError as error:
+            assert str(path) in str(error)
+            sentences += 1
+    assert sentences > 0
