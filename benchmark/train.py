@@ -17,6 +17,7 @@ from benchmark.core.criteria import title_of
 from benchmark.core.errors import Gather, UserError, exit_code
 from benchmark.core.hparam import HParam
 from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
+from benchmark.core.log_line import LogLine
 from benchmark.core.record import read_record
 from benchmark.core.registry import ALGORITHMS, did_you_mean
 from benchmark.core.spec import LEASE_LOST
@@ -177,12 +178,18 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
                 stop=lambda: reasons[0] if reasons else None,
                 on_line=_print_line,
             )
+    except FileNotFoundError:
+        if RunFolder(folder).spec.exists():
+            raise
+        raise UserError(_removed(folder)) from None
     finally:
         claim.release()
     if outcome in (DONE, SETTLED):
         _print_record(folder)
     elif outcome == INTERRUPTED and reasons[0] != LEASE_LOST:
         raise KeyboardInterrupt
+    elif outcome == INTERRUPTED and not folder.is_dir():
+        raise UserError(_removed(folder))
     elif outcome == INTERRUPTED:
         print(
             "another process took the run over; run the same command again to see how it is.",
@@ -193,28 +200,27 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
     return outcome in (DONE, SETTLED)
 
 
-def _print_line(line: Mapping[str, Any]) -> None:
-    terms = "  ".join(f"{name} {value:.4f}" for name, value in line["terms"].items())
-    splits = "  ".join(
-        f"{name} {_accuracy(value['counts']):.1f} %" for name, value in line["splits"].items()
-    )
+def _removed(folder: Path) -> str:
+    return f"{folder} was removed during the run, which is lost; run the same command again."
+
+
+def _print_line(line: LogLine) -> None:
+    terms = "  ".join(f"{name} {value:.4f}" for name, value in line.terms.items())
     print(
-        f"step {line['step']:>6}/{line['steps']}  {terms}  {splits}  {line['images_per_second']:.0f} images/s",
+        f"step {line.step:>6}/{line.steps}  {terms}  {_accuracies(line.splits)}  "
+        f"{line.images_per_second:.0f} images/s",
         flush=True,
     )
 
 
 def _print_record(folder: Path) -> None:
-    record = read_record(folder)
-    for criterion, chosen in record.selected.items():
-        splits = "  ".join(
-            f"{name} {_accuracy(v['counts']):.1f} %" for name, v in chosen["splits"].items()
-        )
-        print(f"selected by {title_of(criterion)}: step {chosen['step']}: {splits}")
+    for criterion, chosen in read_record(folder).selected.items():
+        splits = _accuracies(chosen.counts)
+        print(f"selected by {title_of(criterion)}: step {chosen.step}: {splits}")
 
 
-def _accuracy(counts: list[Any]) -> float:
-    return 100 * accuracy(np.asarray(counts))
+def _accuracies(splits: Mapping[str, np.ndarray]) -> str:
+    return "  ".join(f"{name} {100 * accuracy(counts):.1f} %" for name, counts in splits.items())
 
 
 if __name__ == "__main__":

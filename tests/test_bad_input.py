@@ -256,7 +256,11 @@ def test_damage_to_a_finished_sweep(run, tmp_path: Path) -> None:  # type: ignor
 
 
 @pytest.mark.parametrize("place", ["argument", "option", "path"])
-@pytest.mark.parametrize("main", [sweep.main, train.main, data.main, collect], ids=str)
+@pytest.mark.parametrize(
+    "main",
+    [sweep.main, train.main, data.main, collect],
+    ids=["sweep", "train", "data", "collect_results"],
+)
 def test_what_was_typed_never_commands_the_terminal(
     main,
     place: str,

@@ -55,9 +55,9 @@ def test_a_run_prints_its_progress_and_the_second_time_that_it_is_done(
     (folder,) = _folders(tmp_path)
     assert said.count("step ") == 4 and "step      3/6  classification" in said
     record = read_record(folder)
-    assert f"selected by last step: step {record.selected['last']['step']}:" in said
-    for value in record.selected["last"]["splits"].values():
-        (dark, bright) = value["counts"]
+    assert f"selected by last step: step {record.selected['last'].step}:" in said
+    for value in record.selected["last"].counts.values():
+        (dark, bright) = value.tolist()
         right = dark[0][0] + dark[1][1] + bright[0][0] + bright[1][1]
         assert f"{100 * right / 16:.1f} %" in said
     assert record.spec.hparams["batch_size"] == 8 and record.spec.budget["evaluate_every"] == 3
@@ -79,7 +79,7 @@ def test_a_student_brings_its_teacher(tmp_path: Path, capsys: pytest.CaptureFixt
     assert said.index("erm on tiny, trial 0:") < said.index("toy_pupil on tiny, trial 0:")
     records = {r.spec.algorithm: r for r in map(read_record, _folders(tmp_path))}
     assert records["toy_pupil"].spec.hparams["weight"] == 1.5
-    assert records["toy_pupil"].upstream["teacher"]["key"] == records["erm"].key
+    assert records["toy_pupil"].upstream["teacher"].key == records["erm"].key
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,10 @@ class Refused(UserError):
     """A method that cannot run on this data; tables show it as – with this sentence as the footnote."""
 
 
+class DamagedError(UserError, ValueError):
+    """A file that is not what ShortcutBed writes; the message is one sentence that names the file and the reason."""
+
+
 class Problems(UserError):
     """Several mistakes found together.
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from benchmark.core.errors import UserError
+from benchmark.core.errors import DamagedError, UserError, shown
 
 #: Bytes of a path and of a name in it, where the file system does not say; bytes that files below a folder add.
 _LONGEST_PATH, _LONGEST_NAME, _BELOW = 4096, 255, 256
 #: Bytes that the name of a temporary file adds to that of the file that it becomes.
 _ADDED = 16
+#: Bytes that a JSON file may have: more than any table of counts needs, and no more than memory holds.
+JSON_BYTES = 1 << 28
 
 
 def write_atomic(path: Path, write: bytes | Callable[[IO[bytes]], None]) -> None:
@@ -144,6 +149,14 @@ class StagedFiles:
         """
         self._waiting.append((_write_temporary(path, write), path))
 
+    def checksums(self) -> dict[str, str]:
+        """The sha256 of every file that waits, by its final name.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        return {path.name: sha256_of(Path(temporary)) for temporary, path in self._waiting}
+
     def publish(self) -> None:
         """Give every file its final name, replacing what is there; nothing slow happens in between.
 
@@ -175,26 +188,93 @@ def to_json(value: Any, indent: int | None = 1) -> bytes:
         return f"{json.dumps(value, indent=indent, allow_nan=False)}\n".encode()
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, most: int = JSON_BYTES) -> Any:
     """The value stored in a JSON file.
+
+    Args:
+        path: the file.
+        most: bytes that the file may have.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is not JSON, or is nested too deeply.
+        DamagedError: it is not a file, too large, not JSON, nested too deeply, or repeats a name within a table.
     """
-    return parse_json(path.read_bytes())
+    return parse_json(read_bytes(path, most), str(path))
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The value that a JSON text says.
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a file.
+
+    Args:
+        path: the file; a pipe or a device is refused, since reading it might never end.
+        most: bytes that the file may have.
 
     Raises:
-        ValueError: it is not JSON, or is nested too deeply.
+        FileNotFoundError: there is none.
+        PermissionError: it may not be read.
+        DamagedError: it is not a regular file, is larger than ``most``, or cannot be read.
+    """
+    require_file(path, most)
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read ({error}).") from None
+
+
+def require_file(path: Path, most: int) -> None:
+    """Raise unless ``path`` is a regular file of at most ``most`` bytes; as ``read_bytes``."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, PermissionError):
+        raise
+    except NotADirectoryError:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
+    except (OSError, ValueError) as error:  # a circle of links, a name with a null character
+        raise DamagedError(f"{path} cannot be read ({error}).") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise DamagedError(f"{path} is not a file.")
+    if found.st_size > most:
+        raise DamagedError(f"{path} has {found.st_size:,} bytes, expected at most {most:,}.")
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, 64 hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def parse_json(content: str | bytes, where: str = "the text") -> Any:
+    """The value of a JSON text.
+
+    Args:
+        content: the text, or its UTF-8.
+        where: its file, for messages.
+
+    Raises:
+        DamagedError: it is not JSON, is nested too deeply, or repeats a name within a table.
     """
     try:
-        return json.loads(text)
+        return json.loads(content, object_pairs_hook=_table)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise DamagedError(
+            f"{where} is not JSON that can be read (it is nested too deeply)."
+        ) from None
+    except ValueError as error:
+        raise DamagedError(f"{where} is not JSON ({error}).") from None
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+        raise ValueError(f"the name {shown(twice)} stands twice in one table")
+    return table
 
 
 def is_temporary(name: str, of: str | None = None) -> bool:

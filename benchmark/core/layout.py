@@ -23,6 +23,8 @@ class State(enum.StrEnum):
     """The state of a run.
 
     ``blocked`` and ``refused`` follow from the sweep; the folder of the run alone does not tell.
+    ``unreadable`` is a run whose files exist but are damaged, were mixed with those of another run,
+    or are of another schema version.
     """
 
     PENDING = "pending"
@@ -32,6 +34,7 @@ class State(enum.StrEnum):
     FAILED = "failed"
     BLOCKED = "blocked"
     REFUSED = "refused"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)

@@ -1,108 +1,602 @@
-"""What a run found, and what is in its folder."""
+"""The result of a run, or why there is none: record.json and failure.json."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
-from benchmark.core.errors import UserError
+import numpy as np
+
+from benchmark.core.decode import (
+    Between,
+    Count,
+    Json,
+    Key,
+    Matching,
+    Name,
+    Positive,
+    Seconds,
+    Text,
+    Time,
+    decode,
+)
+from benchmark.core.errors import DamagedError
 from benchmark.core.files import read_json
 from benchmark.core.layout import RunFolder
-from benchmark.core.spec import SCHEMA, RunSpec, check_schema
+from benchmark.core.spec import SCHEMA, RunSpec, check_fields, check_schema
+from benchmark.core.text import one_line
+
+#: Images that a cell of a confusion matrix may count; sums of such numbers stay exact.
+MOST_IMAGES = 10**12
+#: Characters that are kept of a message or traceback.
+_MESSAGE = 100_000
+
+Names: TypeAlias = tuple[Name, ...]
+Share: TypeAlias = Annotated[float | None, Between(0.0, 1.0 + 1e-6)]
+Correlation: TypeAlias = Annotated[float | None, Between(-1.0 - 1e-6, 1.0 + 1e-6)]
+Sha256: TypeAlias = Annotated[str, Matching("[0-9a-f]{64}", "a sha256")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSummary:
+    """The data of a run.
+
+    Attributes:
+        label_names: of the classes.
+        confounder_names: empty where they are not known.
+        environment_names: empty where they are not known.
+        group_names: in the order of ``DatasetInfo.group_names``.
+        splits: images per split, in table order.
+        bias_splits: the biased and the deceiving split, or None.
+        paired: whether those two show the same objects.
+        multi_label: whether an image may have several labels or none.
+        stand_in: whether the data were generated in place of real ones.
+        source: where the data come from.
+        licence: the terms of their use.
+    """
+
+    label_names: Names
+    confounder_names: Names = ()
+    environment_names: Names = ()
+    group_names: Names = ()
+    splits: Mapping[str, Count]
+    bias_splits: tuple[Name, Name] | None = None
+    paired: bool = False
+    multi_label: bool = False
+    stand_in: bool = False
+    source: Text = ""
+    licence: Text = ""
+
+    @property
+    def test_splits(self) -> list[str]:
+        """Names of the test splits, in table order."""
+        return [name for name in self.splits if name not in ("train", "val")]
+
+
+#: Where no record tells.
+UNKNOWN_DATA = DataSummary(label_names=(), splits={})
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """The method of a run.
+
+    Attributes:
+        needs: names of the annotations that it used.
+        sampling: how batches were drawn.
+        paper: its source, or None.
+        active_from: the first step that trains what the method is called (see ``Algorithm.active_from``); None in
+            records that do not tell.
+    """
+
+    needs: tuple[Name, ...] = ()
+    sampling: Name = ""
+    paper: Text | None = None
+    active_from: Count | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that parts of a run took, over all attempts that counted.
+
+    Attributes:
+        training, evaluation, total: of every run.
+        explanations, embeddings: None where none were made.
+    """
+
+    training: Seconds = 0.0
+    evaluation: Seconds = 0.0
+    explanations: Seconds | None = None
+    embeddings: Seconds | None = None
+    total: Seconds = 0.0
+
+    def to_json(self) -> dict[str, float]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class MachineSummary:
+    """The machine and the software of a run.
+
+    Attributes:
+        device: ``cpu``, or the name of the GPU.
+        host: name of the machine.
+        threads: of PyTorch; None in records that do not tell.
+        versions: by package.
+        commit: of the checkout, or None.
+    """
+
+    device: Name
+    host: Name = ""
+    threads: Positive | None = None
+    versions: Mapping[str, Name] = field(default_factory=dict)
+    commit: Name | None = None
+
+
+@dataclass(frozen=True)
+class ExplainedSplit:
+    """Where the network looks on one split: means over the images for which they are defined, or None.
+
+    Attributes:
+        images: how many were explained.
+        zero_maps, nonfinite_maps, empty_masks: images that do not count.
+        energy: share of absolute relevance in the foreground.
+        correlation: Pearson's, of absolute relevance and mask.
+        area: share of the image that is foreground.
+        distance: from the teacher's heatmap; None for other methods.
+    """
+
+    images: Count = 0
+    zero_maps: Count = 0
+    nonfinite_maps: Count = 0
+    empty_masks: Count = 0
+    energy: Share = None
+    correlation: Correlation = None
+    area: Share = None
+    distance: Annotated[float | None, Between(0.0, 1e30)] = None
+
+
+@dataclass(frozen=True)
+class ExplanationSummary:
+    """Where the network of a run looks.
+
+    Attributes:
+        explainer: its name; None where there is no explanation, and ``note`` says why.
+        splits: by name of the test split.
+        note: why there is no explanation, or empty.
+    """
+
+    explainer: Name | None
+    splits: Mapping[str, ExplainedSplit]
+    note: Text = ""
+
+    def to_json(self) -> dict[str, Any]:
+        splits = {name: asdict(split) for name, split in self.splits.items()}
+        if all(split.distance is None for split in self.splits.values()):
+            for split in splits.values():  # only students have one
+                del split["distance"]
+        found = {"explainer": self.explainer, "splits": splits}
+        return {**found, "note": self.note} if self.note else found
+
+
+@dataclass(frozen=True)
+class EmbeddedSplit:
+    """How labels and confounders cluster among the features of one split: silhouettes, or None.
+
+    Attributes:
+        images: how many.
+        label, confounder: silhouettes from −1 to 1.
+    """
+
+    images: Count = 0
+    label: Correlation = None
+    confounder: Correlation = None
+
+
+@dataclass(frozen=True)
+class EmbeddingSummary:
+    """How the network of a run arranges test images.
+
+    Attributes:
+        dimensions: of the features; None where there are none, and ``note`` says why.
+        splits: by name of the test split.
+        note: why there are none, or empty.
+    """
+
+    dimensions: Count | None
+    splits: Mapping[str, EmbeddedSplit]
+    note: Text = ""
+
+    def to_json(self) -> dict[str, Any]:
+        splits = {name: asdict(split) for name, split in self.splits.items()}
+        found = {"dimensions": self.dimensions, "splits": splits}
+        return {**found, "note": self.note} if self.note else found
+
+
+@dataclass(frozen=True, eq=False)
+class SelectedStep:
+    """The step that one criterion chose.
+
+    Attributes:
+        step: its number.
+        value: of the criterion; the higher the better. None where it is no number.
+        counts: confusion counts by split, int[confounder, label, predicted], or with several labels per image
+            int[label, confounder, present, predicted].
+    """
+
+    step: int
+    value: float | None
+    counts: Mapping[str, np.ndarray]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SelectedStep) and self.to_json() == other.to_json()
+
+    def to_json(self) -> dict[str, Any]:
+        splits = {name: {"counts": counts.tolist()} for name, counts in self.counts.items()}
+        return {"step": self.step, "value": self.value, "splits": splits}
+
+
+@dataclass(frozen=True)
+class UpstreamSummary:
+    """A run that came first.
+
+    Attributes:
+        key: of the run.
+        method: its name.
+        selected: its own selected steps, by criterion; empty where they were not read.
+    """
+
+    key: Key
+    method: Name
+    selected: Mapping[str, SelectedStep] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        selected = {name: step.to_json() for name, step in self.selected.items()}
+        return {"key": self.key, "method": self.method, "selected": selected}
 
 
 @dataclass(frozen=True)
 class RunRecord:
     """The result of one run; ``docs/log_schema.md`` describes every field.
 
-    Args:
-        key, spec: the run.
+    Attributes:
+        key: of the run.
+        spec: of the run.
         attempt: which try it was, from 1.
-        selected: per criterion ``{"step", "value", "splits": {split: {"counts": [confounder][label][predicted]}}}``.
-        data: names of labels, confounders and environments, ``bias_splits``, ``paired``, ``stand_in``, sizes of splits.
-        method: needs, sampling and paper of the algorithm.
-        seconds: ``training``, ``evaluation``, ``explanations`` and ``embeddings`` (where made), ``total``, over all
-            attempts that counted.
-        steps: steps made; stopped_early: whether patience ended the run.
-        images_per_second, peak_memory_bytes, parameters: of training, and of the model that predicts; a peak of 0
-            is unknown, as on Windows.
-        machine: ``device``, ``host``, ``threads``, ``versions``, ``commit``.
-        started, finished: seconds since 1970.
-        upstream: per role the key, method and selected scores of the run that came first.
-        extra: what the algorithm itself wants on record, by name; ``explanations``: where the network looks;
-            ``embeddings``: how it arranges test images.
+        selected: the step that each criterion chose.
+        data: names and sizes.
+        method: needs, sampling and paper.
+        seconds: what parts of the run took.
+        steps: steps made.
+        stopped_early: whether patience ended the run.
+        images_per_second: of training.
+        peak_memory_bytes: of training; 0 is unknown, as on Windows.
+        parameters: of the model that predicts.
+        machine: where the run was made.
+        started: seconds since 1970.
+        finished: seconds since 1970.
+        upstream: the runs that came first, by role.
+        explanations: where the network looks; None where that was not asked for or there are no masks.
+        embeddings: how the network arranges test images; None where that was not asked for.
+        extra: what the algorithm itself wants on record, by name.
+        checksums: sha256 of the files beside the record, by name; empty in records of earlier versions.
+        schema: version of the layout.
     """
 
-    key: str
+    key: Key
     spec: RunSpec
-    attempt: int
-    selected: Mapping[str, Any]
-    data: Mapping[str, Any]
-    method: Mapping[str, Any]
-    seconds: Mapping[str, float]
-    steps: int
+    attempt: Positive
+    selected: Mapping[str, SelectedStep]
+    data: DataSummary
+    method: MethodSummary
+    seconds: Timing
+    steps: Count
     stopped_early: bool
-    images_per_second: float
-    peak_memory_bytes: int
-    parameters: int
-    machine: Mapping[str, Any]
-    started: float
-    finished: float
-    upstream: Mapping[str, Any] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    images_per_second: Annotated[float, Between(0.0, 1e12)]
+    peak_memory_bytes: Count
+    parameters: Count
+    machine: MachineSummary
+    started: Time
+    finished: Time
+    upstream: Mapping[str, UpstreamSummary] = field(default_factory=dict)
+    explanations: ExplanationSummary | None = None
+    embeddings: EmbeddingSummary | None = None
+    extra: Mapping[str, Json] = field(default_factory=dict)
+    checksums: Mapping[str, Sha256] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "spec": self.spec.to_json()}
+        """The content of record.json."""
+        shown = {
+            "explanations": self.explanations.to_json() if self.explanations else None,
+            "embeddings": self.embeddings.to_json() if self.embeddings else None,
+        }
+        value = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in shown}
+        return {
+            **value,
+            "spec": self.spec.to_json(),
+            "selected": {name: step.to_json() for name, step in self.selected.items()},
+            "data": asdict(self.data),
+            "method": asdict(self.method),
+            "seconds": self.seconds.to_json(),
+            "machine": asdict(self.machine),
+            "upstream": {role: first.to_json() for role, first in self.upstream.items()},
+            "extra": {**self.extra, **{name: table for name, table in shown.items() if table}},
+            "checksums": dict(self.checksums),
+        }
 
     @classmethod
     def from_json(cls, value: Any, where: str = "record.json") -> RunRecord:
-        """The record stored in a run folder.
+        """The record of a run from parsed JSON.
+
+        Args:
+            value: the content of record.json.
+            where: the file, for messages.
 
         Raises:
-            UserError: another schema version, or fields missing or unknown.
+            UserError: it is of another schema version.
+            DamagedError: a field is missing, unknown, of the wrong type or out of bounds, or the key is not that of
+                the spec.
         """
         check_schema(value, where)
-        known = {f.name for f in fields(cls)}
-        if set(value) != known:
-            odd = ", ".join(sorted(set(value) ^ known))
-            raise UserError(
-                f"{where} has missing or unknown fields ({odd}); it was edited or damaged."
+        names = {f.name for f in fields(cls)} - {"explanations", "embeddings"}
+        check_fields(value, names - {"checksums"}, where, optional={"checksums"})
+        spec = RunSpec.from_json(value["spec"], f"spec in {where}")
+        if value["key"] != spec.key:
+            raise DamagedError(
+                f"{where} is damaged: its key is not that of its spec, {spec.key}; it was edited."
             )
-        return cls(**{**value, "spec": RunSpec.from_json(value["spec"], f"spec in {where}")})
+        plain = decode(_Plain, {**value, **_tables(value["extra"])}, where)
+        _check_splits(plain.data, where)
+        upstream = _upstream(value["upstream"], plain.data, where)
+        if any(spec.upstream.get(role) != first.key for role, first in upstream.items()):
+            raise DamagedError(f"{where} is damaged: its upstream runs are not those of its spec.")
+        return cls(
+            spec=spec,
+            selected=_selected(value["selected"], plain.data, where, "selected"),
+            upstream=upstream,
+            schema=SCHEMA,
+            **{f.name: getattr(plain, f.name) for f in fields(plain)},
+        )
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """The fields of a record that need nothing but their own type to be checked."""
+
+    key: Key
+    attempt: Positive
+    data: DataSummary
+    method: MethodSummary
+    seconds: Timing
+    steps: Count
+    stopped_early: bool
+    images_per_second: Annotated[float, Between(0.0, 1e12)]
+    peak_memory_bytes: Count
+    parameters: Count
+    machine: MachineSummary
+    started: Time
+    finished: Time
+    extra: Mapping[str, Json]
+    explanations: ExplanationSummary | None = None
+    embeddings: EmbeddingSummary | None = None
+    checksums: Mapping[str, Sha256] = field(default_factory=dict)
+
+
+def _tables(extra: Any) -> dict[str, Any]:
+    """What stands in ``extra`` beside the method's own: explanations and embeddings have fields of their own."""
+    if not isinstance(extra, dict):
+        return {"extra": extra}
+    own = {name: item for name, item in extra.items() if name not in _SHOWN}
+    return {"extra": own, **{name: extra[name] for name in _SHOWN if name in extra}}
+
+
+_SHOWN = ("explanations", "embeddings")
+
+
+def _check_splits(data: DataSummary, where: str) -> None:
+    if not data.label_names:
+        raise DamagedError(f"{where} is damaged: data.label_names is empty.")
+    for name in data.bias_splits or ():
+        if name not in data.splits:
+            raise DamagedError(f"{where} is damaged: data.bias_splits names no split.")
+
+
+def _upstream(value: Any, data: DataSummary, where: str) -> dict[str, UpstreamSummary]:
+    """The runs that came first; they have the same labels, though other confounders may be known of their data."""
+    first = decode(Mapping[str, _UpstreamRun], value, where, "upstream")  # type: ignore[type-abstract]
+    steps = {
+        role: _selected(
+            run.get("selected", {}), data, where, f"upstream.{role}.selected", own=False
+        )
+        for role, run in value.items()
+    }
+    return {role: UpstreamSummary(run.key, run.method, steps[role]) for role, run in first.items()}
+
+
+@dataclass(frozen=True)
+class _UpstreamRun:
+    key: Key
+    method: Name
+
+
+@dataclass(frozen=True)
+class _Step:
+    step: Count
+    value: float | None
+
+
+def _selected(
+    value: Any, data: DataSummary, where: str, place: str, own: bool = True
+) -> dict[str, SelectedStep]:
+    """Selected steps by criterion.
+
+    Args:
+        value: parsed JSON.
+        data: of the run that the record is of.
+        where: the file, for messages.
+        place: where in the file.
+        own: whether the steps are of that run, so that its splits and confounders are expected.
+    """
+    found = {}
+    for criterion, entry in _entries(value, where, place):
+        at = f"{place}.{criterion}"
+        plain = decode(_Step, _without_nan(entry), where, at)
+        counts = {}
+        for split, content in _entries(entry.get("splits"), where, f"{at}.splits"):
+            if own and split not in data.splits:
+                raise DamagedError(f"{where} is damaged: {one_line(at)} has an unknown split.")
+            counts[split] = parse_counts(
+                content.get("counts"), data, where, f"{at}.splits.{split}", own=own
+            )
+        found[criterion] = SelectedStep(plain.step, plain.value, counts)
+    return found
+
+
+def _entries(value: Any, where: str, place: str) -> Iterable[tuple[str, dict[str, Any]]]:
+    """The entries of a table of tables."""
+    if not isinstance(value, dict) or not all(isinstance(item, dict) for item in value.values()):
+        raise DamagedError(f"{where} is damaged: {one_line(place)[:200]} is no table of tables.")
+    return value.items()
+
+
+def _without_nan(entry: dict[str, Any]) -> dict[str, Any]:
+    """A criterion whose value is no number has none: its step stands, but never wins against another."""
+    value = entry.get("value")
+    missing = isinstance(value, float) and not math.isfinite(value)
+    return {**entry, "value": None} if missing else entry
+
+
+def parse_counts(
+    nested: Any, data: DataSummary, where: str, place: str, own: bool = True
+) -> np.ndarray:
+    """Confusion counts as the smallest unsigned type that holds them: a sweep has thousands of such tables.
+
+    Args:
+        nested: parsed JSON, [confounder][label][predicted], or with several labels [label][confounder][2][2].
+        data: of the run.
+        where: the file, for messages.
+        place: where in the file.
+        own: whether the run's own confounders are expected; otherwise any number of them may be there.
+
+    Raises:
+        DamagedError: another shape, or numbers that are no counts.
+    """
+    classes = len(data.label_names)
+    confounders = {1, len(data.confounder_names) or 1}
+    shape = (classes, -1, 2, 2) if data.multi_label else (-1, classes, classes)
+    try:
+        array = np.asarray(nested)
+    except (ValueError, OverflowError, RecursionError):
+        array = np.empty(0, object)
+    rows = array.shape[shape.index(-1)] if array.ndim == len(shape) else 0
+    fits = rows > 0 and all(
+        want in (-1, have) for want, have in zip(shape, array.shape, strict=True)
+    )
+    problem = ""
+    if not fits or array.dtype.kind != "i" or (own and rows not in confounders):
+        wanted = ", ".join("confounder" if n < 0 else str(n) for n in shape)
+        problem = f"are {array.dtype}{list(array.shape)}, expected whole numbers [{wanted}]"
+    elif any(type(count) is not int for count in _flat(nested, array.ndim)):
+        problem = "hold true or false, expected whole numbers"
+    elif array.min() < 0 or array.max() > MOST_IMAGES:
+        problem = (
+            f"hold {array.min() if array.min() < 0 else array.max()}, expected 0 to {MOST_IMAGES:,}"
+        )
+    if problem:
+        raise DamagedError(f"{where} is damaged: counts of {one_line(place)[:200]} {problem}.")
+    return array.astype(np.min_scalar_type(int(array.max())))
+
+
+def _flat(nested: Any, dimensions: int) -> Iterable[Any]:
+    for _ in range(dimensions - 1):
+        nested = itertools.chain.from_iterable(nested)
+    return nested
 
 
 def read_record(folder: Path) -> RunRecord:
     """The record of a finished run.
 
     Raises:
-        UserError: it is damaged or of another schema version.
         FileNotFoundError: the run is not done.
+        UserError: it is of another schema version.
+        DamagedError: it is damaged, or is not the record of the run that the folder is named after.
     """
-    path = RunFolder(folder).record
+    run = RunFolder(folder)
     try:
-        return RunRecord.from_json(read_json(path), str(path))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); delete it and launch again.") from None
+        record = RunRecord.from_json(read_json(run.record), str(run.record))
+    except DamagedError as error:
+        raise DamagedError(f"{str(error).removesuffix('.')}; delete it and launch again.") from None
+    check_key(record.key, run.record)
+    return record
 
 
-def failure_json(
-    spec: RunSpec, attempt: int, kind: str, message: str, **more: Any
-) -> dict[str, Any]:
+def check_key(key: str, path: Path) -> None:
+    """Raise a DamagedError unless a file with this key lies in the folder of that run."""
+    if key != path.parent.name:
+        raise DamagedError(
+            f"{path} is of the run {one_line(key)[:100]}, not of {path.parent.name}: files of two runs were mixed."
+        )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run ended without a result.
+
+    Attributes:
+        message: one sentence.
+        kind: ``non_finite``, ``exception``, ``user_error``, ``out_of_memory``, ``signal`` or ``timeout``; empty where
+            the file does not tell.
+        key: of the run; empty where the file does not tell.
+        attempt: number of the try, or 0 where the file does not tell.
+        traceback: of a programming error, or empty.
+    """
+
+    message: Text
+    kind: Name = ""
+    key: Name = ""
+    attempt: Count = 0
+    traceback: Text = ""
+
+
+def read_failure(folder: Path) -> Failure:
+    """Why the run in a folder failed.
+
+    Raises:
+        FileNotFoundError: it did not fail.
+        DamagedError: failure.json is damaged, or of another run.
+    """
+    run = RunFolder(folder)
+    failure = decode(Failure, read_json(run.failure), str(run.failure))
+    if failure.key:
+        check_key(failure.key, run.failure)
+    return failure
+
+
+def failure_json(key: str, attempt: int, kind: str, message: str, **more: Any) -> dict[str, Any]:
     """The content of failure.json: why a run ended without a result.
 
+    Texts are shortened, and halves of characters, as file names may hold, are escaped.
+
     Args:
+        key: of the run.
+        attempt: number of the try, from 1.
         kind: ``non_finite``, ``exception``, ``user_error``, ``out_of_memory``, ``signal`` or ``timeout``.
         message: one sentence.
         more: ``traceback``, ``step``, ``term``, ``signal``.
     """
+    about = {"schema": SCHEMA, "key": key, "attempt": attempt, "kind": kind, "message": message}
     return {
-        "schema": SCHEMA,
-        "key": spec.key,
-        "attempt": attempt,
-        "kind": kind,
-        "message": message,
-        **more,
+        name: _storable(value) if isinstance(value, str) else value
+        for name, value in {**about, **more}.items()
     }
+
+
+def _storable(text: str) -> str:
+    """A text that UTF-8 can hold and that ``read_failure`` accepts; the end of a long one is kept."""
+    whole = text.encode("utf-8", "backslashreplace").decode()
+    return whole if len(whole) <= _MESSAGE else f"…{whole[-_MESSAGE:]}"

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
-from benchmark.core.errors import UserError
+from benchmark.core.decode import Count, Json, Key, Name, Positive, decode
+from benchmark.core.errors import DamagedError, UserError
+from benchmark.core.files import read_json
+from benchmark.core.layout import RunFolder
+from benchmark.core.text import one_line
 
 #: Version of spec.json, log.jsonl, record.json and failure.json; docs/log_schema.md describes it.
 SCHEMA = 1
+#: Bytes that a spec may have.
+SPEC_BYTES = 1 << 22
 
 #: Steps of a run at most: more than any training of a network that fits one GPU has made.
 MOST_STEPS = 100_000_000
@@ -40,22 +47,22 @@ class RunSpec:
             ``Algorithm.active_from``); false, the default, is left out of the JSON.
     """
 
-    dataset: str
-    dataset_options: Mapping[str, Any]
-    data_fingerprint: str
-    algorithm: str
-    variant: str
-    backbone: str
-    backbone_options: Mapping[str, Any]
-    hparams: Mapping[str, Any]
-    trial: int
-    draw: int
-    budget: Mapping[str, Any]
-    selection: tuple[str, ...]
+    dataset: Name
+    dataset_options: Mapping[str, Json]
+    data_fingerprint: Name
+    algorithm: Name
+    variant: Name
+    backbone: Name
+    backbone_options: Mapping[str, Json]
+    hparams: Mapping[str, Json]
+    trial: Count
+    draw: Count
+    budget: Mapping[str, Json]
+    selection: tuple[Name, ...]
     augmentation: Mapping[str, float] = field(default_factory=dict)
     oracle: bool = False
-    compute: Mapping[str, Any] = field(default_factory=dict)
-    upstream: Mapping[str, str] = field(default_factory=dict)
+    compute: Mapping[str, Json] = field(default_factory=dict)
+    upstream: Mapping[str, Key] = field(default_factory=dict)
     select_before_switch: bool = False
     schema: int = SCHEMA
 
@@ -76,7 +83,12 @@ class RunSpec:
         return f"{self.method} on {self.dataset}, trial {self.trial}{draw}"
 
     def to_json(self) -> dict[str, Any]:
-        value = {**asdict(self), "selection": list(self.selection)}
+        """The spec as JSON can hold it; the tables are copies."""
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        tables = {
+            name: dict(value) if isinstance(value, Mapping) else value for name, value in values
+        }
+        value = {**tables, "selection": list(self.selection)}
         if not self.select_before_switch:
             del value["select_before_switch"]  # older specs do not have it: their keys stay
         return value
@@ -86,17 +98,61 @@ class RunSpec:
         """The spec stored in a run folder.
 
         Raises:
-            UserError: it is of another schema version, or fields are missing or unknown.
+            UserError: it is of another schema version.
+            DamagedError: fields are missing, unknown, of the wrong type or out of bounds.
         """
         check_schema(value, where)
-        known = {f.name for f in fields(cls)}
-        odd = {"select_before_switch", *value} ^ known
-        if odd:
-            raise UserError(
-                f"{where} has missing or unknown fields ({', '.join(sorted(odd))}); "
-                "launch into a new folder with --output."
-            )
-        return cls(**{**value, "selection": tuple(value["selection"])})
+        names = {f.name for f in fields(cls)}
+        check_fields(value, names, where, optional={"select_before_switch"})
+        spec = decode(cls, value, where)
+        decode(_Budget, value["budget"], where, "budget")
+        if not spec.selection:
+            raise DamagedError(f"{where} is damaged: selection is empty.")
+        return spec
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """What a budget must hold; other entries are free."""
+
+    steps: Count
+    evaluate_every: Positive = 1
+    patience: Count = 0
+    min_delta: float = 0.0
+
+
+def read_spec(folder: Path) -> RunSpec:
+    """The spec in the folder of a run.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: it is of another schema version.
+        DamagedError: it is damaged, or is not the spec whose key is the folder's name.
+    """
+    run = RunFolder(folder)
+    try:
+        spec = RunSpec.from_json(read_json(run.spec, SPEC_BYTES), str(run.spec))
+    except DamagedError as error:
+        raise DamagedError(
+            f"{str(error).removesuffix('.')}; delete that run folder and launch again."
+        ) from None
+    if spec.key != run.key:
+        raise DamagedError(
+            f"{run.spec} does not belong to its folder; it was edited: delete that run folder and launch again."
+        )
+    return spec
+
+
+def check_fields(
+    value: Mapping[str, Any], known: Set[str], where: str, optional: Set[str] = frozenset()
+) -> None:
+    """Raise a DamagedError unless a table has the known names, and no others than these and the optional ones."""
+    odd = ", ".join(sorted((set(value) ^ known) - optional))
+    if odd:
+        raise DamagedError(
+            f"{where} has missing or unknown fields ({one_line(odd)[:200]}); it was edited or damaged, or another "
+            "version of ShortcutBed wrote it."
+        )
 
 
 def before_switch(step: int, switch: int) -> bool:
@@ -110,7 +166,7 @@ def before_switch(step: int, switch: int) -> bool:
 def check_schema(value: Any, where: str) -> None:
     """Raise a UserError unless ``value`` is a JSON table of this schema version."""
     found = value.get("schema") if isinstance(value, dict) else None
-    if found != SCHEMA:
+    if type(found) is not int or found != SCHEMA:
         raise UserError(
             f"{where} has schema version {found!r}, expected {SCHEMA}; another version of ShortcutBed wrote it: "
             "read it with that version, or launch into a new folder with --output."

@@ -13,11 +13,10 @@ import torch
 from benchmark.core.algorithm import Algorithm, Setting
 from benchmark.core.dataset import DatasetInfo
 from benchmark.core.errors import UserError
-from benchmark.core.files import read_json
 from benchmark.core.layout import RunFolder
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS
 from benchmark.core.seeds import seed_for
-from benchmark.core.spec import RunSpec
+from benchmark.core.spec import RunSpec, read_spec
 from benchmark.engine.checkpoint import load_weights
 
 
@@ -87,8 +86,7 @@ def load_upstream(folder: Path, device: torch.device, data_dir: Path | None = No
         raise UserError(
             f"{folder.name} was to be trained first, but {path} does not exist; launch the sweep again."
         )
-    stored = RunFolder(folder).spec
-    spec = RunSpec.from_json(read_json(stored), str(stored))
+    spec = read_spec(folder)
     info = DATASETS.get(spec.dataset)(data_dir, **spec.dataset_options).info()
     algorithm = build_algorithm(spec, info, device, folder.parent, data_dir)
     algorithm.load_state_dict(load_weights(path))

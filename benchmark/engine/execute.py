@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,26 @@ import torch
 
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.dataset import GroupedDataset
+from benchmark.core.decode import decode
 from benchmark.core.errors import UserError
-from benchmark.core.files import StagedFiles, commit_once, read_json, to_json, write_atomic
+from benchmark.core.files import StagedFiles, commit_once, to_json, write_atomic
 from benchmark.core.layout import RunFolder
-from benchmark.core.record import RunRecord, failure_json, read_record
+from benchmark.core.log_line import LogLine
+from benchmark.core.record import (
+    DataSummary,
+    EmbeddingSummary,
+    ExplanationSummary,
+    MachineSummary,
+    MethodSummary,
+    RunRecord,
+    SelectedStep,
+    Timing,
+    UpstreamSummary,
+    failure_json,
+    read_record,
+)
 from benchmark.core.registry import ALGORITHMS, DATASETS
-from benchmark.core.spec import LEASE_LOST, RunSpec
+from benchmark.core.spec import LEASE_LOST, RunSpec, read_spec
 from benchmark.engine.build import build_algorithm
 from benchmark.engine.checkpoint import write_weights
 from benchmark.engine.embeddings import Embeddings, embed_splits
@@ -42,7 +58,7 @@ def execute(
     data_dir: Path | None = None,
     checkpoint_seconds: float = 60.0,
     stop: Callable[[], str | None] = lambda: None,
-    on_line: Callable[[Mapping[str, Any]], None] | None = None,
+    on_line: Callable[[LogLine], None] | None = None,
 ) -> str:
     """Run what ``folder/spec.json`` says and commit ``record.json``, or write why that could not be.
 
@@ -64,8 +80,7 @@ def execute(
         OSError: the disk is full or the folder cannot be written; the run can be launched again.
     """
     started = time.time()
-    path = RunFolder(folder).spec
-    spec = RunSpec.from_json(read_json(path), str(path))
+    spec = read_spec(folder)
     try:
         data, algorithm = _prepare(spec, folder, torch.device(device), data_dir)
         run = TrainingRun(
@@ -87,10 +102,10 @@ def execute(
         return OUT_OF_MEMORY
     except NonFiniteError as error:
         failure = failure_json(
-            spec, attempt, "non_finite", str(error), step=error.step, term=error.term
+            spec.key, attempt, "non_finite", str(error), step=error.step, term=error.term
         )
     except UserError as error:
-        failure = failure_json(spec, attempt, "user_error", str(error))
+        failure = failure_json(spec.key, attempt, "user_error", str(error))
     except OSError:
         raise
     except Exception as error:
@@ -98,7 +113,7 @@ def execute(
             traceback.print_exc()
             return OUT_OF_MEMORY
         failure = failure_json(
-            spec,
+            spec.key,
             attempt,
             "exception",
             f"{type(error).__name__}: {error}",
@@ -165,13 +180,16 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> str:
             stored = embeddings.arrays
             files.add(folder.embeddings, lambda file: np.savez_compressed(file, **stored))  # type: ignore[arg-type]
         files.add(folder.selected, lambda file: write_weights(weights, file))
+        record = replace(record, checksums=files.checksums())
+        content = to_json(record.to_json(), indent=None)
+        RunRecord.from_json(json.loads(content))  # what is committed can be read
         files.add(folder.log, run.log_file.text.encode())
         if run.stop() == LEASE_LOST:
             raise InterruptedRunError(LEASE_LOST)
         if folder.record.exists():
             return SETTLED
         files.publish()
-    if not commit_once(folder.record, to_json(record.to_json(), indent=None)):
+    if not commit_once(folder.record, content):
         return SETTLED
     _tidy(folder, attempt)
     return DONE
@@ -187,7 +205,9 @@ def _configure(spec: RunSpec, device: torch.device) -> None:
     torch.backends.cudnn.benchmark = device.type == "cuda" and not exact
 
 
-def _final_answers(run: TrainingRun) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _final_answers(
+    run: TrainingRun,
+) -> tuple[dict[str, SelectedStep], dict[str, np.ndarray]]:
     """Every split once per selected step: counts for the record, logits for predictions.npz."""
     info = run.data.info
     predictions: dict[str, np.ndarray] = {}
@@ -197,16 +217,16 @@ def _final_answers(run: TrainingRun) -> tuple[dict[str, Any], dict[str, np.ndarr
             value = getattr(split, what)
             if value is not None:
                 predictions[f"{name}/{what}"] = value
-    selected: dict[str, Any] = {}
-    done: dict[int, tuple[dict[str, Any], dict[str, np.ndarray | None]]] = {}
+    selected: dict[str, SelectedStep] = {}
+    done: dict[int, tuple[dict[str, np.ndarray], dict[str, np.ndarray | None]]] = {}
     for criterion, (step, value) in run.selection.best.items():
         if step not in done:
             _load_step(run, step)
             answers = {name: run.answers(name, scores=True) for name in ("val", *info.test_splits)}
-            counts = {name: {"counts": a.counts.tolist()} for name, a in answers.items()}
+            counts = {name: a.counts for name, a in answers.items()}
             done[step] = counts, {name: a.score for name, a in answers.items()}
         counts, scores = done[step]
-        selected[criterion] = {"step": step, "value": value, "splits": counts}
+        selected[criterion] = SelectedStep(step, value, counts)
         for name, score in scores.items():
             assert score is not None
             predictions[f"{criterion}/{name}/score"] = score
@@ -246,7 +266,7 @@ def _embeddings(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Embe
 def _record(
     run: TrainingRun,
     attempt: int,
-    selected: Mapping[str, Any],
+    selected: Mapping[str, SelectedStep],
     started: float,
     memory: int,
     explanations: Mapping[str, Any],
@@ -254,6 +274,8 @@ def _record(
 ) -> RunRecord:
     spec, algorithm = run.spec, run.algorithm
     total = sum(run.seconds.values())
+    training = run.seconds["training"]
+    upstream = {role: _about_upstream(run.folder.parent / k) for role, k in spec.upstream.items()}
     return RunRecord(
         key=spec.key,
         spec=spec,
@@ -261,67 +283,67 @@ def _record(
         selected=selected,
         data=_about_data(run.data),
         method=_about_method(spec, algorithm),
-        seconds={**{k: round(v, 3) for k, v in run.seconds.items()}, "total": round(total, 3)},
+        seconds=Timing(**{k: round(v, 3) for k, v in run.seconds.items()}, total=round(total, 3)),
         steps=run.step,
         stopped_early=run.selection.exhausted and run.step < spec.budget["steps"],
-        images_per_second=round(run.images / run.seconds["training"], 1)
-        if run.seconds["training"]
-        else 0.0,
+        images_per_second=round(run.images / training, 1) if training else 0.0,
         peak_memory_bytes=memory,
         parameters=sum(p.numel() for p in algorithm.network.parameters()),
-        machine={
-            "device": torch.cuda.get_device_name(run.device)
-            if run.device.type == "cuda"
-            else "cpu",
-            "host": socket.gethostname(),
-            "threads": torch.get_num_threads(),
-            "versions": versions(),
-            "commit": commit(),
-        },
+        machine=_about_machine(run.device),
         started=started,
         finished=time.time(),
-        upstream={
-            role: _about_upstream(run.folder.parent / key) for role, key in spec.upstream.items()
-        },
+        upstream=upstream,
+        explanations=decode(ExplanationSummary, explanations, "explanations")
+        if explanations
+        else None,
+        embeddings=decode(EmbeddingSummary, embeddings, "embeddings") if embeddings else None,
         extra={
             **algorithm.report(),
-            **({"explanations": explanations} if explanations else {}),
-            **({"embeddings": embeddings} if embeddings else {}),
             **({"warnings": run.watch.warnings} if run.watch.warnings else {}),
         },
     )
 
 
-def _about_data(data: GroupedDataset) -> dict[str, Any]:
+def _about_data(data: GroupedDataset) -> DataSummary:
     info = data.info
-    return {
-        "label_names": list(info.label_names),
-        "confounder_names": list(info.confounder_names),
-        "environment_names": list(info.environment_names),
-        "group_names": list(info.group_names),
-        "splits": {name: len(split) for name, split in data.splits.items()},
-        "bias_splits": list(info.bias_splits) if info.bias_splits else None,
-        "paired": info.paired,
-        "multi_label": info.multi_label,
-        "stand_in": info.stand_in,
-        "source": info.source,
-        "licence": info.licence,
-    }
+    return DataSummary(
+        label_names=info.label_names,
+        confounder_names=info.confounder_names,
+        environment_names=info.environment_names,
+        group_names=info.group_names,
+        splits={name: len(split) for name, split in data.splits.items()},
+        bias_splits=info.bias_splits,
+        paired=info.paired,
+        multi_label=info.multi_label,
+        stand_in=info.stand_in,
+        source=info.source,
+        licence=info.licence,
+    )
 
 
-def _about_method(spec: RunSpec, algorithm: Algorithm) -> dict[str, Any]:
+def _about_method(spec: RunSpec, algorithm: Algorithm) -> MethodSummary:
     kind = ALGORITHMS.get(algorithm.name)
-    return {
-        "needs": list(kind.needs.names()),
-        "sampling": algorithm.sampling,  # of this run: a variant may sample in another way
-        "paper": str(kind.paper) if kind.paper else None,
-        "active_from": kind.active_from(spec.hparams, spec.budget),
-    }
+    return MethodSummary(
+        needs=tuple(kind.needs.names()),
+        sampling=algorithm.sampling,  # of this run: a variant may sample in another way
+        paper=str(kind.paper) if kind.paper else None,
+        active_from=kind.active_from(spec.hparams, spec.budget),
+    )
 
 
-def _about_upstream(folder: Path) -> dict[str, Any]:
+def _about_machine(device: torch.device) -> MachineSummary:
+    return MachineSummary(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        host=socket.gethostname(),
+        threads=torch.get_num_threads(),
+        versions=versions(),
+        commit=commit(),
+    )
+
+
+def _about_upstream(folder: Path) -> UpstreamSummary:
     record = read_record(folder)
-    return {"key": record.key, "method": record.spec.method, "selected": record.selected}
+    return UpstreamSummary(record.key, record.spec.method, record.selected)
 
 
 def _tidy(folder: RunFolder, attempt: int) -> None:

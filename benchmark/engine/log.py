@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from benchmark.core.log_line import LogLine
 
 
 class Log:
@@ -19,7 +20,7 @@ class Log:
     """
 
     def __init__(
-        self, path: Path, text: str = "", on_line: Callable[[Mapping[str, Any]], None] | None = None
+        self, path: Path, text: str = "", on_line: Callable[[LogLine], None] | None = None
     ) -> None:
         self.path, self.text, self.on_line = path, text, on_line
         # held open: an attempt that lost its run writes to its own file for ever, never to a later attempt's
@@ -27,14 +28,18 @@ class Log:
         self._file.write(text)
         self._file.flush()
 
-    def line(self, values: Mapping[str, Any]) -> None:
-        """Write one line and hand it to the operating system at once."""
-        line = json.dumps(values, allow_nan=False) + "\n"
-        self._file.write(line)
+    def line(self, line: LogLine) -> None:
+        """Write one line and hand it to the operating system at once.
+
+        Raises:
+            ValueError: a number in it is not finite; nothing is written.
+        """
+        text = json.dumps(line.to_json(), allow_nan=False) + "\n"
+        self._file.write(text)
         self._file.flush()
-        self.text += line
+        self.text += text
         if self.on_line is not None:
-            self.on_line(values)
+            self.on_line(line)
 
     def close(self) -> None:
         self._file.flush()

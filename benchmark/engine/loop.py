@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmark.core.algorithm import Algorithm
@@ -15,6 +16,7 @@ from benchmark.core.criteria import CRITERIA
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.errors import UserError
 from benchmark.core.layout import RunFolder
+from benchmark.core.log_line import LogLine
 from benchmark.core.optim import lr_factor, set_lr
 from benchmark.core.seeds import seed_for
 from benchmark.core.spec import LEASE_LOST, RunSpec, before_switch
@@ -56,7 +58,7 @@ class TrainingRun:
         attempt: int,
         checkpoint_seconds: float,
         stop: Callable[[], str | None],
-        on_line: Callable[[Mapping[str, Any]], None] | None = None,
+        on_line: Callable[[LogLine], None] | None = None,
     ) -> None:
         self.spec, self.algorithm, self.data, self.device, self.stop = (
             spec,
@@ -146,10 +148,10 @@ class TrainingRun:
         self.algorithm.current_step = self.step
         wants_objective = any(CRITERIA[name].uses_objective for name in self.spec.selection)
         answers = self.answers("val", objective=wants_objective)
-        splits = {"val": {"counts": answers.counts.tolist()}}
+        splits = {"val": answers.counts}
         if self.spec.oracle:
             for name in self.data.info.test_splits:
-                splits[name] = {"counts": self.answers(name).counts.tolist()}
+                splits[name] = self.answers(name).counts
         self.selection.update(self.step, answers, self.algorithm.state_dict())
         self._since = self._clock()
         self.seconds["evaluation"] += self._since - started
@@ -191,23 +193,22 @@ class TrainingRun:
         for optimizer in self.algorithm.optimizers.values():
             set_lr(optimizer, factor)
 
-    def _write(self, answers: Answers, splits: Mapping[str, Any]) -> None:
+    def _write(self, answers: Answers, splits: Mapping[str, np.ndarray]) -> None:
         spent = self.seconds["training"] - self._mark
         speed = (self.images - self._mark_images) / spent if spent > 0 else 0.0
         self._mark, self._mark_images = self.seconds["training"], float(self.images)
         rates = [g["lr"] for o in self.algorithm.optimizers.values() for g in o.param_groups[:1]]
-        line: dict[str, Any] = {
-            "step": self.step,
-            "steps": self.budget["steps"],
-            "terms": self.terms.means(),
-            "lr": rates[0] if rates else None,
-            "seconds": round(self.seconds["training"] + self.seconds["evaluation"], 3),
-            "images_per_second": round(speed, 1),
-            "memory_bytes": self.peak_memory(),
-            "splits": splits,
-        }
-        if answers.objective is not None:
-            line["objective"] = answers.objective
+        line = LogLine(
+            step=self.step,
+            steps=self.budget["steps"],
+            seconds=round(self.seconds["training"] + self.seconds["evaluation"], 3),
+            images_per_second=round(speed, 1),
+            terms=self.terms.means(),
+            lr=rates[0] if rates else None,
+            memory_bytes=self.peak_memory(),
+            splits=splits,
+            objective=answers.objective,
+        )
         self.log_file.line(line)
 
     def peak_memory(self) -> int:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from benchmark.core.layout import State, SweepFolder
+from benchmark.core.layout import RunFolder, State, SweepFolder
+from benchmark.core.text import one_line
 from benchmark.launch.events import Event, duration
 from benchmark.launch.progress_counter import Tally
-from benchmark.launch.status import Progress, progress, sweep_states
+from benchmark.launch.status import Progress, problem_of, progress, sweep_states
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -47,18 +48,18 @@ def show_status(
     """Print how a sweep stands; on a terminal, watch it until nothing runs or Ctrl-C.
 
     Returns:
-        1 if a run failed or is blocked, else 0.
+        1 if a run failed, is blocked or cannot be read, else 0.
     """
     stream = stream or sys.stdout
     if not (watch and stream.isatty()):
-        states = sweep_states(stored.folder, list(stored.runs))
+        states = _states(stored)
         for line in status_lines(stored, states):
             print(line, file=stream)
         return _code(states)
     from rich.live import Live
 
     console = _console(stream)
-    states = sweep_states(stored.folder, list(stored.runs))
+    states = _states(stored)
     with Live(console=console, auto_refresh=False) as live:
         try:
             while True:
@@ -66,28 +67,44 @@ def show_status(
                 if State.RUNNING not in states.values():
                     break
                 time.sleep(every)
-                states = sweep_states(stored.folder, list(stored.runs))
+                states = _states(stored)
         except KeyboardInterrupt:  # to stop watching is no interruption of anything
             pass
     return _code(states)
 
 
+def _states(stored: StoredSweep) -> dict[str, State]:
+    """The states of all runs; a run whose entry in the plan is damaged is unreadable."""
+    states = sweep_states(stored.folder, list(stored.runs))
+    return {**states, **dict.fromkeys(stored.damaged, State.UNREADABLE)}
+
+
 def status_lines(stored: StoredSweep, states: Mapping[str, State]) -> list[str]:
     """How a sweep stands, as plain text: the counts, then what runs, what failed and why, what is blocked."""
     lines = [_counts(stored, states)]
-    for state in (State.RUNNING, State.LOST, State.FAILED, State.BLOCKED):
-        keys = [key for key, found in states.items() if found is state]
-        for key in keys[:_LISTED]:
-            how = _how(state, progress(stored.run_folder(key)))
-            lines.append(f"{state:<8} {key}  {_name(stored, key)}{': ' if how else ''}{how}")
-        if len(keys) > _LISTED:
-            lines.append(f"{state:<8} … and {len(keys) - _LISTED} more")
+    by_state: dict[State, list[str]] = {}
+    for key, state in states.items():
+        by_state.setdefault(state, []).append(key)
+    without_spec = [
+        key
+        for key in by_state.get(State.PENDING, [])
+        if not RunFolder(stored.run_folder(key)).spec.exists()
+    ]
+    for state in (State.RUNNING, State.LOST, State.FAILED, State.BLOCKED, State.UNREADABLE):
+        lines += _listed(stored, state, by_state.get(state, []))
+    lines += _listed(stored, State.PENDING, without_spec)
+    return [*lines, *(f"note: {one_line(problem)}" for problem in stored.problems)]
+
+
+def _listed(stored: StoredSweep, state: State, keys: Sequence[str]) -> list[str]:
+    """A line for each run of a state, up to a bound."""
+    lines = []
+    for key in keys[:_LISTED]:
+        how = _how(stored, state, key)
+        lines.append(f"{state:<8} {key}  {_name(stored, key)}{': ' if how else ''}{how}")
+    if len(keys) > _LISTED:
+        lines.append(f"{state:<8} … and {len(keys) - _LISTED} more")
     return lines
-
-
-def printable(text: str) -> str:
-    """A text on one line, without control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 @contextmanager
@@ -111,12 +128,12 @@ def _line(event: Event, tally: Tally) -> str:
     if event.kind == "stopping":
         return _STOPPING
     width = len(str(tally.total))
-    line = f"{event.kind:<11} [{tally.finished:>{width}}/{tally.total}] {event.key} {printable(event.label)}"
+    line = f"{event.kind:<11} [{tally.finished:>{width}}/{tally.total}] {event.key} {one_line(event.label)}"
     if event.kind == "start":
         return line + (f" (attempt {event.attempt})" if event.attempt > 1 else "")
     if event.seconds:
         line += f", {duration(event.seconds)}"
-    return f"{line}: {printable(event.reason)}" if event.reason else line
+    return f"{line}: {one_line(event.reason)}" if event.reason else line
 
 
 @contextmanager
@@ -201,7 +218,7 @@ def _add_row(table: Table, first: str, label: str, found: Progress, left: float 
 
     cells: list[Any] = [
         Text(first),
-        Text(printable(label)),
+        Text(one_line(label)),
         ProgressBar(1.0, found.fraction, width=20),
     ]
     if not found.steps:
@@ -220,14 +237,17 @@ def _counts(stored: StoredSweep, states: Mapping[str, State]) -> str:
     found[State.REFUSED] = len(stored.refused)
     shown = [f"{found[s]} {s}" for s in State if found[s] or s is State.DONE]
     return (
-        f"{printable(stored.title or stored.name)} in {stored.folder}: {len(states)} runs, "
+        f"{one_line(stored.title or stored.name)} in {stored.folder}: {len(states)} runs, "
         + ", ".join(shown)
     )
 
 
-def _how(state: State, found: Progress) -> str:
+def _how(stored: StoredSweep, state: State, key: str) -> str:
+    if state in (State.UNREADABLE, State.PENDING):
+        return one_line(stored.damaged.get(key) or problem_of(stored.run_folder(key)))
+    found = progress(stored.run_folder(key))
     if state is State.FAILED:
-        return printable(found.reason)
+        return one_line(found.reason)
     if state is not State.RUNNING or not found.steps:
         return ""
     left = "" if found.seconds_left is None else f", {duration(found.seconds_left)} left"
@@ -236,12 +256,15 @@ def _how(state: State, found: Progress) -> str:
 
 def _name(stored: StoredSweep, key: str) -> str:
     run = stored.runs[key]
-    draw = f", draw {run['draw']}" if run["draw"] else ""
-    return printable(f"{run['method']} on {run['dataset']}, trial {run['trial']}{draw}")
+    if key in stored.damaged:
+        return "an unknown run"
+    draw = f", draw {run.draw}" if run.draw else ""
+    return one_line(f"{run.method} on {run.dataset}, trial {run.trial}{draw}")
 
 
 def _code(states: Mapping[str, State]) -> int:
-    return 1 if State.FAILED in states.values() or State.BLOCKED in states.values() else 0
+    bad = (State.FAILED, State.BLOCKED, State.UNREADABLE)
+    return 1 if any(state in bad for state in states.values()) else 0
 
 
 def _console(stream: TextIO) -> Console:

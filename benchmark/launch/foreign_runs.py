@@ -59,6 +59,11 @@ class Others:
                 continue
             other.next_look, other.pause = now + other.pause, min(1.5 * other.pause, _LATE)
             state = state_of(other.node.folder)
+            if state is State.PENDING and not other.node.folder.is_dir():
+                del self._watched[key]  # removed: the launcher finds that out
+                if not other.settled:
+                    yield other.node, state
+                continue
             free = clear(other.claim)
             if free or (other.settled and now - other.since > _GRACE):
                 del self._watched[key]

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core.errors import UserError
+from benchmark.core.text import one_line
 from benchmark.launch import gpu_probe
 
 #: Limits which GPUs CUDA shows to a process.
@@ -196,7 +197,7 @@ def _names(names: Sequence[str]) -> str:
 def _clause(text: str) -> str:
     """The first line of a message, printable, not too long, and without its full stop."""
     line = next((line for line in text.splitlines() if line.strip()), "")
-    plain = " ".join("".join(c if c.isprintable() else " " for c in line).split())
+    plain = one_line(line)
     return (plain if len(plain) <= _QUOTED else plain[:_QUOTED] + "…").rstrip(".")
 
 

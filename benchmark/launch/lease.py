@@ -7,6 +7,7 @@ process is gone from this machine loses its lease at once.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -15,11 +16,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
-from benchmark.core.errors import UserError
+from benchmark.core.decode import Positive, decode
+from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.files import read_json, remove_abandoned
 from benchmark.core.layout import ABANDONED_SECONDS, LEASE_SECONDS, RunFolder
 
@@ -64,8 +67,11 @@ class Claim:
 
         Raises:
             UserError: a living launcher works with another lease time.
+            FileNotFoundError: the folder was removed; filelock would make it again.
             OSError: the folder cannot be written.
         """
+        if not self.folder.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder))
         for _ in range(_TRIES):
             try:
                 self._lease.acquire()
@@ -209,11 +215,16 @@ def _alive(process: int) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class _Committed:
+    attempt: Positive
+
+
 def _finish(run: RunFolder) -> None:
     """What the engine does after its commit, for a process that was killed in between."""
     try:
-        attempt = run.attempt(int(read_json(run.record)["attempt"]))
-    except (ValueError, KeyError, TypeError):  # damaged: whoever reads the record says so
+        attempt = run.attempt(decode(_Committed, read_json(run.record), run.record.name).attempt)
+    except (OSError, DamagedError):  # the report names it
         return
     run.checkpoint.unlink(missing_ok=True)
     attempt.log.unlink(missing_ok=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.core.errors import UserError
-from benchmark.core.files import read_json
 from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
+from benchmark.core.record import read_failure
 from benchmark.core.registry import did_you_mean
 from benchmark.launch import attempts
 
@@ -41,11 +41,12 @@ def retry(folder: Path, keys: Sequence[str] | None = None) -> list[str]:
 
 def _set_aside(run: RunFolder) -> bool:
     try:
-        number = int(read_json(run.failure)["attempt"])
+        number = read_failure(run.path).attempt
     except FileNotFoundError:
-        return False  # somebody else was faster
-    except (ValueError, KeyError, TypeError):  # torn or edited by hand: keep it with the newest try
-        number = max(attempts.numbers(run.path), default=1)
+        return False  # another process was faster
+    except (OSError, UserError):  # damaged, or of another run
+        number = 0
+    number = number or max(attempts.numbers(run.path), default=1)
     home = run.attempt(number)
     home.path.mkdir(parents=True, exist_ok=True)
     try:

@@ -64,7 +64,7 @@ def judge(node: Node, before: int, code: int | None, reason: str, seconds: float
         )
         if reason == OUT_OF_MEMORY:
             message = f"{sentence}, also alone on its device; a smaller batch_size would need less."
-        failure = failure_json(node.spec, number, kind, message, code=code)
+        failure = failure_json(node.key, number, kind, message, code=code)
         commit_once(run.failure, to_json(failure))
         return Verdict("failed", message, number)
     finally:

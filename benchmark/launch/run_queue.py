@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core.errors import UserError
-from benchmark.core.files import read_json
 from benchmark.core.layout import SweepFolder
-from benchmark.core.spec import RunSpec
+from benchmark.core.spec import RunSpec, read_spec
 
 
 @dataclass(frozen=True)
@@ -33,40 +32,33 @@ def read_node(folder: Path, key: str) -> Node:
     """The run ``key`` of a sweep folder.
 
     Raises:
-        UserError: it has no spec.json, or one that is damaged or of another schema version.
+        UserError: it has no spec.json, or one that is damaged, of another run or of another schema version.
     """
-    path = SweepFolder(folder).run(key).spec
+    run = SweepFolder(folder).run(key)
     try:
-        return Node(key, path.parent, RunSpec.from_json(read_json(path), str(path)))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} is missing; launch the sweep again, which writes it.") from None
-    except ValueError as error:
+        return Node(key, run.path, read_spec(run.path))
+    except FileNotFoundError:
         raise UserError(
-            f"{path} is not JSON ({error}); delete it and launch again, which writes it anew."
+            f"{run.spec} is missing; launch the sweep again, which writes it."
         ) from None
 
 
 def read_nodes(folder: Path, keys: Sequence[str]) -> dict[str, Node]:
     """The runs and all that they need, upstream first, otherwise in the order of ``keys``.
 
+    A key is the hash of a spec that holds the keys of the upstream runs, so that no run can need itself.
+
     Raises:
-        UserError: a spec.json is missing or damaged, or runs need each other in a circle.
+        UserError: a spec.json is missing or damaged.
     """
     nodes: dict[str, Node] = {}
-    above: list[str] = []
 
     def add(key: str) -> None:
-        if key in nodes:
-            return
-        if key in above:
-            raise UserError(
-                f"the runs {', '.join(above[above.index(key) :])} need each other, expected an order."
-            )
-        above.append(key)
-        node = read_node(folder, key)
-        for needed in node.upstream:
-            add(needed)
-        nodes[above.pop()] = node
+        if key not in nodes:
+            node = read_node(folder, key)
+            for needed in node.upstream:
+                add(needed)
+            nodes[key] = node
 
     for key in keys:
         add(key)

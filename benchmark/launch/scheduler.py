@@ -15,7 +15,7 @@ from pathlib import Path
 from pebble import ProcessExpired
 
 from benchmark.core.errors import UserError
-from benchmark.core.layout import State, state_of
+from benchmark.core.layout import RunFolder, State, state_of
 from benchmark.core.spec import LEASE_LOST
 from benchmark.launch import attempts, pool, retry_policy
 from benchmark.launch.events import Event, Outcome, Summary
@@ -29,6 +29,8 @@ from benchmark.launch.worker import Job, work
 _TICK = 0.2
 #: How many processes may die before they begin a try, in a row.
 _STILLBORN = 10
+#: Why a run is lost whose folder is gone.
+_REMOVED = "its folder was removed during the launch; launch again to run it from the beginning"
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class Session:
             return False
         state = state_of(node.folder)
         if state is State.PENDING:
-            return True
+            return not self._lose(node)
         if state in (State.DONE, State.FAILED):
             self._settle(node, state)
             self._others.watch_settled(node)
@@ -229,14 +231,31 @@ class Session:
         if self.settings.time_limit is not None:
             self._enforce(self.settings.time_limit)
 
+    def _lose(self, node: Node, running: _Running | None = None) -> bool:
+        """End a run whose folder somebody removed; the others go on.
+
+        Returns:
+            Whether that was so.
+        """
+        if RunFolder(node.folder).spec.exists():
+            return False
+        if state_of(node.folder) in (State.DONE, State.FAILED):
+            return False
+        self._settle(node, State.FAILED, running, reason=_REMOVED)
+        return True
+
     def _machine_trouble(self, running: _Running, error: Exception) -> None:
         """What one run met, the others would meet too: stop, unless we are at it."""
+        if self._lose(running.node, running):
+            return
         self.graph.put_back(running.node.key)
         if not self._stopping:
             raise error
 
     def _ended(self, running: _Running, outcome: Outcome) -> None:
         node, state = running.node, state_of(running.node.folder)
+        if self._lose(node, running):
+            return
         if outcome.kind == "out_of_memory":
             self._judge(running, retry_policy.OUT_OF_MEMORY, None)
         elif state is State.DONE and outcome.kind == "done":
@@ -267,6 +286,8 @@ class Session:
 
     def _judge(self, running: _Running, reason: str, code: int | None) -> None:
         node = running.node
+        if self._lose(node, running):
+            return
         verdict = retry_policy.judge(
             node, running.before, code, reason, self.settings.lease_seconds
         )
@@ -289,7 +310,12 @@ class Session:
         self._tell(kind, node, running, verdict.attempt, seconds, verdict.reason)
 
     def _settle(
-        self, node: Node, state: State, running: _Running | None = None, end: Outcome | None = None
+        self,
+        node: Node,
+        state: State,
+        running: _Running | None = None,
+        end: Outcome | None = None,
+        reason: str = "",
     ) -> None:
         """A run has come to its end: tell, and release or block what waits for it."""
         attempt, seconds = (end.attempt, end.seconds) if end else (0, 0.0)
@@ -299,7 +325,7 @@ class Session:
                 "done" if node.key in self._mine else "already", node, running, attempt, seconds
             )
             return
-        reason = failure_reason(node.folder)
+        reason = reason or failure_reason(node.folder)
         blocked = self.graph.fail(node.key, reason)
         self._tell("failed", node, running, attempt, seconds, reason)
         for other, culprit in blocked:

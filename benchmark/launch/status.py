@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmark.core.files import parse_json, read_json
+from benchmark.core.decode import decode
+from benchmark.core.errors import DamagedError, UserError
+from benchmark.core.files import JSON_BYTES, parse_json, require_file
 from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
+from benchmark.core.log_line import LogProgress
+from benchmark.core.record import read_failure
+from benchmark.core.spec import read_spec
 from benchmark.launch.attempts import numbers
-from benchmark.launch.run_queue import read_node
 
 #: How much of a log is read from its end, bytes; one line is a few kilobytes at most.
 _TAIL = 1 << 16
@@ -46,27 +49,57 @@ class Progress:
 def sweep_states(folder: Path, keys: Sequence[str]) -> dict[str, State]:
     """The state of every run of a sweep; a run that waits for a failed one, however indirectly, is blocked.
 
-    Raises:
-        UserError: the spec.json of a run that is not done is missing or damaged.
+    A run whose spec.json is damaged is unreadable. One whose spec.json is missing is pending, since planning writes
+    the list of runs first; see ``problem_of``.
     """
     known: dict[str, State] = {}
 
     def state(key: str) -> State:
         if key not in known:
             found = state_of(SweepFolder(folder).run(key).path)
-            known[key] = found  # before looking further: a circle ends here
             if found in (State.PENDING, State.LOST):
-                needed = [state(upstream) for upstream in _upstream(folder, key)]
-                if State.FAILED in needed or State.BLOCKED in needed:
-                    known[key] = State.BLOCKED
+                found = _waiting(found, [state(needed) for needed in _upstream(folder, key) or ()])
+                if _upstream(folder, key) is None:
+                    found = State.UNREADABLE
+            known[key] = found
         return known[key]
 
     return {key: state(key) for key in keys}
 
 
-@functools.cache  # a run's key is the hash of its spec: the answer never changes, and `status` asks every second
-def _upstream(folder: Path, key: str) -> tuple[str, ...]:
-    return read_node(folder, key).upstream
+def _waiting(state: State, needed: Sequence[State]) -> State:
+    ended = (State.FAILED, State.BLOCKED, State.UNREADABLE)
+    return State.BLOCKED if any(other in ended for other in needed) else state
+
+
+def problem_of(folder: Path) -> str:
+    """What is wrong with the spec.json of a run that is not done, in a sentence; empty where nothing is."""
+    try:
+        read_spec(folder)
+    except FileNotFoundError:
+        return f"{RunFolder(folder).spec} is missing; launch the sweep again, which writes it"
+    except (OSError, UserError) as error:
+        return str(error).removesuffix(".")
+    return ""
+
+
+#: Upstream keys by folder and key of a run: a key is the hash of a spec, so the answer never changes, and ``status``
+#: asks every second.
+_known_upstream: dict[tuple[Path, str], tuple[str, ...]] = {}
+
+
+def _upstream(folder: Path, key: str) -> tuple[str, ...] | None:
+    """The keys of the runs that a run needs; None where its spec is damaged, nothing where it is missing."""
+    known = _known_upstream.get((folder, key))
+    if known is None:
+        try:
+            spec = read_spec(SweepFolder(folder).run(key).path)
+        except FileNotFoundError:
+            return ()
+        except (OSError, UserError):
+            return None
+        known = _known_upstream[folder, key] = tuple(dict.fromkeys(spec.upstream.values()))
+    return known
 
 
 def progress(folder: Path) -> Progress:
@@ -79,49 +112,40 @@ def progress(folder: Path) -> Progress:
     if not lines:
         return Progress(attempt=attempt, reason=reason)
     last = lines[-1]
-    step, steps, seconds = (
-        int(last["step"]),
-        int(last.get("steps", 0)),
-        float(last.get("seconds", 0.0)),
-    )
-    before = lines[-2] if len(lines) > 1 else {"step": 0, "seconds": 0.0}
-    moved, spent = step - int(before["step"]), seconds - float(before.get("seconds", 0.0))
+    before = lines[-2] if len(lines) > 1 else LogProgress(0)
+    moved, spent = last.step - before.step, last.seconds - before.seconds
     left = None
     if moved > 0 and spent >= 0:
-        left = max(0, steps - step) * spent / moved
+        left = max(0, last.steps - last.step) * spent / moved
     return Progress(
-        step, steps, float(last.get("images_per_second", 0.0)), seconds, left, attempt, reason
+        last.step, last.steps, last.images_per_second, last.seconds, left, attempt, reason
     )
 
 
 def failure_reason(folder: Path) -> str:
-    """The sentence in a run's failure.json."""
-    path = RunFolder(folder).failure
+    """The sentence in a run's failure.json; where that is damaged, what is wrong with it."""
     try:
-        return str(read_json(path)["message"])
+        return read_failure(folder).message
     except FileNotFoundError:
         return ""
-    except (ValueError, KeyError, TypeError):
-        return f"{path} is damaged"
+    except (OSError, UserError) as error:
+        return str(error).removesuffix(".")
 
 
-def _last_lines(path: Path) -> list[dict[str, Any]]:
+def _last_lines(path: Path) -> list[LogProgress]:
     """The last two whole lines of a log."""
     try:
+        require_file(path, JSON_BYTES)
         with path.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _TAIL))
             rows = file.read().split(b"\n")
-    except (FileNotFoundError, NotADirectoryError):
+    except (OSError, UserError):
         return []
-    found: list[dict[str, Any]] = []
+    found: list[LogProgress] = []
     for row in reversed(rows[:-1]):  # what follows the last newline is torn or empty
-        try:
-            line = parse_json(row)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            found.insert(0, line)
+        with suppress(DamagedError):
+            found.insert(0, decode(LogProgress, parse_json(row, path.name), path.name))
         if len(found) == 2:
             break
     return found

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import UserError
-from benchmark.core.files import read_json, write_json
+from benchmark.core.files import write_json
 from benchmark.core.layout import RunFolder, State, state_of
 from benchmark.core.record import failure_json
-from benchmark.core.spec import LEASE_LOST, RunSpec
+from benchmark.core.spec import LEASE_LOST
 from benchmark.launch import attempts
 from benchmark.launch.events import Outcome
 from benchmark.launch.lease import Claim
@@ -190,11 +190,10 @@ def _write_failure(folder: Path, number: int, error: Exception) -> None:
     """For what the engine did not catch itself."""
     known = isinstance(error, UserError)
     run = RunFolder(folder)
-    spec = RunSpec.from_json(read_json(run.spec), str(run.spec))
     more = {} if known else {"traceback": "".join(traceback.format_exception(error))}
     message = str(error) if known else f"{type(error).__name__}: {error}"
     kind = "user_error" if known else "exception"
-    write_json(run.failure, failure_json(spec, number, kind, message, **more))
+    write_json(run.failure, failure_json(run.key, number, kind, message, **more))
 
 
 def _limit_memory(job: Job) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from benchmark.core.errors import Problems, Refused, UserError
 from benchmark.core.registry import ALGORITHMS, DATASETS, did_you_mean
-from benchmark.core.spec import SCHEMA, RunSpec, before_switch
+from benchmark.core.spec import RunSpec, before_switch
+from benchmark.core.sweep_plan import PlannedEntry, Refusal, SweepPlan
 from benchmark.plan.resolve import TABLES, KnownData, Resolver, Wish, switch_of
 from benchmark.plan.sweepfile import SweepConfig
 
@@ -55,23 +56,26 @@ class Plan:
     data: Mapping[str, KnownData] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """The content of sweep.json."""
-        runs = {
-            key: {"dataset": run.dataset, "method": run.spec.method, "trial": run.spec.trial, "draw": run.spec.draw,
-                  "requested": run.requested}
-            for key, run in self.runs.items()
-        }  # fmt: skip
-        return {
-            "schema": SCHEMA,
-            "name": self.config.name,
-            "title": self.config.title,
-            "created": time.time(),
-            "selection": list(self.config.selection),
-            "runs": runs,
-            "refused": self.refused,
-            "config": self.config.to_json(),
-        }
+    def to_plan(self) -> SweepPlan:
+        """What sweep.json holds."""
+        return SweepPlan(
+            name=self.config.name,
+            title=self.config.title,
+            created=time.time(),
+            selection=tuple(self.config.selection),
+            runs={
+                key: PlannedEntry(
+                    dataset=run.dataset,
+                    method=run.spec.method,
+                    trial=run.spec.trial,
+                    draw=run.spec.draw,
+                    requested=run.requested,
+                )
+                for key, run in self.runs.items()
+            },
+            refused=tuple(Refusal(**refusal) for refusal in self.refused),
+            config=self.config.to_json(),
+        )
 
 
 #: What a sweep can do about a run that is impossible.

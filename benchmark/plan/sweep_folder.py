@@ -3,63 +3,79 @@
 from __future__ import annotations
 
 import os
-import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from benchmark.core.errors import UserError
+from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.files import (
     check_folder,
     commit_once,
-    read_json,
     remove_abandoned,
     to_json,
     write_atomic,
 )
 from benchmark.core.layout import ABANDONED_SECONDS, RunFolder, SweepFolder
-from benchmark.core.spec import RunSpec, check_schema
+from benchmark.core.spec import RunSpec, read_spec
+from benchmark.core.sweep_plan import PlannedEntry, Refusal, SweepPlan, read_plan
 from benchmark.plan.planner import Plan
 
 
 @dataclass(frozen=True)
 class StoredSweep:
-    """A sweep folder's plan as ``launch`` wrote it; ``runs`` in an order in which upstream runs come first."""
+    """A sweep folder's plan as ``launch`` wrote it.
+
+    Attributes:
+        folder: of the sweep.
+        plan: its runs are in an order in which upstream runs come first.
+        damaged: by key, why the plan's entry of a run cannot be used.
+        problems: what else is damaged in sweep.json, one sentence each.
+    """
 
     folder: Path
-    name: str
-    title: str
-    runs: dict[str, dict[str, Any]]
-    refused: list[dict[str, Any]]
+    plan: SweepPlan
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    @property
+    def title(self) -> str:
+        return self.plan.title
+
+    @property
+    def runs(self) -> Mapping[str, PlannedEntry]:
+        return self.plan.runs
+
+    @property
+    def refused(self) -> tuple[Refusal, ...]:
+        return self.plan.refused
 
     def run_folder(self, key: str) -> Path:
         return SweepFolder(self.folder).run(key).path
 
 
 def read_stored(folder: Path) -> StoredSweep:
-    """The plan of a sweep folder.
+    """The plan of a sweep folder; damaged parts of it are named.
 
     Raises:
-        UserError: there is none, it is damaged, or of another schema version.
+        UserError: there is none, it is of another schema version, or so damaged that no run can be told.
     """
-    path = SweepFolder(folder).plan
+    sweep = SweepFolder(folder)
     try:
-        value = read_json(path)
+        found = read_plan(sweep)
     except FileNotFoundError:
         raise UserError(
-            f"{folder} holds no sweep (no {path.name}); expected a folder that `python -m benchmark.sweep launch` made."
+            f"{folder} holds no sweep (no {sweep.plan.name}); expected a folder that "
+            "`python -m benchmark.sweep launch` made."
         ) from None
-    except ValueError as error:
-        raise UserError(
-            f"{path} is not JSON ({error}); delete it and launch the sweep again to write it anew."
+    except DamagedError as error:
+        raise DamagedError(
+            f"{str(error).removesuffix('.')}; delete it and launch the sweep again, which writes it."
         ) from None
-    check_schema(value, str(path))
-    wanted = {"name": str, "title": str, "runs": dict, "refused": list}
-    if not all(isinstance(value.get(name), kind) for name, kind in wanted.items()):
-        raise UserError(
-            f"{path} was edited or damaged; delete it and launch the sweep again to write it anew."
-        )
-    return StoredSweep(folder, value["name"], value["title"], value["runs"], value["refused"])
+    return StoredSweep(folder, found.plan, found.damaged, found.problems)
 
 
 def write_plan(plan: Plan, folder: Path) -> list[str]:
@@ -76,7 +92,7 @@ def write_plan(plan: Plan, folder: Path) -> list[str]:
         OSError: it cannot be written.
     """
     check_folder(folder)
-    content, sweep = plan.to_json(), SweepFolder(folder)
+    content, sweep = plan.to_plan(), SweepFolder(folder)
     for path in (sweep.runs, *(sweep.run(key).path for key in plan.runs)):
         if os.path.lexists(path) and not path.is_dir():
             raise UserError(f"{path} is not a folder; move it away, and launch again.")
@@ -89,14 +105,19 @@ def write_plan(plan: Plan, folder: Path) -> list[str]:
             raise UserError(
                 f"{folder} holds the sweep {old.name!r}, not {plan.config.name!r}; choose another folder with --output."
             )
-        content = _merge(sweep, read_json(sweep.plan), content)
+        if damaged := [*old.problems, *old.damaged.values()]:
+            raise DamagedError(
+                f"{sweep.plan} was edited or damaged ({damaged[0].removesuffix('.')}); delete it and launch the sweep "
+                "again, which writes it."
+            )
+        content = _merge(sweep, old.plan, content)
     elif folder.is_dir() and not _only_ours(sweep):
         raise UserError(
             f"{folder} is not empty and holds no sweep; choose another folder with --output."
         )
     folder.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder, ABANDONED_SECONDS)
-    write_atomic(sweep.plan, to_json(content))
+    write_atomic(sweep.plan, to_json(content.to_json()))
     for key in missing:
         run = sweep.run(key)
         run.path.mkdir(parents=True, exist_ok=True)
@@ -113,57 +134,43 @@ def _only_ours(sweep: SweepFolder) -> bool:
 
 def _spec_is_whole(run: RunFolder, spec: RunSpec) -> bool:
     """Whether spec.json is there and says what the plan says."""
-    path = run.spec
     try:
-        found = RunSpec.from_json(read_json(path), str(path))
-    except (FileNotFoundError, NotADirectoryError):
+        found = read_spec(run.path)
+    except FileNotFoundError:
         return False
-    except ValueError as error:
-        raise UserError(
-            f"{path} is not JSON ({error}); delete that run folder and launch again."
-        ) from None
-    if found.key != run.key or found != spec:
-        raise UserError(
-            f"{path} does not belong to its folder; it was edited: delete that run folder and launch again."
+    if found != spec:  # two specs with one key: values that JSON writes alike, such as 1.0 and 1
+        raise DamagedError(
+            f"{run.spec} does not belong to its folder; it was edited: delete that run folder and launch again."
         )
     return True
 
 
-def _merge(sweep: SweepFolder, old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+def _merge(sweep: SweepFolder, old: SweepPlan, new: SweepPlan) -> SweepPlan:
     """The new plan and what it leaves of the old one: rows that it does not replace, and the runs that those need."""
-
-    def row(run: dict[str, Any]) -> tuple[Any, ...]:
-        return run["dataset"], run["method"], run["trial"], run["draw"]
-
-    settled = {row(run) for run in new["runs"].values() if run["requested"]} | {
-        row(r) for r in new["refused"]
-    }
-    kept: dict[str, dict[str, Any]] = {}
+    settled = {run.row for run in new.runs.values() if run.requested}
+    settled |= {refusal.row for refusal in new.refused}
+    kept: dict[str, PlannedEntry] = {}
 
     def keep(key: str) -> None:
-        if key not in new["runs"] and key in old["runs"] and key not in kept:
+        if key not in new.runs and key in old.runs and key not in kept:
             for needed in _upstream(sweep.run(key)):
                 keep(needed)
-            kept[key] = old["runs"][key]
+            kept[key] = old.runs[key]
 
-    rows = {
-        key: run for key, run in old["runs"].items() if run["requested"] and row(run) not in settled
-    }
+    rows = {key: run for key, run in old.runs.items() if run.requested and run.row not in settled}
     for key in rows:
         keep(key)
-    runs = {**new["runs"], **kept, **{key: run for key, run in rows.items() if key in new["runs"]}}
-    refused = [r for r in old["refused"] if row(r) not in settled]
-    return {
-        **new,
-        "created": old.get("created", time.time()),
-        "runs": runs,
-        "refused": [*new["refused"], *refused],
-    }
+    return replace(
+        new,
+        created=old.created or new.created,
+        runs={**new.runs, **kept, **{key: run for key, run in rows.items() if key in new.runs}},
+        refused=(*new.refused, *(r for r in old.refused if r.row not in settled)),
+    )
 
 
 def _upstream(run: RunFolder) -> list[str]:
     """The keys of the runs that must come before the one in ``run``; none if its spec cannot be read."""
     try:
-        return list(RunSpec.from_json(read_json(run.spec)).upstream.values())
-    except (OSError, ValueError, UserError):
+        return list(read_spec(run.path).upstream.values())
+    except (OSError, UserError):
         return []

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import to_json, write_atomic
+from benchmark.core.text import one_line
 from benchmark.report.formats.flat import (
     SCHEMA,
     csv_text,
@@ -22,7 +23,6 @@ from benchmark.report.formats.text import text_sheet, text_table
 from benchmark.report.report import Report
 from benchmark.report.tables.against_reference import json_comparisons
 from benchmark.report.tables.hyperparameters import json_winners
-from benchmark.report.tables.numbers import clean
 from benchmark.report.tables.results_table import summary_line
 from benchmark.report.tables.sheet import Sheet
 
@@ -112,19 +112,19 @@ def write_page(report: Report, out: Path, figures: str = "auto") -> str:
 
 
 def _text(report: Report) -> str:
-    parts = [f"{clean(report.sweep.title)}: {summary_line(report.sweep)}\n"]
+    parts = [f"{one_line(report.sweep.title)}: {summary_line(report.sweep)}\n"]
     parts += [text_table(table, report.spread, report.width) for table in report.tables]
     parts += [text_sheet(sheet, report.width) for sheet in [*report.sheets, *report.appendix]]
     if report.sweep.notes:
-        parts.append("".join(f"note: {clean(note)}\n" for note in report.sweep.notes))
+        parts.append("".join(f"note: {one_line(note)}\n" for note in report.sweep.notes))
     return "\n".join(parts)
 
 
 def _markdown(report: Report) -> str:
-    parts = [f"## {clean(report.sweep.title)}\n\n{summary_line(report.sweep)}\n"]
+    parts = [f"## {one_line(report.sweep.title)}\n\n{summary_line(report.sweep)}\n"]
     parts += [markdown_table(table, report.spread) for table in report.tables]
     parts += [markdown_sheet(sheet) for sheet in [*report.sheets, *report.appendix]]
-    parts += [f"Note: {clean(note)}\n" for note in report.sweep.notes]
+    parts += [f"Note: {one_line(note)}\n" for note in report.sweep.notes]
     return "\n".join(parts)
 
 
@@ -148,7 +148,7 @@ def _json(report: Report) -> str:
         "criterion": report.criterion,
         "unit": "fraction",
         "states": sweep.states(),
-        "refused": list(sweep.refused),
+        "refused": [asdict(refusal) for refusal in sweep.refused],
         "notes": sweep.notes,
         "tables": json_tables(report.tables),
         "comparisons": json_comparisons(report.comparisons),

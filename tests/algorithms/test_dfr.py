@@ -176,7 +176,7 @@ def test_a_run_in_the_engine_sees_the_groups_of_validation_and_makes_no_step(
     for folder in (first, second):
         assert run(folder) == "done", failure(folder)
     record = read_record(second)
-    assert record.steps == 0 and record.method["needs"] == ["val_groups"]
+    assert record.steps == 0 and record.method.needs == ("val_groups",)
     assert record.extra["validation"] == 32 and record.extra["c"] in STRENGTHS
     (line,) = lines(second)
     assert set(line["terms"]) == {"validation"}

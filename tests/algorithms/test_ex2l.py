@@ -267,8 +267,8 @@ def test_a_run_says_how_it_sampled_and_what_the_confounder_model_knows(tmp_path:
     alone = sum(p.numel() for p in BACKBONES.get("convnet")(2, (3, 16, 16), width=2).parameters())
     for variant, sampling in (("js_distance", "group"), ("js_distance_random", "random")):
         record = done(tmp_path / variant, f"ex2l:{variant}", budget={"steps": 10})
-        assert record.method["sampling"] == sampling
-        assert record.method["needs"] == ["confounder", "groups"]
+        assert record.method.sampling == sampling
+        assert record.method.needs == ("confounder", "groups")
         known = record.extra["confounder_accuracy"]
         assert 0 <= known["validation_at_end"] <= 1 and 0 < known["training"] < 1
         assert record.parameters == alone, (

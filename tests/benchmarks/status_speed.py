@@ -104,7 +104,7 @@ def write_run(folder: RunFolder, spec: RunSpec, state: State) -> None:
     attempt.log.write_text(log, encoding="utf-8")
     attempt.output.write_text("", encoding="utf-8")
     if state is State.FAILED:
-        failure = failure_json(spec, 1, "non_finite", "the loss is NaN at step 1500", step=1500)
+        failure = failure_json(spec.key, 1, "non_finite", "the loss is NaN at step 1500", step=1500)
         folder.failure.write_text(json.dumps(failure), encoding="utf-8")
         return
     folder.lease.write_text("{}", encoding="utf-8")

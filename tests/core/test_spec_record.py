@@ -11,12 +11,22 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import to_json
 from benchmark.core.layout import LEASE_SECONDS, State, state_of
-from benchmark.core.record import RunRecord, failure_json, read_record
+from benchmark.core.record import (
+    DataSummary,
+    MachineSummary,
+    MethodSummary,
+    RunRecord,
+    SelectedStep,
+    Timing,
+    failure_json,
+    read_record,
+)
 from benchmark.core.spec import SCHEMA, RunSpec, before_switch, check_schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,18 +53,16 @@ RECORDED = RunRecord(
     key=SPEC.key,
     spec=SPEC,
     attempt=1,
-    selected={
-        "last": {"step": 100, "value": 100.0, "splits": {"val": {"counts": [[[1, 0], [0, 1]]]}}}
-    },
-    data={"label_names": ["a", "b"]},
-    method={"needs": []},
-    seconds={"training": 1.5, "evaluation": 0.5, "total": 2.0},
+    selected={"last": SelectedStep(100, 100.0, {"val": np.array([[[1, 0], [0, 1]]])})},
+    data=DataSummary(label_names=("a", "b"), splits={"train": 8, "val": 2}),
+    method=MethodSummary(),
+    seconds=Timing(training=1.5, evaluation=0.5, total=2.0),
     steps=100,
     stopped_early=False,
     images_per_second=10.5,
     peak_memory_bytes=1,
     parameters=2,
-    machine={"device": "cpu"},
+    machine=MachineSummary("cpu"),
     started=1.0,
     finished=2.0,
 )
@@ -146,7 +154,9 @@ def test_names_for_people() -> None:
     assert replace(SPEC, draw=0).label() == "cdan:cdann on tiny, trial 1"
 
 
-@pytest.mark.parametrize("value", [{"schema": 99}, {}, [], None, "text", {"schema": "1"}])
+@pytest.mark.parametrize(
+    "value", [{"schema": 99}, {}, [], None, "text", {"schema": "1"}, {"schema": True}]
+)
 def test_another_schema_version_is_a_sentence(value: object) -> None:
     for read in (RunSpec.from_json, RunRecord.from_json, lambda v: check_schema(v, "here.json")):
         with pytest.raises(
@@ -168,24 +178,31 @@ def test_missing_and_unknown_fields_are_named() -> None:
         RunRecord.from_json(record)
 
 
-def test_a_record_survives_json(tmp_path: Path) -> None:
-    (tmp_path / "record.json").write_bytes(to_json(RECORDED.to_json(), indent=None))
-    again = read_record(tmp_path)
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """The folder of the run, named after its key."""
+    (tmp_path / SPEC.key).mkdir()
+    return tmp_path / SPEC.key
+
+
+def test_a_record_survives_json(home: Path) -> None:
+    (home / "record.json").write_bytes(to_json(RECORDED.to_json(), indent=None))
+    again = read_record(home)
     assert again == RECORDED and isinstance(again.spec, RunSpec) and again.spec.key == again.key
 
 
-def test_reading_a_record_that_is_not_there_or_damaged(tmp_path: Path) -> None:
+def test_reading_a_record_that_is_not_there_or_damaged(home: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        read_record(tmp_path)
+        read_record(home)
     for content in (b"", b"{", b"\xff"):
-        (tmp_path / "record.json").write_bytes(content)
+        (home / "record.json").write_bytes(content)
         with pytest.raises(
             UserError, match=r"record\.json is not JSON .*delete it and launch again"
         ):
-            read_record(tmp_path)
-    (tmp_path / "record.json").write_bytes(to_json({**RECORDED.to_json(), "schema": 7}))
+            read_record(home)
+    (home / "record.json").write_bytes(to_json({**RECORDED.to_json(), "schema": 7}))
     with pytest.raises(UserError, match="schema version 7, expected 1"):
-        read_record(tmp_path)
+        read_record(home)
 
 
 NOW = 1_000_000.0
@@ -245,7 +262,7 @@ def test_a_lease_that_goes_away_while_we_look(
 
 
 def test_a_failure_says_what_and_where() -> None:
-    value = failure_json(SPEC, 3, "non_finite", "term x became NaN.", step=7, term="x")
+    value = failure_json(SPEC.key, 3, "non_finite", "term x became NaN.", step=7, term="x")
     assert value == {
         "schema": SCHEMA, "key": SPEC.key, "attempt": 3, "kind": "non_finite", "message": "term x became NaN.",
         "step": 7, "term": "x",

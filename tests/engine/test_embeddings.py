@@ -72,10 +72,10 @@ def test_a_run_keeps_what_its_selected_step_sees(tmp_path: Path) -> None:
     algorithm = built(folder)
     algorithm.load_state_dict(torch.load(folder / "selected.pt", weights_only=True))
     algorithm.eval()
-    found: Any = record.extra["embeddings"]
+    found: Any = record.embeddings
     stored, start = dict(np.load(folder / "embeddings.npz")), 0
-    assert list(found["splits"]) == list(data.info.test_splits) and found["dimensions"] == 8
-    assert record.seconds["embeddings"] > 0 and stored["feature"].dtype == np.float32
+    assert list(found.splits) == list(data.info.test_splits) and found.dimensions == 8
+    assert record.seconds.embeddings > 0 and stored["feature"].dtype == np.float32
     for name in data.info.test_splits:
         arrays, split = data.splits[name], DeviceSplit(data, name, torch.device("cpu"))
         with torch.no_grad():
@@ -89,7 +89,7 @@ def test_a_run_keeps_what_its_selected_step_sees(tmp_path: Path) -> None:
         for of in ("label", "confounder"):
             known = getattr(arrays, of)
             assert (stored[of][part] == known).all()
-            assert found["splits"][name][of] == pytest.approx(
+            assert getattr(found.splits[name], of) == pytest.approx(
                 silhouette_score(features, known), abs=1e-4
             )
         # eight features, eight axes: nothing but a rotation and a shift
@@ -111,12 +111,8 @@ def test_a_network_without_features_is_noted(tmp_path: Path) -> None:
     with registered(Bare):
         folder = plan_run(tmp_path, "toy_bare", budget={"steps": 2})
         assert run(folder) == "done", failure(folder)
-    found: Any = read_record(folder).extra["embeddings"]
-    assert (
-        found["dimensions"] is None
-        and found["splits"] == {}
-        and "declares no features" in found["note"]
-    )
+    found: Any = read_record(folder).embeddings
+    assert found.dimensions is None and found.splits == {} and "declares no features" in found.note
     assert not (folder / "embeddings.npz").exists()
 
 
@@ -124,4 +120,4 @@ def test_it_can_be_switched_off(tmp_path: Path) -> None:
     folder = plan_run(tmp_path, "erm", budget={"steps": 2}, compute={"explanations": False})
     assert run(folder) == "done", failure(folder)
     assert (folder / "record.json").exists() and not (folder / "embeddings.npz").exists()
-    assert "embeddings" not in read_record(folder).extra
+    assert read_record(folder).embeddings is None

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmark.core.files import read_json
 from benchmark.core.record import read_record
 from benchmark.core.registry import DATASETS
 from benchmark.engine.explanations import alignment, choose_explainer, pixel_map, spread, summary
@@ -106,24 +107,26 @@ def test_every_method_shows_the_same_images_and_students_their_distance(tmp_path
             assert found["prediction"][i] == scores[f"{first}/{split}/score"][row].argmax()
     assert list(arrays[0]["split"]) == ["biased"] * 4 + ["deceiving"] * 4
     for folder in folders:
-        report, student = read_record(folder).extra["explanations"], folder == folders[-1]
-        assert report["explainer"] == "lrp" and list(report["splits"]) == [
-            "biased",
-            "unbiased",
-            "deceiving",
-        ]
-        for content in report["splits"].values():
-            assert ("distance" in content) == student and 0 <= content["energy"] <= 1
-            assert not student or content["distance"] > 0
-    assert read_record(folders[0]).seconds["explanations"] > 0
+        report, student = read_record(folder).explanations, folder == folders[-1]
+        assert report is not None and report.explainer == "lrp"
+        assert list(report.splits) == ["biased", "unbiased", "deceiving"]
+        for content in report.splits.values():
+            assert content.energy is not None and 0 <= content.energy <= 1
+            assert (content.distance is not None) == student
+            assert content.distance is None or content.distance > 0
+        written = read_json(folder / "record.json")["extra"]["explanations"]["splits"]
+        assert all(("distance" in content) == student for content in written.values())
+    seconds = read_record(folders[0]).seconds.explanations
+    assert seconds is not None and seconds > 0
 
 
 def test_a_network_that_declares_nothing_is_noted(tmp_path: Path) -> None:
     with registered(Bare):
         folder = plan_run(tmp_path, "toy_bare", budget={"steps": 2})
         assert run(folder) == "done", failure(folder)
-    found = read_record(folder).extra["explanations"]
-    assert found["explainer"] is None and "Sequential declares no capabilities" in found["note"]
+    found = read_record(folder).explanations
+    assert found is not None and found.explainer is None
+    assert "Sequential declares no capabilities" in found.note
     assert not (folder / "heatmaps.npz").exists()
 
 
@@ -131,7 +134,7 @@ def test_it_can_be_switched_off(tmp_path: Path) -> None:
     folder = plan_run(tmp_path, compute={"explanations": False}, budget={"steps": 2})
     assert run(folder) == "done"
     record = read_record(folder)
-    assert "explanations" not in record.extra and "explanations" not in record.seconds
+    assert record.explanations is None and record.seconds.explanations is None
     assert not (folder / "heatmaps.npz").exists()
 
 

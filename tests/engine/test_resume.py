@@ -216,5 +216,5 @@ def test_times_of_all_attempts_add_up(tmp_path: Path) -> None:
         )
     assert run(folder, 4) == "done"
     record = read_record(folder)
-    assert 0 < seconds[0] < seconds[1] < seconds[2] < record.seconds["training"] + 1e-3
-    assert record.images_per_second == pytest.approx(14 * 16 / record.seconds["training"], rel=0.05)
+    assert 0 < seconds[0] < seconds[1] < seconds[2] < record.seconds.training + 1e-3
+    assert record.images_per_second == pytest.approx(14 * 16 / record.seconds.training, rel=0.05)

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.core.log_line import LogLine
+from benchmark.core.record import DataSummary
 from benchmark.engine.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
 from benchmark.engine.environment_info import commit, versions
 from benchmark.engine.exceptions import NonFiniteError
@@ -85,11 +87,18 @@ def test_on_a_gpu_the_watch_is_late_but_names_the_right_step() -> None:
 
 
 def test_a_log_writes_each_line_at_once_and_tells_of_it(tmp_path: Path) -> None:
-    path, told = tmp_path / "log.jsonl", list[Any]()
+    path, told = tmp_path / "log.jsonl", list[LogLine]()
     log = Log(path, '{"step": 1}\n', told.append)
     assert path.read_text() == '{"step": 1}\n'
-    log.line({"step": 2})
-    assert path.read_text() == log.text == '{"step": 1}\n{"step": 2}\n' and told == [{"step": 2}]
+    line = LogLine(step=2, steps=4, splits={"val": np.array([[[3, 1], [0, 2]]])})
+    log.line(line)
+    first, second = path.read_text().splitlines()
+    assert path.read_text() == log.text and first == '{"step": 1}' and told == [line]
+    value = json.loads(second)
+    assert (value["step"], value["steps"]) == (2, 4) and "objective" not in value
+    assert value["splits"] == {"val": {"counts": [[[3, 1], [0, 2]]]}}
+    data = DataSummary(label_names=("a", "b"), splits={"val": 6})
+    assert LogLine.from_json(value, data, "log.jsonl").to_json() == value
     log.close()
 
 
@@ -104,7 +113,7 @@ def test_a_log_of_an_earlier_attempt_is_never_touched(tmp_path: Path) -> None:
 def test_a_line_that_is_no_json_is_a_bug_and_is_not_written(tmp_path: Path) -> None:
     log = Log(tmp_path / "log.jsonl")
     with pytest.raises(ValueError, match="not JSON compliant"):
-        log.line({"step": math.nan})
+        log.line(LogLine(step=1, terms={"loss": math.nan}))
     assert log.text == "" == (tmp_path / "log.jsonl").read_text()
 
 

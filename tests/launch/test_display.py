@@ -11,6 +11,7 @@ import pytest
 from launch_driver import make, spec
 
 from benchmark.core.files import write_json
+from benchmark.core.sweep_plan import PlannedEntry, Refusal, SweepPlan
 from benchmark.launch.display import make_display, show_status
 from benchmark.launch.events import Event, Summary, duration
 from benchmark.launch.progress_counter import Tally
@@ -103,16 +104,10 @@ def stored(folder: Path) -> StoredSweep:
         "".join(json.dumps(line) + "\n" for line in lines)
     )
     about = {
-        one.key: {
-            "dataset": "a",
-            "method": "erm",
-            "trial": one.trial,
-            "draw": int(one.trial == 9),
-            "requested": True,
-        }
-        for one in runs
+        one.key: PlannedEntry("a", "erm", trial=one.trial, draw=int(one.trial == 9)) for one in runs
     }
-    return StoredSweep(folder, "s", "A sweep", about, [{"reason": "no masks"}])
+    refused = (Refusal("a", "isnet", reason="no masks"),)
+    return StoredSweep(folder, SweepPlan("s", "A sweep", 0.0, (), about, refused))
 
 
 def test_status_once(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def test_a_run_that_is_suspended_beyond_its_lease_is_done_once(
     make(tmp_path, one)
     first = Launcher(tmp_path, workers=1, lease=2.0)
     pid = until(lambda: working(tmp_path))[0]
+    until(RunFolder(tmp_path / "runs" / one.key).attempt(1).path.exists)  # it has begun its try
     os.kill(pid, signal.SIGSTOP)
     second = Launcher(tmp_path, workers=1, lease=2.0)
     until(lambda: [other for other in working(tmp_path) if other != pid], 60)

@@ -81,7 +81,7 @@ def test_progress_tolerates_a_torn_line(tmp_path: Path) -> None:
     fail(tmp_path)
     assert progress(tmp_path).reason == "loss became NaN"
     (tmp_path / "failure.json").write_text("{")
-    assert "is damaged" in progress(tmp_path).reason
+    assert "failure.json is not JSON" in progress(tmp_path).reason
 
 
 def test_retry_moves_and_never_deletes(tmp_path: Path) -> None:
@@ -145,10 +145,11 @@ def test_the_graph_orders_and_blocks(tmp_path: Path) -> None:
     assert graph.waiting == [d.key]
 
 
-def test_runs_that_need_each_other_are_refused(tmp_path: Path) -> None:
+def test_runs_cannot_need_each_other(tmp_path: Path) -> None:
+    """A key is the hash of a spec that holds the keys of the upstream runs."""
     one = spec(1)
     make(tmp_path, one)
     path = tmp_path / "runs" / one.key / "spec.json"
     write_json(path, {**one.to_json(), "upstream": {"teacher": one.key}})
-    with pytest.raises(UserError, match="need each other"):
+    with pytest.raises(UserError, match="does not belong to its folder"):
         read_nodes(tmp_path, [one.key])

@@ -37,7 +37,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 def _rows(folder: Path, requested: bool = True) -> list[tuple[str, str, int]]:
     runs = read_stored(folder).runs.values()
-    return [(r["dataset"], r["method"], r["trial"]) for r in runs if r["requested"] == requested]
+    return [(r.dataset, r.method, r.trial) for r in runs if r.requested == requested]
 
 
 def test_a_plan_is_written_and_read_back(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_plan_is_written_and_read_back(tmp_path: Path) -> None:
     keys = write_plan(plan, folder)
     assert keys == list(plan.runs)
     stored = read_stored(folder)
-    assert (stored.name, stored.title, stored.refused) == ("test", "A title", [])
+    assert (stored.name, stored.title, stored.refused) == ("test", "A title", ())
     assert list(stored.runs) == keys
     for key in keys:
         spec = RunSpec.from_json(read_json(stored.run_folder(key) / "spec.json"))
@@ -107,9 +107,9 @@ def test_a_row_that_becomes_a_teacher_stays_a_row(tmp_path: Path) -> None:
 
 def test_refusals_are_kept_and_settled(tmp_path: Path) -> None:
     write_plan(_plan(skip=True, algorithms=["erm", "toy_choosy"], trials=2), tmp_path)
-    assert [r["method"] for r in read_stored(tmp_path).refused] == ["toy_choosy"]
+    assert [r.method for r in read_stored(tmp_path).refused] == ["toy_choosy"]
     write_plan(_plan(algorithms=["irm"]), tmp_path)
-    assert [(r["method"], r["trial"]) for r in read_stored(tmp_path).refused] == [("toy_choosy", 0)]
+    assert [(r.method, r.trial) for r in read_stored(tmp_path).refused] == [("toy_choosy", 0)]
     # what ran before and is refused now leaves the rows; what was refused and runs now leaves the refusals
     write_plan(_plan(skip=True, algorithms=["toy_choosy"], trials=2, selection=["last"]), tmp_path)
     assert len(read_stored(tmp_path).refused) == 1

@@ -70,9 +70,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.write_bytes(b""), "is damaged"),
     "not an archive": (lambda path: path.write_text("hello"), "is damaged"),
     "contradicts the counts": (rewritten(flip), "contradicts record.json on unbiased"),
-    "NaN": (rewritten(put_nan), "that are not finite"),
-    "lengths differ": (rewritten(shorten), "do not fit"),
-    "labels out of range": (rewritten(relabel), "contradicts record.json"),
+    "NaN": (rewritten(put_nan), "not finite"),
+    "lengths differ": (rewritten(shorten), "expected int[80]"),
+    "labels out of range": (rewritten(relabel), "unbiased/label holds 7 to 8, expected 0 to 1"),
     "no scores": (rewritten(drop), "has no scores of unbiased"),
 }
 

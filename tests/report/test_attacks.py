@@ -152,7 +152,7 @@ def test_a_folder_with_every_accident(tmp_path: Path, capsys: pytest.CaptureFixt
     for part in (
         "1 running", "1 pending", "1 failed", "2 unreadable", "refused: no environments here",
         "1 of 4 runs running (trial 0)", "1 of 4 runs pending (trial 1)", "1 of 4 runs failed (trial 2)",
-        "schema version 2, expected 1", "record.json is damaged", "predictions.npz is missing",
+        "schema version 2, expected 1", "record.json is not JSON", "predictions.npz is missing",
     ):  # fmt: skip
         assert part in said, part
     assert "torn last line ignored" in texts[PAGE] and "log.jsonl is missing" in texts[PAGE]

@@ -15,13 +15,10 @@ from tests.report.fake_sweep import ERM, FakeSweep, Method, World
 WORLD = World(size=40)
 
 
-def change(folder: Path, key: str, seconds: float, upstream: dict[str, str] | None = None) -> None:
+def change(folder: Path, key: str, seconds: float) -> None:
     path = folder / "runs" / key / "record.json"
     record = json.loads(path.read_text())
     record["seconds"]["training"] = seconds
-    record["upstream"] = {
-        role: {"key": k, "method": "erm", "selected": {}} for role, k in (upstream or {}).items()
-    }
     path.write_text(json.dumps(record))
 
 
@@ -36,14 +33,19 @@ def made(tmp_path: Path) -> tuple[Path, dict[str, list[str]]]:
     """ERM; a helper that ERM precedes; TEA after both of them."""
     fake = FakeSweep(tmp_path)
     keys = {ERM.label: fake.add(WORLD, ERM, trials=(0, 1))}
-    for label in ("helper", "tea"):
-        keys[label] = fake.add(WORLD, Method(label, 0.9, 0.8), trials=(0, 1))
+    helper, tea = Method("helper", 0.9, 0.8), Method("tea", 0.9, 0.8)
+    for trial in (0, 1):
+        erm = keys[ERM.label][trial]
+        keys.setdefault("helper", []).extend(
+            fake.add(WORLD, helper, trials=(trial,), upstream={"biased": erm})
+        )
+        first = {"teacher": erm, "segmenter": keys["helper"][trial]}
+        keys.setdefault("tea", []).extend(fake.add(WORLD, tea, trials=(trial,), upstream=first))
     folder = fake.finish()
     for trial in (0, 1):
-        erm, helper, tea = (keys[label][trial] for label in (ERM.label, "helper", "tea"))
-        change(folder, erm, 10.0)
-        change(folder, helper, 4.0, {"biased": erm})
-        change(folder, tea, 30.0 + 2 * trial, {"teacher": erm, "segmenter": helper})
+        change(folder, keys[ERM.label][trial], 10.0)
+        change(folder, keys["helper"][trial], 4.0)
+        change(folder, keys["tea"][trial], 30.0 + 2 * trial)
     return folder, keys
 
 

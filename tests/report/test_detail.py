@@ -160,6 +160,8 @@ def test_constant_scores_and_an_absent_class(tmp_path: Path) -> None:
             arrays[name] = np.zeros_like(arrays[name]) if name.endswith("score") else arrays[name]
             if name.endswith("label"):
                 arrays[name] = np.minimum(arrays[name], 1)
+            if name.endswith("confounder"):
+                arrays[name] = np.zeros_like(arrays[name])
         np.savez(path, **arrays)
     for path in folder.glob("runs/*/record.json"):
         record = json.loads(path.read_text())

@@ -6,16 +6,22 @@ import json
 import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmark.core.layout import RunFolder
+from benchmark.core.record import DataSummary
 from benchmark.report.figures.summary_plots import draw_all
 from benchmark.report.records.learning_curves import mean_curve, read_curves
 from benchmark.report.report import make_report
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=80)
+DATA = DataSummary(
+    label_names=("a", "b"), confounder_names=("x", "y"), splits={"val": 12, "test": 12}
+)
 
 
 def line(step: int, **splits: list[list[list[int]]]) -> str:
@@ -28,11 +34,16 @@ def test_curves_are_those_of_the_log(tmp_path: Path) -> None:
         20, val=[[[4, 0], [0, 4]], [[2, 0], [0, 2]]]
     )
     (tmp_path / "log.jsonl").write_text(text)
-    curves = read_curves(tmp_path)
+    curves = read_curves(RunFolder(tmp_path), DATA)
     assert (curves.steps, curves.note) == ([10, 20], "")
     assert curves.accuracy == {"val": [8 / 12, 1.0]} and curves.worst == {"val": [0.0, 1.0]}
     assert curves.terms == {"loss": [0.1, 0.05]}
-    assert read_curves(tmp_path, groups_known=False).worst == {"val": [None, None]}
+    plain = [json.loads(line_) for line_ in text.splitlines()]
+    for value in plain:  # the same without confounders
+        value["splits"]["val"]["counts"] = value["splits"]["val"]["counts"][:1]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(value) + "\n" for value in plain))
+    without = replace(DATA, confounder_names=())
+    assert read_curves(RunFolder(tmp_path), without).worst == {"val": [None, None]}
 
 
 COUNTS = [[[1, 0], [0, 1]]]
@@ -52,7 +63,7 @@ COUNTS = [[[1, 0], [0, 1]]]
 def test_damaged_logs(tmp_path: Path, text: str | None, steps: list[int], note: str) -> None:
     if text is not None:
         (tmp_path / "log.jsonl").write_text(text)
-    curves = read_curves(tmp_path)
+    curves = read_curves(RunFolder(tmp_path), DATA)
     assert curves.steps == steps and note in curves.note and bool(note) == bool(curves.note)
 
 
@@ -60,7 +71,10 @@ def test_splits_that_come_and_go_keep_their_places(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text(
         line(1, val=COUNTS) + line(2, val=COUNTS, test=COUNTS) + line(3, val=COUNTS)
     )
-    assert read_curves(tmp_path).accuracy == {"val": [1.0, 1.0, 1.0], "test": [None, 1.0, None]}
+    assert read_curves(RunFolder(tmp_path), DATA).accuracy == {
+        "val": [1.0, 1.0, 1.0],
+        "test": [None, 1.0, None],
+    }
 
 
 def test_mean_over_runs_of_different_length() -> None:

@@ -117,18 +117,20 @@ def test_arrays_that_cannot_be_shown_say_why(sweep: tuple[Path, dict[str, list[s
     path = folder / "runs" / keys["tea"][0] / "embeddings.npz"
     good = dict(np.load(path))
     split = str(good["split"][0])
-    found = latent_space._arrays(winner, split)
-    assert isinstance(found, dict) and len(found["label"]) == 20
+    found = latent_space._shown(winner, split)
+    assert not isinstance(found, str) and [len(array) for array in found] == [20, 20, 20]
     cases: list[tuple[dict[str, np.ndarray], str]] = [
         ({k: v for k, v in good.items() if k != "confounder"}, "no known confounder"),
-        ({**good, "label": np.eye(len(good["label"]), 3)}, "several labels"),
-        ({**good, "label": good["label"][:-1]}, "do not fit"),
-        ({**good, "feature": np.full_like(good["feature"], np.nan)}, "too few finite"),
+        ({**good, "label": np.eye(len(good["label"]), 3)}, "label is float64"),
+        ({**good, "label": good["label"][:-1]}, "label is int64[59], expected int[60]"),
+        ({**good, "label": good["label"] + 7}, "label holds 7 to"),
+        ({**good, "feature": np.full_like(good["feature"], np.nan)}, "not finite"),
     ]
     for arrays, sentence in cases:
         np.savez(path, **arrays)  # type: ignore[arg-type]
-        assert sentence in str(latent_space._arrays(winner, split))
-    assert "too few" in str(latent_space._arrays(winner, "no such split"))
+        assert sentence in str(latent_space._shown(winner, split))
+    np.savez(path, **good)  # type: ignore[arg-type]
+    assert "too few" in str(latent_space._shown(winner, "no such split"))
 
 
 def test_projection_against_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:

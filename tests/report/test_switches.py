@@ -158,7 +158,7 @@ def test_records_from_before_the_declaration_have_the_same_switch(
     fake.add(WORLD, Method(method), trials=(0,), **hparams)
     (run,) = load_sweep(fake.finish()).runs
     assert run.spec is not None and run.record is not None
-    assert "active_from" not in run.record.method
+    assert run.record.method.active_from is None
     assert switch_of(run) == ALGORITHMS.get(method).active_from(hparams, run.spec.budget)
 
 

@@ -212,7 +212,7 @@ class Ours:
             (w.run.record for row in table.rows for w in row.winners if w.run.record), None
         )
         self.split = main_split(record.data) if record else None
-        self.labels = [str(name).lower() for name in record.data["label_names"]] if record else []
+        self.labels = [name.lower() for name in record.data.label_names] if record else []
         self.scores = (
             Scores(self.split, book) if book is not None and self.split is not None else None
         )

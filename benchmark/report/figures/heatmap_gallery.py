@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmark.core.text import one_line
 from benchmark.report.records.predictions import Book
 from benchmark.report.tables.localization import Gallery, Look, read_gallery
-from benchmark.report.tables.numbers import clean
 from benchmark.report.tables.results_table import Table
 
 if TYPE_CHECKING:
@@ -136,17 +136,19 @@ def _bare(axes: Axes) -> None:
 
 def _name(gallery: Gallery, label: int) -> str:
     name = (
-        clean(str(gallery.label_names[label])) if label < len(gallery.label_names) else str(label)
+        one_line(str(gallery.label_names[label]))
+        if label < len(gallery.label_names)
+        else str(label)
     )
     return name if len(name) <= 12 else f"{name[:11]}…"
 
 
 def _row_label(gallery: Gallery, r: int) -> str:
     if gallery.label.ndim == 1:
-        return f"{clean(gallery.split[r])}\n{_name(gallery, int(gallery.label[r]))}"
+        return f"{one_line(gallery.split[r])}\n{_name(gallery, int(gallery.label[r]))}"
     there = np.flatnonzero(gallery.label[r])
     more = f" +{len(there) - 1}" if len(there) > 1 else ""
-    return f"{clean(gallery.split[r])}\n{_name(gallery, int(there[0])) if len(there) else 'none'}{more}"
+    return f"{one_line(gallery.split[r])}\n{_name(gallery, int(there[0])) if len(there) else 'none'}{more}"
 
 
 def _right(gallery: Gallery, look: Look) -> np.ndarray:
@@ -158,7 +160,7 @@ def _right(gallery: Gallery, look: Look) -> np.ndarray:
 
 def _title(look: Look) -> str:
     """The method, broken where it may be; another explanation than LRP is named."""
-    name = clean(look.method).replace(" (", "\n(").replace(":", ":\n")
+    name = one_line(look.method).replace(" (", "\n(").replace(":", ":\n")
     name = name.replace("_", "_\n", 1) if max(map(len, name.split("\n"))) > 13 else name
     lines = [line if len(line) <= 17 else f"{line[:16]}…" for line in name.split("\n")]
     return "\n".join([*lines, *([f"[{look.explainer}]"] if look.explainer != "lrp" else [])])
@@ -166,13 +168,13 @@ def _title(look: Look) -> str:
 
 def _description(gallery: Gallery, looks: Sequence[Look]) -> str:
     right = ", ".join(
-        f"{clean(look.method)} {int(_right(gallery, look).sum())} of {len(gallery.label)}"
+        f"{one_line(look.method)} {int(_right(gallery, look).sum())} of {len(gallery.label)}"
         for look in looks
     )
-    splits = " and ".join(dict.fromkeys(clean(split) for split in gallery.split))
+    splits = " and ".join(dict.fromkeys(one_line(split) for split in gallery.split))
     explainers = ", ".join(dict.fromkeys(look.explainer for look in looks))
     left = [*gallery.notes, *(f"{look.method}: no room" for look in gallery.looks[MOST:])]
-    missing = f" Not shown: {clean('; '.join(left))}." if left else ""
+    missing = f" Not shown: {one_line('; '.join(left))}." if left else ""
     return (
         f"Heatmaps ({explainers}) of the predicted class for the same {len(gallery.label)} images of {splits}, trial "
         f"{gallery.trial}; red: for, blue: against. {RULE} Right: {right}.{missing}"

@@ -5,19 +5,21 @@ from __future__ import annotations
 import statistics
 import sys
 import warnings
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmark.core.errors import DamagedError
+from benchmark.core.record import EmbeddingSummary
+from benchmark.core.text import one_line
 from benchmark.report.figures.style import COLOURS, MARKERS
 from benchmark.report.records.model_selection import Winner
 from benchmark.report.records.predictions import Book
-from benchmark.report.tables.columns import main_split, test_splits
-from benchmark.report.tables.numbers import DASH, clean
+from benchmark.report.records.stored_arrays import read_embeddings
+from benchmark.report.tables.columns import main_split
+from benchmark.report.tables.numbers import DASH
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
 
@@ -45,7 +47,7 @@ class View:
 
 def latent_sheet(table: Table) -> Sheet | None:
     """Silhouettes by label and by confounder on every test split, mean ± sd over trials."""
-    rows = [row for row in table.rows if any(_found(w).get("splits") for w in row.winners)]
+    rows = [row for row in table.rows if any((f := _found(w)) and f.splits for w in row.winners)]
     record = next(
         (w.run.record for row in rows for w in row.winners if w.run.record and _found(w)), None
     )
@@ -53,7 +55,7 @@ def latent_sheet(table: Table) -> Sheet | None:
         return None
     columns = [
         (split, of)
-        for split in test_splits(record.data)
+        for split in record.data.test_splits
         for of in _OF
         if any(_values(row, split, of) for row in rows)
     ]
@@ -82,16 +84,15 @@ def latent_sheet(table: Table) -> Sheet | None:
     return Sheet(f"{table.title}, latent space", caption, heads, shown, stub=2, notes=notes)
 
 
-def _found(winner: Winner) -> Mapping[str, Any]:
-    """What the record says of embeddings; nothing where it is missing or not of the documented form."""
-    found = winner.run.record.extra.get("embeddings") if winner.run.record is not None else None
-    return found if isinstance(found, dict) and isinstance(found.get("splits"), dict) else {}
+def _found(winner: Winner) -> EmbeddingSummary | None:
+    """What the record says of embeddings; None where there are none."""
+    return winner.run.record.embeddings if winner.run.record is not None else None
 
 
 def _values(row: Row, split: str, of: str) -> list[float]:
-    contents = [_found(winner).get("splits", {}).get(split) for winner in row.winners]
-    values = [content.get(of) for content in contents if isinstance(content, dict)]
-    return [float(v) for v in values if isinstance(v, int | float) and np.isfinite(v)]
+    found = [summary.splits.get(split) for w in row.winners if (summary := _found(w))]
+    values = [getattr(measured, of) for measured in found if measured is not None]
+    return [float(value) for value in values if value is not None]
 
 
 def _mean_sd(values: Sequence[float]) -> str:
@@ -102,14 +103,13 @@ def _mean_sd(values: Sequence[float]) -> str:
 
 
 def _dimensions(row: Row) -> str:
-    sizes = dict.fromkeys(_found(w).get("dimensions") for w in row.winners)
+    sizes = dict.fromkeys(found.dimensions for w in row.winners if (found := _found(w)))
     return ", ".join(str(size) for size in sizes if size) or DASH
 
 
 def _notes(row: Row) -> list[str]:
-    notes = list(
-        dict.fromkeys(str(_found(w)["note"]) for w in row.winners if _found(w).get("note"))
-    )
+    told = (found.note for w in row.winners if (found := _found(w)))
+    notes = list(dict.fromkeys(note for note in told if note))
     if row.winners and not any(_found(w) for w in row.winners):
         notes.append("its runs recorded no embeddings")
     return notes
@@ -133,11 +133,12 @@ def draw_latent(canvas: Canvas, table: Table, book: Book | None = None) -> str:
     for r, of in enumerate(_OF):
         axes[r, 0].set_ylabel(f"by {of}", fontsize=8)
         present = np.unique(np.concatenate([getattr(view, of) for view in views]))
-        _legend(axes[r, -1], present, data[f"{of}_names"])
+        names = data.label_names if of == "label" else data.confounder_names
+        _legend(axes[r, -1], present, names)
     ways = " and ".join(dict.fromkeys(view.projection for view in views))
-    missing = f" Not shown: {clean('; '.join(left))}." if left else ""
+    missing = f" Not shown: {one_line('; '.join(left))}." if left else ""
     return (
-        f"Features of up to {max(len(v.label) for v in views)} images of split {clean(str(main_split(data)))}, "
+        f"Features of up to {max(len(v.label) for v in views)} images of split {one_line(str(main_split(data)))}, "
         f"trial {trial}, projected to two dimensions by {ways}, each method for itself; above coloured by label, "
         f"below by confounder. Distances in such a picture deceive: the table of silhouettes measures them.{missing}"
     )
@@ -157,45 +158,33 @@ def _views(table: Table) -> tuple[int, list[View], list[str]]:
         if len(views) == MOST:
             left.append(f"{row.marked_label}: no room")
             continue
-        arrays = _arrays(winner, main_split(winner.run.record.data))
-        if isinstance(arrays, str):
-            left.append(f"{row.marked_label}: {arrays}")
+        shown = _shown(winner, main_split(winner.run.record.data))
+        if isinstance(shown, str):
+            left.append(f"{row.marked_label}: {shown}")
             continue
-        place, projection = project(arrays["feature"])
-        views.append(
-            View(row.marked_label, place, arrays["label"], arrays["confounder"], projection)
-        )
+        feature, label, confounder = shown
+        place, projection = project(feature)
+        views.append(View(row.marked_label, place, label, confounder, projection))
     return (trials[0] if trials else 0), views, left
 
 
-def _arrays(winner: Winner, split: str | None) -> dict[str, np.ndarray] | str:
-    """The split's part of embeddings.npz, or why it cannot be used."""
-    path = winner.run.folder.embeddings
+def _shown(winner: Winner, split: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
+    """Features, labels and confounders of the split's images, or why they cannot be shown."""
+    name = winner.run.folder.embeddings.name
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if "confounder" not in file.files:
-                return "its test images have no known confounder"
-            found = {name: file[name] for name in ("split", "feature", "label", "confounder")}
+        found = read_embeddings(winner.run)
     except FileNotFoundError:
-        return f"has no {path.name}"
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        KeyError,
-        MemoryError,
-    ) as error:
-        return f"{path.name} is damaged ({type(error).__name__})"
-    if len({len(value) for value in found.values()}) > 1 or found["feature"].ndim != 2:
-        return f"{path.name} has arrays that do not fit"
-    if found["label"].ndim != 1:
+        return f"has no {name}"
+    except (OSError, DamagedError) as error:
+        return str(error).removesuffix(".")
+    if found.confounder is None:
+        return "its test images have no known confounder"
+    if found.label.ndim != 1:
         return "its images have several labels"
-    part = found["split"] == split
-    if part.sum() < 3 or not np.isfinite(found["feature"][part]).all():
-        return f"{path.name} has too few finite features of {split}"
-    return {name: value[part] for name, value in found.items()}
+    rows = np.flatnonzero(np.array(found.split) == split)
+    if len(rows) < 3:
+        return f"{name} has too few features of {split}"
+    return found.feature[rows], found.label[rows], found.confounder[rows]
 
 
 def project(feature: np.ndarray) -> tuple[np.ndarray, str]:
@@ -251,7 +240,7 @@ def _look(value: int) -> dict[str, Any]:
 def _legend(axes: Axes, present: np.ndarray, names: Sequence[str]) -> None:
     """Right of the last picture of a row."""
     for value in present[:NAMES]:
-        name = clean(str(names[value])) if value < len(names) else str(value)
+        name = one_line(str(names[value])) if value < len(names) else str(value)
         short = name if len(name) <= 16 else f"{name[:15]}…"
         axes.scatter([], [], s=14, linewidths=0.3, label=short, **_look(int(value)))
     if len(present) > NAMES:
@@ -266,6 +255,6 @@ def _legend(axes: Axes, present: np.ndarray, names: Sequence[str]) -> None:
 
 
 def _title(view: View) -> str:
-    name = clean(view.method).replace(" (", "\n(").replace(":", ":\n")
+    name = one_line(view.method).replace(" (", "\n(").replace(":", ":\n")
     lines = [line if len(line) <= 19 else f"{line[:18]}…" for line in name.split("\n")]
     return "\n".join([*lines, f"[{view.projection}]"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.core.files import write_atomic
+from benchmark.core.text import one_line
 from benchmark.report.figures.heatmap_gallery import draw_gallery, file_name
 from benchmark.report.figures.latent_space import draw_latent
 from benchmark.report.figures.style import COLOURS, MARKERS
@@ -17,7 +18,6 @@ from benchmark.report.records.learning_curves import mean_curve, read_curves
 from benchmark.report.records.predictions import Book
 from benchmark.report.tables.class_scores import reliability
 from benchmark.report.tables.columns import Value, main_split
-from benchmark.report.tables.numbers import clean
 from benchmark.report.tables.results_table import Row, Table
 
 if TYPE_CHECKING:
@@ -60,12 +60,12 @@ def draw_all(tables: Sequence[Table], book: Book, out: Path) -> dict[int, list[F
         for i, table in enumerate(tables):
             for name, (title, draw) in _FIGURES.items():
                 figure = _draw(
-                    f"{name}_{i + 1}", f"{title}: {clean(table.title)}", draw, table, book, out
+                    f"{name}_{i + 1}", f"{title}: {one_line(table.title)}", draw, table, book, out
                 )
                 if figure is not None:
                     drawn.setdefault(i, []).append(replace(figure, full=name in _FULL))
             taken = [figure.name for found in drawn.values() for figure in found]
-            title = f"Heatmaps: {clean(table.title)}"
+            title = f"Heatmaps: {one_line(table.title)}"
             gallery = _draw(file_name(table, taken), title, draw_gallery, table, book, out)
             if gallery is not None:
                 drawn.setdefault(i, []).append(replace(gallery, full=True))
@@ -195,7 +195,7 @@ def _gap(canvas: Canvas, table: Table, book: Book) -> str:
     ):  # all gaps near 0: the numbers stand a point beside the bars and would lie outside
         axes.set_xlim(low - 1, high + 1)
     biased, deceiving = table.columns[at].splits
-    axes.set_xlabel(f"accuracy on {clean(biased)} − {clean(deceiving)}, points")
+    axes.set_xlabel(f"accuracy on {one_line(biased)} − {one_line(deceiving)}, points")
     return "Generalisation gap with 95 % intervals, in points: " + "; ".join(shown) + "."
 
 
@@ -203,14 +203,12 @@ def _curves(canvas: Canvas, table: Table, book: Book) -> str:
     """Two panels: biased and deceiving data where the runs looked at them (oracle), else validation."""
     by_row = {}
     for i, row in _shown(table):
-        groups = bool(
-            row.winners[0].run.record and row.winners[0].run.record.data.get("confounder_names")
-        )
-        by_row[i] = [read_curves(w.run.folder, groups) for w in row.winners]
+        runs = [w.run for w in row.winners]
+        by_row[i] = [read_curves(r.folder, r.record.data) for r in runs if r.record is not None]
     splits = {split for found in by_row.values() for c in found for split in c.accuracy}
     gap = next((column.splits for column in table.columns if column.metric == "gap"), ())
     if gap and set(gap) <= splits:
-        panels = [(f"accuracy on {clean(split)}", split, "accuracy") for split in gap]
+        panels = [(f"accuracy on {one_line(split)}", split, "accuracy") for split in gap]
     else:
         panels = [
             ("validation accuracy", "val", "accuracy"),
@@ -276,7 +274,7 @@ def _reliability(canvas: Canvas, table: Table, book: Book) -> str:
         xlim=(0, 102),
         ylim=(-2, 102),
         xlabel="mean confidence, %",
-        ylabel=f"accuracy on {clean(str(split))}, %",
+        ylabel=f"accuracy on {one_line(str(split))}, %",
     )
     _legend(canvas, axes)
     return (
@@ -301,7 +299,7 @@ def _legend(canvas: Canvas, axes: Axes) -> None:
 
 def _short(name: str) -> str:
     """A name that fits a legend; the tables have it whole."""
-    name = clean(name)
+    name = one_line(name)
     return name if len(name) <= 26 else f"{name[:15]}…{name[-10:]}"
 
 

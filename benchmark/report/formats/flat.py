@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from benchmark.core.text import one_line
 from benchmark.report.tables.columns import NOTHING, Value
-from benchmark.report.tables.numbers import Footnotes, clean, notes_of, printer
+from benchmark.report.tables.numbers import Footnotes, notes_of, printer
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
 
@@ -53,32 +54,32 @@ def markdown_table(table: Table, spread: str = "sd") -> str:
         ]
         label = _escape(show.label(row)) + _sup(notes.marks(row.notes))
         lines.append("| " + " | ".join([label, _escape(show.needs(row)), *cells]) + " |")
-    caption = _escape(clean(" ".join(table.full_caption(spread)))) + _sup(general)
+    caption = _escape(one_line(" ".join(table.full_caption(spread)))) + _sup(general)
     listed = [f"{_sup(letter)} {_escape(note)}  " for letter, note in notes.listed()]
     return (
-        "\n".join([f"### {_escape(clean(table.title))}", "", caption, "", *lines, "", *listed])
+        "\n".join([f"### {_escape(one_line(table.title))}", "", caption, "", *lines, "", *listed])
         + "\n"
     )
 
 
 def markdown_sheet(sheet: Sheet) -> str:
     """A pipe table of texts."""
-    lines = ["| " + " | ".join(_escape(clean(" ".join(head))) for head in sheet.heads) + " |"]
+    lines = ["| " + " | ".join(_escape(one_line(" ".join(head))) for head in sheet.heads) + " |"]
     lines.append(
         "|" + "".join("---|" if i < sheet.stub else "---:|" for i in range(len(sheet.heads)))
     )
     for row in sheet.rows:
         cells = (
-            [f"**{_escape(clean(row[0]))}**", *[""] * (len(sheet.heads) - 1)]
+            [f"**{_escape(one_line(row[0]))}**", *[""] * (len(sheet.heads) - 1)]
             if len(row) == 1
             else row
         )
-        shown = cells if len(row) == 1 else [_escape(clean(cell)) for cell in cells]
+        shown = cells if len(row) == 1 else [_escape(one_line(cell)) for cell in cells]
         lines.append("| " + " | ".join(shown) + " |")
-    notes = [_escape(clean(note)) + "  " for note in sheet.notes]
-    caption = _escape(clean(" ".join(sheet.caption)))
+    notes = [_escape(one_line(note)) + "  " for note in sheet.notes]
+    caption = _escape(one_line(" ".join(sheet.caption)))
     return (
-        "\n".join([f"### {_escape(clean(sheet.title))}", "", caption, "", *lines, "", *notes])
+        "\n".join([f"### {_escape(one_line(sheet.title))}", "", caption, "", *lines, "", *notes])
         + "\n"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmark.core.text import one_line
 from benchmark.report.formats.latex_escape import escape
 from benchmark.report.tables.columns import Value
 from benchmark.report.tables.numbers import (
@@ -11,7 +12,6 @@ from benchmark.report.tables.numbers import (
     Footnotes,
     Printer,
     bounds,
-    clean,
     head_line,
     notes_of,
     percent,
@@ -46,7 +46,7 @@ def latex_document(
     tables: Sequence[Table], sheets: Sequence[Sheet], title: str, spread: str = "sd"
 ) -> str:
     """All tables in one file that compiles alone and can be \\input."""
-    ascii_title = clean(title).encode("ascii", "replace").decode()
+    ascii_title = one_line(title).encode("ascii", "replace").decode()
     return (
         HEADER.format(title=ascii_title)
         + "\n".join([*(latex_table(t, spread) for t in tables), *map(latex_sheet, sheets)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from benchmark.report.tables.numbers import clean
+from benchmark.core.text import one_line
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -114,7 +114,7 @@ _ACCENTS = {
 
 def escape(text: str) -> str:
     """Any text as LaTeX that prints it; a character that pdflatex's fonts lack becomes its code point, U+4E2D."""
-    words = unicodedata.normalize("NFC", clean(text)).split(" ")
+    words = unicodedata.normalize("NFC", one_line(text)).split(" ")
     return " ".join(_word(word) for word in words)
 
 

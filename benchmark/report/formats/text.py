@@ -6,7 +6,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from benchmark.report.tables.numbers import Footnotes, clean, head_line, notes_of, printer
+from benchmark.core.text import one_line
+from benchmark.report.tables.numbers import Footnotes, head_line, notes_of, printer
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
 
@@ -31,7 +32,7 @@ def text_table(table: Table, spread: str = "sd", width: int = WIDTH) -> str:
     stub = [
         [_marked(show.label(row), notes.marks(row.notes)), show.needs(row)] for row in table.rows
     ]
-    caption = _marked(clean(" ".join(table.full_caption(spread))), general)
+    caption = _marked(one_line(" ".join(table.full_caption(spread))), general)
     lines = [*wrap(caption, width), ""]
     if table.columns:
         heads = [("method",), ("needs",), *(column.title for column in table.columns)]
@@ -43,7 +44,7 @@ def text_table(table: Table, spread: str = "sd", width: int = WIDTH) -> str:
 
 def text_sheet(sheet: Sheet, width: int = WIDTH) -> str:
     """As ``text_table``, of a sheet."""
-    lines = [*wrap(clean(" ".join([f"{sheet.title}.", *sheet.caption])), width), ""]
+    lines = [*wrap(one_line(" ".join([f"{sheet.title}.", *sheet.caption])), width), ""]
     part: list[list[str]] = []
     tables: list[tuple[str, list[list[str]]]] = [("", part)]
     for row in sheet.rows:
@@ -51,12 +52,12 @@ def text_sheet(sheet: Sheet, width: int = WIDTH) -> str:
             part = []
             tables.append((row[0], part))
         else:
-            part.append([clean(cell) for cell in row])
+            part.append([one_line(cell) for cell in row])
     for heading, rows in tables:
         if rows:
-            lines += [*wrap(clean(heading), width)] if heading else []
+            lines += [*wrap(one_line(heading), width)] if heading else []
             lines += _grid(sheet.heads, rows, sheet.stub, width)
-    lines += [line for note in sheet.notes for line in wrap(clean(note), width)]
+    lines += [line for note in sheet.notes for line in wrap(one_line(note), width)]
     return "\n".join(lines) + "\n"
 
 
@@ -76,7 +77,7 @@ def _grid(
     heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], stub: int, width: int
 ) -> list[str]:
     """Rows under their heads; name columns wrap, number columns are aligned at the right, too many go into blocks."""
-    cleaned = [[clean(line) for line in head] for head in heads]
+    cleaned = [[one_line(line) for line in head] for head in heads]
     body = [list(row[stub:]) for row in rows]
     _align(body)
     widths = [

@@ -6,16 +6,17 @@ import base64
 import html
 from collections.abc import Sequence
 
+from benchmark.core.text import one_line
 from benchmark.report.figures.summary_plots import Figure
 from benchmark.report.tables.columns import Value
-from benchmark.report.tables.numbers import DASH, Footnotes, bounds, clean, notes_of, printer
+from benchmark.report.tables.numbers import DASH, Footnotes, bounds, notes_of, printer
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
 
 
 def text(value: object) -> str:
     """Any text, escaped for content and attributes."""
-    return html.escape(clean(str(value)), quote=True)
+    return html.escape(one_line(str(value)), quote=True)
 
 
 def table_part(table: Table) -> str:

@@ -7,23 +7,20 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from benchmark.core.files import read_json
+from benchmark.core.errors import UserError
 from benchmark.core.layout import State
+from benchmark.core.record import read_failure, read_record
+from benchmark.core.text import lines
 from benchmark.report.html.parts import definition, text
 from benchmark.report.records.learning_curves import Curves, read_curves
 from benchmark.report.records.model_selection import Winner
 from benchmark.report.records.sweep_records import Run
 from benchmark.report.records.switches import switch_of
 from benchmark.report.statistics.metrics import average_accuracy, worst_group
-from benchmark.report.tables.columns import test_splits
 from benchmark.report.tables.results_table import BEFORE_SWITCH
 
 #: More run sections than this would make a page that no phone opens; the others are counted in a sentence.
 MOST = 300
-#: What of ``record.extra`` has tables of its own.
-_TABLED = ("explanations", "embeddings")
 _LINES = ("", "6 4", "2 3", "9 3 2 3")
 
 
@@ -43,7 +40,7 @@ def _winner(winner: Winner) -> str:
     run, record, spec = winner.run, winner.run.record, winner.run.spec
     if record is None or spec is None:
         return ""
-    curves = read_curves(run.folder, bool(record.data.get("confounder_names")))
+    curves = read_curves(run.folder, record.data)
     best = f", best of {winner.of} draws" if winner.of > 1 else ""
     value = "" if winner.at.value is None else f", criterion {winner.at.value:.4g}"
     begins = f"within the first {switch_of(run):,} steps, which do not train the method yet"
@@ -52,7 +49,7 @@ def _winner(winner: Winner) -> str:
         ("chosen", f"step {winner.at.step:,} of {record.steps:,}{value}{best}{early}"),
         *(
             (f"accuracy, {split}", _accuracy(winner, split))
-            for split in ("val", *test_splits(record.data))
+            for split in ("val", *record.data.test_splits)
         ),
         ("hyper-parameters", _pairs(spec.hparams)),
         ("backbone", _named(spec.backbone, spec.backbone_options)),
@@ -60,7 +57,7 @@ def _winner(winner: Winner) -> str:
         ("budget", _pairs(spec.budget)),
         (
             "training",
-            f"{record.seconds.get('training', 0.0):.1f} s, {record.images_per_second:,.0f} images/s",
+            f"{record.seconds.training:.1f} s, {record.images_per_second:,.0f} images/s",
         ),
         (
             "parameters, memory",
@@ -73,15 +70,15 @@ def _winner(winner: Winner) -> str:
         ),
         (
             "machine",
-            f"{record.machine.get('device', '?')}, {record.machine.get('threads', '?')} threads",
+            f"{record.machine.device}, {record.machine.threads or '?'} threads",
         ),
-        ("versions", _pairs(record.machine.get("versions", {}))),
-        ("commit", record.machine.get("commit")),
+        ("versions", _pairs(record.machine.versions)),
+        ("commit", record.machine.commit),
         *((role, _upstream(run, role, key)) for role, key in spec.upstream.items()),
-        ("paper", record.method.get("paper")),
+        ("paper", record.method.paper),
         (
             "on record",
-            _pairs({name: value for name, value in record.extra.items() if name not in _TABLED}),
+            _pairs(record.extra),
         ),
         ("finished", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.finished))),
         ("folder", f"{run.folder.path.parent.name}/{run.key}, attempt {record.attempt}"),
@@ -106,19 +103,15 @@ def _accuracy(winner: Winner, split: str) -> str | None:
 def _upstream(run: Run, role: str, key: str) -> str:
     """The run that came first, and its own scores at the step whose weights were used, its first criterion's."""
     try:
-        entry = read_json(run.folder.record)["upstream"][role]
-        chosen = entry["selected"][run.spec.selection[0]] if run.spec else {}
-        counts = {
-            name: np.asarray(content["counts"], np.int64)
-            for name, content in chosen["splits"].items()
-        }
-        found = {name: average_accuracy(table) for name, table in counts.items()}
-        scores = [
-            f"{name} {100 * value:.1f} %" for name, value in found.items() if value is not None
-        ]
-        return f"{entry['method']} ({key}), step {chosen['step']:,}; accuracy: {', '.join(scores)}"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        first = read_record(run.folder.path).upstream[role]
+        chosen = first.selected[run.spec.selection[0]] if run.spec else None
+    except (OSError, UserError, KeyError):
+        chosen = None
+    if chosen is None:
         return f"{key}; its scores are not in {run.folder.record.name}"
+    found = {split: average_accuracy(counts) for split, counts in chosen.counts.items()}
+    scores = [f"{name} {100 * value:.1f} %" for name, value in found.items() if value is not None]
+    return f"{first.method} ({key}), step {chosen.step:,}; accuracy: {', '.join(scores)}"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
@@ -207,7 +200,7 @@ def _unfinished_row(run: Run) -> str:
 
 def _traceback(run: Run) -> str:
     try:
-        found = read_json(run.folder.failure).get("traceback", "")
-    except (OSError, ValueError, AttributeError):
+        found = read_failure(run.folder.path).traceback
+    except (OSError, UserError):
         return ""
-    return html.escape("".join(c if c.isprintable() or c == "\n" else " " for c in str(found)))
+    return html.escape(lines(found))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from benchmark.core.errors import DamagedError
+from benchmark.core.files import JSON_BYTES, parse_json, read_bytes
 from benchmark.core.layout import RunFolder
+from benchmark.core.log_line import LogLine
+from benchmark.core.record import DataSummary
 from benchmark.report.statistics.metrics import average_accuracy, worst_group
 
 
@@ -28,24 +31,31 @@ class Curves:
     note: str = ""
 
 
-def read_curves(folder: RunFolder, groups_known: bool = True) -> Curves:
+def read_curves(folder: RunFolder, data: DataSummary) -> Curves:
     """The curves of a run folder. A torn last line is ignored; damage elsewhere ends the curve there and is noted.
 
     Args:
-        groups_known: whether confounders are known, so that a worst group exists.
+        folder: of the run.
+        data: of the run; there are worst groups where it names confounders.
     """
     curves, name = Curves(), folder.log.name
     try:
-        lines = folder.log.read_bytes().split(b"\n")
-    except OSError:
+        lines = read_bytes(folder.log, JSON_BYTES).split(b"\n")
+    except FileNotFoundError:
         curves.note = f"{name} is missing"
         return curves
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+    except (OSError, DamagedError):
+        curves.note = f"{name} cannot be read"
+        return curves
+    for number, text in enumerate(lines, 1):
+        if not text.strip():
             continue
+        where = f"{name}, line {number},"
         try:
-            _add(curves, json.loads(line), groups_known)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            line = LogLine.from_json(parse_json(text, where), data, where)
+            if curves.steps and line.step <= curves.steps[-1]:
+                raise DamagedError(f"{where} repeats a step")
+        except DamagedError:
             torn = number == len(lines)  # no newline behind it: a crash while writing
             curves.note = (
                 f"{name}: torn last line ignored"
@@ -53,32 +63,24 @@ def read_curves(folder: RunFolder, groups_known: bool = True) -> Curves:
                 else f"{name}: damaged from line {number} on"
             )
             break
+        _add(curves, line, bool(data.confounder_names))
     return curves
 
 
-def _add(curves: Curves, line: Mapping[str, object], groups_known: bool) -> None:
-    step = line["step"]
-    splits, terms = line["splits"], line["terms"]
-    if not isinstance(step, int) or not isinstance(splits, dict) or not isinstance(terms, dict):
-        raise ValueError
-    accuracy: dict[str, float | None] = {}
+def _add(curves: Curves, line: LogLine, groups_known: bool) -> None:
+    accuracy = {split: average_accuracy(counts) for split, counts in line.splits.items()}
     worst: dict[str, float | None] = {}
-    for split, content in splits.items():
-        counts = np.asarray(content["counts"], dtype=np.int64)
-        if counts.ndim not in (3, 4):
-            raise ValueError
-        accuracy[split] = average_accuracy(counts)
+    for split, counts in line.splits.items():
         found = worst_group(counts) if groups_known else None
         worst[split] = None if found is None else found.accuracy
     for target, values in (
         (curves.accuracy, accuracy),
         (curves.worst, worst),
-        (curves.terms, terms),
+        (curves.terms, line.terms),
     ):
         for name, value in values.items():
-            number = float(value) if isinstance(value, int | float) and np.isfinite(value) else None
-            target.setdefault(name, [None] * len(curves.steps)).append(number)
-    curves.steps.append(step)
+            target.setdefault(name, [None] * len(curves.steps)).append(value)
+    curves.steps.append(line.step)
     for target in (curves.accuracy, curves.worst, curves.terms):
         for values_ in target.values():
             values_.extend([None] * (len(curves.steps) - len(values_)))

@@ -14,6 +14,9 @@ from benchmark.report.records.sweep_records import Run, Selected, Sweep
 from benchmark.report.records.switches import chosen_before_switch
 from benchmark.report.statistics.metrics import average_accuracy
 
+#: Reasons that a footnote gives for each state, and unreadable runs that it names.
+REASONS, UNREADABLE_RUNS = 3, 10
+
 
 @dataclass(frozen=True)
 class Winner:
@@ -105,11 +108,10 @@ def cells_of(sweep: Sweep, criterion: str, *, own: bool = False) -> list[Cell]:
         cell.runs.append(run)
         cell.serves |= serves.get(run.key, {})
     for entry in sweep.refused:
-        where = str(entry.get("dataset", "?")), str(entry.get("method", "?"))
+        where = entry.dataset, entry.method
         cell = cells.setdefault((*where, ""), Cell(*where, True))
-        reason = str(entry.get("reason", "no reason given"))
-        if reason not in cell.refusals:
-            cell.refusals.append(reason)
+        if entry.reason not in cell.refusals:
+            cell.refusals.append(entry.reason)
     for cell in cells.values():
         cell.criterion = _first_criterion(cell.runs, criterion) if own else criterion
         _crown(cell)
@@ -174,8 +176,13 @@ def _what_is_missing(runs: Iterable[Run]) -> list[str]:
             if trials
             else ""
         )
-        reasons = list(dict.fromkeys(run.reason for run in mine if run.reason))
-        why = ": " + "; ".join(reasons[:3]) if reasons else ""
-        more = f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else ""
+        most = REASONS
+        reasons = [run.reason for run in mine if run.reason]
+        if state == State.UNREADABLE:  # each is named, so that it can be found
+            reasons = [f"{run.key} ({run.reason})" for run in mine]
+            most = UNREADABLE_RUNS
+        reasons = list(dict.fromkeys(reasons))
+        why = ": " + "; ".join(reasons[:most]) if reasons else ""
+        more = f"; and {len(reasons) - most} more" if len(reasons) > most else ""
         notes.append(f"{len(mine)} of {len(runs)} runs {state}{where}{why}{more}")
     return notes

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.core.counts import correct_and_total
+from benchmark.core.errors import DamagedError
 from benchmark.report.records.model_selection import Winner
+from benchmark.report.records.stored_arrays import StoredPredictions, read_predictions
 from benchmark.report.statistics.metrics import confusion, multi_label
 
 
@@ -27,27 +27,22 @@ class Answers:
     cluster: np.ndarray | None
 
 
-class UnusableError(Exception):
-    """Predictions that cannot be used; the message says why."""
-
-
 class Book:
     """Answers of the winners at the steps that were chosen; each is read once, and what cannot be used is noted."""
 
     def __init__(self) -> None:
         self.problems: dict[str, str] = {}  # run key -> why its predictions are not used
         self._known: dict[tuple[str, str], Answers | None] = {}
+        self._verified: set[str] = set()  # keys of runs whose file has the right checksum
 
     def answers(self, winner: Winner, split: str) -> Answers | None:
         """The winner's answers on a split, or None where they are missing, damaged or contradict the record."""
         where = (winner.run.key, split)
         if where not in self._known:
             try:
-                self._known[where] = _checked(self._load(winner, split), winner, split)
-            except UnusableError as error:
-                self.problems.setdefault(
-                    winner.run.key, f"{winner.run.folder.predictions.name} {error}"
-                )
+                self._known[where] = _checked(self._read(winner, split), winner, split)
+            except DamagedError as error:
+                self.problems.setdefault(winner.run.key, str(error).removesuffix("."))
                 self._known[where] = None
         return self._known[where]
 
@@ -55,8 +50,11 @@ class Book:
         """label int64[N] (or [N,K]) and logits float64[N,K], not kept in memory; None as in ``answers``."""
         if self.answers(winner, split) is None:
             return None
-        arrays = self._load(winner, split)
-        return arrays["label"], arrays["score"].astype(np.float64)
+        try:
+            stored = self._read(winner, split)
+        except DamagedError:  # changed since it was checked
+            return None
+        return stored.label, stored.score.astype(np.float64)
 
     def matrix(self, winners: Sequence[Winner], split: str) -> np.ndarray | None:
         """Correctness float64[S,n], in [0, 1], of several trials, if all answered the same list of images."""
@@ -65,41 +63,31 @@ class Book:
             return None
         return np.stack([a.right for a in found]).astype(np.float64)
 
-    def _load(self, winner: Winner, split: str) -> dict[str, np.ndarray]:
-        names = {name: f"{split}/{name}" for name in ("label", "pair_id", "cluster")}
-        names["score"] = f"{winner.criterion}/{split}/score"
+    def _read(self, winner: Winner, split: str) -> StoredPredictions:
+        key, path = winner.run.key, winner.run.folder.predictions
         try:
-            with np.load(winner.run.folder.predictions, allow_pickle=False) as file:
-                found = {name: file[key] for name, key in names.items() if key in file.files}
+            found = read_predictions(
+                winner.run, winner.criterion, split, verify=key not in self._verified
+            )
+            self._verified.add(key)
+            return found
         except FileNotFoundError:
-            raise UnusableError("is missing") from None
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, MemoryError) as error:
-            raise UnusableError(f"is damaged ({type(error).__name__})") from None
-        if "label" not in found or "score" not in found:
-            raise UnusableError(f"has no scores of {split}")
-        return found
+            raise DamagedError(f"{path.name} is missing.") from None
+        except OSError as error:
+            raise DamagedError(f"{path.name} cannot be read ({error.strerror}).") from None
 
 
-def _checked(arrays: dict[str, np.ndarray], winner: Winner, split: str) -> Answers:
-    label, score = arrays["label"], arrays["score"]
+def _checked(stored: StoredPredictions, winner: Winner, split: str) -> Answers:
+    """The answers, once they are known to be those that the record counts."""
+    label, score = stored.label, stored.score
     several = label.ndim == 2
-    wanted = label.shape if several else (len(label) if label.ndim else 0, *score.shape[1:2])
-    if label.ndim not in (1, 2) or score.ndim != 2 or score.shape != wanted or not score.size:
-        raise UnusableError(
-            f"has shapes {label.shape} and {score.shape} of {split}, which do not fit"
-        )
-    if not np.isfinite(score).all():
-        raise UnusableError(f"holds scores of {split} that are not finite")
     predicted = score > 0 if several else score.argmax(1)
     counts = winner.at.counts.get(split)
-    if counts is not None and (
-        several != multi_label(counts) or not _agree(label, predicted, counts)
-    ):
-        raise UnusableError(f"contradicts record.json on {split}")
+    if counts is not None and not _agree(label, predicted, stored.confounder, counts):
+        name = winner.run.folder.predictions.name
+        raise DamagedError(f"{name} contradicts {winner.run.folder.record.name} on {split}.")
     right = predicted == label
-    return Answers(
-        right.mean(1) if several else right, label, arrays.get("pair_id"), arrays.get("cluster")
-    )
+    return Answers(right.mean(1) if several else right, label, stored.pair_id, stored.cluster)
 
 
 def same_images(found: Sequence[Answers]) -> bool:
@@ -126,19 +114,19 @@ def pair_order(biased: Answers, deceiving: Answers) -> tuple[np.ndarray, np.ndar
     return rows
 
 
-def _agree(label: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> bool:
-    table = confusion(counts)
+def _agree(
+    label: np.ndarray, predicted: np.ndarray, confounder: np.ndarray | None, counts: np.ndarray
+) -> bool:
+    """Whether answers are those that were counted, image by image, with confounders where they are known."""
     if multi_label(counts):
-        return label.shape[1] == len(table) and all(
-            _agree(label[:, k], predicted[:, k].astype(np.int64), table[k][None])
-            for k in range(len(table))
+        return label.ndim == 2 and all(
+            _agree(label[:, k], predicted[:, k].astype(np.int64), confounder, counts[k])
+            for k in range(len(counts))
         )
-    classes = len(table)
-    if (
-        len(label) != correct_and_total(counts)[1]
-        or label.min() < 0
-        or max(label.max(), predicted.max()) >= classes
-    ):
-        return False
-    counted = np.bincount(label * classes + predicted, minlength=classes * classes)
-    return bool(np.array_equal(counted.reshape(classes, classes), table))
+    rows, classes, _ = counts.shape
+    place = np.zeros_like(label) if rows == 1 or confounder is None else confounder
+    cell = (place * classes + label) * classes + predicted
+    counted = np.bincount(cell, minlength=counts.size).reshape(counts.shape)
+    if confounder is None:
+        return bool(np.array_equal(counted.sum(0), confusion(counts)))
+    return bool(np.array_equal(counted, counts))

@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import gc
-import math
+import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-
-from benchmark.core.errors import UserError
+from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.files import read_json
 from benchmark.core.layout import RunFolder, State, SweepFolder, newest_sweep, state_of
-from benchmark.core.record import RunRecord
-from benchmark.core.spec import RunSpec, check_schema
+from benchmark.core.record import RunRecord, SelectedStep, check_key, read_failure
+from benchmark.core.spec import SPEC_BYTES, RunSpec, read_spec
+from benchmark.core.sweep_plan import PlannedEntry, ReadPlan, Refusal, SweepPlan, read_plan
 
-#: A record.json that exists but cannot be used: torn, edited, or of another schema version.
-UNREADABLE = "unreadable"
+T = TypeVar("T")
 
-
-@dataclass(slots=True)
-class Selected:
-    """A run at the step that one criterion chose: ``counts`` per split, unsigned [confounder, label, predicted]."""
-
-    step: int
-    value: float | None
-    counts: dict[str, np.ndarray]
+#: The name that the tables' code gives to the step that a criterion chose.
+Selected = SelectedStep
 
 
 @dataclass(slots=True)
 class Run:
-    """One planned run. ``state`` is a ``State`` or ``unreadable``; ``reason`` says why there is no result.
+    """One planned run.
 
-    ``record`` is None unless the run is done; its ``selected`` is empty, because the counts live in ``selected`` here.
-    ``trial`` and ``draw`` are None where no spec.json tells them.
+    Attributes:
+        key: of the run.
+        dataset: as the sweep file writes it.
+        method: as the sweep file writes it.
+        requested: whether the sweep asked for it, or only another run needs it.
+        folder: of the run.
+        state: what its files say.
+        reason: why there is no result, or empty.
+        trial: its number; None where neither the plan nor spec.json tells.
+        draw: of the hyper-parameters; None where neither tells.
+        spec: None where it cannot be read.
+        record: None unless the run is done.
     """
 
     key: str
@@ -44,13 +47,17 @@ class Run:
     method: str
     requested: bool
     folder: RunFolder
-    state: str = State.PENDING
+    state: State = State.PENDING
     reason: str = ""
     trial: int | None = None
     draw: int | None = None
     spec: RunSpec | None = None
     record: RunRecord | None = None
-    selected: dict[str, Selected] = field(default_factory=dict)
+
+    @property
+    def selected(self) -> Mapping[str, SelectedStep]:
+        """The steps that criteria chose; empty unless the run is done."""
+        return self.record.selected if self.record is not None else {}
 
 
 @dataclass
@@ -58,7 +65,13 @@ class Sweep:
     """Everything that the report is made from.
 
     Attributes:
-        refused: planned cells that cannot run, ``{"dataset", "method", "trial", "draw", "reason"}``.
+        folder: of the sweep.
+        name: of the sweep.
+        title: for people.
+        created: seconds since 1970, or 0 where that is not known.
+        runs: in the order of the plan.
+        refused: planned runs that cannot run.
+        config: the sweep file, resolved.
         notes: what a reader must know of the folder itself, one sentence each.
     """
 
@@ -67,24 +80,18 @@ class Sweep:
     title: str
     created: float
     runs: list[Run]
-    refused: list[Mapping[str, Any]]
+    refused: list[Refusal]
     config: Mapping[str, Any]
     notes: list[str]
 
     def states(self) -> dict[str, int]:
         """How many runs are in each state, done first."""
-        counted: dict[str, int] = {}
-        for run in self.runs:
-            counted[run.state] = counted.get(run.state, 0) + 1
+        counted = Counter(str(run.state) for run in self.runs)
         return dict(sorted(counted.items(), key=lambda item: (item[0] != State.DONE, item[0])))
 
     def criteria(self) -> list[str]:
         """The criteria that finished runs were selected by, in the order in which the specs name them."""
-        found: dict[str, None] = {}
-        for run in self.runs:
-            for name in run.selected:
-                found.setdefault(name)
-        return list(found)
+        return list(dict.fromkeys(name for run in self.runs for name in run.selected))
 
 
 def find_sweep(given: str | None, root: Path = Path("results")) -> Path:
@@ -120,35 +127,31 @@ def find_sweep(given: str | None, root: Path = Path("results")) -> Path:
 def load_sweep(folder: Path, keep: str | None = None) -> Sweep:
     """Read a sweep's folder without changing it.
 
+    A damaged piece never stops the rest: it is named in ``Sweep.notes`` or in its run's ``reason``.
+
     Args:
         folder: ``results/<sweep>``.
         keep: the one criterion whose counts are kept in memory; None keeps all that the runs have.
 
-    A damaged piece never stops the rest: it is named in ``Sweep.notes`` or in its run's ``reason``.
-
     Raises:
         UserError: no sweep here, or its sweep.json is of another schema version.
     """
-    stored = SweepFolder(folder)
-    if not stored.exists():
-        raise UserError(_no_sweep(stored))
-    plan, notes = _read_plan(stored)
-    runs = [_planned(stored, key, entry) for key, entry in plan["runs"].items()]
+    sweep = SweepFolder(folder)
+    if not sweep.exists():
+        raise UserError(_no_sweep(sweep))
+    found, notes = _read_plan(sweep)
+    plan = found.plan
+    runs = [_planned(sweep, key, entry) for key, entry in plan.runs.items()]
     with _collector_paused():
-        shared: dict[tuple[str, str], Any] = {}
+        shared: dict[tuple[type, str], Any] = {}
         for run in runs:
-            _read_run(run, keep, shared)
+            _read_run(run, keep, shared, found.damaged.get(run.key))
+    _compare_labels(runs)
     _block(runs)
-    notes += _strangers(stored, {run.key for run in runs})
+    notes += _strangers(sweep, set(plan.runs))
+    title = plan.title or plan.name
     return Sweep(
-        folder,
-        str(plan.get("name", folder.name)),
-        str(plan.get("title") or plan.get("name", folder.name)),
-        float(plan.get("created") or 0.0),
-        runs,
-        list(plan.get("refused", [])),
-        plan.get("config", {}),
-        notes,
+        folder, plan.name, title, plan.created, runs, list(plan.refused), plan.config, notes
     )
 
 
@@ -159,149 +162,170 @@ def _no_sweep(sweep: SweepFolder) -> str:
     )
 
 
-def _read_plan(sweep: SweepFolder) -> tuple[dict[str, Any], list[str]]:
-    """sweep.json, or what the run folders let us conclude where it is missing or torn."""
+def _read_plan(sweep: SweepFolder) -> tuple[ReadPlan, list[str]]:
+    """sweep.json, or what the run folders let us conclude where it is missing or damaged."""
     try:
-        plan = read_json(sweep.plan)
+        found = read_plan(sweep)
     except FileNotFoundError:
-        why = "is missing"
-    except ValueError as error:
-        why = f"is damaged ({error})"
+        why = f"{sweep.plan.name} is missing"
+    except DamagedError as error:
+        why = _without_folder(str(error), sweep.plan)
     else:
-        check_schema(plan, str(sweep.plan))
-        if isinstance(plan.get("runs"), dict) and all(
-            isinstance(entry, dict) for entry in plan["runs"].values()
-        ):
-            return plan, []
-        why = "has no table of runs"
+        return found, list(found.problems)
     note = (
-        f"{sweep.plan.name} {why}: runs are those found in {sweep.runs.name}/, "
-        "and planned runs that never started are not counted."
+        f"{why}: runs are those found in {sweep.runs.name}/, and planned runs that never started "
+        "are not counted."
     )
-    return {"runs": _runs_from_folders(sweep)}, [note]
+    name = sweep.path.absolute().name
+    runs = _runs_from_folders(sweep)
+    return ReadPlan(SweepPlan(name, "", 0.0, (), runs, ())), [note]
 
 
-def _planned(sweep: SweepFolder, key: str, entry: Mapping[str, Any]) -> Run:
-    trial, draw = entry.get("trial"), entry.get("draw")
+def _planned(sweep: SweepFolder, key: str, entry: PlannedEntry) -> Run:
     return Run(
         key,
-        str(entry.get("dataset", "?")),
-        str(entry.get("method", "?")),
-        bool(entry.get("requested", True)),
+        entry.dataset,
+        entry.method,
+        entry.requested,
         sweep.run(key),
-        trial=trial if isinstance(trial, int) else None,
-        draw=draw if isinstance(draw, int) else None,
+        trial=entry.trial,
+        draw=entry.draw,
     )
 
 
-def _runs_from_folders(sweep: SweepFolder) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+def _runs_from_folders(sweep: SweepFolder) -> dict[str, PlannedEntry]:
+    found: dict[str, PlannedEntry] = {}
     upstream: set[str] = set()
     for name in sweep.run_names():
         try:
-            spec = RunSpec.from_json(read_json(sweep.run(name).spec))
-        except (OSError, ValueError, UserError):
+            spec = read_spec(sweep.run(name).path)
+        except (OSError, UserError):
             continue
-        options = ",".join(
-            f"{option}={value}" for option, value in sorted(spec.dataset_options.items())
-        )
-        found[name] = {
-            "dataset": f"{spec.dataset}:{options}" if options else spec.dataset,
-            "method": spec.method,
-        }
+        found[name] = PlannedEntry(_dataset(spec), spec.method, spec.trial, spec.draw)
         upstream |= set(spec.upstream.values())
-    return {name: {**entry, "requested": name not in upstream} for name, entry in found.items()}
+    return {name: replace(entry, requested=name not in upstream) for name, entry in found.items()}
 
 
-def _read_run(run: Run, keep: str | None, shared: dict[tuple[str, str], Any]) -> None:
-    run.state = state_of(run.folder.path)
-    if run.state == State.DONE:
-        try:
-            run.record, run.selected = _read_record(run, keep, shared)
-            run.spec = run.record.spec
-        except UserError as error:
-            run.state, run.reason = UNREADABLE, str(error)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            run.state, run.reason = (
-                UNREADABLE,
-                f"{run.folder.record.name} is damaged ({type(error).__name__}: {error})",
-            )
-    elif run.state == State.FAILED:
-        run.reason = _failure(run.folder)
-    if run.spec is None:
-        try:
-            run.spec = RunSpec.from_json(read_json(run.folder.spec))
-        except (OSError, ValueError, TypeError, UserError):
-            return
-    run.trial, run.draw = run.spec.trial, run.spec.draw
+def _dataset(spec: RunSpec) -> str:
+    """The data set of a spec as a sweep file would write it with every option."""
+    options = ",".join(f"{name}={value}" for name, value in sorted(spec.dataset_options.items()))
+    return f"{spec.dataset}:{options}" if options else spec.dataset
 
 
-def _read_record(
-    run: Run, keep: str | None, shared: dict[tuple[str, str], Any]
-) -> tuple[RunRecord, dict[str, Selected]]:
-    value = read_json(run.folder.record)
-    if not isinstance(value, dict):
-        raise ValueError("it is not a JSON table")
-    selected = value.get("selected")
-    value["selected"] = {}
-    for name in ("data", "method", "machine"):  # the same for hundreds of runs: hold one copy
-        known = shared.setdefault(
-            (name, run.dataset if name == "data" else run.method), value.get(name)
-        )
-        if known == value.get(name):
-            value[name] = known
-    for entry in value["upstream"].values():  # their counts are in their own records
-        entry.pop("selected", None)
-    record = RunRecord.from_json(value)
-    if not isinstance(selected, dict) or not selected:
-        raise ValueError("it holds no selected step")
-    classes = len(record.data["label_names"])
-    shape = (classes, -1, 2, 2) if record.data.get("multi_label") else (-1, classes, classes)
-    chosen = (
-        selected
-        if keep is None
-        else {name: entry for name, entry in selected.items() if name == keep}
-    )
-    return record, {name: _selected(entry, shape) for name, entry in chosen.items()}
-
-
-def _selected(entry: Mapping[str, Any], shape: tuple[int, ...]) -> Selected:
-    value = entry["value"]
-    finite = isinstance(value, int | float) and math.isfinite(value)
-    counts = {
-        split: _counts(content["counts"], split, shape)
-        for split, content in entry["splits"].items()
-    }
-    return Selected(int(entry["step"]), float(value) if finite else None, counts)
-
-
-def _counts(nested: Any, split: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Confusion counts as the smallest unsigned type that holds them: a sweep has thousands of these tables.
+def _read_run(
+    run: Run, keep: str | None, shared: dict[tuple[type, str], Any], damaged: str | None
+) -> None:
+    """State, spec and record of a run; what cannot be used makes it unreadable, whatever it is.
 
     Args:
-        shape: what is expected; -1 stands for the number of confounders.
+        run: is filled.
+        keep: as in ``load_sweep``.
+        shared: parts of records that many runs have in common.
+        damaged: why its entry in the plan cannot be used, or None.
     """
-    array = np.asarray(nested)
-    fits = array.ndim == len(shape) and all(
-        want in (-1, have) for want, have in zip(shape, array.shape, strict=True)
+    problems = [] if damaged is None else [damaged]
+    try:
+        run.state = state_of(run.folder.path)
+        if run.state == State.DONE:
+            run.record = _read_record(run, keep, shared)
+            run.spec = run.record.spec
+    except (OSError, UserError) as error:
+        problems.append(str(error))
+    if run.spec is None:
+        try:
+            run.spec = read_spec(run.folder.path)
+        except FileNotFoundError:  # a planner writes sweep.json first
+            pass
+        except (OSError, UserError) as error:
+            problems.append(str(error))
+    if run.spec is not None and (contradiction := _contradiction(run, run.spec)):
+        problems.append(contradiction)
+    if problems:
+        run.state, run.record = State.UNREADABLE, None
+        run.reason = _without_folder(problems[0], run.folder.record)
+    elif run.state == State.FAILED:
+        run.reason = _failure(run.folder)
+    if run.spec is not None:
+        run.trial, run.draw = run.spec.trial, run.spec.draw
+        if run.method == "?":  # its entry in the plan is damaged
+            run.dataset, run.method = _dataset(run.spec), run.spec.method
+
+
+def _read_record(run: Run, keep: str | None, shared: dict[tuple[type, str], Any]) -> RunRecord:
+    folder = run.folder
+    value = read_json(folder.record)
+    if isinstance(value, dict) and not value.get("selected"):
+        raise DamagedError(f"{folder.record} is damaged: it holds no selected step.")
+    _lighten(value, keep)
+    record = RunRecord.from_json(value, str(folder.record))
+    check_key(record.key, folder.record)
+    if folder.spec.exists() and read_json(folder.spec, SPEC_BYTES) != value["spec"]:
+        raise DamagedError(
+            f"{folder.spec} is not the spec in {folder.record.name}: files of two runs were mixed."
+        )
+    return replace(  # these are the same for hundreds of runs: hold one copy
+        record,
+        data=_one_copy(record.data, run.dataset, shared),
+        method=_one_copy(record.method, run.method, shared),
+        machine=_one_copy(record.machine, "", shared),
     )
-    if not fits or array.dtype.kind != "i":
-        found = f"{array.dtype}{list(array.shape)}"
-        wanted = ", ".join("confounder" if n < 0 else str(n) for n in shape)
-        raise ValueError(f"counts of {split} are {found}, expected whole numbers [{wanted}]")
-    if array.size and array.min() < 0:
-        raise ValueError(f"counts of {split} hold a negative number")
-    return array.astype(np.min_scalar_type(int(array.max(initial=0))))
+
+
+def _one_copy(part: T, of: str, shared: dict[tuple[type, str], Any]) -> T:
+    known: T = shared.setdefault((type(part), of), part)
+    return known if known == part else part
+
+
+def _lighten(value: Any, keep: str | None) -> None:
+    """Drop the counts that the report does not use: other criteria's, and those of upstream runs."""
+    if not isinstance(value, dict):
+        return
+    selected, upstream = value.get("selected"), value.get("upstream")
+    if keep is not None and isinstance(selected, dict):
+        value["selected"] = {name: step for name, step in selected.items() if name == keep}
+    for entry in upstream.values() if isinstance(upstream, dict) else ():
+        if isinstance(entry, dict):
+            entry.pop("selected", None)
+
+
+def _contradiction(run: Run, spec: RunSpec) -> str | None:
+    """How the plan's entry of a run contradicts its spec, or None."""
+    entry = run.dataset.partition(":")[0], run.method, run.trial, run.draw
+    told = spec.dataset, spec.method, spec.trial, spec.draw
+    if run.method == "?" or all(a in (None, b) for a, b in zip(entry, told, strict=True)):
+        return None
+    return f"its spec is of {spec.label()}, which is not what {run.folder.sweep.plan.name} says."
 
 
 def _failure(folder: RunFolder) -> str:
     """Why a run failed, in one line."""
     try:
-        failure = read_json(folder.failure)
-        message = " ".join(str(failure["message"]).split())
-        return f"{failure['kind'].replace('_', ' ')}: {message}"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"{folder.failure.name} is damaged"
+        failure = read_failure(folder.path)
+    except (OSError, UserError) as error:
+        return _without_folder(str(error), folder.failure)
+    kind = f"{failure.kind.replace('_', ' ')}: " if failure.kind else ""
+    return kind + " ".join(failure.message.split())
+
+
+def _without_folder(message: str, path: Path) -> str:
+    """A message with the names of files alone: the folder is named where it is shown."""
+    return message.replace(f"{path.parent}{os.sep}", "").removesuffix(".")
+
+
+def _compare_labels(runs: list[Run]) -> None:
+    """Runs on one data set have the same labels; one that names others has been mixed in."""
+    found: dict[str, Counter[tuple[tuple[str, ...], bool]]] = {}
+    for run in runs:
+        if run.record is not None:
+            labels = run.record.data.label_names, run.record.data.multi_label
+            found.setdefault(run.dataset, Counter())[labels] += 1
+    for run in runs:
+        if run.record is None or len(found[run.dataset]) == 1:
+            continue
+        usual = found[run.dataset].most_common(1)[0][0]
+        if (run.record.data.label_names, run.record.data.multi_label) != usual:
+            run.state, run.record = State.UNREADABLE, None
+            run.reason = f"{run.folder.record.name} names other labels than the other runs"
 
 
 def _block(runs: list[Run]) -> None:
@@ -315,11 +339,10 @@ def _block(runs: list[Run]) -> None:
                 continue
             for role, key in run.spec.upstream.items():
                 before = by_key.get(key)
-                if before is not None and before.state in (State.FAILED, State.BLOCKED, UNREADABLE):
-                    run.state, run.reason = (
-                        State.BLOCKED,
-                        f"its {role} {before.state} ({before.reason})",
-                    )
+                ended = (State.FAILED, State.BLOCKED, State.UNREADABLE)
+                if before is not None and before.state in ended:
+                    run.state = State.BLOCKED
+                    run.reason = f"its {role} {before.state} ({before.reason})"
                     changed = True
                     break
 

@@ -21,10 +21,10 @@ _UNDECLARED: Mapping[str, Callable[[Mapping[str, Any], int], float]] = {
 
 def switch_of(run: Run) -> int:
     """The first step that trains what the run's method is called; 0 where there is no such switch, or none is known."""
-    declared = run.record.method.get("active_from") if run.record else None
+    declared = run.record.method.active_from if run.record else None
     if declared is None and run.spec is not None:
         declared = _undeclared(run.spec)
-    return declared if type(declared) is int and declared > 0 else 0
+    return max(declared or 0, 0)
 
 
 def chosen_before_switch(run: Run, at: Selected) -> bool:

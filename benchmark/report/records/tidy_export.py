@@ -92,15 +92,15 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
         return
     cost = {
         "backbone": record.spec.backbone,
-        "stand_in": bool(record.data.get("stand_in")),
-        "training_seconds": record.seconds.get("training"),
+        "stand_in": record.data.stand_in,
+        "training_seconds": record.seconds.training,
         "images_per_second": record.images_per_second,
         "peak_memory_bytes": record.peak_memory_bytes,
         "parameters": record.parameters,
     }
     for criterion, at in run.selected.items():
         for split, counts in at.counts.items():
-            worst = worst_group(counts) if record.data.get("confounder_names") else None
+            worst = worst_group(counts) if record.data.confounder_names else None
             yield {
                 **about,
                 "criterion": criterion,

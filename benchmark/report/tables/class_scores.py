@@ -30,7 +30,7 @@ from benchmark.report.statistics.metrics import (
 )
 from benchmark.report.statistics.multilabel import macro_scores
 from benchmark.report.statistics.over_trials import mean_over_trials
-from benchmark.report.tables.columns import main_split, test_splits
+from benchmark.report.tables.columns import main_split
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
@@ -211,7 +211,7 @@ def detail_sheets(
     record = next((w.run.record for row in table.rows for w in row.winners if w.run.record), None)
     if record is None or (main := main_split(record.data)) is None:
         return []
-    known = test_splits(record.data)
+    known = record.data.test_splits
     if wrong := [name for name in splits if name not in known]:
         raise UserError(
             f"{table.dataset} has no test split {wrong[0]!r}; --split takes {', '.join(known)}."
@@ -231,8 +231,8 @@ def _of_split(
     }
     rows = {method: winners for method, winners in rows.items() if winners}
     scores = Scores(split, book, engine, spread == "interval")
-    labels = [str(name) for name in record.data["label_names"]]
-    groups = [str(name) for name in record.data.get("group_names") or []]
+    labels = record.data.label_names
+    groups = record.data.group_names
     sheets = [
         _overall_sheet(table, rows, scores, labels),
         _class_sheet(table, rows, scores, labels),

@@ -6,12 +6,12 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
 from benchmark.core.counts import Ints, class_counts, group_counts
+from benchmark.core.record import DataSummary
 from benchmark.report.records.model_selection import Winner
 from benchmark.report.records.predictions import Answers, Book, pair_order
 from benchmark.report.statistics.estimate import Estimate, clipped
@@ -77,26 +77,21 @@ class Value:
 NOTHING = Value()
 
 
-def test_splits(data: Mapping[str, Any]) -> list[str]:
-    """Names of the test splits, in table order."""
-    return [name for name in data["splits"] if name not in ("train", "val")]
-
-
-def main_split(data: Mapping[str, Any]) -> str | None:
+def main_split(data: DataSummary) -> str | None:
     """Where average and worst-group accuracy are measured: ``unbiased``, else ``test``, else the first other split.
 
     A split that only shows the bias (the biased one of ``bias_splits``) comes last.
     """
-    splits = test_splits(data)
+    splits = data.test_splits
     for name in ("unbiased", "test"):
         if name in splits:
             return name
-    biased, deceiving = data.get("bias_splits") or (None, None)
+    biased, deceiving = data.bias_splits or (None, None)
     others = [name for name in splits if name not in (biased, deceiving)]
     return next(iter([*others, *(s for s in (deceiving, biased) if s in splits)]), None)
 
 
-def columns_of(data: Mapping[str, Any]) -> list[Column]:
+def columns_of(data: DataSummary) -> list[Column]:
     """The columns of a data set's table: average, worst group, then the other test splits, then the gap.
 
     Data without confounder labels have no groups; the worst class takes the place of the worst group.
@@ -107,14 +102,14 @@ def columns_of(data: Mapping[str, Any]) -> list[Column]:
     columns = [
         Column("average_accuracy", (main,), ("average", f"({main})"), (f"{main}_accuracy",)),
         Column("worst_group_accuracy", (main,), ("worst group", f"({main})"))
-        if data.get("confounder_names")
+        if data.confounder_names
         else Column("worst_class_accuracy", (main,), ("worst class", f"({main})")),
     ]
     columns += [
-        Column(f"{name}_accuracy", (name,), (name,)) for name in test_splits(data) if name != main
+        Column(f"{name}_accuracy", (name,), (name,)) for name in data.test_splits if name != main
     ]
-    if data.get("bias_splits"):
-        columns.append(Column("gap", tuple(data["bias_splits"]), ("gap",), smaller=True))
+    if data.bias_splits:
+        columns.append(Column("gap", data.bias_splits, ("gap",), smaller=True))
     return columns
 
 
@@ -240,7 +235,8 @@ def one_trial(
     if column.metric == "worst_class_accuracy":
         return _worst_class(counts[0], level)
     if column.metric == "worst_group_accuracy":
-        return _worst(counts[0], winner.run.record.data if winner.run.record else {}, level)
+        known = winner.run.record is not None and bool(winner.run.record.data.confounder_names)
+        return _worst(counts[0], known, level)
     answers = [book.answers(winner, split) if book else None for split in column.splits]
     parts = [_accuracy(c, a, level) for c, a in zip(counts, answers, strict=True)]
     if column.metric != "gap":
@@ -283,8 +279,8 @@ def _accuracy(counts: np.ndarray, answers: Answers | None, level: float) -> Esti
     return accuracy_posterior(table, level)
 
 
-def _worst(counts: np.ndarray, data: Mapping[str, Any], level: float) -> Estimate:
-    if not data.get("confounder_names"):
+def _worst(counts: np.ndarray, groups_known: bool, level: float) -> Estimate:
+    if not groups_known:
         return replace(NONE, note="confounders are unknown, so there are no groups")
     found = worst_group(counts)
     if found is None:

@@ -33,7 +33,7 @@ def cost_sheet(table: Table) -> Sheet | None:
     ]  # fmt: skip
     shown = [_cells(table, row, base, staged) for row in rows]
     records = [record for row in rows for record in _records(row)]
-    devices = sorted({str(record.machine.get("device", "?")) for record in records})
+    devices = sorted({record.machine.device for record in records})
     caption = [
         f"Means over the winners' runs, on {', '.join(devices)}; parameters are those of the model that predicts."
     ]
@@ -49,7 +49,7 @@ def cost_sheet(table: Table) -> Sheet | None:
         if len(devices) > 1
         else []
     )
-    threads = {str(record.machine.get("threads", "?")) for record in records}
+    threads = {record.machine.threads for record in records}
     if len(threads) > 1:
         notes.append("the runs had different numbers of threads: times do not compare")
     return Sheet(f"{table.title}, cost", caption, heads, shown, notes=notes)
@@ -61,7 +61,7 @@ def _records(row: Row) -> list[RunRecord]:
 
 def _upstream_seconds(folder: RunFolder, record: RunRecord) -> float | None:
     """Training seconds of all runs that had to come before, each once; None where a record of them is missing."""
-    wanted, seen = list(dict.fromkeys(str(entry["key"]) for entry in record.upstream.values())), 0
+    wanted, seen = list(dict.fromkeys(first.key for first in record.upstream.values())), 0
     total = 0.0
     while seen < len(wanted):
         try:
@@ -69,10 +69,8 @@ def _upstream_seconds(folder: RunFolder, record: RunRecord) -> float | None:
         except (OSError, UserError):
             return None
         seen += 1
-        total += float(first.seconds.get("training", 0.0))
-        wanted += [
-            key for entry in first.upstream.values() if (key := str(entry["key"])) not in wanted
-        ]
+        total += first.seconds.training
+        wanted += [run.key for run in first.upstream.values() if run.key not in wanted]
     return total
 
 
@@ -90,10 +88,8 @@ def _upstream_cells(row: Row, training: float | None, reference: float | None) -
 
 def _cells(table: Table, row: Row, base: Row | None, staged: bool) -> list[str]:
     records = _records(row)
-    training = _mean([float(r.seconds.get("training", 0.0)) for r in records])
-    reference = (
-        _mean([float(r.seconds.get("training", 0.0)) for r in _records(base)]) if base else None
-    )
+    training = _mean([r.seconds.training for r in records])
+    reference = _mean([r.seconds.training for r in _records(base)]) if base else None
     worst, base_worst = _worst(table, row), _worst(table, base) if base else None
     return [
         row.marked_label,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import statistics
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from benchmark.core.errors import DamagedError
+from benchmark.core.record import ExplanationSummary
 from benchmark.report.records.model_selection import Winner
-from benchmark.report.tables.columns import test_splits
+from benchmark.report.records.stored_arrays import StoredHeatmaps, read_heatmaps
 from benchmark.report.tables.numbers import DASH
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
@@ -24,7 +22,6 @@ _MEASURES = (
     ("correlation", "correlation", 1, 2),
     ("distance", "distance", 1, 2),
 )
-_ARRAYS = ("split", "row", "image", "mask", "heatmap", "label", "prediction")
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def looks_sheet(table: Table) -> Sheet | None:
     record = next(w.run.record for row in rows for w in row.winners if w.run.record and _found(w))
     columns = [
         (split, *measure)
-        for split in test_splits(record.data)
+        for split in record.data.test_splits
         for measure in _MEASURES
         if any(_values(row, split, measure[0]) for row in rows)
     ]
@@ -98,21 +95,15 @@ def looks_sheet(table: Table) -> Sheet | None:
     )
 
 
-def _found(winner: Winner) -> Mapping[str, Any]:
-    """What the record says of explanations; nothing where it is missing or not of the documented form."""
-    record = winner.run.record
-    found = record.extra.get("explanations") if record is not None else None
-    return found if isinstance(found, dict) and isinstance(found.get("splits"), dict) else {}
+def _found(winner: Winner) -> ExplanationSummary | None:
+    """What the record says of explanations; None where there are none."""
+    return winner.run.record.explanations if winner.run.record is not None else None
 
 
 def _values(row: Row, split: str, name: str) -> list[float]:
-    values = []
-    for winner in row.winners:
-        content = _found(winner).get("splits", {}).get(split)
-        value = content.get(name) if isinstance(content, dict) else None
-        if isinstance(value, int | float) and math.isfinite(value):
-            values.append(float(value))
-    return values
+    found = [summary.splits.get(split) for w in row.winners if (summary := _found(w))]
+    values = [getattr(measured, name) for measured in found if measured is not None]
+    return [float(value) for value in values if value is not None]
 
 
 def _mean_sd(values: Sequence[float], scale: int, digits: int) -> str:
@@ -124,7 +115,7 @@ def _mean_sd(values: Sequence[float], scale: int, digits: int) -> str:
 
 def _explainers(row: Row) -> str:
     return ", ".join(
-        dict.fromkeys(str(_found(w).get("explainer") or DASH) for w in row.winners if _found(w))
+        dict.fromkeys(found.explainer or DASH for w in row.winners if (found := _found(w)))
     )
 
 
@@ -143,9 +134,8 @@ def _notes(table: Table, rows: Sequence[Row]) -> list[str]:
     """Images that do not count, and rows without explanations."""
     notes = []
     for row in table.rows:
-        for text in dict.fromkeys(
-            str(_found(w).get("note")) for w in row.winners if _found(w).get("note")
-        ):
+        told = (found.note for w in row.winners if (found := _found(w)))
+        for text in dict.fromkeys(note for note in told if note):
             notes.append(f"{row.marked_label}: {text}")
         if row.winners and row not in rows:
             notes.append(f"{row.marked_label}: its runs recorded no explanations")
@@ -166,7 +156,7 @@ def _notes(table: Table, rows: Sequence[Row]) -> list[str]:
 
 def _splits(row: Row) -> list[str]:
     return list(
-        dict.fromkeys(split for winner in row.winners for split in _found(winner).get("splits", {}))
+        dict.fromkeys(split for w in row.winners if (found := _found(w)) for split in found.splits)
     )
 
 
@@ -175,7 +165,7 @@ def read_gallery(table: Table) -> Gallery | None:
     trials = sorted(
         {w.trial for row in table.rows for w in row.winners if w.run.folder.heatmaps.exists()}
     )
-    first: dict[str, np.ndarray] | None = None
+    first: StoredHeatmaps | None = None
     looks: list[Look] = []
     notes: list[str] = []
     names: Sequence[str] = ()
@@ -183,61 +173,24 @@ def read_gallery(table: Table) -> Gallery | None:
         winner = next((w for w in row.winners if w.trial == trials[0]), None)
         if winner is None:
             continue
-        arrays = _arrays(winner)
-        if isinstance(arrays, str):
-            notes.append(f"{row.marked_label}: {arrays}")
+        try:
+            found = read_heatmaps(winner.run)
+        except FileNotFoundError:
+            notes.append(f"{row.marked_label}: has no {winner.run.folder.heatmaps.name}")
+            continue
+        except (OSError, DamagedError) as error:
+            notes.append(f"{row.marked_label}: {str(error).removesuffix('.')}")
             continue
         if first is None:
-            first = arrays
-            names = winner.run.record.data["label_names"] if winner.run.record else ()
-        elif any(
-            not np.array_equal(first[name], arrays[name])
-            for name in ("split", "row", "image", "mask", "label")
-        ):
+            first = found
+            names = winner.run.record.data.label_names if winner.run.record else ()
+        elif not first.has_same_images(found):
             notes.append(f"{row.marked_label}: its images are others")
             continue
-        looks.append(
-            Look(
-                row.marked_label,
-                str(arrays["explainer"]),
-                arrays["heatmap"].astype(np.float32),
-                arrays["prediction"],
-            )
-        )
+        heatmap = found.heatmap.astype(np.float32)
+        looks.append(Look(row.marked_label, found.explainer, heatmap, found.prediction))
     if first is None:
         return None
-    splits = [str(name) for name in first["split"]]
     return Gallery(
-        trials[0], splits, first["image"], first["mask"][:, 0], first["label"], names, looks, notes
+        trials[0], first.split, first.image, first.mask[:, 0], first.label, names, looks, notes
     )
-
-
-def _arrays(winner: Winner) -> dict[str, np.ndarray] | str:
-    """The arrays of heatmaps.npz, or why they cannot be used."""
-    path = winner.run.folder.heatmaps
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in (*_ARRAYS, "explainer")}
-    except FileNotFoundError:
-        return f"has no {path.name}"
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        KeyError,
-        MemoryError,
-    ) as error:
-        return f"{path.name} is damaged ({type(error).__name__})"
-    image, mask, heatmap = found["image"], found["mask"], found["heatmap"]
-    count = len(found["split"])
-    if (
-        image.ndim != 4
-        or mask.shape != (count, 1, *image.shape[2:])
-        or heatmap.shape != (count, *image.shape[2:])
-    ):
-        return f"{path.name} has shapes that do not fit"
-    if any(len(found[name]) != count for name in _ARRAYS) or not np.isfinite(heatmap).all():
-        return f"{path.name} has arrays that do not fit"
-    return found

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from benchmark.core.text import one_line
 from benchmark.report.tables.columns import Value
 from benchmark.report.tables.results_table import Row, Table
 
@@ -67,7 +68,9 @@ class Footnotes:
 
     def marks(self, notes: Iterable[str]) -> str:
         """``a,c`` for these notes, or an empty string."""
-        return ",".join(self.texts.setdefault(clean(note), mark(len(self.texts))) for note in notes)
+        return ",".join(
+            self.texts.setdefault(one_line(note), mark(len(self.texts))) for note in notes
+        )
 
     def listed(self) -> list[tuple[str, str]]:
         """(mark, sentence) pairs."""
@@ -86,11 +89,11 @@ class Printer:
 
     def label(self, row: Row) -> str:
         """The method as the sweep names it; runs that only serve others say so, as does one chosen too early."""
-        return clean(row.marked_label)
+        return one_line(row.marked_label)
 
     def needs(self, row: Row) -> str:
         """The annotation budget: what the method knows beyond images and labels."""
-        return DASH if row.needs is None else clean(", ".join(row.needs) or "none")
+        return DASH if row.needs is None else one_line(", ".join(row.needs) or "none")
 
 
 def printer(table: Table, spread: str) -> Printer:
@@ -107,12 +110,7 @@ def notes_of(value: Value, spread: str) -> list[str]:
     )
 
 
-def clean(text: str) -> str:
-    """One printable line: a name cannot break a table or command a terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
 def head_line(head: Sequence[str], level: int, tall: int) -> str:
     """Line ``level`` of ``tall`` of a column's title; short titles stand at the bottom."""
     at = level - tall + len(head)
-    return clean(head[at]) if at >= 0 else ""
+    return one_line(head[at]) if at >= 0 else ""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from benchmark.core.backbone_options import with_defaults
 from benchmark.core.counts import class_counts
 from benchmark.core.criteria import CRITERIA, title_of
 from benchmark.core.layout import State
 from benchmark.core.needs import DESCRIPTIONS
+from benchmark.core.record import UNKNOWN_DATA, DataSummary
 from benchmark.core.spec import RunSpec
 from benchmark.report.records.model_selection import Cell, Winner, cells_of
 from benchmark.report.records.predictions import Book
@@ -23,7 +22,6 @@ from benchmark.report.tables.columns import (
     Value,
     columns_of,
     main_split,
-    test_splits,
     value_of,
 )
 from benchmark.report.tables.pairwise import mark_best
@@ -129,7 +127,7 @@ def tables_of(
 
 
 def _stand_in(winner: Winner) -> bool:
-    return bool(winner.run.record and winner.run.record.data.get("stand_in"))
+    return bool(winner.run.record and winner.run.record.data.stand_in)
 
 
 def _table(
@@ -144,7 +142,7 @@ def _table(
     winners = {id(cell): [w for w in cell.winners if _stand_in(w) == stand_in] for cell in cells}
     all_winners = [w for cell in cells for w in winners[id(cell)]]
     records = [w.run.record for w in all_winners if w.run.record]
-    data: Mapping[str, Any] = records[0].data if records else {"splits": {}}
+    data = records[0].data if records else UNKNOWN_DATA
     columns = columns_of(data)
     usual = _usual([w for cell in cells if cell.requested for w in winners[id(cell)]])
     counted = [c.criterion for c in cells if c.requested and winners[id(c)]]
@@ -163,7 +161,7 @@ def _table(
         rows,
         [],
         [],
-        dict(data["splits"]),
+        dict(data.splits),
     )
     table.caption = _caption(table, data, all_winners)
     table.notes = _table_notes(table, all_winners) + _prediction_notes(all_winners, book)
@@ -184,10 +182,10 @@ def _row(
     notes = [f"refused: {reason}" for reason in cell.refusals] + list(cell.notes)
     notes += [f"trained for {', '.join(cell.serves)}"] if cell.serves and not cell.requested else []
     came_first = (
-        (role, entry.get("method", "?"))
+        (role, first.method)
         for w in winners
         if w.run.record
-        for role, entry in _upstream(w)
+        for role, first in w.run.record.upstream.items()
     )
     notes += [f"{role}: {method}" for role, method in dict.fromkeys(came_first)]
     if winners and cell.criterion != criterion:
@@ -196,7 +194,7 @@ def _row(
     notes += _differences(winners, usual)
     if not winners and not notes:
         notes.append("no finished run")
-    needs = tuple(record.method.get("needs", ())) if record else None
+    needs = record.method.needs if record else None
     return Row(cell.method, cell.requested, needs, values, notes, winners, criterion=cell.criterion)
 
 
@@ -214,18 +212,12 @@ def _before_switch(winners: Sequence[Winner]) -> list[str]:
     ]
 
 
-def _upstream(winner: Winner) -> list[tuple[str, Mapping[str, Any]]]:
-    """The runs that came first, by role, as the record tells them."""
-    found = winner.run.record.upstream if winner.run.record else {}
-    return [(role, entry) for role, entry in found.items() if isinstance(entry, dict)]
-
-
 def _settings(spec: RunSpec) -> dict[str, str]:
     """What a row's runs were made with, as texts: data options, budget, network."""
     named = {f"data {name}": value for name, value in spec.dataset_options.items()}
     named |= {f"budget {name}": value for name, value in spec.budget.items()}
     named |= {"backbone": spec.backbone} | {
-        f"backbone {name}": v for name, v in with_defaults(spec.backbone_options).items()
+        f"backbone {name}": v for name, v in spec.backbone_options.items()
     }
     return {name: str(value) for name, value in named.items()}
 
@@ -284,7 +276,7 @@ def _prediction_notes(winners: Sequence[Winner], book: Book | None) -> list[str]
     ]
 
 
-def _caption(table: Table, data: Mapping[str, Any], winners: Sequence[Winner]) -> list[str]:
+def _caption(table: Table, data: DataSummary, winners: Sequence[Winner]) -> list[str]:
     if not winners:
         return [f"{table.title}. No run has finished."]
     main = main_split(data)
@@ -301,13 +293,13 @@ def _caption(table: Table, data: Mapping[str, Any], winners: Sequence[Winner]) -
             "whatever a method needs beside them."
         )
     parts.append(_what_average_is(table, str(main), winners))
-    if any(column.metric == "gap" for column in table.columns):
-        biased, deceiving = data["bias_splits"]
-        paired = "; both show the same objects" if data.get("paired") else ""
+    if data.bias_splits is not None:
+        biased, deceiving = data.bias_splits
+        paired = "; both show the same objects" if data.paired else ""
         parts.append(f"gap = {biased} − {deceiving}, signed{paired}.")
     sizes = ", ".join(
         f"{name} {table.sizes[name]:,}"
-        for name in ("val", *test_splits(data))
+        for name in ("val", *data.test_splits)
         if name in table.sizes
     )
     parts.append(f"n: {sizes}.")
@@ -378,11 +370,11 @@ def _what_average_is(table: Table, main: str, winners: Sequence[Winner]) -> str:
 
 
 def _has_groups(winner: Winner) -> bool:
-    return bool(winner.run.record and winner.run.record.data.get("confounder_names"))
+    return bool(winner.run.record and winner.run.record.data.confounder_names)
 
 
 def _several(winner: Winner) -> bool:
-    return bool(winner.run.record and winner.run.record.data.get("multi_label"))
+    return bool(winner.run.record and winner.run.record.data.multi_label)
 
 
 def _network(winners: Iterable[Winner]) -> str:

@@ -1,0 +1,93 @@
+"""A line of log.jsonl: one evaluation of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+
+from benchmark.core.decode import Between, Count, Seconds, decode
+from benchmark.core.errors import DamagedError
+from benchmark.core.record import DataSummary, parse_counts
+
+
+@dataclass(frozen=True)
+class LogProgress:
+    """How far a run was at a line of its log.
+
+    Attributes:
+        step: steps made.
+        steps: the budget; 0 where the line does not tell.
+        seconds: of training and evaluation so far.
+        images_per_second: of training since the last line.
+    """
+
+    step: Count
+    steps: Count = 0
+    seconds: Seconds = 0.0
+    images_per_second: Annotated[float, Between(0.0, 1e12)] = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class LogLine(LogProgress):
+    """One evaluation.
+
+    Attributes:
+        terms: mean of each term of the loss since the last line.
+        lr: learning rate of the first optimiser, or None.
+        memory_bytes: most memory held so far.
+        splits: confusion counts by split.
+        objective: the method's own, on validation; None unless a criterion asks for it.
+    """
+
+    terms: Mapping[str, float] = field(default_factory=dict)
+    lr: float | None = None
+    memory_bytes: Count = 0
+    splits: Mapping[str, np.ndarray] = field(default_factory=dict)
+    objective: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The line as it is written."""
+        value: dict[str, Any] = {
+            "step": self.step,
+            "steps": self.steps,
+            "terms": dict(self.terms),
+            "lr": self.lr,
+            "seconds": self.seconds,
+            "images_per_second": self.images_per_second,
+            "memory_bytes": self.memory_bytes,
+            "splits": {name: {"counts": counts.tolist()} for name, counts in self.splits.items()},
+        }
+        return value if self.objective is None else {**value, "objective": self.objective}
+
+    @classmethod
+    def from_json(cls, value: Any, data: DataSummary, where: str) -> LogLine:
+        """The line from parsed JSON.
+
+        Args:
+            value: the parsed line.
+            data: of the run.
+            where: file and line, for messages.
+
+        Raises:
+            DamagedError: something is missing or of the wrong type.
+        """
+        plain = decode(_Plain, value, where)
+        splits = value.get("splits")
+        if not isinstance(splits, dict) or not all(isinstance(c, dict) for c in splits.values()):
+            raise DamagedError(f"{where} is damaged: splits is no table of tables.")
+        counts = {
+            name: parse_counts(content.get("counts"), data, where, f"splits.{name}")
+            for name, content in splits.items()
+        }
+        return cls(splits=counts, **vars(plain))
+
+
+@dataclass(frozen=True)
+class _Plain(LogProgress):
+    terms: Mapping[str, float] = field(kw_only=True)
+    lr: float | None = None
+    memory_bytes: Count = 0
+    objective: float | None = None

@@ -1,0 +1,218 @@
+"""The arrays beside a record: predictions, heatmaps and embeddings, checked against the record when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmark.core.arrays import ARRAY_BYTES, ArrayFile
+from benchmark.core.errors import DamagedError
+from benchmark.core.record import DataSummary, RunRecord
+from benchmark.report.records.sweep_records import Run
+
+#: Bytes of one array of a gallery or of embeddings, far above what the engine writes.
+_SMALL = 1 << 28
+
+
+@dataclass(frozen=True)
+class StoredPredictions:
+    """The predictions of a run on one split.
+
+    Attributes:
+        label: int64[N], or int64[N,K] of 0 and 1 where an image may have several labels.
+        score: logits, float[N,K].
+        confounder: int64[N], or None where it is not known.
+        pair_id: int64[N], or None.
+        cluster: int64[N], or None.
+    """
+
+    label: np.ndarray
+    score: np.ndarray
+    confounder: np.ndarray | None
+    pair_id: np.ndarray | None
+    cluster: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class StoredHeatmaps:
+    """The gallery of a run.
+
+    Attributes:
+        split: the split of each image.
+        row: its row there, int64[G].
+        image: uint8[G,C,H,W].
+        mask: bool[G,1,H,W], true in the foreground.
+        heatmap: float[G,H,W].
+        label: int64[G], or int64[G,K] of 0 and 1.
+        prediction: the class that is explained, int64[G].
+        explainer: its name.
+    """
+
+    split: list[str]
+    row: np.ndarray
+    image: np.ndarray
+    mask: np.ndarray
+    heatmap: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+    explainer: str
+
+    def has_same_images(self, other: StoredHeatmaps) -> bool:
+        """Whether two galleries show the same images."""
+        return self.split == other.split and all(
+            np.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("row", "image", "mask", "label")
+        )
+
+
+@dataclass(frozen=True)
+class StoredEmbeddings:
+    """The features of test images of a run.
+
+    Attributes:
+        split: the split of each image.
+        feature: float[M,P].
+        label: int64[M], or int64[M,K] of 0 and 1.
+        confounder: int64[M], or None where it is not known.
+    """
+
+    split: list[str]
+    feature: np.ndarray
+    label: np.ndarray
+    confounder: np.ndarray | None
+
+
+def read_predictions(
+    run: Run, criterion: str, split: str, *, verify: bool = True
+) -> StoredPredictions:
+    """The predictions of a finished run at the step that a criterion chose.
+
+    Args:
+        run: with its record.
+        criterion: by which the step was chosen.
+        split: its name.
+        verify: whether the checksum of the file is compared with that in the record.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        DamagedError: it is damaged, of another run, or has no predictions of the split.
+    """
+    record = _record(run)
+    data, counts = record.data, run.selected[criterion].counts.get(split)
+    with _open(record, run.folder.predictions, verify=verify) as file:
+        score = f"{criterion}/{split}/score"
+        if score not in file.names or f"{split}/label" not in file.names:
+            raise DamagedError(f"{file.path.name} has no scores of {split}.")
+        images = data.splits.get(split) if counts is None else _images(counts)
+        label = _labels(file, f"{split}/label", images, data)
+        known = {
+            name: file.read(f"{split}/{name}", "i", [len(label)])
+            for name in ("confounder", "pair_id", "cluster")
+            if f"{split}/{name}" in file.names
+        }
+        if "confounder" in known:
+            _require_below(known["confounder"], len(data.confounder_names), file, split)
+        scores = file.read(score, "f", [len(label), len(data.label_names)])
+    return StoredPredictions(
+        label, scores, known.get("confounder"), known.get("pair_id"), known.get("cluster")
+    )
+
+
+def read_heatmaps(run: Run) -> StoredHeatmaps:
+    """The gallery of a finished run.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedError: it is damaged or of another run.
+    """
+    record = _record(run)
+    data = record.data
+    with _open(record, run.folder.heatmaps, _SMALL) as file:
+        image = file.read("image", "u", [None, None, None, None])
+        count, channels, height, width = image.shape
+        if image.dtype != np.uint8 or not channels:
+            raise DamagedError(f"{file.path.name} is damaged: its images are not uint8[N,C,H,W].")
+        split = file.texts("split", [count])
+        _require_among(split, data.test_splits, file)
+        prediction = file.read("prediction", "i", [count])
+        _require_below(prediction, len(data.label_names), file, "prediction")
+        return StoredHeatmaps(
+            split=split,
+            row=file.read("row", "i", [count]),
+            image=image,
+            mask=file.read("mask", "b", [count, 1, height, width]),
+            heatmap=file.read("heatmap", "f", [count, height, width]),
+            label=_labels(file, "label", count, data),
+            prediction=prediction,
+            explainer=file.texts("explainer", [])[0],
+        )
+
+
+def read_embeddings(run: Run) -> StoredEmbeddings:
+    """The features of test images of a finished run.
+
+    Raises:
+        FileNotFoundError: there are none.
+        DamagedError: they are damaged or of another run.
+    """
+    record = _record(run)
+    data = record.data
+    with _open(record, run.folder.embeddings, _SMALL) as file:
+        feature = file.read("feature", "f", [None, None])
+        split = file.texts("split", [len(feature)])
+        _require_among(split, data.test_splits, file)
+        confounder = None
+        if "confounder" in file.names:
+            confounder = file.read("confounder", "i", [len(feature)])
+            _require_below(confounder, len(data.confounder_names), file, "confounder")
+        return StoredEmbeddings(
+            split, feature, _labels(file, "label", len(feature), data), confounder
+        )
+
+
+def _record(run: Run) -> RunRecord:
+    if run.record is None:
+        raise DamagedError(f"{run.key} has no record.")
+    return run.record
+
+
+def _open(
+    record: RunRecord, path: Path, most: int = ARRAY_BYTES, *, verify: bool = True
+) -> ArrayFile:
+    """A file beside the record; records of earlier versions hold no checksums."""
+    checksum = record.checksums.get(path.name)
+    if record.checksums and checksum is None and path.exists():
+        raise DamagedError(f"{path.name} is of another run: record.json does not list it.")
+    return ArrayFile(path, checksum if verify else None, most)
+
+
+def _images(counts: np.ndarray) -> int:
+    total = int(counts.sum(dtype=np.int64))
+    return total // len(counts) if counts.ndim == 4 else total
+
+
+def _labels(file: ArrayFile, name: str, images: int | None, data: DataSummary) -> np.ndarray:
+    """Classes int64[N], or int64[N,K] of 0 and 1 where an image may have several labels."""
+    classes = len(data.label_names)
+    shape = [images, classes] if data.multi_label else [images]
+    label = file.read(name, "i", shape)
+    _require_below(label, 2 if data.multi_label else classes, file, name)
+    return label
+
+
+def _require_below(values: np.ndarray, bound: int, file: ArrayFile, name: str) -> None:
+    if values.size and not (values.min() >= 0 and values.max() < bound):
+        raise DamagedError(
+            f"{file.path.name} is damaged: {name} holds {values.min()} to {values.max()}, "
+            f"expected 0 to {bound - 1}."
+        )
+
+
+def _require_among(names: Collection[str], known: Collection[str], file: ArrayFile) -> None:
+    if not set(names) <= set(known):
+        raise DamagedError(
+            f"{file.path.name} is damaged: it names splits that the data do not have."
+        )
