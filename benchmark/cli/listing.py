@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from benchmark.core.backbone_options import COMMON_OPTIONS
 from benchmark.core.criteria import CRITERIA, Criterion
 from benchmark.core.errors import UserError
 from benchmark.core.needs import DESCRIPTIONS
@@ -59,6 +60,7 @@ def backbones(long: bool) -> str:
         ["backbone", "what", "explained by", "smallest side"], rows, [None, 60, None, None]
     )
     if long:
+        text += "\n\nevery backbone with batch normalisation:\n" + _hparams(COMMON_OPTIONS)
         for name in BACKBONES.names():
             if BACKBONES.get(name).options:
                 text += f"\n\n{name}:\n" + _hparams(BACKBONES.get(name).options)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmark.core.backbone_options import COMMON_OPTIONS, without_defaults
+from benchmark.core.batch_norm import BATCH_NORMS
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam, check_values
 
@@ -77,10 +79,10 @@ class Backbone(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        defaults = {name: option.default for name, option in self.options.items()}
+        declared = self.all_options()
         self.chosen: dict[str, Any] = {
-            **defaults,
-            **check_values(self.options, options, self.name, "option"),
+            **{name: option.default for name, option in declared.items()},
+            **check_values(declared, options, self.name, "option"),
         }
         self.num_outputs, self.image_size = (
             num_outputs,
@@ -97,6 +99,27 @@ class Backbone(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = classifier
         self.num_features: int = classifier.in_features
+        if self.chosen["freeze_bn"] and not any(self._batch_norms()):
+            raise UserError(
+                f"{self.name} has no batch normalisation whose statistics freeze_bn could keep; leave the option out."
+            )
+        self.train(self.training)
+
+    @classmethod
+    def all_options(cls) -> dict[str, HParam]:
+        """Every option: those of all backbones, and this one's own."""
+        return {**COMMON_OPTIONS, **cls.options}
+
+    @classmethod
+    def check_options(cls, image_size: tuple[int, int, int], options: Mapping[str, Any]) -> None:
+        """See to it, before anything runs, that the network can be made with these options for images (C,H,W).
+
+        Raises:
+            UserError: it cannot.
+        """
+        cls.sides_inside(options, image_size[1], image_size[2])
+        if without_defaults(options).keys() & COMMON_OPTIONS.keys():
+            cls.map_size(image_size, options)  # the network itself says what it lacks
 
     @classmethod
     def smallest_side(cls, options: Mapping[str, Any]) -> int:
@@ -159,6 +182,17 @@ class Backbone(nn.Module):
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         """From the last feature map float[B,C,h,w] to the features float[B,D]; the mean over positions."""
         return feature_map.mean(dim=(2, 3))
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; with ``freeze_bn`` batch normalisation stays in evaluation mode."""
+        super().train(mode)
+        if self.chosen.get("freeze_bn"):
+            for norm in self._batch_norms():
+                norm.eval()
+        return self
+
+    def _batch_norms(self) -> Iterator[nn.Module]:
+        return (module for module in self.modules() if isinstance(module, BATCH_NORMS))
 
     def feature_map(self, image: torch.Tensor) -> torch.Tensor:
         """The last feature map float[B,C,h,w] of normalised images float[B,C,H,W].

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmark.core.backbone_options import without_defaults
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.dataset import AUGMENTATIONS, DatasetInfo, DatasetSource, oversized
 from benchmark.core.errors import Gather, Refused, UserError
@@ -165,7 +166,11 @@ class Resolver:
         self, wish: Wish, override: Mapping[str, Any]
     ) -> tuple[DatasetSource, DatasetInfo, str]:
         kind = DATASETS.get(wish.dataset.name)
-        options = {**_parsed(kind, wish.dataset), **override, **(wish.dataset_options or {})}
+        options = {
+            **_parsed(kind.options, wish.dataset),
+            **override,
+            **(wish.dataset_options or {}),
+        }
         cached = f"{wish.dataset.name} {sorted(options.items())}"
         if cached not in self._sources:
             source = kind(self.data_dir, **options)
@@ -188,10 +193,10 @@ class Resolver:
         kind = BACKBONES.get(backbone.name)
         options = {
             **{name: option.default for name, option in kind.options.items()},
-            **_parsed(kind, backbone),
+            **without_defaults(_parsed(kind.all_options(), backbone)),
         }
         if info is not None:
-            kind.sides_inside(options, *info.image_size[1:])
+            kind.check_options(info.image_size, options)
         return options
 
     def _hparams(
@@ -375,15 +380,13 @@ def _overrides_objective(kind: Any) -> bool:
     return kind.objective is not Algorithm.objective
 
 
-def _parsed(kind: Any, named: Named) -> dict[str, Any]:
+def _parsed(declared: Mapping[str, HParam], named: Named) -> dict[str, Any]:
     """The options of a data set or backbone, in their declared types."""
 
     def parse(name: str, text: str) -> Any:
-        if name not in kind.options:
-            raise UserError(
-                f"{named.name} has no option {name!r}{did_you_mean(name, kind.options)}"
-            )
-        return kind.options[name].parse(f"{named.name}: {name}", text)
+        if name not in declared:
+            raise UserError(f"{named.name} has no option {name!r}{did_you_mean(name, declared)}")
+        return declared[name].parse(f"{named.name}: {name}", text)
 
     check = Gather()
     options = {name: check(parse, name, text) for name, text in named.options.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmark.core.backbone_options import COMMON_OPTIONS
 from benchmark.core.registry import BACKBONES
 from benchmark.models.base import Backbone, Capabilities
 
@@ -16,7 +17,8 @@ def test_declaration(name: str) -> None:
     kind = BACKBONES.get(name)
     assert issubclass(kind, Backbone) and kind.name == name
     assert kind.doc and isinstance(kind.capabilities, Capabilities)
-    assert all(option.doc for option in kind.options.values())
+    assert all(option.doc for option in kind.all_options().values())
+    assert not kind.options.keys() & COMMON_OPTIONS.keys(), "these are every backbone's"
 
 
 @pytest.mark.parametrize("name", NAMES)

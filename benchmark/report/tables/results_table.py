@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from benchmark.core.backbone_options import with_defaults
 from benchmark.core.counts import class_counts
 from benchmark.core.criteria import CRITERIA, title_of
 from benchmark.core.layout import State
@@ -217,7 +218,7 @@ def _settings(spec: RunSpec) -> dict[str, str]:
     named = {f"data {name}": value for name, value in spec.dataset_options.items()}
     named |= {f"budget {name}": value for name, value in spec.budget.items()}
     named |= {"backbone": spec.backbone} | {
-        f"backbone {name}": v for name, v in spec.backbone_options.items()
+        f"backbone {name}": v for name, v in with_defaults(spec.backbone_options).items()
     }
     return {name: str(value) for name, value in named.items()}
 

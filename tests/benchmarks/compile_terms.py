@@ -1,0 +1,121 @@
+"""Every method's terms with and without ``compute.compile``, as a table in Markdown.
+
+Run by hand: python tests/benchmarks/compile_terms.py [METHOD …] [--backend inductor] [--variants]
+
+Each method runs twice through the engine on the data set ``tiny``, upstream runs included: plain, and compiled. The
+table has each term in the last step, and the largest difference of any step, as a share of the plain value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmark.core.errors import UserError
+from benchmark.core.files import read_json
+from benchmark.core.registry import ALGORITHMS
+from benchmark.engine.execute import execute
+from tests.engine.runs import plan_runs
+
+STEPS = 4
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("methods", nargs="*", help="algorithm or algorithm:variant; default: all")
+    parser.add_argument("--backend", default="inductor", help="of torch.compile")
+    parser.add_argument("--variants", action="store_true", help="every variant of the methods too")
+    parser.add_argument(
+        "--compute", default="compile", choices=("compile", "bf16", "channels_last")
+    )
+    return parser.parse_args()
+
+
+def methods(asked: list[str], variants: bool) -> Iterator[str]:
+    for name in asked or ALGORITHMS.names():
+        yield name
+        if variants and ":" not in name:
+            yield from (f"{name}:{variant}" for variant in ALGORITHMS.get(name).variants)
+
+
+def terms(root: Path, method: str, compute: dict[str, Any]) -> list[dict[str, float]]:
+    """The terms of each step.
+
+    Raises:
+        RuntimeError: a run did not end well.
+    """
+    folders = plan_runs(
+        root,
+        method,
+        backbone="convnet:width=4",
+        budget={"steps": STEPS, "evaluate_every": 1},
+        selection=["last"],
+        compute={**compute, "explanations": False},
+    )
+    for folder in folders:
+        (folder / "attempts" / "1").mkdir(parents=True)
+        torch.compiler.reset()
+        if execute(folder, 1) != "done":
+            raise RuntimeError(read_json(folder / "failure.json")["message"])
+    log = (folders[-1] / "log.jsonl").read_text().splitlines()
+    return [json.loads(line)["terms"] for line in log]
+
+
+def rows(method: str, compute: dict[str, Any]) -> Iterator[list[str]]:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            plain = terms(Path(folder) / "plain", method, {})
+            other = terms(Path(folder) / "other", method, compute)
+        except UserError as error:
+            yield [method, f"cannot run: {error}", "", "", ""]
+            return
+        except RuntimeError as error:
+            yield [method, f"FAILED: {error}", "", "", ""]
+            return
+    for term in plain[-1]:
+        apart = max(
+            abs(a[term] - b[term]) / max(abs(a[term]), 1e-12)
+            for a, b in zip(plain, other, strict=True)
+            if term in a
+        )
+        yield [method, term, f"{plain[-1][term]:.6g}", f"{other[-1][term]:.6g}", f"{apart:.1e}"]
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(1)
+    compute = {
+        "compile": {"compile": True},
+        "bf16": {"precision": "bf16"},
+        "channels_last": {"channels_last": True},
+    }[options.compute]
+    if options.compute == "compile":
+        torch.nn.Module.compile = partial_method(torch.nn.Module.compile, options.backend)  # type: ignore[method-assign]
+    named = f"{options.compute} ({options.backend})" if "compile" in compute else options.compute
+    print(f"torch {torch.__version__}, {STEPS} steps on tiny, convnet of width 4\n")
+    print(f"| method | term | plain | {named} | largest difference |")
+    print("|---|---|---:|---:|---:|", flush=True)
+    started = time.perf_counter()
+    for method in methods(options.methods, options.variants):
+        for row in rows(method, compute):
+            print(f"| {' | '.join(row)} |", flush=True)
+    print(f"\n{time.perf_counter() - started:.0f} s", file=sys.stderr)
+
+
+def partial_method(real: Any, backend: str) -> Any:
+    return lambda network: partial(real, network)(backend=backend)
+
+
+if __name__ == "__main__":
+    main()
