@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmark.core.layout import State, state_of
+from benchmark.core.files import remove_abandoned
+from benchmark.core.layout import ABANDONED_SECONDS, State, state_of
 from benchmark.launch.lease import Claim, clear, untidy
 from benchmark.launch.run_queue import Node
 
@@ -47,6 +48,7 @@ class Others:
 
     def watch_settled(self, node: Node) -> None:
         """See to it that the lease of a finished run goes, and what a killed process left, if there is any."""
+        remove_abandoned(node.folder, ABANDONED_SECONDS)  # of planners, which need no lease
         if untidy(node.folder):
             self.watch(node)
             self._watched[node.key].settled = True

@@ -149,3 +149,17 @@ def test_a_checkpoint_beside_a_record_is_removed(tmp_path: Path) -> None:
     assert untidy(tmp_path)
     assert clear(Claim(tmp_path))
     assert folder.names() == {"record.json", "output.txt", "attempts"}
+
+
+def test_what_a_killed_planner_left_in_a_finished_run_is_removed(tmp_path: Path) -> None:
+    one = spec(5, steps=2)
+    make(tmp_path, one)
+    assert run(tmp_path).wait() == 0
+    folder = tmp_path / "runs" / one.key
+    old, new = folder / ".spec.json.abcdefgh.tmp", folder / ".spec.json.ijklmnop.tmp"
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    assert run(tmp_path).summary()["already"] == [one.key]
+    assert not old.exists()
+    assert new.exists(), "another planner may be writing it"
