@@ -12,8 +12,9 @@ import torch
 
 from benchmark.core.algorithm import Algorithm, Setting
 from benchmark.core.dataset import DatasetInfo
-from benchmark.core.errors import UserError
+from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.layout import RunFolder
+from benchmark.core.record import read_record
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS
 from benchmark.core.seeds import seed_for
 from benchmark.core.spec import RunSpec, read_spec
@@ -80,18 +81,47 @@ def load_upstream(folder: Path, device: torch.device, data_dir: Path | None = No
 
     It is built for its own data: other options may mean other environments, though never other labels or image sizes
     (the plan checks that).
+
+    Raises:
+        UserError: the run is not done, or its files are damaged or of another run; the message says what to delete.
     """
-    path = RunFolder(folder).selected
-    if not path.exists():
-        raise UserError(
-            f"{folder.name} was to be trained first, but {path} does not exist; launch the sweep again."
-        )
+    run = RunFolder(folder)
+    for path in (run.record, run.selected):
+        if not path.exists():
+            raise UserError(
+                f"{folder.name} was to be trained first, but {path} does not exist; launch the sweep again."
+            )
     spec = read_spec(folder)
+    weights = _selected_weights(run)
     info = DATASETS.get(spec.dataset)(data_dir, **spec.dataset_options).info()
     algorithm = build_algorithm(spec, info, device, folder.parent, data_dir)
-    algorithm.load_state_dict(load_weights(path))
+    try:
+        algorithm.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0].rstrip(":")
+        raise UserError(
+            f"{run.selected} does not fit its method ({reason}); {_again(run)}"
+        ) from None
     algorithm.eval()
     return algorithm.requires_grad_(False)
+
+
+def _selected_weights(run: RunFolder) -> dict[str, torch.Tensor]:
+    """The weights of a finished run, compared with the checksum in its record where it has one."""
+    checksums = read_record(run.path).checksums
+    try:
+        if checksums and run.selected.name not in checksums:
+            raise DamagedError(
+                f"{run.selected.name} is of another run: the record does not list it."
+            )
+        return load_weights(run.selected, checksums.get(run.selected.name))
+    except DamagedError as error:
+        raise DamagedError(f"{run.path}: {str(error).removesuffix('.')}; {_again(run)}") from None
+
+
+def _again(run: RunFolder) -> str:
+    """How to have a run made once more, for those that need it and have failed."""
+    return f"delete the folder {run.path}, then `retry` the sweep and launch it again."
 
 
 def _network_factory(spec: RunSpec, info: DatasetInfo) -> Callable[..., torch.nn.Module]:

@@ -10,9 +10,13 @@ from typing import IO, Any
 
 import torch
 
-from benchmark.core.files import write_atomic
+from benchmark.core.errors import DamagedError
+from benchmark.core.files import require_file, sha256_of, write_atomic
 from benchmark.core.layout import RunFolder
 from benchmark.core.spec import SCHEMA
+
+#: Bytes that a file of weights may have.
+_MOST_BYTES = 1 << 40
 
 
 def save_checkpoint(folder: Path, key: str, state: Mapping[str, Any]) -> None:
@@ -32,14 +36,10 @@ def load_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
-            if archive.testzip() is not None:
-                raise ValueError("a checksum is wrong")
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # damaged bytes raise nearly everything, from UnpicklingError to IndexError
-        print(f"{path.name} cannot be read ({error}); the run starts anew.", file=sys.stderr)
+        saved = _load(path)
+    except DamagedError as error:
+        reason = str(error).removesuffix(".")
+        print(f"{reason}; the run starts anew.", file=sys.stderr)
         return None
     if not isinstance(saved, dict) or saved.get("schema") != SCHEMA or saved.get("key") != key:
         print(
@@ -60,10 +60,45 @@ def write_weights(weights: Mapping[str, torch.Tensor], file: IO[bytes]) -> None:
     _save(dict(weights), file)
 
 
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A state_dict written by ``save_weights``, on the CPU."""
-    weights: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+def load_weights(path: Path, checksum: str | None = None) -> dict[str, torch.Tensor]:
+    """A state_dict written by ``save_weights``, on the CPU.
+
+    Args:
+        path: the file.
+        checksum: hexadecimal sha256 of the file; None where it is not known.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedError: it is damaged, not the file that the checksum was made of, or holds anything but tensors.
+    """
+    require_file(path, _MOST_BYTES)
+    if checksum is not None and sha256_of(path) != checksum:
+        raise DamagedError(f"{path.name} was changed or is of another run (its checksum is wrong).")
+    weights = _load(path)
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    ):
+        raise DamagedError(f"{path.name} is damaged (it holds something else than weights).")
     return weights
+
+
+def _load(path: Path) -> Any:
+    """What ``torch.save`` wrote, without running any code that the file may name.
+
+    Raises:
+        DamagedError: it is damaged, compressed, or holds other objects than tensors and plain values.
+    """
+    require_file(path, _MOST_BYTES)
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed")  # as torch never does, and could be any size
+            if archive.testzip() is not None:
+                raise ValueError("a checksum is wrong")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes raise nearly everything
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise DamagedError(f"{path.name} cannot be read ({reason}).") from None
 
 
 class _Watched:
