@@ -17,7 +17,7 @@ from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.files import check_file, check_folder, write_atomic
 from benchmark.core.layout import SweepFolder
-from benchmark.core.terminal import replace_unprintable
+from benchmark.core.terminal import prepare_streams
 from benchmark.plan.sweepfile import MOST_ENTRIES
 from benchmark.report.formats.text import WIDTH
 from benchmark.report.records.sweep_records import find_sweep, load_sweep
@@ -54,7 +54,7 @@ exit codes: 0 tables written; 1 they were, but no run has finished; 2 a mistake 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code."""
-    replace_unprintable()
+    prepare_streams()
     options = _parser().parse_args(arguments)
     if options.out:
         check_folder(Path(options.out), "--out")

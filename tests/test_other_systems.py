@@ -230,6 +230,7 @@ def test_a_run_on_windows(tmp_path: Path) -> None:
     assert done.returncode == 0 and "estimate: " in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_pictures_on_windows(tmp_path: Path) -> None:
     """The cache of decoded pictures is written, read, and written again when a picture has changed."""
     from PIL import Image

@@ -38,11 +38,11 @@ TERMINALS = {
 COMMANDS = (
     "sweep --help",
     "sweep launch --help",
-    "sweep list algorithms --long",
+    pytest.param("sweep list algorithms --long", marks=pytest.mark.slow),
     "sweep list datasets --long",
     "sweep list sweeps --long",
     "sweep list criteria",
-    "sweep launch SWEEP --dry-run",
+    pytest.param("sweep launch SWEEP --dry-run", marks=pytest.mark.slow),
     "sweep launch SWEEP --algorithms é:× --output OUT",
     "sweep launch SWEEP --trials ½",
     "sweep status FAKE --once",
@@ -264,6 +264,7 @@ def test_every_file_that_we_open_names_its_encoding() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 def test_python_finds_no_file_of_ours_without_encoding(folder: Path, tmp_path: Path) -> None:
     """Python's own check of the code that really runs, in the processes of runs too."""
     out = os.fsencode(tmp_path / "out")
@@ -290,3 +291,24 @@ def test_python_finds_no_file_of_ours_without_encoding(folder: Path, tmp_path: P
         )
     ]
     assert not ours, "\n".join(ours)
+
+
+@pytest.mark.parametrize("shut", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_a_command_whose_streams_are_closed(shut: str, folder: Path, tmp_path: Path) -> None:
+    """As a service starts it; its files are written all the same."""
+    out = str(tmp_path / "out")
+    for arguments, expected in (
+        (["sweep", "list", "criteria"], 0),
+        (["sweep", "status", str(folder / "fake")], 1),
+        (["sweep", "status", "nowhere"], 2),
+        (["collect_results", str(folder / "fake"), "--tables-only", "--out", out], 0),
+    ):
+        done = subprocess.run(
+            ["/bin/sh", "-c", f'exec "$0" -m "benchmark.$@" {shut}', sys.executable, *arguments],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            timeout=120,
+        )
+        assert done.returncode == expected and b"Traceback" not in done.stderr, done.stderr
+    assert (tmp_path / "out" / "tables.txt").exists()

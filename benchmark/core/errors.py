@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from benchmark.core.terminal import replace_unprintable, without_controls
+from benchmark.core.terminal import prepare_streams, without_controls
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ def exit_code(main: Callable[[], int | None]) -> int:
     A ``UserError`` and an error of the machine (disk full, folder read-only) become one sentence on standard error;
     any other exception is a bug and keeps its traceback. Characters that the terminal lacks are replaced.
     """
-    replace_unprintable()
+    prepare_streams()
     try:
         code = main() or 0
         sys.stdout.flush()  # here, where an error still becomes a sentence, and not when the interpreter ends

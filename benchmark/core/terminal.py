@@ -8,8 +8,10 @@ By default Python raises ``UnicodeEncodeError`` when such a character is printed
 from __future__ import annotations
 
 import codecs
+import os
 import sys
 import unicodedata
+from typing import TextIO
 
 #: The name of our error handler, as ``str.encode`` and ``open`` take it.
 REPLACE = "shortcutbed.replace"
@@ -43,15 +45,37 @@ _CONTROLS = frozenset({"Cc", "Cf", "Zl", "Zp"})
 _DEFAULTS = ("strict", "surrogateescape", "backslashreplace")
 
 
-def replace_unprintable() -> None:
-    """Let standard output and standard error replace characters that their encoding lacks.
+def prepare_streams() -> None:
+    """Let standard output and standard error take every text.
 
-    Streams that are not text files of the interpreter, such as those of a notebook, are left alone.
+    Characters that their encoding lacks are replaced. A stream that was closed when the process
+    started, as services and ``>&-`` do, leads nowhere from now on. Streams that are not text files
+    of the interpreter, such as those of a notebook, are left alone.
     """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, _nowhere(number))
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None and stream.errors in _DEFAULTS:
             reconfigure(errors=REPLACE)
+
+
+def _nowhere(number: int) -> TextIO:
+    """A stream that discards what is written, under its usual number where that is free.
+
+    Otherwise the next file that is opened would get the number, and be written to by what prints.
+    """
+    handle = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.fstat(number)
+    except OSError:
+        os.dup2(handle, number)
+        os.close(handle)
+        handle = number
+    if handle == number:
+        os.set_inheritable(handle, True)
+    return open(handle, "w", encoding="utf-8", closefd=False)
 
 
 def without_controls(text: str) -> str:

@@ -27,11 +27,11 @@ def retry(folder: Path, keys: Sequence[str] | None = None) -> list[str]:
         UserError: a key that the sweep does not have.
     """
     sweep = SweepFolder(folder)
-    known = sweep.run_names()
+    known = dict.fromkeys(sweep.run_names())
     for key in keys or ():
         if key not in known:
             raise UserError(f"{folder} has no run {key!r}{did_you_mean(key, known)}")
-    chosen = known if keys is None else list(dict.fromkeys(keys))
+    chosen = list(known if keys is None else dict.fromkeys(keys))
     return [
         key
         for key in chosen

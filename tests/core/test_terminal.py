@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmark.core.errors import UserError, exit_code
-from benchmark.core.terminal import REPLACE, replace_unprintable
+from benchmark.core.terminal import REPLACE, prepare_streams
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def stream(encoding: str, errors: str = "strict") -> io.TextIOWrapper:
@@ -35,7 +40,7 @@ def test_only_what_the_encoding_lacks_is_replaced(
     out, err = stream(encoding), stream(encoding, "backslashreplace")
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
-    replace_unprintable()
+    prepare_streams()
     for file in (out, err):
         file.write("3 × 1.5 ± 0.2 – café \udcff …")
         assert written(file) == expected
@@ -45,16 +50,40 @@ def test_a_handler_that_the_user_chose_is_kept(monkeypatch: pytest.MonkeyPatch) 
     chosen, default = stream("ascii", "namereplace"), stream("ascii")
     monkeypatch.setattr(sys, "stdout", chosen)
     monkeypatch.setattr(sys, "stderr", default)
-    replace_unprintable()
+    prepare_streams()
     assert chosen.errors == "namereplace" and default.errors == REPLACE
     assert default.encoding == "ascii"
 
 
 def test_streams_that_are_no_files_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A notebook's streams have no ``reconfigure``; a program without a console has no streams."""
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
-    monkeypatch.setattr(sys, "stderr", None)
-    replace_unprintable()
+    """A notebook's streams have no ``reconfigure``."""
+    notebook = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", notebook)
+    prepare_streams()
+    assert sys.stdout is notebook
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (1, 2)])
+def test_streams_that_were_closed_lead_nowhere(closed: tuple[int, ...], tmp_path: Path) -> None:
+    """And no file that is opened later is written to by what prints; children inherit it."""
+    code = (
+        "import os, subprocess, sys\n"
+        "from benchmark.core.terminal import prepare_streams\n"
+        "prepare_streams()\n"
+        "file = open('file', 'w')\n"
+        "print('lost', flush=True); print('lost', file=sys.stderr, flush=True)\n"
+        "os.write(1, b'lost'); os.write(2, b'lost')\n"
+        "code = subprocess.call([sys.executable, '-c', 'import os; os.fstat(1); os.fstat(2)'])\n"
+        "file.write(f'{file.fileno() > 2} {code}')\n"
+    )
+    shut = " ".join(f"{number}>&-" for number in closed)
+    command = f'"$0" -c "$1" 1>out 2>err {shut}'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["/bin/sh", "-c", command, sys.executable, code], cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "True 0"
 
 
 def test_only_encoding_uses_the_handler() -> None:

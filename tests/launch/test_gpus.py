@@ -264,7 +264,9 @@ SWEEP = (
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
-@pytest.mark.parametrize("command", ["launch", "dry", "train"])
+@pytest.mark.parametrize(
+    "command", ["launch", pytest.param("dry", marks=pytest.mark.slow), "train"]
+)
 def test_every_command_says_so_before_anything_starts(
     command: str, device: str, tmp_path: Path
 ) -> None:
