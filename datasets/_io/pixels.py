@@ -57,18 +57,25 @@ def open_picture(path: Path) -> Iterator[Image]:
     """A file opened by Pillow.
 
     Pillow gets an open file and no name: by its name it would map uncompressed TIFF into memory, and it scrambles the
-    pixels of those whose orientation exchanges width and height (seen in Pillow 13.0).
+    pixels of those whose orientation exchanges width and height (seen in Pillow 13.0). Nor does it compare the
+    checksums of a PNG's pixels unless it is asked to.
 
     Raises:
-        OSError: it is no picture, or has more pixels than Pillow takes for sound.
+        OSError: it is no picture, has more pixels than Pillow takes for sound, or is a PNG with a wrong checksum.
     """
     from PIL import Image
 
     with path.open("rb") as file:
         try:
             opened = Image.open(file)
+            if opened.format == "PNG":
+                opened.verify()  # after which the file must be opened again
+                file.seek(0)
+                opened = Image.open(file)
         except Image.DecompressionBombError as error:
             raise OSError(str(error)) from None
+        except SyntaxError as error:  # from verify()
+            raise OSError(f"damaged: {error}") from None
         with opened:
             yield opened
 
