@@ -180,6 +180,23 @@ CASES: dict[str, tuple[str, Damage, str]] = {
         "celeba", edit("celeba/list_eval_partition.txt", "000009.jpg", "000999.jpg"),
         "do not name the same images",
     ),
+    "a face is named twice": (
+        "celeba", edit("celeba/list_attr_celeba.txt", "000009.jpg", "000008.jpg"),
+        "names 000008.jpg more than once",
+    ),
+    "a list of faces is Latin-1": (
+        "celeba", replace_by("celeba/list_eval_partition.txt", "00é.jpg 0\n".encode("latin-1")),
+        "line 1 holds the byte 0xe9",
+    ),
+    "CUB's list repeats a number": (
+        "made", edit("CUB_200_2011/images.txt", "\n2 0", "\n1 0"),
+        "has the number 1 again",
+    ),
+    "a neck is marked twice": (
+        "dogs", edit("dogs_with_ties/necks.csv", "n02086079_test1.jpg", "n02086079_test0.jpg"),
+        "marks n02086079-Pekinese/n02086079_test0.jpg again",
+    ),
+    "a neck is infinite": ("dogs", edit("dogs_with_ties/necks.csv", ",20,16,40,22", ",20,16,inf,22"), "marks no area"),
     "no annotations": ("coco", drop("coco/annotations/*.json"), "annotations_trainval2017.zip"),
     "annotations are cut off": ("coco", cut("coco/annotations/*.json", 0.9), "is not JSON"),
     "annotations of another kind": (

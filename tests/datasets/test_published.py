@@ -522,3 +522,31 @@ def test_copies_have_one_fingerprint(tmp_path: Path) -> None:
         for n in ("a", "b")
     }
     assert len(prints) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "pictures"),
+    [
+        ("waterbirds", trees.cub_and_places, "CUB_200_2011/images/*/*.jpg"),
+        ("coco_on_places", trees.coco_and_places, "coco/train2017/*.jpg"),
+    ],
+)
+def test_published_outlines_are_in_stored_pixels(
+    name: str, make: Any, pictures: str, tmp_path: Path
+) -> None:
+    """So the picture that they belong to is not turned, whatever its EXIF data say."""
+    options = make(tmp_path)
+    whole = DATASETS.get(name)(tmp_path, **options).load(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in tmp_path.glob(pictures):
+        data = path.read_bytes()
+        with Image.open(path) as opened:
+            opened.load()
+            opened.save(path, exif=exif, quality="keep")
+        assert path.read_bytes() != data
+    turned = DATASETS.get(name)(tmp_path, **options).load(0)
+    for split, data in whole.splits.items():
+        assert np.array_equal(turned.splits[split].mask, data.mask)
+        difference = turned.splits[split].image.astype(int) - data.image
+        assert np.abs(difference).mean() < 2
