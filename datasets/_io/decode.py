@@ -26,6 +26,8 @@ VERSION = 2
 #: A JPEG may be decoded at a reduced size that is at least so many times the final one: Pillow's documentation calls
 #: the result of a ``reducing_gap`` of 3 almost the same as that of a fair resampling.
 GAP = 3.0
+#: Pixels of a padded square at most; a picture that would need more is reduced before it is padded.
+MOST_PADDED = 180_000_000
 _DICOM = (".dcm", ".dicom")
 
 
@@ -252,6 +254,9 @@ def _fit(image: Image, recipe: Recipe, size: tuple[int, int]) -> Image:
     side = (recipe.side, recipe.side)
     if recipe.fit == "pad" and image.width != image.height:
         longer = max(image.size)
+        if longer**2 > MOST_PADDED:
+            image = image.reduce(max(1, int(longer / (GAP * recipe.side))))
+            longer = max(image.size)
         square = Image.new(image.mode, (longer, longer))
         square.paste(image, ((longer - image.width) // 2, (longer - image.height) // 2))
         image, size = square, square.size

@@ -22,6 +22,7 @@ GROUND = 255
 #: What Pillow raises on damaged files; its AVIF decoder raises a RuntimeError.
 UNREADABLE = (
     OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, OverflowError, RuntimeError,
+    MemoryError,
 )  # fmt: skip
 #: Pillow's modes of grey values with more than eight bits.
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")

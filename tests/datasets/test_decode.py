@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmark.core.errors import UserError
+from datasets._io import decode
 from datasets._io.decode import Recipe, equalise, fit_mask, mask_image, read_image, read_mask
 from tests.datasets.trees import picture
 
@@ -49,6 +50,22 @@ def test_geometry(fit: str, shape: tuple[int, int], tmp_path: Path) -> None:
     expected = np.asarray(Image.fromarray(array).resize((20, 20), Image.Resampling.BILINEAR))
     assert np.abs(image[0].astype(int) - expected).max() <= 1
     assert size == (width, height)
+
+
+def test_a_very_long_picture_is_padded_in_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line of 60,000 pixels would become a square of 3.6 billion."""
+    array = noise(1, (40, 6, 3)).repeat(16, axis=0).repeat(16, axis=1)
+    path = save(tmp_path / "a.png", array)
+    plain, size = read_image(path, Recipe(20, fit="pad"))
+    monkeypatch.setattr(decode, "MOST_PADDED", 1000)
+    reduced, same_size = read_image(path, Recipe(20, fit="pad"))
+    assert size == same_size == (96, 640)
+    assert np.abs(plain.astype(int) - reduced).mean() < 1
+    monkeypatch.undo()
+    line, size = read_image(save(tmp_path / "b.png", noise(2, (2, 60_000))), Recipe(20, fit="pad"))
+    assert size == (60_000, 2) and (line[:, :9] == 0).all() and (line[:, 12:] == 0).all()
 
 
 def test_a_square_in_the_middle(tmp_path: Path) -> None:
