@@ -79,7 +79,7 @@ setup(
         "torchvision>=0.21",
         "numpy>=1.26",
         "pandas>=2.1",
-        "scipy>=1.11",
+        "scipy>=1.11.1",  # 1.11.0 was withdrawn
         "scikit-learn>=1.4",
         "scikit-image>=0.22",
         "pillow>=10.1",

@@ -201,7 +201,8 @@ def _bar(text: str) -> Iterator[Callable[..., None]]:
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    if not console.is_terminal:  # there rich before 14.3 prints an empty line for a bar
+    # where nothing can be redrawn rich prints an empty line instead of a bar, or the last bar only
+    if not console.is_terminal or console.is_dumb_terminal:
         yield lambda done, total, what=text: None
         return
     with Progress(*columns, console=console, transient=True) as bar:

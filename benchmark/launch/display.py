@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ def make_display(
         stream: where to print, standard output by default; a live table where that is a terminal.
     """
     stream = stream or sys.stdout
-    if stream.isatty():
+    if _can_redraw(stream):
         return _live(folder, Tally(len(labels)), _console(stream))
     return _plain(Tally(len(labels)), stream)
 
@@ -51,7 +52,7 @@ def show_status(
         1 if a run failed, is blocked or cannot be read, else 0.
     """
     stream = stream or sys.stdout
-    if not (watch and stream.isatty()):
+    if not (watch and _can_redraw(stream)):
         states = _states(stored)
         for line in status_lines(stored, states):
             print(line, file=stream)
@@ -265,6 +266,11 @@ def _name(stored: StoredSweep, key: str) -> str:
 def _code(states: Mapping[str, State]) -> int:
     bad = (State.FAILED, State.BLOCKED, State.UNREADABLE)
     return 1 if any(state in bad for state in states.values()) else 0
+
+
+def _can_redraw(stream: TextIO) -> bool:
+    """Whether a table can be drawn over itself: on a terminal, unless it has no cursor to move (Emacs' shell)."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
 def _console(stream: TextIO) -> Console:

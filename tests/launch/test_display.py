@@ -123,8 +123,23 @@ def test_status_once(tmp_path: Path) -> None:
     assert done not in stream.getvalue() and pending not in stream.getvalue()
 
 
+def test_a_terminal_without_a_cursor_gets_plain_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    with make_display(tmp_path, {"a": ""}, stream) as on_event:
+        on_event(Event("done", "a", "irm on a", 0, 1, 12.34))
+    assert stream.getvalue() == "done        [1/1] a irm on a, 12 s\n"
+    stream = Terminal()
+    sweep = stored(tmp_path)
+    assert show_status(sweep, watch=True, stream=stream) == 1
+    assert "step 20 of 40" in stream.getvalue(), "it does not wait for the run that is under way"
+
+
 def test_status_watches_until_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
     sweep, stream = stored(tmp_path), Terminal()
     running = tmp_path / "runs" / list(sweep.runs)[2]
     looks = 0
