@@ -23,7 +23,7 @@ def nothing_compiled_before() -> Iterator[None]:
 
 
 class Small(nn.Sequential):
-    """A class of ours: before torch 2.8 a network of torch's own class is not compiled in place."""
+    """A class of ours: torch 2.7 and older do not compile a network of torch's own class in place."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return super().forward(image)
