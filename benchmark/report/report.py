@@ -58,13 +58,12 @@ def make_report(
     selection: str | None = None,
     spread: str = "sd",
     extras: Extras | None = None,
-    level: float = 0.95,
 ) -> Report:
     """Load a sweep and build its tables.
 
     Args:
         selection: criterion of all rows, or None for the first of each method's own.
-        spread: what stands beside a value: ``sd`` or ``interval``. level: of the intervals.
+        spread: what stands beside a value: ``sd`` or ``interval``.
 
     Raises:
         UserError: no sweep, another schema, an unknown criterion or reference, or nothing planned in it.
@@ -77,10 +76,10 @@ def make_report(
         )
     criterion = choose_criterion(sweep, selection)
     book = Book()
-    tables = tables_of(sweep, criterion, book, level, own=selection is None)
+    tables = tables_of(sweep, criterion, book, own=selection is None)
     report = Report(sweep, criterion, tables, book, spread)
     if extras.reference is not None:
-        report.comparisons = compare_all(report.tables, extras.reference, book, level)
+        report.comparisons = compare_all(report.tables, extras.reference, book)
         report.sheets += comparison_sheets(report.comparisons)
     if extras.detail:
         for table in report.tables:

@@ -1,10 +1,12 @@
-"""How often each 95 % interval of the report holds the truth, by simulation. Writes a table to docs/coverage.md.
+"""Measure the coverage of each 95 % interval of the report by simulation.
 
-    python tests/benchmarks/interval_coverage.py                  # 3,000 repetitions per case, some ten minutes
+    python tests/benchmarks/interval_coverage.py
     python tests/benchmarks/interval_coverage.py --only gap auc --repetitions 5000 --out -
 
-Each case draws data from a known truth, calls the function that the report calls, and counts. What is not printed
-(None) is counted apart. Intervals do not depend on the number of posterior draws, so that few are made.
+The first command makes 3,000 repetitions per case, takes about ten minutes and writes a table to
+docs/coverage.md. Each case draws data with a known true value, calls the function that the report
+calls, and counts. Missing intervals are counted separately. Intervals do not depend on the number
+of posterior draws, so only few are made.
 """
 
 from __future__ import annotations
@@ -20,30 +22,21 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-from benchmark.report.statistics.estimate import normal_estimate
-from benchmark.report.statistics.intervals import (
-    Estimate,
-    auc_interval,
-    auc_of_labels,
-    auc_one_vs_rest,
-    confusion_posterior,
-    contrast,
-    crossed_variance,
-    paired_gap,
-    stratified_mean,
-    unpaired_gap,
-    worst_group_interval,
-    worst_group_over_trials,
-)
+from benchmark.report.statistics.delong import auc_interval, auc_of_labels, auc_one_vs_rest
+from benchmark.report.statistics.estimate import Estimate, normal_estimate
+from benchmark.report.statistics.generalization_gap import paired_gap, unpaired_gap
 from benchmark.report.statistics.multilabel import macro_scores
 from benchmark.report.statistics.over_trials import mean_over_trials
-from benchmark.report.statistics.posterior import OVERALL, PER_CLASS, plug_in
+from benchmark.report.statistics.plug_in import OVERALL, PER_CLASS, plug_in
+from benchmark.report.statistics.posterior import confusion_posterior
+from benchmark.report.statistics.stratified_mean import contrast, crossed_variance, stratified_mean
+from benchmark.report.statistics.worst_group import worst_group_interval, worst_group_over_trials
 
-#: What a simulated repetition yields: (name of the interval, truth, the interval).
+#: One result of a simulated repetition: (name of the interval, true value, the interval).
 Outcome = tuple[str, float, Estimate]
 Simulation = Callable[[np.random.Generator], Iterator[Outcome]]
 _DRAWS = 300
-#: Ends the name of an interval that is not printed and stands in the table for comparison.
+#: Suffixes of intervals that the report does not print, for comparison.
 BESIDE = ", posterior sd instead"
 BESIDE_T = " over trials, t of the minima instead"
 #: The section after this one in docs/coverage.md belongs to posterior_speed.py.
@@ -52,7 +45,14 @@ NEXT_SECTION = "## Speed"
 
 @dataclass
 class Case:
-    """A setting in which intervals are tried, and the coverage in per cent that they must reach."""
+    """A simulated setting.
+
+    Attributes:
+        topic: Name for ``--only``.
+        setting: Description in the table.
+        simulate: Yields the intervals of one repetition.
+        need: Range of the coverage in per cent, or None without a requirement.
+    """
 
     topic: str
     setting: str
@@ -62,6 +62,8 @@ class Case:
 
 @dataclass
 class Tally:
+    """Counts of one interval over the repetitions."""
+
     held: int = 0
     printed: int = 0
     missing: int = 0
@@ -79,11 +81,19 @@ class Tally:
 def confusion(
     share: list[float], recall: list[float], images: int, per_class: bool = False
 ) -> Simulation:
-    """n ~ Mult(N, share); errors go to the other classes in proportion to share. Overall scores, or per class."""
-    mu, right = np.array(share) / np.sum(share), np.array(recall)
+    """Simulate n ~ Mult(N, share) whose errors go to the other classes in proportion to share.
+
+    Args:
+        share: Share of each class.
+        recall: Recall of each class.
+        images: Number of images N.
+        per_class: Yield the scores of each class instead of overall scores.
+    """
+    mu = np.array(share) / np.sum(share)
+    correct = np.array(recall)
     off = (1.0 - np.eye(len(mu))) * mu
-    theta = np.diag(right) + (1.0 - right)[:, None] * off / off.sum(1, keepdims=True)
-    # The plug-in scores of the population's own table are the truth; 10^9 images make rounding irrelevant.
+    theta = np.diag(correct) + (1.0 - correct)[:, None] * off / off.sum(1, keepdims=True)
+    # The true values are the population's scores; with 10^9 images rounding is irrelevant.
     truth = plug_in(np.rint(1e9 * mu[:, None] * theta).astype(np.int64))
 
     def simulate(random: np.random.Generator) -> Iterator[Outcome]:
@@ -102,14 +112,16 @@ def confusion(
                 yield (
                     f"{name}{BESIDE}",
                     truth[name][0],
-                    normal_estimate(score.value, score.sd, "", 0.95, (0.0, 1.0)),
+                    normal_estimate(score.value, score.sd, "", (0.0, 1.0)),
                 )
 
     return simulate
 
 
 def worst_group(accuracy: list[float], sizes: list[int]) -> Simulation:
-    p, n = np.array(accuracy), np.array(sizes)
+    """Simulate one trial of groups with these accuracies and sizes."""
+    p = np.array(accuracy)
+    n = np.array(sizes)
 
     def simulate(random: np.random.Generator) -> Iterator[Outcome]:
         yield "worst group", p.min(), worst_group_interval(random.binomial(n, p), n)
@@ -125,8 +137,12 @@ def worst_group_trials(
     group_sd: float,
     image_sd: float = 1.0,
 ) -> Simulation:
-    """P(right) = Φ(group + trial + trial × group + image), the images the same in all trials; truth: mean of minima."""
-    middle, total = np.array(centre), math.sqrt(1.0 + image_sd**2)
+    """Simulate P(correct) = Φ(group + trial + trial × group + image), images shared by all trials.
+
+    The true value is the mean over trials of the worst group's accuracy.
+    """
+    middle = np.array(centre)
+    total = math.sqrt(1.0 + image_sd**2)
     group = np.repeat(np.arange(len(sizes)), sizes)
 
     def drawn(random: np.random.Generator, many: int) -> np.ndarray:
@@ -153,7 +169,7 @@ def worst_group_trials(
 
 
 def several_labels(images: int, share: list[float], common: float) -> Simulation:
-    """K yes-or-no questions per image, whose errors are shared at strength ``common``."""
+    """Simulate images with K labels whose errors share a term of scale ``common``."""
 
     def scored(random: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         label = random.random((n, len(share))) < np.array(share)
@@ -183,18 +199,27 @@ def several_labels(images: int, share: list[float], common: float) -> Simulation
 def gap_paired(
     classes: int, pairs: int, both: float, biased: float, deceiving: float
 ) -> Simulation:
-    """Joint probabilities: both right, only the biased image right, only the deceiving one right."""
+    """Simulate pairs of images.
+
+    Args:
+        classes: Number of classes.
+        pairs: Number of pairs per class.
+        both: Probability that both images are classified correctly.
+        biased: Probability that only the biased image is.
+        deceiving: Probability that only the deceiving image is.
+    """
     p = [1.0 - both - biased - deceiving, deceiving, biased, both]
 
     def simulate(random: np.random.Generator) -> Iterator[Outcome]:
         gap = paired_gap(random.multinomial(pairs, p, size=classes).reshape(classes, 2, 2))
-        yield "gap, paired", biased - deceiving, gap.signed
-        yield "absolute gap, paired", abs(biased - deceiving), gap.absolute
+        yield "gap, paired", biased - deceiving, gap
 
     return simulate
 
 
 def gap_unpaired(sizes: list[int], biased: list[float], deceiving: list[float]) -> Simulation:
+    """Simulate two test sets of classes with these sizes and recalls."""
+
     def score(random: np.random.Generator, recall: list[float]) -> Estimate:
         right = random.binomial(sizes, recall)
         table = np.diag(right)
@@ -204,14 +229,13 @@ def gap_unpaired(sizes: list[int], biased: list[float], deceiving: list[float]) 
     def simulate(random: np.random.Generator) -> Iterator[Outcome]:
         gap = unpaired_gap(score(random, biased), score(random, deceiving))
         truth = float(np.mean(biased) - np.mean(deceiving))
-        yield "gap, unpaired", truth, gap.signed
-        yield "absolute gap, unpaired", abs(truth), gap.absolute
+        yield "gap, unpaired", truth, gap
 
     return simulate
 
 
 def auc(area: float, positives: int, negatives: int, digits: int | None = None) -> Simulation:
-    """Two normal populations; with ``digits`` scores are rounded, and the truth counts ties one half."""
+    """Simulate two normal populations; with ``digits`` the scores are rounded and may tie."""
     shift = math.sqrt(2.0) * float(ndtri(area))
     truth = area
     if digits is not None:
@@ -231,7 +255,7 @@ def auc(area: float, positives: int, negatives: int, digits: int | None = None) 
 
 
 def auc_mean(sizes: list[int], pull: float) -> Simulation:
-    """Softmax scores of noisy logits; the truth is the AUC of two million images."""
+    """Simulate softmax scores of noisy logits; the true value is the AUC of a million images."""
 
     def scored(random: np.random.Generator, label: np.ndarray) -> np.ndarray:
         logits = random.normal(size=(len(label), len(sizes)))
@@ -260,7 +284,10 @@ def crossed(
     image_sd: float,
     both_sd: float,
 ) -> Simulation:
-    """P(right) = Φ(centre + trial + image + trial × image); its mean has a closed form. Classes count equally."""
+    """Simulate P(correct) = Φ(centre + trial + image + trial × image), whose mean is known.
+
+    Classes count equally.
+    """
     total = math.sqrt(1.0 + trial_sd**2 + image_sd**2 + both_sd**2)
     truth = float(np.mean(ndtr(np.array(centre) / total)))
     stratum = np.repeat(np.arange(len(sizes)), sizes)
@@ -285,11 +312,13 @@ def crossed(
 def scores_over_trials(
     trials: int, sizes: list[int], centre: list[float], trial_sd: float, image_sd: float
 ) -> Simulation:
-    """As ``crossed``, with macro-F1 of the confusion matrix; errors go to the other classes alike.
+    """Simulate as ``crossed``, with the macro F1 of the confusion matrix.
 
-    The truth is the mean over trials on infinitely many images.
+    Errors go to the other classes with equal probability. The true value is the mean over trials on
+    infinitely many images.
     """
-    stratum, share = np.repeat(np.arange(len(sizes)), sizes), np.array(sizes) / sum(sizes)
+    stratum = np.repeat(np.arange(len(sizes)), sizes)
+    share = np.array(sizes) / sum(sizes)
 
     def macro_f1(recall: np.ndarray) -> np.ndarray:
         right = share * recall
@@ -320,7 +349,10 @@ def scores_over_trials(
 def means(
     sizes: list[int], agree: float, better: float, worse: float, patients: int | None = None
 ) -> Simulation:
-    """Differences of two methods per image: 0, +1 or −1; with patients, a patient's images lean the same way."""
+    """Simulate the difference of two methods per image: 0, +1 or −1.
+
+    With patients, the images of a patient share a term.
+    """
     stratum = np.repeat(np.arange(len(sizes)), sizes)
 
     def simulate(random: np.random.Generator) -> Iterator[Outcome]:
@@ -342,8 +374,9 @@ def means(
 
 
 def cases() -> list[Case]:
-    """Every setting. The sizes are those of the TEA paper's test sets, and smaller ones where intervals break first."""
-    ten, wide = [1.0] * 10, np.linspace(0.5, 0.9, 10).tolist()
+    """Return every setting, with the sizes of the TEA paper's test sets and smaller ones."""
+    ten = [1.0] * 10
+    wide = np.linspace(0.5, 0.9, 10).tolist()
     xray = [406.0, 1295.0, 1515.0]
     return [
         Case(
@@ -514,6 +547,7 @@ def _group_cases() -> list[Case]:
 
 
 def measured(case: Case, repetitions: int, seed: int) -> dict[str, Tally]:
+    """Return the counts of every interval of a setting."""
     tallies: dict[str, Tally] = {}
     random = np.random.default_rng(seed)
     for _ in range(repetitions):
@@ -555,13 +589,15 @@ def main() -> int:
                 if tally.missing
                 else "0"
             )
+            width = np.mean(tally.widths)
             lines.append(
-                f"| {name} | {case.setting} | {rate:.1f} | {need} | {np.mean(tally.widths):.3f} | {none} |"
+                f"| {name} | {case.setting} | {rate:.1f} | {need} | {width:.3f} | {none} |"
             )
             print(lines[-1], flush=True)
     minutes = (time.perf_counter() - begin) / 60.0
     print(
-        f"{minutes:.1f} minutes; outside the need: {'; '.join(missed) or 'none'}", file=sys.stderr
+        f"{minutes:.1f} minutes; outside the needed range: {'; '.join(missed) or 'none'}",
+        file=sys.stderr,
     )
     if arguments.out != "-":
         path = Path(arguments.out)
@@ -571,7 +607,10 @@ def main() -> int:
 
 
 def merged(path: Path, lines: list[str]) -> list[str]:
-    """The rows of the file with these in place of those of the same interval and setting; new ones follow."""
+    """Return the rows of the file, with rows of the same interval and setting replaced.
+
+    New rows follow at the end.
+    """
 
     def key(row: str) -> tuple[str, ...]:
         return tuple(row.split(" | ")[:2])
@@ -587,23 +626,29 @@ def merged(path: Path, lines: list[str]) -> list[str]:
 
 
 def write(path: Path, lines: list[str], repetitions: int, seed: int) -> None:
+    """Replace the coverage section of the page."""
     kept = path.read_text(encoding="utf-8") if path.exists() else ""
     _, found, after = kept.partition(NEXT_SECTION)
     error = 100.0 * math.sqrt(0.95 * 0.05 / repetitions)
-    text = f"""# Do the intervals hold?
+    text = f"""# Coverage of the intervals
 
-Every interval that the report prints, tried on data whose truth is known: the share of {repetitions:,} repetitions in
-which the nominal 95 % interval held the truth (per cent, standard error {error:.1f}). Made by
+Every interval that the report prints is tried on data whose true value is known. Coverage is the
+share of {repetitions:,} repetitions, in per cent, in which the nominal 95 % interval contains the
+true value (standard error {error:.1f}). The table is made by
 `python tests/benchmarks/interval_coverage.py --repetitions {repetitions} --seed {seed}`.
 
-The sizes are those of the TEA paper's test sets, and smaller ones where intervals break first. "Posterior sd instead"
-is not printed: it shows what plug-in ± 1.96 posterior sd would do. The flat prior adds M images per class, nearly all
-of them wrong, so that the posterior is too narrow where classes have few images and too wide where nearly all are
-right; ± in the tables is the posterior sd, as in the paper, and the interval comes from the sampling sd. Several
-trials: with Satterthwaite's degrees of freedom and one t quantile the coverage was 88 to 92 for two or three trials
-that differ much; the interval gives trials and images a quantile each. Worst group over trials: the truth is the mean,
-over trials, of the worst group's accuracy on infinitely many images; "t of the minima instead" is not printed and shows
-what Student's t over the trials' minima would do, which forgets that all trials share one finite test set.
+The sizes are those of the TEA paper's test sets, and smaller ones where intervals fail first.
+
+- **Posterior sd instead** is not printed in the report; it is the plug-in value ± 1.96 posterior
+  sd. The flat prior adds M images per class, nearly all of them wrong. The posterior is therefore
+  too narrow if classes have few images, and too wide if nearly all answers are correct. In the
+  tables, ± is the posterior sd, as in the paper, and the interval comes from the sampling sd.
+- **Trials × images**: with Satterthwaite's degrees of freedom and a single t quantile, coverage was
+  88 to 92 for two or three trials that differ much. The interval therefore has one quantile for
+  trials and one for images.
+- **Worst group over trials**: the true value is the mean over trials of the worst group's accuracy
+  on infinitely many images. "t of the minima instead" is not printed in the report; it is Student's
+  t over the trials' minima, which ignores that all trials share one finite test set.
 
 | interval | setting | coverage | needed | mean width | not printed % |
 |---|---|---|---|---|---|

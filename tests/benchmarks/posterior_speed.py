@@ -1,9 +1,9 @@
-"""The exact posterior engine against NUTS: the same numbers? how much faster? And DeLong on a million scores.
+"""Compare results and speed of the exact posterior engine with NUTS, and time DeLong's interval.
 
-    python tests/benchmarks/posterior_speed.py              # some minutes, nearly all of them NUTS
+    python tests/benchmarks/posterior_speed.py              # minutes, nearly all of them for NUTS
     python tests/benchmarks/posterior_speed.py --no-nuts    # seconds
 
-Prints Markdown and replaces that section of docs/coverage.md.
+It prints Markdown and replaces that section of docs/coverage.md.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmark.report.statistics.intervals import (
+from benchmark.report.statistics.delong import auc_interval
+from benchmark.report.statistics.plug_in import OVERALL, PER_CLASS
+from benchmark.report.statistics.posterior import (
     ConfusionPosterior,
     PosteriorEstimate,
     confusion_posterior,
-    delong,
 )
-from benchmark.report.statistics.posterior import OVERALL, PER_CLASS
 
 HEADING = "## Speed"
 
 
 def matrices() -> dict[str, np.ndarray]:
-    """The three shapes of the TEA paper's tables; the first agrees with every score of its X-ray student."""
+    """Return matrices of the TEA paper's sizes; the first has the scores of its X-ray student."""
     ten = np.random.default_rng(0).multinomial(1000, 0.9 * np.eye(10) + 0.01 * np.ones((10, 10)))
     return {
         "3×3, 3,216 images": np.array([[280, 60, 66], [200, 907, 188], [56, 156, 1303]]),
@@ -44,10 +45,12 @@ def scores(posterior: ConfusionPosterior) -> list[PosteriorEstimate]:
 
 
 def best_of(times: int, call: Callable[[], object]) -> tuple[float, float]:
-    """The shortest wall-clock and processor times in seconds: what the work takes when nothing else disturbs it."""
-    wall, processor = [], []
+    """Return the shortest wall-clock and processor times in seconds."""
+    wall = []
+    processor = []
     for _ in range(times):
-        begin, begin_processor = time.perf_counter(), time.process_time()
+        begin = time.perf_counter()
+        begin_processor = time.process_time()
         call()
         wall.append(time.perf_counter() - begin)
         processor.append(time.process_time() - begin_processor)
@@ -57,7 +60,10 @@ def best_of(times: int, call: Callable[[], object]) -> tuple[float, float]:
 def compared(
     exact: ConfusionPosterior, nuts: ConfusionPosterior
 ) -> tuple[float, float, float, float]:
-    """Largest |difference| of posterior means and of sds, each absolute and in combined Monte Carlo errors."""
+    """Return the largest difference of posterior means and of sds.
+
+    Each is given in absolute terms and in units of the combined Monte Carlo error.
+    """
     pairs = list(zip(scores(exact), scores(nuts), strict=True))
     means = np.array([abs((a.posterior_mean or 0) - (b.posterior_mean or 0)) for a, b in pairs])
     sds = np.array([abs((a.sd or 0) - (b.sd or 0)) for a, b in pairs])
@@ -69,8 +75,9 @@ def compared(
 
 
 def load_line() -> str:
-    """How busy the machine was: with more running than it has processors, wall-clock times say little."""
-    return f"Load of the machine at the start: {os.getloadavg()[0]:.0f} on {os.cpu_count()} processors."
+    """Return the load of the machine; wall-clock times mean little if it is high."""
+    load = os.getloadavg()[0]
+    return f"Load of the machine at the start: {load:.0f} on {os.cpu_count()} processors."
 
 
 def posterior_rows(with_nuts: bool) -> list[str]:
@@ -81,14 +88,16 @@ def posterior_rows(with_nuts: bool) -> list[str]:
     ]
     for name, table in matrices().items():
         exact = confusion_posterior(table)
-        seconds, processor = best_of(15, lambda table=table: confusion_posterior(table))  # type: ignore[misc]
-        row = f"| {name} | {seconds:.3f} | {processor:.3f} | {exact.draws:,} | {exact.monte_carlo_error:.1e} "
+        seconds, processor = best_of(15, partial(confusion_posterior, table))
+        error = exact.monte_carlo_error
+        row = f"| {name} | {seconds:.3f} | {processor:.3f} | {exact.draws:,} | {error:.1e} "
         if with_nuts:
             begin = time.perf_counter()
             nuts = confusion_posterior(table, engine="nuts")
             long = time.perf_counter() - begin
             mean, mean_errors, sd, sd_errors = compared(exact, nuts)
-            row += f"| {long:.0f} | {nuts.monte_carlo_error:.1e} | {nuts.divergences} | {long / seconds:,.0f}× "
+            row += f"| {long:.0f} | {nuts.monte_carlo_error:.1e} | {nuts.divergences} "
+            row += f"| {long / seconds:,.0f}× "
             row += f"| {mean:.1e} ({mean_errors:.1f}) | {sd:.1e} ({sd_errors:.1f}) |"
         else:
             row += "| – | – | – | – | – | – |"
@@ -107,7 +116,7 @@ def delong_rows() -> list[str]:
         ("float32", smooth.astype(np.float32)),
         ("1,000 values", smooth.round(2)),
     ):
-        wall, processor = best_of(15, lambda given=given: delong(label, given))  # type: ignore[misc]
+        wall, processor = best_of(15, partial(auc_interval, label, given))
         rows.append(f"| {name} | {wall:.3f} | {processor:.3f} |")
     return rows
 
@@ -124,8 +133,9 @@ def main() -> int:
     lines = [
         HEADING,
         "",
-        "Best of fifteen, one thread; NUTS once, 4 chains × (1,000 tuning + 10,000) draws, with compilation.",
-        "Differences are the largest over all scores of the matrix, and in brackets in units of the two engines'",
+        "Each time is the best of fifteen with one thread. NUTS runs once, with 4 chains of",
+        "1,000 tuning draws and 10,000 draws, and compilation is included. The differences are the",
+        "largest over all scores of the matrix; brackets give them in units of the two engines'",
         "combined Monte Carlo error. Made by `python tests/benchmarks/posterior_speed.py`.",
         load_line(),
         "",

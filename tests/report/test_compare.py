@@ -11,7 +11,7 @@ import pytest
 from benchmark.core.errors import UserError
 from benchmark.report.render import render
 from benchmark.report.report import Extras, Report, make_report
-from benchmark.report.statistics.intervals import crossed_variance
+from benchmark.report.statistics.stratified_mean import crossed_variance
 from benchmark.report.tables.against_reference import Against, probability
 from benchmark.report.tables.columns import crossed_table
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World

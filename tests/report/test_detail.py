@@ -16,7 +16,7 @@ from benchmark.collect_results import main
 from benchmark.core.errors import UserError
 from benchmark.report.render import render
 from benchmark.report.report import Extras, make_report
-from benchmark.report.statistics.intervals import confusion_posterior
+from benchmark.report.statistics.posterior import confusion_posterior
 from benchmark.report.tables.class_scores import calibration_error, reliability
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, World
 

@@ -1,4 +1,4 @@
-"""Means over images, patients and trials, gaps, the worst group and tests, each against a slower or older formula."""
+"""Means over images, patients and trials, gaps, worst groups and tests, against other formulas."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.report.statistics.intervals import (
-    Estimate,
-    confusion_posterior,
-    contrast,
-    crossed_variance,
+from benchmark.report.statistics.estimate import Estimate, without_interval
+from benchmark.report.statistics.generalization_gap import paired_gap, unpaired_gap
+from benchmark.report.statistics.hypothesis_tests import (
     holm,
     mcnemar,
-    paired_gap,
     probability_equivalent,
     probability_positive,
-    stratified_mean,
-    unpaired_gap,
-    worst_group_interval,
 )
+from benchmark.report.statistics.posterior import confusion_posterior
+from benchmark.report.statistics.stratified_mean import contrast, crossed_variance, stratified_mean
+from benchmark.report.statistics.worst_group import worst_group_interval
 
 Z = stats.norm.ppf(0.975)
 
@@ -147,7 +144,6 @@ def test_crossed_variance_is_the_two_way_table(trials: int, images: int, spread:
     half = np.sqrt(squared / (trials * images))
     assert found.low == pytest.approx(max(0.0, correct.mean() - half))
     assert found.high == pytest.approx(min(1.0, correct.mean() + half))
-    assert found.trials_sd == pytest.approx(correct.mean(1).std(ddof=1))
 
 
 def test_crossed_variance_over_classes_adds_their_tables() -> None:
@@ -170,11 +166,9 @@ def test_one_trial_says_test_sampling_only_and_equal_answers_say_so() -> None:
     row = np.array([1, 0, 1, 1, 0, 1])
     found = crossed_variance(row[None])
     assert found.kind == "test sampling only" and "test sampling only" in found.note
-    assert (
-        found.sd == pytest.approx(stats.sem(row)) and found.trials_sd is None and found.trials == 1
-    )
+    assert found.sd == pytest.approx(stats.sem(row))
     perfect = crossed_variance(np.ones((3, 50)))
-    assert (perfect.value, perfect.sd, perfect.low, perfect.trials_sd) == (1.0, None, None, 0.0)
+    assert (perfect.value, perfect.sd, perfect.low) == (1.0, None, None)
     assert "all answers are the same" in perfect.note
     assert crossed_variance(np.ones((1, 50))).low is None
     assert "single image" in crossed_variance(np.array([[1], [0]])).note
@@ -205,64 +199,51 @@ def test_bad_strata_are_refused() -> None:
         stratified_mean([1, 0, 1], [0.0, 1.0, float("nan")])
     with pytest.raises(ValueError, match="clusters"):
         contrast([1, 0, 1], None, [0, 1])
-    with pytest.raises(ValueError, match="level"):
-        crossed_variance(np.eye(3), level=1.0)
 
 
 def test_paired_gap_has_the_posteriors_sd_about_the_plug_in() -> None:
     tables = np.array([[[5, 3], [14, 60]], [[20, 0], [9, 30]]])
-    found = paired_gap(tables)
+    gap = paired_gap(tables)
     random = np.random.default_rng(0)
     # Cells in the order (wrong, wrong), (wrong, right), (right, wrong), (right, right).
     draws = [random.dirichlet(t.ravel() + 0.5, 400_000) for t in tables]
     gaps = np.mean([d[:, 2] - d[:, 1] for d in draws], axis=0)
-    assert found.signed.value == pytest.approx(((14 - 3) / 82 + 9 / 59) / 2)
-    assert found.signed.sd == pytest.approx(gaps.std(), rel=0.005)
-    assert found.signed.high == pytest.approx(
-        number(found.signed.value) + Z * number(found.signed.sd)
-    )
-    assert found.absolute.low == found.signed.low and number(found.signed.low) > 0
+    assert gap.value == pytest.approx(((14 - 3) / 82 + 9 / 59) / 2)
+    assert gap.sd == pytest.approx(gaps.std(), rel=0.005)
+    assert gap.low == pytest.approx(number(gap.value) - Z * number(gap.sd))
+    assert gap.high == pytest.approx(number(gap.value) + Z * number(gap.sd))
     flipped = paired_gap(tables.transpose(0, 2, 1))
-    assert flipped.signed.value == pytest.approx(-number(found.signed.value))
-    assert (flipped.absolute.low, flipped.absolute.high) == pytest.approx(
-        (found.absolute.low, found.absolute.high)
-    )
-    single = paired_gap(tables[0])
-    assert single.signed.value == pytest.approx(11 / 82)
+    assert flipped.value == pytest.approx(-number(gap.value))
+    assert (flipped.low, flipped.high) == pytest.approx((-number(gap.high), -number(gap.low)))
+    assert paired_gap(tables[0]).value == pytest.approx(11 / 82)
 
 
-def test_the_absolute_gap_folds_at_zero_and_empty_classes_are_named() -> None:
-    found = paired_gap([[[0, 0], [0, 0]], [[10, 6], [5, 40]]])
-    assert found.signed.note == "left out: class 0 without pairs"
-    low, high = number(found.signed.low), number(found.signed.high)
-    assert low < 0 < high
-    assert found.absolute.value == pytest.approx(1 / 61)
-    assert (found.absolute.low, found.absolute.high) == (0.0, max(-low, high))
+def test_classes_without_pairs_are_named() -> None:
+    gap = paired_gap([[[0, 0], [0, 0]], [[10, 6], [5, 40]]])
+    assert gap.value == pytest.approx(-1 / 61)
+    assert gap.note == "left out: class 0 without pairs"
     agreed = paired_gap([[[0, 0], [0, 30]]])
-    assert agreed.signed.value == 0.0 and number(agreed.signed.sd) > 0
+    assert agreed.value == 0.0
+    assert number(agreed.sd) > 0
 
 
 def test_unpaired_gap_adds_the_variances() -> None:
     biased = confusion_posterior([[48, 2], [3, 47]], draws=1_000).balanced_accuracy
     deceiving = confusion_posterior([[20, 30], [25, 25]], draws=1_000).balanced_accuracy
-    found = unpaired_gap(biased, deceiving)
-    assert found.signed.value == pytest.approx(0.5)
-    assert found.signed.sd == pytest.approx(np.hypot(number(biased.sd), number(deceiving.sd)))
+    gap = unpaired_gap(biased, deceiving)
+    assert gap.value == pytest.approx(0.5)
+    assert gap.sd == pytest.approx(np.hypot(number(biased.sd), number(deceiving.sd)))
     half = Z * np.hypot(number(biased.sampling_sd), number(deceiving.sampling_sd))
-    assert found.signed.low == pytest.approx(0.5 - half)
+    assert gap.low == pytest.approx(0.5 - half)
     plain = Estimate(0.9, 0.03, 0.84, 0.96, "normal"), Estimate(0.95, 0.04, 0.87, 1.0, "normal")
-    assert unpaired_gap(*plain).signed.low == pytest.approx(-0.05 - Z * 0.05)
-    assert unpaired_gap(*plain).absolute.low == 0.0
-    nothing = Estimate(None, None, None, None, "none", "no images")
-    assert unpaired_gap(nothing, deceiving).signed.value is None
-    assert "biased: no images" in unpaired_gap(nothing, deceiving).absolute.note
-    worst = worst_group_interval([8, 9], [10, 10])
-    without = unpaired_gap(biased, worst)
-    assert (
-        without.signed.value is not None
-        and without.absolute.low is None
-        and "no sd" in without.signed.note
-    )
+    assert unpaired_gap(*plain).low == pytest.approx(-0.05 - Z * 0.05)
+    missing = unpaired_gap(without_interval(None, "no images"), deceiving)
+    assert missing.value is None
+    assert "biased: no images" in missing.note
+    without = unpaired_gap(biased, worst_group_interval([8, 9], [10, 10]))
+    assert without.value is not None
+    assert without.low is None
+    assert "no sd" in without.note
 
 
 def test_worst_group_uses_exact_binomial_bounds() -> None:
@@ -275,8 +256,8 @@ def test_worst_group_uses_exact_binomial_bounds() -> None:
         min(t.proportion_ci(1 - 0.05 / 4, "exact").high for t in tests)
     )
     for k in (0, 20):
-        edge = worst_group_interval([k], [20], level=0.9)
-        exact = stats.binomtest(k, 20).proportion_ci(0.9, "exact")
+        edge = worst_group_interval([k], [20])
+        exact = stats.binomtest(k, 20).proportion_ci(0.95, "exact")
         assert (edge.low, edge.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
         assert edge.note == "one group only"
     empty = worst_group_interval([3, 0, 4], [5, 0, 5])
@@ -326,7 +307,7 @@ def test_mcnemar_is_the_exact_binomial_test() -> None:
 
 
 def test_holm_by_hand() -> None:
-    # Sorted .005 .01 .03 .04 times 4 3 2 1 gives .02 .03 .06 .04, and the last may not fall below .06.
+    # Sorted .005 .01 .03 .04 times 4 3 2 1 gives .02 .03 .06 .04; the last may not be below .06.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.01, None, 0.04]) == [pytest.approx(0.02), None, pytest.approx(0.04)]
     assert holm([0.8, 0.9]) == [1.0, 1.0]
@@ -346,13 +327,3 @@ def test_holm_rejects_what_the_step_down_procedure_rejects() -> None:
                 break
             rejected.add(int(at))
         assert {at for at, value in enumerate(holm(list(p))) if number(value) <= 0.05} == rejected
-
-
-def test_levels_outside_zero_and_one_are_refused() -> None:
-    for call in (
-        lambda: worst_group_interval([1], [2], level=95),
-        lambda: paired_gap([[1, 2], [3, 4]], level=0),
-        lambda: stratified_mean([1, 0, 1], level=1.5),
-    ):
-        with pytest.raises(ValueError, match=r"between 0 and 1, for example 0\.95"):
-            call()

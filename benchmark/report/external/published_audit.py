@@ -12,7 +12,7 @@ from scipy.special import ndtr, stdtr
 from benchmark.core.errors import UserError
 from benchmark.core.registry import did_you_mean
 from benchmark.report.external.published_tables import FOLDER, MEANING, Figure, read_table
-from benchmark.report.statistics.intervals import holm
+from benchmark.report.statistics.hypothesis_tests import holm
 from benchmark.report.tables.against_reference import probability
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.pairwise import ALPHA

@@ -12,8 +12,9 @@ from benchmark.core.errors import UserError
 from benchmark.core.registry import did_you_mean
 from benchmark.core.shipped import shipped
 from benchmark.report.records.predictions import Book
+from benchmark.report.statistics.over_trials import student_over_trials
 from benchmark.report.tables.class_scores import Scores
-from benchmark.report.tables.columns import Column, Value, main_split, over_trials, value_of
+from benchmark.report.tables.columns import Column, Value, main_split, value_of
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.results_table import BEFORE_SWITCH, Row, Table
 from benchmark.report.tables.sheet import Sheet
@@ -287,7 +288,9 @@ class Ours:
         values = {
             w.trial: e.value for w, e in zip(winners, found, strict=False) if e.value is not None
         }
-        return Value(over_trials(list(values.values())) if len(values) > 1 else found[0], values)
+        return Value(
+            student_over_trials(list(values.values())) if len(values) > 1 else found[0], values
+        )
 
 
 def _network(row: Row) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmark.core.counts import accuracy, worst_group_accuracy
 from benchmark.core.errors import UserError
 from benchmark.core.layout import State
 from benchmark.core.record import read_failure, read_record
@@ -16,7 +17,7 @@ from benchmark.report.records.learning_curves import Curves, read_curves
 from benchmark.report.records.model_selection import Winner
 from benchmark.report.records.sweep_records import Run
 from benchmark.report.records.switches import switch_of
-from benchmark.report.statistics.metrics import average_accuracy, worst_group
+from benchmark.report.statistics.estimate import finite_or_none
 from benchmark.report.tables.results_table import BEFORE_SWITCH
 
 #: More run sections than this would make a page that no phone opens; the others are counted in a sentence.
@@ -91,13 +92,13 @@ def _winner(winner: Winner) -> str:
 
 def _accuracy(winner: Winner, split: str) -> str | None:
     counts = winner.at.counts.get(split)
-    average = None if counts is None else average_accuracy(counts)
+    average = None if counts is None else finite_or_none(accuracy(counts))
     if counts is None or average is None:
         return None
-    found = worst_group(counts) if counts.shape[-3] > 1 else None
-    return f"{average * 100:.1f} %" + (
-        f", worst group {found.accuracy * 100:.1f} %" if found else ""
-    )
+    shown = f"{average * 100:.1f} %"
+    if counts.shape[-3] > 1:
+        shown += f", worst group {worst_group_accuracy(counts) * 100:.1f} %"
+    return shown
 
 
 def _upstream(run: Run, role: str, key: str) -> str:
@@ -109,7 +110,7 @@ def _upstream(run: Run, role: str, key: str) -> str:
         chosen = None
     if chosen is None:
         return f"{key}; its scores are not in {run.folder.record.name}"
-    found = {split: average_accuracy(counts) for split, counts in chosen.counts.items()}
+    found = {split: finite_or_none(accuracy(counts)) for split, counts in chosen.counts.items()}
     scores = [f"{name} {100 * value:.1f} %" for name, value in found.items() if value is not None]
     return f"{first.method} ({key}), step {chosen.step:,}; accuracy: {', '.join(scores)}"
 

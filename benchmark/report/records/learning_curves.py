@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from benchmark.core.counts import accuracy, worst_group_accuracy
 from benchmark.core.errors import DamagedError
 from benchmark.core.files import JSON_BYTES, parse_json, read_bytes
 from benchmark.core.layout import RunFolder
 from benchmark.core.log_line import LogLine
 from benchmark.core.record import DataSummary
-from benchmark.report.statistics.metrics import average_accuracy, worst_group
+from benchmark.report.statistics.estimate import finite_or_none
 
 
 @dataclass
@@ -68,13 +69,13 @@ def read_curves(folder: RunFolder, data: DataSummary) -> Curves:
 
 
 def _add(curves: Curves, line: LogLine, groups_known: bool) -> None:
-    accuracy = {split: average_accuracy(counts) for split, counts in line.splits.items()}
+    accuracies: dict[str, float | None] = {}
     worst: dict[str, float | None] = {}
     for split, counts in line.splits.items():
-        found = worst_group(counts) if groups_known else None
-        worst[split] = None if found is None else found.accuracy
+        accuracies[split] = finite_or_none(accuracy(counts))
+        worst[split] = finite_or_none(worst_group_accuracy(counts)) if groups_known else None
     for target, values in (
-        (curves.accuracy, accuracy),
+        (curves.accuracy, accuracies),
         (curves.worst, worst),
         (curves.terms, line.terms),
     ):

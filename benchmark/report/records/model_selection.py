@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from benchmark.core.counts import accuracy
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import UserError
 from benchmark.core.layout import State
 from benchmark.core.registry import did_you_mean
 from benchmark.report.records.sweep_records import Run, Selected, Sweep
 from benchmark.report.records.switches import chosen_before_switch
-from benchmark.report.statistics.metrics import average_accuracy
 
 #: Reasons that a footnote gives for each state, and unreadable runs that it names.
 REASONS, UNREADABLE_RUNS = 3, 10
@@ -160,8 +161,8 @@ def quality(run: Run, criterion: str) -> float:
     if criterion not in CRITERIA or CRITERIA[criterion].is_quality:
         return float("-inf") if at.value is None else at.value
     counts = at.counts.get("val")
-    accuracy = None if counts is None else average_accuracy(counts)
-    return float("-inf") if accuracy is None else accuracy
+    value = math.nan if counts is None else accuracy(counts)
+    return -math.inf if math.isnan(value) else value
 
 
 def _what_is_missing(runs: Iterable[Run]) -> list[str]:

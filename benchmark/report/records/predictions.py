@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmark.core.counts import confusion_matrix, is_multi_label
 from benchmark.core.errors import DamagedError
 from benchmark.report.records.model_selection import Winner
 from benchmark.report.records.stored_arrays import StoredPredictions, read_predictions
-from benchmark.report.statistics.metrics import confusion, multi_label
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _agree(
     label: np.ndarray, predicted: np.ndarray, confounder: np.ndarray | None, counts: np.ndarray
 ) -> bool:
     """Whether answers are those that were counted, image by image, with confounders where they are known."""
-    if multi_label(counts):
+    if is_multi_label(counts):
         return label.ndim == 2 and all(
             _agree(label[:, k], predicted[:, k].astype(np.int64), confounder, counts[k])
             for k in range(len(counts))
@@ -128,5 +128,5 @@ def _agree(
     cell = (place * classes + label) * classes + predicted
     counted = np.bincount(cell, minlength=counts.size).reshape(counts.shape)
     if confounder is None:
-        return bool(np.array_equal(counted.sum(0), confusion(counts)))
+        return bool(np.array_equal(counted.sum(0), confusion_matrix(counts)))
     return bool(np.array_equal(counted, counts))

@@ -8,17 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmark.core.counts import accuracy, num_images, worst_group, worst_group_accuracy
 from benchmark.core.errors import UserError
 from benchmark.core.files import write_atomic
 from benchmark.core.layout import State
 from benchmark.report.records.sweep_records import Run, Sweep
 from benchmark.report.records.switches import chosen_before_switch, switch_of
-from benchmark.report.statistics.metrics import (
-    average_accuracy,
-    balanced_accuracy,
-    images_of,
-    worst_group,
-)
+from benchmark.report.statistics.estimate import finite_or_none
+from benchmark.report.statistics.plug_in import overall
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -100,7 +97,7 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
     }
     for criterion, at in run.selected.items():
         for split, counts in at.counts.items():
-            worst = worst_group(counts) if record.data.confounder_names else None
+            grouped = bool(record.data.confounder_names)
             yield {
                 **about,
                 "criterion": criterion,
@@ -109,11 +106,13 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
                 "active_from": switch_of(run),
                 "before_switch": chosen_before_switch(run, at),
                 "split": split,
-                "n": images_of(counts),
-                "accuracy": average_accuracy(counts),
-                "balanced_accuracy": balanced_accuracy(counts),
-                "worst_group_accuracy": worst.accuracy if worst else None,
-                "worst_group": worst.group if worst else None,
+                "n": num_images(counts),
+                "accuracy": finite_or_none(accuracy(counts)),
+                "balanced_accuracy": overall(counts).get("balanced_accuracy"),
+                "worst_group_accuracy": finite_or_none(worst_group_accuracy(counts))
+                if grouped
+                else None,
+                "worst_group": worst_group(counts) if grouped else None,
                 **cost,
                 **hparams,
             }

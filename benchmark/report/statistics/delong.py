@@ -1,4 +1,4 @@
-"""The area under the ROC curve and its covariance by DeLong's method, in O(n log n)."""
+"""The area under the ROC curve, with DeLong's variance, in O(n log n)."""
 
 from __future__ import annotations
 
@@ -6,84 +6,71 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit, stdtrit
+from scipy.special import expit, logit
 
-from benchmark.report.statistics.estimate import Estimate, Floats, normal_quantile
+from benchmark.report.statistics.estimate import (
+    Estimate,
+    Floats,
+    student_quantile,
+    without_interval,
+)
 
 _KIND = "DeLong, logit scale"
 
 
-def delong(label: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
-    """AUCs of K classifiers on the same images, and the covariance of the AUCs.
+def auc_interval(label: ArrayLike, scores: ArrayLike) -> Estimate:
+    """Return the AUC of one classifier; its interval, on the logit scale, stays inside (0, 1).
 
     Args:
-        label: [n], 0 or 1; at least two of each.
-        scores: [n] or [K, n], larger for class 1; ties count one half. Infinite scores are allowed.
+        label: [n], 0 or 1.
+        scores: [n], larger for class 1. Ties count one half; infinite scores are allowed.
+
     Returns:
-        auc [K] and covariance [K, K]; K is 1 for scores of shape [n].
+        The AUC. There is no interval, but a note, where a class has at most one image and where the
+        AUC is exactly 0 or 1.
+
     Raises:
-        ValueError: NaN scores, labels other than 0 and 1, lengths that differ, fewer than two of either class.
-    Source: DeLong, DeLong & Clarke-Pearson (1988); midranks as in Sun & Xu (2014).
+        ValueError: NaN scores, labels other than 0 and 1, or lengths that differ.
+
+    Source: DeLong, DeLong & Clarke-Pearson (1988); midranks as in Sun & Xu (2014); logit interval
+    as in Pepe (2003), section 5.2; degrees of freedom of Welch (1947).
     """
     positive = _checked_label(label)
-    table = np.atleast_2d(_checked_scores(scores))
-    if table.ndim != 2 or table.shape[1] != len(positive):
+    values = _checked_scores(scores)
+    if values.shape != positive.shape:
         raise ValueError(
-            f"{len(positive)} labels need scores of shape [n] or [K, n]; got {np.shape(scores)}."
-        )
-    for name, many in (("1", positive.sum()), ("0", (~positive).sum())):
-        if many < 2:
-            raise ValueError(
-                f"DeLong's variance needs at least two images of either class; class {name} has {many}."
-            )
-    above = np.stack([_placements(positive, row) for row in table])
-    hits, misses = above[:, positive], above[:, ~positive]
-    covariance = np.cov(hits) / hits.shape[1] + np.cov(misses) / misses.shape[1]
-    return hits.mean(1), np.atleast_2d(covariance)
-
-
-def auc_interval(label: ArrayLike, scores: ArrayLike, level: float = 0.95) -> Estimate:
-    """The AUC of one classifier with an interval on the logit scale, so that it stays inside (0, 1).
-
-    Args:
-        label: [n], 0 or 1. scores: [n], larger for class 1.
-    Where no interval exists (one class only, a single image of a class, an AUC of exactly 0 or 1) ``low`` and ``high``
-    are None and the note says why.
-
-    Raises:
-        ValueError: as in ``delong``, except for missing images of a class.
-    Source: DeLong et al. (1988); logit interval as in Pepe (2003), section 5.2; degrees of freedom of Welch (1947).
-    """
-    positive, row = _checked_label(label), _checked_scores(scores)
-    if row.shape != positive.shape:
-        raise ValueError(
-            f"There are {len(positive)} labels but scores of shape {row.shape}; they must be equal."
+            f"There are {len(positive)} labels but scores of shape {values.shape}; "
+            "they must be equal."
         )
     fewest = min(positive.sum(), (~positive).sum())
     if fewest == 0:
         where = "outside the class" if positive.all() else "of the class"
-        return Estimate(None, None, None, None, "none", f"AUC undefined: there is no image {where}")
+        return without_interval(None, f"AUC undefined: there is no image {where}")
     if fewest == 1:
-        area = float(_placements(positive, row)[positive].mean())
-        return Estimate(
-            area, None, None, None, "none", "no AUC interval: one class has a single image"
-        )
-    area, influence = _influence(positive, row)
-    return _logit_estimate(area, influence, positive, level)
+        area = float(_placements(positive, values)[positive].mean())
+        return without_interval(area, "no AUC interval: one class has a single image")
+    area, influence = _influence(positive, values)
+    return _logit_estimate(area, influence, positive)
 
 
-def auc_one_vs_rest(
-    label: ArrayLike, scores: ArrayLike, level: float = 0.95
-) -> tuple[tuple[Estimate, ...], Estimate]:
-    """Each class's AUC against the rest, and their mean with the covariance that comes from sharing the images.
+def auc_one_vs_rest(label: ArrayLike, scores: ArrayLike) -> tuple[tuple[Estimate, ...], Estimate]:
+    """Return the AUC of each class against the rest, and their mean.
+
+    The variance of the mean includes the covariances, since the AUCs share the images.
 
     Args:
-        label: [n] class numbers from 0. scores: [n, M], column k larger for class k.
+        label: [n] class numbers from 0.
+        scores: [n, M], column k larger for class k.
+
     Returns:
-        M estimates, and the mean over the classes whose AUC exists; classes left out are named in its note.
+        M estimates, and the mean over the classes whose AUC exists; classes left out are named in
+        its note.
+
     Raises:
-        ValueError: NaN scores, labels outside 0…M−1, shapes that do not fit, no images.
-    Source: TEA paper, Appendix H (one against the rest); DeLong et al. (1988), equation 3 for the covariance.
+        ValueError: NaN scores, labels outside 0…M−1, shapes that do not fit, or no images.
+
+    Source: TEA paper, Appendix H (one against the rest); DeLong et al. (1988), equation 3 for the
+    covariance.
     """
     table = _checked_scores(scores)
     classes = np.asarray(label)
@@ -95,127 +82,181 @@ def auc_one_vs_rest(
         raise ValueError(
             f"Labels are class numbers from 0 to {table.shape[1] - 1}, one score column per class."
         )
-    per_class = tuple(auc_interval(classes == k, table[:, k], level) for k in range(table.shape[1]))
-    defined = [k for k, estimate in enumerate(per_class) if estimate.value is not None]
-    missing = [k for k in range(len(per_class)) if k not in defined]
-    note = (
-        f"mean without the undefined AUC of class {', '.join(map(str, missing))}" if missing else ""
+    positive = classes[:, None] == np.arange(table.shape[1])
+    per_class = tuple(auc_interval(*column) for column in zip(positive.T, table.T, strict=True))
+    mean = _mean_auc(
+        per_class,
+        positive,
+        table,
+        group=classes,
+        unit="class",
+        undefined="every image is of one class",
+        single="a class has a single image",
     )
-    if not defined:
-        return per_class, Estimate(
-            None, None, None, None, "none", "AUC undefined: every image is of one class"
-        )
-    mean = float(np.mean([per_class[k].value for k in defined]))
-    if any(min((classes == k).sum(), (classes != k).sum()) < 2 for k in defined):
-        why = "no interval of the mean AUC: a class has a single image"
-        return per_class, Estimate(
-            mean, None, None, None, "none", "; ".join(filter(None, (why, note)))
-        )
-    influence = np.mean([_influence(classes == k, table[:, k])[1] for k in defined], axis=0)
-    return per_class, _logit_estimate(mean, influence, classes, level, note)
+    return per_class, mean
 
 
-def auc_of_labels(
-    label: ArrayLike, scores: ArrayLike, level: float = 0.95
-) -> tuple[tuple[Estimate, ...], Estimate]:
-    """Each label's AUC where an image may have several, and their mean with the covariance of sharing the images.
+def auc_of_labels(label: ArrayLike, scores: ArrayLike) -> tuple[tuple[Estimate, ...], Estimate]:
+    """Return the AUC of each label of images that may have several, and their mean.
+
+    The variance of the mean includes the covariances, since the AUCs share the images.
 
     Args:
-        label: [n, K] of 0 and 1. scores: [n, K], larger for a label that is there.
+        label: [n, K] of 0 and 1.
+        scores: [n, K], larger for a label that is present.
+
     Returns:
-        K estimates, and the mean over the labels whose AUC exists; labels left out are named in its note.
+        K estimates, and the mean over the labels whose AUC exists; labels left out are named in its
+        note.
+
     Raises:
-        ValueError: as in ``delong``; shapes that differ.
-    Source: DeLong et al. (1988): an image's shares in the K errors are added before they are squared.
+        ValueError: As in ``auc_interval``; shapes that differ.
+
+    Source: DeLong et al. (1988). An image's contributions to the K errors are added before they are
+    squared.
     """
-    table, wanted = _checked_scores(scores), np.asarray(label)
-    if wanted.ndim != 2 or wanted.shape != table.shape:
+    table = _checked_scores(scores)
+    present = np.asarray(label)
+    if present.ndim != 2 or present.shape != table.shape:
         raise ValueError(
-            f"Give labels and scores [n, K]; got shapes {wanted.shape} and {table.shape}."
+            f"Give labels and scores [n, K]; got shapes {present.shape} and {table.shape}."
         )
-    per_label = tuple(auc_interval(wanted[:, k], table[:, k], level) for k in range(table.shape[1]))
-    defined = [k for k, estimate in enumerate(per_label) if estimate.value is not None]
-    missing = [k for k in range(len(per_label)) if k not in defined]
-    note = (
-        f"mean without the undefined AUC of label {', '.join(map(str, missing))}" if missing else ""
+    per_label = tuple(auc_interval(*column) for column in zip(present.T, table.T, strict=True))
+    mean = _mean_auc(
+        per_label,
+        present == 1,
+        table,
+        group=np.zeros(len(table)),
+        unit="label",
+        undefined="every label is all yes or all no",
+        single="a label with a single image, or all but one",
     )
-    if not defined:
-        return per_label, Estimate(
-            None, None, None, None, "none", "AUC undefined: every label is all yes or all no"
-        )
-    mean = float(np.mean([per_label[k].value for k in defined]))
-    if any(min(wanted[:, k].sum(), (1 - wanted[:, k]).sum()) < 2 for k in defined):
-        why = "no interval of the mean AUC: a label with a single image, or all but one"
-        return per_label, Estimate(
-            mean, None, None, None, "none", "; ".join(filter(None, (why, note)))
-        )
-    influence = np.mean([_influence(wanted[:, k] == 1, table[:, k])[1] for k in defined], axis=0)
-    return per_label, _logit_estimate(mean, influence, np.zeros(len(table)), level, note)
+    return per_label, mean
 
 
-def _influence(positive: NDArray[np.bool_], row: Floats) -> tuple[float, Floats]:
-    """The AUC, and [n] each image's share in its error: squares sum to DeLong's variance, products to a covariance."""
-    above = _placements(positive, row)
-    area = float(above[positive].mean())
-    many = np.where(positive, positive.sum(), (~positive).sum())
-    return area, np.asarray((above - area) / np.sqrt(many * (many - 1.0)), np.float64)
+def _mean_auc(
+    estimates: tuple[Estimate, ...],
+    positive: NDArray[np.bool_],
+    scores: Floats,
+    *,
+    group: NDArray[np.generic],
+    unit: str,
+    undefined: str,
+    single: str,
+) -> Estimate:
+    """Return the mean of the AUCs that exist.
 
-
-def _placements(positive: NDArray[np.bool_], row: Floats) -> Floats:
-    """[n]: for an image of class 1 the share of class 0 that it beats, for one of class 0 the share that beats it.
-
-    These are DeLong's V10 and V01. One sort gives them: with an image's midrank T_Z among all and T_X among its own
-    class, T_Z − T_X counts the images of the other class below it, ties half.
+    Args:
+        estimates: The AUC of each of K columns.
+        positive: bool[n, K], images that belong to the class or have the label.
+        scores: [n, K].
+        group: [n] groups that were sampled independently, see ``_logit_estimate``.
+        unit: "class" or "label", for notes.
+        undefined: Reason in the note if no AUC exists.
+        single: Reason in the note if there is no variance.
     """
-    order = np.argsort(row)
-    ranked, hit = row[order], positive[order]
-    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of each run of equal scores
-    hits_to = np.cumsum(hit, dtype=np.int64)[last]
-    hits_below = _midpoints(hits_to)
-    misses_below = _midpoints(last + 1) - hits_below
-    hits, misses = int(hits_to[-1]), len(row) - int(hits_to[-1])
-    of_hit, of_miss = misses_below / max(misses, 1), 1.0 - hits_below / max(hits, 1)
-    if len(last) < len(row):
-        run = np.diff(last, prepend=-1)
-        of_hit, of_miss = np.repeat(of_hit, run), np.repeat(of_miss, run)
-    above = np.empty(len(row))
-    above[order] = np.where(hit, of_hit, of_miss)
-    return above
+    defined = [k for k, estimate in enumerate(estimates) if estimate.value is not None]
+    missing = [str(k) for k, estimate in enumerate(estimates) if estimate.value is None]
+    note = f"mean without the undefined AUC of {unit} {', '.join(missing)}" if missing else ""
+    if not defined:
+        return without_interval(None, f"AUC undefined: {undefined}")
+    value = float(np.mean([estimates[k].value for k in defined]))
+    size = positive.sum(0)
+    if any(min(size[k], len(positive) - size[k]) < 2 for k in defined):
+        return without_interval(value, _joined(f"no interval of the mean AUC: {single}", note))
+    influence = np.mean([_influence(positive[:, k], scores[:, k])[1] for k in defined], axis=0)
+    return _logit_estimate(value, influence, group, note)
 
 
-def _midpoints(upto: NDArray[np.int64]) -> Floats:
-    """How many lie below each run, its own members counted half, from how many lie below and in it."""
-    middle: Floats = upto.astype(np.float64) / 2.0
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
+
+
+def _influence(positive: NDArray[np.bool_], scores: Floats) -> tuple[float, Floats]:
+    """Return the AUC and the contribution of each image to its error, [n].
+
+    The squares of the contributions sum to DeLong's variance, their products to a covariance.
+    """
+    placements = _placements(positive, scores)
+    area = float(placements[positive].mean())
+    size = np.where(positive, positive.sum(), (~positive).sum())
+    return area, np.asarray((placements - area) / np.sqrt(size * (size - 1.0)), np.float64)
+
+
+def _placements(positive: NDArray[np.bool_], scores: Floats) -> Floats:
+    """Return DeLong's V10 of the images of class 1 and V01 of those of class 0, [n].
+
+    V10 is the share of class 0 with a smaller score, V01 the share of class 1 with a larger one.
+    One sort gives both: with an image's midrank T_Z among all images and T_X in its own class,
+    T_Z − T_X counts the images of the other class below it, ties half.
+    """
+    order = np.argsort(scores)
+    ranked = scores[order]
+    is_positive = positive[order]
+    # Position of the last of each run of equal scores.
+    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    positives_to = np.cumsum(is_positive, dtype=np.int64)[last]
+    positives_below = _midpoints(positives_to)
+    negatives_below = _midpoints(last + 1) - positives_below
+    positives = int(positives_to[-1])
+    negatives = len(scores) - positives
+    v10 = negatives_below / max(negatives, 1)
+    v01 = 1.0 - positives_below / max(positives, 1)
+    if len(last) < len(scores):
+        length = np.diff(last, prepend=-1)
+        v10 = np.repeat(v10, length)
+        v01 = np.repeat(v01, length)
+    placements = np.empty(len(scores))
+    placements[order] = np.where(is_positive, v10, v01)
+    return placements
+
+
+def _midpoints(cumulated: NDArray[np.int64]) -> Floats:
+    """Return the number below each run, with half of the run, from the number below and in it."""
+    middle: Floats = cumulated.astype(np.float64) / 2.0
     middle[1:] += middle[:-1].copy()
     return middle
 
 
 def _logit_estimate(
-    area: float, influence: Floats, group: NDArray[np.generic], level: float, note: str = ""
+    area: float, influence: Floats, group: NDArray[np.generic], note: str = ""
 ) -> Estimate:
-    """The interval from each image's influence; its groups (the labels) are what was sampled independently.
+    """Return the AUC with an interval on the logit scale.
 
-    Each group's variance is itself estimated, so the quantile is Student's with Welch's degrees of freedom.
+    The groups (the labels) are what was sampled independently. The variance of each group is itself
+    estimated, so the quantile is Student's with Welch's degrees of freedom.
+
+    Args:
+        area: The AUC.
+        influence: [n] contribution of each image to its error.
+        group: [n] group of each image.
+        note: Note of the estimate.
     """
     _, which = np.unique(group, return_inverse=True)
-    parts, many = np.bincount(which, influence**2), np.bincount(which)
-    sd = math.sqrt(float(parts.sum()))
-    normal_quantile(level)  # refuses a level that is none
+    variances = np.bincount(which, influence**2)
+    sizes = np.bincount(which)
+    sd = math.sqrt(float(variances.sum()))
     if area <= 0.0 or area >= 1.0 or sd == 0.0:
-        what = f"the AUC is exactly {area:.0f}" if area in (0.0, 1.0) else "the scores are constant"
-        why = f"no AUC interval: {what}, so no variance can be estimated"
-        return Estimate(area, None, None, None, "none", "; ".join(filter(None, (why, note))))
-    freedom = float(parts.sum() ** 2 / (parts**2 / np.maximum(many - 1, 1)).sum())
-    half = float(stdtrit(freedom, 0.5 + level / 2.0)) * sd / (area * (1.0 - area))
-    low, high = expit(logit(area) - half), expit(logit(area) + half)
-    return Estimate(area, sd, float(low), float(high), _KIND, note)
+        cause = (
+            f"the AUC is exactly {area:.0f}" if area in (0.0, 1.0) else "the scores are constant"
+        )
+        problem = f"no AUC interval: {cause}, so no variance can be estimated"
+        return without_interval(area, _joined(problem, note))
+    degrees_of_freedom = float(
+        variances.sum() ** 2 / (variances**2 / np.maximum(sizes - 1, 1)).sum()
+    )
+    half = student_quantile(degrees_of_freedom) * sd / (area * (1.0 - area))
+    low = float(expit(logit(area) - half))
+    high = float(expit(logit(area) + half))
+    return Estimate(area, sd, low, high, _KIND, note)
 
 
 def _checked_label(label: ArrayLike) -> NDArray[np.bool_]:
     array = np.asarray(label)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(
-            f"The labels must be one axis of 0 and 1 with at least one image; got shape {array.shape}."
+            "The labels must be one axis of 0 and 1 with at least one image; "
+            f"got shape {array.shape}."
         )
     if array.dtype.kind not in "biuf" or not ((array == 0) | (array == 1)).all():
         raise ValueError("The labels must be 0 or 1; for more classes take one against the rest.")

@@ -1,4 +1,4 @@
-"""Mean of a score over trials, where trials and test images both leave it uncertain."""
+"""Mean of a score over trials, with the uncertainty of trials and of test images."""
 
 from __future__ import annotations
 
@@ -6,37 +6,68 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from scipy.special import stdtrit
-
-from benchmark.report.statistics.estimate import Estimate, clipped, normal_quantile
+from benchmark.report.statistics.estimate import (
+    NORMAL_QUANTILE,
+    Estimate,
+    clipped,
+    student_quantile,
+    without_interval,
+)
 
 KIND = "trials by t, images by the mean of their sd"
 
 
-def mean_over_trials(estimates: Sequence[Estimate], level: float = 0.95) -> Estimate:
-    """The mean of one score over trials on one test set, in [0, 1], and an interval that counts both.
+def student_over_trials(
+    values: Sequence[float],
+    kind: str = "t over trials",
+    limits: tuple[float, float] = (0.0, 1.0),
+) -> Estimate:
+    """Return mean ± sd of at least two trials and Student's t interval of the mean.
 
-    Half its width is √((t · s / √S)² + (z · σ)²): s is the sd of the S trials, t Student's quantile with S − 1 degrees
-    of freedom; σ is the mean over trials of the sd that the test images alone give. Trials share the images, so σ does
-    not shrink with S; since s holds a share of σ already, the interval is on the wide side (docs/coverage.md). One
-    trial keeps its own interval.
+    There is no interval if all trials are equal, because their spread is then unknown.
 
     Args:
-        estimates: of every trial; those without a value are left out.
-        level: of the interval.
+        values: The score in each trial.
+        kind: Caption text that says how the interval was made.
+        limits: Range of the score; the bounds are kept inside.
+    """
+    mean = statistics.fmean(values)
+    sd = statistics.stdev(values)
+    if sd == 0.0:
+        return Estimate(mean, sd, None, None, "none", "no interval: all trials are equal")
+    half = student_quantile(len(values) - 1) * sd / math.sqrt(len(values))
+    low, high = clipped(mean - half, mean + half, limits)
+    return Estimate(mean, sd, low, high, kind)
+
+
+def mean_over_trials(estimates: Sequence[Estimate]) -> Estimate:
+    """Return the mean over trials of a score in [0, 1] that all have on the same test images.
+
+    Half the width of the interval is √((t · s / √S)² + (z · σ)²). s is the standard deviation of
+    the S trials, t Student's quantile with S − 1 degrees of freedom; σ is the mean over trials of
+    the standard deviation that the test images alone give. Trials share the images, so σ does not
+    shrink with S. Part of σ is already contained in s, so the interval is rather wide
+    (docs/coverage.md). A single trial keeps its own interval.
+
+    Args:
+        estimates: One per trial; those without a value are left out.
 
     Returns:
-        ``sd`` is that of the trials (of the images, with one trial); without bounds where a trial has no sd.
+        ``sd`` is that of the trials (with one trial that of the images). There are no bounds where
+        a trial has no standard deviation.
     """
     known = [e for e in estimates if e.value is not None]
     if len(known) < 2:
-        return known[0] if known else Estimate(None, None, None, None, "none")
-    values, images = [e.value for e in known if e.value is not None], [e.interval_sd for e in known]
-    value, sd = statistics.fmean(values), statistics.stdev(values)
-    if any(s is None for s in images):
+        return known[0] if known else without_interval(None)
+    values = [e.value for e in known if e.value is not None]
+    of_images = [e.interval_sd for e in known if e.interval_sd is not None]
+    value = statistics.fmean(values)
+    sd = statistics.stdev(values)
+    if len(of_images) < len(known):
         return Estimate(value, sd, None, None, KIND, "no sd of the images")
-    t = float(stdtrit(len(known) - 1.0, 0.5 + level / 2.0))
-    sigma = statistics.fmean(s for s in images if s is not None)
-    half = math.hypot(t * sd / math.sqrt(len(known)), normal_quantile(level) * sigma)
+    half = math.hypot(
+        student_quantile(len(known) - 1.0) * sd / math.sqrt(len(known)),
+        NORMAL_QUANTILE * statistics.fmean(of_images),
+    )
     low, high = clipped(value - half, value + half, (0.0, 1.0))
     return Estimate(value, sd, low, high, KIND)

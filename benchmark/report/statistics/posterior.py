@@ -1,14 +1,15 @@
-"""The posterior of every score of a confusion matrix, as the TEA paper's Appendix H has it, without MCMC.
+"""The posterior of every score of a confusion matrix, as in the TEA paper's Appendix H.
 
-Model (Zhang, Wang & Zhao, ICTIR 2015): n ~ Mult(N, μ), μ ~ Dir(1); row j of the matrix ~ Mult(n_j, θ_j), θ_j ~ Dir(1).
-The likelihood factorises, so the posterior is a product of M + 1 independent Dirichlets and can be sampled directly.
+Model (Zhang, Wang & Zhao, ICTIR 2015): n ~ Mult(N, μ), μ ~ Dir(1); row j of the matrix is
+Mult(n_j, θ_j), θ_j ~ Dir(1). The likelihood factorises, so the posterior is a product of M + 1
+independent Dirichlets, which can be sampled directly without MCMC.
 
-What is computed how:
-    in closed form   recall (Beta), balanced accuracy, accuracy and specificity (Dirichlet-weighted means of Betas)
-    by exact draws   precision, F1 and the macro averages of precision, specificity and F1
-Only moments are kept. ``sd`` is the posterior's, as the paper prints it; the interval is the plug-in value ± 1.96 times
-the sampling sd of ``delta``. Posterior quantiles and means are not printed: with many classes the flat prior pulls
-recall towards 1/M, and with few images per class it makes the posterior itself too narrow for an interval.
+Recall (a Beta), balanced accuracy, accuracy and specificity (Dirichlet-weighted means of Betas) are
+computed in closed form; precision, F1 and the macro averages of precision, specificity and F1 from
+independent draws. Only moments are kept. ``sd`` is the posterior's, as the paper prints it; the
+interval is the plug-in value ± 1.96 times the sampling sd of ``delta_method``. Posterior quantiles
+and means are not printed: with many classes the flat prior pulls recall towards 1/M, and with few
+images per class it makes the posterior itself too narrow for an interval.
 """
 
 from __future__ import annotations
@@ -21,35 +22,38 @@ from numpy.typing import ArrayLike, NDArray
 
 from benchmark.report.statistics.delta_method import sampling_sd
 from benchmark.report.statistics.estimate import (
+    NORMAL_QUANTILE,
     Estimate,
     Floats,
     Ints,
     checked_counts,
     clipped,
     listed,
-    normal_quantile,
 )
 from benchmark.report.statistics.moments import Moments
+from benchmark.report.statistics.plug_in import OVERALL, PER_CLASS, plug_in
 
-#: Draws that are always made, and the Monte Carlo error (of a posterior mean) that more draws must reach.
+#: Number of draws that are always made.
 MINIMUM_DRAWS = 400_000
+#: Monte Carlo error of a posterior mean at which no more draws are made.
 TARGET_ERROR = 1e-4
-PER_CLASS = ("recall", "precision", "specificity", "f1")
-OVERALL = ("accuracy", "balanced_accuracy", "macro_precision", "macro_specificity", "macro_f1")
+#: Draws per chain of NUTS after tuning, as in the paper.
+NUTS_DRAWS = 10_000
 KIND = "± posterior sd; interval from the sampling sd"
-#: Scores without a closed form, in the order of the rows that a block of draws has.
+#: Scores without a closed form, in the order of the rows of a block of draws.
 _SAMPLED = ("precision", "f1", "macro_precision", "macro_specificity", "macro_f1")
 
 
 @dataclass(frozen=True)
 class PosteriorEstimate(Estimate):
-    """A score of a confusion matrix: plug-in value, posterior sd, interval plug-in ± 1.96 · sampling sd.
+    """A score of a confusion matrix: plug-in value, posterior sd, interval from the sampling sd.
 
     Attributes:
-        sampling_sd: of the plug-in value over repeated test sets, see ``delta.sampling_sd``.
-        posterior_mean: for checks between engines; not for a table (see the module's first lines).
-        monte_carlo_error: standard error of ``posterior_mean`` from finite draws; 0 for a closed form.
-        sd_error: the same of ``sd``.
+        sampling_sd: Standard deviation of the plug-in value over repeated test sets.
+        posterior_mean: For comparisons of the engines, not for a table (see above).
+        monte_carlo_error: Standard error of ``posterior_mean`` from finite draws; 0 for a closed
+            form.
+        sd_error: The same of ``sd``.
     """
 
     sampling_sd: float | None = None
@@ -59,20 +63,29 @@ class PosteriorEstimate(Estimate):
 
     @property
     def interval_sd(self) -> float | None:
-        """The sampling sd."""
+        """The sampling sd, from which the interval is made."""
         return self.sampling_sd
 
 
 @dataclass(frozen=True)
 class ConfusionPosterior:
-    """Every score of one confusion matrix. Per class: one estimate per row; macro: the mean over classes with images.
+    """Every score of one confusion matrix.
 
     Attributes:
-        draws: posterior draws behind the sampled scores (all chains together for NUTS).
-        monte_carlo_error: the largest of all scores.
+        recall: One estimate per class.
+        precision: One estimate per class.
+        specificity: One estimate per class.
+        f1: One estimate per class.
+        accuracy: Of all images.
+        balanced_accuracy: Mean recall of the classes that have images.
+        macro_precision: Mean over the classes that have images.
+        macro_specificity: Mean over the classes that have images.
+        macro_f1: Mean over the classes that have images.
+        draws: Posterior draws behind the sampled scores; of all chains together for NUTS.
+        monte_carlo_error: The largest one of all scores.
         engine: ``exact`` or ``nuts``.
-        divergences: divergent NUTS transitions; None for the exact engine, which has none.
-        note: classes that the macro scores leave out, and why.
+        divergences: Divergent transitions of NUTS; None for the exact engine.
+        note: The classes that the macro scores leave out, and why.
     """
 
     recall: tuple[PosteriorEstimate, ...]
@@ -96,52 +109,52 @@ def confusion_posterior(
     draws: int | None = None,
     seed: int = 0,
     engine: str = "exact",
-    level: float = 0.95,
 ) -> ConfusionPosterior:
-    """Value, posterior sd and interval of every score of a confusion matrix.
+    """Return value, posterior sd and interval of every score of a confusion matrix.
+
+    A class without images has no row in the model: its recall, precision and F1 are None with a
+    note, and the macro scores are means over the other classes.
 
     Args:
-        counts: [M, M] whole numbers; ``counts[j, k]`` images of class j were predicted to be k. M is at least 2.
-        draws: exact engine: number of independent draws, by default max(400,000, (sd/1e-4)²) so that every Monte Carlo
-            error is at most 1e-4; NUTS: draws per chain after tuning, by default 10,000 as in the paper. The exact
-            engine's time grows with M² · draws.
-        seed: same seed, same numbers.
+        counts: [M, M] whole numbers, true class × predicted class, with M ≥ 2.
+        draws: For the exact engine the number of independent draws, by default
+            max(400,000, (sd/1e-4)²), so that every Monte Carlo error is at most 1e-4. Its time
+            grows with M² · draws. For NUTS the draws per chain after tuning, by default 10,000 as
+            in the paper.
+        seed: Seed of the draws; equal seeds give equal results.
         engine: ``exact`` (independent draws) or ``nuts`` (PyMC, 4 chains, 1,000 tuning draws each).
-        level: of the intervals.
-
-    A class without images has no row in the model: its recall, precision and F1 are None with a note, and the macro
-    scores are means over the other classes.
 
     Raises:
-        ValueError: not a square table of counts, no images, fewer than two classes, unknown engine, no draws.
+        ValueError: Not a square table of counts, no images, fewer than two classes, an unknown
+            engine, or no draws.
+
     Source: TEA paper, Appendix H; Zhang, Wang & Zhao (ICTIR 2015), section 3.
     """
     table = _checked_table(counts)
     if draws is not None and draws < 1:
         raise ValueError(f"The number of draws must be at least 1; got {draws}.")
     values = plug_in(table)
-    moments, divergences = closed_form(table), None
+    moments = closed_form(table)
+    divergences = None
     if engine == "exact":
         sampled, made = sampled_moments(table, values, draws, seed)
         moments.update(sampled)
     elif engine == "nuts":
-        from benchmark.report.statistics.posterior_nuts import (
-            nuts_moments,  # PyMC takes seconds to import
-        )
+        # PyMC takes seconds to import.
+        from benchmark.report.statistics.posterior_nuts import nuts_moments
 
-        moments, made, divergences = nuts_moments(table, 10_000 if draws is None else draws, seed)
+        moments, made, divergences = nuts_moments(table, draws or NUTS_DRAWS, seed)
     else:
         raise ValueError(f'The engine is "exact" or "nuts"; got {engine!r}.')
-    return _assembled(table, values, moments, made, engine, divergences, level)
+    return _assembled(table, values, moments, made, engine, divergences)
 
 
-def accuracy_posterior(counts: ArrayLike, level: float = 0.95) -> PosteriorEstimate:
-    """The accuracy alone, as ``confusion_posterior`` has it: its moments are exact, so nothing is drawn."""
+def accuracy_posterior(counts: ArrayLike) -> PosteriorEstimate:
+    """Return the accuracy alone, as in ``confusion_posterior``, without drawing samples."""
     table = _checked_table(counts)
+    value = float(plug_in(table)["accuracy"][0])
     sampling = float(sampling_sd(table)["accuracy"][0])
-    return _estimate(
-        float(plug_in(table)["accuracy"][0]), closed_form(table)["accuracy"], sampling, 0, level, ""
-    )
+    return _estimate(value, closed_form(table)["accuracy"], sampling, 0, "")
 
 
 def _checked_table(counts: ArrayLike) -> Ints:
@@ -152,43 +165,18 @@ def _checked_table(counts: ArrayLike) -> Ints:
         )
     if len(table) < 2:
         raise ValueError(
-            "A confusion matrix needs at least two classes; with one, every prediction is right."
+            "A confusion matrix needs at least two classes; with one, every prediction is correct."
         )
     if not table.any():
         raise ValueError("The confusion matrix holds no images; there is nothing to estimate from.")
     return table
 
 
-def plug_in(table: Ints) -> dict[str, Floats]:
-    """Every score's plug-in value, NaN where it is undefined; the macro scores are means over classes with images.
-
-    A class with images that is never predicted has F1 0 and no precision, and then there is no macro precision:
-    leaving such a class out would reward a collapsed classifier.
-    """
-    total, size, predicted = table.sum(), table.sum(1), table.sum(0)
-    right = np.diag(table)
-    present = size > 0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall = right / size
-        # Where every image belongs to one class, its precision is 1 whatever the classifier does.
-        precision = np.where(present & (size < total), right / predicted, np.nan)
-        specificity = 1.0 - (predicted - right) / (total - size)
-        f1 = np.where(present, 2.0 * right / (size + predicted), np.nan)
-    return {
-        "recall": recall,
-        "precision": precision,
-        "specificity": specificity,
-        "f1": f1,
-        "accuracy": np.array([right.sum() / total]),
-        "balanced_accuracy": recall[present].mean(keepdims=True),
-        "macro_precision": precision[present].mean(keepdims=True),
-        "macro_specificity": specificity[present].mean(keepdims=True),
-        "macro_f1": f1[present].mean(keepdims=True),
-    }
-
-
 def closed_form(table: Ints) -> dict[str, Moments]:
-    """Exact posterior moments of recall, specificity, accuracy and balanced accuracy; NaN where undefined."""
+    """Return the exact moments of recall, specificity, accuracy and balanced accuracy.
+
+    They are NaN where the score is undefined.
+    """
     size = table.sum(1)
     present = np.flatnonzero(size)
     classes = len(table)
@@ -196,7 +184,8 @@ def closed_form(table: Ints) -> dict[str, Moments]:
     with np.errstate(invalid="ignore"):
         mean = (table + 1.0) / (size + classes)[:, None]
         variance = mean * (1.0 - mean) / (size + classes + 1.0)[:, None]
-    recall, recall_variance = np.diag(mean).copy(), np.diag(variance).copy()
+    recall = np.diag(mean).copy()
+    recall_variance = np.diag(variance).copy()
     specificity = np.full((2, classes), np.nan)
     for j in range(classes):
         others = present[present != j]
@@ -219,9 +208,10 @@ def closed_form(table: Ints) -> dict[str, Moments]:
 
 
 def _weighted_mean_moments(weight: Floats, mean: Floats, variance: Floats) -> tuple[float, float]:
-    """Mean and variance of Σ w_i x_i with w ~ Dir(weight), independent x_i of the given moments.
+    """Return mean and variance of Σ w_i x_i, w ~ Dir(weight), with independent x_i.
 
-    From E[w_i w_k] = a_i (a_k + 1{i=k}) / (A (A + 1)), arranged so that nothing large is subtracted.
+    It follows from E[w_i w_k] = a_i (a_k + 1{i=k}) / (A (A + 1)), arranged so that no large numbers
+    are subtracted from each other.
     """
     total = weight.sum()
     centre = float((weight * mean).sum() / total)
@@ -233,26 +223,29 @@ def _weighted_mean_moments(weight: Floats, mean: Floats, variance: Floats) -> tu
 def sampled_moments(
     table: Ints, values: dict[str, Floats], draws: int | None, seed: int
 ) -> tuple[dict[str, Moments], int]:
-    """Moments of the scores without a closed form, from independent exact draws, and how many draws were made.
+    """Return the moments of the scores without a closed form, and the number of draws.
 
-    Without ``draws``: 400,000, and then as many more as the widest printed score needs for an error of 1e-4.
+    If ``draws`` is None there are 400,000, and then as many more as the widest printed score needs
+    for an error of 1e-4.
     """
     present = np.flatnonzero(table.sum(1))
     centre = np.concatenate(
         [values[name][present] if name in PER_CLASS else values[name] for name in _SAMPLED]
     )
     printed = np.isfinite(centre)
-    # Sums are taken about the plug-in value: in single precision the square of a small deviation is accurate.
+    # Sums of deviations from the plug-in value: their squares are accurate in single precision.
     shift = np.where(printed, centre, 0.5).astype(np.float32)[:, None]
-    sums, squares, made = np.zeros(len(shift)), np.zeros(len(shift)), 0
+    sums = np.zeros(len(shift))
+    squares = np.zeros(len(shift))
+    made = 0
     wanted = MINIMUM_DRAWS if draws is None else draws
-    generator, rows = np.random.default_rng(seed), table[present]
-    # A block of gammas fits the cache, and its memory is asked for once: both are worth a quarter of the time.
+    generator = np.random.default_rng(seed)
+    rows = table[present]
+    # A block of gammas fits the cache, and its memory is allocated once: both save a quarter of the
+    # time.
     block = max(100, min(4_000, 400_000 // rows.size))
-    gamma, weight = (
-        np.empty((*rows.shape, block), np.float32),
-        np.empty((len(rows), block), np.float32),
-    )
+    gamma = np.empty((*rows.shape, block), np.float32)
+    weight = np.empty((len(rows), block), np.float32)
     while made < wanted:
         now = min(block, wanted - made)
         scores = _draw(generator, rows, present, gamma[..., :now], weight[:, :now])
@@ -264,22 +257,29 @@ def sampled_moments(
             widest = (squares / made - (sums / made) ** 2)[printed].max()
             wanted = max(wanted, math.ceil(widest / TARGET_ERROR**2))
     offset = sums / made
-    mean, sd = shift[:, 0] + offset, np.sqrt(np.maximum(squares / made - offset**2, 0.0))
+    mean = shift[:, 0] + offset
+    sd = np.sqrt(np.maximum(squares / made - offset**2, 0.0))
     return _unpacked(mean, sd, made, present, len(table)), made
 
 
 def _unpacked(
     mean: Floats, sd: Floats, made: int, present: Ints, classes: int
 ) -> dict[str, Moments]:
-    moments, at = {}, 0
+    """Return the moments by name from the stacked rows of ``_SAMPLED``."""
+    moments = {}
+    start = 0
     for name in _SAMPLED:
         where = present if name in PER_CLASS else np.array([0])
-        stack = np.full((2, classes if name in PER_CLASS else 1), np.nan)
-        stack[:, where] = mean[at : at + len(where)], sd[at : at + len(where)]
+        rows = slice(start, start + len(where))
+        start = rows.stop
+        size = classes if name in PER_CLASS else 1
+        of_mean = np.full(size, np.nan)
+        of_sd = np.full(size, np.nan)
+        of_mean[where] = mean[rows]
+        of_sd[where] = sd[rows]
         moments[name] = Moments(
-            stack[0], stack[1], stack[1] / math.sqrt(made), stack[1] / math.sqrt(2.0 * made)
+            of_mean, of_sd, of_sd / math.sqrt(made), of_sd / math.sqrt(2.0 * made)
         )
-        at += len(where)
     return moments
 
 
@@ -290,10 +290,18 @@ def _draw(
     gamma: NDArray[np.float32],
     weight: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """[scores, block]: a block of posterior draws of the scores of ``_SAMPLED``; overwrites ``gamma`` and ``weight``.
+    """Return a block of posterior draws of the scores of ``_SAMPLED``, [scores, block].
 
-    Gammas are nearly all of the work, so they are drawn in single precision; the error of that, 1e-7 per draw, is far
-    below the Monte Carlo error. Scores do not change when all of μ is scaled, so μ stays unnormalised.
+    Gammas are nearly all of the work, so they are drawn in single precision; its error of 1e-7 per
+    draw is far below the Monte Carlo error. Scores do not change when all of μ is scaled, so μ
+    stays unnormalised.
+
+    Args:
+        generator: Source of the draws.
+        rows: [K, M] counts of the classes that have images.
+        present: [K] numbers of these classes.
+        gamma: [K, M, block] memory that is overwritten.
+        weight: [K, block] memory that is overwritten.
     """
     for i, row in enumerate(rows):
         for k, count in enumerate(row):
@@ -308,8 +316,9 @@ def _row_weight(
 ) -> None:
     """Fill ``out`` with μ_i / Σ_k γ_ik, so that γ_ik · out is μ_i θ_ik, with μ_i ~ Gamma(size + 1).
 
-    A Dirichlet's sum G ~ Gamma(size + M) is independent of its direction θ, and Gamma(size + 1) is G · Beta(size + 1,
-    M − 1). For few classes that Beta, a product of powers of uniforms, is cheaper than one more gamma.
+    The sum G ~ Gamma(size + M) of a Dirichlet's gammas is independent of its direction θ, and
+    Gamma(size + 1) is G · Beta(size + 1, M − 1). For few classes that Beta, a product of powers of
+    uniforms, is cheaper than one more gamma.
     """
     classes, block = gamma.shape
     if classes > 4:
@@ -325,19 +334,22 @@ def _row_weight(
 
 
 def _scores(joint: NDArray[np.float32], present: Ints) -> NDArray[np.float32]:
-    """The scores of ``_SAMPLED``, [2K + 3, block], from μ_i θ_ik in [K, M, block]."""
-    many, _, block = joint.shape
-    scores = np.empty((2 * many + 3, block), np.float32)
-    size, predicted = joint.sum(axis=1), joint.sum(axis=0)[present]
-    right = joint[np.arange(many), present]
-    np.divide(right, predicted, out=scores[:many])
-    np.divide(2.0 * right, size + predicted, out=scores[many : 2 * many])
-    np.mean(scores[:many], axis=0, out=scores[-3])
-    if many > 1:
-        np.mean(1.0 - (predicted - right) / (size.sum(axis=0) - size), axis=0, out=scores[-2])
+    """Return the scores of ``_SAMPLED``, [2K + 3, block], from μ_i θ_ik in [K, M, block]."""
+    classes, _, block = joint.shape
+    scores = np.empty((2 * classes + 3, block), np.float32)
+    precision = scores[:classes]
+    f1 = scores[classes : 2 * classes]
+    size = joint.sum(axis=1)
+    predicted = joint.sum(axis=0)[present]
+    correct = joint[np.arange(classes), present]
+    np.divide(correct, predicted, out=precision)
+    np.divide(2.0 * correct, size + predicted, out=f1)
+    np.mean(precision, axis=0, out=scores[-3])
+    if classes > 1:
+        np.mean(1.0 - (predicted - correct) / (size.sum(axis=0) - size), axis=0, out=scores[-2])
     else:
         scores[-2] = 0.5  # undefined and not printed
-    np.mean(scores[many : 2 * many], axis=0, out=scores[-1])
+    np.mean(f1, axis=0, out=scores[-1])
     return scores
 
 
@@ -348,7 +360,6 @@ def _assembled(
     draws: int,
     engine: str,
     divergences: int | None,
-    level: float,
 ) -> ConfusionPosterior:
     absent = np.flatnonzero(table.sum(1) == 0)
     note = (
@@ -365,7 +376,6 @@ def _assembled(
                 moments[name],
                 float(sampling[name][j]),
                 j,
-                level,
                 note if name.startswith(("macro", "balanced")) else "",
             )
             if np.isfinite(value)
@@ -392,18 +402,20 @@ def _assembled(
 
 
 def _estimate(
-    value: float, moments: Moments, sampling: float, j: int, level: float, note: str
+    value: float, moments: Moments, sampling: float, j: int, note: str
 ) -> PosteriorEstimate:
+    """Return the estimate of a score, or of class ``j``'s score."""
     mean, sd, error, sd_error = (
         float(m[j]) for m in (moments.mean, moments.sd, moments.error, moments.sd_error)
     )
-    half = normal_quantile(level) * sampling
+    half = NORMAL_QUANTILE * sampling
     low, high = clipped(value - half, value + half, (0.0, 1.0))
     return PosteriorEstimate(value, sd, low, high, KIND, note, sampling, mean, error, sd_error)
 
 
 def _why_undefined(table: Ints, name: str, j: int) -> str:
-    size, predicted = table.sum(1), table.sum(0)
+    size = table.sum(1)
+    predicted = table.sum(0)
     if name in PER_CLASS:
         if size[j] == 0 and name != "specificity":
             return f"no test images of class {j}"

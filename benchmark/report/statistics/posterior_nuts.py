@@ -1,4 +1,7 @@
-"""The TEA paper's own engine for the posterior of a confusion matrix: PyMC's NUTS. An option, and a cross-check."""
+"""The TEA paper's engine for the posterior of a confusion matrix: PyMC's NUTS.
+
+It is optional and a check of the exact engine in ``posterior``.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,20 @@ _BATCHES = 25
 
 
 def nuts_moments(table: Ints, draws: int, seed: int) -> tuple[dict[str, Moments], int, int]:
-    """Posterior moments of every score, the number of draws of all chains together, and the divergent transitions.
+    """Return the posterior moments of every score.
 
     Args:
         table: [M, M] counts; rows without images are left out of the model, as in the exact engine.
-        draws: per chain, after 1,000 tuning draws; at least 25.
-        seed: same seed, same numbers.
+        draws: Draws per chain after 1,000 tuning draws; at least 25.
+        seed: Seed of the draws; equal seeds give equal results.
+
+    Returns:
+        The moments by name, the number of draws of all chains, and the number of divergent
+        transitions.
+
     Raises:
         ValueError: PyMC is not installed, or too few draws.
+
     Source: TEA paper, Appendix H (4 chains of 11,000 draws, the first 1,000 for tuning).
     """
     if draws < _BATCHES:
@@ -34,13 +43,13 @@ def nuts_moments(table: Ints, draws: int, seed: int) -> tuple[dict[str, Moments]
         import pymc
     except ImportError as error:
         raise ValueError(
-            'The NUTS engine needs PyMC: "pip install pymc", or use the exact engine.'
+            'The NUTS engine needs PyMC: run "pip install pymc", or use the exact engine.'
         ) from error
 
     present = np.flatnonzero(table.sum(1))
     rows = table[present]
     size = rows.sum(1)
-    # One progress line per chain would drown the report's own output.
+    # PyMC logs a line per chain, which would hide the report's own output.
     logging.getLogger("pymc").setLevel(logging.ERROR)
     with pymc.Model():
         if len(rows) > 1:  # with images of one class only, μ is a constant
@@ -67,36 +76,39 @@ def nuts_moments(table: Ints, draws: int, seed: int) -> tuple[dict[str, Moments]
 
 
 def scores_of(mu: Floats, theta: Floats, present: Ints, classes: int) -> dict[str, Floats]:
-    """Every score for every draw, directly from its definition.
+    """Return every score for every draw, directly from its definition.
 
     Args:
         mu: [..., K] probabilities of the K classes that have images.
         theta: [..., K, M] prediction probabilities of those classes.
-        present: [K] which of the M classes they are.
+        present: [K] numbers of these classes.
+        classes: Number M of all classes.
+
     Returns:
-        name → [..., M] for a per-class score, [..., 1] for an overall one; NaN where undefined.
+        name → [..., M] for a score per class, [..., 1] for an overall one; NaN where undefined.
+
     Source: TEA paper, Appendix H; Zhang, Wang & Zhao (ICTIR 2015).
     """
     joint = mu[..., None] * theta
     predicted = joint.sum(-2)
-    share, right, recall = np.zeros((3, *predicted.shape))
+    share, correct, recall = np.zeros((3, *predicted.shape))
     share[..., present] = mu
     for row, j in enumerate(present):
-        right[..., j] = joint[..., row, j]
+        correct[..., j] = joint[..., row, j]
         recall[..., j] = theta[..., row, j]
     absent = np.setdiff1d(np.arange(classes), present)
     recall[..., absent] = np.nan
     with np.errstate(invalid="ignore", divide="ignore"):
-        precision = right / predicted
-        f1 = 2.0 * right / (share + predicted)
-        specificity = 1.0 - (predicted - right) / (1.0 - share)
+        precision = correct / predicted
+        f1 = 2.0 * correct / (share + predicted)
+        specificity = 1.0 - (predicted - correct) / (1.0 - share)
     precision[..., absent] = f1[..., absent] = np.nan
     return {
         "recall": recall,
         "precision": precision,
         "specificity": specificity,
         "f1": f1,
-        "accuracy": right.sum(-1, keepdims=True),
+        "accuracy": correct.sum(-1, keepdims=True),
         "balanced_accuracy": recall[..., present].mean(-1, keepdims=True),
         "macro_precision": precision[..., present].mean(-1, keepdims=True),
         "macro_specificity": specificity[..., present].mean(-1, keepdims=True),
@@ -105,16 +117,19 @@ def scores_of(mu: Floats, theta: Floats, present: Ints, classes: int) -> dict[st
 
 
 def _moments(draws: Floats) -> Moments:
-    """Moments over [chains, draws, scores]; the error of the correlated draws' mean comes from batch means."""
-    chains, length, many = draws.shape
+    """Return the moments over [chains, draws, scores].
+
+    The error of the mean of correlated draws is estimated from the means of batches.
+    """
+    chains, length, scores = draws.shape
     batch = length // _BATCHES
-    mean, sd = draws.mean((0, 1)), draws.std((0, 1))
+    mean = draws.mean((0, 1))
+    sd = draws.std((0, 1))
 
     def error(values: Floats) -> Floats:
-        means = values[:, : batch * _BATCHES].reshape(chains * _BATCHES, batch, many).mean(1)
+        means = values[:, : batch * _BATCHES].reshape(chains * _BATCHES, batch, scores).mean(1)
         return means.std(0, ddof=1) / np.sqrt(len(means))
 
-    # sd = √variance, so its error is that of the mean squared deviation over 2 sd; constants have neither.
-    return Moments(
-        mean, sd, error(draws), error((draws - mean) ** 2) / np.maximum(2.0 * sd, 1e-300)
-    )
+    # sd = √variance, so its error is that of the mean squared deviation over 2 sd; 0 for constants.
+    sd_error = error((draws - mean) ** 2) / np.maximum(2.0 * sd, 1e-300)
+    return Moments(mean, sd, error(draws), sd_error)

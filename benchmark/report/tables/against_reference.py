@@ -27,9 +27,7 @@ class Against:
     found: tuple[Comparison, ...]
 
 
-def compare_all(
-    tables: Sequence[Table], reference: str, book: Book, level: float = 0.95
-) -> list[Against]:
+def compare_all(tables: Sequence[Table], reference: str, book: Book) -> list[Against]:
     """Compare every method with the reference, column by column; Holm's family is one column of one table.
 
     Raises:
@@ -50,7 +48,7 @@ def compare_all(
                 continue
             theirs = base.winners, base.values[i]
             found = add_holm(
-                [compare(column, (r.winners, r.values[i]), theirs, book, level) for r in others]
+                [compare(column, (r.winners, r.values[i]), theirs, book) for r in others]
             )
             families.append(Against(table, column, base, tuple(others), tuple(found)))
     if not families and not any(

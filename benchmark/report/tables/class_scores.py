@@ -9,27 +9,17 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import softmax
 
-from benchmark.core.counts import group_counts
+from benchmark.core.counts import confusion_matrix, group_accuracy, group_counts, is_multi_label
 from benchmark.core.errors import UserError
 from benchmark.core.record import RunRecord
 from benchmark.report.records.model_selection import Winner
 from benchmark.report.records.predictions import Book
-from benchmark.report.statistics.estimate import Estimate
-from benchmark.report.statistics.intervals import (
-    ConfusionPosterior,
-    auc_of_labels,
-    auc_one_vs_rest,
-    confusion_posterior,
-)
-from benchmark.report.statistics.metrics import (
-    confusion,
-    group_accuracy,
-    multi_label,
-    overall,
-    per_class,
-)
+from benchmark.report.statistics.delong import auc_of_labels, auc_one_vs_rest
+from benchmark.report.statistics.estimate import Estimate, finite_or_none, without_interval
 from benchmark.report.statistics.multilabel import macro_scores
 from benchmark.report.statistics.over_trials import mean_over_trials
+from benchmark.report.statistics.plug_in import overall, per_class
+from benchmark.report.statistics.posterior import ConfusionPosterior, confusion_posterior
 from benchmark.report.tables.columns import main_split
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.results_table import Table
@@ -112,12 +102,12 @@ class Scores:
 
     def _overall(self, winner: Winner, name: str, uncertain: bool) -> Estimate:
         counts = winner.at.counts[self.split]
-        if uncertain and multi_label(counts):
+        if uncertain and is_multi_label(counts):
             if found := self._of_labels(winner):
                 return found[name]
         elif uncertain and (posterior := self._posterior(winner)) is not None:
             return getattr(posterior, name)  # type: ignore[no-any-return]
-        return _plain(overall(counts).get(name))
+        return without_interval(overall(counts).get(name))
 
     def per_class(self, winners: Sequence[Winner], name: str, k: int) -> list[Estimate]:
         """One of ``_PER_CLASS`` of class ``k`` (several labels: of the answer yes to ``k``) for each winner."""
@@ -125,15 +115,17 @@ class Scores:
 
     def _per_class(self, winner: Winner, name: str, k: int, uncertain: bool) -> Estimate:
         counts = winner.at.counts[self.split]
-        several = multi_label(counts)
+        several = is_multi_label(counts)
         if uncertain and (posterior := self._posterior(winner, k if several else None)) is not None:
             return getattr(posterior, name)[1 if several else k]  # type: ignore[no-any-return]
-        return _plain(per_class(counts)[name][k])
+        return without_interval(per_class(counts)[name][k])
 
     def auc(self, winner: Winner, k: int | None = None) -> Estimate:
         """AUC of class ``k`` against the rest, or the mean over classes."""
         per_class_, mean, _ = self._scored(winner)
-        return mean if k is None else per_class_[k] if k < len(per_class_) else _plain(None)
+        return (
+            mean if k is None else per_class_[k] if k < len(per_class_) else without_interval(None)
+        )
 
     def calibration(self, winner: Winner) -> Estimate:
         return self._scored(winner)[2]
@@ -156,7 +148,7 @@ class Scores:
         """Of the confusion matrix, or of label ``k``'s; None where it has no posterior: one class, no images."""
         key = winner.run.key, -1 if k is None else k
         if key not in self._posteriors:
-            table = confusion(winner.at.counts[self.split])
+            table = confusion_matrix(winner.at.counts[self.split])
             table = table if k is None else table[k]
             usable = len(table) > 1 and table.any()
             self._posteriors[key] = (
@@ -186,12 +178,12 @@ class Scores:
             if found is None:
                 self._from_scores[key] = (
                     (),
-                    replace(_plain(None), note="no usable predictions"),
-                    _plain(None),
+                    replace(without_interval(None), note="no usable predictions"),
+                    without_interval(None),
                 )
             else:
                 areas = (auc_of_labels if found[0].ndim == 2 else auc_one_vs_rest)(*found)
-                self._from_scores[key] = (*areas, _plain(calibration_error(*found)))
+                self._from_scores[key] = (*areas, without_interval(calibration_error(*found)))
         return self._from_scores[key]
 
 
@@ -253,7 +245,7 @@ def _overall_sheet(
         notes += _undefined(method, found)
         notes += [f"{method}, AUC: {area.note}" for area in areas if area.note]
     several = any(
-        multi_label(w.at.counts[scores.split]) for winners in rows.values() for w in winners
+        is_multi_label(w.at.counts[scores.split]) for winners in rows.values() for w in winners
     )
     single = (
         "sampling sd, labels together (AUC: DeLong)" if several else "posterior sd (AUC: DeLong)"
@@ -276,8 +268,8 @@ def _without_images(
     rows: Mapping[str, list[Winner]], split: str, labels: Sequence[str]
 ) -> list[str]:
     """Classes that the split does not show (of several labels: those that all images have, or none)."""
-    tables = [confusion(w.at.counts[split]) for winners in rows.values() for w in winners]
-    if any(multi_label(w.at.counts[split]) for winners in rows.values() for w in winners):
+    tables = [confusion_matrix(w.at.counts[split]) for winners in rows.values() for w in winners]
+    if any(is_multi_label(w.at.counts[split]) for winners in rows.values() for w in winners):
         left = sorted(
             {int(k) for table in tables for k in np.flatnonzero((table.sum(2) == 0).any(1))}
         )
@@ -306,7 +298,7 @@ def _class_sheet(
             notes += _undefined(f"{method}, {label}", found)
     spread = _spread(rows, "posterior sd (AUC: DeLong)", scores.intervals)
     several = any(
-        multi_label(w.at.counts[scores.split]) for winners in rows.values() for w in winners
+        is_multi_label(w.at.counts[scores.split]) for winners in rows.values() for w in winners
     )
     what = "each label, yes against no" if several else "one class against the rest"
     caption = [f"Split {scores.split}, {what}, in per cent; {spread}."]
@@ -324,7 +316,7 @@ def _group_sheet(
     shown = []
     for g, name in enumerate(groups):
         cells = [
-            _cell([_plain(a[g] if g < len(a) else None) for a in trials])
+            _cell([without_interval(finite_or_none(a[g]) if g < len(a) else None) for a in trials])
             for trials in accuracy.values()
         ]
         shown.append([name, str(sizes[g]) if g < len(sizes) else DASH, *cells])
@@ -345,10 +337,6 @@ def _spread(rows: Mapping[str, list[Winner]], single: str, intervals: bool = Fal
     return "mean ± sd over trials" + (
         f", with one trial ± {single}" if 1 in trials and single else ""
     )
-
-
-def _plain(value: float | None) -> Estimate:
-    return Estimate(value, None, None, None, "none")
 
 
 def _undefined(method: str, found: Mapping[str, Sequence[Estimate]]) -> list[str]:

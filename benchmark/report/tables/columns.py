@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import stdtrit
 
-from benchmark.core.counts import Ints, class_counts, group_counts
+from benchmark.core.counts import (
+    Ints,
+    accuracy,
+    class_counts,
+    confusion_matrix,
+    group_counts,
+    is_multi_label,
+)
 from benchmark.core.record import DataSummary
 from benchmark.report.records.model_selection import Winner
 from benchmark.report.records.predictions import Answers, Book, pair_order
-from benchmark.report.statistics.estimate import Estimate, clipped
+from benchmark.report.statistics.estimate import Estimate, clipped, finite_or_none
 from benchmark.report.statistics.generalization_gap import paired_gap, unpaired_gap
-from benchmark.report.statistics.metrics import (
-    average_accuracy,
-    confusion,
-    multi_label,
-    worst_group,
-)
+from benchmark.report.statistics.over_trials import student_over_trials
 from benchmark.report.statistics.posterior import accuracy_posterior
 from benchmark.report.statistics.stratified_mean import crossed_variance, stratified_mean
 from benchmark.report.statistics.worst_group import worst_group_interval, worst_group_over_trials
@@ -113,9 +112,7 @@ def columns_of(data: DataSummary) -> list[Column]:
     return columns
 
 
-def value_of(
-    column: Column, winners: Sequence[Winner], book: Book | None = None, level: float = 0.95
-) -> Value:
+def value_of(column: Column, winners: Sequence[Winner], book: Book | None = None) -> Value:
     """The column's value over the trials that have it.
 
     One trial: the plug-in value with the uncertainty of the test sample. Several: mean ± sd over trials, and an
@@ -123,7 +120,7 @@ def value_of(
     were right, else Student's t over trials. Worst groups: both, from the counts.
     """
     having = [w for w in winners if all(split in w.at.counts for split in column.splits)]
-    estimates = {w.trial: one_trial(column, w, book, level) for w in having}
+    estimates = {w.trial: one_trial(column, w, book) for w in having}
     values = {trial: e.value for trial, e in estimates.items() if e.value is not None}
     notes = list(dict.fromkeys(e.note for e in estimates.values() if _matters(e)))
     if len(having) < len(winners):
@@ -138,14 +135,14 @@ def value_of(
         parts = [WORST[column.metric](w.at.counts[column.splits[0]]) for w in chosen]
         if len({len(total) for _, total in parts}) == 1:
             worst = worst_group_over_trials(
-                [right for right, _ in parts], [total for _, total in parts], level
+                [right for right, _ in parts], [total for _, total in parts]
             )
             return Value(replace(worst, note=""), values, tuple(notes))
     limits = (-1.0, 1.0) if column.metric == "gap" else (0.0, 1.0)
-    estimate = over_trials(list(values.values()), level, _kind(column, chosen, book), limits)
+    estimate = student_over_trials(list(values.values()), _kind(column, chosen, book), limits)
     crossed = crossed_table(column, chosen, book) if book else None
     if crossed is not None:
-        both = crossed_variance(crossed.values, crossed.stratum, level, crossed.cluster)
+        both = crossed_variance(crossed.values, crossed.stratum, crossed.cluster)
         low, high = (
             (None, None)
             if both.low is None or both.high is None
@@ -168,24 +165,6 @@ def _kind(column: Column, winners: Sequence[Winner], book: Book | None) -> str:
         book.answers(w, split) is not None for w in winners for split in column.splits
     )
     return OWN_IMAGES if known else TRIALS
-
-
-def over_trials(
-    values: Sequence[float],
-    level: float = 0.95,
-    kind: str = TRIALS,
-    limits: tuple[float, float] = (0.0, 1.0),
-) -> Estimate:
-    """Mean ± sd of at least two trials, and Student's t interval of the mean, kept inside ``limits``.
-
-    There is no interval where all trials are equal: nothing tells then how far the next one would be.
-    """
-    mean, sd = statistics.fmean(values), statistics.stdev(values)
-    if sd == 0.0:
-        return Estimate(mean, sd, None, None, "none", "no interval: all trials are equal")
-    half = float(stdtrit(len(values) - 1, 0.5 + level / 2)) * sd / math.sqrt(len(values))
-    low, high = clipped(mean - half, mean + half, limits)
-    return Estimate(mean, sd, low, high, kind)
 
 
 @dataclass(frozen=True)
@@ -227,18 +206,16 @@ def crossed_table(column: Column, winners: Sequence[Winner], book: Book) -> Cros
     return Crossed(np.concatenate([2 * biased, -2 * deceiving], axis=1), stratum, cluster)
 
 
-def one_trial(
-    column: Column, winner: Winner, book: Book | None = None, level: float = 0.95
-) -> Estimate:
+def one_trial(column: Column, winner: Winner, book: Book | None = None) -> Estimate:
     """The plug-in value of one trial with the uncertainty of its test sample."""
     counts = [winner.at.counts[split] for split in column.splits]
     if column.metric == "worst_class_accuracy":
-        return _worst_class(counts[0], level)
+        return _worst_class(counts[0])
     if column.metric == "worst_group_accuracy":
         known = winner.run.record is not None and bool(winner.run.record.data.confounder_names)
-        return _worst(counts[0], known, level)
+        return _worst(counts[0], known)
     answers = [book.answers(winner, split) if book else None for split in column.splits]
-    parts = [_accuracy(c, a, level) for c, a in zip(counts, answers, strict=True)]
+    parts = [_accuracy(c, a) for c, a in zip(counts, answers, strict=True)]
     if column.metric != "gap":
         return parts[0]
     if answers[0] is not None and answers[1] is not None:
@@ -248,57 +225,54 @@ def one_trial(
         ):
             z = answers[0].right[rows[0]].astype(np.float64) - answers[1].right[rows[1]]
             cluster = None if answers[0].cluster is None else answers[0].cluster[rows[0]]
-            return stratified_mean(z, cluster=cluster, level=level, limits=(-1.0, 1.0))
+            return stratified_mean(z, cluster=cluster, limits=(-1.0, 1.0))
         if rows is not None:
             joint = np.bincount(
                 2 * answers[0].right[rows[0]] + answers[1].right[rows[1]], minlength=4
             )
-            return paired_gap(joint.reshape(2, 2), level).signed
-    return unpaired_gap(parts[0], parts[1], level).signed
+            return paired_gap(joint.reshape(2, 2))
+    return unpaired_gap(parts[0], parts[1])
 
 
-def _accuracy(counts: np.ndarray, answers: Answers | None, level: float) -> Estimate:
-    value = average_accuracy(counts)
+def _accuracy(counts: np.ndarray, answers: Answers | None) -> Estimate:
+    value = finite_or_none(accuracy(counts))
     if value is None:
         return replace(NONE, note="the split has no images")
     if answers is not None and (
-        answers.cluster is not None or multi_label(counts)
+        answers.cluster is not None or is_multi_label(counts)
     ):  # answers that are not independent
-        found = stratified_mean(
-            answers.right, cluster=answers.cluster, level=level, limits=(0.0, 1.0)
-        )
-        if found.sd is not None or multi_label(counts):
+        found = stratified_mean(answers.right, cluster=answers.cluster, limits=(0.0, 1.0))
+        if found.sd is not None or is_multi_label(counts):
             return found
-    if multi_label(counts):
+    if is_multi_label(counts):
         return replace(
             NONE, value=value, note="no interval: the answers of each image are not known"
         )
-    table = confusion(counts)
+    table = confusion_matrix(counts)
     if len(table) < 2:
         return replace(NONE, value=value, note="one class only: every prediction is right")
-    return accuracy_posterior(table, level)
+    return accuracy_posterior(table)
 
 
-def _worst(counts: np.ndarray, groups_known: bool, level: float) -> Estimate:
+def _worst(counts: np.ndarray, groups_known: bool) -> Estimate:
     if not groups_known:
         return replace(NONE, note="confounders are unknown, so there are no groups")
-    found = worst_group(counts)
-    if found is None:
+    correct, total = group_counts(counts)
+    if not total.any():
         return replace(NONE, note="the split has no images")
+    groups = int((total > 0).sum())
     note = ""
-    if found.groups == 1:
+    if groups == 1:
         note = "only one group has images"
-    elif found.empty:
-        note = (
-            f"{found.empty} of {found.groups + found.empty} groups have no images and are left out"
-        )
-    return replace(worst_group_interval(*group_counts(counts), level), note=note)
+    elif groups < len(total):
+        note = f"{len(total) - groups} of {len(total)} groups have no images and are left out"
+    return replace(worst_group_interval(correct, total), note=note)
 
 
-def _worst_class(counts: np.ndarray, level: float) -> Estimate:
+def _worst_class(counts: np.ndarray) -> Estimate:
     right, total = class_counts(counts)
     if not total.any():
         return replace(NONE, note="the split has no images")
     empty = int((total == 0).sum())
     note = f"{empty} of {len(total)} classes have no images and are left out" if empty else ""
-    return replace(worst_group_interval(right, total, level), note=note)
+    return replace(worst_group_interval(right, total), note=note)

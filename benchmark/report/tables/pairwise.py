@@ -8,17 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtr
 
 from benchmark.report.records.model_selection import Winner
 from benchmark.report.records.predictions import Book, same_images
-from benchmark.report.statistics.intervals import (
-    Estimate,
-    contrast,
-    crossed_variance,
-    holm,
-    mcnemar,
-)
+from benchmark.report.statistics.estimate import Estimate, student_quantile
+from benchmark.report.statistics.hypothesis_tests import holm, mcnemar
+from benchmark.report.statistics.stratified_mean import contrast, crossed_variance
 from benchmark.report.statistics.worst_group import worst_group_variance
 from benchmark.report.tables.columns import WORST, Column, Crossed, Value, crossed_table
 
@@ -54,7 +50,6 @@ def compare(
     mine: tuple[Sequence[Winner], Value],
     theirs: tuple[Sequence[Winner], Value],
     book: Book,
-    level: float = 0.95,
 ) -> Comparison:
     """Method minus reference over the trials that both have.
 
@@ -70,11 +65,11 @@ def compare(
     table = _difference_table(column, pairs, signs, book)
     if table is None:
         sampling = sum(_worst_variance(column, winners) for winners in pairs)
-        found = _over_trials(column, mine[1], theirs[1], common, level, sampling)
+        found = _over_trials(column, mine[1], theirs[1], common, sampling)
     elif len(common) == 1:
-        found = _one_trial(column, table, level)
+        found = _one_trial(column, table)
     else:
-        found = _several_trials(table, level)
+        found = _several_trials(table)
     found = replace(found, trials=len(common))
     return replace(found, p_better=_flip(found.p_better)) if column.smaller else found
 
@@ -85,7 +80,7 @@ def add_holm(family: Sequence[Comparison]) -> list[Comparison]:
 
 
 def mark_best(
-    column: Column, rows: Sequence[tuple[Sequence[Winner], Value]], book: Book, level: float = 0.95
+    column: Column, rows: Sequence[tuple[Sequence[Winner], Value]], book: Book
 ) -> list[bool | None]:
     """For every row: not distinguishable from the column's best after Holm (the best itself is marked too).
 
@@ -97,7 +92,7 @@ def mark_best(
         return marks
     best = max(at, key=lambda i: _quality(column, rows[i][1]))
     others = [i for i in at if i != best]
-    family = add_holm([compare(column, rows[i], rows[best], book, level) for i in others])
+    family = add_holm([compare(column, rows[i], rows[best], book) for i in others])
     if all(c.p_holm is None for c in family):
         return marks
     marks[best] = True
@@ -137,9 +132,9 @@ def _worst_variance(column: Column, winners: Sequence[Winner]) -> float:
     return statistics.fmean(worst_group_variance(right, total) for right, total in parts)
 
 
-def _one_trial(column: Column, table: Crossed, level: float) -> Comparison:
+def _one_trial(column: Column, table: Crossed) -> Comparison:
     z = table.values[0]
-    found = contrast(z, table.stratum, table.cluster, level, MARGIN)
+    found = contrast(z, table.stratum, table.cluster, MARGIN)
     kind = found.kind.replace("per class", "over images") if table.stratum is None else found.kind
     estimate = Estimate(found.value, found.sd, found.low, found.high, kind, found.note)
     p = found.p_value
@@ -148,9 +143,9 @@ def _one_trial(column: Column, table: Crossed, level: float) -> Comparison:
     return Comparison(estimate, p, found.p_positive, found.p_equivalent)
 
 
-def _several_trials(table: Crossed, level: float) -> Comparison:
+def _several_trials(table: Crossed) -> Comparison:
     z = table.values
-    found = crossed_variance(z, table.stratum, level, table.cluster)
+    found = crossed_variance(z, table.stratum, table.cluster)
     estimate = Estimate(found.value, found.sd, found.low, found.high, found.kind, found.note)
     if not np.any(z):
         note = f"the two agree on all {z.shape[1]} images"
@@ -159,7 +154,7 @@ def _several_trials(table: Crossed, level: float) -> Comparison:
 
 
 def _over_trials(
-    column: Column, mine: Value, theirs: Value, common: Sequence[int], level: float, sampling: float
+    column: Column, mine: Value, theirs: Value, common: Sequence[int], sampling: float
 ) -> Comparison:
     """The mean difference over trials; ``sampling``: variance of the test sample that the trials cannot show."""
     size = abs if column.metric == "gap" else float
@@ -183,7 +178,7 @@ def _over_trials(
         *(["paired t over trials"] if many > 1 else []),
         *(["binomial of the worst groups"] if sampling else []),
     ]
-    half = float(stdtrit(min(freedom, _MANY), 0.5 + level / 2)) * se
+    half = student_quantile(min(freedom, _MANY)) * se
     return _student(
         Estimate(mean, se, mean - half, mean + half, " and ".join(kinds)), min(freedom, _MANY)
     )

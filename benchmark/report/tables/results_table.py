@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from benchmark.core.backbone_options import with_defaults
-from benchmark.core.counts import class_counts
+from benchmark.core.counts import class_counts, group_counts, num_images
 from benchmark.core.criteria import CRITERIA, title_of
 from benchmark.core.layout import State
 from benchmark.core.needs import DESCRIPTIONS
@@ -16,7 +16,6 @@ from benchmark.report.records.model_selection import Cell, Winner, cells_of
 from benchmark.report.records.predictions import Book
 from benchmark.report.records.sweep_records import Sweep
 from benchmark.report.records.switches import switch_of
-from benchmark.report.statistics.metrics import images_of, worst_group
 from benchmark.report.tables.columns import (
     NOTHING,
     Column,
@@ -105,7 +104,6 @@ def tables_of(
     sweep: Sweep,
     criterion: str,
     book: Book | None = None,
-    level: float = 0.95,
     *,
     own: bool = False,
 ) -> list[Table]:
@@ -123,7 +121,7 @@ def tables_of(
     for dataset, cells in by_dataset.items():
         kinds = sorted({_stand_in(w) for cell in cells for w in cell.winners}) or [False]
         for stand_in in kinds:
-            tables.append(_table(dataset, cells, criterion, stand_in, len(kinds) > 1, book, level))
+            tables.append(_table(dataset, cells, criterion, stand_in, len(kinds) > 1, book))
     return tables
 
 
@@ -138,7 +136,6 @@ def _table(
     stand_in: bool,
     mixed: bool,
     book: Book | None,
-    level: float,
 ) -> Table:
     winners = {id(cell): [w for w in cell.winners if _stand_in(w) == stand_in] for cell in cells}
     all_winners = [w for cell in cells for w in winners[id(cell)]]
@@ -148,10 +145,10 @@ def _table(
     usual = _usual([w for cell in cells if cell.requested for w in winners[id(cell)]])
     counted = [c.criterion for c in cells if c.requested and winners[id(c)]]
     criterion = max(dict.fromkeys(counted), key=counted.count, default=criterion)
-    rows = [_row(cell, winners[id(cell)], columns, usual, criterion, book, level) for cell in cells]
+    rows = [_row(cell, winners[id(cell)], columns, usual, criterion, book) for cell in cells]
     _add_labels(rows)
     if book is not None:
-        _add_stars(rows, columns, book, level)
+        _add_stars(rows, columns, book)
     kind = " (stand-in data: generated, not real)" if stand_in else " (real data)" if mixed else ""
     table = Table(
         dataset,
@@ -176,9 +173,8 @@ def _row(
     usual: Mapping[str, str],
     criterion: str,
     book: Book | None,
-    level: float,
 ) -> Row:
-    values = [value_of(column, winners, book, level) if winners else NOTHING for column in columns]
+    values = [value_of(column, winners, book) if winners else NOTHING for column in columns]
     record = next((w.run.record for w in winners if w.run.record), None)
     notes = [f"refused: {reason}" for reason in cell.refusals] + list(cell.notes)
     notes += [f"trained for {', '.join(cell.serves)}"] if cell.serves and not cell.requested else []
@@ -253,11 +249,11 @@ def _add_labels(rows: Sequence[Row]) -> None:
         row.label = label if seen[label] == 1 else f"{row.method} (upstream {seen[label]})"
 
 
-def _add_stars(rows: Sequence[Row], columns: Sequence[Column], book: Book, level: float) -> None:
+def _add_stars(rows: Sequence[Row], columns: Sequence[Column], book: Book) -> None:
     """Mark in each column what cannot be told from its best; runs that only serve others do not compete."""
     competing = [row for row in rows if row.requested]
     for i, column in enumerate(columns):
-        marks = mark_best(column, [(row.winners, row.values[i]) for row in competing], book, level)
+        marks = mark_best(column, [(row.winners, row.values[i]) for row in competing], book)
         for row, best in zip(competing, marks, strict=True):
             row.values[i] = replace(row.values[i], best=best)
 
@@ -353,16 +349,19 @@ def _draws(table: Table) -> str:
 def _what_average_is(table: Table, main: str, winners: Sequence[Winner]) -> str:
     answers = "answers, one per image and label," if _several(winners[0]) else "images"
     text = f"Average: all {answers} of split {main}"
-    worst = worst_group(winners[0].at.counts[main]) if main in winners[0].at.counts else None
-    if worst is not None and _has_groups(winners[0]):
+    counts = winners[0].at.counts.get(main)
+    if counts is None or not counts.any():
+        return f"{text}."
+    if _has_groups(winners[0]):
+        groups = int((group_counts(counts)[1] > 0).sum())
         what = (
             "label, present or not, and confounder" if _several(winners[0]) else "label/confounder"
         )
-        text += f"; worst group: the lowest of its {worst.groups} groups ({what})"
+        text += f"; worst group: the lowest of its {groups} groups ({what})"
         if any(value.trials > 1 for row in table.rows for value in row.values):
             text += ", mean of the trials' minima"
-    elif worst is not None:
-        classes = int((class_counts(winners[0].at.counts[main])[1] > 0).sum())
+    else:
+        classes = int((class_counts(counts)[1] > 0).sum())
         what = " (label, present or not)" if _several(winners[0]) else ""
         text += f"; worst class: the lowest of its {classes} classes{what}"
         if any(value.trials > 1 for row in table.rows for value in row.values):
@@ -413,7 +412,7 @@ def _table_notes(table: Table, winners: Sequence[Winner]) -> list[str]:
         split
         for w in winners
         for split, counts in w.at.counts.items()
-        if split in table.sizes and images_of(counts) != table.sizes[split]
+        if split in table.sizes and num_images(counts) != table.sizes[split]
     }
     if odd:
         notes.append(f"counts of {', '.join(sorted(odd))} do not add up to n in every run")
