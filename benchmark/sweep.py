@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmark.cli.listing import LISTS
 from benchmark.cli.options import add_placement, data_dir, download, places
 from benchmark.cli.programs import add_version, make_parser
+from benchmark.core.conditions import prepare_openmp
 from benchmark.core.errors import Problems, UserError, exit_code
 from benchmark.core.layout import SweepFolder, newest_sweep
 from benchmark.launch.gpus import VISIBLE
@@ -171,9 +172,6 @@ def _launch(given: argparse.Namespace) -> int:
 
     places(given)  # devices that cannot be used are reported before any write
     keys = write_plan(plan, folder)
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # read when a run loads torch: threads that wait do not spin
     with make_display(folder, {key: plan.runs[key].spec.label() for key in keys}) as on_event:
         summary = launch(
             folder,
@@ -208,7 +206,7 @@ def _dry_run(given: argparse.Namespace, plan: Plan, folder: Path) -> int:
     ]
     if len(left) < len(plan.runs):
         print(f"{len(plan.runs) - len(left)} runs are done already.")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    prepare_openmp()
     import torch
 
     from benchmark.engine.timing import measure

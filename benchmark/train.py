@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmark.cli.options import add_placement, data_dir, download, pick_device
 from benchmark.cli.programs import make_parser
+from benchmark.core.conditions import prepare_openmp
 from benchmark.core.counts import accuracy
 from benchmark.core.criteria import title_of
 from benchmark.core.errors import Gather, UserError, exit_code
@@ -85,6 +86,7 @@ def _main(arguments: list[str] | None) -> int:
     )
     add_placement(parser)
     given = parser.parse_args(arguments)
+    prepare_openmp()  # what follows loads torch
     config = _config(given)
     device = pick_device(given.device)
     if given.download:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
+from benchmark.core.conditions import Conditions
 from benchmark.core.decode import (
     Between,
     Count,
@@ -118,23 +119,17 @@ class Timing:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-@dataclass(frozen=True)
-class MachineSummary:
+@dataclass(frozen=True, kw_only=True)
+class MachineSummary(Conditions):
     """The machine and the software of a run.
 
     Attributes:
-        device: ``cpu``, or the name of the GPU.
         host: name of the machine.
-        threads: of PyTorch; None in records that do not tell.
-        versions: by package.
-        commit: of the checkout, or None.
+        resumed: what had changed when the run was resumed, such as ``torch 2.10.0 after 2.9.1``.
     """
 
-    device: Name
     host: Name = ""
-    threads: Positive | None = None
-    versions: Mapping[str, Name] = field(default_factory=dict)
-    commit: Name | None = None
+    resumed: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True)

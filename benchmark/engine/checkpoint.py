@@ -10,6 +10,8 @@ from typing import IO, Any
 
 import torch
 
+from benchmark.core.conditions import Conditions
+from benchmark.core.decode import decode
 from benchmark.core.errors import DamagedError
 from benchmark.core.files import require_file, sha256_of, write_atomic
 from benchmark.core.layout import RunFolder
@@ -53,6 +55,17 @@ def load_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
 def save_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
     """Write a state_dict, atomically."""
     write_atomic(path, lambda file: write_weights(weights, file))
+
+
+def conditions_of(saved: Mapping[str, Any] | None) -> Conditions | None:
+    """The conditions that a checkpoint was made under, or None where there is none, or it does not tell."""
+    if saved is None or "conditions" not in saved:
+        return None
+    try:
+        found = decode(Conditions, saved["conditions"], "the checkpoint", "conditions")
+    except DamagedError:
+        return None
+    return None if found.threads is None else found
 
 
 def write_weights(weights: Mapping[str, torch.Tensor], file: IO[bytes]) -> None:

@@ -1,19 +1,77 @@
-"""What a result is made with: versions, and how this process asks the system for memory."""
+"""What a result is made with: versions, settings, and how this process asks the system for memory."""
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 import benchmark
+from benchmark.core.conditions import VARIABLES, Conditions
 
 #: Parameters of glibc's mallopt (malloc.h), and what they are set to.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 2**31 - 1), (-3, 2**30)
 
-_PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "scikit-image")
+_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "scikit-image")
+#: Characters that are kept of a variable of the environment.
+_LONGEST = 100
+
+
+def current_conditions(device: torch.device) -> Conditions:
+    """What the last bits of a result of this process depend on, as it is set up now."""
+    return Conditions(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        threads=torch.get_num_threads(),
+        processor=_processor(),
+        instructions=torch.backends.cpu.get_cpu_capability(),
+        versions=versions(),
+        commit=commit(),
+        settings=_settings(device),
+        environment={name: os.environ[name][:_LONGEST] for name in VARIABLES if name in os.environ},
+    )
+
+
+def _settings(device: torch.device) -> dict[str, str]:
+    """How PyTorch is told to compute; what this version of it does not know is left out."""
+    asked: dict[str, Callable[[], object]] = {
+        "deterministic": torch.are_deterministic_algorithms_enabled,
+        "float32_matmul": torch.get_float32_matmul_precision,
+        "onednn": lambda: torch.backends.mkldnn.enabled,
+    }
+    if device.type == "cuda":
+        asked |= {
+            "cuda": lambda: torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version,
+            "cudnn_benchmark": lambda: torch.backends.cudnn.benchmark,
+            "tf32_convolutions": lambda: torch.backends.cudnn.allow_tf32,
+            "tf32_matmul": lambda: torch.backends.cuda.matmul.allow_tf32,
+        }
+    found = {}
+    for name, ask in asked.items():
+        try:
+            found[name] = str(ask()).lower()
+        except (AttributeError, RuntimeError):
+            continue
+    return found
+
+
+@functools.cache
+def _processor() -> str:
+    """The processor's name; where the system does not tell, its architecture."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()[:_LONGEST]
+    except OSError:
+        pass
+    return (platform.processor() or platform.machine())[:_LONGEST]
 
 
 def versions() -> dict[str, str]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from benchmark.core.algorithm import Algorithm
+from benchmark.core.conditions import Conditions
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.decode import decode
 from benchmark.core.errors import UserError
@@ -39,9 +40,9 @@ from benchmark.core.record import (
 from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.spec import LEASE_LOST, RunSpec, read_spec
 from benchmark.engine.build import build_algorithm
-from benchmark.engine.checkpoint import write_weights
+from benchmark.engine.checkpoint import conditions_of, load_checkpoint, write_weights
 from benchmark.engine.embeddings import Embeddings, embed_splits
-from benchmark.engine.environment_info import commit, keep_memory, versions
+from benchmark.engine.environment_info import current_conditions, keep_memory
 from benchmark.engine.exceptions import InterruptedRunError, NonFiniteError
 from benchmark.engine.explanations import Explanations, explain_splits
 from benchmark.engine.loop import TrainingRun
@@ -81,7 +82,10 @@ def execute(
     """
     started = time.time()
     spec = read_spec(folder)
+    own_threads = torch.get_num_threads()
     try:
+        saved = load_checkpoint(folder, spec.key)
+        conditions = _configure(spec, torch.device(device), saved)
         data, algorithm = _prepare(spec, folder, torch.device(device), data_dir)
         run = TrainingRun(
             spec,
@@ -93,7 +97,10 @@ def execute(
             checkpoint_seconds,
             stop,
             on_line,
+            saved=saved,
+            conditions=conditions,
         )
+        del saved  # a second copy of the weights and of the optimisers' state
         return _finish(run, attempt, started)
     except InterruptedRunError:
         return INTERRUPTED
@@ -120,6 +127,8 @@ def execute(
             traceback=traceback.format_exc(),
         )
         traceback.print_exc()
+    finally:
+        torch.set_num_threads(own_threads)
     print(failure["message"], file=sys.stderr)
     if stop() != LEASE_LOST:
         write_atomic(RunFolder(folder).failure, to_json(failure))
@@ -130,7 +139,6 @@ def _prepare(
     spec: RunSpec, folder: Path, device: torch.device, data_dir: Path | None
 ) -> tuple[GroupedDataset, Algorithm]:
     """The data and the algorithm of a run, the latter on its device with its optimisers."""
-    _configure(spec, device)
     source = DATASETS.get(spec.dataset)(data_dir, **spec.dataset_options)
     if source.fingerprint() != spec.data_fingerprint:
         raise UserError(
@@ -195,7 +203,15 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> str:
     return DONE
 
 
-def _configure(spec: RunSpec, device: torch.device) -> None:
+def _configure(spec: RunSpec, device: torch.device, saved: Mapping[str, Any] | None) -> Conditions:
+    """Set up PyTorch for a run, before anything is computed; returns the conditions that it runs under.
+
+    A run that is resumed goes on with the number of threads that it began with, whatever its slot offers now: another
+    number adds up sums in another order, and the run would equal neither.
+
+    Args:
+        saved: the checkpoint that the run resumes from, or None.
+    """
     keep_memory()
     wanted = spec.compute.get("deterministic", "auto")
     exact = device.type == "cpu" if wanted == "auto" else wanted == "true"
@@ -203,6 +219,25 @@ def _configure(spec: RunSpec, device: torch.device) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(exact)
     torch.backends.cudnn.benchmark = device.type == "cuda" and not exact
+    earlier = conditions_of(saved)
+    if earlier is None:
+        return current_conditions(device)
+    own = torch.get_num_threads()
+    if earlier.threads is not None and earlier.threads != own:
+        torch.set_num_threads(earlier.threads)
+        print(
+            f"the run goes on with {earlier.threads} threads, as it began, and not with the {own} of this process.",
+            file=sys.stderr,
+        )
+    now = current_conditions(device)
+    changes = now.changes_since(earlier)
+    if changes:
+        print(
+            f"the run is resumed under other conditions ({'; '.join(changes)}); its last digits may differ from those "
+            "of an uninterrupted run.",
+            file=sys.stderr,
+        )
+    return now
 
 
 def _final_answers(
@@ -289,7 +324,9 @@ def _record(
         images_per_second=round(run.images / training, 1) if training else 0.0,
         peak_memory_bytes=memory,
         parameters=sum(p.numel() for p in algorithm.network.parameters()),
-        machine=_about_machine(run.device),
+        machine=MachineSummary(
+            **vars(run.conditions), host=socket.gethostname(), resumed=tuple(run.resumed)
+        ),
         started=started,
         finished=time.time(),
         upstream=upstream,
@@ -328,16 +365,6 @@ def _about_method(spec: RunSpec, algorithm: Algorithm) -> MethodSummary:
         sampling=algorithm.sampling,  # of this run: a variant may sample in another way
         paper=str(kind.paper) if kind.paper else None,
         active_from=kind.active_from(spec.hparams, spec.budget),
-    )
-
-
-def _about_machine(device: torch.device) -> MachineSummary:
-    return MachineSummary(
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        host=socket.gethostname(),
-        threads=torch.get_num_threads(),
-        versions=versions(),
-        commit=commit(),
     )
 
 

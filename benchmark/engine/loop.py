@@ -12,6 +12,7 @@ import torch
 
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.batch import Batch
+from benchmark.core.conditions import Conditions
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.errors import UserError
@@ -21,9 +22,9 @@ from benchmark.core.optim import lr_factor, set_lr
 from benchmark.core.seeds import seed_for
 from benchmark.core.spec import LEASE_LOST, RunSpec, before_switch
 from benchmark.engine.augment import augment
-from benchmark.engine.checkpoint import load_checkpoint, save_checkpoint
+from benchmark.engine.checkpoint import conditions_of, save_checkpoint
 from benchmark.engine.device_split import DeviceSplit
-from benchmark.engine.environment_info import peak_memory_bytes
+from benchmark.engine.environment_info import current_conditions, peak_memory_bytes
 from benchmark.engine.evaluate import Answers, evaluate, images_per_pass
 from benchmark.engine.exceptions import InterruptedRunError
 from benchmark.engine.log import Log
@@ -46,6 +47,8 @@ class TrainingRun:
         checkpoint_seconds: how much work a kill may cost.
         stop: asked once per step; a text means stop now.
         on_line: told of every line of the log.
+        saved: the checkpoint to resume from, or None.
+        conditions: what the run is computed under; those of this moment by default.
     """
 
     def __init__(
@@ -59,6 +62,9 @@ class TrainingRun:
         checkpoint_seconds: float,
         stop: Callable[[], str | None],
         on_line: Callable[[LogLine], None] | None = None,
+        *,
+        saved: Mapping[str, Any] | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
         self.spec, self.algorithm, self.data, self.device, self.stop = (
             spec,
@@ -80,7 +86,8 @@ class TrainingRun:
         self.step, self.evaluated_at, self.images = 0, -1, 0
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self._mark = self._mark_images = 0.0
-        saved = load_checkpoint(folder, spec.key)
+        self.conditions = conditions or current_conditions(device)
+        self.resumed: list[str] = []  # what had changed whenever the run was resumed
         if saved is not None:
             self._take_up(saved)
         self.log_file = Log(
@@ -243,6 +250,8 @@ class TrainingRun:
             "selection": self.selection.state(),
             "algorithm": self.algorithm.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.algorithm.optimizers.items()},
+            "conditions": self.conditions.to_json(),
+            "resumed": list(self.resumed),
         }
 
     def _take_up(self, saved: Mapping[str, Any]) -> None:
@@ -261,6 +270,9 @@ class TrainingRun:
             ) from None
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
+        earlier = conditions_of(saved)
+        changes = self.conditions.changes_since(earlier) if earlier else ["unknown conditions"]
+        self.resumed = list(dict.fromkeys([*saved.get("resumed", []), *changes]))
         self.algorithm.load_state_dict(saved["algorithm"])
         for name, state in saved["optimizers"].items():
             self.algorithm.optimizers[name].load_state_dict(state)

@@ -21,6 +21,7 @@ from typing import Any
 
 from pebble import ProcessPool
 
+from benchmark.core.conditions import prepare_openmp
 from benchmark.core.errors import UserError
 from benchmark.launch.slots import Slot
 from benchmark.launch.stop_signals import STOP_SIGNALS
@@ -33,6 +34,7 @@ _BREAKS = 5
 def start_fork_server(preload: Sequence[str]) -> None:
     """Start the process that every run is forked from; it imports ``preload`` while the launcher goes on."""
     multiprocessing.set_forkserver_preload(["benchmark.launch.forkserver_hook", *preload])
+    prepare_openmp()  # the server loads torch
     path = os.environ.get("PYTHONPATH")
     # Python 3.11's fork server ignores the import path it is given, and silently skips what it cannot import
     if not _installed():

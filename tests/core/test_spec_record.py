@@ -62,7 +62,7 @@ RECORDED = RunRecord(
     images_per_second=10.5,
     peak_memory_bytes=1,
     parameters=2,
-    machine=MachineSummary("cpu"),
+    machine=MachineSummary(device="cpu"),
     started=1.0,
     finished=2.0,
 )

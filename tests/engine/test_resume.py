@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,80 @@ def test_times_of_all_attempts_add_up(tmp_path: Path) -> None:
     record = read_record(folder)
     assert 0 < seconds[0] < seconds[1] < seconds[2] < record.seconds.training + 1e-3
     assert record.images_per_second == pytest.approx(14 * 16 / record.seconds.training, rel=0.05)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of threads of this process, as a slot does."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("case", ["erm-adam", "erm-all", "irm-adam", "own-loop"])
+def test_a_run_goes_on_with_the_threads_that_it_began_with(
+    case: str, tmp_path: Path, threads: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped under two threads and resumed under one and three: equal to two threads throughout, and not to one."""
+    whole, single = _planned(tmp_path / "whole", case), _planned(tmp_path / "single", case)
+    stopped = _planned(tmp_path / "stopped", case)
+    threads(2)
+    assert run(whole) == "done"
+    assert run(stopped, stop=_stop_after(5)) == "interrupted"
+    threads(1)
+    assert run(single) == "done"
+    assert lines(single) != lines(whole), "the number of threads changes nothing here"
+    assert run(stopped, 2, stop=_stop_after(3)) == "interrupted"
+    assert "goes on with 2 threads, as it began, and not with the 1" in capsys.readouterr().err
+    assert torch.get_num_threads() == 1  # of this process, for the runs that follow
+    threads(3)
+    assert run(stopped, 3) == "done"
+    _same(whole, stopped)
+    records = [read_record(folder) for folder in (whole, single, stopped)]
+    assert [record.machine.threads for record in records] == [2, 1, 2]
+    assert all(record.machine.resumed == () for record in records)
+
+
+def _change_checkpoint(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "checkpoint.pt"
+    saved = torch.load(path, weights_only=True)
+    change(saved)
+    torch.save(saved, path)
+
+
+def test_another_version_of_torch_is_told_and_stays_on_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _planned(tmp_path, "erm-adam")
+    assert run(folder, stop=_stop_after(5)) == "interrupted"
+    _change_checkpoint(folder, lambda saved: saved["conditions"]["versions"].update(torch="1.0"))
+    assert run(folder, 2, stop=_stop_after(2)) == "interrupted"
+    changed = f"torch {importlib.metadata.version('torch')} after 1.0"
+    assert f"resumed under other conditions ({changed})" in capsys.readouterr().err
+    assert run(folder, 3) == "done"
+    assert "other conditions" not in capsys.readouterr().err
+    assert read_record(folder).machine.resumed == (changed,)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda saved: saved.pop("conditions"),
+        lambda saved: saved["conditions"].pop("threads"),
+        lambda saved: saved["conditions"].update(threads=10**9),
+        lambda saved: saved["conditions"].update(threads="many"),
+        lambda saved: saved.update(conditions=3),
+    ],
+)
+def test_a_checkpoint_that_does_not_tell_its_conditions_is_used_and_said_so(
+    change: Callable[[dict[str, Any]], object], tmp_path: Path
+) -> None:
+    whole, stopped = (
+        _planned(tmp_path / "whole", "erm-adam"),
+        _planned(tmp_path / "stopped", "erm-adam"),
+    )
+    assert run(whole) == "done" and run(stopped, stop=_stop_after(5)) == "interrupted"
+    _change_checkpoint(stopped, change)
+    assert run(stopped, 2) == "done"
+    _same(whole, stopped)
+    assert read_record(stopped).machine.resumed == ("unknown conditions",)

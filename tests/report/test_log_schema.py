@@ -73,6 +73,7 @@ def test_record_agrees(real_run: Path) -> None:
     own = {f.name for f in fields(RunRecord)} - {"explanations", "embeddings"}  # within extra
     assert set(record) == own
     assert documented("data") == set(record["data"])
+    assert documented("machine") == set(record["machine"])
     optional = {"select_before_switch"}
     assert documented("spec.json") == {f.name for f in fields(RunSpec)}
     assert documented("spec.json") - optional == set(record["spec"])

@@ -75,6 +75,8 @@ def _winner(winner: Winner) -> str:
         ),
         ("versions", _pairs(record.machine.versions)),
         ("commit", record.machine.commit),
+        ("settings", _pairs(record.machine.settings)),
+        ("resumed under other conditions", "; ".join(record.machine.resumed)),
         *((role, _upstream(run, role, key)) for role, key in spec.upstream.items()),
         ("paper", record.method.paper),
         (

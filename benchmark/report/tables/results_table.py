@@ -25,6 +25,7 @@ from benchmark.report.tables.columns import (
     value_of,
 )
 from benchmark.report.tables.pairwise import mark_best
+from benchmark.report.tables.run_conditions import condition_notes
 
 #: Behind the name of a row that was chosen before its method began.
 BEFORE_SWITCH = "†"
@@ -416,7 +417,7 @@ def _table_notes(table: Table, winners: Sequence[Winner]) -> list[str]:
     }
     if odd:
         notes.append(f"counts of {', '.join(sorted(odd))} do not add up to n in every run")
-    return notes
+    return [*notes, *condition_notes([w.run.record for w in winners if w.run.record])]
 
 
 def summary_line(sweep: Sweep) -> str:
