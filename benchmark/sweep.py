@@ -169,8 +169,11 @@ def _launch(given: argparse.Namespace) -> int:
         return _dry_run(given, plan, folder)
     from benchmark.launch.display import make_display
     from benchmark.launch.local import launch
+    from benchmark.launch.main_module import modules_to_import
 
-    places(given)  # devices that cannot be used are reported before any write
+    # what no run could use is reported before any write
+    places(given)
+    modules_to_import(run.spec for run in plan.runs.values())
     keys = write_plan(plan, folder)
     with make_display(folder, {key: plan.runs[key].spec.label() for key in keys}) as on_event:
         summary = launch(

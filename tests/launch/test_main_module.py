@@ -134,3 +134,40 @@ def test_the_main_module_comes_back_whatever_happens(monkeypatch: pytest.MonkeyP
         assert sys.modules["__main__"].answer == 42
         raise KeyboardInterrupt
     assert sys.modules["__main__"] is main
+
+
+METHOD = """
+from benchmark.core import ALGORITHMS
+from algorithms.erm import ERM
+
+@ALGORITHMS.register
+class Mine(ERM):
+    name = "mine"
+"""
+SWEEP = """
+datasets = ["tiny:size=32"]
+algorithms = ["mine"]
+backbone = "convnet:width=2"
+budget = {steps = 2, evaluate_every = 1}
+fixed = {batch_size = 8}
+"""
+MAIN = """
+import sys
+from benchmark.sweep import main
+open(sys.argv[1] + "/times", "a").write("x")
+print("code", main(["launch", "sweep.toml", "--device", "cpu", "--workers", "1"]))
+"""
+
+
+@pytest.mark.slow
+def test_a_program_launches_methods_of_its_own_modules(tmp_path: Path) -> None:
+    (tmp_path / "my_methods.py").write_text(METHOD)
+    (tmp_path / "sweep.toml").write_text(SWEEP)
+    done = start(tmp_path, "script", METHOD + MAIN)
+    assert "code 2" in done.stdout and "is defined in the program" in done.stderr, done.stderr
+    assert not (tmp_path / "results").exists(), "nothing is written"
+    (tmp_path / "times").unlink()
+    done = start(tmp_path, "script", "import my_methods\n" + MAIN)
+    assert "code 0" in done.stdout, done.stdout + done.stderr
+    assert (tmp_path / "times").read_text() == "x"
+    assert len(list(tmp_path.glob("results/sweep/runs/*/record.json"))) == 1
