@@ -67,13 +67,14 @@ def assemble(
 def place(algorithm: Algorithm, device: torch.device, compute: Mapping[str, Any]) -> None:
     """Bring an algorithm to its device, laid out and compiled as the run's ``compute`` says.
 
-    What is compiled is a call of ``algorithm.network``; explanations run uncompiled all the same.
+    What is compiled is a call of ``algorithm.network``; explanations run uncompiled all the same. Its random numbers
+    (dropout, the noise behind a segmented object) are those of an uncompiled network.
     """
     algorithm.to(device)
     if compute.get("channels_last"):
         algorithm.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compute.get("compile"):
-        algorithm.network.compile()
+        algorithm.network.compile(options={"fallback_random": True})
 
 
 def load_upstream(folder: Path, device: torch.device, data_dir: Path | None = None) -> Algorithm:
