@@ -134,7 +134,7 @@ def kept_feature_maps(*networks: Backbone) -> Iterator[list[torch.Tensor]]:
     with eagerly(), ExitStack() as hooks:
         for network in networks:
             handle = network.cam_module().register_forward_hook(
-                lambda module, args, output: maps.append(output)
+                lambda module, args, output, network=network: maps.append(network.cam_map(output))
             )
             hooks.callback(handle.remove)
         yield maps

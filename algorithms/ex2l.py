@@ -31,7 +31,7 @@ MEMORY = 0.99
 class EX2L(Algorithm):
     """CE(label) + λ₁ · CE(confounder) + λ₂ · similarity of the two Grad-CAM maps (equation 4), over both models.
 
-    The maps explain the true label and the true confounder at the last convolutional stage. Their importance weights
+    The maps explain the true label and the true confounder at the last layer with positions. Their importance weights
     are constants and their activations are not, so there is no second-order graph, but there is a gradient. (The paper
     speaks of detached heatmaps; detached altogether, equation 4's last term would move nothing.)
 
@@ -111,12 +111,8 @@ class EX2L(Algorithm):
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
-        backbone = BACKBONES.get(spec.backbone)
-        if not backbone.capabilities.cam:
-            return f"Grad-CAM needs a convolutional stage, which {spec.backbone} does not have."
-        if max(backbone.map_size(info.image_size, spec.backbone_options)) > 1:
-            return None
-        return f"{spec.backbone}'s maps of these images are one cell, all alike; take larger ones (resnet50:side=224)."
+        backbone: type[Backbone] = BACKBONES.get(spec.backbone)
+        return backbone.cam_problem(info.image_size, spec.backbone_options)
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         both = make_optimizer(self.network.parameters(), self.hp)

@@ -62,9 +62,8 @@ class GAIN(Algorithm):
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
-        if BACKBONES.get(spec.backbone).capabilities.cam:
-            return None
-        return f"Grad-CAM needs a convolutional stage, which {spec.backbone} does not have."
+        backbone: type[Backbone] = BACKBONES.get(spec.backbone)
+        return backbone.cam_problem(info.image_size, spec.backbone_options)
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert batch.mask is not None

@@ -105,11 +105,18 @@ class TEA(Student):
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
-        hp, can = spec.hparams, BACKBONES.get(spec.backbone).capabilities
+        hp, backbone = spec.hparams, BACKBONES.get(spec.backbone)
+        can = backbone.capabilities
         if not {"lrp": can.lrp, "gradcam": can.cam, "attention": can.cam}.get(
             hp["explanation"], True
         ):
             return f"{spec.backbone} cannot be explained by {hp['explanation']}; input_gradient works for all."
+        if hp["representation_weight"] > 0 and not can.cam:
+            return f"{spec.backbone} declares no last map whose representations could be compared."
+        if hp["explanation"] == "attention":  # scaled to norm 1, so that one cell is always 1
+            problem: str | None = backbone.cam_problem(info.image_size, spec.backbone_options)
+            if problem:
+                return problem
         if hp["statistics"] == "running" and hp["start"] != "teacher":
             return 'the statistics are the teacher\'s and the weights are not; use statistics = "batch".'
         return None

@@ -44,7 +44,7 @@ def spread(size: int, most: int) -> np.ndarray:
 
 
 def choose_explainer(network: nn.Module) -> HeatmapExplainer:
-    """LRP-ε where the network declares it, else Grad-CAM, else the gradient at the image.
+    """LRP-ε where the network declares it, else Grad-CAM of convolutions, else the gradient at the image.
 
     Raises:
         UserError: the network declares nothing.
@@ -54,7 +54,10 @@ def choose_explainer(network: nn.Module) -> HeatmapExplainer:
         raise UserError(
             f"{type(network).__name__} declares no capabilities: no explanation is defined for it."
         )
-    return get("lrp" if declared.lrp else "gradcam" if declared.cam else "input_gradient")
+    if declared.lrp:
+        return get("lrp")
+    # records of transformers have had the gradient at the image from the beginning, and stay comparable
+    return get("gradcam" if declared.cam and not declared.attention else "input_gradient")
 
 
 def explain_splits(

@@ -1,4 +1,4 @@
-"""Activation-based attention: where the last convolutional stage is active, whatever the class."""
+"""Activation-based attention: where a late layer that still has positions is active, whatever the class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from benchmark.core.registry import EXPLAINERS
 from benchmark.explain.base import Choose, HeatmapExplainer
-from benchmark.explain.gradcam import own_output, run_to_cam
+from benchmark.explain.gradcam import own_map, run_to_cam
 from benchmark.explain.rules import Rules
 
 
@@ -36,7 +36,7 @@ class Attention(HeatmapExplainer):
             torch.autocast(activation.device.type, enabled=False),
             torch.set_grad_enabled(create_graph),
         ):
-            activation = own_output(activation)
+            activation = own_map(model, activation)
             wide = activation.to(torch.promote_types(activation.dtype, torch.float32))
             energy = wide.square().sum(1, keepdim=True)
             return F.normalize(energy.flatten(1), dim=1).view_as(energy), logits

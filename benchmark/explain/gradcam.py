@@ -1,4 +1,4 @@
-"""Grad-CAM and Grad-CAM++: weighted sums of the last convolutional stage's channels."""
+"""Grad-CAM and Grad-CAM++: weighted sums of the channels of a late layer that still has positions."""
 
 from __future__ import annotations
 
@@ -47,9 +47,15 @@ def run_to_cam(
     return seen[0], logits
 
 
-def own_output(activation: torch.Tensor) -> torch.Tensor:
-    """The CAM layer's output as the network made it: without the leaf at which ``run_to_cam`` begins a graph."""
-    return activation.detach() if activation.is_leaf else activation
+def own_map(model: nn.Module, activation: torch.Tensor) -> torch.Tensor:
+    """The CAM layer's output as a map float[B,C,h,w], without the leaf at which ``run_to_cam`` begins a graph."""
+    return to_map(model, activation.detach() if activation.is_leaf else activation)
+
+
+def to_map(model: nn.Module, output: torch.Tensor) -> torch.Tensor:
+    """What the CAM layer gives, or a gradient of its shape, as a map float[B,C,h,w]: the tokens of transformers."""
+    found: torch.Tensor = getattr(model, "cam_map", lambda given: given)(output)
+    return found
 
 
 def is_linear_in_means(model: nn.Module) -> bool:
@@ -109,8 +115,9 @@ class GradCam(HeatmapExplainer):
                 with torch.set_grad_enabled(moving):
                     gradient = gradient_of_linear_head(model, activation, chosen)  # type: ignore[arg-type]
             else:
-                gradient = rules.gradient(score, activation, moving, retain=create_graph).to(wide)
-            activation = own_output(activation).to(wide)
+                found = rules.gradient(score, activation, moving, retain=create_graph)
+                gradient = to_map(model, found).to(wide)
+            activation = own_map(model, activation).to(wide)
             weight = self.weigh(activation, gradient)
             cam = torch.bmm(weight[:, None], activation.flatten(2)).unflatten(
                 2, activation.shape[2:]

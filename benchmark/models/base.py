@@ -36,7 +36,8 @@ class Capabilities:
     """What a backbone can be asked for.
 
     Args:
-        cam: dotted name of the last convolutional stage, whose output is float[B,C,h,w]; ``""`` for none.
+        cam: dotted name of the layer that Grad-CAM looks at, whose output ``cam_map`` turns into float[B,C,h,w]: the
+            last convolutional stage, or what enters the last block of a transformer; ``""`` for none.
         lrp: whether every nonlinearity is a ReLU or a max-pool, so that LRP-ε is defined.
         attention: whether it attends between image patches (transformers).
         min_side: smallest height and width of an image, in pixels, with the default options.
@@ -225,10 +226,23 @@ class Backbone(nn.Module):
             UserError: the backbone has none.
         """
         if not self.capabilities.cam:
-            raise UserError(
-                f"{self.name} has no convolutional stage for Grad-CAM; take a convolutional backbone."
-            )
+            raise UserError(f"{self.name} declares no layer for Grad-CAM; take another backbone.")
         return self.get_submodule(self.capabilities.cam)
+
+    def cam_map(self, output: torch.Tensor) -> torch.Tensor:
+        """From what ``cam_module`` gives, or a gradient of its shape, to a map float[B,C,h,w]; linear."""
+        return output
+
+    @classmethod
+    def cam_problem(
+        cls, image_size: tuple[int, int, int], options: Mapping[str, Any]
+    ) -> str | None:
+        """Why Grad-CAM cannot say where in images (C,H,W) the evidence lies, in a sentence, or None."""
+        if not cls.capabilities.cam:
+            return f"Grad-CAM needs a layer that keeps positions, and {cls.name} declares none."
+        if max(cls.map_size(image_size, options)) > 1:
+            return None
+        return f"{cls.name}'s maps of these images are one cell, all alike; take larger ones (resnet50:side=224)."
 
 
 def takes_one_row(make: Callable[[], nn.Module], image_size: tuple[int, int, int]) -> bool:

@@ -28,6 +28,8 @@ PATCH = 16
 class ViTB16(Backbone):
     """Features are the class token's; the feature map is the patch tokens' on their grid, side / 16.
 
+    Grad-CAM looks at the patch tokens that enter the last block, as inputs of its first layer normalisation. Those that
+    leave it are no longer read: only the class token is, and their gradient would be 0.
     Published weights serve any image side: their position embeddings are interpolated.
     Parameters are called as in torchvision, behind the prefix ``net.``; ``net.heads.head`` is ``classifier`` here.
     """
@@ -35,7 +37,9 @@ class ViTB16(Backbone):
     name = "vit_b_16"
     doc = "ViT-B/16 of torchvision"
     options = {"weights": WEIGHTS_OPTION}
-    capabilities = Capabilities(attention=True, min_side=PATCH)
+    capabilities = Capabilities(
+        cam="net.encoder.layers.encoder_layer_10", attention=True, min_side=PATCH
+    )
 
     @classmethod
     def sides_inside(cls, options: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
@@ -77,9 +81,13 @@ class ViTB16(Backbone):
         first = self.net.class_token.expand(len(image), -1, -1)
         return self.net.encoder(torch.cat([first, patches], dim=1))  # type: ignore[no-any-return]
 
-    def stages(self, image: torch.Tensor) -> torch.Tensor:
+    def cam_map(self, output: torch.Tensor) -> torch.Tensor:
+        """Tokens float[B,1+hw,D] without the class token, on their grid: float[B,D,h,w]."""
         side = self.image_size[1] // PATCH
-        return self.tokens(image)[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        return output[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+
+    def stages(self, image: torch.Tensor) -> torch.Tensor:
+        return self.cam_map(self.tokens(image))
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
         return self.tokens(image)[:, 0]

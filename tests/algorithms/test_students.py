@@ -13,10 +13,12 @@ from torch.nn import functional as F
 import benchmark.losses.heatmaps
 from algorithms.tea import LOSSES, TEA, tea_loss
 from benchmark.core.batch import Batch
-from benchmark.core.errors import UserError
+from benchmark.core.errors import Problems, UserError
 from benchmark.core.registry import ALGORITHMS, BACKBONES
 from benchmark.core.spec import RunSpec
 from benchmark.explain import get
+from benchmark.plan.planner import expand
+from benchmark.plan.sweepfile import config_from
 from tests.algorithms.tiny import (
     build,
     hparams_of,
@@ -496,3 +498,14 @@ def test_one_image(name: str) -> None:
     algorithm = student(name, make_teacher("segment_classify"))
     terms = algorithm.step(make_batch().rows(torch.tensor([3])))
     assert all(t.isfinite() for t in terms.values())
+
+
+def test_grad_cam_maps_of_one_cell_are_refused_but_in_the_papers_own_setting() -> None:
+    """The cosine of one cell is 1 whatever the networks do; the paper's digits of 28 pixels are taught by outputs."""
+    table = {"datasets": ["tiny:side=28"], "backbone": "resnet18"}
+    with pytest.raises(Problems, match="maps of these images are one cell"):
+        expand(config_from({**table, "algorithms": ["distill_gradcam"]}, "test", "test"))
+    plan = expand(
+        config_from({**table, "algorithms": ["distill_gradcam:coloured_mnist"]}, "t", "t")
+    )
+    assert sum(run.requested for run in plan.runs.values()) == 1

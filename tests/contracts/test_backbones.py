@@ -38,9 +38,10 @@ def test_logits_are_those_of_the_features_and_the_promised_layer_exists(name: st
     if kind.capabilities.cam:
         seen: list[torch.Size] = []
         handle = network.cam_module().register_forward_hook(
-            lambda module, given, out: seen.append(out.shape)
+            lambda module, given, out: seen.append(network.cam_map(out).shape)
         )
         with torch.inference_mode():
             network(image)
         handle.remove()
         assert len(seen) == 1 and len(seen[0]) == 4 and seen[0][0] == 2
+        assert tuple(seen[0][2:]) == kind.map_size((3, side, side), {})

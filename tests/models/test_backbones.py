@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmark.core.errors import UserError
 from benchmark.core.registry import BACKBONES
-from benchmark.models.base import Backbone, pixels_inside
+from benchmark.models.base import Backbone, Capabilities, pixels_inside
 from benchmark.models.convnet import ConvNet
 
 #: (name, options, image size): the smallest sizes that exercise every layer.
@@ -69,10 +69,6 @@ def test_forward_is_classifier_of_features(case: int) -> None:
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_cam_layer_gives_the_feature_map(case: int) -> None:
     model, x = network(case), images(case)
-    if not model.capabilities.cam:
-        with pytest.raises(UserError, match="no convolutional stage"):
-            model.cam_module()
-        return
     seen: list[torch.Tensor] = []
     handle = model.cam_module().register_forward_hook(
         lambda module, args, output: seen.append(output.clone())
@@ -80,8 +76,22 @@ def test_cam_layer_gives_the_feature_map(case: int) -> None:
     with torch.no_grad():
         model(x)
         handle.remove()
-        torch.testing.assert_close(seen[0], model.feature_map(x))
-    assert len(seen) == 1 and seen[0].dim() == 4
+        feature_map, found = model.feature_map(x), model.cam_map(seen[0])
+    assert len(seen) == 1 and found.dim() == 4 and found.shape[2:] == feature_map.shape[2:]
+    if (
+        not model.capabilities.attention
+    ):  # a transformer's map enters the last block, its features leave it
+        torch.testing.assert_close(found, feature_map)
+
+
+def test_a_backbone_without_a_cam_layer_says_so() -> None:
+    class Blind(BACKBONES.get("convnet")):  # type: ignore[misc]
+        name = "blind"
+        capabilities = Capabilities(lrp=True, min_side=8)
+
+    with pytest.raises(UserError, match="blind declares no layer for Grad-CAM"):
+        Blind(3, (3, 32, 32)).cam_module()
+    assert "blind declares none" in Blind.cam_problem((3, 32, 32), {})
 
 
 @pytest.mark.parametrize("case", range(len(CASES)))
