@@ -77,6 +77,19 @@ class DataSummary:
         """Names of the test splits, in table order."""
         return [name for name in self.splits if name not in ("train", "val")]
 
+    @property
+    def main_split(self) -> str | None:
+        """The test split of average and worst-group accuracy; None without test splits.
+
+        It is ``unbiased``, else ``test``, else the first other one. A split that only shows the
+        bias comes last: the deceiving one of ``bias_splits``, then the biased one.
+        """
+        names = self.test_splits
+        biased, deceiving = self.bias_splits or (None, None)
+        neutral = [name for name in names if name not in (biased, deceiving)]
+        preferred = ["unbiased", "test", *neutral, deceiving, biased]
+        return next((name for name in preferred if name in names), None)
+
 
 #: Where no record tells.
 UNKNOWN_DATA = DataSummary(label_names=(), splits={})

@@ -18,6 +18,7 @@ from benchmark.report.tables.class_scores import detail_sheets
 from benchmark.report.tables.cost import cost_sheet
 from benchmark.report.tables.hyperparameters import hparam_sheet
 from benchmark.report.tables.localization import looks_sheet
+from benchmark.report.tables.metric import METRICS
 from benchmark.report.tables.results_table import Table, tables_of
 from benchmark.report.tables.sheet import Sheet
 
@@ -77,6 +78,9 @@ def make_report(
     criterion = choose_criterion(sweep, selection)
     book = Book()
     tables = tables_of(sweep, criterion, book, own=selection is None)
+    sweep.notes += [
+        f"the metric {origin} cannot be used: {reason}" for origin, reason in METRICS.broken.items()
+    ]
     report = Report(sweep, criterion, tables, book, spread)
     if extras.reference is not None:
         report.comparisons = compare_all(report.tables, extras.reference, book)

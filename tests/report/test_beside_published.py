@@ -53,7 +53,7 @@ def test_ours_beside_theirs(tmp_path: Path) -> None:
     assert len([row for row in sheet.rows if len(row) > 1]) == 3
     assert rows["absent", "tea 9"][2:] == ["80 ± 1", "–", "–"]
     values = {
-        c.metric: v.estimate.value or 0.0
+        c.name: v.estimate.value or 0.0
         for c, v in zip(report.tables[0].columns, report.tables[0].rows[0].values, strict=True)
     }
     ours, difference = next(row for row in sheet.rows if row[0] == "erm" and row[2] == "90 ± 1")[3:]
@@ -134,7 +134,7 @@ def test_cmnist_stands_beside_the_papers_test_environment_and_validation_can(
     ours = [row[3] for row in sheet.rows if len(row) > 1]
     (row,) = report.tables[0].rows
     shown = {
-        c.metric: v.estimate.value or 0.0
+        c.name: v.estimate.value or 0.0
         for c, v in zip(report.tables[0].columns, row.values, strict=True)
     }
 

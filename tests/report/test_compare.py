@@ -13,7 +13,6 @@ from benchmark.report.render import render
 from benchmark.report.report import Extras, Report, make_report
 from benchmark.report.statistics.stratified_mean import crossed_variance
 from benchmark.report.tables.against_reference import Against, probability
-from benchmark.report.tables.columns import crossed_table
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=200)
@@ -24,7 +23,7 @@ def report_of(folder: Path, reference: str = "erm") -> Report:
 
 
 def family(report: Report, metric: str) -> Against:
-    return next(f for f in report.comparisons if f.column.metric == metric)
+    return next(f for f in report.comparisons if f.column.name == metric)
 
 
 def right(report: Report, method: str, split: str) -> np.ndarray:
@@ -101,7 +100,7 @@ def test_unpaired_gap_is_twice_a_stratified_mean(tmp_path: Path) -> None:
         np.savez(path, **arrays)
     report = make_report(folder)
     (row,), columns = report.tables[0].rows, report.tables[0].columns
-    found = crossed_table(columns[-1], row.winners, report.book)
+    found = columns[-1].per_image(row.winners, report.book)
     assert found is not None and found.stratum is not None
     z, stratum = found.values, found.stratum
     assert (z[:, stratum == 0].mean() + z[:, stratum == 1].mean()) / 2 == pytest.approx(
@@ -148,11 +147,11 @@ def test_stars(tmp_path: Path) -> None:
         fake.add(WORLD, method)
     table = make_report(fake.finish()).tables[0]
     stars = {row.method: [value.best for value in row.values] for row in table.rows}
-    average = [c.metric for c in table.columns].index("average_accuracy")
+    average = [c.name for c in table.columns].index("average_accuracy")
     assert stars["erm"][average] is False
     assert stars["group_dro"][average] is True and stars["twin_of_dro"][average] is True
     assert set(stars["teacher"]) == {None}  # it only serves others: it does not compete
-    biased = [c.metric for c in table.columns].index("biased_accuracy")
+    biased = [c.name for c in table.columns].index("biased_accuracy")
     assert stars["erm"][biased] is True
 
 
@@ -161,7 +160,7 @@ def test_nothing_is_starred_where_nothing_can_be_tested(tmp_path: Path) -> None:
     fake.add(WORLD, ERM, trials=(0,))
     fake.add(WORLD, DRO, trials=(0,))
     table = make_report(fake.finish()).tables[0]
-    worst = [column.metric for column in table.columns].index(
+    worst = [column.name for column in table.columns].index(
         "worst_group_accuracy"
     )  # which needs no predictions
     assert {

@@ -34,7 +34,7 @@ def table_of(folder: Path) -> Table:
 
 def value(table: Table, method: str, metric: str):  # type: ignore[no-untyped-def]
     row = next(row for row in table.rows if row.method == method)
-    return row.values[[column.metric for column in table.columns].index(metric)]
+    return row.values[[column.name for column in table.columns].index(metric)]
 
 
 def test_means_and_sds_are_those_of_the_records(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_means_and_sds_are_those_of_the_records(tmp_path: Path) -> None:
         "gap": gaps,
     }
     table = table_of(folder)
-    assert [column.metric for column in table.columns] == list(expected)
+    assert [column.name for column in table.columns] == list(expected)
     for metric, values in expected.items():
         found = value(table, "erm", metric)
         assert found.per_trial == pytest.approx(dict(enumerate(values)))
@@ -167,7 +167,7 @@ def test_unknown_confounders(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     fake.add(World("plain", size=60, splits=("test",), confounders=False), ERM)
     table = table_of(fake.finish())
-    assert [column.metric for column in table.columns] == [
+    assert [column.name for column in table.columns] == [
         "average_accuracy",
         "worst_class_accuracy",
     ]
@@ -194,7 +194,7 @@ def test_main_split_without_unbiased_and_test(tmp_path: Path) -> None:
     fake.add(World("two", size=60, splits=("biased", "deceiving")), ERM, trials=(0,))
     table = table_of(fake.finish())
     assert table.columns[0].splits == ("deceiving",)
-    assert [column.metric for column in table.columns] == [
+    assert [column.name for column in table.columns] == [
         "average_accuracy",
         "worst_group_accuracy",
         "biased_accuracy",

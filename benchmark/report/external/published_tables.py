@@ -14,10 +14,12 @@ from benchmark.core.shipped import shipped
 from benchmark.report.records.predictions import Book
 from benchmark.report.statistics.over_trials import student_over_trials
 from benchmark.report.tables.class_scores import Scores
-from benchmark.report.tables.columns import Column, Value, main_split, value_of
+from benchmark.report.tables.metrics.average_accuracy import AverageAccuracy
+from benchmark.report.tables.metrics.worst_group_accuracy import WorstGroupAccuracy
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.results_table import BEFORE_SWITCH, Row, Table
 from benchmark.report.tables.sheet import Sheet
+from benchmark.report.tables.value import Value
 
 FOLDER = shipped("results/published")
 #: Published scores of one class, or of their mean, by the names of the report.
@@ -207,12 +209,12 @@ class Ours:
     def __init__(self, table: Table, named: Collection[str], book: Book | None = None) -> None:
         self.table, self.named, self.book = table, named, book
         self.columns = {
-            name: i for i, c in enumerate(table.columns) for name in (c.metric, *c.also)
+            name: i for i, c in enumerate(table.columns) for name in (c.name, *c.aliases)
         }
         record = next(
             (w.run.record for row in table.rows for w in row.winners if w.run.record), None
         )
-        self.split = main_split(record.data) if record else None
+        self.split = record.data.main_split if record else None
         self.labels = [name.lower() for name in record.data.label_names] if record else []
         self.scores = (
             Scores(self.split, book) if book is not None and self.split is not None else None
@@ -264,14 +266,11 @@ class Ours:
         if row is None:
             return None
         if metric in _WORST_GROUP_OF:
-            return value_of(
-                Column("worst_group_accuracy", (_WORST_GROUP_OF[metric],), ()),
-                row.winners,
-                self.book,
-            )
+            return WorstGroupAccuracy(_WORST_GROUP_OF[metric]).value(row.winners, self.book)
         other = self.tested_by(paper)
-        if other and metric in ("average_accuracy", "worst_group_accuracy"):
-            return value_of(Column(metric, (other,), ()), row.winners, self.book)
+        for known in (AverageAccuracy, WorstGroupAccuracy):
+            if other and metric == known.name:
+                return known(other).value(row.winners, self.book)
         if metric in self.columns:
             return row.values[self.columns[metric]]
         kind, _, what = metric.partition("/")

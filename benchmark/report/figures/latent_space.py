@@ -18,7 +18,6 @@ from benchmark.report.figures.style import COLOURS, MARKERS
 from benchmark.report.records.model_selection import Winner
 from benchmark.report.records.predictions import Book
 from benchmark.report.records.stored_arrays import read_embeddings
-from benchmark.report.tables.columns import main_split
 from benchmark.report.tables.numbers import DASH
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
@@ -138,7 +137,7 @@ def draw_latent(canvas: Canvas, table: Table, book: Book | None = None) -> str:
     ways = " and ".join(dict.fromkeys(view.projection for view in views))
     missing = f" Not shown: {one_line('; '.join(left))}." if left else ""
     return (
-        f"Features of up to {max(len(v.label) for v in views)} images of split {one_line(str(main_split(data)))}, "
+        f"Features of up to {max(len(v.label) for v in views)} images of split {one_line(str(data.main_split))}, "
         f"trial {trial}, projected to two dimensions by {ways}, each method for itself; above coloured by label, "
         f"below by confounder. Distances in such a picture deceive: the table of silhouettes measures them.{missing}"
     )
@@ -158,7 +157,7 @@ def _views(table: Table) -> tuple[int, list[View], list[str]]:
         if len(views) == MOST:
             left.append(f"{row.marked_label}: no room")
             continue
-        shown = _shown(winner, main_split(winner.run.record.data))
+        shown = _shown(winner, winner.run.record.data.main_split)
         if isinstance(shown, str):
             left.append(f"{row.marked_label}: {shown}")
             continue

@@ -17,8 +17,8 @@ from benchmark.report.figures.style import COLOURS, MARKERS
 from benchmark.report.records.learning_curves import mean_curve, read_curves
 from benchmark.report.records.predictions import Book
 from benchmark.report.tables.class_scores import reliability
-from benchmark.report.tables.columns import Value, main_split
 from benchmark.report.tables.results_table import Row, Table
+from benchmark.report.tables.value import Value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,7 +120,7 @@ def _shown(table: Table) -> list[tuple[int, Row]]:
 
 
 def _column(table: Table, metric: str) -> int | None:
-    return next((i for i, column in enumerate(table.columns) if column.metric == metric), None)
+    return next((i for i, column in enumerate(table.columns) if column.name == metric), None)
 
 
 def _error(value: Value) -> list[list[float]] | None:
@@ -206,7 +206,7 @@ def _curves(canvas: Canvas, table: Table, book: Book) -> str:
         runs = [w.run for w in row.winners]
         by_row[i] = [read_curves(r.folder, r.record.data) for r in runs if r.record is not None]
     splits = {split for found in by_row.values() for c in found for split in c.accuracy}
-    gap = next((column.splits for column in table.columns if column.metric == "gap"), ())
+    gap = next((column.splits for column in table.columns if column.name == "gap"), ())
     if gap and set(gap) <= splits:
         panels = [(f"accuracy on {one_line(split)}", split, "accuracy") for split in gap]
     else:
@@ -249,7 +249,7 @@ def _curves(canvas: Canvas, table: Table, book: Book) -> str:
 
 def _reliability(canvas: Canvas, table: Table, book: Book) -> str:
     record = next((w.run.record for row in table.rows for w in row.winners if w.run.record), None)
-    split = main_split(record.data) if record else None
+    split = record.data.main_split if record else None
     axes = canvas.add_subplot()
     drawn = 0
     for i, row in _shown(table):

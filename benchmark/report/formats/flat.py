@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmark.core.text import one_line
-from benchmark.report.tables.columns import NOTHING, Value
 from benchmark.report.tables.numbers import Footnotes, notes_of, printer
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
+from benchmark.report.tables.value import NO_VALUE, Value
 
 #: Version of tables.json.
 SCHEMA = 1
@@ -98,10 +98,10 @@ def records(tables: Sequence[Table]) -> list[dict[str, Any]]:
     for table in tables:
         for row in table.rows:
             for column, value in zip(table.columns, row.values, strict=True):
-                for metric in (column.metric, *column.also):
+                for metric in (column.name, *column.aliases):
                     found.append(_record(table, row, metric, column.splits, value))
             if not table.columns:
-                found.append(_record(table, row, "", (), NOTHING))
+                found.append(_record(table, row, "", (), NO_VALUE))
     return found
 
 
@@ -182,7 +182,7 @@ def _json_row(table: Table, row: Row) -> dict[str, Any]:
         "runs": {str(w.trial): w.run.key for w in row.winners},
         "before_switch": [w.trial for w in row.before_switch],
         "values": {
-            column.metric: {
+            column.name: {
                 "value": value.estimate.value,
                 "sd": value.estimate.sd,
                 "low": value.estimate.low,
@@ -193,7 +193,7 @@ def _json_row(table: Table, row: Row) -> dict[str, Any]:
                     str(trial): number for trial, number in (value.per_trial or {}).items()
                 },
                 "splits": list(column.splits),
-                "also": list(column.also),
+                "also": list(column.aliases),
                 "not_distinguishable_from_best": value.best,
                 "notes": list(value.notes),
             }

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from benchmark.core.text import one_line
 from benchmark.report.formats.latex_escape import escape
-from benchmark.report.tables.columns import Value
 from benchmark.report.tables.numbers import (
     DASH,
     Footnotes,
@@ -19,6 +18,7 @@ from benchmark.report.tables.numbers import (
 )
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
+from benchmark.report.tables.value import Value
 
 #: The file is a document of its own and can also be \input into another one, whose preamble then loads the packages.
 HEADER = r"""% Tables of {title}.

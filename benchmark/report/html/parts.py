@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from benchmark.core.text import one_line
 from benchmark.report.figures.summary_plots import Figure
-from benchmark.report.tables.columns import Value
 from benchmark.report.tables.numbers import DASH, Footnotes, bounds, notes_of, printer
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
+from benchmark.report.tables.value import Value
 
 
 def text(value: object) -> str:

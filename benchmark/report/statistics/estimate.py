@@ -53,6 +53,9 @@ def without_interval(value: float | None, note: str = "") -> Estimate:
     return Estimate(value, None, None, None, "none", note)
 
 
+NO_ESTIMATE = without_interval(None)
+
+
 def student_quantile(degrees_of_freedom: float) -> float:
     """Return the factor of the standard error in a two-sided interval of Student's t."""
     return float(stdtrit(degrees_of_freedom, UPPER_PROBABILITY))

@@ -9,7 +9,7 @@ from typing import Any
 from benchmark.core.errors import UserError
 from benchmark.core.registry import did_you_mean
 from benchmark.report.records.predictions import Book
-from benchmark.report.tables.columns import Column
+from benchmark.report.tables.metric import Metric
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.pairwise import ALPHA, MARGIN, Comparison, add_holm, compare
 from benchmark.report.tables.results_table import Row, Table
@@ -21,7 +21,7 @@ class Against:
     """The comparisons of one column: every other method of a table minus the reference."""
 
     table: Table
-    column: Column
+    column: Metric
     reference: Row
     rows: tuple[Row, ...]
     found: tuple[Comparison, ...]
@@ -88,10 +88,10 @@ def _sheet(families: Sequence[Against]) -> Sheet:
             if c.difference.note
         )
     )
-    smaller = any(f.column.smaller for f in families)
+    directions = dict.fromkeys(_direction(f.column) for f in families if f.column.smaller_is_better)
     caption = [
         f"Δ: method minus {first.reference.marked_label} in points, ± standard error ({'; '.join(kinds) or 'none'}).",
-        *(["Of the gap its absolute value is compared, and smaller is better."] if smaller else []),
+        *directions,
         f"P(equal): within {MARGIN * 100:g} point. p: two-sided, after Holm within each metric; "
         f"not distinguishable where p ≥ {ALPHA:g}.",
     ]
@@ -103,6 +103,14 @@ def _sheet(families: Sequence[Against]) -> Sheet:
         rows,
         notes=notes,
     )
+
+
+def _direction(column: Metric) -> str:
+    """Return a sentence about the direction of a metric of which smaller is better."""
+    name = column.name.replace("_", " ")
+    if column.compares_magnitude:
+        return f"Of the {name} its absolute value is compared, and smaller is better."
+    return f"Of the {name} smaller is better."
 
 
 def _cells(method: str, comparison: Comparison) -> list[str]:
@@ -140,7 +148,7 @@ def json_comparisons(families: Sequence[Against]) -> list[dict[str, Any]]:
     return [
         {
             "dataset": family.table.dataset,
-            "metric": family.column.metric,
+            "metric": family.column.name,
             "method": row.label,
             "reference": family.reference.method,
             "difference": c.difference.value,

@@ -20,7 +20,6 @@ from benchmark.report.statistics.multilabel import macro_scores
 from benchmark.report.statistics.over_trials import mean_over_trials
 from benchmark.report.statistics.plug_in import overall, per_class
 from benchmark.report.statistics.posterior import ConfusionPosterior, confusion_posterior
-from benchmark.report.tables.columns import main_split
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
@@ -201,7 +200,7 @@ def detail_sheets(
         UserError: the data set has no such test split.
     """
     record = next((w.run.record for row in table.rows for w in row.winners if w.run.record), None)
-    if record is None or (main := main_split(record.data)) is None:
+    if record is None or (main := record.data.main_split) is None:
         return []
     known = record.data.test_splits
     if wrong := [name for name in splits if name not in known]:

@@ -111,7 +111,7 @@ def _worst(table: Table, row: Row) -> float | None:
     found = [
         v
         for c, v in zip(table.columns, row.values, strict=True)
-        if c.metric == "worst_group_accuracy"
+        if c.name == "worst_group_accuracy"
     ]
     return found[0].estimate.value if found else None
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from benchmark.core.text import one_line
-from benchmark.report.tables.columns import Value
 from benchmark.report.tables.results_table import Row, Table
+from benchmark.report.tables.value import Value
 
 DASH = "–"
 

@@ -15,8 +15,8 @@ from benchmark.report.records.predictions import Book, same_images
 from benchmark.report.statistics.estimate import Estimate, student_quantile
 from benchmark.report.statistics.hypothesis_tests import holm, mcnemar
 from benchmark.report.statistics.stratified_mean import contrast, crossed_variance
-from benchmark.report.statistics.worst_group import worst_group_variance
-from benchmark.report.tables.columns import WORST, Column, Crossed, Value, crossed_table
+from benchmark.report.tables.metric import Metric, PerImage
+from benchmark.report.tables.value import Value
 
 #: Differences below one point count as equivalent; tests are made at this level after Holm's correction.
 MARGIN, ALPHA = 0.01, 0.05
@@ -46,7 +46,7 @@ NO_COMPARISON = Comparison(Estimate(None, None, None, None, "none", "no trial th
 
 
 def compare(
-    column: Column,
+    metric: Metric,
     mine: tuple[Sequence[Winner], Value],
     theirs: tuple[Sequence[Winner], Value],
     book: Book,
@@ -61,17 +61,17 @@ def compare(
     if not common:
         return NO_COMPARISON
     pairs = [[w for w in side[0] if w.trial in common] for side in (mine, theirs)]
-    signs = [_sign(column, side[1]) for side in (mine, theirs)]
-    table = _difference_table(column, pairs, signs, book)
+    signs = [_sign(metric, side[1]) for side in (mine, theirs)]
+    table = _difference_table(metric, pairs, signs, book)
     if table is None:
-        sampling = sum(_worst_variance(column, winners) for winners in pairs)
-        found = _over_trials(column, mine[1], theirs[1], common, sampling)
+        sampling = sum(metric.sampling_variance(winners) for winners in pairs)
+        found = _over_trials(metric, mine[1], theirs[1], common, sampling)
     elif len(common) == 1:
-        found = _one_trial(column, table)
+        found = _one_trial(table)
     else:
         found = _several_trials(table)
     found = replace(found, trials=len(common))
-    return replace(found, p_better=_flip(found.p_better)) if column.smaller else found
+    return replace(found, p_better=_flip(found.p_better)) if metric.smaller_is_better else found
 
 
 def add_holm(family: Sequence[Comparison]) -> list[Comparison]:
@@ -80,7 +80,7 @@ def add_holm(family: Sequence[Comparison]) -> list[Comparison]:
 
 
 def mark_best(
-    column: Column, rows: Sequence[tuple[Sequence[Winner], Value]], book: Book
+    metric: Metric, rows: Sequence[tuple[Sequence[Winner], Value]], book: Book
 ) -> list[bool | None]:
     """For every row: not distinguishable from the column's best after Holm (the best itself is marked too).
 
@@ -90,9 +90,9 @@ def mark_best(
     marks: list[bool | None] = [None] * len(rows)
     if len(at) < 2:
         return marks
-    best = max(at, key=lambda i: _quality(column, rows[i][1]))
+    best = max(at, key=lambda i: _quality(metric, rows[i][1]))
     others = [i for i in at if i != best]
-    family = add_holm([compare(column, rows[i], rows[best], book) for i in others])
+    family = add_holm([compare(metric, rows[i], rows[best], book) for i in others])
     if all(c.p_holm is None for c in family):
         return marks
     marks[best] = True
@@ -101,49 +101,42 @@ def mark_best(
     return marks
 
 
-def _quality(column: Column, value: Value) -> float:
-    number = value.estimate.value or 0.0
-    return -abs(number) if column.smaller else number
+def _quality(metric: Metric, value: Value) -> float:
+    """Return a number that is larger for better values."""
+    number = metric.comparable(value.estimate.value or 0.0)
+    return -number if metric.smaller_is_better else number
 
 
-def _sign(column: Column, value: Value) -> int:
-    """Gaps are compared by size: a negative one is turned round."""
-    return -1 if column.metric == "gap" and (value.estimate.value or 0.0) < 0 else 1
+def _sign(metric: Metric, value: Value) -> int:
+    """Return −1 for a negative value of a metric that is compared by its magnitude, else 1."""
+    return -1 if metric.compares_magnitude and (value.estimate.value or 0.0) < 0 else 1
 
 
 def _difference_table(
-    column: Column, pairs: Sequence[Sequence[Winner]], signs: Sequence[int], book: Book
-) -> Crossed | None:
-    tables = [crossed_table(column, winners, book) for winners in pairs]
+    metric: Metric, pairs: Sequence[Sequence[Winner]], signs: Sequence[int], book: Book
+) -> PerImage | None:
+    tables = [metric.per_image(winners, book) for winners in pairs]
     if tables[0] is None or tables[1] is None:
         return None
-    for split in column.splits:  # one trial's data are the same for all methods: check it once
+    for split in metric.splits:  # one trial's data are the same for all methods: check it once
         answers = [book.answers(winners[0], split) for winners in pairs]
         if answers[0] is None or answers[1] is None or not same_images([answers[0], answers[1]]):
             return None
     return replace(tables[0], values=signs[0] * tables[0].values - signs[1] * tables[1].values)
 
 
-def _worst_variance(column: Column, winners: Sequence[Winner]) -> float:
-    """The binomial variance of the mean of the trials' minima; trials err alike, since they share their images."""
-    if column.metric not in WORST:
-        return 0.0
-    parts = [WORST[column.metric](winner.at.counts[column.splits[0]]) for winner in winners]
-    return statistics.fmean(worst_group_variance(right, total) for right, total in parts)
-
-
-def _one_trial(column: Column, table: Crossed) -> Comparison:
+def _one_trial(table: PerImage) -> Comparison:
     z = table.values[0]
     found = contrast(z, table.stratum, table.cluster, MARGIN)
     kind = found.kind.replace("per class", "over images") if table.stratum is None else found.kind
     estimate = Estimate(found.value, found.sd, found.low, found.high, kind, found.note)
     p = found.p_value
-    if column.metric != "gap" and table.cluster is None and np.isin(z, (-1.0, 0.0, 1.0)).all():
+    if table.is_correctness and table.cluster is None and np.isin(z, (-1.0, 0.0, 1.0)).all():
         p = mcnemar(int((z > 0).sum()), int((z < 0).sum()))
     return Comparison(estimate, p, found.p_positive, found.p_equivalent)
 
 
-def _several_trials(table: Crossed) -> Comparison:
+def _several_trials(table: PerImage) -> Comparison:
     z = table.values
     found = crossed_variance(z, table.stratum, table.cluster)
     estimate = Estimate(found.value, found.sd, found.low, found.high, found.kind, found.note)
@@ -154,12 +147,14 @@ def _several_trials(table: Crossed) -> Comparison:
 
 
 def _over_trials(
-    column: Column, mine: Value, theirs: Value, common: Sequence[int], sampling: float
+    metric: Metric, mine: Value, theirs: Value, common: Sequence[int], sampling: float
 ) -> Comparison:
     """The mean difference over trials; ``sampling``: variance of the test sample that the trials cannot show."""
-    size = abs if column.metric == "gap" else float
     assert mine.per_trial is not None and theirs.per_trial is not None
-    differences = [size(mine.per_trial[t]) - size(theirs.per_trial[t]) for t in common]
+    differences = [
+        metric.comparable(mine.per_trial[t]) - metric.comparable(theirs.per_trial[t])
+        for t in common
+    ]
     mean = statistics.fmean(differences)
     if len(differences) == 1 and not sampling:
         return Comparison(Estimate(mean, None, None, None, "none", "one trial: no standard error"))
@@ -176,7 +171,7 @@ def _over_trials(
     )  # Satterthwaite's; sampling has no end
     kinds = [
         *(["paired t over trials"] if many > 1 else []),
-        *(["binomial of the worst groups"] if sampling else []),
+        *([metric.sampling_kind] if sampling else []),
     ]
     half = student_quantile(min(freedom, _MANY)) * se
     return _student(

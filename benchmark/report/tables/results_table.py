@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from benchmark.core.backbone_options import with_defaults
-from benchmark.core.counts import class_counts, group_counts, num_images
+from benchmark.core.counts import num_images
 from benchmark.core.criteria import CRITERIA, title_of
 from benchmark.core.layout import State
 from benchmark.core.needs import DESCRIPTIONS
@@ -16,16 +16,10 @@ from benchmark.report.records.model_selection import Cell, Winner, cells_of
 from benchmark.report.records.predictions import Book
 from benchmark.report.records.sweep_records import Sweep
 from benchmark.report.records.switches import switch_of
-from benchmark.report.tables.columns import (
-    NOTHING,
-    Column,
-    Value,
-    columns_of,
-    main_split,
-    value_of,
-)
+from benchmark.report.tables.metric import Metric, columns_of
 from benchmark.report.tables.pairwise import mark_best
 from benchmark.report.tables.run_conditions import condition_notes
+from benchmark.report.tables.value import NO_VALUE, Value
 
 #: Behind the name of a row that was chosen before its method began.
 BEFORE_SWITCH = "†"
@@ -72,7 +66,7 @@ class Table:
     title: str
     criterion: str
     stand_in: bool
-    columns: list[Column]
+    columns: list[Metric]
     rows: list[Row]
     caption: list[str]
     notes: list[str]
@@ -170,12 +164,12 @@ def _table(
 def _row(
     cell: Cell,
     winners: list[Winner],
-    columns: Sequence[Column],
+    columns: Sequence[Metric],
     usual: Mapping[str, str],
     criterion: str,
     book: Book | None,
 ) -> Row:
-    values = [value_of(column, winners, book) if winners else NOTHING for column in columns]
+    values = [column.value(winners, book) if winners else NO_VALUE for column in columns]
     record = next((w.run.record for w in winners if w.run.record), None)
     notes = [f"refused: {reason}" for reason in cell.refusals] + list(cell.notes)
     notes += [f"trained for {', '.join(cell.serves)}"] if cell.serves and not cell.requested else []
@@ -250,7 +244,7 @@ def _add_labels(rows: Sequence[Row]) -> None:
         row.label = label if seen[label] == 1 else f"{row.method} (upstream {seen[label]})"
 
 
-def _add_stars(rows: Sequence[Row], columns: Sequence[Column], book: Book) -> None:
+def _add_stars(rows: Sequence[Row], columns: Sequence[Metric], book: Book) -> None:
     """Mark in each column what cannot be told from its best; runs that only serve others do not compete."""
     competing = [row for row in rows if row.requested]
     for i, column in enumerate(columns):
@@ -277,7 +271,6 @@ def _prediction_notes(winners: Sequence[Winner], book: Book | None) -> list[str]
 def _caption(table: Table, data: DataSummary, winners: Sequence[Winner]) -> list[str]:
     if not winners:
         return [f"{table.title}. No run has finished."]
-    main = main_split(data)
     parts = [f"{table.title}. Accuracy in per cent, {_spread(table, _several(winners[0]))}."]
     parts.append(f"Step chosen by {_chosen_by(table)}{_draws(table)}.")
     grouped = [
@@ -290,11 +283,7 @@ def _caption(table: Table, data: DataSummary, winners: Sequence[Winner]) -> list
             f"Selection by {' or '.join(map(title_of, dict.fromkeys(grouped)))} uses group labels in validation, "
             "whatever a method needs beside them."
         )
-    parts.append(_what_average_is(table, str(main), winners))
-    if data.bias_splits is not None:
-        biased, deceiving = data.bias_splits
-        paired = "; both show the same objects" if data.paired else ""
-        parts.append(f"gap = {biased} − {deceiving}, signed{paired}.")
+    parts += _definitions(table, data, winners)
     sizes = ", ".join(
         f"{name} {table.sizes[name]:,}"
         for name in ("val", *data.test_splits)
@@ -347,31 +336,17 @@ def _draws(table: Table) -> str:
     return f", then the best of {most} draws in each trial by {how}"
 
 
-def _what_average_is(table: Table, main: str, winners: Sequence[Winner]) -> str:
-    answers = "answers, one per image and label," if _several(winners[0]) else "images"
-    text = f"Average: all {answers} of split {main}"
-    counts = winners[0].at.counts.get(main)
-    if counts is None or not counts.any():
-        return f"{text}."
-    if _has_groups(winners[0]):
-        groups = int((group_counts(counts)[1] > 0).sum())
-        what = (
-            "label, present or not, and confounder" if _several(winners[0]) else "label/confounder"
-        )
-        text += f"; worst group: the lowest of its {groups} groups ({what})"
-        if any(value.trials > 1 for row in table.rows for value in row.values):
-            text += ", mean of the trials' minima"
-    else:
-        classes = int((class_counts(counts)[1] > 0).sum())
-        what = " (label, present or not)" if _several(winners[0]) else ""
-        text += f"; worst class: the lowest of its {classes} classes{what}"
-        if any(value.trials > 1 for row in table.rows for value in row.values):
-            text += ", mean of the trials' minima"
-    return text + "."
-
-
-def _has_groups(winner: Winner) -> bool:
-    return bool(winner.run.record and winner.run.record.data.confounder_names)
+def _definitions(table: Table, data: DataSummary, winners: Sequence[Winner]) -> list[str]:
+    """Return sentences that explain the columns."""
+    several_trials = any(value.trials > 1 for row in table.rows for value in row.values)
+    sentences: list[str] = []
+    for column in table.columns:
+        clause = column.caption(winners, data, several_trials=several_trials)
+        if clause and column.continues_caption and sentences:
+            sentences[-1] += f"; {clause}"
+        elif clause:
+            sentences.append(clause)
+    return [f"{sentence}." for sentence in sentences]
 
 
 def _several(winner: Winner) -> bool:

@@ -1,0 +1,213 @@
+"""The metric: one column of the result tables, with everything that the report knows about it.
+
+To add a metric, write a subclass of ``Metric`` in a module of its own in
+``benchmark/report/tables/metrics`` and decorate it with ``METRICS.register``. A package of your own
+declares its module under the entry-point group ``shortcutbed.metrics`` instead. The metric then
+appears in every format, in comparisons with a reference, and with a mark at the best of its
+column::
+
+    @METRICS.register
+    class ErrorRate(Metric):
+        name = "error_rate"
+        smaller_is_better = True
+
+        @classmethod
+        def columns(cls, data: DataSummary) -> list[Metric]:
+            return [cls(("test",), title=("error", "(test)"))]
+
+        def one_trial(self, run: Winner, predictions: Book | None = None) -> Estimate:
+            correct, total = correct_and_total(run.at.counts["test"])
+            return without_interval(1 - correct / total)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from benchmark.core.record import DataSummary
+from benchmark.core.registry import Registry
+from benchmark.report.records.model_selection import Winner
+from benchmark.report.records.predictions import Book
+from benchmark.report.statistics.estimate import Estimate, clipped
+from benchmark.report.statistics.over_trials import student_over_trials
+from benchmark.report.statistics.stratified_mean import crossed_variance
+from benchmark.report.tables.value import Value
+
+#: How an interval was made if the trials do not share their test images, or if this is unknown.
+OWN_IMAGES = "t over trials, each with test images of its own"
+UNKNOWN_IMAGES = "t over trials"
+
+
+@dataclass(frozen=True)
+class PerImage:
+    """Values of images in each trial, whose mean (over strata, if there are any) is a metric.
+
+    Attributes:
+        values: float[S, n].
+        stratum: int[n], or None for the plain mean.
+        cluster: int[n] number of each image's patient, or None for independent images.
+        is_correctness: Whether each value says if an answer is correct (1) or wrong (0).
+    """
+
+    values: np.ndarray
+    stratum: np.ndarray | None = None
+    cluster: np.ndarray | None = None
+    is_correctness: bool = False
+
+
+class Metric(ABC):
+    """A number of a trained model, a fraction, on one or two splits.
+
+    Subclasses set the class attributes, and implement ``columns`` and ``one_trial``. The other
+    methods improve what the report can say: ``per_image`` gives intervals that count test images as
+    well as trials, and paired comparisons; ``caption`` explains the column.
+
+    Attributes:
+        name: Name in CSV and JSON. It names the class in the registry; an instance may have a more
+            specific one.
+        position: Order of the columns of a table, the smallest first.
+        smaller_is_better: Direction of comparisons.
+        compares_magnitude: Whether models are compared by the absolute value, so that the sign only
+            says in which direction a model errs.
+        limits: Range of the metric; intervals are kept inside.
+        continues_caption: Whether ``caption`` continues the sentence of the previous column.
+        sampling_kind: Caption text about the standard error from ``sampling_variance``.
+        splits: What the instance is computed on.
+        title: One or two short lines.
+        aliases: Further names of the same number in CSV and JSON.
+    """
+
+    name: str = ""
+    position: ClassVar[int] = 100
+    smaller_is_better: ClassVar[bool] = False
+    compares_magnitude: ClassVar[bool] = False
+    limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    continues_caption: ClassVar[bool] = False
+    sampling_kind: ClassVar[str] = "sampling of the test images"
+
+    def __init__(
+        self, splits: tuple[str, ...], title: tuple[str, ...], aliases: tuple[str, ...] = ()
+    ) -> None:
+        self.splits = splits
+        self.title = title
+        self.aliases = aliases
+
+    @classmethod
+    @abstractmethod
+    def columns(cls, data: DataSummary) -> Sequence[Metric]:
+        """Return the metric's columns of a data set; none if it does not apply."""
+
+    @abstractmethod
+    def one_trial(self, run: Winner, predictions: Book | None = None) -> Estimate:
+        """Return the value of one trial with the uncertainty of its test sample.
+
+        Args:
+            run: A chosen run that has counts of all ``splits``.
+            predictions: Its answers image by image; None computes without them.
+        """
+
+    def over_trials(
+        self, runs: Sequence[Winner], values: Sequence[float], predictions: Book | None = None
+    ) -> Estimate:
+        """Return the mean of several trials with its uncertainty.
+
+        The interval counts trials and test images if ``per_image`` knows the images and all trials
+        share them; otherwise it is Student's t over trials.
+
+        Args:
+            runs: The chosen run of each trial.
+            values: The value of each trial.
+            predictions: The runs' answers image by image; None computes without them.
+        """
+        known = predictions is not None and all(
+            predictions.answers(run, split) is not None for run in runs for split in self.splits
+        )
+        kind = OWN_IMAGES if known else UNKNOWN_IMAGES
+        estimate = student_over_trials(values, kind, self.limits)
+        table = None if predictions is None else self.per_image(runs, predictions)
+        if table is None:
+            return estimate
+        crossed = crossed_variance(table.values, table.stratum, table.cluster)
+        if crossed.low is None or crossed.high is None:
+            return replace(estimate, low=None, high=None, kind=crossed.kind, note=crossed.note)
+        low, high = clipped(crossed.low, crossed.high, self.limits)
+        return replace(estimate, low=low, high=high, kind=crossed.kind, note=crossed.note)
+
+    def per_image(self, runs: Sequence[Winner], predictions: Book) -> PerImage | None:
+        """Return the values of images whose mean is the metric.
+
+        None, the default, is right for a metric that is no mean over images, if predictions are
+        missing, and if the trials do not share their test images.
+        """
+        return None
+
+    def sampling_variance(self, runs: Sequence[Winner]) -> float:
+        """Return the variance of the mean over trials that the spread of trials does not contain.
+
+        It is used in comparisons without ``per_image``.
+        """
+        return 0.0
+
+    def caption(self, runs: Sequence[Winner], data: DataSummary, *, several_trials: bool) -> str:
+        """Return a clause that explains the column, without a full stop; empty for none.
+
+        Args:
+            runs: The chosen runs of the table.
+            data: Their data set.
+            several_trials: Whether a value of the table is a mean over trials.
+        """
+        return ""
+
+    def comparable(self, value: float) -> float:
+        """Return the number by which models are compared."""
+        return abs(value) if self.compares_magnitude else value
+
+    def value(self, runs: Sequence[Winner], predictions: Book | None = None) -> Value:
+        """Return the value over the trials that have it.
+
+        Args:
+            runs: The chosen run of each trial.
+            predictions: The runs' answers image by image; None computes without them.
+        """
+        counted = [run for run in runs if all(split in run.at.counts for split in self.splits)]
+        estimates = {run.trial: self.one_trial(run, predictions) for run in counted}
+        values = {trial: e.value for trial, e in estimates.items() if e.value is not None}
+        notes = list(dict.fromkeys(e.note for e in estimates.values() if _concerns_value(e)))
+        if len(counted) < len(runs):
+            missing = f"{len(runs) - len(counted)} of {len(runs)} trials"
+            notes.append(f"no counts of {' and '.join(self.splits)} in {missing}")
+        if not values:
+            return Value(notes=tuple(notes))
+        if len(values) == 1:
+            return Value(estimates[next(iter(values))], values, tuple(notes))
+        chosen = [run for run in counted if run.trial in values]
+        estimate = self.over_trials(chosen, list(values.values()), predictions)
+        return Value(estimate, values, tuple(notes))
+
+
+METRICS: Registry[type[Metric]] = Registry(
+    "metric",
+    "benchmark.report.tables.metrics",
+    "shortcutbed.metrics",
+    "benchmark.report.tables.metric:Metric",
+)
+
+
+def columns_of(data: DataSummary) -> list[Metric]:
+    """Return the columns of a data set's table in their order; none without a test split."""
+    if not data.test_splits:
+        return []
+    classes = sorted(map(METRICS.get, METRICS.names()), key=lambda metric: metric.position)
+    return [column for metric in classes for column in metric.columns(data)]
+
+
+def _concerns_value(estimate: Estimate) -> bool:
+    """Return whether a note is about the value and not only about its interval."""
+    return bool(estimate.note) and (
+        estimate.value is None or not estimate.note.startswith("no interval")
+    )

@@ -1,0 +1,93 @@
+"""The lowest accuracy of the parts of a split: what worst-group and worst-class accuracy share."""
+
+from __future__ import annotations
+
+import statistics
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+
+from benchmark.core.counts import Ints
+from benchmark.core.record import DataSummary
+from benchmark.report.records.model_selection import Winner
+from benchmark.report.records.predictions import Book
+from benchmark.report.statistics.estimate import Estimate, without_interval
+from benchmark.report.statistics.worst_group import (
+    worst_group_interval,
+    worst_group_over_trials,
+    worst_group_variance,
+)
+from benchmark.report.tables.metric import Metric
+
+
+class LowestAccuracy(Metric):
+    """The lowest accuracy of a part that has images, with an interval from the counts.
+
+    Attributes:
+        part: "group" or "class".
+        parts: Its plural.
+    """
+
+    part: ClassVar[str]
+    parts: ClassVar[str]
+    position: ClassVar[int] = 20
+    continues_caption: ClassVar[bool] = True
+    sampling_kind: ClassVar[str] = "binomial of the worst groups"
+
+    def __init__(self, split: str) -> None:
+        super().__init__((split,), (f"worst {self.part}", f"({split})"))
+
+    @staticmethod
+    @abstractmethod
+    def part_counts(counts: np.ndarray) -> tuple[Ints, Ints]:
+        """Return the correctly predicted images and all images of each part."""
+
+    @abstractmethod
+    def parts_of(self, data: DataSummary) -> str:
+        """Return in brackets what a part is, with a leading space; empty if it is obvious."""
+
+    def one_trial(self, run: Winner, predictions: Book | None = None) -> Estimate:
+        """Return the minimum with an envelope of exact binomial bounds."""
+        correct, total = self.part_counts(run.at.counts[self.splits[0]])
+        if not total.any():
+            return without_interval(None, "the split has no images")
+        return replace(worst_group_interval(correct, total), note=self._note(total))
+
+    def over_trials(
+        self, runs: Sequence[Winner], values: Sequence[float], predictions: Book | None = None
+    ) -> Estimate:
+        """Return the mean of the minima, with the uncertainty of trials and test images."""
+        correct, total = self._all_counts(runs)
+        if len({len(sizes) for sizes in total}) > 1:
+            return super().over_trials(runs, values, predictions)
+        return replace(worst_group_over_trials(correct, total), note="")
+
+    def sampling_variance(self, runs: Sequence[Winner]) -> float:
+        """Return the binomial variance of the mean of the trials' minima.
+
+        Trials err alike, since they share their images, so it does not shrink with their number.
+        """
+        return statistics.fmean(map(worst_group_variance, *self._all_counts(runs)))
+
+    def caption(self, runs: Sequence[Winner], data: DataSummary, *, several_trials: bool) -> str:
+        """Return the number of parts that have images, and what a part is."""
+        counts = runs[0].at.counts.get(self.splits[0])
+        if counts is None or not counts.any():
+            return ""
+        number = int((self.part_counts(counts)[1] > 0).sum())
+        mean = ", mean of the trials' minima" if several_trials else ""
+        parts = f"{number} {self.parts}{self.parts_of(data)}"
+        return f"worst {self.part}: the lowest of its {parts}{mean}"
+
+    def _all_counts(self, runs: Sequence[Winner]) -> tuple[list[Ints], list[Ints]]:
+        counts = [self.part_counts(run.at.counts[self.splits[0]]) for run in runs]
+        return [correct for correct, _ in counts], [total for _, total in counts]
+
+    def _note(self, total: Ints) -> str:
+        empty = int((total == 0).sum())
+        return (
+            f"{empty} of {len(total)} {self.parts} have no images and are left out" if empty else ""
+        )
