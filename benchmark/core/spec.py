@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from benchmark.core.decode import Count, Json, Key, Name, Positive, decode
 from benchmark.core.errors import DamagedError, UserError
-from benchmark.core.files import read_json
+from benchmark.core.files import read_bytes, read_json
 from benchmark.core.layout import RunFolder
 from benchmark.core.text import one_line
 
@@ -19,6 +20,9 @@ from benchmark.core.text import one_line
 SCHEMA = 1
 #: Bytes that a spec may have.
 SPEC_BYTES = 1 << 22
+
+#: The type of ``RunSpec.upstream``, for ``decode``.
+_UPSTREAM: Any = Mapping[str, Key]
 
 #: Steps of a run at most: more than any training of a network that fits one GPU has made.
 MOST_STEPS = 100_000_000
@@ -69,8 +73,7 @@ class RunSpec:
     @property
     def key(self) -> str:
         """16 hexadecimal digits of the sha256 of the canonical JSON: the same work has the same key everywhere."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _key_of(self.to_json())
 
     @property
     def method(self) -> str:
@@ -141,6 +144,32 @@ def read_spec(folder: Path) -> RunSpec:
             f"{run.spec} does not belong to its folder; it was edited: delete that run folder and launch again."
         )
     return spec
+
+
+def read_upstream(folder: Path) -> tuple[str, ...]:
+    """The keys of the runs that the run in a folder needs.
+
+    As ``read_spec`` for that alone, and several times as fast: JSON whose key is the name of the folder is what the
+    planner wrote, so that nothing else of it needs to be checked.
+
+    Raises:
+        FileNotFoundError: there is no spec.
+        UserError: it is of another schema version.
+        DamagedError: it is damaged, or is not the spec whose key is the folder's name.
+    """
+    run = RunFolder(folder)
+    content = read_bytes(run.spec, SPEC_BYTES)
+    with suppress(ValueError, RecursionError):
+        value = json.loads(content)
+        if type(value) is dict and value.get("schema") == SCHEMA and _key_of(value) == run.key:
+            needed = decode(_UPSTREAM, value.get("upstream"), str(run.spec), "upstream")
+            return tuple(dict.fromkeys(needed.values()))
+    return tuple(dict.fromkeys(read_spec(folder).upstream.values()))
+
+
+def _key_of(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check_fields(

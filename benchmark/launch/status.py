@@ -13,7 +13,7 @@ from benchmark.core.files import JSON_BYTES, parse_json, require_file
 from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
 from benchmark.core.log_line import LogProgress
 from benchmark.core.record import read_failure
-from benchmark.core.spec import read_spec
+from benchmark.core.spec import read_spec, read_upstream
 from benchmark.launch.attempts import numbers
 
 #: How much of a log is read from its end, bytes; one line is a few kilobytes at most.
@@ -53,14 +53,19 @@ def sweep_states(folder: Path, keys: Sequence[str]) -> dict[str, State]:
     the list of runs first; see ``problem_of``.
     """
     known: dict[str, State] = {}
+    runs = SweepFolder(folder).runs
 
     def state(key: str) -> State:
         if key not in known:
-            found = state_of(SweepFolder(folder).run(key).path)
+            run = runs / key
+            found = state_of(run)
             if found in (State.PENDING, State.LOST):
-                found = _waiting(found, [state(needed) for needed in _upstream(folder, key) or ()])
-                if _upstream(folder, key) is None:
-                    found = State.UNREADABLE
+                needed = _upstream(run)
+                found = (
+                    State.UNREADABLE
+                    if needed is None
+                    else _waiting(found, [state(other) for other in needed])
+                )
             known[key] = found
         return known[key]
 
@@ -83,22 +88,22 @@ def problem_of(folder: Path) -> str:
     return ""
 
 
-#: Upstream keys by folder and key of a run: a key is the hash of a spec, so the answer never changes, and ``status``
-#: asks every second.
-_known_upstream: dict[tuple[Path, str], tuple[str, ...]] = {}
+#: Upstream keys by folder of a run: its name, the key, is the hash of a spec, so the answer never changes, and
+#: ``status`` asks every second.
+_known_upstream: dict[Path, tuple[str, ...]] = {}
 
 
-def _upstream(folder: Path, key: str) -> tuple[str, ...] | None:
+def _upstream(folder: Path) -> tuple[str, ...] | None:
     """The keys of the runs that a run needs; None where its spec is damaged, nothing where it is missing."""
-    known = _known_upstream.get((folder, key))
+    known = _known_upstream.get(folder)
     if known is None:
         try:
-            spec = read_spec(SweepFolder(folder).run(key).path)
+            known = read_upstream(folder)
         except FileNotFoundError:
             return ()
         except (OSError, UserError):
             return None
-        known = _known_upstream[folder, key] = tuple(dict.fromkeys(spec.upstream.values()))
+        _known_upstream[folder] = known
     return known
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.core.errors import UserError
+from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.files import to_json
 from benchmark.core.layout import LEASE_SECONDS, State, state_of
 from benchmark.core.record import (
@@ -27,7 +27,14 @@ from benchmark.core.record import (
     failure_json,
     read_record,
 )
-from benchmark.core.spec import SCHEMA, RunSpec, before_switch, check_schema
+from benchmark.core.spec import (
+    SCHEMA,
+    RunSpec,
+    before_switch,
+    check_schema,
+    read_spec,
+    read_upstream,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -146,6 +153,62 @@ def test_a_model_after_as_many_steps_as_come_before_the_switch_has_made_none_of_
 ) -> None:
     """Steps are counted from 0: after 500 steps, step 500 is the next one."""
     assert before_switch(step, switch) is before
+
+
+def _stored(spec: RunSpec, root: Path, **changes: object) -> Path:
+    folder = root / spec.key
+    folder.mkdir(exist_ok=True)
+    (folder / "spec.json").write_bytes(to_json({**spec.to_json(), **changes}))
+    return folder
+
+
+def test_upstream_alone_is_read_as_with_the_whole_spec(tmp_path: Path) -> None:
+    first = SPEC.key
+    for upstream in ({}, {"teacher": first}, {"teacher": first, "first": "0" * 16, "again": first}):
+        spec = replace(SPEC, upstream=upstream, select_before_switch=bool(upstream))
+        folder = _stored(spec, tmp_path)
+        expected = tuple(dict.fromkeys(read_spec(folder).upstream.values()))
+        assert read_upstream(folder) == expected and len(expected) == len({*upstream.values()})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trial": 5},
+        {"upstream": {"teacher": "1" * 16}},
+        {"upstream": []},
+        {"more": 1},
+        {"schema": 9},
+    ],
+)
+def test_upstream_of_an_edited_spec_is_not_read(changes: dict[str, Any], tmp_path: Path) -> None:
+    folder = _stored(SPEC, tmp_path, **changes)
+    with pytest.raises(UserError) as whole:
+        read_spec(folder)
+    with pytest.raises(UserError) as alone:
+        read_upstream(folder)
+    assert str(alone.value) == str(whole.value)
+
+
+@pytest.mark.parametrize(
+    "upstream", [5, ["0" * 16], {"teacher": 5}, {"teacher": ["0" * 16]}, {"teacher": "../.."}]
+)
+def test_upstream_that_is_no_table_of_keys_is_damage(upstream: object, tmp_path: Path) -> None:
+    """Even in a folder whose name was made to fit."""
+    spec = replace(SPEC, upstream=upstream)  # type: ignore[arg-type]
+    with pytest.raises(DamagedError, match="upstream"):
+        read_upstream(_stored(spec, tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{", b"[" * 100_000, b"\xff", b"NaN"])
+def test_upstream_of_what_is_no_spec(content: bytes, tmp_path: Path) -> None:
+    folder = _stored(SPEC, tmp_path)
+    (folder / "spec.json").write_bytes(content)
+    with pytest.raises(UserError):
+        read_upstream(folder)
+    (folder / "spec.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        read_upstream(folder)
 
 
 def test_names_for_people() -> None:
