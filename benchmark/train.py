@@ -149,21 +149,21 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
     from benchmark.launch.attempts import begin
     from benchmark.launch.lease import Claim
     from benchmark.launch.retry import retry
-    from benchmark.launch.stop_signals import on_request_to_stop
+    from benchmark.launch.stop_signals import StopRequest, on_request_to_stop
 
     if state_of(folder) is State.DONE:
         print(f"{label}: done before, see {RunFolder(folder).record}")
         return True
     print(f"{label}: {folder}")
-    reasons: list[str] = []  # why to stop, the gravest first
+    request = StopRequest()
 
     def ask() -> None:
         """The first request lets the run save itself, the second ends it at once."""
-        if reasons:
+        if request.reason() is not None:
             raise KeyboardInterrupt
-        reasons.append("interrupted")
+        request.ask("interrupted")
 
-    claim = Claim(folder, on_lost=lambda: reasons.insert(0, LEASE_LOST))
+    claim = Claim(folder, on_lost=request.lose)
     if not claim.take():
         raise UserError(
             f"another process works on {folder}; wait for it, or choose another folder with --output."
@@ -177,8 +177,9 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
                 device=device,
                 data_dir=data_dir(given),
                 checkpoint_seconds=given.checkpoint_seconds,
-                stop=lambda: reasons[0] if reasons else None,
+                stop=request.reason,
                 on_line=_print_line,
+                at_once=request.at_once,
             )
     except FileNotFoundError:
         if RunFolder(folder).spec.exists():
@@ -188,7 +189,7 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
         claim.release()
     if outcome in (DONE, SETTLED):
         _print_record(folder)
-    elif outcome == INTERRUPTED and reasons[0] != LEASE_LOST:
+    elif outcome == INTERRUPTED and request.reason() != LEASE_LOST:
         raise KeyboardInterrupt
     elif outcome == INTERRUPTED and not folder.is_dir():
         raise UserError(_removed(folder))

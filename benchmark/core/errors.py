@@ -83,6 +83,20 @@ def shown(value: object) -> str:
     return text if len(text) <= 2 * _QUOTED else f"{text[: 2 * _QUOTED]}…"
 
 
+class StopRequestedError(BaseException):
+    """A run was asked to stop while it had nothing to save.
+
+    Like KeyboardInterrupt it is no Exception, so that code which goes on after errors does not go on after this.
+
+    Args:
+        reason: why, in a word or two.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
 class Gather:
     """Goes on after a user's mistake, so that all of them are reported together."""
 

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from benchmark.core.algorithm import Algorithm
 from benchmark.core.conditions import Conditions
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.decode import decode
-from benchmark.core.errors import UserError
+from benchmark.core.errors import StopRequestedError, UserError
 from benchmark.core.files import StagedFiles, commit_once, to_json, write_atomic
 from benchmark.core.layout import RunFolder
 from benchmark.core.log_line import LogLine
@@ -47,6 +48,9 @@ from benchmark.engine.exceptions import InterruptedRunError, NonFiniteError
 from benchmark.engine.explanations import Explanations, explain_splits
 from benchmark.engine.loop import TrainingRun
 
+#: Seconds of training that a request to stop may cost once training is over: what is older is saved before.
+LAST_SAVED = 10.0
+
 DONE, FAILED, INTERRUPTED, OUT_OF_MEMORY = "done", "failed", "interrupted", "out_of_memory"
 SETTLED = "settled"
 
@@ -60,6 +64,7 @@ def execute(
     checkpoint_seconds: float = 60.0,
     stop: Callable[[], str | None] = lambda: None,
     on_line: Callable[[LogLine], None] | None = None,
+    at_once: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> str:
     """Run what ``folder/spec.json`` says and commit ``record.json``, or write why that could not be.
 
@@ -71,6 +76,8 @@ def execute(
         checkpoint_seconds: how much work a kill may cost.
         stop: asked once per step; a text makes the run save itself and end (``"lease lost"``: end without a word).
         on_line: told of every line of the log, such as to print it.
+        at_once: makes a context in which a request to stop raises a StopRequestedError instead of waiting for the
+            next step: while data are built and models are evaluated, where there is nothing to save.
 
     Returns:
         ``"done"``, ``"failed"`` (failure.json says why), ``"interrupted"`` (checkpoint.pt holds what was done),
@@ -84,9 +91,10 @@ def execute(
     spec = read_spec(folder)
     own_threads = torch.get_num_threads()
     try:
-        saved = load_checkpoint(folder, spec.key)
-        conditions = _configure(spec, torch.device(device), saved)
-        data, algorithm = _prepare(spec, folder, torch.device(device), data_dir)
+        with at_once():
+            saved = load_checkpoint(folder, spec.key)
+            conditions = _configure(spec, torch.device(device), saved)
+            data, algorithm = _prepare(spec, folder, torch.device(device), data_dir)
         run = TrainingRun(
             spec,
             algorithm,
@@ -99,10 +107,11 @@ def execute(
             on_line,
             saved=saved,
             conditions=conditions,
+            at_once=at_once,
         )
         del saved  # a second copy of the weights and of the optimisers' state
         return _finish(run, attempt, started)
-    except InterruptedRunError:
+    except (InterruptedRunError, StopRequestedError):
         return INTERRUPTED
     except (torch.cuda.OutOfMemoryError, MemoryError):
         traceback.print_exc()
@@ -166,15 +175,17 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> str:
     if run.evaluated_at != run.step:
         run.evaluate()
     run.log_file.close()
-    selected, predictions = _final_answers(run)
-    memory, before = run.peak_memory(), time.perf_counter()  # of training
-    explanations = _explanations(run, predictions)
-    if explanations.report:
-        run.seconds["explanations"] = time.perf_counter() - before
-    before = time.perf_counter()
-    embeddings = _embeddings(run, predictions)
-    if embeddings.report:
-        run.seconds["embeddings"] = time.perf_counter() - before
+    run.save_if_older_than(LAST_SAVED)
+    with run.at_once():
+        selected, predictions = _final_answers(run)
+        memory, before = run.peak_memory(), time.perf_counter()  # of training
+        explanations = _explanations(run, predictions)
+        if explanations.report:
+            run.seconds["explanations"] = time.perf_counter() - before
+        before = time.perf_counter()
+        embeddings = _embeddings(run, predictions)
+        if embeddings.report:
+            run.seconds["embeddings"] = time.perf_counter() - before
     record = _record(
         run, attempt, selected, started, memory, explanations.report, embeddings.report
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from benchmark.core.batch import Batch
 from benchmark.core.conditions import Conditions
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.dataset import GroupedDataset
-from benchmark.core.errors import UserError
+from benchmark.core.errors import StopRequestedError, UserError
 from benchmark.core.layout import RunFolder
 from benchmark.core.log_line import LogLine
 from benchmark.core.optim import lr_factor, set_lr
@@ -33,6 +34,9 @@ from benchmark.engine.samplers import make_sampler
 from benchmark.engine.selection import Selection
 from benchmark.engine.term_watch import TermWatch
 
+#: How often a run asks whether it should stop while its method reads a split outside of its steps, seconds.
+POLL_SECONDS = 1.0
+
 
 class TrainingRun:
     """One run under way; implements ``benchmark.core.algorithm.Run``.
@@ -49,6 +53,7 @@ class TrainingRun:
         on_line: told of every line of the log.
         saved: the checkpoint to resume from, or None.
         conditions: what the run is computed under; those of this moment by default.
+        at_once: see ``execute``.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class TrainingRun:
         *,
         saved: Mapping[str, Any] | None = None,
         conditions: Conditions | None = None,
+        at_once: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.spec, self.algorithm, self.data, self.device, self.stop = (
             spec,
@@ -86,6 +92,7 @@ class TrainingRun:
         self.step, self.evaluated_at, self.images = 0, -1, 0
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self._mark = self._mark_images = 0.0
+        self.at_once, self._in_step = at_once, False
         self.conditions = conditions or current_conditions(device)
         self.resumed: list[str] = []  # what had changed whenever the run was resumed
         if saved is not None:
@@ -111,9 +118,17 @@ class TrainingRun:
             raise ValueError(f"a method may look at train and val, not at {split}")
         needs = self.algorithm.needs if split == "train" else self.algorithm.needs.on_validation()
         chosen = self.split(split)
-        return (
-            batch.strip(needs) for batch in chosen.batches(images_per_pass(chosen, self.algorithm))
-        )
+        most = images_per_pass(chosen, self.algorithm)
+        return (batch.strip(needs) for batch in self._between_polls(chosen.batches(most)))
+
+    def _between_polls(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; now and then the run may stop, unless the weights are in the middle of a step."""
+        polled = time.monotonic()
+        for batch in batches:
+            if not self._in_step and time.monotonic() - polled > POLL_SECONDS:
+                self._poll()
+                polled = time.monotonic()
+            yield batch
 
     def steps(self) -> Iterator[Batch]:
         """See ``benchmark.core.algorithm.Run``."""
@@ -123,6 +138,8 @@ class TrainingRun:
             self.algorithm.sampling, train.size, self.spec.hparams["batch_size"], seed,
             train.group_array, arrays.environment,
         )  # fmt: skip
+        if self._is_evaluation_due():  # a run that was stopped during an evaluation
+            self.evaluate()
         self.algorithm.train()
         self._since = time.perf_counter()
         while self.step < self.budget["steps"] and not self.selection.exhausted:
@@ -130,18 +147,21 @@ class TrainingRun:
             self._prepare(seed)
             batch = augment(train.batch(sampler.rows(self.step)), self.spec.augmentation)
             self.images += len(batch)
+            self._in_step = True
             try:
                 yield batch.strip(self.algorithm.needs)
-            except (
-                GeneratorExit
-            ):  # a loop of its own that ends before the budget does: this step was made
+            finally:  # also of a loop of its own that ends before the budget does: this step was made
+                self._in_step = False
                 self.step += 1
-                raise
-            self.step += 1
-            if self.step % self.budget["evaluate_every"] == 0 or self.step == self.budget["steps"]:
+            if self._is_evaluation_due():
                 self.evaluate()
-            if time.monotonic() - self._saved_at > self.checkpoint_seconds:
-                self.save()
+            self.save_if_older_than(self.checkpoint_seconds)
+
+    def _is_evaluation_due(self) -> bool:
+        """Whether the last step is one after which the run evaluates, and it has not done so."""
+        last = self.step == self.budget["steps"]
+        due = self.step > 0 and (last or self.step % self.budget["evaluate_every"] == 0)
+        return due and self.evaluated_at != self.step
 
     def log(self, terms: Mapping[str, torch.Tensor | float]) -> None:
         """See ``benchmark.core.algorithm.Run``."""
@@ -154,11 +174,17 @@ class TrainingRun:
         started = self._account()
         self.algorithm.current_step = self.step
         wants_objective = any(CRITERIA[name].uses_objective for name in self.spec.selection)
-        answers = self.answers("val", objective=wants_objective)
-        splits = {"val": answers.counts}
-        if self.spec.oracle:
-            for name in self.data.info.test_splits:
-                splits[name] = self.answers(name).counts
+        try:
+            with self.at_once():
+                answers = self.answers("val", objective=wants_objective)
+                splits = {"val": answers.counts}
+                if self.spec.oracle:
+                    for name in self.data.info.test_splits:
+                        splits[name] = self.answers(name).counts
+        except StopRequestedError as request:  # the resumed run begins with this evaluation
+            self._since = self._clock()
+            self._poll()
+            raise InterruptedRunError(request.reason) from None
         self.selection.update(self.step, answers, self.algorithm.state_dict())
         self._since = self._clock()
         self.seconds["evaluation"] += self._since - started
@@ -183,6 +209,11 @@ class TrainingRun:
         self._account()
         save_checkpoint(self.folder, self.spec.key, self._state())
         self._saved_at, self._since = time.monotonic(), time.perf_counter()
+
+    def save_if_older_than(self, seconds: float) -> None:
+        """Write checkpoint.pt unless it was written that recently."""
+        if time.monotonic() - self._saved_at > seconds:
+            self.save()
 
     def _poll(self) -> None:
         reason = self.stop()

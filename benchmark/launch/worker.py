@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import write_json
@@ -28,7 +27,7 @@ from benchmark.launch import attempts
 from benchmark.launch.events import Outcome
 from benchmark.launch.lease import Claim
 from benchmark.launch.slots import Slot
-from benchmark.launch.stop_signals import STOP_SIGNALS
+from benchmark.launch.stop_signals import STOP_SIGNALS, StopRequest
 
 STOPPED = "stopped"
 
@@ -99,7 +98,7 @@ def work(job: Job) -> Outcome:
     """
     global _held
     stop = _Stop()
-    signal.signal(signal.SIGTERM, stop.ask)
+    signal.signal(signal.SIGTERM, lambda *_: stop.ask(STOPPED))
     claim = Claim(job.folder, job.lease_seconds, stop.lose)
     if not claim.take():
         return Outcome("busy")
@@ -115,7 +114,7 @@ def work(job: Job) -> Outcome:
         _held = None
 
 
-class _Stop:
+class _Stop(StopRequest):
     """Why the run should end, if it should; ``reason`` is all that a training step asks.
 
     The heartbeat tells when the lease is lost. A process that was suspended and goes on may ask
@@ -123,7 +122,7 @@ class _Stop:
     """
 
     def __init__(self) -> None:
-        self._reason: str | None = None
+        super().__init__()
         self._claim: Claim | None = None
         self._asked = 0.0
 
@@ -137,12 +136,6 @@ class _Stop:
         if claim is not None and self._asked - before > claim.seconds / 2 and not claim.is_ours():
             self.lose()
         return self._reason
-
-    def ask(self, *_: Any) -> None:
-        self._reason = self._reason or STOPPED
-
-    def lose(self) -> None:
-        self._reason = LEASE_LOST
 
 
 def _attempt(job: Job, stop: _Stop) -> Outcome:
@@ -172,6 +165,7 @@ def _execute(job: Job, number: int, stop: _Stop) -> str:
                 data_dir=job.data_dir,
                 checkpoint_seconds=job.checkpoint_seconds,
                 stop=stop.reason,
+                at_once=stop.at_once,
             )
         )
     except Exception as error:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def execute(
     data_dir: Path | None,
     checkpoint_seconds: float,
     stop: Callable[[], str | None],
+    at_once: Callable[[], AbstractContextManager[None]],
 ) -> str:
     global leaked
     leaked += 1
