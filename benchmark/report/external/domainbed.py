@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,13 @@ from typing import Any
 
 from benchmark.report.external.foreign_results import (
     Import,
+    Picked,
     Score,
     is_before_switch,
     read_lines,
+    share,
+    text,
+    whole,
 )
 
 #: Names of the environments, as DomainBed's tables print them.
@@ -62,13 +67,17 @@ def read(folder: Path) -> Import:
         UserError: no such folder, or no results in it.
     """
     found = Import("DomainBed")
-    records = [record for _, record in read_lines(folder, "results.jsonl", _record, found)]
+    records = list(read_lines(folder, "results.jsonl", _record, found))
+    size = _sizes(records)
+    usual = [record for record in records if len(record.outside) == size[record.dataset]]
+    if len(usual) < len(records):
+        odd = len(records) - len(usual)
+        found.notes.append(f"{odd} records with another number of environments, left out")
     groups: dict[tuple[str, str, int], dict[int, dict[int, list[Record]]]] = {}
-    for record in records:
+    for record in usual:
         for environment in record.test:
             trials = groups.setdefault((record.dataset, record.algorithm, environment), {})
             trials.setdefault(record.trial, {}).setdefault(record.draw, []).append(record)
-    size = {record.dataset: len(record.outside) for record in records}
     for selection, choose in SELECTIONS.items():
         for dataset, algorithm in sorted({key[:2] for key in groups}):
             by_environment = {
@@ -79,20 +88,34 @@ def read(folder: Path) -> Import:
     return found
 
 
-def _record(value: Mapping[str, Any]) -> Record:
+def _sizes(records: Sequence[Record]) -> dict[str, int]:
+    """How many environments each data set has: what most of its records say, of equals the larger number."""
+    counted: dict[str, Counter[int]] = {}
+    for record in records:
+        counted.setdefault(record.dataset, Counter())[len(record.outside)] += 1
+    return {
+        dataset: max(sizes, key=lambda size: (sizes[size], size))
+        for dataset, sizes in counted.items()
+    }
+
+
+def _record(value: Mapping[str, Any]) -> Picked[Record]:
     args = value["args"]
     inside: list[float] = []
     outside: list[float] = []
     while f"env{len(outside)}_out_acc" in value:
-        outside.append(float(value[f"env{len(outside)}_out_acc"]))
-        inside.append(float(value[f"env{len(inside)}_in_acc"]))
-    if not outside or max(args["test_envs"]) >= len(outside):
-        raise ValueError
-    return Record(
-        str(args["dataset"]), str(args["algorithm"]), int(args["trial_seed"]), int(args["hparams_seed"]),
-        tuple(int(e) for e in args["test_envs"]), int(value["step"]), tuple(inside), tuple(outside),
-        is_before_switch(value),
+        outside.append(share(value[f"env{len(outside)}_out_acc"]))
+        inside.append(share(value[f"env{len(inside)}_in_acc"]))
+    test = tuple(whole(e) for e in args["test_envs"])
+    if not test or len(set(test)) < len(test) or not set(test) <= set(range(len(outside))):
+        raise ValueError("test_envs are not environments")
+    record = Record(
+        text(args["dataset"]), text(args["algorithm"]), whole(args["trial_seed"]), whole(args["hparams_seed"]),
+        test, whole(value["step"]), tuple(inside), tuple(outside), is_before_switch(value),
     )  # fmt: skip
+    return Picked(
+        (record.dataset, record.algorithm, record.trial, record.draw, test, record.step), record
+    )
 
 
 Choose = Callable[[Sequence[Record], int], Chosen | None]
@@ -141,7 +164,7 @@ def _leave_one_out(records: Sequence[Record], environment: int) -> Chosen | None
             for r in group
             if len(r.test) == 2 and environment in r.test
         }
-        if len(alone) == 1 and len(others) == len(alone[0].outside) - 1:
+        if others and len(alone) == 1 and len(others) == len(alone[0].outside) - 1:
             validation = statistics.fmean(r.inside[e] for e, r in others.items())
             found.append(Chosen(validation, alone[0].inside[environment], alone[0].early))
     return max(found, key=lambda one: one.validation, default=None)

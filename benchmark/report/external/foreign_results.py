@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from benchmark.core.errors import UserError
-from benchmark.core.files import parse_json
+from benchmark.core.errors import DamagedError, UserError, shown
+from benchmark.core.files import JSON_BYTES, parse_json, read_bytes
 from benchmark.core.spec import before_switch
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.results_table import BEFORE_SWITCH
 from benchmark.report.tables.sheet import Sheet
 
+R = TypeVar("R")
+
+#: Characters that the name of a data set or method may have.
+_NAME = 1000
 #: Hyper-parameters of DomainBed and SubpopBench that hold the update with which a method begins, by its name there.
 _BEGINS = {
     "IRM": ("irm_penalty_anneal_iters",),
@@ -44,7 +49,7 @@ def is_before_switch(value: Mapping[str, Any]) -> bool:
     begins = [math.ceil(hparams[name]) for name in _BEGINS.get(method, ()) if name in hparams]
     if method == "JTT" and {"first_stage_step_frac", "steps"} <= hparams.keys():
         begins.append(int(hparams["first_stage_step_frac"] * hparams["steps"]))
-    return before_switch(int(value["step"]) + 1, max(begins, default=0))
+    return before_switch(whole(value["step"]) + 1, max(begins, default=0))
 
 
 @dataclass(frozen=True)
@@ -81,14 +86,73 @@ class Import:
     notes: list[str] = field(default_factory=list)
 
 
+class NotANumberError(ValueError):
+    """A value that a record cannot do without is NaN, infinite, or no share from 0 to 1."""
+
+
+def whole(value: Any) -> int:
+    """A whole number of a record.
+
+    Raises:
+        TypeError: it is anything else, such as a bool, a float or a text.
+    """
+    if type(value) is not int:
+        raise TypeError(f"{shown(value)} is no whole number")
+    return value
+
+
+def text(value: Any) -> str:
+    """A name in a record.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it is no text that a table could show.
+    """
+    if type(value) is not str:
+        raise TypeError(f"{shown(value)} is no text")
+    if not 0 < len(value) <= _NAME or any("\ud800" <= c <= "\udfff" for c in value):
+        raise ValueError(f"{shown(value)} is no name")
+    return value
+
+
+def share(value: Any) -> float:
+    """An accuracy, a precision or the like.
+
+    Raises:
+        TypeError: it is no number; a bool is none.
+        NotANumberError: it is NaN, infinite, or not from 0 to 1.
+    """
+    if type(value) not in (int, float):
+        raise TypeError(f"{shown(value)} is no number")
+    if not 0.0 <= value <= 1.0:  # false for NaN
+        raise NotANumberError(f"{shown(value)} is not from 0 to 1")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class Picked(Generic[R]):
+    """What is taken of a line.
+
+    Attributes:
+        identity: the run and the step; no two lines have the same.
+        record: what is needed.
+    """
+
+    identity: Hashable
+    record: R
+
+
 def read_lines(
-    folder: Path, name: str, pick: Callable[[Mapping[str, Any]], Any], found: Import
-) -> Iterator[tuple[str, Any]]:
-    """(run folder, what ``pick`` takes of a line) for every line of ``<folder>/*/<name>``; damage is noted.
+    folder: Path, name: str, pick: Callable[[Mapping[str, Any]], Picked[R]], found: Import
+) -> Iterator[R]:
+    """What ``pick`` takes of every line of ``<folder>/*/<name>``; what cannot be used is counted and noted.
 
     Args:
-        pick: takes what is needed of a record and lets the rest go; raises KeyError, TypeError or ValueError where the
-            record lacks it.
+        folder: holds a folder per run.
+        name: of the file in each.
+        pick: takes what is needed of a record and lets the rest go; raises NotANumberError where a number cannot be
+            used, and KeyError, TypeError or ValueError where something is missing or of the wrong type.
+        found: gets the number of records and the notes.
 
     Raises:
         UserError: no folder, or no run in it.
@@ -102,31 +166,36 @@ def read_lines(
         raise UserError(
             f"no folder in {folder} holds {name}, expected one per run, as {found.source} writes them."
         )
+    left: Counter[str] = Counter()
     empty = len([entry for entry in folder.iterdir() if entry.is_dir()]) - len(files)
-    torn = odd = 0
+    if empty:
+        left[f"folders without {name}"] = empty
+    known: dict[Hashable, R] = {}
     for path in files:
-        for line in path.read_bytes().split(b"\n"):
-            if not line.strip():
-                continue
+        try:
+            lines = read_bytes(path, JSON_BYTES).split(b"\n")
+        except (OSError, DamagedError):
+            left[f"files {name} that cannot be read"] += 1
+            continue
+        for line in filter(bytes.strip, lines):
             try:
-                value = parse_json(line)
-            except ValueError:
-                torn += 1
-                continue
-            try:
-                picked = pick(value)
-            except (KeyError, TypeError, ValueError, AttributeError):
-                odd += 1
-                continue
-            found.records += 1
-            yield path.parent.name, picked
-    for count, what in (
-        (empty, f"folders without {name}"),
-        (torn, "torn lines"),
-        (odd, "records without what is needed"),
-    ):
-        if count:
-            found.notes.append(f"{count} {what}, left out")
+                picked = pick(parse_json(line))
+            except DamagedError:
+                left["torn lines"] += 1
+            except NotANumberError:
+                left["records with values that are no numbers from 0 to 1"] += 1
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+                left["records without what is needed"] += 1
+            else:
+                if picked.identity not in known:
+                    known[picked.identity] = picked.record
+                    found.records += 1
+                    yield picked.record
+                elif known[picked.identity] == picked.record:
+                    left["records that repeat another"] += 1
+                else:
+                    left["records that contradict an earlier one of the same run and step"] += 1
+    found.notes += [f"{count} {what}, left out" for what, count in left.items()]
 
 
 def sheets(found: Import) -> list[Sheet]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def read_table(name: str, folder: Path = FOLDER) -> list[Figure]:
             return [
                 figure for row in csv.DictReader(file) if (figure := _figure(name, row)) is not None
             ]
-    except (KeyError, TypeError, csv.Error, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise UserError(
             f"{path} is not a published table ({error}); expected dataset,method,metric,value,pm,n,table,note."
         ) from None
@@ -102,6 +103,8 @@ def _figure(name: str, row: dict[str, str]) -> Figure | None:
     try:
         value = float(row["value"])
     except ValueError:
+        return None
+    if not math.isfinite(value):
         return None
     unit = 1.0 if "fraction" in row["note"] else 0.01
     digits = len(row["value"].partition(".")[2])
