@@ -17,7 +17,7 @@ from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.files import check_file, check_folder, write_atomic
 from benchmark.core.layout import SweepFolder
-from benchmark.core.terminal import prepare_streams
+from benchmark.core.terminal import prepare_streams, say
 from benchmark.plan.sweepfile import MOST_ENTRIES
 from benchmark.report.formats.text import WIDTH
 from benchmark.report.records.sweep_records import find_sweep, load_sweep
@@ -86,12 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = ", ".join(path.name for path in written)
     if not options.tables_only:
         names += ", " + write_page(report, out, options.figures)
-    print(f"written to {out}/: {names}", file=sys.stderr)
+    say(f"written to {out}/: {names}", error=True)
     for name, text in retrain.items():
         write_atomic(out / f"{name}.toml", text.encode("utf-8", "replace"))
-        print(
+        say(
             f"the winners on fresh trials: python -m benchmark.sweep launch {out / name}.toml",
-            file=sys.stderr,
+            error=True,
         )
     return 0 if report.sweep.states().get("done") else 1
 
@@ -106,7 +106,7 @@ def _export(folder: Path, path: Path) -> int:
     from benchmark.report.records.tidy_export import export
 
     rows = export(load_sweep(folder), path)
-    print(f"{rows:,} rows written to {path}", file=sys.stderr)
+    say(f"{rows:,} rows written to {path}", error=True)
     return 0
 
 
@@ -121,7 +121,7 @@ def _elsewhere(source: str, folder: str | None, form: str, out: str | None) -> i
     _print(render_sheets(sheets, form))
     if out:
         written = write_sheets(sheets, Path(out), foreign_results.flat(found))
-        print(f"written to {out}/: {', '.join(path.name for path in written)}", file=sys.stderr)
+        say(f"written to {out}/: {', '.join(path.name for path in written)}", error=True)
     return 0
 
 

@@ -18,6 +18,7 @@ from benchmark.cli.programs import add_version, make_parser
 from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.registry import DATASETS, did_you_mean
+from benchmark.core.terminal import say
 from benchmark.plan.sweepfile import LARGEST_NUMBER, Named, parse_all
 
 #: Where decoded images are kept when --cache-dir is not given; the data sets read it.
@@ -154,7 +155,7 @@ def _list(given: argparse.Namespace) -> int:
             DATASETS.withdraw(name, error)
             state = f"broken: {type(error).__name__}: {error}"
         rows.append([name, title, state])
-    print(tabulate(rows, ["dataset", "what", "state"], maxcolwidths=[None, 44, 64]))
+    say(tabulate(rows, ["dataset", "what", "state"], maxcolwidths=[None, 44, 64]))
     return 0
 
 
@@ -168,17 +169,17 @@ def _prepare(given: argparse.Namespace) -> int:
                 raise UserError(f"{named.name} is made from no archive; leave out --archive.")
             with _bar(f"unpacking {archive.name}") as report:
                 files = unpack(archive, report)
-            print(f"{archive}: {files:,} files unpacked in {data_dir(given)}")
+            say(f"{archive}: {files:,} files unpacked in {data_dir(given)}")
         prepare = getattr(source, "prepare", None)
         if prepare is None:
             source.check()
-            print(f"{named}: nothing to prepare")
+            say(f"{named}: nothing to prepare")
             continue
         with _bar("decoding") as report:
             prepare(
                 lambda pool, done, total, report=report: report(done, total, f"decoding {pool}")
             )
-        print(f"{named}: prepared")
+        say(f"{named}: prepared")
     return 0
 
 
@@ -216,17 +217,17 @@ def _check(given: argparse.Namespace) -> int:
     found = 0
     for named, source in _sources(given):
         data = source.load(given.trial)
-        print(f"{named}: {data.fingerprint}")
+        say(f"{named}: {data.fingerprint}")
         for name, split in data.splits.items():
-            print(f"  {name:<10} {len(split):>7,} images  {_groups(data, name)}")
+            say(f"  {name:<10} {len(split):>7,} images  {_groups(data, name)}")
         findings = examine(source, data)
         for note in findings.notes:
-            print(f"  note: {note}")
+            say(f"  note: {note}")
         for problem in findings.problems:
-            print(f"  problem: {problem}")
+            say(f"  problem: {problem}")
         found += len(findings.problems)
         if not findings.problems:
-            print("  no problem found")
+            say("  no problem found")
     return 1 if found else 0
 
 
@@ -263,7 +264,7 @@ def _show(given: argparse.Namespace) -> int:
             raise UserError(
                 f"{path} cannot be written ({error.strerror or error}); choose another --output."
             ) from None
-        print(f"{named}: {path}")
+        say(f"{named}: {path}")
     return 0
 
 
@@ -303,7 +304,7 @@ def _rows(
         text = f"{name}\n{names[g]}\n{counts[g]:,} image{'s' * int(counts[g] > 1)}"
         yield text, [_outlined(split, int(row)) for row in rows]
     if (counts > 0).sum() > len(chosen):
-        print(
+        say(
             f"  {name}: {(counts > 0).sum() - len(chosen)} smaller groups are not shown; --groups shows more."
         )
 

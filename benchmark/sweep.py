@@ -15,6 +15,7 @@ from benchmark.cli.programs import add_version, make_parser
 from benchmark.core.conditions import prepare_openmp
 from benchmark.core.errors import Problems, UserError, exit_code
 from benchmark.core.layout import SweepFolder, newest_sweep
+from benchmark.core.terminal import say
 from benchmark.launch.gpus import VISIBLE
 from benchmark.launch.slots import check_request
 from benchmark.launch.start_method import require_fork_server
@@ -186,9 +187,9 @@ def _launch(given: argparse.Namespace) -> int:
             checkpoint_seconds=given.checkpoint_seconds,
             on_event=on_event,
         )
-    print(summary)
+    say(summary)
     if summary.complete:
-        print(f"tables: python -m benchmark.collect_results {folder}")
+        say(f"tables: python -m benchmark.collect_results {folder}")
     return 0 if summary.complete else 1
 
 
@@ -208,7 +209,7 @@ def _dry_run(given: argparse.Namespace, plan: Plan, folder: Path) -> int:
         key for key in plan.runs if state_of(SweepFolder(folder).run(key).path) is not State.DONE
     ]
     if len(left) < len(plan.runs):
-        print(f"{len(plan.runs) - len(left)} runs are done already.")
+        say(f"{len(plan.runs) - len(left)} runs are done already.")
     prepare_openmp()
     import torch
 
@@ -228,10 +229,10 @@ def _dry_run(given: argparse.Namespace, plan: Plan, folder: Path) -> int:
 
     absent = list(dict.fromkeys(known.absent for known in plan.data.values() if known.absent))
     for what in absent:
-        print(f"not there, and timed on random images: {what}", flush=True)
+        say(f"not there, and timed on random images: {what}")
     estimate(
         plan, left, device, len(slots), lambda spec, size: measure(spec, specs, infos, size, device), sizes,
-        lambda line: print(line, flush=True),
+        say,
     )  # fmt: skip
     if absent:
         raise Problems(absent)
@@ -243,20 +244,20 @@ def _describe(plan: Plan, folder: Path) -> None:
     asked = sum(run.requested for run in plan.runs.values())
     extra = f" and {len(specs) - asked} upstream" if len(specs) > asked else ""
     steps = sum(spec.budget["steps"] for spec in specs)
-    print(
+    say(
         f"{plan.config.title or plan.config.name}: {asked} runs{extra}, {steps:,} steps, in {folder}"
     )
     per = Counter((run.dataset, run.spec.method) for run in plan.runs.values() if run.requested)
     for (dataset, method), count in per.items():
-        print(f"  {count:>4} × {method} on {dataset}")
+        say(f"  {count:>4} × {method} on {dataset}")
     for reason, count in Counter(refusal["reason"] for refusal in plan.refused).items():
-        print(f"  {count:>4} left out: {reason}")
+        say(f"  {count:>4} left out: {reason}")
     _warn(plan)
 
 
 def _warn(plan: Plan) -> None:
     for warning in plan.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", error=True)
 
 
 def _newest(results: Path = RESULTS) -> Path:
@@ -288,7 +289,7 @@ def _retry(given: argparse.Namespace) -> int:
     if unknown:
         raise UserError(f"{folder} has no run {', '.join(unknown)}; `status` lists the keys.")
     keys = retry(folder, given.key or list(stored.runs))
-    print(
+    say(
         f"{len(keys)} runs are pending again; launch the sweep to run them."
         if keys
         else "no run has failed."
@@ -297,13 +298,13 @@ def _retry(given: argparse.Namespace) -> int:
 
 
 def _list(given: argparse.Namespace) -> int:
-    print(LISTS[given.what](given.long))
+    say(LISTS[given.what](given.long))
     return 0
 
 
 def _validate(given: argparse.Namespace) -> int:
     plan = expand(_config(given), data_dir(given), given.skip_impossible)
-    print(f"{given.sweep} is valid: {len(plan.runs)} runs.")
+    say(f"{given.sweep} is valid: {len(plan.runs)} runs.")
     _warn(plan)
     return 0
 

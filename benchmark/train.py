@@ -22,6 +22,7 @@ from benchmark.core.log_line import LogLine
 from benchmark.core.record import read_record
 from benchmark.core.registry import ALGORITHMS, did_you_mean
 from benchmark.core.spec import LEASE_LOST
+from benchmark.core.terminal import say
 from benchmark.plan.planner import expand
 from benchmark.plan.sweep_folder import write_plan
 from benchmark.plan.sweepfile import SweepConfig, config_from
@@ -93,7 +94,7 @@ def _main(arguments: list[str] | None) -> int:
         download(config.datasets, data_dir(given))
     plan = expand(config, data_dir(given), advice="")
     for warning in plan.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", error=True)
     keys = write_plan(plan, given.output)
     for key in keys:
         folder = SweepFolder(given.output).run(key).path
@@ -152,9 +153,9 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
     from benchmark.launch.stop_signals import StopRequest, on_request_to_stop
 
     if state_of(folder) is State.DONE:
-        print(f"{label}: done before, see {RunFolder(folder).record}")
+        say(f"{label}: done before, see {RunFolder(folder).record}")
         return True
-    print(f"{label}: {folder}")
+    say(f"{label}: {folder}")
     request = StopRequest()
 
     def ask() -> None:
@@ -194,12 +195,12 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
     elif outcome == INTERRUPTED and not folder.is_dir():
         raise UserError(_removed(folder))
     elif outcome == INTERRUPTED:
-        print(
+        say(
             "another process took the run over; run the same command again to see how it is.",
-            file=sys.stderr,
+            error=True,
         )
     elif not RunFolder(folder).failure.exists():
-        print("failed: out of memory; a smaller batch_size would need less.", file=sys.stderr)
+        say("failed: out of memory; a smaller batch_size would need less.", error=True)
     return outcome in (DONE, SETTLED)
 
 
@@ -209,17 +210,16 @@ def _removed(folder: Path) -> str:
 
 def _print_line(line: LogLine) -> None:
     terms = "  ".join(f"{name} {value:.4f}" for name, value in line.terms.items())
-    print(
+    say(
         f"step {line.step:>6}/{line.steps}  {terms}  {_accuracies(line.splits)}  "
-        f"{line.images_per_second:.0f} images/s",
-        flush=True,
+        f"{line.images_per_second:.0f} images/s"
     )
 
 
 def _print_record(folder: Path) -> None:
     for criterion, chosen in read_record(folder).selected.items():
         splits = _accuracies(chosen.counts)
-        print(f"selected by {title_of(criterion)}: step {chosen.step}: {splits}")
+        say(f"selected by {title_of(criterion)}: step {chosen.step}: {splits}")
 
 
 def _accuracies(splits: Mapping[str, np.ndarray]) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import shown
 from benchmark.core.registry import DATASETS
+from benchmark.core.terminal import say
 from benchmark.launch.gpus import VISIBLE, find_gpus, require_gpus
 from benchmark.launch.slots import Slot, slots
 from benchmark.plan.sweepfile import Named
@@ -83,7 +83,7 @@ def pick_device(wanted: str) -> str:
         return "cpu"
     found = require_gpus() if wanted == "cuda" else find_gpus()
     if found.note:
-        print(f"note: {found.note}", file=sys.stderr)
+        say(f"note: {found.note}", error=True)
     if found.usable and found.problems:
         os.environ[VISIBLE] = found.usable[0]
     return "cuda" if found.usable else "cpu"
@@ -97,7 +97,7 @@ def places(given: argparse.Namespace) -> list[Slot]:
     """
     found = slots(given.device, given.workers, given.per_gpu)
     if given.device != "cpu" and find_gpus().note:
-        print(f"note: {find_gpus().note}", file=sys.stderr)
+        say(f"note: {find_gpus().note}", error=True)
     return found
 
 

@@ -92,6 +92,17 @@ def without_controls(text: str) -> str:
     )
 
 
+def say(text: object, *, error: bool = False) -> None:
+    """Print a text whose names and values come from files or arguments; control characters are spelled out.
+
+    Args:
+        text: line breaks in it are kept.
+        error: print to standard error instead of standard output.
+    """
+    lines = map(without_controls, str(text).split("\n"))
+    print("\n".join(lines), file=sys.stderr if error else sys.stdout, flush=True)
+
+
 def _spell(error: UnicodeError) -> tuple[str, int]:
     """The handler: plain spellings of the characters that cannot be encoded."""
     if not isinstance(error, UnicodeEncodeError):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 
-_PLAIN = r"[-+−]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?%?\*?"
+_PLAIN = r"[-+−]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?%?[*†]*"
 #: A number as tables print it: alone, with ±, or with an interval.
-_NUMBER = re.compile(rf"{_PLAIN}(?: ± {_PLAIN})?(?: \[{_PLAIN}, {_PLAIN}\]\*?)?")
+_NUMBER = re.compile(rf"{_PLAIN}(?: ± {_PLAIN})?(?: \[{_PLAIN}, {_PLAIN}\][*†]*)?")
 #: Beginnings that make a spreadsheet take a cell for a formula; the last four are full-width forms.
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
@@ -37,6 +38,13 @@ def csv_cell(value: object) -> object:
     if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text):
         return f"'{text}"
     return text
+
+
+def json_text(text: str) -> str:
+    """JSON in which characters that command a terminal are escaped; its values stay the same."""
+    if all(line.isprintable() for line in text.split("\n")):
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def _visible(text: str) -> str:

@@ -238,7 +238,7 @@ def _counts(stored: StoredSweep, states: Mapping[str, State]) -> str:
     found[State.REFUSED] = len(stored.refused)
     shown = [f"{found[s]} {s}" for s in State if found[s] or s is State.DONE]
     return (
-        f"{one_line(stored.title or stored.name)} in {stored.folder}: {len(states)} runs, "
+        f"{one_line(stored.title or stored.name)} in {one_line(stored.folder)}: {len(states)} runs, "
         + ", ".join(shown)
     )
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import UserError
-from benchmark.core.files import to_json, write_atomic
-from benchmark.core.text import one_line
+from benchmark.core.files import remove_abandoned, to_json, write_atomic
+from benchmark.core.layout import ABANDONED_SECONDS
+from benchmark.core.text import json_text, one_line
 from benchmark.report.formats.flat import (
     SCHEMA,
     csv_text,
+    escape,
     json_tables,
     markdown_sheet,
     markdown_table,
@@ -53,7 +55,7 @@ def render_sheets(sheets: Sequence[Sheet], form: str) -> str:
     if form == "markdown":
         return "\n".join(map(markdown_sheet, sheets))
     if form == "json":
-        return to_json([asdict(sheet) for sheet in sheets]).decode()
+        return json_text(to_json([asdict(sheet) for sheet in sheets]).decode())
     if form == "csv":
         return sheets_csv(sheets)
     return "\n".join(map(text_sheet, sheets))
@@ -67,9 +69,9 @@ def write_sheets(
     for form, name in FILES.items():
         text = render_sheets(sheets, form)
         if form == "json":
-            text = to_json(
-                {"schema": SCHEMA, "unit": "fraction", "records": list(records)}
-            ).decode()
+            notes = [note for sheet in sheets for note in sheet.notes]
+            value = {"schema": SCHEMA, "unit": "fraction", "records": list(records), "notes": notes}
+            text = json_text(to_json(value).decode())
         write_atomic(out / name, text.encode("utf-8", "replace"))
     return [out / name for name in FILES.values()]
 
@@ -78,6 +80,7 @@ def _make_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file, expected a folder to write into.")
     out.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(out, ABANDONED_SECONDS)
 
 
 def write_all(report: Report, out: Path) -> list[Path]:
@@ -121,21 +124,21 @@ def _text(report: Report) -> str:
 
 
 def _markdown(report: Report) -> str:
-    parts = [f"## {one_line(report.sweep.title)}\n\n{summary_line(report.sweep)}\n"]
+    parts = [f"## {escape(report.sweep.title)}\n\n{escape(summary_line(report.sweep))}\n"]
     parts += [markdown_table(table, report.spread) for table in report.tables]
     parts += [markdown_sheet(sheet) for sheet in [*report.sheets, *report.appendix]]
-    parts += [f"Note: {one_line(note)}\n" for note in report.sweep.notes]
+    parts += [f"Note: {escape(note)}\n" for note in report.sweep.notes]
     return "\n".join(parts)
 
 
 def _latex(report: Report) -> str:
-    return latex_document(
-        report.tables, [*report.sheets, *report.appendix], report.sweep.title, report.spread
-    )
+    sheets = [*report.sheets, *report.appendix]
+    sweep = report.sweep
+    return latex_document(report.tables, sheets, sweep.title, report.spread, sweep.notes)
 
 
 def _csv(report: Report) -> str:
-    return csv_text(report.tables)
+    return csv_text(report.tables, report.sweep.notes)
 
 
 def _json(report: Report) -> str:
@@ -168,7 +171,7 @@ def _json(report: Report) -> str:
             if run.state != "done"
         ],
     }
-    return to_json(value).decode()
+    return json_text(to_json(value).decode())
 
 
 _RENDERERS: dict[str, Callable[[Report], str]] = {

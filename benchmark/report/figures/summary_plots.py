@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.core.files import write_atomic
+from benchmark.core.files import remove_abandoned, write_atomic
+from benchmark.core.layout import ABANDONED_SECONDS
 from benchmark.core.text import one_line
 from benchmark.report.figures.heatmap_gallery import draw_gallery, file_name
 from benchmark.report.figures.latent_space import draw_latent
@@ -52,6 +53,7 @@ def draw_all(tables: Sequence[Table], book: Book, out: Path) -> dict[int, list[F
 
     matplotlib.use("Agg")
     out.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(out, ABANDONED_SECONDS)
     drawn: dict[int, list[Figure]] = {}
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings(

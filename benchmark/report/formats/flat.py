@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from benchmark.core.text import one_line
+from benchmark.core.text import csv_cell, one_line
 from benchmark.report.tables.numbers import Footnotes, notes_of, printer
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
@@ -44,48 +44,43 @@ def markdown_table(table: Table, spread: str = "sd") -> str:
     show = printer(table, spread)
     heads = ["method", "needs", *(" ".join(column.title) for column in table.columns)]
     lines = [
-        "| " + " | ".join(map(_escape, heads)) + " |",
+        "| " + " | ".join(map(escape, heads)) + " |",
         "|---|---|" + "---:|" * len(table.columns),
     ]
     for row in table.rows:
         cells = [
-            _escape(show(value)) + _sup(notes.marks(notes_of(value, spread)))
-            for value in row.values
+            escape(show(value)) + _sup(notes.marks(notes_of(value, spread))) for value in row.values
         ]
-        label = _escape(show.label(row)) + _sup(notes.marks(row.notes))
-        lines.append("| " + " | ".join([label, _escape(show.needs(row)), *cells]) + " |")
-    caption = _escape(one_line(" ".join(table.full_caption(spread)))) + _sup(general)
-    listed = [f"{_sup(letter)} {_escape(note)}  " for letter, note in notes.listed()]
-    return (
-        "\n".join([f"### {_escape(one_line(table.title))}", "", caption, "", *lines, "", *listed])
-        + "\n"
-    )
+        label = escape(show.label(row)) + _sup(notes.marks(row.notes))
+        lines.append("| " + " | ".join([label, escape(show.needs(row)), *cells]) + " |")
+    caption = paragraph(" ".join(table.full_caption(spread))) + _sup(general)
+    listed = [f"{_sup(letter)} {escape(note)}  " for letter, note in notes.listed()]
+    return "\n".join([f"### {escape(table.title)}", "", caption, "", *lines, "", *listed]) + "\n"
 
 
 def markdown_sheet(sheet: Sheet) -> str:
     """A pipe table of texts."""
-    lines = ["| " + " | ".join(_escape(one_line(" ".join(head))) for head in sheet.heads) + " |"]
+    lines = ["| " + " | ".join(escape(" ".join(head)) for head in sheet.heads) + " |"]
     lines.append(
         "|" + "".join("---|" if i < sheet.stub else "---:|" for i in range(len(sheet.heads)))
     )
     for row in sheet.rows:
-        cells = (
-            [f"**{_escape(one_line(row[0]))}**", *[""] * (len(sheet.heads) - 1)]
-            if len(row) == 1
-            else row
-        )
-        shown = cells if len(row) == 1 else [_escape(one_line(cell)) for cell in cells]
+        cells = [f"**{escape(row[0])}**", *[""] * (len(sheet.heads) - 1)] if len(row) == 1 else row
+        shown = cells if len(row) == 1 else [escape(cell) for cell in cells]
         lines.append("| " + " | ".join(shown) + " |")
-    notes = [_escape(one_line(note)) + "  " for note in sheet.notes]
-    caption = _escape(one_line(" ".join(sheet.caption)))
-    return (
-        "\n".join([f"### {_escape(one_line(sheet.title))}", "", caption, "", *lines, "", *notes])
-        + "\n"
-    )
+    notes = [paragraph(note) + "  " for note in sheet.notes]
+    caption = paragraph(" ".join(sheet.caption))
+    return "\n".join([f"### {escape(sheet.title)}", "", caption, "", *lines, "", *notes]) + "\n"
 
 
-def _escape(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", text)
+def escape(text: str) -> str:
+    """A text on one line that Markdown shows as it is: neither markup, nor HTML, nor a formula."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~&$])", r"\\\1", one_line(text))
+
+
+def paragraph(text: str) -> str:
+    """As ``escape``, for the beginning of a line: neither a list, nor a rule, nor a quotation."""
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", escape(text))
 
 
 def _sup(marks: str) -> str:
@@ -130,27 +125,47 @@ def _record(
     }
 
 
-def csv_text(tables: Sequence[Table]) -> str:
-    """The flat records as CSV; values are fractions in full precision, empty where there is nothing."""
+def csv_text(tables: Sequence[Table], notes: Sequence[str] = ()) -> str:
+    """The flat records as CSV; values are fractions in full precision, empty where there is nothing.
+
+    Footnotes of a whole table, and notes of the sweep, are rows of their own whose metric is ``note``. No cell begins
+    like a formula.
+
+    Args:
+        tables: of the sweep.
+        notes: of the sweep as a whole.
+    """
+    rows = records(tables)
+    rows += [
+        {"dataset": table.dataset, "metric": "note", "notes": note}
+        for table in tables
+        for note in table.notes
+    ]
+    rows += [{"metric": "note", "notes": note} for note in notes]
     out = io.StringIO()
     writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records(tables))
+    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
     return out.getvalue()
 
 
 def sheets_csv(sheets: Sequence[Sheet]) -> str:
-    """Sheets as CSV of their printed cells; the first two columns name the sheet and the heading above the row."""
+    """Sheets as CSV of their printed cells; the first two columns name the sheet and the heading above the row.
+
+    A sheet's notes follow its rows, with the heading ``note``. No cell begins like a formula.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     for sheet in sheets:
-        writer.writerow(["sheet", "part", *(" ".join(head) for head in sheet.heads)])
+        rows = [["sheet", "part", *(" ".join(head) for head in sheet.heads)]]
         part = ""
         for row in sheet.rows:
             if len(row) == 1:
                 part = row[0]
             else:
-                writer.writerow([sheet.title, part, *row])
+                rows.append([sheet.title, part, *row])
+        rows += [[sheet.title, "note", note] for note in sheet.notes]
+        writer.writerows([csv_cell(cell) for cell in row] for row in rows)
     return out.getvalue()
 
 

@@ -43,13 +43,26 @@ FOOTER = "\n\\ShortcutBedEnd\n"
 
 
 def latex_document(
-    tables: Sequence[Table], sheets: Sequence[Sheet], title: str, spread: str = "sd"
+    tables: Sequence[Table],
+    sheets: Sequence[Sheet],
+    title: str,
+    spread: str = "sd",
+    notes: Sequence[str] = (),
 ) -> str:
-    """All tables in one file that compiles alone and can be \\input."""
+    """All tables in one file that compiles alone and can be \\input.
+
+    Args:
+        tables: floating tables of numbers.
+        sheets: floating tables of texts, after them.
+        title: for a comment at the head.
+        spread: what stands beside a value.
+        notes: of the sweep as a whole, after everything.
+    """
     ascii_title = one_line(title).encode("ascii", "replace").decode()
     return (
         HEADER.format(title=ascii_title)
         + "\n".join([*(latex_table(t, spread) for t in tables), *map(latex_sheet, sheets)])
+        + "".join(f"\n\\par\\noindent Note: {escape(note)}\n" for note in notes)
         + FOOTER
     )
 

@@ -12,6 +12,7 @@ from benchmark.core.counts import accuracy, num_images, worst_group, worst_group
 from benchmark.core.errors import UserError
 from benchmark.core.files import write_atomic
 from benchmark.core.layout import State
+from benchmark.core.text import csv_cell
 from benchmark.report.records.sweep_records import Run, Sweep
 from benchmark.report.records.switches import chosen_before_switch, switch_of
 from benchmark.report.statistics.estimate import finite_or_none
@@ -40,9 +41,9 @@ def export(sweep: Sweep, path: Path) -> int:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if path.suffix == ".csv":
         out = io.StringIO()
-        writer = csv.DictWriter(out, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(map(csv_cell, columns))
+        writer.writerows([csv_cell(row.get(name)) for name in columns] for row in rows)
         write_atomic(path, out.getvalue().encode("utf-8", "replace"))
     else:
         _parquet(rows, columns, path)

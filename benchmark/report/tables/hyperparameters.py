@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmark.core.errors import UserError
 from benchmark.core.spec import RunSpec
+from benchmark.core.text import one_line
 from benchmark.report.records.model_selection import rank
 from benchmark.report.records.sweep_records import Sweep
 from benchmark.report.records.switches import switch_of
@@ -172,7 +173,7 @@ def _plain(value: Any) -> str:
 
 
 def _comment(text: str) -> str:
-    return " ".join(text.split())
+    return one_line(text)
 
 
 def _key(name: str) -> str:

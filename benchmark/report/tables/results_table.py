@@ -21,6 +21,8 @@ from benchmark.report.tables.pairwise import mark_best
 from benchmark.report.tables.run_conditions import condition_notes
 from benchmark.report.tables.value import NO_VALUE, Value
 
+#: Runs that a footnote names by their keys.
+NAMED = 10
 #: Behind the name of a row that was chosen before its method began.
 BEFORE_SWITCH = "†"
 
@@ -257,14 +259,14 @@ def _prediction_notes(winners: Sequence[Winner], book: Book | None) -> list[str]
     """Winners whose predictions could not be used: their intervals and stars rest on trials alone."""
     if book is None:
         return []
-    reasons: dict[str, int] = {}
+    reasons: dict[str, list[str]] = {}
     for winner in winners:
         if winner.run.key in book.problems:
-            reason = book.problems[winner.run.key]
-            reasons[reason] = reasons.get(reason, 0) + 1
+            reasons.setdefault(book.problems[winner.run.key], []).append(winner.run.key)
     return [
-        f"{n} of {len(winners)} chosen runs: {reason}; they are not compared image by image"
-        for reason, n in reasons.items()
+        f"{len(keys)} of {len(winners)} chosen runs ({', '.join(keys[:NAMED])}"
+        f"{', …' if len(keys) > NAMED else ''}): {reason}; they are not compared image by image"
+        for reason, keys in reasons.items()
     ]
 
 
