@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 
 from benchmark.core.conditions import Conditions
+from benchmark.core.criteria import CRITERIA
 from benchmark.core.decode import (
     Between,
     Count,
@@ -25,7 +26,7 @@ from benchmark.core.decode import (
     Time,
     decode,
 )
-from benchmark.core.errors import DamagedError
+from benchmark.core.errors import DamagedError, shown
 from benchmark.core.files import read_json
 from benchmark.core.layout import RunFolder
 from benchmark.core.spec import SCHEMA, RunSpec, check_fields, check_schema
@@ -107,13 +108,13 @@ class MethodSummary:
             records that do not tell.
     """
 
-    needs: tuple[Name, ...] = ()
-    sampling: Name = ""
+    needs: tuple[Name, ...]
+    sampling: Name
     paper: Text | None = None
     active_from: Count | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Timing:
     """Seconds that parts of a run took, over all attempts that counted.
 
@@ -122,11 +123,11 @@ class Timing:
         explanations, embeddings: None where none were made.
     """
 
-    training: Seconds = 0.0
-    evaluation: Seconds = 0.0
+    training: Seconds
+    evaluation: Seconds
     explanations: Seconds | None = None
     embeddings: Seconds | None = None
-    total: Seconds = 0.0
+    total: Seconds
 
     def to_json(self) -> dict[str, float]:
         return {name: value for name, value in asdict(self).items() if value is not None}
@@ -319,11 +320,11 @@ class RunRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The content of record.json."""
-        shown = {
+        tables = {
             "explanations": self.explanations.to_json() if self.explanations else None,
             "embeddings": self.embeddings.to_json() if self.embeddings else None,
         }
-        value = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in shown}
+        value = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in tables}
         return {
             **value,
             "spec": self.spec.to_json(),
@@ -333,7 +334,7 @@ class RunRecord:
             "seconds": self.seconds.to_json(),
             "machine": asdict(self.machine),
             "upstream": {role: first.to_json() for role, first in self.upstream.items()},
-            "extra": {**self.extra, **{name: table for name, table in shown.items() if table}},
+            "extra": {**self.extra, **{name: table for name, table in tables.items() if table}},
             "checksums": dict(self.checksums),
         }
 
@@ -359,13 +360,16 @@ class RunRecord:
                 f"{where} is damaged: its key is not that of its spec, {spec.key}; it was edited."
             )
         plain = decode(_Plain, {**value, **_tables(value["extra"])}, where)
-        _check_splits(plain.data, where)
+        _check_names(plain.data, where)
         upstream = _upstream(value["upstream"], plain.data, where)
-        if any(spec.upstream.get(role) != first.key for role, first in upstream.items()):
+        if {role: first.key for role, first in upstream.items()} != spec.upstream:
             raise DamagedError(f"{where} is damaged: its upstream runs are not those of its spec.")
+        selected = _selected(value["selected"], plain.data, where, "selected")
+        for criterion, chosen in selected.items():
+            _check_choice(criterion, chosen, plain.steps, where)
         return cls(
             spec=spec,
-            selected=_selected(value["selected"], plain.data, where, "selected"),
+            selected=selected,
             upstream=upstream,
             schema=SCHEMA,
             **{f.name: getattr(plain, f.name) for f in fields(plain)},
@@ -406,12 +410,31 @@ def _tables(extra: Any) -> dict[str, Any]:
 _SHOWN = ("explanations", "embeddings")
 
 
-def _check_splits(data: DataSummary, where: str) -> None:
+def _check_names(data: DataSummary, where: str) -> None:
+    """Names that must fit each other, since tables take one for the other by position."""
+    groups = len(data.label_names) * len(data.confounder_names) * (2 if data.multi_label else 1)
     if not data.label_names:
         raise DamagedError(f"{where} is damaged: data.label_names is empty.")
-    for name in data.bias_splits or ():
-        if name not in data.splits:
-            raise DamagedError(f"{where} is damaged: data.bias_splits names no split.")
+    if data.group_names and len(data.group_names) != groups:
+        raise DamagedError(
+            f"{where} is damaged: data.group_names has {len(data.group_names)} names, expected {groups}."
+        )
+    if not set(data.bias_splits or ()) <= data.splits.keys():
+        raise DamagedError(f"{where} is damaged: data.bias_splits names no split.")
+
+
+def _check_choice(criterion: str, chosen: SelectedStep, steps: int, where: str) -> None:
+    """A step that was made, by a value that the criterion can have."""
+    rule = CRITERIA.get(criterion)
+    share = rule is not None and rule.is_quality and not rule.uses_objective
+    if chosen.step > steps:
+        raise DamagedError(
+            f"{where} is damaged: selected.{criterion}.step is {chosen.step}, but {steps} were made."
+        )
+    if share and chosen.value is not None and not 0.0 <= chosen.value <= 1.0:
+        raise DamagedError(
+            f"{where} is damaged: selected.{criterion}.value is {shown(chosen.value)}, expected 0 to 1."
+        )
 
 
 def _upstream(value: Any, data: DataSummary, where: str) -> dict[str, UpstreamSummary]:

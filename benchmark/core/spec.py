@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.decode import Count, Json, Key, Name, Positive, decode
-from benchmark.core.errors import DamagedError, UserError
+from benchmark.core.errors import DamagedError, UserError, shown
 from benchmark.core.files import read_bytes, read_json
 from benchmark.core.layout import RunFolder
 from benchmark.core.text import one_line
@@ -197,6 +197,6 @@ def check_schema(value: Any, where: str) -> None:
     found = value.get("schema") if isinstance(value, dict) else None
     if type(found) is not int or found != SCHEMA:
         raise UserError(
-            f"{where} has schema version {found!r}, expected {SCHEMA}; another version of ShortcutBed wrote it: "
+            f"{where} has schema version {shown(found)}, expected {SCHEMA}; another version of ShortcutBed wrote it: "
             "read it with that version, or launch into a new folder with --output."
         )

@@ -24,6 +24,7 @@ from benchmark.core.record import (
     RunRecord,
     SelectedStep,
     Timing,
+    UpstreamSummary,
     failure_json,
     read_record,
 )
@@ -62,7 +63,7 @@ RECORDED = RunRecord(
     attempt=1,
     selected={"last": SelectedStep(100, 100.0, {"val": np.array([[[1, 0], [0, 1]]])})},
     data=DataSummary(label_names=("a", "b"), splits={"train": 8, "val": 2}),
-    method=MethodSummary(),
+    method=MethodSummary(needs=(), sampling="random"),
     seconds=Timing(training=1.5, evaluation=0.5, total=2.0),
     steps=100,
     stopped_early=False,
@@ -72,6 +73,7 @@ RECORDED = RunRecord(
     machine=MachineSummary(device="cpu"),
     started=1.0,
     finished=2.0,
+    upstream={"teacher": UpstreamSummary(SPEC.upstream["teacher"], "erm")},
 )
 
 

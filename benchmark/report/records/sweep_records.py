@@ -6,7 +6,7 @@ import gc
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.files import read_json
 from benchmark.core.layout import RunFolder, State, SweepFolder, newest_sweep, state_of
-from benchmark.core.record import RunRecord, SelectedStep, check_key, read_failure
-from benchmark.core.spec import SPEC_BYTES, RunSpec, read_spec
+from benchmark.core.record import DataSummary, RunRecord, SelectedStep, check_key, read_failure
+from benchmark.core.spec import RunSpec, read_spec
 from benchmark.core.sweep_plan import PlannedEntry, ReadPlan, Refusal, SweepPlan, read_plan
 
 T = TypeVar("T")
@@ -146,7 +146,7 @@ def load_sweep(folder: Path, keep: str | None = None) -> Sweep:
         shared: dict[tuple[type, str], Any] = {}
         for run in runs:
             _read_run(run, keep, shared, found.damaged.get(run.key))
-    _compare_labels(runs)
+    _compare_data(runs)
     _block(runs)
     notes += _strangers(sweep, set(plan.runs))
     title = plan.title or plan.name
@@ -259,10 +259,8 @@ def _read_record(run: Run, keep: str | None, shared: dict[tuple[type, str], Any]
     _lighten(value, keep)
     record = RunRecord.from_json(value, str(folder.record))
     check_key(record.key, folder.record)
-    if folder.spec.exists() and read_json(folder.spec, SPEC_BYTES) != value["spec"]:
-        raise DamagedError(
-            f"{folder.spec} is not the spec in {folder.record.name}: files of two runs were mixed."
-        )
+    with suppress(FileNotFoundError):  # the record tells the same
+        read_spec(folder.path)  # which has the key of the folder, as the one in the record has
     return replace(  # these are the same for hundreds of runs: hold one copy
         record,
         data=_one_copy(record.data, run.dataset, shared),
@@ -312,20 +310,25 @@ def _without_folder(message: str, path: Path) -> str:
     return message.replace(f"{path.parent}{os.sep}", "").removesuffix(".")
 
 
-def _compare_labels(runs: list[Run]) -> None:
-    """Runs on one data set have the same labels; one that names others has been mixed in."""
-    found: dict[str, Counter[tuple[tuple[str, ...], bool]]] = {}
+def _compare_data(runs: list[Run]) -> None:
+    """Runs on one data set have the same labels and splits; one that names others has been mixed in."""
+    found: dict[tuple[str, bool], Counter[tuple[Any, ...]]] = {}
     for run in runs:
         if run.record is not None:
-            labels = run.record.data.label_names, run.record.data.multi_label
-            found.setdefault(run.dataset, Counter())[labels] += 1
+            place = run.dataset, run.record.data.stand_in
+            found.setdefault(place, Counter())[_frame(run.record.data)] += 1
     for run in runs:
-        if run.record is None or len(found[run.dataset]) == 1:
+        if run.record is None:
             continue
-        usual = found[run.dataset].most_common(1)[0][0]
-        if (run.record.data.label_names, run.record.data.multi_label) != usual:
+        usual = found[run.dataset, run.record.data.stand_in].most_common(1)[0][0]
+        if _frame(run.record.data) != usual:
             run.state, run.record = State.UNREADABLE, None
-            run.reason = f"{run.folder.record.name} names other labels than the other runs"
+            run.reason = f"{run.folder.record.name} names other labels or splits than the other runs on its data"
+
+
+def _frame(data: DataSummary) -> tuple[Any, ...]:
+    """What the columns of a table are made from."""
+    return data.label_names, data.multi_label, tuple(data.test_splits), data.bias_splits
 
 
 def _block(runs: list[Run]) -> None:

@@ -137,7 +137,7 @@ def _table(
     winners = {id(cell): [w for w in cell.winners if _stand_in(w) == stand_in] for cell in cells}
     all_winners = [w for cell in cells for w in winners[id(cell)]]
     records = [w.run.record for w in all_winners if w.run.record]
-    data = records[0].data if records else UNKNOWN_DATA
+    data = _usual_data([record.data for record in records])
     columns = columns_of(data)
     usual = _usual([w for cell in cells if cell.requested for w in winners[id(cell)]])
     counted = [c.criterion for c in cells if c.requested and winners[id(c)]]
@@ -161,6 +161,19 @@ def _table(
     table.caption = _caption(table, data, all_winners)
     table.notes = _table_notes(table, all_winners) + _prediction_notes(all_winners, book)
     return table
+
+
+def _usual_data(found: Sequence[DataSummary]) -> DataSummary:
+    """What most runs say of the data; of equals the first."""
+    kinds: list[DataSummary] = []
+    counted: list[int] = []
+    for data in found:
+        if data in kinds:
+            counted[kinds.index(data)] += 1
+        else:
+            kinds.append(data)
+            counted.append(1)
+    return kinds[counted.index(max(counted))] if kinds else UNKNOWN_DATA
 
 
 def _row(
