@@ -1,16 +1,21 @@
-"""Distillation: the student answers, represents or attends as its teacher does."""
+"""Distillation of outputs, representations or Grad-CAM heatmaps from a teacher."""
 
 from __future__ import annotations
 
 import torch
 
 from algorithms._student import STUDENT_HPARAMS, Student, repeatable, same_size
-from benchmark.core.algorithm import Paper
-from benchmark.core.batch import Batch
-from benchmark.core.dataset import DatasetInfo
-from benchmark.core.hparam import Choice, HParam, LogUniform
-from benchmark.core.registry import ALGORITHMS, BACKBONES
-from benchmark.core.spec import RunSpec
+from benchmark.core import (
+    ALGORITHMS,
+    BACKBONES,
+    Batch,
+    Choice,
+    DatasetInfo,
+    HParam,
+    LogUniform,
+    Paper,
+    RunSpec,
+)
 from benchmark.explain import get
 from benchmark.losses.heatmaps import cosine_distance, geometric_distance
 from benchmark.losses.outputs import softened_divergence
@@ -24,7 +29,7 @@ TEMPERATURE = {
 
 
 class Distillation(Student):
-    """A student whose validation objective is its whole loss, on repeatable noise."""
+    """A student whose validation objective is its whole loss, with repeatable random draws."""
 
     variants = {
         "random_start": {"start": "random"},
@@ -35,43 +40,44 @@ class Distillation(Student):
 
     def objective(self, batch: Batch) -> torch.Tensor:
         with repeatable(batch):
-            return sum(self.loss(batch).values())  # type: ignore[return-value]
+            return self.total_loss(batch)
 
 
 @ALGORITHMS.register
 class DistillOutputs(Distillation):
-    """T² · KL(teacher ‖ student) of the softened softmaxes; the label is not used."""
+    """T² · KL(teacher ‖ student) of the softened softmax outputs; the label is not used."""
 
     name = "distill_outputs"
     paper = Paper(
-        "Distilling the knowledge in a neural network",
-        "Hinton, Vinyals, Dean",
-        2015,
-        "https://arxiv.org/abs/1503.02531",
+        title="Distilling the knowledge in a neural network",
+        authors="Hinton, Vinyals, Dean",
+        year=2015,
+        url="https://arxiv.org/abs/1503.02531",
     )
     hparams = {**STUDENT_HPARAMS, **TEMPERATURE}
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         with torch.no_grad():
-            wanted = self.explained(self.seen_by_teacher(batch.image))
-        return {
-            "outputs": softened_divergence(
-                self.predict(batch.image), wanted, self.hp["temperature"]
-            )
-        }
+            teacher_logits = self.explained(self.seen_by_teacher(batch.image))
+        logits = self.predict(batch.image)
+        return {"outputs": softened_divergence(logits, teacher_logits, self.hp["temperature"])}
 
 
 @ALGORITHMS.register
 class DistillRepresentations(Distillation):
-    """The distance of equation 1 of the TEA paper between the last feature maps, under the teacher's frozen last layer.
+    """Distance between the last feature maps of student and teacher (TEA paper, equation 1).
 
-    With a last layer that is the teacher's and does not move, answers follow from representations, and no loss of
-    theirs is needed.
+    The student keeps the teacher's last layer unchanged, so that equal representations give equal
+    outputs and no loss of the outputs is needed.
     """
 
     name = "distill_representations"
-    paper = Paper("Debiased distillation by transplanting the last layer", "Lee, Lee", 2023,
-                  "https://arxiv.org/abs/2302.11187")  # fmt: skip
+    paper = Paper(
+        title="Debiased distillation by transplanting the last layer",
+        authors="Lee, Lee",
+        year=2023,
+        url="https://arxiv.org/abs/2302.11187",
+    )
     hparams = {
         **STUDENT_HPARAMS,
         "freeze_last": HParam(True, doc=STUDENT_HPARAMS["freeze_last"].doc),
@@ -82,29 +88,43 @@ class DistillRepresentations(Distillation):
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
         if spec.hparams["start"] != "random":
             return None
-        return 'a student that starts at random has not the teacher\'s last layer; use start = "transplant".'
+        return (
+            "a student with random first weights does not have the teacher's last layer; use "
+            'start = "transplant".'
+        )
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         with torch.no_grad():
-            wanted = self.explained.feature_map(self.seen_by_teacher(batch.image))
-        found = self.network.feature_map(batch.image)
-        return {"representations": geometric_distance(*same_size(found, wanted)).mean()}
+            teacher_map = self.explained.feature_map(self.seen_by_teacher(batch.image))
+        student_map = self.network.feature_map(batch.image)
+        distance = geometric_distance(*same_size(student_map, teacher_map)).mean()
+        return {"representations": distance}
 
 
 @ALGORITHMS.register
 class DistillGradCAM(Distillation):
-    """Explanation-enhanced distillation (e²KD): outputs, and the cosine of Grad-CAM maps of the teacher's top class."""
+    """Explanation-enhanced distillation (e²KD): output distillation + 1 − cosine of Grad-CAM maps.
+
+    The maps of student and teacher explain the class that the teacher predicts.
+    """
 
     name = "distill_gradcam"
     paper = Paper(
-        "Good teachers explain: explanation-enhanced knowledge distillation", "Parchami-Araghi, Böhle, Rao, Schiele",
-        2024, "https://arxiv.org/abs/2402.03119",
-    )  # fmt: skip
+        title="Good teachers explain: explanation-enhanced knowledge distillation",
+        authors="Parchami-Araghi, Böhle, Rao, Schiele",
+        year=2024,
+        url="https://arxiv.org/abs/2402.03119",
+    )
     hparams = {
-        **STUDENT_HPARAMS, **TEMPERATURE,
-        "heatmap_weight": HParam(1.0, LogUniform(-1, 1), "weight of 1 − cosine of the heatmaps", low=0.0, high=1e9),
-        "output_weight": HParam(0.1, LogUniform(-2, 0), "weight of the output distillation", low=0.0, high=1e9),
-    }  # fmt: skip
+        **STUDENT_HPARAMS,
+        **TEMPERATURE,
+        "heatmap_weight": HParam(
+            1.0, LogUniform(-1, 1), "weight of 1 − cosine of the heatmaps", low=0.0, high=1e9
+        ),
+        "output_weight": HParam(
+            0.1, LogUniform(-2, 0), "weight of the output distillation", low=0.0, high=1e9
+        ),
+    }
     variants = {
         **{k: v for k, v in Distillation.variants.items() if k != "coloured_mnist"},
         "coloured_mnist": {**Distillation.variants["coloured_mnist"], "output_weight": 1.0},
@@ -118,15 +138,20 @@ class DistillGradCAM(Distillation):
         return backbone.cam_problem(info.image_size, spec.backbone_options)
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
-        seen, cam = self.seen_by_teacher(batch.image), get("gradcam")
-        theirs, wanted = cam.with_logits(self.explained, seen, lambda logits: logits.argmax(1))
-        top = wanted.argmax(1)
-        ours, logits = cam.with_logits(
-            self.network, batch.image, lambda _: top, True, self.training
+        seen_by_teacher = self.seen_by_teacher(batch.image)
+        gradcam = get("gradcam")
+        teacher = gradcam.trace(self.explained, seen_by_teacher)
+        target = teacher.logits.argmax(1)
+        teacher_map = teacher.heatmap(target)
+        student = gradcam.trace(
+            self.network, batch.image, create_graph=True, track_statistics=self.training
+        )
+        student_map = student.heatmap(target)
+        distance = cosine_distance(*same_size(student_map, teacher_map)).mean()
+        divergence = softened_divergence(
+            student.logits, teacher.logits.detach(), self.hp["temperature"]
         )
         return {
-            "heatmaps": self.hp["heatmap_weight"]
-            * cosine_distance(*same_size(ours, theirs)).mean(),
-            "outputs": self.hp["output_weight"]
-            * softened_divergence(logits, wanted, self.hp["temperature"]),
+            "heatmaps": self.hp["heatmap_weight"] * distance,
+            "outputs": self.hp["output_weight"] * divergence,
         }

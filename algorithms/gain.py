@@ -1,17 +1,22 @@
-"""Guided attention inference: a Grad-CAM map that follows the mask, and leaves nothing of the object out."""
+"""Guided attention inference: a Grad-CAM map that covers the whole object and follows the mask."""
 
 from __future__ import annotations
 
 import torch
 from torch.nn import functional as F
 
-from benchmark.core.algorithm import Algorithm, Paper
-from benchmark.core.batch import Batch
-from benchmark.core.dataset import DatasetInfo
-from benchmark.core.hparam import HParam, LogUniform
-from benchmark.core.needs import Needs
-from benchmark.core.registry import ALGORITHMS, BACKBONES
-from benchmark.core.spec import RunSpec
+from benchmark.core import (
+    ALGORITHMS,
+    BACKBONES,
+    Algorithm,
+    Batch,
+    DatasetInfo,
+    HParam,
+    LogUniform,
+    Needs,
+    Paper,
+    RunSpec,
+)
 from benchmark.explain import get
 from benchmark.explain.rules import Rules
 from benchmark.losses.heatmaps import scaled_to_one
@@ -23,29 +28,32 @@ OMEGA, SIGMA = 10.0, 0.5
 
 
 def soft_mask(attention: torch.Tensor) -> torch.Tensor:
-    """T(A) = sigmoid(ω (A − σ)): about 0 where the attention is low, about 1 where it is high (equation 5)."""
+    """Return T(A) = sigmoid(ω (A − σ)) (equation 5): near 0 for low attention, near 1 for high."""
     return torch.sigmoid(OMEGA * (attention - SIGMA))
 
 
 @ALGORITHMS.register
 class GAIN(Algorithm):
-    """Cross-entropy + α · (what is still seen of the label once A is erased) + w · (A − m)², A = Grad-CAM of the label.
+    """Cross-entropy + α · softmax of the label on the erased image + w · (A − m)².
 
-    The erased image is x − x ⊙ T(A); what is seen in it is the softmax of the label. Its pass shares the weights and
-    leaves the running statistics of batch normalisation alone, since no such image is ever classified.
+    A is the Grad-CAM map of the label, m the mask, and x − x ⊙ T(A) the erased image. Its forward
+    pass shares the weights of the network and does not update the running statistics of batch
+    normalisation, since no such image is ever classified.
     """
 
     name = "gain"
     paper = Paper(
-        "Tell me where to look: guided attention inference network", "Li, Wu, Peng, Ernst, Fu", 2018,
-        "https://arxiv.org/abs/1802.10171",
-    )  # fmt: skip
+        title="Tell me where to look: guided attention inference network",
+        authors="Li, Wu, Peng, Ernst, Fu",
+        year=2018,
+        url="https://arxiv.org/abs/1802.10171",
+    )
     needs = Needs(masks=True)
     hparams = {
         "mining_weight": HParam(
             1.0,
             LogUniform(-1, 1),
-            "α, weight of what the erased image still shows",
+            "α, weight of the label's softmax on the erased image",
             low=0.0,
             high=1e9,
         ),
@@ -58,6 +66,7 @@ class GAIN(Algorithm):
         ),
     }
     variants = {"coco_on_places": {"mask_weight": 1e4}, "waterbirds": {"mask_weight": 1e5}}
+    objective = Algorithm.total_loss
     network: Backbone
 
     @classmethod
@@ -70,20 +79,20 @@ class GAIN(Algorithm):
         logits, attention = self.attend(batch.image, batch.label)
         erased = batch.image - batch.image * soft_mask(attention)
         with Rules(constant_statistics=False).forward(self.network):
-            left = exact(self.predict(erased)).softmax(1).gather(1, batch.label[:, None])
+            softmax = exact(self.predict(erased)).softmax(1)
+        remaining = softmax.gather(1, batch.label[:, None])
         return {
             "classification": F.cross_entropy(logits, batch.label),
-            "mining": self.hp["mining_weight"] * left.mean(),
+            "mining": self.hp["mining_weight"] * remaining.mean(),
             "mask": self.hp["mask_weight"] * F.mse_loss(attention, batch.mask.to(attention.dtype)),
         }
 
-    def objective(self, batch: Batch) -> torch.Tensor:
-        return sum(self.loss(batch).values())  # type: ignore[return-value]
-
     def attend(self, image: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits float[B,K] and the attention to the label float[B,1,H,W] in [0, 1], from one pass."""
-        cam, logits = get("gradcam").with_logits(
-            self.network, image, lambda _: label, True, self.training
+        """Return logits float[B,K] and the attention to the label float[B,1,H,W] in [0, 1]."""
+        trace = get("gradcam").trace(
+            self.network, image, create_graph=True, track_statistics=self.training
         )
-        cam = F.interpolate(cam, size=image.shape[2:], mode="bilinear", align_corners=False)
-        return logits, scaled_to_one(cam)
+        cam = F.interpolate(
+            trace.heatmap(label), size=image.shape[2:], mode="bilinear", align_corners=False
+        )
+        return trace.logits, scaled_to_one(cam)

@@ -1,24 +1,20 @@
-"""Right for the right reasons, and GradMask: the label's evidence must not come from the background."""
+"""Right for the right reasons, and GradMask: penalise evidence in the background."""
 
 from __future__ import annotations
 
 import torch
 from torch.nn import functional as F
 
-from benchmark.core.algorithm import Algorithm, Paper
-from benchmark.core.batch import Batch
-from benchmark.core.hparam import HParam, LogUniform
-from benchmark.core.needs import Needs
-from benchmark.core.registry import ALGORITHMS
+from benchmark.core import ALGORITHMS, Algorithm, Batch, HParam, LogUniform, Needs, Paper
 from benchmark.explain import get
 from benchmark.losses.precision import exact
 
 
 def background_energy(gradient: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Σ [(1 − m) ⊙ gradient]² of each image, over pixels and channels; mean over images.
+    """Return Σ [(1 − m) ⊙ gradient]² over pixels and channels, averaged over images.
 
     Args:
-        gradient: float[B,C,H,W], of each image's own score.
+        gradient: float[B,C,H,W], the gradient of each image's own score.
         mask: bool[B,1,H,W], True where evidence is allowed.
     """
     return gradient.masked_fill(mask, 0).square().flatten(1).sum(1).mean()
@@ -28,20 +24,24 @@ def background_energy(gradient: torch.Tensor, mask: torch.Tensor) -> torch.Tenso
 class RRR(Algorithm):
     """Cross-entropy + λ · background energy of ∂/∂x Σ_c log p_c (Ross et al. 2017, equation 1).
 
-    The sum is each image's own, so that λ means the same at every batch size. The TEA paper's λ (1e5 on
-    COCO-on-Places, 1e4 on Waterbirds) multiply the gradient of a mean over 128 or 100 images: 1e5 / 128² and
-    1e4 / 100² here. Batch statistics are constants in the gradient, so that it stays an image's own.
+    The gradient is taken of each image's own sum, so that λ does not depend on the batch size. In
+    the TEA paper λ (1e5 on COCO-on-Places, 1e4 on Waterbirds) multiplies the squared gradient of a
+    mean over 128 or 100 images, which is 1e5 / 128² and 1e4 / 100² here. Batch statistics are
+    constants in the gradient, so that it depends on one image only.
     """
 
     name = "rrr"
     paper = Paper(
-        "Right for the right reasons: training differentiable models by constraining their explanations",
-        "Ross, Hughes, Doshi-Velez", 2017, "https://arxiv.org/abs/1703.03717",
-    )  # fmt: skip
+        title="Right for the right reasons: training differentiable models by "
+        "constraining their explanations",
+        authors="Ross, Hughes, Doshi-Velez",
+        year=2017,
+        url="https://arxiv.org/abs/1703.03717",
+    )
     needs = Needs(masks=True)
     hparams = {
         "gradient_weight": HParam(
-            10.0, LogUniform(-1, 3), "λ, weight of the background's energy", low=0.0, high=1e9
+            10.0, LogUniform(-1, 3), "λ, weight of the background energy", low=0.0, high=1e9
         )
     }
     variants = {
@@ -49,38 +49,35 @@ class RRR(Algorithm):
         "coco_on_places": {"gradient_weight": 1e5 / 128**2},
         "waterbirds": {"gradient_weight": 1.0},
     }
+    objective = Algorithm.total_loss
 
     def score(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """What is differentiated, float[B]."""
+        """Return the score that is differentiated, float[B]."""
         return exact(logits).log_softmax(1).sum(1)
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert batch.mask is not None
-        gradient, logits = get("input_gradient").with_logits(
-            self.network,
-            batch.image,
-            lambda logits: self.score(logits, batch.label),
-            True,
-            self.training,
+        trace = get("input_gradient").trace(
+            self.network, batch.image, create_graph=True, track_statistics=self.training
         )
+        gradient = trace.heatmap(self.score(trace.logits, batch.label))
         return {
-            "classification": F.cross_entropy(logits, batch.label),
+            "classification": F.cross_entropy(trace.logits, batch.label),
             "background": self.hp["gradient_weight"] * background_energy(gradient, batch.mask),
         }
-
-    def objective(self, batch: Batch) -> torch.Tensor:
-        return sum(self.loss(batch).values())  # type: ignore[return-value]
 
 
 @ALGORITHMS.register
 class GradMask(RRR):
-    """As RRR with the gradient of the contrast f_y − Σ_{c≠y} f_c (Simpson et al. 2019)."""
+    """RRR with the gradient of the contrast f_y − Σ_{c≠y} f_c (Simpson et al. 2019)."""
 
     name = "gradmask"
     paper = Paper(
-        "GradMask: reduce overfitting by regularizing saliency", "Simpson, Dutil, Bengio, Cohen", 2019,
-        "https://arxiv.org/abs/1904.07478",
-    )  # fmt: skip
+        title="GradMask: reduce overfitting by regularizing saliency",
+        authors="Simpson, Dutil, Bengio, Cohen",
+        year=2019,
+        url="https://arxiv.org/abs/1904.07478",
+    )
     variants = {}
 
     def score(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

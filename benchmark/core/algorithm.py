@@ -191,10 +191,19 @@ class Algorithm(nn.Module):
         """The named terms of the loss, weights included; their sum is minimised and each is logged."""
         raise NotImplementedError(f"{type(self).__name__} overrides none of loss, step and fit.")
 
-    def objective(self, batch: Batch) -> torch.Tensor:
-        """What ``val_objective`` selects by, the lower the better: a mean over a batch of validation images.
+    def total_loss(self, batch: Batch) -> torch.Tensor:
+        """Return the sum of the terms of ``loss``, a scalar."""
+        return sum(self.loss(batch).values())  # type: ignore[return-value]
 
-        Override it to make that criterion available. Gradients are enabled while it runs, the mode is evaluation.
+    def objective(self, batch: Batch) -> torch.Tensor:
+        """Return what ``val_objective`` selects by, a scalar; lower is better.
+
+        It is a mean over a batch of validation images. A method that declares it makes that
+        criterion available, usually by ``objective = Algorithm.total_loss``. Gradients are enabled
+        while it runs, and the mode is evaluation.
+
+        Raises:
+            NotImplementedError: the method declares none.
         """
         raise NotImplementedError(f"{type(self).__name__} declares no objective for validation.")
 

@@ -41,6 +41,33 @@ def _draws(network: nn.Module, image: torch.Tensor) -> bool:
         return not torch.equal(before, torch.get_rng_state())
 
 
+class ParallelForward:
+    """Runs several networks at the same time where that leaves the result unchanged.
+
+    Attributes:
+        overlaps: whether the networks run at the same time (``can_overlap``); None before the
+            first call, which decides it for all later ones.
+    """
+
+    def __init__(self) -> None:
+        self.overlaps: bool | None = None
+
+    def __call__(
+        self, networks: Sequence[nn.Module], image: torch.Tensor, *calls: Callable[[], Outputs]
+    ) -> list[Outputs]:
+        """Return what the calls return, in their order.
+
+        Args:
+            networks: the networks that the calls run.
+            image: images float[B,C,H,W] like those that the networks see.
+            calls: as for ``together``.
+        """
+        if self.overlaps is None:
+            with torch.autocast(image.device.type, enabled=False):
+                self.overlaps = can_overlap(networks, image)
+        return together(*calls) if self.overlaps else [call() for call in calls]
+
+
 def together(*calls: Callable[[], Outputs]) -> list[Outputs]:
     """What the calls return, made at the same time; the backward passes through them run at the same time too.
 

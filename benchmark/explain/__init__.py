@@ -1,4 +1,4 @@
-"""Explanations, one per file; each can stand inside a loss where it says so."""
+"""Explainers, one per file; those with ``differentiable = True`` can be part of a loss."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ if TYPE_CHECKING:
 
 
 def get(name: str, **options: Any) -> HeatmapExplainer:
-    """The explainer called ``name``, ready to be called as ``(model, image, target, create_graph=False)``.
+    """Return the explainer called ``name``.
+
+    Args:
+        name: registry name.
+        options: options of the explainer that differ from their defaults.
 
     Raises:
         UserError: an unknown name or option, or a value of the wrong type.
     """
-    from benchmark.core.registry import (
-        EXPLAINERS,  # only now: importing this package loads no torch
-    )
+    # imported here, so that importing this package does not load torch
+    from benchmark.core.registry import EXPLAINERS
 
-    made: HeatmapExplainer = EXPLAINERS.get(name)(**options)
-    return made
+    explainer: HeatmapExplainer = EXPLAINERS.get(name)(**options)
+    return explainer

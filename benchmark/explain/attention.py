@@ -1,42 +1,32 @@
-"""Activation-based attention: where a late layer that still has positions is active, whatever the class."""
+"""Activation-based attention: the positions at which a late layer with positions is active."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from benchmark.core.registry import EXPLAINERS
-from benchmark.explain.base import Choose, HeatmapExplainer
-from benchmark.explain.gradcam import own_map, run_to_cam
-from benchmark.explain.rules import Rules
+from benchmark.explain.base import Trace
+from benchmark.explain.gradcam import CamExplainer, own_map
 
 
 @EXPLAINERS.register
-class Attention(HeatmapExplainer):
+class Attention(CamExplainer):
     """Σ_k A_k² over channels, divided by its Euclidean norm over positions: float[B,1,h,w].
 
-    Zagoruyko & Komodakis 2017, F²_sum and equation 2. The target plays no part. All zeros stay zeros.
+    Zagoruyko & Komodakis 2017, F²_sum and equation 2. The map does not depend on the target. A map
+    of zeros stays one.
     """
 
     name = "attention"
-    requires = "cam"
 
-    def explain(
-        self,
-        model: nn.Module,
-        image: torch.Tensor,
-        choose: Choose,
-        create_graph: bool,
-        track_statistics: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        rules = Rules(track_statistics=track_statistics, create_graph=create_graph, to_image=False)
-        activation, logits = run_to_cam(model, image, create_graph, rules)
+    def heatmap(self, trace: Trace, target: torch.Tensor) -> torch.Tensor:
+        activation = trace.source
         with (
             torch.autocast(activation.device.type, enabled=False),
-            torch.set_grad_enabled(create_graph),
+            torch.set_grad_enabled(trace.create_graph),
         ):
-            activation = own_map(model, activation)
+            activation = own_map(trace.model, activation)
             wide = activation.to(torch.promote_types(activation.dtype, torch.float32))
             energy = wide.square().sum(1, keepdim=True)
-            return F.normalize(energy.flatten(1), dim=1).view_as(energy), logits
+            return F.normalize(energy.flatten(1), dim=1).view_as(energy)

@@ -1,8 +1,10 @@
-"""What the explainers share: one forward pass for heatmap and logits, the explained score, and checks."""
+"""Common parts of the explainers: the forward pass that they watch, the explained score, checks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -14,20 +16,88 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam, check_values
 from benchmark.explain.rules import Rules
 
-#: From logits float[B,K] to what is explained: int64[B], one logit per image, or float[B], a score per image.
+#: Function from logits float[B,K] to the target of a heatmap, as in ``Trace.heatmap``.
 Choose = Callable[[torch.Tensor], torch.Tensor]
 
 BATCH_STATISTICS = HParam(
     "constant",
     choices=("constant", "train"),
-    doc="batch statistics in the explanation: constants, or differentiated (mixes the images of a batch)",
+    doc="batch statistics in the explanation: constants, or differentiated (mixes the images of a "
+    "batch)",
 )
 
 
-class HeatmapExplainer:
-    """Base of the explainers here; a subclass says how a heatmap comes out of one forward pass.
+@dataclass
+class Trace:
+    """One forward pass of a network, from which a heatmap can be computed.
 
-    Class attributes: as ``benchmark.core.Explainer``, and ``options``, declared like hyper-parameters.
+    Attributes:
+        explainer: the explainer that watched the network.
+        model: the network.
+        rules: the backward rules under which the network ran.
+        create_graph: whether the heatmap can be differentiated.
+        source: tensor at which the gradient of the score is taken: the image, or the output of the
+            CAM layer.
+        image: the images float[B,C,H,W].
+        logits: float[B,K], with their graph, so that a score can be computed from them. Without
+            ``create_graph`` the graph is freed by ``heatmap``.
+        feature_map: map float[B,C,h,w] of the CAM layer, if it was asked for.
+    """
+
+    explainer: HeatmapExplainer
+    model: nn.Module
+    rules: Rules
+    create_graph: bool
+    source: torch.Tensor
+    image: torch.Tensor
+    logits: torch.Tensor
+    feature_map: torch.Tensor | None = None
+
+    def heatmap(self, target: torch.Tensor) -> torch.Tensor:
+        """Return the heatmap of a target.
+
+        Without ``create_graph`` only one heatmap can be computed from a trace.
+
+        Args:
+            target: int64[B], the logit to explain for each image (for networks with one logit, 0
+                and 1 select its sign), or float[B], a differentiable score computed from
+                ``logits``.
+
+        Returns:
+            float[B,C,H,W] or float[B,1,h,w] in at least float32; detached without
+            ``create_graph``.
+
+        Raises:
+            UserError: no trainable parameter of the network influences the heatmap although
+                ``create_graph`` asks for one that can be part of a loss.
+        """
+        with eagerly():
+            heatmap = self.explainer.heatmap(self, target)
+        if self.create_graph and torch.is_grad_enabled():
+            self._refuse_constant(heatmap)
+        if heatmap.dtype in (torch.float16, torch.bfloat16):
+            heatmap = heatmap.float()
+        return heatmap if self.create_graph else heatmap.detach()
+
+    def _refuse_constant(self, heatmap: torch.Tensor) -> None:
+        # the image of an explanation is a leaf of its own, not a parameter
+        if not depends_on(heatmap, lambda leaf: isinstance(leaf, nn.Parameter)) and any(
+            parameter.requires_grad for parameter in self.model.parameters()
+        ):
+            raise UserError(
+                f"{self.explainer.name}: no parameter that is trained moves the heatmap, so it "
+                "cannot be part of a loss; train the layers that it explains, or compute it "
+                "without create_graph."
+            )
+
+
+class HeatmapExplainer:
+    """Base class of the explainers.
+
+    A subclass implements ``watch`` (the forward pass) and ``heatmap``.
+
+    Class attributes: those of ``benchmark.core.Explainer``, and ``options``, declared like
+    hyper-parameters.
     """
 
     name: ClassVar[str] = ""
@@ -48,127 +118,195 @@ class HeatmapExplainer:
         model: nn.Module,
         image: torch.Tensor,
         target: torch.Tensor,
+        *,
         create_graph: bool = False,
     ) -> torch.Tensor:
-        """The heatmap of ``target``, int64[B] (or float[B], a differentiable score): float32[B,C,H,W] or [B,1,h,w]."""
-        return self.with_logits(model, image, lambda logits: target, create_graph)[0]
+        """Return the heatmap of ``target``: ``trace(model, image).heatmap(target)``."""
+        return self.trace(model, image, create_graph=create_graph).heatmap(target)
 
     def with_logits(
         self,
         model: nn.Module,
         image: torch.Tensor,
         choose: Choose,
+        *,
         create_graph: bool = False,
         track_statistics: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Heatmap and logits from one forward pass.
+        """Return the heatmap of ``choose(logits)`` and the logits, from one forward pass.
+
+        Args:
+            model: as for ``trace``.
+            image: as for ``trace``.
+            choose: computes the target of ``Trace.heatmap`` from the logits.
+            create_graph: as for ``trace``; without it, heatmap and logits are detached.
+            track_statistics: as for ``trace``.
+        """
+        trace = self.trace(
+            model, image, create_graph=create_graph, track_statistics=track_statistics
+        )
+        with torch.inference_mode(False), torch.enable_grad():
+            target = choose(trace.logits)
+        heatmap = trace.heatmap(target)
+        return heatmap, trace.logits if create_graph else trace.logits.detach()
+
+    def trace(
+        self,
+        model: nn.Module,
+        image: torch.Tensor,
+        *,
+        create_graph: bool = False,
+        track_statistics: bool = False,
+        keep_feature_map: bool = False,
+    ) -> Trace:
+        """Run the network once and return the trace from which a heatmap is computed.
+
+        A compiled network runs uncompiled.
 
         Args:
             model: the network; its mode is respected and kept.
-            image: float[B,C,H,W]; with ``create_graph``, an image that requires a gradient gets one.
-            choose: what to explain, given the logits: int64[B] picks a logit of each image (for one-logit networks,
-                0 and 1 are the sign), float[B] is the explained score itself, differentiable.
-            create_graph: whether heatmap and logits can be differentiated; else both are detached.
-            track_statistics: let batch normalisation in training mode update its running statistics: for a training
-                step whose only forward pass is this one.
-
-        Returns:
-            Heatmap in at least float32, logits float[B,K].
-
-        A compiled network runs uncompiled here.
+            image: float[B,C,H,W]; with ``create_graph``, an image that requires a gradient gets
+                one.
+            create_graph: whether heatmap and logits can be differentiated.
+            track_statistics: whether batch normalisation in training mode updates its running
+                statistics, as it must in a training step whose only forward pass is this one.
+            keep_feature_map: whether the trace keeps the map of the network's CAM layer.
 
         Raises:
-            UserError: the network lacks what the explainer requires, or nothing that can be trained moves the heatmap
-                although ``create_graph`` asks for one that can be part of a loss.
+            UserError: the network lacks what the explainer requires.
         """
         model = uncompiled(model)
         self._check(model)
         if image.is_inference():
             with torch.inference_mode(False):
                 image = image.clone()
-        with eagerly():
-            heatmap, logits = self.explain(model, image, choose, create_graph, track_statistics)
-        if create_graph and torch.is_grad_enabled():
-            self._refuse_constant(heatmap, model)
-        if heatmap.dtype in (torch.float16, torch.bfloat16):
-            heatmap = heatmap.float()
-        return (heatmap, logits) if create_graph else (heatmap.detach(), logits.detach())
+        with eagerly(), _maps_of_cam_layer(model, keep=keep_feature_map) as maps:
+            trace = self.watch(
+                model, image, create_graph=create_graph, track_statistics=track_statistics
+            )
+        if keep_feature_map:
+            trace.feature_map = maps[0]
+        return trace
 
-    def explain(
+    def watch(
         self,
         model: nn.Module,
         image: torch.Tensor,
-        choose: Choose,
+        *,
         create_graph: bool,
         track_statistics: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Heatmap and logits; ``with_logits`` after its checks."""
+    ) -> Trace:
+        """Run the network under the backward rules of this explanation; called by ``trace``."""
         raise NotImplementedError
 
-    def _refuse_constant(self, heatmap: torch.Tensor, model: nn.Module) -> None:
-        """Raise a UserError where a heatmap depends on nothing that is trained, although the network has such things.
-
-        The image of an explanation is a leaf of its own, not a parameter.
-        """
-        if not depends_on(heatmap, lambda leaf: isinstance(leaf, nn.Parameter)) and any(
-            parameter.requires_grad for parameter in model.parameters()
-        ):
-            raise UserError(
-                f"{self.name}: no parameter that is trained moves the heatmap, so it cannot be part of a loss; train "
-                "the layers that it explains, or compute it without create_graph."
-            )
+    def heatmap(self, trace: Trace, target: torch.Tensor) -> torch.Tensor:
+        """Compute the heatmap of a target from a forward pass; called by ``Trace.heatmap``."""
+        raise NotImplementedError
 
     def _check(self, model: nn.Module) -> None:
         declared = getattr(model, "capabilities", None)
         if self.requires and declared is not None and not getattr(declared, self.requires):
             named = getattr(model, "name", "this network")
             raise UserError(
-                f"{self.name} needs a network that declares {self.requires!r}, which {named} does not; "
-                "take another network or another explanation."
+                f"{self.name} needs a network that declares {self.requires!r}, which {named} does "
+                "not; take another network or another explanation."
             )
         if self.requires == "cam" and not hasattr(model, "cam_module"):
             raise UserError(
-                f"{self.name} needs a network with cam_module(), as every backbone with a CAM layer has."
+                f"{self.name} needs a network with cam_module(), as every backbone with a CAM "
+                "layer has."
             )
 
 
-def explained_score(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Sum over the batch of what ``choose`` picked, a scalar in at least float32.
+def to_map(model: nn.Module, output: torch.Tensor) -> torch.Tensor:
+    """Return the output of the CAM layer, or a gradient of its shape, as a map float[B,C,h,w].
+
+    Networks whose layer has another layout, such as transformers, declare ``cam_map``.
+    """
+    if not hasattr(model, "cam_map"):
+        return output
+    laid_out: torch.Tensor = model.cam_map(output)  # type: ignore[operator]
+    return laid_out
+
+
+@contextmanager
+def _maps_of_cam_layer(model: Any, *, keep: bool) -> Iterator[list[torch.Tensor]]:
+    """Collect the maps of the CAM layer of a network in the block, if ``keep`` is true."""
+    maps: list[torch.Tensor] = []
+    if not keep:
+        yield maps
+        return
+    handle = model.cam_module().register_forward_hook(
+        lambda module, args, output: maps.append(to_map(model, output))
+    )
+    try:
+        yield maps
+    finally:
+        handle.remove()
+
+
+def explained_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the sum over the batch of the explained scores, a scalar in at least float32.
+
+    Args:
+        logits: float[B,K].
+        target: int64[B] or float[B], as in ``Trace.heatmap``.
 
     Raises:
-        ValueError: ``chosen`` does not have one entry per image.
+        ValueError: ``target`` does not have one entry per image.
     """
-    if chosen.shape != logits.shape[:1]:
+    if target.shape != logits.shape[:1]:
         raise ValueError(
-            f"the target has shape {list(chosen.shape)}, expected [{len(logits)}], one entry per image"
+            f"the target has shape {list(target.shape)}, expected [{len(logits)}], one entry per "
+            "image"
         )
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    if chosen.is_floating_point():
-        return chosen.sum()
+    if target.is_floating_point():
+        return target.sum()
     if logits.shape[1] == 1:
-        return (logits[:, 0] * (2 * chosen - 1)).sum()
-    return logits.gather(1, chosen[:, None]).sum()
+        return (logits[:, 0] * (2 * target - 1)).sum()
+    return logits.gather(1, target[:, None]).sum()
 
 
-def input_gradient(
-    model: nn.Module,
-    image: torch.Tensor,
-    choose: Choose,
-    create_graph: bool,
-    track_statistics: bool,
-    epsilon: float | torch.Tensor | None,
-    constant_statistics: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradient at the image under ``Rules``, the image to multiply it by, and the logits."""
-    ours = not (create_graph and image.requires_grad)
-    leaf = image.detach().requires_grad_() if ours else image
-    rules = Rules(
-        epsilon, constant_statistics, track_statistics, create_graph, leaf if ours else None
-    )
-    with rules.forward(model):
-        logits = model(leaf)
-    with torch.inference_mode(False), torch.enable_grad():
-        score = explained_score(logits, choose(logits))
-    gradient = rules.gradient(score, leaf, create_graph)
-    return gradient, image.detach() if ours else image, logits
+class ImageGradientExplainer(HeatmapExplainer):
+    """Base class of explainers that start from the gradient of the score at the image.
+
+    A subclass computes its heatmap from ``image_gradient(trace, target)`` and ``trace.image``.
+    """
+
+    signed = True
+    options = {"batch_statistics": BATCH_STATISTICS}
+
+    def damping(self, image: torch.Tensor) -> float | torch.Tensor | None:
+        """Return the ε of the rule for ReLUs; None for the plain gradient."""
+        return None
+
+    def watch(
+        self,
+        model: nn.Module,
+        image: torch.Tensor,
+        *,
+        create_graph: bool,
+        track_statistics: bool,
+    ) -> Trace:
+        epsilon = self.damping(image)
+        own_leaf = not (create_graph and image.requires_grad)
+        leaf = image.detach().requires_grad_() if own_leaf else image
+        rules = Rules(
+            epsilon=epsilon,
+            constant_statistics=self.chosen["batch_statistics"] == "constant",
+            track_statistics=track_statistics,
+            create_graph=create_graph,
+            image=leaf if own_leaf else None,
+        )
+        with rules.forward(model):
+            logits = model(leaf)
+        factor = image.detach() if own_leaf else image
+        return Trace(self, model, rules, create_graph, source=leaf, image=factor, logits=logits)
+
+    def image_gradient(self, trace: Trace, target: torch.Tensor) -> torch.Tensor:
+        """Return the gradient float[B,C,H,W] of the explained score at the image."""
+        with torch.inference_mode(False), torch.enable_grad():
+            score = explained_score(trace.logits, target)
+        return trace.rules.gradient(score, trace.source, create_graph=trace.create_graph)

@@ -1,4 +1,4 @@
-"""Grad-CAM and Grad-CAM++: weighted sums of the channels of a late layer that still has positions."""
+"""Grad-CAM and Grad-CAM++: weighted sums of the channels of a late layer with positions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import EXPLAINERS
-from benchmark.explain.base import Choose, HeatmapExplainer, explained_score
+from benchmark.explain.base import HeatmapExplainer, Trace, explained_score, to_map
 from benchmark.explain.rules import Rules
 from benchmark.models.base import Backbone
 
@@ -21,9 +21,9 @@ _OPTIONS = {
 
 
 def run_to_cam(
-    model: nn.Module, image: torch.Tensor, create_graph: bool, rules: Rules
+    model: nn.Module, image: torch.Tensor, rules: Rules, *, create_graph: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output of the CAM layer and logits, from one forward pass.
+    """Return the output of the CAM layer and the logits, from one forward pass.
 
     Without ``create_graph`` the layers up to the CAM layer keep no graph.
     """
@@ -48,93 +48,107 @@ def run_to_cam(
 
 
 def own_map(model: nn.Module, activation: torch.Tensor) -> torch.Tensor:
-    """The CAM layer's output as a map float[B,C,h,w], without the leaf at which ``run_to_cam`` begins a graph."""
+    """Return the output of the CAM layer as a map, without the leaf that ``run_to_cam`` makes."""
     return to_map(model, activation.detach() if activation.is_leaf else activation)
 
 
-def to_map(model: nn.Module, output: torch.Tensor) -> torch.Tensor:
-    """What the CAM layer gives, or a gradient of its shape, as a map float[B,C,h,w]: the tokens of transformers."""
-    found: torch.Tensor = getattr(model, "cam_map", lambda given: given)(output)
-    return found
-
-
 def is_linear_in_means(model: nn.Module) -> bool:
-    """Whether the logits are a linear layer on the CAM layer's means over positions, dropout being off."""
+    """Return whether the logits are a linear layer on the CAM layer's means over positions.
+
+    Active dropout before that layer makes it False.
+    """
     if not isinstance(model, Backbone) or type(model.classifier) is not nn.Linear:
         return False
-    ours = type(model)
-    plain = (
-        ours.pool is Backbone.pool
-        and ours.forward is Backbone.forward
-        and ours.features is Backbone.features
+    kind = type(model)
+    unchanged = (
+        kind.pool is Backbone.pool
+        and kind.forward is Backbone.forward
+        and kind.features is Backbone.features
     )
-    return plain and not (model.training and model.dropout.p > 0)
+    return unchanged and not (model.training and model.dropout.p > 0)
 
 
 def gradient_of_linear_head(
     model: Backbone, activation: torch.Tensor, chosen: torch.Tensor
 ) -> torch.Tensor:
-    """∂ logit_c / ∂ A_kij = W_ck / (h w), without a backward pass: float[B,C,h,w], differentiable in W."""
+    """Return ∂ logit_c / ∂ A_kij = W_ck / (h w), float[B,C,h,w], without a backward pass.
+
+    The result is differentiable in W.
+    """
     weight = model.classifier.weight.to(torch.promote_types(activation.dtype, torch.float32))
     rows = weight * (2 * chosen[:, None] - 1) if len(weight) == 1 else weight[chosen]
     positions = activation.shape[2] * activation.shape[3]
     return (rows / positions)[:, :, None, None].expand(activation.shape)
 
 
-@EXPLAINERS.register
-class GradCam(HeatmapExplainer):
-    """ReLU(Σ_k w_k A_k), w_k the mean over positions of ∂score / ∂A_k: float[B,1,h,w] (Selvaraju et al. 2017).
+class CamExplainer(HeatmapExplainer):
+    """Base class of explainers of the CAM layer; ``Trace.source`` is its output."""
 
-    Neither resized nor normalised.
-
-    Args:
-        constant_weights: whether w is a constant for a later backward, so that only the activations move (eX2L).
-    """
-
-    name = "gradcam"
     requires = "cam"
-    options = _OPTIONS
 
-    def explain(
+    def watch(
         self,
         model: nn.Module,
         image: torch.Tensor,
-        choose: Choose,
+        *,
         create_graph: bool,
         track_statistics: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Trace:
         rules = Rules(track_statistics=track_statistics, create_graph=create_graph, to_image=False)
-        activation, logits = run_to_cam(model, image, create_graph, rules)
-        moving = create_graph and not self.chosen["constant_weights"]
+        activation, logits = run_to_cam(model, image, rules, create_graph=create_graph)
+        return Trace(
+            self, model, rules, create_graph, source=activation, image=image, logits=logits
+        )
+
+
+@EXPLAINERS.register
+class GradCam(CamExplainer):
+    """ReLU(Σ_k w_k A_k), w_k the mean over positions of ∂score / ∂A_k (Selvaraju et al. 2017).
+
+    float[B,1,h,w], neither resized nor normalised.
+
+    Args:
+        constant_weights: whether w is a constant for a later backward pass, so that the gradient
+            flows through the activations only (eX2L).
+    """
+
+    name = "gradcam"
+    options = _OPTIONS
+
+    def heatmap(self, trace: Trace, target: torch.Tensor) -> torch.Tensor:
+        activation, create_graph = trace.source, trace.create_graph
+        differentiable = create_graph and not self.chosen["constant_weights"]
         with torch.inference_mode(False), torch.set_grad_enabled(True):
-            chosen = choose(logits)
-            score = explained_score(logits, chosen)
+            score = explained_score(trace.logits, target)
         wide = torch.promote_types(activation.dtype, torch.float32)
         with torch.autocast(activation.device.type, enabled=False):
-            if is_linear_in_means(model) and not chosen.is_floating_point():
-                with torch.set_grad_enabled(moving):
-                    gradient = gradient_of_linear_head(model, activation, chosen)  # type: ignore[arg-type]
+            if is_linear_in_means(trace.model) and not target.is_floating_point():
+                assert isinstance(trace.model, Backbone)
+                with torch.set_grad_enabled(differentiable):
+                    gradient = gradient_of_linear_head(trace.model, activation, target)
             else:
-                found = rules.gradient(score, activation, moving, retain=create_graph)
-                gradient = to_map(model, found).to(wide)
-            activation = own_map(model, activation).to(wide)
+                gradient = trace.rules.gradient(
+                    score, activation, create_graph=differentiable, retain=create_graph
+                )
+                gradient = to_map(trace.model, gradient).to(wide)
+            activation = own_map(trace.model, activation).to(wide)
             weight = self.weigh(activation, gradient)
-            cam = torch.bmm(weight[:, None], activation.flatten(2)).unflatten(
-                2, activation.shape[2:]
-            )
-            return cam.relu(), logits
+            cam = torch.bmm(weight[:, None], activation.flatten(2))
+            return cam.unflatten(2, activation.shape[2:]).relu()
 
     def weigh(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """Importance of the channels, float[B,K]."""
+        """Return the importance of the channels, float[B,K]."""
         return gradient.mean((2, 3))
 
 
 @EXPLAINERS.register
 class GradCamPlusPlus(GradCam):
-    """Grad-CAM with w_k = Σ α ReLU(g), α = g² / (2 g² + ΣA · g³) (Chattopadhyay et al. 2018, equations 10 and 19).
+    """Grad-CAM with w_k = Σ α ReLU(g) and α = g² / (2 g² + ΣA · g³).
 
-    g = ∂score / ∂A_k; the factor exp(score) of the derivative of exp(score) is the same for all channels of an image
-    and is left out.
+    Source: Chattopadhyay et al. 2018, equations 10 and 19.
+
+    g = ∂score / ∂A_k. The factor exp(score) of the derivative of exp(score) is the same for all
+    channels of an image and is left out.
     """
 
     name = "gradcam++"

@@ -1,10 +1,12 @@
-"""Layers with two backward rules: one while a heatmap is computed (``rules.explaining``), and the true derivative.
+"""Layers with two backward rules: one for heatmaps (``rules.explaining``) and the true derivative.
 
-What the first rule computes can itself be differentiated, once, and that later backward uses the true derivatives.
+The result of the first rule can itself be differentiated, once; that later backward pass uses the
+true derivatives.
 
-The convolution has one true derivative and is here for its cost alone. PyTorch takes the weights' part of a second
-derivative by a convolution with exchanged axes, which is slow; it is the ordinary weight gradient of another input. And
-on a CPU two shapes at which the vendor's kernels are slow go through matrix products.
+The convolution has only the true derivative and is here for speed. PyTorch computes the weights'
+part of a second derivative by a convolution with exchanged axes, which is slow, although it is the
+ordinary weight gradient of another input. On a CPU, two shapes for which the vendor's kernels are
+slow are computed by matrix products.
 """
 
 from __future__ import annotations
@@ -15,17 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-_FEW_CHANNELS = 4  # of the input, up to which a matrix product is the faster input gradient (measured, like the next)
-_FEW_POSITIONS = (
-    128  # of the output, all images together, up to which it is the faster weight gradient
-)
-_COLUMNS = (
-    1_000_000  # unfolded elements above which images are folded one by one, to stay in the cache
-)
+#: Input channels up to which a matrix product computes the input gradient faster (measured).
+_FEW_CHANNELS = 4
+#: Output positions of all images up to which it computes the weight gradient faster (measured).
+_FEW_POSITIONS = 128
+#: Unfolded elements above which images are folded one by one, so that they fit into the cache.
+_COLUMNS = 1_000_000
 
 
 class Relu(torch.autograd.Function):
-    """a = max(z, 0). Explaining: multiplies by a / (a + ε)."""
+    """a = max(z, 0). The rule for heatmaps multiplies by a / (a + ε)."""
 
     @staticmethod
     def forward(
@@ -47,7 +48,7 @@ class Relu(torch.autograd.Function):
 
 
 class Damp(torch.autograd.Function):
-    """g · a / (a + ε), with derivatives to g and a; in float32 where the tensors are narrower."""
+    """g · a / (a + ε), with derivatives to g and a; computed in at least float32."""
 
     @staticmethod
     def forward(
@@ -66,27 +67,36 @@ class Damp(torch.autograd.Function):
         ctx: Any, h: torch.Tensor
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         g, a = ctx.saved_tensors
-        rest = (_wide(a) + ctx.epsilon).reciprocal_().mul_(ctx.epsilon)  # 1 - a / (a + ε)
+        # 1 - a / (a + ε)
+        rest = (_wide(a) + ctx.epsilon).reciprocal_().mul_(ctx.epsilon)
         to_g = torch.addcmul(h, h, rest, value=-1).to(h.dtype) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return to_g, None, None
-        to_a = (
-            rest.square_().div_(ctx.epsilon).mul_(g).mul_(h)
-        )  # d a / (a + ε) = ε / (a + ε)² = rest² / ε
+        # derivative of a / (a + ε): ε / (a + ε)² = rest² / ε
+        to_a = rest.square_().div_(ctx.epsilon).mul_(g).mul_(h)
         return to_g, to_a.to(a.dtype), None
 
 
 class BatchNorm(torch.autograd.Function):
-    """Batch normalisation. Explaining: a constant factor per channel.
+    """Batch normalisation. The rule for heatmaps multiplies by a constant factor per channel.
 
-    Its second output, 1 / sqrt(variance + eps) per channel, is that factor but for the weight; a gradient to it comes
-    back when a loss of the heatmap is differentiated.
+    The second output, 1 / sqrt(variance + eps) per channel, is that factor without the weight. It
+    receives a gradient when a loss of the heatmap is differentiated.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None,
-                running_mean: torch.Tensor | None, running_var: torch.Tensor | None, training: bool, momentum: float,
-                eps: float, rules: Any) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        running_mean: torch.Tensor | None,
+        running_var: torch.Tensor | None,
+        training: bool,
+        momentum: float,
+        eps: float,
+        rules: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         y, mean, scale = torch.native_batch_norm(
             x, weight, bias, running_mean, running_var, training, momentum, eps
         )
@@ -94,7 +104,7 @@ class BatchNorm(torch.autograd.Function):
             assert running_mean is not None and running_var is not None
             mean, scale = running_mean, torch.rsqrt(running_var + eps)
             ctx.mark_non_differentiable(scale)
-        # running statistics of a training pass change in place later, and the derivative does not need them
+        # running statistics change in place during training, where the derivative does not use them
         kept = (None, None) if training else (running_mean, running_var)
         ctx.save_for_backward(x, weight, mean, scale, *kept)
         ctx.training, ctx.eps, ctx.rules = training, eps, rules
@@ -102,7 +112,9 @@ class BatchNorm(torch.autograd.Function):
         return y, scale
 
     @staticmethod
-    def backward(ctx: Any, g: torch.Tensor | None, g_scale: torch.Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(  # type: ignore[override]
+        ctx: Any, g: torch.Tensor | None, g_scale: torch.Tensor | None
+    ) -> tuple[Any, ...]:
         x, weight, mean, scale, running_mean, running_var = ctx.saved_tensors
         shape = (1, -1, *[1] * (x.dim() - 2))
         nothing = [None] * 8
@@ -120,14 +132,15 @@ class BatchNorm(torch.autograd.Function):
             )
         if g_scale is not None and needs[0]:  # d scale / dx = -scale³ (x - mean) / n
             slope = g_scale * scale**3 * (-x.shape[1] / x.numel())
+            shift = (slope * mean).to(x.dtype)
+            slope = slope.to(x.dtype)
             start = torch.zeros_like(x) if gx is None else gx
-            slope, shift = slope.to(x.dtype), (slope * mean).to(x.dtype)
             gx = start.addcmul_(x, slope.view(shape)).sub_(shift.view(shape))
         return gx, gw, gb, *nothing[2:]
 
 
 class Geometry(NamedTuple):
-    """How a convolution slides."""
+    """Geometry of a convolution."""
 
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -136,11 +149,18 @@ class Geometry(NamedTuple):
 
 
 class Conv(torch.autograd.Function):
-    """y = W ∗ x + b. Explaining: the gradient to the input alone."""
+    """y = W ∗ x + b. The rule for heatmaps computes the gradient to the input only."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry,
-                is_image: bool, rules: Any) -> torch.Tensor:  # fmt: skip
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        geometry: Geometry,
+        is_image: bool,
+        rules: Any,
+    ) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.bias_shape = None if bias is None else list(bias.shape)
         ctx.geometry, ctx.is_image, ctx.rules = geometry, is_image, rules
@@ -150,10 +170,12 @@ class Conv(torch.autograd.Function):
     def backward(ctx: Any, g: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         if ctx.rules.explaining:
-            gx = ConvInputGradient.apply(g, weight, x.shape, ctx.geometry)  # type: ignore[no-untyped-call]
+            gx = ConvInputGradient.apply(  # type: ignore[no-untyped-call]
+                g, weight, x.shape, ctx.geometry
+            )
             return gx, None, None, None, None, None
         to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
-        to_x = to_x and not ctx.is_image  # a loss of the heatmap asks for no gradient to the image
+        to_x = to_x and not ctx.is_image  # a loss of the heatmap needs no gradient to the image
         gw = weight_gradient(g, x, weight, ctx.geometry) if to_weight else None
         gx = gb = None
         if to_x or to_bias:
@@ -162,7 +184,7 @@ class Conv(torch.autograd.Function):
 
 
 class ConvInputGradient(torch.autograd.Function):
-    """The gradient to a convolution's input, with derivatives to the incoming gradient and to the weight."""
+    """The gradient to a convolution's input, with derivatives to ``g`` and to the weight."""
 
     @staticmethod
     def forward(
@@ -186,12 +208,12 @@ class ConvInputGradient(torch.autograd.Function):
 def input_gradient(
     g: torch.Tensor, weight: torch.Tensor, shape: torch.Size, geometry: Geometry
 ) -> torch.Tensor:
-    """Gradient to a convolution's input of shape [B,C,H,W], from ``g`` at its output."""
+    """Return the gradient to a convolution's input of shape [B,C,H,W] from ``g`` at its output."""
     if g.device.type != "cpu" or geometry.groups != 1 or shape[1] > _FEW_CHANNELS or g.numel() == 0:
-        like = g.new_empty(1).expand(shape)  # only its shape is looked at
-        found = _vendor(g, like, weight, None, geometry, [True, False, False])[0]
-        assert found is not None
-        return found
+        like = g.new_empty(1).expand(shape)  # only its shape is used
+        gx = _vendor(g, like, weight, None, geometry, [True, False, False])[0]
+        assert gx is not None
+        return gx
     kernel = tuple(weight.shape[2:])
     across = weight.flatten(1).T
 
@@ -208,19 +230,17 @@ def input_gradient(
 def weight_gradient(
     g: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, geometry: Geometry
 ) -> torch.Tensor:
-    """Gradient to a convolution's weight, from ``g`` at its output and its input ``x``."""
+    """Return the gradient to a convolution's weight from ``g`` at its output and input ``x``."""
     if g.device.type != "cpu" or geometry.groups != 1 or g[:, 0].numel() > _FEW_POSITIONS:
-        found = _vendor(g, x, weight, None, geometry, [False, True, False])[1]
-        assert found is not None
-        return found
+        gw = _vendor(g, x, weight, None, geometry, [False, True, False])[1]
+        assert gw is not None
+        return gw
     kernel = tuple(weight.shape[2:])
-    columns = F.unfold(
-        x, kernel, geometry.dilation, geometry.padding, geometry.stride
-    )  # [B, C·k·k, positions]
+    # [B, C·k·k, positions]
+    columns = F.unfold(x, kernel, geometry.dilation, geometry.padding, geometry.stride)
     flat = columns.transpose(1, 2).reshape(-1, columns.shape[1])
-    out = torch.empty_like(
-        weight, memory_format=torch.contiguous_format
-    )  # no view: autograd can then add in place
+    # not a view, so that autograd can accumulate in place
+    out = torch.empty_like(weight, memory_format=torch.contiguous_format)
     torch.mm(
         g.flatten(2).transpose(0, 1).reshape(len(weight), -1), flat, out=out.view(len(weight), -1)
     )
@@ -235,12 +255,12 @@ def _vendor(
     how: Geometry,
     needs: list[bool],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """Gradients to input, weight and bias, those that are needed."""
+    """Return the gradients to input, weight and bias that ``needs`` asks for."""
     return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
         g, x, weight, bias, how.stride, how.padding, how.dilation, False, (0, 0), how.groups, needs
     )
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    """At least float32."""
+    """Return the tensor in at least float32."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

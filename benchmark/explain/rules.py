@@ -1,7 +1,8 @@
-"""How a model runs while it is explained: batch normalisation left as it was, and backward rules that differ.
+"""The forward pass of an explained model: unchanged batch normalisation and other backward rules.
 
-A torch function mode sees every call of a torch function that a forward pass makes, whichever module or function makes
-it, in place or not. So nothing of the model is replaced, and a ReLU that several places share needs no care.
+A torch function mode sees every call of a torch function in a forward pass, whichever module or
+function makes it, in place or not. So no part of the model has to be replaced, and a ReLU module
+that is used in several places needs no special treatment.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from benchmark.explain.layers import BatchNorm, Conv, Geometry, Relu
 
 _aten = torch.ops.aten  # what an exported network calls
 
-#: Every spelling of the ReLU but F.relu, with whether it works in place.
+#: Every function for the ReLU except F.relu, and whether it works in place.
 _RELU: dict[Any, bool] = {
     torch.relu: False,
     torch.Tensor.relu: False,
@@ -33,42 +34,88 @@ _RELU: dict[Any, bool] = {
     _aten.relu_: True,
 }
 
-#: Batch normalisation with its arguments in the order (input, weight, bias, running mean, running variance, …).
+#: Batch normalisation with arguments (input, weight, bias, running mean, running variance, …).
 _BATCH_NORM = {torch.batch_norm, _aten.batch_norm}
 
-#: Nonlinearities for which the modified gradient would not be LRP-ε.
+#: Nonlinearities for which the modified gradient is not LRP-ε.
 _NOT_LRP = {
-    F.gelu, F.silu, F.mish, F.elu, F.selu, F.celu, F.leaky_relu, F.prelu, F.relu6, F.hardswish, F.hardsigmoid,
-    F.hardtanh, F.softplus, F.softmax, F.sigmoid, F.tanh, torch.sigmoid, torch.tanh, torch.softmax,
-    torch.Tensor.sigmoid, torch.Tensor.tanh, torch.Tensor.softmax, F.group_norm, F.layer_norm, F.instance_norm,
+    F.gelu,
+    F.silu,
+    F.mish,
+    F.elu,
+    F.selu,
+    F.celu,
+    F.leaky_relu,
+    F.prelu,
+    F.relu6,
+    F.hardswish,
+    F.hardsigmoid,
+    F.hardtanh,
+    F.softplus,
+    F.softmax,
+    F.sigmoid,
+    F.tanh,
+    torch.sigmoid,
+    torch.tanh,
+    torch.softmax,
+    torch.Tensor.sigmoid,
+    torch.Tensor.tanh,
+    torch.Tensor.softmax,
+    F.group_norm,
+    F.layer_norm,
+    F.instance_norm,
     F.scaled_dot_product_attention,
-    _aten.gelu, _aten.silu, _aten.mish, _aten.elu, _aten.selu, _aten.celu, _aten.leaky_relu, _aten.prelu, _aten.relu6,
-    _aten.hardswish, _aten.hardsigmoid, _aten.hardtanh, _aten.softplus, _aten.softmax, _aten.sigmoid, _aten.tanh,
-    _aten.group_norm, _aten.layer_norm, _aten.instance_norm, _aten.scaled_dot_product_attention,
-}  # fmt: skip
+    _aten.gelu,
+    _aten.silu,
+    _aten.mish,
+    _aten.elu,
+    _aten.selu,
+    _aten.celu,
+    _aten.leaky_relu,
+    _aten.prelu,
+    _aten.relu6,
+    _aten.hardswish,
+    _aten.hardsigmoid,
+    _aten.hardtanh,
+    _aten.softplus,
+    _aten.softmax,
+    _aten.sigmoid,
+    _aten.tanh,
+    _aten.group_norm,
+    _aten.layer_norm,
+    _aten.instance_norm,
+    _aten.scaled_dot_product_attention,
+}
 
 _NO_PATH = (
-    "the explained score does not depend on what the heatmap is of (the image, or a layer's output): part of the "
-    "network is cut off by detach() or no_grad(), or hidden by a compiler; give the network as it is written."
+    "the explained score does not depend on the image, or on the layer that the heatmap is of: "
+    "part of the network is cut off by detach() or no_grad(), or hidden by a compiler; pass the "
+    "original network."
 )
 
 
 class Rules(TorchFunctionMode):
-    """Used as ``with rules.forward(model): logits = model(image)``, then ``rules.gradient(score, image)``.
+    """Backward rules of an explanation.
+
+    Used as ``with rules.forward(model): logits = model(image)``, then ``rules.gradient(score,
+    image, create_graph=...)``.
 
     Args:
         epsilon: LRP's ε (a number, or float[B]); None for the plain gradient.
-        constant_statistics: whether the gradient takes batch statistics as constants. A later ordinary backward
-            differentiates through them in any case, as it takes the true derivative of the ReLU.
-        track_statistics: whether batch normalisation in training mode updates its running statistics, as a training
-            step must that makes no other forward pass.
+        constant_statistics: whether batch statistics are constants of the gradient. A later
+            ordinary backward pass differentiates them in any case, and uses the true derivative of
+            the ReLU.
+        track_statistics: whether batch normalisation in training mode updates its running
+            statistics, as it must in a training step without another forward pass.
         create_graph: whether the gradient will itself be differentiated.
-        image: the leaf made for the image, to which no later backward goes; None if the caller's requires a gradient.
-        to_image: whether the gradient goes all the way to the image, or ends at a late layer (Grad-CAM).
+        image: the leaf that was made for the image and needs no gradient in later backward passes;
+            None if the caller's image requires a gradient.
+        to_image: whether the gradient is taken at the image; else at a late layer (Grad-CAM).
     """
 
     def __init__(
         self,
+        *,
         epsilon: float | torch.Tensor | None = None,
         constant_statistics: bool = True,
         track_statistics: bool = False,
@@ -77,20 +124,23 @@ class Rules(TorchFunctionMode):
         to_image: bool = True,
     ) -> None:
         super().__init__()
-        self.epsilon, self.constant_statistics, self.track_statistics = (
-            epsilon,
-            constant_statistics,
-            track_statistics,
-        )
-        self.create_graph, self.image, self.to_image = create_graph, image, to_image
-        self.explaining = False  # what the backward rules look at
+        self.epsilon = epsilon
+        self.constant_statistics = constant_statistics
+        self.track_statistics = track_statistics
+        self.create_graph = create_graph
+        self.image = image
+        self.to_image = to_image
+        self.explaining = False  # read by the backward rules
 
     @contextmanager
     def forward(self, model: nn.Module) -> Iterator[None]:
-        """The context of the forward pass, in which whatever is compiled runs uncompiled.
+        """Context of the forward pass, in which compiled modules run uncompiled.
+
+        Args:
+            model: the network that is called in the context.
 
         Raises:
-            UserError: the network hides layers whose rules have to differ.
+            UserError: the network hides layers whose backward rules have to be changed.
         """
         if self.epsilon is not None or (model.training and not self.track_statistics):
             _refuse_hidden_layers(model)
@@ -100,23 +150,23 @@ class Rules(TorchFunctionMode):
             counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
         before = [counter.clone() for counter in counters]
         # fused attention kernels have no second derivative
-        attention: AbstractContextManager[Any] = (
-            sdpa_kernel(SDPBackend.MATH) if self.create_graph else nullcontext()
-        )
-        # Grad-CAM in a training step changes no layer: being asked at every call of a function would cost for nothing
-        idle = (
+        attention: AbstractContextManager[Any] = nullcontext()
+        if self.create_graph:
+            attention = sdpa_kernel(SDPBackend.MATH)
+        # Grad-CAM in a training step changes no layer, so the cost of a function mode is avoided
+        unchanged = (
             self.epsilon is None
             and not self.to_image
             and (self.track_statistics or not model.training)
         )
-        watching: AbstractContextManager[Any] = nullcontext() if idle else self
+        mode: AbstractContextManager[Any] = nullcontext() if unchanged else self
         try:
             with (
                 eagerly(model),
                 torch.inference_mode(False),
                 torch.enable_grad(),
                 attention,
-                watching,
+                mode,
             ):
                 yield
         finally:
@@ -124,9 +174,20 @@ class Rules(TorchFunctionMode):
                 counter.copy_(value)
 
     def gradient(
-        self, score: torch.Tensor, to: torch.Tensor, create_graph: bool, retain: bool = False
+        self,
+        score: torch.Tensor,
+        to: torch.Tensor,
+        *,
+        create_graph: bool,
+        retain: bool = False,
     ) -> torch.Tensor:
-        """Gradient of ``score`` (a scalar) to the tensor ``to`` under these rules; none to weights is computed.
+        """Return the gradient of a score under these rules; weights get none.
+
+        Args:
+            score: a scalar.
+            to: tensor at which the gradient is taken.
+            create_graph: whether the gradient can be differentiated.
+            retain: whether the graph is kept for another backward pass.
 
         Raises:
             UserError: the score does not depend on ``to``.
@@ -135,13 +196,13 @@ class Rules(TorchFunctionMode):
             raise UserError(_NO_PATH)
         self.explaining = True
         try:
-            # backward passes run in the dtypes that the forward pass left; autocast would change those of linear layers
+            # autocast would change the dtypes of linear layers; those of the forward pass are kept
             with (
                 torch.inference_mode(False),
                 torch.enable_grad(),
                 torch.autocast(to.device.type, enabled=False),
             ):
-                found = torch.autograd.grad(
+                gradients = torch.autograd.grad(
                     score,
                     to,
                     create_graph=create_graph,
@@ -150,9 +211,9 @@ class Rules(TorchFunctionMode):
                 )
         finally:
             self.explaining = False
-        if found[0] is None:  # zeros in its place would be a heatmap that says nothing
+        if gradients[0] is None:  # zeros instead would be a heatmap without meaning
             raise UserError(_NO_PATH)
-        return found[0]
+        return gradients[0]
 
     def __torch_function__(
         self,
@@ -176,8 +237,9 @@ class Rules(TorchFunctionMode):
                 return self._relu(*args, **{**kwargs, "inplace": _RELU[func]})
             if func in _NOT_LRP:
                 raise UserError(
-                    f"LRP-ε is not defined for {func.__name__}, which this network uses; take a network whose only "
-                    "nonlinearities are ReLUs and max-pools, or another explanation such as input_gradient."
+                    f"LRP-ε is not defined for {func.__name__}, which this network uses; use a "
+                    "network whose only nonlinearities are ReLUs and max-pools, or another "
+                    "explanation such as input_gradient."
                 )
         return called(*args, **kwargs)
 
@@ -198,19 +260,28 @@ class Rules(TorchFunctionMode):
         groups: int = 1,
     ) -> torch.Tensor:
         if isinstance(padding, str) or input.dim() != 4:
-            return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
+            return torch.conv2d(
+                input,
+                weight,
+                bias,
+                stride,  # type: ignore[arg-type]
+                padding,  # type: ignore[arg-type]
+                dilation,  # type: ignore[arg-type]
+                groups,
+            )
         geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
         is_image = input is self.image
         kind = input.device.type
         if torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
             dtype = torch.get_autocast_dtype(kind)
-            input, weight, bias = (
-                input.to(dtype),
-                weight.to(dtype),
-                None if bias is None else bias.to(dtype),
-            )
+            input = input.to(dtype)
+            weight = weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
         with torch.autocast(kind, enabled=False):
-            return Conv.apply(input, weight, bias, geometry, is_image, self)  # type: ignore[no-any-return, no-untyped-call]
+            output: torch.Tensor = Conv.apply(  # type: ignore[no-untyped-call]
+                input, weight, bias, geometry, is_image, self
+            )
+        return output
 
     def _batch_norm(
         self,
@@ -225,8 +296,9 @@ class Rules(TorchFunctionMode):
     ) -> torch.Tensor:
         if training and input.numel() == input.shape[1]:
             raise UserError(
-                f"batch normalisation in training mode got one value per channel (shape {list(input.shape)}); explain "
-                "more than one image, or put the network in evaluation mode."
+                "batch normalisation in training mode got one value per channel (shape "
+                f"{list(input.shape)}); explain more than one image, or put the network in "
+                "evaluation mode."
             )
         if training and not self.track_statistics:
             running_mean = running_var = None
@@ -259,8 +331,8 @@ class Rules(TorchFunctionMode):
 def _refuse_hidden_layers(model: nn.Module) -> None:
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise UserError(
-            "this explanation must see every layer, which a network scripted or traced by torch.jit hides; give the "
-            "network as it is written."
+            "this explanation must see every layer, which a network scripted or traced by "
+            "torch.jit hides; pass the original network."
         )
 
 

@@ -15,7 +15,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
-from algorithms.dfr import STRENGTHS, balanced_rows, fit_logistic, worst_group
+from algorithms.dfr import INVERSE_STRENGTHS, balanced_rows, fit_logistic, worst_group
 from benchmark.core.batch import Batch
 from benchmark.core.record import read_record
 from benchmark.core.registry import ALGORITHMS
@@ -110,7 +110,9 @@ def test_the_last_layer_is_the_regression_on_the_features_as_they_come() -> None
         weight, c = algorithm.retrain(x, batch.label, batch.group)
         expected = x @ weight[:, :-1].T + weight[:, -1]
         assert torch.allclose(algorithm.eval().predict(batch.image).double(), expected, atol=1e-4)
-    assert algorithm.report() == {"c": c, "balanced": 12, "validation": 12} and c in STRENGTHS
+    assert (
+        algorithm.report() == {"c": c, "balanced": 12, "validation": 12} and c in INVERSE_STRENGTHS
+    )
     assert all(torch.equal(v, body[k]) for k, v in algorithm.network.body.state_dict().items()), (
         "features moved"
     )
@@ -177,7 +179,7 @@ def test_a_run_in_the_engine_sees_the_groups_of_validation_and_makes_no_step(
         assert run(folder) == "done", failure(folder)
     record = read_record(second)
     assert record.steps == 0 and record.method.needs == ("val_groups",)
-    assert record.extra["validation"] == 32 and record.extra["c"] in STRENGTHS
+    assert record.extra["validation"] == 32 and record.extra["c"] in INVERSE_STRENGTHS
     (line,) = lines(second)
     assert set(line["terms"]) == {"validation"}
 

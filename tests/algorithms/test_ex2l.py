@@ -215,16 +215,16 @@ def test_draws_are_the_papers_and_on_a_log_scale_on_request() -> None:
         )
         assert on_log.min() >= 0.1 and on_log.max() < 100 and 1.5 < on_log.median() < 7
     algorithm = build("ex2l", confounder_weight_log=2.0, similarity_weight_log=4.0, log_draws=True)
-    assert algorithm.weights == [2.0, 4.0]
+    assert (algorithm.confounder_weight, algorithm.similarity_weight) == (2.0, 4.0)
 
 
 def test_both_models_at_the_same_time_learn_what_they_learn_one_after_another() -> None:
     learnt = []
-    for at_once in (True, False):
+    for overlaps in (True, False):
         algorithm = build("ex2l", seed=1)
-        with threads(2 if at_once else 1):  # one thread for each model in either case
+        with threads(2 if overlaps else 1):  # one thread for each model in either case
             logged = train(algorithm, 0, 4)
-        assert algorithm.at_once is at_once
+        assert algorithm.parallel_forward.overlaps is overlaps
         learnt.append((algorithm.state_dict(), logged))
     (first, logged), (second, expected) = learnt
     assert all(torch.equal(first[name], value) for name, value in second.items())
@@ -235,7 +235,7 @@ def test_with_dropout_the_models_take_turns() -> None:
     algorithm = build("ex2l", dropout=0.5)
     with threads(2):
         train(algorithm, 0, 1)
-    assert algorithm.at_once is False
+    assert algorithm.parallel_forward.overlaps is False
 
 
 @pytest.mark.parametrize("method", ["ex2l", "gain", "distill_gradcam", "tea:attention"])

@@ -11,7 +11,8 @@ import torch
 from torch.nn import functional as F
 
 import benchmark.losses.heatmaps
-from algorithms.tea import LOSSES, TEA, tea_loss
+from algorithms.tea import tea_loss
+from algorithms.tea_ablations import DISTANCES, TEAWithAblations
 from benchmark.core.batch import Batch
 from benchmark.core.errors import Problems, UserError
 from benchmark.core.registry import ALGORITHMS, BACKBONES
@@ -104,26 +105,26 @@ def test_levels_of_the_tea_loss(side: int, levels: int, monkeypatch: pytest.Monk
     assert sizes == [side // 2**level for level in range(levels)]
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("name", sorted(DISTANCES))
 def test_every_distance_is_zero_for_equal_maps_and_finite_for_empty_ones(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     s, t = (torch.randn(3, 3, 16, 16, generator=generator) for _ in range(2))
-    assert LOSSES[name](s, s.clone()) == 0
-    assert LOSSES[name](s, t) > 0
+    assert DISTANCES[name](s, s.clone()) == 0
+    assert DISTANCES[name](s, t) > 0
     for one, other in (
         (torch.zeros_like(s), t),
         (s, torch.zeros_like(t)),
         (torch.zeros_like(s), torch.zeros_like(t)),
     ):
         one.requires_grad_()
-        value = LOSSES[name](one, other)
+        value = DISTANCES[name](one, other)
         value.backward()
         assert value.isfinite() and one.grad.isfinite().all()
-    scaled = LOSSES[name](s, 3 * s)
+    scaled = DISTANCES[name](s, 3 * s)
     assert scaled.abs() < 1e-5 if name in ("l1", "l2") else scaled > 0.1, (
         "the norm of a heatmap is confidence"
     )
-    assert LOSSES[name](s[:1], t[:1]).isfinite()
+    assert DISTANCES[name](s[:1], t[:1]).isfinite()
 
 
 def test_l1_and_l2_are_equations_c12_and_c13() -> None:
@@ -134,7 +135,7 @@ def test_l1_and_l2_are_equations_c12_and_c13() -> None:
     for name, order in (("l1", 1), ("l2", 2)):
         by_hand = [torch.linalg.norm((a / a.norm(order) - b / b.norm(order)), order) for a, b in
                    zip(s.flatten(1), t.flatten(1), strict=True)]  # fmt: skip
-        assert LOSSES[name](s, t).item() == pytest.approx(sum(by_hand).item() / 2, rel=1e-12)
+        assert DISTANCES[name](s, t).item() == pytest.approx(sum(by_hand).item() / 2, rel=1e-12)
 
 
 # TEA
@@ -189,7 +190,7 @@ def test_heatmaps_are_all_that_moves_the_student(monkeypatch: pytest.MonkeyPatch
     assert seeded_loss(student("tea"), other)["explanation"] == loss["explanation"], (
         "labels play no part"
     )
-    monkeypatch.setitem(LOSSES, "multi", lambda s, t: (s.detach() - t).abs().mean())
+    monkeypatch.setitem(DISTANCES, "multi", lambda s, t: (s.detach() - t).abs().mean())
     assert not seeded_loss(algorithm, batch)["explanation"].requires_grad, (
         "no way around the heatmap"
     )
@@ -229,7 +230,7 @@ def test_gradient_to_the_weights_by_finite_differences() -> None:
 def test_every_variant_has_a_loss_of_its_own_and_trains() -> None:
     """On a student that is not its teacher; warm-up changes not the first value but what is moved."""
     teacher, batch, values = make_teacher("segment_classify"), make_batch(), {}
-    for variant in ("", *TEA.variants):
+    for variant in ("", *TEAWithAblations.variants):
         algorithm = student(f"tea:{variant}" if variant else "tea", teacher, epsilon_low=1e-3) if not variant else \
             student(f"tea:{variant}", teacher)  # fmt: skip
         with torch.no_grad():

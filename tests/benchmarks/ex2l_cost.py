@@ -35,6 +35,7 @@ from tabulate import tabulate
 
 from benchmark.core.algorithm import Algorithm, Setting
 from benchmark.core.batch import Batch
+from benchmark.core.parallel_forward import ParallelForward
 from benchmark.core.registry import ALGORITHMS, BACKBONES
 from benchmark.engine.environment_info import keep_memory
 from tests.benchmarks.explanation_cost import Flops
@@ -97,7 +98,7 @@ def measure(given: argparse.Namespace) -> dict[str, list[float]]:
         flops[method] = counter.total
         torch.set_num_threads(given.threads)
         for algorithm in algorithms:
-            algorithm.at_once = None  # type: ignore[assignment]  # eX2L finds out again
+            algorithm.parallel_forward = ParallelForward()  # decides again
         seconds(algorithms, batch)
     total, order = {method: np.zeros(2) for method in methods}, list(methods)
     for turn in range(given.warm_up + given.rounds):

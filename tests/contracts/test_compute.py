@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-import algorithms._student
 import benchmark.explain.base
 import benchmark.explain.rules
 from benchmark.core.algorithm import Algorithm
@@ -159,7 +158,7 @@ def test_a_network_explained_as_it_was_compiled_would_be_found(
 ) -> None:
     """The fault itself: without the switch to eager calls, tracing fixes the rules, and no gradient comes back."""
     with_backend(monkeypatch, "eager")
-    for module in (benchmark.explain.base, benchmark.explain.rules, algorithms._student):
+    for module in (benchmark.explain.base, benchmark.explain.rules):
         monkeypatch.setattr(module, "eagerly", lambda network=None: nullcontext())
     with pytest.raises(UserError, match="does not depend on"):
         check(name, "", {"compile": True}, TRACED)

@@ -177,7 +177,7 @@ def test_terms_of_networks_that_run_at_the_same_time_have_their_parameters() -> 
         watch = TermWatch(algorithm)
         for step in range(FIRST):
             watch.look(algorithm.step(tiny.make_batch(side=32, seed=step)))
-    assert algorithm.at_once
+    assert algorithm.parallel_forward.overlaps
     assert set(watch.terms) == {"classification", "confounder", "similarity"}
     assert all(seen.constant == 0 for seen in watch.terms.values())
 

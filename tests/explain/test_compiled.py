@@ -82,7 +82,9 @@ WAYS = [
 
 def loss_of(name: str, network: nn.Module, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The heatmap, the logits, and what a loss of both leaves at the parameters."""
-    heatmap, logits = explain.get(name).with_logits(network, image, lambda _: TARGET, True)
+    heatmap, logits = explain.get(name).with_logits(
+        network, image, lambda _: TARGET, create_graph=True
+    )
     (heatmap.square().sum() + logits.square().sum()).backward()
     gradients = [p.grad if p.grad is not None else p * 0 for p in network.parameters()]
     return heatmap.detach(), logits.detach(), *gradients

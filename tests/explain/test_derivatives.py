@@ -204,7 +204,9 @@ def test_score_of_the_caller() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
     torch.testing.assert_close(logits, model(image))
     loss = loss_of(
-        lambda: gradient.with_logits(model, image, lambda z: z.log_softmax(1).sum(1), True)[0]
+        lambda: gradient.with_logits(
+            model, image, lambda z: z.log_softmax(1).sum(1), create_graph=True
+        )[0]
     )
     assert distance_to_differences(loss, model) < 1e-5
 

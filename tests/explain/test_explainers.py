@@ -34,7 +34,9 @@ def test_all_explainers_are_covered() -> None:
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_shape_type_and_graph(name: str, create_graph: bool) -> None:
     model, image, explainer = convnet().float(), images(SIZE, 3).float(), explain.get(name)
-    heatmap, logits = explainer.with_logits(model, image, lambda z: TARGET, create_graph)
+    heatmap, logits = explainer.with_logits(
+        model, image, lambda z: TARGET, create_graph=create_graph
+    )
     assert heatmap.shape == ((3, 3, 16, 16) if name in TO_IMAGE else (3, 1, 4, 4))
     assert heatmap.dtype == torch.float32 and torch.isfinite(heatmap).all()
     assert heatmap.requires_grad == logits.requires_grad == create_graph
@@ -212,7 +214,9 @@ def test_under_bf16_autocast(name: str, create_graph: bool) -> None:
     exact = explainer(model, image, TARGET)
     with torch.autocast("cpu", torch.bfloat16):
         assert model(image).dtype == torch.bfloat16  # it does act
-        heatmap, logits = explainer.with_logits(model, image, lambda z: TARGET, create_graph)
+        heatmap, logits = explainer.with_logits(
+            model, image, lambda z: TARGET, create_graph=create_graph
+        )
     assert heatmap.dtype == torch.float32
     assert torch.cosine_similarity(heatmap.flatten(), exact.flatten(), dim=0) > 0.98
     if create_graph:

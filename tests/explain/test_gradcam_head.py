@@ -22,7 +22,7 @@ def map_and_gradients(
     """The map, and what a loss of map and logits leaves at every weight (zero where it leaves nothing)."""
     model.zero_grad()
     chosen = explain.get(name, constant_weights=constant)
-    cam, logits = chosen.with_logits(model, image, lambda _: TARGET, True, False)
+    cam, logits = chosen.with_logits(model, image, lambda _: TARGET, create_graph=True)
     (cam.square().sum() + logits.square().sum()).backward()
     return [
         cam.detach(),
@@ -78,7 +78,7 @@ def test_statistics_are_tracked_once_when_no_rule_is_needed() -> None:
     model, image = backbone("convnet", SIZE, classes=3, width=4).train(), images(SIZE, 3)
     again = backbone("convnet", SIZE, classes=3, width=4).train()
     explain.get("gradcam", constant_weights=True).with_logits(
-        model, image, lambda _: TARGET, True, True
+        model, image, lambda _: TARGET, create_graph=True, track_statistics=True
     )
     again(image)
     for ours, theirs in zip(model.buffers(), again.buffers(), strict=True):

@@ -67,7 +67,7 @@ def test_values_by_hand() -> None:
     assert (expected > 0).any(dim=(1, 2, 3)).all() and (expected == 0).any()
     for create_graph in (False, True):
         found, logits = explain.get("gradcam").with_logits(
-            model, image, lambda _: TARGET, create_graph
+            model, image, lambda _: TARGET, create_graph=create_graph
         )
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
         torch.testing.assert_close(logits, model(image), rtol=1e-8, atol=1e-12)
@@ -125,7 +125,9 @@ def test_the_gradient_by_finite_differences(name: str) -> None:
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def loss() -> torch.Tensor:
-        found, logits = explain.get(name).with_logits(model, image, lambda _: TARGET, True)
+        found, logits = explain.get(name).with_logits(
+            model, image, lambda _: TARGET, create_graph=True
+        )
         return (weight * found).sum() + logits.square().sum()
 
     gradients = torch.autograd.grad(loss(), parameters, allow_unused=True)
