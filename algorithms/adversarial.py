@@ -1,4 +1,4 @@
-"""DANN and CDAN: features from which a second network cannot tell the environment."""
+"""DANN and CDAN: features from which a discriminator cannot recognise the environment."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmark.core.algorithm import Algorithm, Paper, Setting
-from benchmark.core.batch import Batch
-from benchmark.core.hparam import Choice, HParam, LogUniform
-from benchmark.core.needs import Needs
-from benchmark.core.optim import make_optimizer
-from benchmark.core.registry import ALGORITHMS
+from benchmark.core import (
+    ALGORITHMS,
+    Algorithm,
+    Batch,
+    Choice,
+    HParam,
+    LogUniform,
+    Needs,
+    Paper,
+    Setting,
+    make_optimizer,
+)
 from benchmark.models.base import Backbone
 
 
 def perceptron(inputs: int, outputs: int, width: int, depth: int) -> nn.Sequential:
-    """``depth`` linear layers, ``width`` wide inside, with ReLUs between them."""
+    """Return ``depth`` linear layers with ReLUs between them and ``width`` hidden units."""
     sizes = [inputs, *[width] * (depth - 1), outputs]
     layers: list[nn.Module] = []
     for size, following in pairwise(sizes):
@@ -29,19 +35,21 @@ def perceptron(inputs: int, outputs: int, width: int, depth: int) -> nn.Sequenti
 
 @ALGORITHMS.register
 class DANN(Algorithm):
-    """min over the network, max over the discriminator D, of CE(label) − λ · CE(D(features), environment).
+    """CE(label) − λ · CE(D(features), environment), minimised by the network.
 
-    The minus sign is the paper's gradient reversal. In every step D takes ``d_steps`` steps on the batch's features as
-    constants, so that the network neither moves nor is differentiated, and then the network takes one. (DomainBed gives
-    D whole steps of the budget; here a step moves the network in every method, so that equal budgets are equal.)
+    The discriminator D minimises CE(D(features), environment); the minus sign is the gradient
+    reversal of the paper. In every step D first takes ``d_steps`` optimiser steps on the features
+    of the batch, which are constants for it, and then the network takes one. (DomainBed spends
+    whole steps of the budget on D; here every step updates the network in every method, so that
+    equal budgets are comparable.)
     """
 
     name = "dann"
     paper = Paper(
-        "Domain-adversarial training of neural networks",
-        "Ganin et al.",
-        2016,
-        "https://arxiv.org/abs/1505.07818",
+        title="Domain-adversarial training of neural networks",
+        authors="Ganin et al.",
+        year=2016,
+        url="https://arxiv.org/abs/1505.07818",
     )
     needs = Needs(environments=True)
     sampling = "environment"
@@ -52,7 +60,7 @@ class DANN(Algorithm):
         "lr_d": HParam(
             0.0,
             LogUniform(-4.5, -2.5),
-            "learning rate of the discriminator; 0: as the network's",
+            "learning rate of the discriminator; 0: that of the network",
             low=0.0,
             high=1e3,
             large=HParam(0.0, LogUniform(-5, -3.5), low=0.0, high=1e3),
@@ -96,40 +104,41 @@ class DANN(Algorithm):
         self.discriminator = perceptron(self.joint_size(), setting.num_environments, width, depth)
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        betas = self.hp["beta1"], 0.9
-        theirs = {
-            "lr": self.hp["lr_d"] or self.hp["lr"],
-            "weight_decay": self.hp["weight_decay_d"],
-            "betas": betas,
-        }
+        betas = (self.hp["beta1"], 0.9)
         adversary = [p for name, p in self.named_parameters() if not name.startswith("network.")]
         return {
             "main": make_optimizer(self.network.parameters(), self.hp, betas=betas),
-            "discriminator": make_optimizer(adversary, self.hp, **theirs),
+            "discriminator": make_optimizer(
+                adversary,
+                self.hp,
+                lr=self.hp["lr_d"] or self.hp["lr"],
+                weight_decay=self.hp["weight_decay_d"],
+                betas=betas,
+            ),
         }
 
     def joint_size(self) -> int:
-        """Length of what ``joint`` gives."""
+        """Return the number of inputs of the discriminator."""
         return self.network.num_features
 
     def joint(
         self, features: torch.Tensor, logits: torch.Tensor, label: torch.Tensor
     ) -> torch.Tensor:
-        """What the discriminator looks at, float[B,joint_size]: here the features alone."""
+        """Return the input of the discriminator, float[B,joint_size]: here the features."""
         return features
 
     def average(self, losses: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """The discriminator's mean over rows, from float[B]: here every row counts the same."""
+        """Average losses float[B] over rows: here with equal weights."""
         return losses.mean()
 
     def discriminator_loss(
         self, joint: torch.Tensor, batch: Batch, penalty: float = 0.0
     ) -> torch.Tensor:
-        """Cross-entropy of the environments + ``penalty`` · mean over rows of ‖∂CE(D(joint)) / ∂joint‖²."""
+        """Return CE of the environments + ``penalty`` · mean of ‖∂CE(D(joint)) / ∂joint‖²."""
         assert batch.environment is not None
         losses = F.cross_entropy(self.discriminator(joint), batch.environment, reduction="none")
         total = self.average(losses, batch.label)
-        if penalty == 0:  # the default: no second differentiation
+        if penalty == 0:  # the default needs no second derivative
             return total
         gradient = torch.autograd.grad(losses.sum(), joint, create_graph=True)[0]
         return total + penalty * gradient.square().sum(1).mean()
@@ -140,39 +149,40 @@ class DANN(Algorithm):
             logits = self.network.classifier(self.network.dropout(features))
             classification = F.cross_entropy(logits, batch.label)
         penalty = self.hp["grad_penalty"]
-        constants = features.detach().requires_grad_(penalty > 0), logits.detach()
+        constant_features = features.detach().requires_grad_(penalty > 0)
+        constant_logits = logits.detach()
         for _ in range(self.hp["d_steps"]):
             with self.setting.autocast():
-                recognised = self.discriminator_loss(
-                    self.joint(*constants, batch.label), batch, penalty
-                )
-            self.minimise({"discriminator": recognised}, "discriminator")
+                joint = self.joint(constant_features, constant_logits, batch.label)
+                discriminator = self.discriminator_loss(joint, batch, penalty)
+            self.minimise({"discriminator": discriminator}, "discriminator")
         with self.setting.autocast():
-            fooled = self.discriminator_loss(self.joint(features, logits, batch.label), batch)
-            adversary = -self.hp["adversary_weight"] * fooled
+            joint = self.joint(features, logits, batch.label)
+            adversary = -self.hp["adversary_weight"] * self.discriminator_loss(joint, batch)
         self.minimise({"classification": classification, "adversary": adversary}, "main")
         return {
             "classification": classification,
             "adversary": adversary,
-            "discriminator": recognised,
+            "discriminator": discriminator,
         }
 
 
 @ALGORITHMS.register
 class CDAN(DANN):
-    """DANN whose discriminator sees the features together with what is predicted from them.
+    """DANN whose discriminator sees the features together with the class.
 
-    ``condition = "outer"``: the outer product of features and softmax; the gradient passes through both factors.
-    ``condition = "embedding"``: features + a learnt vector of the true class, and every class of the batch counts the
-    same: the class-conditional DANN (CDANN) of Li et al. (2018), in DomainBed's form.
+    ``condition = "outer"``: the outer product of features and softmax; the gradient passes through
+    both factors. ``condition = "embedding"``: features + a learnt vector of the true class, and
+    every class of the batch has the same weight: the class-conditional DANN (CDANN) of Li et al.
+    (2018), in DomainBed's form.
     """
 
     name = "cdan"
     paper = Paper(
-        "Conditional adversarial domain adaptation",
-        "Long, Cao, Wang, Jordan",
-        2018,
-        "https://arxiv.org/abs/1705.10667",
+        title="Conditional adversarial domain adaptation",
+        authors="Long, Cao, Wang, Jordan",
+        year=2018,
+        url="https://arxiv.org/abs/1705.10667",
     )
     hparams = {
         **DANN.hparams,

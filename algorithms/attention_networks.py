@@ -1,4 +1,4 @@
-"""Networks with attention of their own, trained by cross-entropy alone: AG-Sononet and the vision transformer."""
+"""Networks with built-in attention, trained by cross-entropy: AG-Sononet and ViT."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Any
 from torch import nn
 
 from algorithms.erm import ERM
-from benchmark.core.algorithm import Paper, Setting
-from benchmark.core.dataset import DatasetInfo
-from benchmark.core.errors import UserError
-from benchmark.core.hparam import HParam
-from benchmark.core.registry import ALGORITHMS, BACKBONES
-from benchmark.core.spec import RunSpec
+from benchmark.core import (
+    ALGORITHMS,
+    BACKBONES,
+    DatasetInfo,
+    HParam,
+    Paper,
+    RunSpec,
+    Setting,
+    UserError,
+)
 from benchmark.models.ag_sononet import AGSononet
 from benchmark.models.pretrained import WEIGHTS_OPTION
 
@@ -25,10 +29,11 @@ class AGSononetERM(ERM):
     name = "ag_sononet"
     variants = {}  # not those of erm
     paper = Paper(
-        "Attention gated networks: learning to leverage salient regions in medical images",
-        "Schlemper, Oktay, Schaap, Heinrich, Kainz, Glocker, Rueckert", 2019,
-        "https://doi.org/10.1016/j.media.2019.01.012",
-    )  # fmt: skip
+        title="Attention gated networks: learning to leverage salient regions in medical images",
+        authors="Schlemper, Oktay, Schaap, Heinrich, Kainz, Glocker, Rueckert",
+        year=2019,
+        url="https://doi.org/10.1016/j.media.2019.01.012",
+    )
     hparams = {
         "width": HParam(
             16,
@@ -53,15 +58,20 @@ class AGSononetERM(ERM):
 
 @ALGORITHMS.register
 class ViT(ERM):
-    """Cross-entropy on ViT-B/16, for images whose side 16 divides; the sweep's backbone is not used."""
+    """Cross-entropy on ViT-B/16; the sweep's backbone is not used.
+
+    Images must be square with a side that is a multiple of 16.
+    """
 
     name = "vit"
     variants = {}  # not those of erm
     paper = Paper(
-        "An image is worth 16×16 words: transformers for image recognition at scale",
-        "Dosovitskiy, Beyer, Kolesnikov, Weissenborn, Zhai, Unterthiner, Dehghani, Minderer, Heigold, Gelly, "
-        "Uszkoreit, Houlsby", 2021, "https://arxiv.org/abs/2010.11929",
-    )  # fmt: skip
+        title="An image is worth 16×16 words: transformers for image recognition at scale",
+        authors="Dosovitskiy, Beyer, Kolesnikov, Weissenborn, Zhai, Unterthiner, "
+        "Dehghani, Minderer, Heigold, Gelly, Uszkoreit, Houlsby",
+        year=2021,
+        url="https://arxiv.org/abs/2010.11929",
+    )
     hparams = {"weights": WEIGHTS_OPTION}
 
     @classmethod

@@ -1,65 +1,72 @@
-"""Invariant risk minimisation: features on which one and the same classifier is the best in every environment."""
+"""Invariant risk minimisation: features on which one classifier is optimal in all environments."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from benchmark.core.algorithm import Algorithm, Paper
-from benchmark.core.batch import Batch
-from benchmark.core.hparam import HParam, LogUniform
-from benchmark.core.needs import Needs
-from benchmark.core.registry import ALGORITHMS
-from benchmark.core.spec import MOST_STEPS
+from benchmark.core import (
+    ALGORITHMS,
+    MOST_STEPS,
+    Algorithm,
+    Batch,
+    DatasetInfo,
+    HParam,
+    LogUniform,
+    Needs,
+    Paper,
+    RunSpec,
+)
 from benchmark.losses.environments import lacks_pairs, mean_risk, rows_of_each
 from benchmark.losses.precision import exact
 
-if TYPE_CHECKING:
-    from benchmark.core.dataset import DatasetInfo
-    from benchmark.core.spec import RunSpec
-
 
 def irm_penalty(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Squared gradient of one environment's risk with respect to a scale of its logits, at scale 1, without bias.
+    """Estimate the squared gradient of an environment's risk with respect to a scale of its logits.
 
-    With CE(s·f, y) = logsumexp(s·f) − s·f_y the derivative at s = 1 is Σ_k softmax(f)_k · f_k − f_y for each row, so no
-    second differentiation is needed. The product of its means over even and odd rows is an unbiased estimate of the
-    square (Arjovsky et al. 2019, section 3.2), and may be negative.
+    With CE(s·f, y) = logsumexp(s·f) − s·f_y, the derivative at s = 1 is Σ_k softmax(f)_k · f_k −
+    f_y for each row, so that no second differentiation is needed. The product of its means over
+    even and odd rows is an unbiased estimate of the square (Arjovsky et al. 2019, section 3.2),
+    which may be negative.
 
     Args:
         logits: float[B,K], rows of one environment.
         label: int64[B].
 
     Returns:
-        A scalar; 0 for fewer than two rows, of which there is no unbiased estimate.
+        A scalar; 0 for fewer than two rows, from which no unbiased estimate can be computed.
     """
     if len(label) < 2:
         return 0.0 * logits.sum()
     logits = exact(logits)
-    slope = (logits.softmax(1) * logits).sum(1) - logits.gather(1, label[:, None]).squeeze(1)
+    mean_logits = (logits.softmax(1) * logits).sum(1)
+    slope = mean_logits - logits.gather(1, label[:, None]).squeeze(1)
     return slope[::2].mean() * slope[1::2].mean()
 
 
 @ALGORITHMS.register
 class IRM(Algorithm):
-    """IRMv1: mean risk of the environments + λ · mean penalty of the environments that have two rows or more.
+    """IRMv1: mean risk of the environments + λ · mean penalty.
 
-    λ is 1 before ``anneal_iters`` and its full value from there on. At the switch Adam is rebuilt, since moments
-    gathered at the old scale of the loss would make its first steps far too long.
+    The penalty is averaged over environments with at least two rows in the batch.
+
+    λ is 1 before ``anneal_iters`` and has its full value from then on. At the switch the optimiser
+    is rebuilt, since moments gathered at the old scale of the loss would make Adam's first steps
+    far too long.
     """
 
     name = "irm"
     paper = Paper(
-        "Invariant risk minimization",
-        "Arjovsky, Bottou, Gulrajani, Lopez-Paz",
-        2019,
-        "https://arxiv.org/abs/1907.02893",
+        title="Invariant risk minimization",
+        authors="Arjovsky, Bottou, Gulrajani, Lopez-Paz",
+        year=2019,
+        url="https://arxiv.org/abs/1907.02893",
     )
     needs = Needs(environments=True)
     sampling = "environment"
-    may_be_zero = frozenset({"penalty"})  # a batch that has less than two rows of every environment
+    may_be_zero = frozenset({"penalty"})  # no environment has two rows in the batch
     hparams = {
         "penalty_weight": HParam(
             100.0,
@@ -83,7 +90,7 @@ class IRM(Algorithm):
 
     @classmethod
     def active_from(cls, hparams: Mapping[str, Any], budget: Mapping[str, Any]) -> int:
-        """The step at which λ gets its value; at λ = 1 it has it from the start."""
+        """Return the step at which λ gets its full value; 0 for λ = 1."""
         return 0 if hparams["penalty_weight"] == 1 else int(hparams["anneal_iters"])
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -93,11 +100,11 @@ class IRM(Algorithm):
         penalties = torch.stack(
             [irm_penalty(logits[chosen], batch.label[chosen]) for chosen in rows]
         )
-        counted = max(sum(len(chosen) > 1 for chosen in rows), 1)
+        num_penalties = max(sum(len(chosen) > 1 for chosen in rows), 1)
         weight = self.hp["penalty_weight"] if self.current_step >= self.hp["anneal_iters"] else 1.0
         return {
             "classification": mean_risk(logits, batch.label, rows),
-            "penalty": weight * penalties.sum() / counted,
+            "penalty": weight * penalties.sum() / num_penalties,
         }
 
     def step(self, batch: Batch) -> Mapping[str, torch.Tensor | float]:

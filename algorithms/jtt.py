@@ -1,4 +1,4 @@
-"""Just train twice: what a short standard training gets wrong counts more in the second one."""
+"""Just train twice: images that a short first training misclassifies are upweighted."""
 
 from __future__ import annotations
 
@@ -7,27 +7,34 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from benchmark.core.algorithm import Algorithm, Paper, Run, Setting, Upstream
-from benchmark.core.batch import Batch
-from benchmark.core.hparam import Choice, HParam
-from benchmark.core.optim import shared_hparams
-from benchmark.core.registry import ALGORITHMS
-from benchmark.core.spec import RunSpec
+from benchmark.core import (
+    ALGORITHMS,
+    Algorithm,
+    Batch,
+    Choice,
+    HParam,
+    Paper,
+    Run,
+    RunSpec,
+    Setting,
+    Upstream,
+    shared_hparams,
+)
 
 
 def upweighted_mean(
     losses: torch.Tensor, wrong: torch.Tensor, upweight: float, share: float
 ) -> torch.Tensor:
-    """Σ w · loss / (B · (1 + (λ − 1) · share)), w = λ for the errors and 1 for the others.
+    """Return Σ w · loss / (B · (1 + (λ − 1) · share)), w = λ for the errors and 1 for the others.
 
-    Its expectation over batches is the mean loss of the training set in which each error stands λ times, as the paper
-    trains (its algorithm 1), whatever the share of the errors in this batch.
+    Its expectation over batches is the mean loss over a training set in which each error is
+    repeated λ times (the paper's algorithm 1), whatever the share of errors in this batch.
 
     Args:
         losses: float[B].
-        wrong: bool[B], what the first model got wrong.
+        wrong: bool[B], images that the first model misclassified.
         upweight: λ.
-        share: of the errors in the whole training set, from 0 to 1.
+        share: share of the errors in the whole training set, from 0 to 1.
     """
     weight = 1 + (upweight - 1) * wrong.to(losses.dtype)
     return (weight * losses).mean() / (1 + (upweight - 1) * share)
@@ -35,24 +42,27 @@ def upweighted_mean(
 
 @ALGORITHMS.register
 class JTT(Algorithm):
-    """Cross-entropy in which the training images that a first, short standard training got wrong count λ times.
+    """Cross-entropy in which the errors of a first, short standard training count λ times.
 
-    The first model ("identification") is the last step of a run of ``identification_share`` of the steps, with the
-    learning rate, batch size and so on of the second; its early stop is what makes its errors those of the shortcut. No
-    group label is used in training; the paper tunes λ and the length of the first training by worst-group accuracy on
-    validation, as selecting by ``val_worst_group`` does.
+    The first model ("identification") is the last step of a run of ``identification_share`` of the
+    steps, with the learning rate, batch size and so on of the second one. It stops early, so that
+    its errors are those of the shortcut. Training uses no group labels. The paper tunes λ and the
+    length of the first training by worst-group accuracy on validation, which selecting by
+    ``val_worst_group`` does.
     """
 
     name = "jtt"
     paper = Paper(
-        "Just train twice: improving group robustness without training group information", "Liu et al.", 2021,
-        "https://arxiv.org/abs/2107.09044",
-    )  # fmt: skip
+        title="Just train twice: improving group robustness without training group information",
+        authors="Liu et al.",
+        year=2021,
+        url="https://arxiv.org/abs/2107.09044",
+    )
     hparams = {
         "upweight": HParam(
             50.0,
             Choice((6.0, 20.0, 50.0, 100.0)),
-            "λ, how often an error counts",
+            "λ, weight of an error",
             low=1.0,
             high=1e6,
         ),
@@ -65,23 +75,20 @@ class JTT(Algorithm):
         ),
     }
     variants = {
-        "waterbirds": {
-            "upweight": 100.0,
-            "identification_share": 60 / 300,
-        },  # epochs of the first and of the second
+        # the shares are epochs of the first training / epochs of the second
+        "waterbirds": {"upweight": 100.0, "identification_share": 60 / 300},
         "celeba": {"upweight": 50.0, "identification_share": 1 / 50},
     }
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self.wrong: torch.Tensor | None = (
-            None  # bool[N] by row of the training split; a resumed run finds it again
-        )
+        # bool[N] by row of the training split; a resumed run computes it again
+        self.wrong: torch.Tensor | None = None
 
     @classmethod
     def upstream(cls, spec: RunSpec) -> dict[str, Upstream]:
         steps = max(round(spec.hparams["identification_share"] * spec.budget["steps"]), 1)
-        # evaluated at its end alone, so that any criterion selects the last step
+        # evaluated only at its end, so that every criterion selects the last step
         budget = {"steps": steps, "evaluate_every": steps, "patience": 0}
         return {
             "identification": Upstream(
@@ -105,7 +112,7 @@ class JTT(Algorithm):
         return {"classification": upweighted_mean(losses, wrong, self.hp["upweight"], self.share)}
 
     def report(self) -> dict[str, Any]:
-        """How many training images count more."""
-        return (
-            {} if self.wrong is None else {"errors": int(self.wrong.sum()), "of": len(self.wrong)}
-        )
+        """Return the number of errors of the first model and of training images."""
+        if self.wrong is None:
+            return {}
+        return {"errors": int(self.wrong.sum()), "of": len(self.wrong)}

@@ -1,4 +1,4 @@
-"""Learning from failure: a second network is taught what a network that falls for the shortcut finds hard."""
+"""Learning from failure: a network is trained on what a biased network finds difficult."""
 
 from __future__ import annotations
 
@@ -7,35 +7,38 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from benchmark.core.algorithm import Algorithm, Paper, Setting
-from benchmark.core.batch import Batch
-from benchmark.core.hparam import Choice, HParam
-from benchmark.core.registry import ALGORITHMS
+from benchmark.core import ALGORITHMS, Algorithm, Batch, Choice, HParam, Paper, Setting
 
-#: Added to the denominator of the relative difficulty, so that two losses of 0 give a weight of 0.
+#: Added to the denominator of the relative difficulty, which would be 0 for two zero losses.
 TINY = 1e-8
-#: What a step leaves of the running means that are on record.
+#: Decay per step of the running mean in the report.
 MEMORY = 0.99
 
 
 def generalised_cross_entropy(logits: torch.Tensor, label: torch.Tensor, q: float) -> torch.Tensor:
-    """(1 − p^q) / q of each row, p the softmax of its label (Zhang & Sabuncu 2018); float[B].
+    """Return (1 − p^q) / q of each row, float[B], with p the softmax of its label.
 
-    Its gradient is p^q times that of the cross-entropy: what is already believed is believed the more.
+    Source: Zhang & Sabuncu 2018.
+
+    Its gradient is p^q times that of the cross-entropy, which amplifies what the network already
+    predicts confidently.
 
     Args:
         logits: float[B,K].
         label: int64[B].
-        q: from 0 (excluded; the limit is the cross-entropy) to 1 (the mean absolute error).
+        q: from 0 (excluded, where the limit is the cross-entropy) to 1 (mean absolute error).
     """
     return -torch.expm1(-q * F.cross_entropy(logits, label, reduction="none")) / q
 
 
 def relative_difficulty(biased: torch.Tensor, debiased: torch.Tensor) -> torch.Tensor:
-    """CE_b / (CE_b + CE_d) of each row (equation 2), without gradient: near 1 where only the biased network fails.
+    """Return CE_b / (CE_b + CE_d) of each row (equation 2), float[B], without gradient.
+
+    It is near 1 where only the biased network fails.
 
     Args:
-        biased, debiased: cross-entropies of the two networks, float[B].
+        biased: cross-entropy of the biased network, float[B].
+        debiased: cross-entropy of the debiased network, float[B].
     """
     biased, debiased = biased.detach(), debiased.detach()
     return biased / (biased + debiased + TINY)
@@ -43,17 +46,20 @@ def relative_difficulty(biased: torch.Tensor, debiased: torch.Tensor) -> torch.T
 
 @ALGORITHMS.register
 class LfF(Algorithm):
-    """GCE of the biased network + relative difficulty · cross-entropy of the debiased network, which predicts.
+    """GCE of the biased network + relative difficulty · cross-entropy of the debiased network.
 
-    Both learn at once, from the first step on; neither sees a group. The rule is the paper's algorithm 1. The authors'
-    code replaces the two losses in the difficulty by running means per image, divided by the maximum of its class.
+    The debiased network predicts. Both are trained from the first step on, without group labels.
+    This is the paper's algorithm 1; the authors' code replaces the two losses in the difficulty by
+    running means per image, divided by the maximum of its class.
     """
 
     name = "lff"
     paper = Paper(
-        "Learning from failure: training debiased classifier from biased classifier",
-        "Nam, Cha, Ahn, Lee, Shin", 2020, "https://arxiv.org/abs/2007.02561",
-    )  # fmt: skip
+        title="Learning from failure: training debiased classifier from biased classifier",
+        authors="Nam, Cha, Ahn, Lee, Shin",
+        year=2020,
+        url="https://arxiv.org/abs/2007.02561",
+    )
     hparams = {
         "q": HParam(
             0.7,
@@ -71,16 +77,21 @@ class LfF(Algorithm):
         self.register_buffer("running_weight", torch.tensor(0.5))
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
-        guesses, logits = self.biased(batch.image), self.predict(batch.image)
-        ours = F.cross_entropy(logits, batch.label, reduction="none")
-        weight = relative_difficulty(F.cross_entropy(guesses, batch.label, reduction="none"), ours)
+        biased_logits = self.biased(batch.image)
+        logits = self.predict(batch.image)
+        debiased = F.cross_entropy(logits, batch.label, reduction="none")
+        biased = F.cross_entropy(biased_logits, batch.label, reduction="none")
+        weight = relative_difficulty(biased, debiased)
         if self.training:
             self.running_weight.lerp_(weight.mean().to(self.running_weight), 1 - MEMORY)
         return {
-            "biased": generalised_cross_entropy(guesses, batch.label, self.hp["q"]).mean(),
-            "debiased": (weight * ours).mean(),
+            "biased": generalised_cross_entropy(biased_logits, batch.label, self.hp["q"]).mean(),
+            "debiased": (weight * debiased).mean(),
         }
 
     def report(self) -> dict[str, Any]:
-        """Mean relative difficulty of the batches up to the selected step; one half says the networks are alike."""
+        """Return the running mean of the relative difficulty up to the selected step.
+
+        A value of 0.5 means that the two networks are alike.
+        """
         return {"relative_difficulty": self.running_weight.item()}

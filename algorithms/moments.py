@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import torch
 
-from benchmark.core.algorithm import Algorithm, Paper
-from benchmark.core.batch import Batch
-from benchmark.core.hparam import HParam, LogUniform
-from benchmark.core.needs import Needs
-from benchmark.core.registry import ALGORITHMS
+from benchmark.core import (
+    ALGORITHMS,
+    Algorithm,
+    Batch,
+    DatasetInfo,
+    HParam,
+    LogUniform,
+    Needs,
+    Paper,
+    RunSpec,
+)
 from benchmark.losses.environments import lacks_pairs, mean_risk, rows_of_each
 from benchmark.losses.precision import exact
 from benchmark.models.base import Backbone
 
-if TYPE_CHECKING:
-    from benchmark.core.dataset import DatasetInfo
-    from benchmark.core.spec import RunSpec
-
-#: Bandwidths of the Gaussian kernels, which are added up (DomainBed).
+#: Bandwidths of the Gaussian kernels that are summed (DomainBed).
 GAMMAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
 
 
 def mmd(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Squared maximum mean discrepancy between two samples, the biased estimate of Gretton et al. (2012).
+    """Return the squared maximum mean discrepancy of two samples.
 
-    mean k(x,x) + mean k(y,y) − 2 mean k(x,y) with k(a,b) = Σ_γ exp(−γ‖a−b‖²), over all pairs of rows, a row with
-    itself included.
+    This is the biased estimate of Gretton et al. (2012): mean k(x,x) + mean k(y,y) − 2 mean k(x,y)
+    with k(a,b) = Σ_γ exp(−γ‖a−b‖²), over all pairs of rows including a row with itself.
 
     Args:
-        x, y: float[n,F] and float[m,F], at least one row each.
+        x: float[n,F], at least one row.
+        y: float[m,F], at least one row.
 
     Returns:
         A scalar, 0 for equal samples.
@@ -40,21 +42,24 @@ def mmd(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def _mean_kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    # differences rather than |x|² + |y|² − 2xy: with γ = 1000 the rounding of the latter would tell a row from itself
+    # |x|² + |y|² − 2xy would round: with γ = 1000, a row would have a distance from itself
     squared = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
     return torch.stack([torch.exp(-gamma * squared).mean() for gamma in GAMMAS]).sum()
 
 
 def coral(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of the means plus that of the covariances (denominator n − 1).
+    """Return the mean squared difference of means plus that of covariances (denominator n − 1).
 
-    Sun & Saenko (2016) compare covariances alone; the means are DomainBed's addition, as are means instead of sums.
+    Sun & Saenko (2016) compare covariances only; comparing means, and averaging instead of summing,
+    are DomainBed's changes.
 
     Args:
-        x, y: float[n,F] and float[m,F], at least one row each.
+        x: float[n,F], at least one row.
+        y: float[m,F], at least one row.
 
     Returns:
-        A scalar, 0 for equal samples. One row has no covariance: then the means alone are compared.
+        A scalar, 0 for equal samples. If a sample has only one row, and thus no covariance, only
+        the means are compared.
     """
     means = (x.mean(0) - y.mean(0)).square().mean()
     if min(len(x), len(y)) < 2:
@@ -68,7 +73,10 @@ def _covariance(x: torch.Tensor) -> torch.Tensor:
 
 
 class MomentMatching(Algorithm):
-    """Mean risk of the environments + weight · mean distance between the features of each pair of environments."""
+    """Mean risk of the environments + weight · mean distance between their features.
+
+    The distance is averaged over all pairs of environments.
+    """
 
     needs = Needs(environments=True)
     sampling = "environment"
@@ -82,7 +90,7 @@ class MomentMatching(Algorithm):
 
     @staticmethod
     def distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """How far apart the features of two environments are, a scalar."""
+        """Return the distance between the features of two environments, a scalar."""
         raise NotImplementedError
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -96,7 +104,7 @@ class MomentMatching(Algorithm):
         }
 
     def _mean_distance(self, features: torch.Tensor, rows: list[torch.Tensor]) -> torch.Tensor:
-        # products and exponentials of bf16 features would lose what is to be measured
+        # bf16 products and exponentials of features would lose the difference to be measured
         with torch.autocast(features.device.type, enabled=False):
             x = exact(features)
             distances = [self.distance(x[a], x[b]) for a, b in combinations(rows, 2)]
@@ -109,9 +117,11 @@ class MMD(MomentMatching):
 
     name = "mmd"
     paper = Paper(
-        "Domain generalization with adversarial feature learning", "Li, Pan, Wang, Kot", 2018,
-        "https://openaccess.thecvf.com/content_cvpr_2018/html/Li_Domain_Generalization_With_CVPR_2018_paper.html",
-    )  # fmt: skip
+        title="Domain generalization with adversarial feature learning",
+        authors="Li, Pan, Wang, Kot",
+        year=2018,
+        url="https://openaccess.thecvf.com/content_cvpr_2018/html/Li_Domain_Generalization_With_CVPR_2018_paper.html",
+    )
     distance = staticmethod(mmd)
 
 
@@ -121,9 +131,11 @@ class CORAL(MomentMatching):
 
     name = "coral"
     paper = Paper(
-        "Deep CORAL: correlation alignment for deep domain adaptation", "Sun, Saenko", 2016,
-        "https://arxiv.org/abs/1607.01719",
-    )  # fmt: skip
+        title="Deep CORAL: correlation alignment for deep domain adaptation",
+        authors="Sun, Saenko",
+        year=2016,
+        url="https://arxiv.org/abs/1607.01719",
+    )
     distance = staticmethod(coral)
 
     @classmethod

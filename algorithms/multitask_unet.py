@@ -1,4 +1,4 @@
-"""One U-Net for two tasks: where the foreground is, and which class it shows."""
+"""One U-Net for two tasks: segmentation of the foreground and classification."""
 
 from __future__ import annotations
 
@@ -9,29 +9,38 @@ import torch
 from torch.nn import functional as F
 
 from algorithms.segment_classify import UNET_HPARAMS
-from benchmark.core.algorithm import Algorithm, Paper, Setting
-from benchmark.core.batch import Batch
-from benchmark.core.dataset import DatasetInfo
-from benchmark.core.hparam import HParam, LogUniform
-from benchmark.core.needs import Needs
-from benchmark.core.registry import ALGORITHMS
-from benchmark.core.spec import RunSpec
+from benchmark.core import (
+    ALGORITHMS,
+    Algorithm,
+    Batch,
+    DatasetInfo,
+    HParam,
+    LogUniform,
+    Needs,
+    Paper,
+    RunSpec,
+    Setting,
+)
 from benchmark.losses.outputs import classification_loss
 from benchmark.models.unet import TwoHeadedUNet, unet_fewest_rows, unet_problem
 
 
 @ALGORITHMS.register
 class MultitaskUNet(Algorithm):
-    """Cross-entropy of the class + weight · binary cross-entropy of the mask, from one network that sees all pixels.
+    """Cross-entropy of the class + weight · binary cross-entropy of the mask.
 
-    Unlike in ``segment_classify`` nothing keeps the background from the classes. The sweep's backbone is not used.
+    Unlike in ``segment_classify``, the classification head sees the background. The sweep's
+    backbone is not used.
     """
 
     name = "multitask_unet"
     paper = Paper(
-        "Multi-task learning for segmentation and classification of tumors in 3D automated breast ultrasound images",
-        "Zhou, Chen, Li, Liu, Xu, Wang, Yap, Shen", 2021, "https://doi.org/10.1016/j.media.2020.101918",
-    )  # fmt: skip
+        title="Multi-task learning for segmentation and classification of tumors in 3D "
+        "automated breast ultrasound images",
+        authors="Zhou, Chen, Li, Liu, Xu, Wang, Yap, Shen",
+        year=2021,
+        url="https://doi.org/10.1016/j.media.2020.101918",
+    )
     needs = Needs(masks=True)
     multi_label = True
     hparams = {
@@ -40,6 +49,7 @@ class MultitaskUNet(Algorithm):
             1.0, LogUniform(-1, 1), "weight of the mask's cross-entropy", low=0.0, high=1e9
         ),
     }
+    objective = Algorithm.total_loss
     network: TwoHeadedUNet
 
     def __init__(self, setting: Setting) -> None:
@@ -68,6 +78,3 @@ class MultitaskUNet(Algorithm):
             "classification": classification_loss(logits, batch.label),
             "segmentation": self.hp["segmentation_weight"] * segmentation,
         }
-
-    def objective(self, batch: Batch) -> torch.Tensor:
-        return sum(self.loss(batch).values())  # type: ignore[return-value]

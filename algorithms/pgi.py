@@ -1,4 +1,4 @@
-"""Predictive group invariance: in every class the same mean prediction with and without the bias."""
+"""Predictive group invariance: equal mean predictions for both groups of each class."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from benchmark.core.algorithm import Algorithm, Paper, Setting
-from benchmark.core.batch import Batch
-from benchmark.core.hparam import HParam, LogUniform
-from benchmark.core.needs import Needs
-from benchmark.core.registry import ALGORITHMS
+from benchmark.core import ALGORITHMS, Algorithm, Batch, HParam, LogUniform, Needs, Paper, Setting
 from benchmark.losses.environments import mean_risk, rows_of_each
 from benchmark.losses.precision import exact
 from benchmark.models.base import Backbone
 
-#: Mean probabilities are kept this far from 0 and 1 (the authors' code).
+#: Smallest distance of mean probabilities from 0 and 1 (the authors' code).
 CLIP = 1e-12
 
 
@@ -29,16 +25,19 @@ def pgi_penalty(
     minority: torch.Tensor,
     mean_over_outputs: bool = False,
 ) -> torch.Tensor:
-    """Σ_k p̄¹_k log(p̄¹_k / p̄⁰_k), the mean softmax of a class's minority against its majority; mean over the classes.
+    """Return Σ_k p̄¹_k log(p̄¹_k / p̄⁰_k), averaged over classes.
+
+    p̄¹ and p̄⁰ are the mean softmax of a class's minority and of its majority.
 
     Args:
         logits: float[B,K].
         label: int64[B].
         minority: bool[B].
-        mean_over_outputs: divide the sum over k by K as well, as the authors' code does.
+        mean_over_outputs: whether the sum over k is divided by K, as in the authors' code.
 
     Returns:
-        A scalar; a class without minority or without majority in the batch adds 0, equal groups give 0.
+        A scalar. A class without minority or without majority in the batch adds 0, as do equal
+        groups.
     """
     softmax = exact(logits).softmax(1)
     member = F.one_hot(label, logits.shape[1]).T.to(softmax.dtype)  # [class, row]
@@ -55,23 +54,26 @@ def pgi_penalty(
 
 
 def ramp_steps(share: float, steps: int) -> float:
-    """Steps until the weight of the penalty has risen, at least 1."""
+    """Return the number of steps over which the weight of the penalty rises, at least 1."""
     return max(share * steps, 1.0)
 
 
 @ALGORITHMS.register
 class PGI(Algorithm):
-    """Cross-entropy + weight · penalty, where the penalty moves the features and not the last layer.
+    """Cross-entropy + weight · penalty, where the penalty trains the features, not the last layer.
 
-    The two groups of a class are its majority, the confounder that it was seen with most often so far, and the rest.
-    The authors infer this division; here the group labels give it. The weight rises linearly.
+    The majority of a class are its images with the confounder that was most frequent in the class
+    so far; the other images are its minority. The authors infer this division; here it follows from
+    the group labels. The weight rises linearly.
     """
 
     name = "pgi"
     paper = Paper(
-        "Systematic generalisation with group invariant predictions", "Ahmed, Bengio, van Seijen, Courville", 2021,
-        "https://openreview.net/forum?id=b9PoimzZFJ",
-    )  # fmt: skip
+        title="Systematic generalisation with group invariant predictions",
+        authors="Ahmed, Bengio, van Seijen, Courville",
+        year=2021,
+        url="https://openreview.net/forum?id=b9PoimzZFJ",
+    )
     needs = Needs(groups=True)
     may_be_zero = frozenset({"penalty"})  # no class has both a majority and a minority in the batch
     hparams = {
@@ -79,10 +81,10 @@ class PGI(Algorithm):
             50.0, LogUniform(0, 3), "weight of the penalty once it has risen", low=0.0, high=1e9
         ),
         "ramp": HParam(
-            1.0, None, "share of the budget's steps over which the weight rises", low=0.0, high=1.0
+            1.0, None, "share of the steps over which the weight rises", low=0.0, high=1.0
         ),
         "balanced": HParam(
-            False, None, "let majority and minority count the same in the cross-entropy"
+            False, None, "give majority and minority equal weight in the cross-entropy"
         ),
         "mean_over_outputs": HParam(False, None, "divide each divergence by the number of classes"),
     }
@@ -101,10 +103,10 @@ class PGI(Algorithm):
 
     @classmethod
     def active_from(cls, hparams: Mapping[str, Any], budget: Mapping[str, Any]) -> int:
-        """The first step at which the penalty has at least half its weight.
+        """Return the first step at which the penalty has at least half its weight.
 
-        The ramp is part of the method, and by default it lasts as long as the run: were the full weight asked for,
-        only the last step could be selected.
+        The ramp is part of the method and by default lasts as long as the run. If the full weight
+        were required, only the last step could be selected.
         """
         return math.ceil(ramp_steps(hparams["ramp"], budget["steps"]) / 2) - 1
 
@@ -123,10 +125,9 @@ class PGI(Algorithm):
         return {"classification": classification, "penalty": self._weight() * penalty}
 
     def _minority(self, group: torch.Tensor) -> torch.Tensor:
-        """bool[B]: which rows have another confounder than their class mostly had so far, this batch included."""
-        self.seen = self.seen + torch.bincount(group, minlength=self.seen.numel()).view_as(
-            self.seen
-        )
+        """Return the rows in the minority of their class, bool[B]; counts include this batch."""
+        counts = torch.bincount(group, minlength=self.seen.numel())
+        self.seen = self.seen + counts.view_as(self.seen)
         confounders = self.seen.shape[1]
         return group % confounders != self.seen.argmax(1)[group // confounders]
 

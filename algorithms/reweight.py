@@ -1,45 +1,49 @@
-"""Balanced batches under the standard loss: every group, or every environment, equally often."""
+"""The standard loss on batches in which groups or environments are balanced."""
 
 from __future__ import annotations
 
 from algorithms.erm import ERM
-from benchmark.core.algorithm import Paper
-from benchmark.core.needs import Needs
-from benchmark.core.registry import ALGORITHMS
+from benchmark.core import ALGORITHMS, Needs, Paper
 
 
 @ALGORITHMS.register
 class Reweight(ERM):
-    """Cross-entropy under uniform group sampling: the sampler does all the work, the loss never sees a group.
+    """Cross-entropy under uniform group sampling; the loss itself uses no group labels.
 
-    It is the "RWG" of Idrissi et al. (2022): equal in expectation to weighting every image by 1 / (size of its group),
-    with a smaller variance of the gradient. A group (label, confounder) that has no training image stays unseen.
+    This is the "RWG" of Idrissi et al. (2022). In expectation it equals weighting every image by
+    1 / (size of its group), with a smaller variance of the gradient. Groups (label, confounder)
+    without training images are not sampled.
     """
 
     name = "reweight"
     variants = {}  # not those of erm
     paper = Paper(
-        "Simple data balancing achieves competitive worst-group-accuracy",
-        "Idrissi, Arjovsky, Pezeshki, Lopez-Paz", 2022, "https://arxiv.org/abs/2110.14503",
-    )  # fmt: skip
+        title="Simple data balancing achieves competitive worst-group-accuracy",
+        authors="Idrissi, Arjovsky, Pezeshki, Lopez-Paz",
+        year=2022,
+        url="https://arxiv.org/abs/2110.14503",
+    )
     needs = Needs(groups=True)
     sampling = "group"
-    multi_label = False  # an image with several labels is in no one group
+    multi_label = False  # an image with several labels belongs to no single group
 
 
 @ALGORITHMS.register
 class ReweightEnvironments(ERM):
-    """Cross-entropy on batches that hold equally many images of every environment: the loss never sees one.
+    """Cross-entropy on batches with equally many images of every environment.
 
-    It is the control for methods that sample in this way (IRM, MMD, CORAL, DANN, CDAN): what they gain over ``erm`` may
-    be the work of their batches, and what they gain over this is their own. DomainBed's ERM is trained like this.
+    This is the control for methods that sample in this way (IRM, MMD, CORAL, DANN, CDAN): their
+    gain over ``erm`` may come from their batches, their gain over this method does not. DomainBed's
+    ERM is trained in this way.
     """
 
     name = "reweight_environments"
     variants = {}  # not those of erm
     paper = Paper(
-        "In search of lost domain generalization",
-        "Gulrajani, Lopez-Paz", 2021, "https://arxiv.org/abs/2007.01434",
-    )  # fmt: skip
+        title="In search of lost domain generalization",
+        authors="Gulrajani, Lopez-Paz",
+        year=2021,
+        url="https://arxiv.org/abs/2007.01434",
+    )
     needs = Needs(environments=True)
     sampling = "environment"

@@ -1,4 +1,4 @@
-"""Segmentation, then classification: what a classifier cannot see it cannot use. The teacher of TEA."""
+"""Segmentation, then classification without background: the teacher of TEA."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmark.core.algorithm import Algorithm, Paper, Setting
-from benchmark.core.batch import Batch
-from benchmark.core.dataset import DatasetInfo
-from benchmark.core.hparam import Choice, HParam
-from benchmark.core.needs import Needs
-from benchmark.core.registry import ALGORITHMS
-from benchmark.core.seeds import seed_for
-from benchmark.core.spec import RunSpec
+from benchmark.core import (
+    ALGORITHMS,
+    Algorithm,
+    Batch,
+    Choice,
+    DatasetInfo,
+    HParam,
+    Needs,
+    Paper,
+    RunSpec,
+    Setting,
+    seed_for,
+)
 from benchmark.losses.outputs import classification_loss
 from benchmark.models.unet import UNet, unet_fewest_rows, unet_problem
 
-#: The U-Net of small images is small; at 64 channels and depth 4 it is the paper's.
+#: Defaults for small images; 64 channels and depth 4, those for large ones, are the paper's.
 UNET_HPARAMS = {
     "unet_width": HParam(
         16,
@@ -30,7 +35,11 @@ UNET_HPARAMS = {
         large=HParam(64, low=1, high=512),
     ),
     "unet_depth": HParam(
-        3, doc="how often the U-Net halves the side", low=1, high=8, large=HParam(4, low=1, high=8)
+        3,
+        doc="number of times the U-Net halves the side",
+        low=1,
+        high=8,
+        large=HParam(4, low=1, high=8),
     ),
 }
 
@@ -38,10 +47,10 @@ UNET_HPARAMS = {
 class Pipeline(nn.Module):
     """Image → U-Net → image on a background of uniform noise → classifier.
 
-    The noise lies between the lowest and the highest value that each channel had so far in training: U[0, 1) before
-    the images were normalised. It is fresh for every image, pixel, channel and pass in training and in
-    ``remove_background``. In evaluation the answer must not depend on what was answered before, nor on an image's
-    neighbours in a batch: there all images get one and the same picture of noise.
+    The noise is uniform between the lowest and the highest value of each channel in training so
+    far, which is U[0, 1) before normalisation. In training and in ``remove_background`` it is drawn
+    for every image, pixel, channel and pass. In evaluation all images get the same noise, so that
+    a prediction depends neither on earlier ones nor on other images of the batch.
     """
 
     low: torch.Tensor
@@ -56,31 +65,29 @@ class Pipeline(nn.Module):
         self.register_buffer("high", torch.full((image_size[0], 1, 1), float("-inf")))
 
     def widen(self, image: torch.Tensor) -> None:
-        """Take note of the range of some images float[B,C,H,W]."""
+        """Extend the range of the noise to that of images float[B,C,H,W]."""
         self.low = torch.minimum(self.low, image.amin(dim=(0, 2, 3))[:, None, None])
         self.high = torch.maximum(self.high, image.amax(dim=(0, 2, 3))[:, None, None])
 
     @torch.no_grad()
     def foreground(self, image: torch.Tensor) -> torch.Tensor:
-        """What the U-Net takes for foreground, bool[B,1,H,W]."""
+        """Return the foreground that the U-Net predicts, bool[B,1,H,W]."""
         return self.segmenter(image) > 0  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def remove_background(
         self, image: torch.Tensor, noise: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The images with noise where the U-Net sees background.
+        """Replace the background that the U-Net predicts by noise.
 
         Args:
             image: float[B,C,H,W].
-            noise: values in [0, 1) that broadcast to the images; None for fresh ones.
+            noise: values in [0, 1) that broadcast to the images; None to draw them.
         """
-        share = torch.rand_like(image) if noise is None else noise
-        return torch.where(
-            self.foreground(image),
-            image,
-            (self.low + (self.high - self.low) * share).to(image.dtype),
-        )
+        if noise is None:
+            noise = torch.rand_like(image)
+        background = self.low + (self.high - self.low) * noise
+        return torch.where(self.foreground(image), image, background.to(image.dtype))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         noise = None
@@ -92,16 +99,19 @@ class Pipeline(nn.Module):
 
 @ALGORITHMS.register
 class SegmentClassify(Algorithm):
-    """First the U-Net learns the masks (binary cross-entropy), then, frozen, it feeds the classifier (cross-entropy).
+    """A U-Net is trained on the masks, then a classifier on images without background.
 
-    Since the classifier learns on predicted masks, it knows the U-Net's mistakes.
+    Both minimise a cross-entropy; the U-Net is frozen while the classifier is trained. The
+    classifier is trained with predicted masks and so adapts to the U-Net's errors.
     """
 
     name = "segment_classify"
     paper = Paper(
-        "Training with explanations alone: a new paradigm to prevent shortcut learning",
-        "Bassi, Ali, Cavalli, Decherchi", 2025, "https://github.com/PedroRASB/TrainingWithExplanationsAlone",
-    )  # fmt: skip
+        title="Training with explanations alone: a new paradigm to prevent shortcut learning",
+        authors="Bassi, Ali, Cavalli, Decherchi",
+        year=2025,
+        url="https://github.com/PedroRASB/TrainingWithExplanationsAlone",
+    )
     needs = Needs(masks=True)
     multi_label = True
     hparams = {
@@ -109,7 +119,7 @@ class SegmentClassify(Algorithm):
         "segmenter_share": HParam(
             0.4,
             Choice((0.25, 0.4, 0.55)),
-            "share of the steps that train the U-Net, first of all",
+            "share of the steps, the first ones, that train the U-Net",
             low=0.01,
             high=0.99,
         ),
@@ -127,26 +137,26 @@ class SegmentClassify(Algorithm):
 
     @classmethod
     def fewest_rows(cls, spec: RunSpec, info: DatasetInfo) -> int:
-        ours = unet_fewest_rows(info.image_size, spec.hparams["unet_depth"])
-        return max(ours, super().fewest_rows(spec, info))
+        unet_rows = unet_fewest_rows(info.image_size, spec.hparams["unet_depth"])
+        return max(unet_rows, super().fewest_rows(spec, info))
 
     @classmethod
     def active_from(cls, hparams: Mapping[str, Any], budget: Mapping[str, Any]) -> int:
-        """The first step of the classifier, which has learned nothing before."""
+        """Return the first step that trains the classifier."""
         return max(round(hparams["segmenter_share"] * budget["steps"]), 1)
 
     @property
     def segmenting(self) -> bool:
-        """Whether this step is the U-Net's."""
+        """Whether this step trains the U-Net."""
         return self.current_step < self.active_from(self.hp, {"steps": self.setting.steps})
 
     @property
     def explained(self) -> nn.Module:
-        """The network that a heatmap of this method explains: the classifier, not the U-Net."""
+        """The network that heatmaps explain: the classifier, not the U-Net."""
         return self.network.classifier
 
     def explainable(self, image: torch.Tensor) -> tuple[nn.Module, torch.Tensor]:
-        """That network, and what it sees of the images, on fresh noise."""
+        """Return the classifier and its input for the images, with noise that is drawn."""
         return self.explained, self.network.remove_background(image)
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -154,12 +164,11 @@ class SegmentClassify(Algorithm):
         self.network.segmenter.train(self.segmenting)
         self.network.widen(batch.image)
         if self.segmenting:
-            logits = self.network.segmenter(batch.image)
-            return {
-                "segmentation": F.binary_cross_entropy_with_logits(
-                    logits.float(), batch.mask.float()
-                )
-            }
+            foreground = self.network.segmenter(batch.image)
+            segmentation = F.binary_cross_entropy_with_logits(
+                foreground.float(), batch.mask.float()
+            )
+            return {"segmentation": segmentation}
         return {"classification": classification_loss(self.predict(batch.image), batch.label)}
 
     def objective(self, batch: Batch) -> torch.Tensor:
