@@ -1,4 +1,4 @@
-"""Rows by environment, and the empirical risk in which every environment counts the same."""
+"""Rows of each environment, and the risk averaged over environments."""
 
 from __future__ import annotations
 
@@ -13,29 +13,36 @@ if TYPE_CHECKING:
 
 
 def lacks_pairs(spec: RunSpec, info: DatasetInfo, what: str) -> str | None:
-    """Why a method cannot run whose batches need two images of every environment, in a sentence, or None.
+    """Return why batches do not hold two images of every environment, or None if they do.
 
     Args:
-        what: the part of the method that needs them: ``"the penalty"``.
+        spec: the run.
+        info: its data.
+        what: part of the method that needs two images, such as ``"the penalty"``.
+
+    Returns:
+        A sentence for the user, or None.
     """
-    rows, environments = spec.hparams["batch_size"], len(info.environment_names)
+    rows = spec.hparams["batch_size"]
+    environments = len(info.environment_names)
     if rows >= 2 * environments:
         return None
     return (
-        f"{what} needs two images of every environment in a batch, but batch_size = {rows} and there are "
-        f"{environments} environments; a batch_size of {2 * environments} or more would do."
+        f"{what} needs two images of every environment in a batch, but batch_size = {rows} and "
+        f"there are {environments} environments; use a batch_size of at least {2 * environments}."
     )
 
 
 def rows_of_each(environment: torch.Tensor, count: int) -> list[torch.Tensor]:
-    """The rows of every environment that is present, in the order of the environments and, within one, of the batch.
+    """Return the rows of every environment present, ordered by environment, then by row.
 
     Args:
         environment: int64[B], values below ``count``.
         count: number of environments.
 
     Returns:
-        int64[n] for each environment with n ≥ 1 rows. Reads the counts back from the device once.
+        int64[n] for each environment with n ≥ 1 rows. The counts are read back from the device
+        once.
     """
     order = torch.argsort(environment, stable=True)
     sizes = torch.bincount(environment, minlength=count).tolist()
@@ -43,12 +50,12 @@ def rows_of_each(environment: torch.Tensor, count: int) -> list[torch.Tensor]:
 
 
 def mean_risk(logits: torch.Tensor, label: torch.Tensor, rows: list[torch.Tensor]) -> torch.Tensor:
-    """Cross-entropy averaged within each set of rows, then over the sets.
+    """Return the cross-entropy averaged within each set of rows, then over the sets.
 
     Args:
         logits: float[B,K].
         label: int64[B].
-        rows: at least one set, none empty, as ``rows_of_each`` gives them.
+        rows: at least one set, none of them empty, as from ``rows_of_each``.
     """
     losses = F.cross_entropy(logits, label, reduction="none")
     return torch.stack([losses[chosen].mean() for chosen in rows]).mean()

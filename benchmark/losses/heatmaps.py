@@ -1,23 +1,25 @@
-"""Distances between heatmaps, their scale, and the choice of the class that a heatmap explains."""
+"""Distances between heatmaps, scaling of heatmaps, and the choice of the class to explain."""
 
 from __future__ import annotations
 
 import torch
 from torch.nn import functional as F
 
-#: Added to norms and means that divide, so that an empty heatmap gives a finite number.
+#: Added to norms and means in denominators, so that an empty heatmap gives a finite number.
 TINY = 1e-10
-#: The coarsest maps that the distance of TEA compares have at least this many pixels a side.
+#: Smallest height and width, in pixels, of the maps that the TEA loss compares.
 SMALLEST = 8
 
 
 def geometric_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """‖S − T‖₁ / √(‖S‖₁ ‖T‖₁) of each pair (Bassi et al., TEA, equation 1); its gradient goes through the norms too.
+    """Return ‖S − T‖₁ / √(‖S‖₁ ‖T‖₁) of each pair of maps (Bassi et al., TEA, equation 1).
 
-    Unlike a distance of maps that are each scaled to norm 1, it is 0 only where the maps are equal, norms included.
+    The gradient includes that of the norms. Unlike a distance of maps that are each scaled to norm
+    1, it is 0 only for maps that are equal, norms included.
 
     Args:
-        student, teacher: float[B,…], of one shape.
+        student: float[B,…].
+        teacher: float[B,…], of the same shape.
 
     Returns:
         float[B]; 0 for two empty maps, large but finite for one.
@@ -30,11 +32,17 @@ def geometric_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Te
 def distances_by_size(
     student: torch.Tensor, teacher: torch.Tensor, smallest: int = SMALLEST
 ) -> torch.Tensor:
-    """``geometric_distance`` at full size and average-pooled by 2, 4, … (TEA, equation 2, before its mean): float[S,B].
+    """Return ``geometric_distance`` at full size and after average pooling by 2, 4, ….
+
+    This is equation 2 of the TEA paper before its mean.
 
     Args:
-        student, teacher: float[B,C,H,W], of one shape.
-        smallest: the coarsest maps have at least this many pixels a side.
+        student: float[B,C,H,W].
+        teacher: float[B,C,H,W].
+        smallest: smallest height and width of pooled maps, in pixels.
+
+    Returns:
+        float[S,B] for S sizes.
     """
     distances = [geometric_distance(student, teacher)]
     while min(student.shape[2:]) // 2 >= smallest:
@@ -44,54 +52,62 @@ def distances_by_size(
 
 
 def normed_distance(student: torch.Tensor, teacher: torch.Tensor, order: int) -> torch.Tensor:
-    """‖S / ‖S‖ − T / ‖T‖‖ of each pair, all norms of one order (TEA, equations C12 and C13); blind to the maps' sizes.
+    """Return ‖S / ‖S‖ − T / ‖T‖‖ of each pair of maps (TEA, equations C12 and C13).
+
+    The distance does not depend on the norms of the maps.
 
     Args:
-        student, teacher: float[B,…], of one shape.
-        order: 1 or 2.
+        student: float[B,…].
+        teacher: float[B,…], of the same shape.
+        order: order of all norms, 1 or 2.
 
     Returns:
-        float[B], from 0 to 2; 1 where one map is empty.
+        float[B], from 0 to 2; 1 if one map is empty.
     """
-    s, t = (torch.nn.functional.normalize(m.flatten(1), p=order, dim=1) for m in (student, teacher))
+    s = F.normalize(student.flatten(1), p=order, dim=1)
+    t = F.normalize(teacher.flatten(1), p=order, dim=1)
     return torch.linalg.vector_norm(s - t, ord=order, dim=1)
 
 
 def cosine_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """1 − cos(S, T) of each pair, the maps taken as vectors: from 0 to 2, and 1 where a map is empty.
+    """Return 1 − cos(S, T) of each pair of maps, taken as vectors.
 
     Args:
-        student, teacher: float[B,…], of one shape.
+        student: float[B,…].
+        teacher: float[B,…], of the same shape.
 
     Returns:
-        float[B].
+        float[B], from 0 to 2; 1 if a map is empty.
     """
     return 1 - torch.cosine_similarity(student.flatten(1), teacher.flatten(1), dim=1, eps=TINY)
 
 
 def choose_class(logits: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-    """The class to explain, for every image: the arg-max with probability ½, else one of the others, each as likely.
+    """Choose the class to explain for each image.
 
-    One heatmap per image and step is enough, since all classes are explained as training goes on (TEA, section 4.3;
-    ISNet's stochastic form).
+    It is the arg-max with probability ½, else one of the other classes with equal probabilities.
+    One heatmap per image and step is enough, since all classes are explained in the course of
+    training (TEA, section 4.3; ISNet's stochastic form).
 
     Args:
         logits: float[B,K] with K ≥ 2.
-        generator: of the draws, on the device of the logits; None for torch's own.
+        generator: source of the random numbers, on the device of the logits; None for torch's
+            default generator.
 
     Returns:
         int64[B].
     """
     rows, classes = logits.shape
     draws = torch.rand(2, rows, device=logits.device, generator=generator)
-    step = 1 + (draws[1] * (classes - 1)).long().clamp_max(
-        classes - 2
-    )  # how far round the circle of classes
+    # distance from the arg-max in the cyclic order of the classes
+    step = 1 + (draws[1] * (classes - 1)).long().clamp_max(classes - 2)
     return (logits.argmax(1) + step * (draws[0] >= 0.5)) % classes
 
 
 def foreground_mean(heatmap: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of a map over the foreground and all channels, float[B]; 0 for an image without foreground.
+    """Return the mean of a map over the foreground and all channels, float[B].
+
+    It is 0 for an image without foreground.
 
     Args:
         heatmap: float[B,C,H,W].
@@ -102,5 +118,8 @@ def foreground_mean(heatmap: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def scaled_to_one(cam: torch.Tensor) -> torch.Tensor:
-    """Each map float[B,1,h,w] ≥ 0 divided by its maximum, as masks of zeros and ones presuppose; 0 stays 0."""
+    """Divide each non-negative map float[B,1,h,w] by its maximum; a map of zeros stays one.
+
+    The result is comparable with masks of zeros and ones.
+    """
     return cam / cam.amax(dim=(1, 2, 3), keepdim=True).clamp_min(TINY)

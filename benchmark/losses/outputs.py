@@ -1,4 +1,4 @@
-"""What answers cost: against the label, and against another classifier's answers."""
+"""Losses of logits: against labels, and against the logits of another classifier."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from benchmark.losses.precision import exact
 
 
 def classification_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy, mean over images; of several labels per image the binary one, mean over images and labels.
+    """Return the cross-entropy, averaged over images.
+
+    With several labels per image it is the binary cross-entropy, averaged over images and labels.
 
     Args:
         logits: float[B,K].
@@ -23,14 +25,17 @@ def classification_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tens
 def softened_divergence(
     student: torch.Tensor, teacher: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """T² · KL(softmax(t / T) ‖ softmax(s / T)), mean over images (Hinton, Vinyals, Dean 2015).
+    """Return T² · KL(softmax(t / T) ‖ softmax(s / T)), averaged over images.
 
-    The factor keeps the size of the gradient roughly independent of the temperature.
+    Source: Hinton, Vinyals, Dean 2015.
+
+    The factor T² keeps the size of the gradient roughly independent of the temperature.
 
     Args:
-        student, teacher: logits float[B,K].
+        student: logits float[B,K].
+        teacher: logits float[B,K].
         temperature: T, above 0.
     """
-    wanted = F.log_softmax(exact(teacher) / temperature, 1)
-    given = F.log_softmax(exact(student) / temperature, 1)
-    return temperature**2 * F.kl_div(given, wanted, reduction="batchmean", log_target=True)
+    log_t = F.log_softmax(exact(teacher) / temperature, 1)
+    log_s = F.log_softmax(exact(student) / temperature, 1)
+    return temperature**2 * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)

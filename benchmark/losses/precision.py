@@ -6,9 +6,10 @@ import torch
 
 
 def exact(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in at least float32.
+    """Return the tensor in at least float32.
 
-    Under autocast a CPU leaves the logits and their softmax in bf16, and what subtracts two nearly equal numbers of
-    eight bits is their rounding: a Kullback–Leibler divergence comes out negative.
+    Under autocast on a CPU, logits and their softmax stay in bf16. The difference of two nearly
+    equal numbers with eight bits is mostly rounding, which can make a Kullback–Leibler divergence
+    negative.
     """
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -11,13 +11,15 @@ from benchmark.models.base import Backbone, Capabilities
 
 
 class GridAttention(nn.Module):
-    """An additive attention gate: how much each position of a map says, asked by a coarser map.
+    """An additive attention gate: weights of the positions of a map x, given a coarser map g.
 
-    q = ψ(ReLU(θ(x) + φ(g))), and the coefficients are (q − min q) / Σ(q − min q), as the paper does for classification
-    because a softmax would be too sparse there.
+    q = ψ(ReLU(θ(x) + φ(g))), and the coefficients are (q − min q) / Σ(q − min q), which the paper
+    uses for classification because a softmax would be too sparse.
 
     Args:
-        channels: of the map x; gate_channels: of the gating map g; inner: of what the two are projected to.
+        channels: channels of x.
+        gate_channels: channels of g.
+        inner: channels of the projections θ(x) and φ(g).
     """
 
     def __init__(self, channels: int, gate_channels: int, inner: int) -> None:
@@ -27,21 +29,22 @@ class GridAttention(nn.Module):
         self.psi = nn.Conv2d(inner, 1, 1)
 
     def forward(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-        """Coefficients float[B,1,h,w] that sum to 1 over positions (uniform ones where all q are equal)."""
-        asked = F.interpolate(
+        """Return coefficients float[B,1,h,w] that sum to 1; uniform if all q are equal."""
+        projected = F.interpolate(
             self.phi(gate), size=x.shape[2:], mode="bilinear", align_corners=False
         )
-        q = self.psi(F.relu(self.theta(x) + asked))
-        above = q - q.amin(dim=(2, 3), keepdim=True) + 1e-6 / q[0].numel()
-        return above / above.sum(dim=(2, 3), keepdim=True)  # type: ignore[no-any-return]
+        q = self.psi(F.relu(self.theta(x) + projected))
+        weight = q - q.amin(dim=(2, 3), keepdim=True) + 1e-6 / q[0].numel()
+        return weight / weight.sum(dim=(2, 3), keepdim=True)  # type: ignore[no-any-return]
 
 
 class AGSononet(Backbone):
-    """Five blocks of 3×3 convolutions; features are the two gated maps' sums and the last map's mean, concatenated.
+    """Five blocks of 3×3 convolutions with attention gates on the third and the fourth.
 
-    Convolutions and channels of the blocks are Sononet-16's (Baumgartner et al. 2017) at width 64. The third and the
-    fourth block are gated; a max-pool halves the side between two blocks.
-    Not registered as a backbone: the gates are what the method ``ag_sononet`` is.
+    The features are the sums of the two gated maps and the mean of the last map, concatenated. At
+    width 64, convolutions and channels are those of Sononet-16 (Baumgartner et al. 2017). A
+    max-pool halves the side between two blocks. Not registered as a backbone, since the gates
+    define the method ``ag_sononet``.
     """
 
     name = "ag_sononet"
@@ -52,7 +55,8 @@ class AGSononet(Backbone):
     def build(self) -> nn.Linear:
         width = self.chosen["width"]
         wide = [width, 2 * width, 4 * width, 8 * width, 8 * width]
-        blocks, channels = [], self.image_size[0]
+        blocks = []
+        channels = self.image_size[0]
         for count, c in zip((2, 2, 3, 3, 3), wide, strict=True):
             layers: list[nn.Module] = []
             for _ in range(count):
@@ -69,8 +73,9 @@ class AGSononet(Backbone):
         return nn.Linear(wide[2] + wide[3] + wide[4], self.num_outputs)
 
     def maps(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """The maps of the third, fourth and last block."""
-        kept, out = [], image
+        """Return the maps of the third, fourth and last block."""
+        kept = []
+        out = image
         for i, block in enumerate(self.blocks):
             out = block(out if i == 0 else F.max_pool2d(out, 2))
             if i >= 2:

@@ -15,9 +15,10 @@ from benchmark.models.pretrained import WEIGHTS_OPTION, refuse_with_weights, tor
 
 @BACKBONES.register
 class AlexNet(Backbone):
-    """The feature map is the last convolution's, before its max-pool: 13×13 for images of 224 pixels.
+    """AlexNet; its feature map precedes the last max-pool: 13×13 for images of 224 pixels.
 
-    Parameters are called as in torchvision, behind the prefix ``net.``; ``net.classifier.6`` is ``classifier`` here.
+    Parameters have torchvision's names with the prefix ``net.``; ``net.classifier.6`` is
+    ``classifier`` here.
     """
 
     name = "alexnet"
@@ -49,4 +50,5 @@ class AlexNet(Backbone):
         return self.net.features[:12](image)  # type: ignore[no-any-return]
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
-        return self.net.classifier(self.net.avgpool(self.net.features[12](feature_map)).flatten(1))  # type: ignore[no-any-return]
+        pooled = self.net.avgpool(self.net.features[12](feature_map))
+        return self.net.classifier(pooled.flatten(1))  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""What every backbone is: a feature map, the features before the last layer, the last layer, and what it declares."""
+"""Base class of backbones: feature map, features, last layer, and declared capabilities."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from benchmark.core.batch_norm import BATCH_NORMS
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam, check_values
 
-#: Declared by networks that were made for larger images than some data have; ``Backbone`` does it.
+#: Option of networks that were designed for larger images; ``Backbone`` implements it.
 SIDE = HParam(
     0,
-    doc="images are enlarged to this side (bilinear) before the first layer; 0: as they are",
+    doc="images are enlarged to this side (bilinear) before the first layer; 0: unchanged",
     low=0,
     high=1024,
 )
 
 
 def pixels_inside(module: nn.Module, height: int, width: int) -> int:
-    """Pixels of an image of that size as the networks in a module see it, enlarged where one of them does so."""
+    """Return the number of pixels of an image after the enlargement by backbones in a module."""
     sides = [m.chosen.get("side", 0) for m in module.modules() if isinstance(m, Backbone)]
     return max(height * width, max(sides, default=0) ** 2)
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backbone can be asked for.
+    """Capabilities that a backbone declares.
 
     Args:
-        cam: dotted name of the layer that Grad-CAM looks at, whose output ``cam_map`` turns into float[B,C,h,w]: the
-            last convolutional stage, or what enters the last block of a transformer; ``""`` for none.
+        cam: dotted name of the layer that Grad-CAM uses, whose output ``cam_map`` turns into
+            float[B,C,h,w]: the last convolutional stage, or the layer before the last block of a
+            transformer; ``""`` for none.
         lrp: whether every nonlinearity is a ReLU or a max-pool, so that LRP-ε is defined.
-        attention: whether it attends between image patches (transformers).
+        attention: whether it uses attention between image patches (transformers).
         min_side: smallest height and width of an image, in pixels, with the default options.
     """
 
@@ -50,10 +51,10 @@ class Capabilities:
 
 
 class Backbone(nn.Module):
-    """A classifier in three parts: ``feature_map``, ``features`` and ``classifier``; subclasses are registered.
+    """A classifier in three parts: ``feature_map``, ``features`` and ``classifier``.
 
-    A subclass declares the class attributes, makes its layers in ``build``, and computes ``stages`` (and ``pool``,
-    where it is not the mean over positions).
+    A subclass declares the class attributes, makes its layers in ``build``, and computes
+    ``stages``, and ``pool`` if that is not the mean over positions. Subclasses are registered.
 
     Args:
         num_outputs: number of logits.
@@ -85,10 +86,8 @@ class Backbone(nn.Module):
             **{name: option.default for name, option in declared.items()},
             **check_values(declared, options, self.name, "option"),
         }
-        self.num_outputs, self.image_size = (
-            num_outputs,
-            (image_size[0], image_size[1], image_size[2]),
-        )
+        self.num_outputs = num_outputs
+        self.image_size = (image_size[0], image_size[1], image_size[2])
         if num_outputs < 1:
             raise UserError(f"{self.name}: {num_outputs} outputs, expected at least 1.")
         if image_size[0] not in (1, 2, 3):
@@ -102,59 +101,55 @@ class Backbone(nn.Module):
         self.num_features: int = classifier.in_features
         if self.chosen["freeze_bn"] and not any(self._batch_norms()):
             raise UserError(
-                f"{self.name} has no batch normalisation whose statistics freeze_bn could keep; leave the option out."
+                f"{self.name} has no batch normalisation whose statistics freeze_bn could keep; "
+                "leave the option out."
             )
         self.train(self.training)
 
     @classmethod
     def all_options(cls) -> dict[str, HParam]:
-        """Every option: those of all backbones, and this one's own."""
+        """Return every option: those of all backbones and those of this one."""
         return {**COMMON_OPTIONS, **cls.options}
 
     @classmethod
     def check_options(cls, image_size: tuple[int, int, int], options: Mapping[str, Any]) -> None:
-        """See to it, before anything runs, that the network can be made with these options for images (C,H,W).
+        """Check that the network can be made with these options for images (C,H,W).
 
         Raises:
-            UserError: it cannot.
+            UserError: it cannot be made.
         """
         cls.sides_inside(options, image_size[1], image_size[2])
         if without_defaults(options).keys() & COMMON_OPTIONS.keys():
-            cls.map_size(image_size, options)  # the network itself says what it lacks
+            cls.map_size(image_size, options)  # the network itself raises the error
 
     @classmethod
     def smallest_side(cls, options: Mapping[str, Any]) -> int:
-        """Smallest height and width of an image with these options."""
+        """Return the smallest height and width of an image with these options."""
         return cls.capabilities.min_side
 
     @classmethod
     def sides_inside(cls, options: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
-        """Height and width of what the first layer sees of images of that size.
+        """Return height and width of images of that size after enlargement to ``side``.
 
         Raises:
-            UserError: too small for the network, or larger than the side to which they would be enlarged.
+            UserError: they are too small for the network, or larger than ``side``.
         """
-        side, smallest, largest = (
-            options.get("side", 0),
-            cls.smallest_side(options),
-            max(height, width),
-        )
+        side = options.get("side", 0)
+        smallest = cls.smallest_side(options)
+        largest = max(height, width)
         if side and side < largest:
             raise UserError(
-                f"{cls.name}: side = {side} is smaller than the images, {height}×{width}; it can only enlarge them; "
-                "0 leaves them as they are."
+                f"{cls.name}: side = {side} is smaller than the images, {height}×{width}, which it "
+                "can only enlarge; 0 leaves them unchanged."
             )
         inside = (side, side) if side else (height, width)
         if min(inside) < smallest:
-            enough = max(smallest, largest)
-            larger = (
-                f"larger images, or side = {enough} or more"
-                if "side" in cls.options
-                else "larger images"
-            )
+            alternatives = "larger images"
+            if "side" in cls.options:
+                alternatives += f", or side = {max(smallest, largest)} or more"
             raise UserError(
-                f"{cls.name} needs images of at least {smallest}×{smallest} pixels, got {inside[0]}×{inside[1]}; "
-                f'use backbone = "convnet", {larger}.'
+                f"{cls.name} needs images of at least {smallest}×{smallest} pixels, got "
+                f'{inside[0]}×{inside[1]}; use backbone = "convnet", {alternatives}.'
             )
         return inside
 
@@ -162,30 +157,36 @@ class Backbone(nn.Module):
     def map_size(
         cls, image_size: tuple[int, int, int], options: Mapping[str, Any]
     ) -> tuple[int, int]:
-        """(h, w) of the last feature map of images (C,H,W), found once on a network that has shapes and no memory."""
+        """Return (h, w) of the last feature map of images (C,H,W).
+
+        It is computed once, on a network on the meta device.
+        """
         weightless = {**options, **({"weights": "none"} if "weights" in options else {})}
         return _map_size(cls, image_size, tuple(sorted(weightless.items())))  # type: ignore[arg-type]
 
     @classmethod
     def fewest_rows(cls, image_size: tuple[int, int, int], options: Mapping[str, Any]) -> int:
-        """The fewest images (C,H,W) that a forward pass in training may take: 2 where one has no variance, else 1."""
+        """Return the smallest batch of images (C,H,W) for a forward pass in training mode.
+
+        It is 2 if batch normalisation sees one value per channel of each image, else 1.
+        """
         weightless = {**options, **({"weights": "none"} if "weights" in options else {})}
         return _fewest_rows(cls, image_size, tuple(sorted(weightless.items())))  # type: ignore[arg-type]
 
     def build(self) -> nn.Linear:
-        """Make the layers from ``chosen``, ``image_size`` and ``num_outputs``; returns the last one."""
+        """Make the layers from ``chosen``, ``image_size``, ``num_outputs``; return the last one."""
         raise NotImplementedError
 
     def stages(self, image: torch.Tensor) -> torch.Tensor:
-        """The convolutional part, of images that ``side`` has enlarged: the output of the CAM layer."""
+        """Return the output of the CAM layer for images that ``side`` has enlarged."""
         raise NotImplementedError
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """From the last feature map float[B,C,h,w] to the features float[B,D]; the mean over positions."""
+        """Return features float[B,D] of a feature map float[B,C,h,w]: the mean over positions."""
         return feature_map.mean(dim=(2, 3))
 
     def train(self, mode: bool = True) -> Self:
-        """As of any module; with ``freeze_bn`` batch normalisation stays in evaluation mode."""
+        """Set the mode; with ``freeze_bn`` batch normalisation stays in evaluation mode."""
         super().train(mode)
         if self.chosen.get("freeze_bn"):
             for norm in self._batch_norms():
@@ -196,15 +197,15 @@ class Backbone(nn.Module):
         return (module for module in self.modules() if isinstance(module, BATCH_NORMS))
 
     def feature_map(self, image: torch.Tensor) -> torch.Tensor:
-        """The last feature map float[B,C,h,w] of normalised images float[B,C,H,W].
+        """Return the last feature map float[B,C,h,w] of normalised images float[B,C,H,W].
 
         Raises:
             UserError: wrong channels, or an image that is too small.
         """
         if image.dim() != 4 or image.shape[1] != self.image_size[0]:
             raise UserError(
-                f"{self.name} was built for images with {self.image_size[0]} channels, got an array of shape "
-                f"{list(image.shape)}, expected [B,{self.image_size[0]},H,W]."
+                f"{self.name} was built for images with {self.image_size[0]} channels, got an "
+                f"array of shape {list(image.shape)}, expected [B,{self.image_size[0]},H,W]."
             )
         inside = self.sides_inside(self.chosen, image.shape[2], image.shape[3])
         if inside != tuple(image.shape[2:]):
@@ -212,48 +213,57 @@ class Backbone(nn.Module):
         return self.stages(image)
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
-        """The features float[B,D] before the last layer."""
+        """Return the features float[B,D] before the last layer."""
         return self.pool(self.feature_map(image))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Logits float[B,K]."""
+        """Return logits float[B,K]."""
         return self.classifier(self.dropout(self.features(image)))  # type: ignore[no-any-return]
 
     def cam_module(self) -> nn.Module:
-        """The module whose output Grad-CAM looks at.
+        """Return the module whose output Grad-CAM uses.
 
         Raises:
             UserError: the backbone has none.
         """
         if not self.capabilities.cam:
-            raise UserError(f"{self.name} declares no layer for Grad-CAM; take another backbone.")
+            raise UserError(f"{self.name} declares no layer for Grad-CAM; use another backbone.")
         return self.get_submodule(self.capabilities.cam)
 
     def cam_map(self, output: torch.Tensor) -> torch.Tensor:
-        """From what ``cam_module`` gives, or a gradient of its shape, to a map float[B,C,h,w]; linear."""
+        """Return the output of ``cam_module``, or a gradient of its shape, as a map float[B,C,h,w].
+
+        The function is linear; here it is the identity.
+        """
         return output
 
     @classmethod
     def cam_problem(
         cls, image_size: tuple[int, int, int], options: Mapping[str, Any]
     ) -> str | None:
-        """Why Grad-CAM cannot say where in images (C,H,W) the evidence lies, in a sentence, or None."""
+        """Return why Grad-CAM cannot localise evidence in images (C,H,W), or None if it can.
+
+        The reason is a sentence for the user.
+        """
         if not cls.capabilities.cam:
             return f"Grad-CAM needs a layer that keeps positions, and {cls.name} declares none."
         if max(cls.map_size(image_size, options)) > 1:
             return None
-        return f"{cls.name}'s maps of these images are one cell, all alike; take larger ones (resnet50:side=224)."
+        return (
+            f"the maps of {cls.name} for these images have one cell and are all alike; use larger "
+            "images (resnet50:side=224)."
+        )
 
 
 def takes_one_row(make: Callable[[], nn.Module], image_size: tuple[int, int, int]) -> bool:
-    """Whether a network can be trained on a batch of one image (C,H,W).
+    """Return whether a network can be trained on a batch of one image (C,H,W).
 
-    Batch normalisation cannot where it sees one value per channel. The network is made on the device that has shapes
-    and no memory, or where that is not possible, on the CPU; no random number is lost.
+    Batch normalisation cannot if it sees one value per channel. The network is made on the meta
+    device, or on the CPU if that fails; the state of the random generator is restored.
     """
 
-    def passes(place: str) -> bool:
-        with torch.random.fork_rng(devices=[]), torch.device(place), torch.no_grad():
+    def passes(device: str) -> bool:
+        with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
             network = make().train()
             try:
                 network(torch.zeros(1, *image_size))
@@ -280,19 +290,18 @@ def _fewest_rows(
 def _map_size(
     kind: type[Backbone], image_size: tuple[int, int, int], options: tuple[tuple[str, Any], ...]
 ) -> tuple[int, int]:
-    """On the device without memory, or where a network cannot be built there, on the CPU; no random number is lost."""
+    """Compute the size on the meta device, or on the CPU if the network cannot be built there.
 
-    def found_on(place: str) -> tuple[int, int]:
-        with torch.random.fork_rng(devices=[]), torch.device(place), torch.no_grad():
-            shape = (
-                kind(1, image_size, **dict(options))
-                .eval()
-                .feature_map(torch.zeros(1, *image_size))
-                .shape
-            )
+    The state of the random generator is restored.
+    """
+
+    def size_on(device: str) -> tuple[int, int]:
+        with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
+            network = kind(1, image_size, **dict(options)).eval()
+            shape = network.feature_map(torch.zeros(1, *image_size)).shape
         return shape[2], shape[3]
 
     try:
-        return found_on("meta")
+        return size_on("meta")
     except RuntimeError:
-        return found_on("cpu")
+        return size_on("cpu")

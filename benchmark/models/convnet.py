@@ -12,7 +12,7 @@ from benchmark.models.base import Backbone, Capabilities
 
 @BACKBONES.register
 class ConvNet(Backbone):
-    """Six 3×3 convolutions with batch normalisation; a quarter of the image's side remains for Grad-CAM."""
+    """Six 3×3 convolutions with batch normalisation; the last map has a quarter of the side."""
 
     name = "convnet"
     doc = "six 3×3 convolutions with batch normalisation, for small images"
@@ -44,13 +44,12 @@ class ConvNet(Backbone):
 
 @BACKBONES.register
 class MnistCnn(Backbone):
-    """The network that DomainBed uses for its MNIST data sets (Gulrajani & Lopez-Paz 2021); 128 features."""
+    """DomainBed's network for MNIST data sets (Gulrajani & Lopez-Paz 2021); 128 features."""
 
     name = "mnist_cnn"
     doc = "DomainBed's network for MNIST: four 3×3 convolutions with group normalisation"
-    capabilities = Capabilities(
-        cam="body", min_side=8
-    )  # group statistics are no ReLU: LRP-ε is not defined
+    # LRP-ε is not defined for group normalisation
+    capabilities = Capabilities(cam="body", min_side=8)
 
     def build(self) -> nn.Linear:
         layers: list[nn.Module] = []

@@ -14,7 +14,11 @@ from benchmark.models.pretrained import WEIGHTS_OPTION, refuse_with_weights, tor
 
 @BACKBONES.register
 class ConvNeXtBase(Backbone):
-    """Parameters are called as in torchvision, behind ``net.``; ``net.classifier.2`` is ``classifier`` here."""
+    """ConvNeXt-Base.
+
+    Parameters have torchvision's names with the prefix ``net.``; ``net.classifier.2`` is
+    ``classifier`` here.
+    """
 
     name = "convnext_base"
     doc = "ConvNeXt-Base of torchvision"

@@ -16,9 +16,11 @@ from benchmark.models.resnet import SMALL_STEM
 
 @BACKBONES.register
 class DenseNet121(Backbone):
-    """Parameters are called as in torchvision, behind the prefix ``net.``; ``net.classifier`` is ``classifier`` here.
+    """DenseNet-121.
 
-    The last ReLU, which torchvision applies as a function, is a module: its output is what Grad-CAM looks at.
+    Parameters have torchvision's names with the prefix ``net.``; ``net.classifier`` is
+    ``classifier`` here. The last ReLU, which torchvision applies as a function, is a module, since
+    Grad-CAM uses its output.
     """
 
     name = "densenet121"

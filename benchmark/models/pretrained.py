@@ -1,4 +1,4 @@
-"""Published weights of torchvision's networks, by the names of torchvision's weight enums."""
+"""Published weights of torchvision's networks, under the names of torchvision's weight enums."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _OLD_DENSE_KEY = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
 def state_of_weights(builder: str, name: str) -> dict[str, torch.Tensor]:
-    """The state dict that torchvision publishes as ``name`` for its network ``builder``.
+    """Return the state dict that torchvision publishes as ``name`` for its network ``builder``.
 
     Args:
         builder: torchvision's name of the network, such as ``"resnet18"``.
         name: a member of its weight enum, such as ``"IMAGENET1K_V1"``, or ``"DEFAULT"``.
 
     Raises:
-        UserError: no such weights; they can neither be found nor downloaded; or the file is damaged.
+        UserError: the weights do not exist, cannot be downloaded, or their file is damaged.
     """
     from torchvision.models import get_model_weights
 
@@ -56,8 +56,8 @@ def state_of_weights(builder: str, name: str) -> dict[str, torch.Tensor]:
         _check_hash(file)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise UserError(
-            f"the weights {name} of {builder} could not be downloaded ({error}); place {os.path.basename(file)} in "
-            f"{folder}, or set weights = none."
+            f"the weights {name} of {builder} could not be downloaded ({error}); place "
+            f"{os.path.basename(file)} in {folder}, or set weights = none."
         ) from None
     except (
         OSError,
@@ -69,16 +69,16 @@ def state_of_weights(builder: str, name: str) -> dict[str, torch.Tensor]:
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"the weights {name} of {builder} could not be read ({reason}); delete {file} to download it again, "
-            "place a sound copy there, or set weights = none."
+            f"the weights {name} of {builder} could not be read ({reason}); delete {file} to "
+            "download it again, place an intact copy there, or set weights = none."
         ) from None
     return {_OLD_DENSE_KEY.sub(r"\1\2", key): value for key, value in state.items()}
 
 
 def torchvision_network(builder: str, weights: str, num_outputs: int, **options: Any) -> nn.Module:
-    """torchvision's network ``builder`` with ``num_outputs`` outputs, all but its last layer loaded.
+    """Return torchvision's network ``builder`` with ``num_outputs`` outputs and published weights.
 
-    The last layer of the published network knows ImageNet's classes and is never loaded.
+    The last layer, which in the published network has ImageNet's classes, is not loaded.
 
     Raises:
         UserError: as ``state_of_weights``.
@@ -86,15 +86,19 @@ def torchvision_network(builder: str, weights: str, num_outputs: int, **options:
     from torchvision.models import get_model
 
     if weights == NONE:
-        return get_model(builder, weights=None, num_classes=num_outputs, **options)  # type: ignore[no-any-return]
-    state = state_of_weights(builder, weights)
+        state = None
+    else:
+        state = state_of_weights(builder, weights)
     network: nn.Module = get_model(builder, weights=None, num_classes=num_outputs, **options)
-    load_all_but_last(network, state, f"the weights {weights} of {builder}")
+    if state is not None:
+        load_all_but_last(network, state, f"the weights {weights} of {builder}")
     return network
 
 
 def load_all_but_last(network: nn.Module, state: dict[str, torch.Tensor], what: str) -> None:
-    """Load a published state dict into a network with another last layer, which keeps its own initialisation.
+    """Load a published state dict into a network, except for its last layer.
+
+    The last layer keeps its initialisation.
 
     Raises:
         UserError: the state dict belongs to another network.
@@ -115,7 +119,10 @@ def load_all_but_last(network: nn.Module, state: dict[str, torch.Tensor], what: 
 
 
 def refuse_with_weights(backbone: str, weights: str, what: str) -> None:
-    """Raise a UserError if published weights are asked for together with ``what``, which changes the first layers."""
+    """Raise a UserError if published weights are combined with ``what``.
+
+    ``what`` names an option or property of the data that changes the first layers.
+    """
     if weights != NONE:
         raise UserError(
             f"{backbone}: weights = {weights} cannot be used with {what}; set weights = none."
@@ -123,7 +130,7 @@ def refuse_with_weights(backbone: str, weights: str, what: str) -> None:
 
 
 def _check_hash(file: str) -> None:
-    """torch.hub checks a file that it downloads, not one that was placed by hand: check both, by the name's digits."""
+    """Check the hash in a file's name; torch.hub does so only for files that it downloads."""
     wanted = re.search(r"-([a-f0-9]{8,})\.", os.path.basename(file))
     if wanted is None:
         return

@@ -18,7 +18,7 @@ SMALL_STEM = HParam(
 
 
 class _ResNet(Backbone):
-    """Parameters are called as in torchvision, behind the prefix ``net.``; ``net.fc`` is ``classifier`` here."""
+    """Parameters have torchvision's names with prefix ``net.``; ``net.fc`` is ``classifier``."""
 
     options = {"weights": WEIGHTS_OPTION, "small_stem": SMALL_STEM, "side": SIDE}
     capabilities = Capabilities(cam="net.layer4", lrp=True, min_side=16)
@@ -39,7 +39,7 @@ class _ResNet(Backbone):
         if weights == "none":
             nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
         classifier: nn.Linear = net.fc
-        del net.fc, net.avgpool  # the mean over positions is ours
+        del net.fc, net.avgpool  # ``pool`` computes the mean over positions
         self.net: Any = net
         return classifier
 

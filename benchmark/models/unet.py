@@ -1,4 +1,4 @@
-"""U-Net (Ronneberger, Fischer, Brox 2015), with batch normalisation and zero padding; alone, and with a second head."""
+"""U-Net (Ronneberger, Fischer, Brox 2015) with batch normalisation, with one head or two."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from torch import nn
 
 from benchmark.core.errors import UserError
 
-#: Channels of the lowest map, at most; its second convolution alone has 9 · 4096² weights.
+#: Largest number of channels of the lowest map; its second convolution has 9 · 4096² weights.
 WIDEST = 4096
 
 
 def unet_problem(image_size: tuple[int, int, int], width: int, depth: int) -> str | None:
-    """Why no U-Net of this width and depth can be made for images (C,H,W), in a sentence, or None."""
+    """Return why a U-Net cannot be made for images (C,H,W), in a sentence, or None if it can."""
     side = min(image_size[1:])
     if side < 2**depth:
         return (
-            f"a U-Net of depth {depth} needs images of at least {2**depth} pixels, and these have {side}; "
-            f"a depth of {max(side.bit_length() - 1, 1)} would do."
+            f"a U-Net of depth {depth} needs images of at least {2**depth} pixels a side, and "
+            f"these have {side}; use a depth of at most {max(side.bit_length() - 1, 1)}."
         )
     if width * 2**depth > WIDEST:
         return (
-            f"a U-Net of width {width} and depth {depth} has {width * 2**depth:,} channels in its lowest map, expected "
-            f"at most {WIDEST:,}; choose a smaller width or depth."
+            f"a U-Net of width {width} and depth {depth} has {width * 2**depth:,} channels in its "
+            f"lowest map, expected at most {WIDEST:,}; choose a smaller width or depth."
         )
     return None
 
 
 def unet_fewest_rows(image_size: tuple[int, int, int], depth: int) -> int:
-    """The fewest images (C,H,W) that a U-Net may be trained on: 2 where its lowest map is one cell, else 1."""
+    """Return the smallest training batch: 2 if the lowest map has one position, else 1."""
     return 2 if max(image_size[1:]) >> depth <= 1 else 1
 
 
@@ -40,7 +40,9 @@ def _two_convolutions(channels: int, wide: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """From an image to a map of the same height and width, such as the logit that a pixel is foreground.
+    """Network from an image to a map of the same size, such as foreground logits.
+
+    Convolutions use zero padding.
 
     Args:
         image_size: (C, H, W).
@@ -49,7 +51,7 @@ class UNet(nn.Module):
         depth: how many times the side is halved (4 in the paper); sides need not be divisible.
 
     Raises:
-        UserError: the image is too small to be halved so often, or the lowest map has too many channels.
+        UserError: the image is too small for this depth, or the lowest map has too many channels.
     """
 
     def __init__(
@@ -75,14 +77,14 @@ class UNet(nn.Module):
         self.num_features = wide[-1]
 
     def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """The map of each level, from full size to the bottom."""
+        """Return the map of each level, from full size to the lowest one."""
         maps = [self.down[0](image)]
         for level in self.down[1:]:
             maps.append(level(nn.functional.max_pool2d(maps[-1], 2)))
         return maps
 
     def decode(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        """From the maps of ``encode`` to float[B,num_outputs,H,W]."""
+        """Return float[B,num_outputs,H,W] from the maps of ``encode``."""
         out = maps[-1]
         for up, merge, skip in zip(self.up, self.merge, maps[-2::-1], strict=True):
             out = merge(torch.cat([skip, up(out, output_size=skip.shape[2:])], dim=1))
@@ -93,12 +95,13 @@ class UNet(nn.Module):
 
 
 class TwoHeadedUNet(nn.Module):
-    """A U-Net whose bottom map also answers which class the image shows.
+    """A U-Net whose lowest map is also used for classification.
 
     Args:
         num_classes: number of logits.
         image_size: (C, H, W).
-        width, depth: of the U-Net.
+        width: width of the U-Net.
+        depth: depth of the U-Net.
         dropout: probability of dropping a feature before the last layer of the classification head.
     """
 
@@ -116,11 +119,11 @@ class TwoHeadedUNet(nn.Module):
         self.classifier = nn.Linear(self.unet.num_features, num_classes)
 
     def classify(self, bottom: torch.Tensor) -> torch.Tensor:
-        """Logits float[B,K] from the bottom map."""
+        """Return logits float[B,K] from the lowest map."""
         return self.classifier(self.dropout(bottom.mean(dim=(2, 3))))  # type: ignore[no-any-return]
 
     def both(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Class logits float[B,K] and foreground logits float[B,1,H,W]."""
+        """Return class logits float[B,K] and foreground logits float[B,1,H,W]."""
         maps = self.unet.encode(image)
         return self.classify(maps[-1]), self.unet.decode(maps)
 

@@ -26,12 +26,16 @@ PATCH = 16
 
 @BACKBONES.register
 class ViTB16(Backbone):
-    """Features are the class token's; the feature map is the patch tokens' on their grid, side / 16.
+    """ViT-B/16.
 
-    Grad-CAM looks at the patch tokens that enter the last block, as inputs of its first layer normalisation. Those that
-    leave it are no longer read: only the class token is, and their gradient would be 0.
-    Published weights serve any image side: their position embeddings are interpolated.
-    Parameters are called as in torchvision, behind the prefix ``net.``; ``net.heads.head`` is ``classifier`` here.
+    The features are the class token; the feature map is the grid of patch tokens, with side / 16
+    positions a side. Grad-CAM uses the patch tokens that enter the last block, which are the inputs
+    of its first layer normalisation; the logits do not depend on the patch tokens that leave it, so
+    that their gradient would be 0.
+
+    Position embeddings of published weights are interpolated to the image size.
+    Parameters have torchvision's names with the prefix ``net.``; ``net.heads.head`` is
+    ``classifier`` here.
     """
 
     name = "vit_b_16"
@@ -45,7 +49,8 @@ class ViTB16(Backbone):
     def sides_inside(cls, options: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
         if height != width or height % PATCH:
             raise UserError(
-                f"{cls.name} needs square images with a side that {PATCH} divides, got {height}×{width}; resize them."
+                f"{cls.name} needs square images with a side that {PATCH} divides, got "
+                f"{height}×{width}; resize them."
             )
         return super().sides_inside(options, height, width)
 
@@ -58,7 +63,8 @@ class ViTB16(Backbone):
         if weights != NONE:
             from torchvision.models.vision_transformer import interpolate_embeddings
 
-            state = interpolate_embeddings(height, PATCH, state_of_weights("vit_b_16", weights))  # type: ignore[arg-type]
+            state: Any = state_of_weights("vit_b_16", weights)
+            state = interpolate_embeddings(height, PATCH, state)
             load_all_but_last(net, state, f"the weights {weights} of {self.name}")
         if channels != 3:
             net.conv_proj = nn.Conv2d(channels, net.hidden_dim, PATCH, stride=PATCH)
@@ -72,17 +78,18 @@ class ViTB16(Backbone):
         return classifier
 
     def tokens(self, image: torch.Tensor) -> torch.Tensor:
-        """The tokens after the last block, class token first: float[B,1+hw,D]."""
+        """Return the tokens after the last block, class token first: float[B,1+hw,D]."""
         if image.shape[1:] != torch.Size(self.image_size):
             raise UserError(
-                f"{self.name} was built for images {list(self.image_size)}, got {list(image.shape[1:])}."
+                f"{self.name} was built for images of shape {list(self.image_size)}, got "
+                f"{list(image.shape[1:])}."
             )
         patches = self.net.conv_proj(image).flatten(2).transpose(1, 2)
         first = self.net.class_token.expand(len(image), -1, -1)
         return self.net.encoder(torch.cat([first, patches], dim=1))  # type: ignore[no-any-return]
 
     def cam_map(self, output: torch.Tensor) -> torch.Tensor:
-        """Tokens float[B,1+hw,D] without the class token, on their grid: float[B,D,h,w]."""
+        """Return tokens float[B,1+hw,D] without the class token on their grid, float[B,D,h,w]."""
         side = self.image_size[1] // PATCH
         return output[:, 1:].transpose(1, 2).unflatten(2, (side, side))
 
