@@ -260,7 +260,7 @@ def test_maps_of_one_cell_are_refused(
         name = backbone.partition(":")[0]
         with pytest.raises(
             Problems,
-            match=f"{name}'s maps of these images are one cell, all alike; take larger ones",
+            match=f"the maps of {name} for these images have one cell",
         ):
             expand(config)
 

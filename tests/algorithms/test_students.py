@@ -504,7 +504,7 @@ def test_one_image(name: str) -> None:
 def test_grad_cam_maps_of_one_cell_are_refused_but_in_the_papers_own_setting() -> None:
     """The cosine of one cell is 1 whatever the networks do; the paper's digits of 28 pixels are taught by outputs."""
     table = {"datasets": ["tiny:side=28"], "backbone": "resnet18"}
-    with pytest.raises(Problems, match="maps of these images are one cell"):
+    with pytest.raises(Problems, match="for these images have one cell"):
         expand(config_from({**table, "algorithms": ["distill_gradcam"]}, "test", "test"))
     plan = expand(
         config_from({**table, "algorithms": ["distill_gradcam:coloured_mnist"]}, "t", "t")
