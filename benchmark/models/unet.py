@@ -16,7 +16,7 @@ def unet_problem(image_size: tuple[int, int, int], width: int, depth: int) -> st
     side = min(image_size[1:])
     if side < 2**depth:
         return (
-            f"a U-Net of depth {depth} needs images of at least {2**depth} pixels a side, and "
+            f"a U-Net of depth {depth} needs images of at least {2**depth} pixels, and "
             f"these have {side}; use a depth of at most {max(side.bit_length() - 1, 1)}."
         )
     if width * 2**depth > WIDEST:

@@ -46,7 +46,7 @@ def test_every_parameter_learns_and_skips_carry_detail() -> None:
 def test_too_small_an_image_is_a_sentence() -> None:
     with pytest.raises(
         UserError,
-        match=r"depth 4 needs images of at least 16 pixels, and these have 12; a depth of 3",
+        match=r"depth 4 needs images of at least 16 pixels, and these have 12; use a depth of at most 3",
     ):
         UNet((3, 12, 30), depth=4)
 
