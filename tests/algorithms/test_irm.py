@@ -112,8 +112,9 @@ def test_a_batch_without_two_rows_of_each_environment_is_refused_in_a_sentence()
     def spec(rows: int) -> SimpleNamespace:
         return SimpleNamespace(hparams={"batch_size": rows})
 
-    assert "batch_size = 3 and there are 2 environments; a batch_size of 4 or more" in IRM.refuses(
-        spec(3), info
+    assert (
+        "batch_size = 3 and there are 2 environments; use a batch_size of at least 4"
+        in IRM.refuses(spec(3), info)
     )
     assert IRM.refuses(spec(4), info) is None
 

@@ -77,5 +77,5 @@ def test_a_run_after_its_short_first_training(tmp_path: Path) -> None:
     data = DATASETS.get("tiny")(bias=0.8, size=64).load(0)
     assert record.extra["of"] == len(data.splits["train"]) and 0 < record.extra["errors"] < 64
     assert record.method.needs == ()
-    assert read_record(first).selected["val_accuracy"]["step"] == 6
+    assert read_record(first).selected["val_accuracy"].step == 6
     assert built(second).report() == {}  # before its fit nothing is known

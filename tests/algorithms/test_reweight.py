@@ -62,4 +62,4 @@ def test_every_batch_holds_equally_many_images_of_every_environment(
         assert run(folder) == "done", failure(folder)
     assert seen == [[8, 8]] * 20
     method = read_record(folder).method
-    assert method["needs"] == ["environments"] and method["sampling"] == "environment"
+    assert method.needs == ("environments",) and method.sampling == "environment"
