@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import shown
+from benchmark.core.files import check_folder
 from benchmark.core.registry import DATASETS
 from benchmark.core.terminal import say
 from benchmark.launch.gpus import VISIBLE, find_gpus, require_gpus
@@ -67,8 +68,14 @@ def add_placement(parser: argparse.ArgumentParser) -> None:
 
 
 def data_dir(given: argparse.Namespace) -> Path:
-    """The folder of downloaded data: the option, else the environment, else ``data``."""
-    return given.data_dir or Path(os.environ.get(DATA_VARIABLE) or "data")
+    """The folder of downloaded data: the option, else the environment, else ``data``; it need not exist.
+
+    Raises:
+        UserError: it is a file, or a link that leads nowhere.
+    """
+    folder: Path = given.data_dir or Path(os.environ.get(DATA_VARIABLE) or "data")
+    check_folder(folder, "--data-dir")
+    return folder
 
 
 def pick_device(wanted: str) -> str:

@@ -237,7 +237,8 @@ def _configure(spec: RunSpec, device: torch.device, saved: Mapping[str, Any] | N
     if earlier.threads is not None and earlier.threads != own:
         torch.set_num_threads(earlier.threads)
         print(
-            f"the run goes on with {earlier.threads} threads, as it began, and not with the {own} of this process.",
+            f"the run goes on with the number of threads that it began with, {earlier.threads}, and not with the {own} "
+            "of this process.",
             file=sys.stderr,
         )
     now = current_conditions(device)

@@ -243,7 +243,7 @@ def test_a_run_goes_on_with_the_threads_that_it_began_with(
     assert run(single) == "done"
     assert lines(single) != lines(whole), "the number of threads changes nothing here"
     assert run(stopped, 2, stop=_stop_after(3)) == "interrupted"
-    assert "goes on with 2 threads, as it began, and not with the 1" in capsys.readouterr().err
+    assert "it began with, 2, and not with the 1 of this process" in capsys.readouterr().err
     assert torch.get_num_threads() == 1  # of this process, for the runs that follow
     threads(3)
     assert run(stopped, 3) == "done"
