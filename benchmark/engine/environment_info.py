@@ -66,7 +66,7 @@ def _settings(device: torch.device) -> dict[str, str]:
 def _processor() -> str:
     """The processor's name; where the system does not tell, its architecture."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()[:_LONGEST]
     except OSError:
