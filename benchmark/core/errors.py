@@ -37,6 +37,8 @@ _ENVIRONMENT = {
 }
 #: Characters of a value that a message quotes, and levels of nesting.
 _QUOTED, _LEVELS = 100, 3
+#: Problems that are listed; a file with a wrong line in a loop has thousands.
+_MOST_LISTED = 100
 
 
 class UserError(Exception):
@@ -66,8 +68,9 @@ class Problems(UserError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(map(without_controls, problems))
-        heading = f"{len(self.problems)} problems:"
-        many = "\n".join([heading, *(f"  - {p}" for p in self.problems)])
+        rest = len(self.problems) - _MOST_LISTED
+        lines = [f"{len(self.problems)} problems:", *self.problems[:_MOST_LISTED]]
+        many = "\n  - ".join([*lines, *([f"and {rest:,} more"] if rest > 0 else [])])
         Exception.__init__(self, many if len(self.problems) != 1 else self.problems[0])
 
 

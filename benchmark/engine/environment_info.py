@@ -47,6 +47,7 @@ def _settings(device: torch.device) -> dict[str, str]:
     }
     if device.type == "cuda":
         asked |= {
+            "bf16_native": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
             "cuda": lambda: torch.version.cuda,
             "cudnn": torch.backends.cudnn.version,
             "cudnn_benchmark": lambda: torch.backends.cudnn.benchmark,
@@ -57,7 +58,7 @@ def _settings(device: torch.device) -> dict[str, str]:
     for name, ask in asked.items():
         try:
             found[name] = str(ask()).lower()
-        except (AttributeError, RuntimeError):
+        except (AttributeError, RuntimeError, TypeError):
             continue
     return found
 

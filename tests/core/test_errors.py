@@ -39,6 +39,13 @@ def test_several_mistakes_are_listed(capsys: pytest.CaptureFixture[str]) -> None
     assert str(Problems(["one."])) == "one."
 
 
+def test_thousands_of_mistakes_are_not_all_listed() -> None:
+    lines = str(Problems([f"{i}." for i in range(5000)])).splitlines()
+    assert lines[0] == "5000 problems:" and lines[-1] == "  - and 4,900 more"
+    assert len(lines) == 102
+    assert str(Problems([f"{i}." for i in range(100)])).endswith("  - 99.")
+
+
 @pytest.mark.parametrize(
     "number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ENOTDIR]
 )

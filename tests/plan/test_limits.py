@@ -8,10 +8,23 @@ from typing import Any
 
 import pytest
 
+from benchmark.core.dataset import OFTEN, ROOMY
 from benchmark.core.errors import Problems, Refused, UserError
 from benchmark.core.files import check_folder
-from benchmark.plan.planner import expand
-from benchmark.plan.sweepfile import config_from, find_sweep, read_sweep
+from benchmark.core.optim import LARGEST_BATCH
+from benchmark.core.spec import MOST_STEPS
+from benchmark.plan.planner import MOST_RUNS, expand
+from benchmark.plan.resolve import MOST_BATCH_BYTES, MOST_EVALUATIONS
+from benchmark.plan.sweepfile import (
+    DEEPEST,
+    LARGEST_NUMBER,
+    LONGEST_TITLE,
+    MOST_BYTES,
+    MOST_ENTRIES,
+    config_from,
+    find_sweep,
+    read_sweep,
+)
 
 GOOD = 'datasets = ["tiny"]\nalgorithms = ["erm"]\nselection = ["last"]\n'
 
@@ -197,3 +210,24 @@ def test_folders_that_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     for name in ("there", "link", "link/new/newer", "new", ".", "x" * 255):
         check_folder(Path(name))
+
+
+def test_the_page_on_sweep_files_tells_the_limits() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "sweep_files.md"
+    table = page.read_text(encoding="utf-8").partition("**Limits.**")[2].partition("\n\nA batch")[0]
+    rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ")]
+    told = [int(value.replace(",", "")) for _, value in rows[1:]]
+    assert told == [
+        MOST_STEPS,
+        MOST_EVALUATIONS,
+        MOST_ENTRIES,
+        LARGEST_NUMBER,
+        MOST_RUNS,
+        LARGEST_BATCH,
+        OFTEN,
+        MOST_BATCH_BYTES // 2**30,
+        MOST_BYTES,
+        DEEPEST,
+        LONGEST_TITLE,
+    ]
+    assert f"beyond {ROOMY:,}" in table
