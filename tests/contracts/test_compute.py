@@ -23,6 +23,12 @@ from tests.algorithms.tiny import make_batch, train
 from tests.contracts.test_algorithms import AT_ONCE, NAMES, SIDE, TRAINED, make, skip_if_large
 
 STEPS = 3
+#: Every method; its variants take the same path with other numbers, and run with --slow.
+EACH = [
+    pytest.param(name, variant, marks=[pytest.mark.slow] if variant else [])
+    for name in NAMES
+    for variant in ("", *ALGORITHMS.get(name).variants)
+]
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ def skip_without(name: str, request: pytest.FixtureRequest) -> None:
     skip_if_large(make(name), request)
 
 
-@pytest.mark.parametrize(("name", "variant"), TRAINED)
+@pytest.mark.parametrize(("name", "variant"), EACH)
 def test_a_compiled_network_has_the_terms_of_the_plain_one(
     name: str, variant: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
@@ -136,7 +142,7 @@ def test_a_compiled_network_draws_the_random_numbers_of_the_plain_one(
         check(name, "", {"compile": True}, FUSED, **changed)
 
 
-@pytest.mark.parametrize(("name", "variant"), TRAINED)
+@pytest.mark.parametrize(("name", "variant"), EACH)
 def test_bf16_has_the_terms_of_float32(
     name: str, variant: str, request: pytest.FixtureRequest
 ) -> None:
@@ -144,7 +150,7 @@ def test_bf16_has_the_terms_of_float32(
     check(name, variant, {"precision": "bf16"}, BF16)
 
 
-@pytest.mark.parametrize(("name", "variant"), TRAINED)
+@pytest.mark.parametrize(("name", "variant"), EACH)
 def test_channels_last_has_the_terms_of_channels_first(
     name: str, variant: str, request: pytest.FixtureRequest
 ) -> None:
@@ -173,11 +179,14 @@ def test_the_tolerances_tell_zero_from_a_term() -> None:
 
 
 @pytest.mark.parametrize(("name", "variant"), TRAINED)
-def test_every_term_of_a_loss_moves_a_parameter(name: str, variant: str) -> None:
+def test_every_term_of_a_loss_moves_a_parameter(
+    name: str, variant: str, request: pytest.FixtureRequest
+) -> None:
     """By its value: some parameter's gradient is not 0 in one of the first steps, unless the term itself is 0."""
     if ALGORITHMS.get(name).loss is Algorithm.loss:
         pytest.skip("its step is not the gradient of one loss")
     algorithm = make(name, variant)
+    skip_if_large(algorithm, request)
     moved: dict[str, bool] = {}
     for step in range(STEPS):
         algorithm.current_step = step
