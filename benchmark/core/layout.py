@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import time
 from dataclasses import dataclass
@@ -172,6 +173,13 @@ class RunFolder:
         names = self.names()
         return [path.name for path in needed if path.name not in names]
 
+    def obstacle(self) -> Path | None:
+        """What keeps the run from being launched: a folder where its lease must be, a file for its attempts."""
+        for path, is_right in ((self.lease, Path.is_file), (self.attempts, Path.is_dir)):
+            if os.path.lexists(path) and not is_right(path):
+                return path
+        return None
+
     def is_leftover(self, name: str) -> bool:
         """Whether a name in the folder is a temporary file that only the owner of the lease writes.
 
@@ -255,7 +263,9 @@ def state_of(folder: Path, now: float | None = None) -> State:
     if _LEASE in names:
         try:
             age = (time.time() if now is None else now) - (folder / _LEASE).stat().st_mtime
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP):
+                raise
             return State.PENDING
         return State.RUNNING if age < LEASE_SECONDS else State.LOST
     return State.PENDING

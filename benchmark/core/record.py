@@ -528,19 +528,18 @@ def parse_counts(
     fits = rows > 0 and all(
         want in (-1, have) for want, have in zip(shape, array.shape, strict=True)
     )
-    problem = ""
     if not fits or array.dtype.kind != "i" or (own and rows not in confounders):
         wanted = ", ".join("confounder" if n < 0 else str(n) for n in shape)
         problem = f"are {array.dtype}{list(array.shape)}, expected whole numbers [{wanted}]"
     elif any(type(count) is not int for count in _flat(nested, array.ndim)):
         problem = "hold true or false, expected whole numbers"
-    elif array.min() < 0 or array.max() > MOST_IMAGES:
-        problem = (
-            f"hold {array.min() if array.min() < 0 else array.max()}, expected 0 to {MOST_IMAGES:,}"
-        )
-    if problem:
-        raise DamagedError(f"{where} is damaged: counts of {one_line(place)[:200]} {problem}.")
-    return array.astype(np.min_scalar_type(int(array.max())))
+    elif (low := int(array.min())) < 0:
+        problem = f"hold {low}, expected at least 0"
+    elif (high := int(array.max())) > MOST_IMAGES:
+        problem = f"hold {high}, expected at most {MOST_IMAGES:,}"
+    else:
+        return array.astype(np.min_scalar_type(high))
+    raise DamagedError(f"{where} is damaged: counts of {one_line(place)[:200]} {problem}.")
 
 
 def _flat(nested: Any, dimensions: int) -> Iterable[Any]:

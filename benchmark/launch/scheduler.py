@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -29,6 +30,10 @@ from benchmark.launch.worker import Job, work
 _TICK = 0.2
 #: How many processes may die before they begin a try, in a row.
 _STILLBORN = 10
+#: Errors that come from what stands in the folder of one run, such as a file where a folder must be.
+_OF_ONE_RUN = frozenset(
+    {errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY}
+)
 #: Why a run is lost whose folder is gone.
 _REMOVED = "its folder was removed during the launch; launch again to run it from the beginning"
 
@@ -54,6 +59,14 @@ class _Running:
     started: float
     memory_kills: int | None
     timed_out: bool = False
+
+
+def _in_the_way(path: object) -> str:
+    """What stops a run, and how to remove it, in a sentence."""
+    what = (
+        f"{path} is not what must be there" if path else "its folder holds what must not be there"
+    )
+    return f"{what}; move it away, or delete the folder of the run, and launch again"
 
 
 class Session:
@@ -176,6 +189,10 @@ class Session:
         """Whether a waiting run can be claimed, by its folder; else note who has it or what became of it."""
         if node.key not in self.graph.waiting:
             return False
+        obstacle = RunFolder(node.folder).obstacle()
+        if obstacle is not None:
+            self._settle(node, State.FAILED, reason=_in_the_way(obstacle))
+            return False
         state = state_of(node.folder)
         if state is State.PENDING:
             return not self._lose(node)
@@ -245,8 +262,11 @@ class Session:
         return True
 
     def _machine_trouble(self, running: _Running, error: Exception) -> None:
-        """What one run met, the others would meet too: stop, unless we are at it."""
+        """End a run that something in its folder stops; what the others would meet too stops the launch."""
         if self._lose(running.node, running):
+            return
+        if isinstance(error, OSError) and error.errno in _OF_ONE_RUN:
+            self._settle(running.node, State.FAILED, running, reason=_in_the_way(error.filename))
             return
         self.graph.put_back(running.node.key)
         if not self._stopping:

@@ -193,3 +193,40 @@ def test_lines_of_a_log_that_are_none_are_passed_over(tmp_path: Path, line: obje
     (home / "attempts" / "1" / "log.jsonl").write_text(f"{good}\n{json.dumps(line)}\n")
     code, lines = status(stored(tmp_path, one))
     assert code == 0 and "step 2 of 4, 10 images/s, 1.0 s left" in lines[1]
+
+
+def file(path: Path) -> None:
+    path.write_text("not a folder")
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+OBSTACLES = {
+    "attempts is a file": ("attempts", file),
+    "attempts is a link in a circle": ("attempts", loop),
+    "the lease is a folder": ("lease.json", Path.mkdir),
+    "the lease is a link in a circle": ("lease.json", loop),
+    "the checkpoint is a folder": ("checkpoint.pt", Path.mkdir),
+    "the log is a folder": ("log.jsonl", Path.mkdir),
+    "the output is a folder": ("output.txt", Path.mkdir),
+    "a temporary file is a folder": (".checkpoint.pt.x.tmp", Path.mkdir),
+    "the lease is text": ("lease.json", lambda path: path.write_bytes(b"\xff\x00" * 100)),
+}
+
+
+@pytest.mark.parametrize("kind", OBSTACLES)
+def test_what_stands_in_the_way_of_one_run_stops_no_other(tmp_path: Path, kind: str) -> None:
+    runs = [spec(trial) for trial in range(3)]
+    make(tmp_path, *runs)
+    name, put = OBSTACLES[kind]
+    put(tmp_path / "runs" / runs[0].key / name)
+    launcher = Launcher(tmp_path, workers=1, lease=1.0)
+    code = launcher.wait(60)
+    complaints = launcher.complaints.read_text()
+    assert "Traceback" not in complaints and code in (0, 1), complaints
+    summary = launcher.summary()
+    assert {one.key for one in runs[1:]} <= set(summary["done"])
+    for reason in summary["failed"].values():
+        assert reason and "\n" not in reason

@@ -15,7 +15,7 @@ from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.files import read_json
 from benchmark.core.layout import RunFolder, State, SweepFolder, newest_sweep, state_of
 from benchmark.core.record import DataSummary, RunRecord, SelectedStep, check_key, read_failure
-from benchmark.core.spec import RunSpec, read_spec
+from benchmark.core.spec import RunSpec, read_spec, read_upstream
 from benchmark.core.sweep_plan import PlannedEntry, ReadPlan, Refusal, SweepPlan, read_plan
 
 T = TypeVar("T")
@@ -260,7 +260,9 @@ def _read_record(run: Run, keep: str | None, shared: dict[tuple[type, str], Any]
     record = RunRecord.from_json(value, str(folder.record))
     check_key(record.key, folder.record)
     with suppress(FileNotFoundError):  # the record tells the same
-        read_spec(folder.path)  # which has the key of the folder, as the one in the record has
+        read_upstream(
+            folder.path
+        )  # raises unless the spec has the key of the folder, as the record's has
     return replace(  # these are the same for hundreds of runs: hold one copy
         record,
         data=_one_copy(record.data, run.dataset, shared),
