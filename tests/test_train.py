@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from benchmark import train
+from benchmark.core.batch import Batch
 from benchmark.core.record import read_record
 from benchmark.core.registry import DATASETS
 from benchmark.launch.lease import Claim
@@ -44,7 +46,7 @@ def _main(output: Path, *more: str, **names: str) -> int:
 
 
 def _folders(output: Path) -> list[Path]:
-    return sorted((output / "runs").iterdir()) if output.exists() else []
+    return sorted((output / "runs").iterdir()) if (output / "runs").exists() else []
 
 
 def test_a_run_prints_its_progress_and_the_second_time_that_it_is_done(
@@ -193,6 +195,24 @@ def test_a_full_disk_is_a_sentence_and_code_2(
 ) -> None:
     assert _main(tmp_path, "--hparam", "how=disk", algorithm="toy_accident") == 2
     assert "error: No space left on device; nothing was lost" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["runs", "run"])
+def test_a_folder_removed_during_the_run_is_a_sentence_and_code_2(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = Accident.__mro__[1].loss  # type: ignore[attr-defined]
+
+    def remove(self: Accident, batch: Batch) -> dict[str, torch.Tensor]:
+        for folder in _folders(tmp_path):
+            shutil.rmtree(folder.parent if what == "runs" else folder)
+        return loss(self, batch)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(Accident, "loss", remove)
+    assert _main(tmp_path, algorithm="toy_accident") == 2
+    said = capsys.readouterr().err
+    assert "was removed during the run, which is lost" in said and said.count("\n") == 1
+    assert not any(tmp_path.glob("runs/*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
