@@ -237,7 +237,8 @@ def _end_with(launcher: int, started: str | None) -> None:
         handle = None if parent is None else parent.sentinel
     if handle is not None and started == start_time(launcher):
         multiprocessing.connection.wait([handle])
-    threading.Timer(1.0, os._exit, [1]).start()  # a file system that hangs must not keep us
+    # a file system that hangs must not keep us, a busy machine must not cost the release
+    threading.Timer(5.0, os._exit, [1]).start()
     with suppress(Exception):
         if _held is not None:
             _held.release()

@@ -255,7 +255,7 @@ def test_runs_die_with_their_launcher_and_leave_no_lease(tmp_path: Path) -> None
     assert len(pids) >= 4  # the launcher, the fork server, two runs
     launcher.process.kill()
     launcher.process.wait()
-    until(lambda: not any(alive(pid) for pid in pids), 3)
+    until(lambda: not any(alive(pid) for pid in pids), 10)
     assert leases(tmp_path) == []
     again = run(tmp_path)
     assert again.wait() == 0
