@@ -182,7 +182,7 @@ class DatasetSource:
         title: one line for ``list datasets``.
         version: raise it when the same options give other arrays, so that old runs are not taken for new ones.
         options: declared like hyper-parameters, checked in the same way.
-        designed: the data set is made so that each split has the groups it is to have; False where somebody sorted the
+        designed: the data set is made so that each split has the groups it is to have; False where a user sorted the
             pictures, so that a group that train or a test lacks is reported as a problem.
 
     Args:

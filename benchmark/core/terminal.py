@@ -41,7 +41,7 @@ _SPELLINGS = {
 #: Unicode categories of control characters, of invisible marks, and of separators of lines.
 _CONTROLS = frozenset({"Cc", "Cf", "Zl", "Zp"})
 
-#: Handlers that raise, or print escapes that nobody can read; a handler that a user chose is kept.
+#: Handlers that raise, or print escapes that are not readable; a handler that a user chose is kept.
 _DEFAULTS = ("strict", "surrogateescape", "backslashreplace")
 
 

@@ -32,7 +32,7 @@ def save_checkpoint(folder: Path, key: str, state: Mapping[str, Any]) -> None:
 def load_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
     """The checkpoint of a run, on the CPU, or None if there is none that can be used.
 
-    A damaged checkpoint costs work and nothing else: the run starts anew, and its output says so.
+    A damaged checkpoint costs work and nothing else: the run starts from the beginning, and its output says so.
     """
     path = RunFolder(folder).checkpoint
     if not path.exists():
@@ -41,11 +41,11 @@ def load_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
         saved = _load(path)
     except DamagedError as error:
         reason = str(error).removesuffix(".")
-        print(f"{reason}; the run starts anew.", file=sys.stderr)
+        print(f"{reason}; the run starts from the beginning.", file=sys.stderr)
         return None
     if not isinstance(saved, dict) or saved.get("schema") != SCHEMA or saved.get("key") != key:
         print(
-            f"{path.name} is of another run or schema version; the run starts anew.",
+            f"{path.name} is of another run or schema version; the run starts from the beginning.",
             file=sys.stderr,
         )
         return None

@@ -152,7 +152,7 @@ def _prepare(
     if source.fingerprint() != spec.data_fingerprint:
         raise UserError(
             f"the data of {spec.dataset} are not those that the sweep was planned with (fingerprint "
-            f"{source.fingerprint()}, expected {spec.data_fingerprint}); launch the sweep again to plan it anew."
+            f"{source.fingerprint()}, expected {spec.data_fingerprint}); launch the sweep again, which plans it again."
         )
     data = source.load(spec.trial)
     algorithm = build_algorithm(spec, data.info, device, folder.parent, data_dir)

@@ -249,7 +249,7 @@ class Session:
             self._enforce(self.settings.time_limit)
 
     def _lose(self, node: Node, running: _Running | None = None) -> bool:
-        """End a run whose folder somebody removed; the others go on.
+        """End a run whose folder was removed; the others go on.
 
         Returns:
             Whether that was so.

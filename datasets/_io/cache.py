@@ -2,7 +2,7 @@
 
 An entry of the cache is a folder ``<cache>/<name>-<key>/``. The key names the content (which files, their sizes and
 times of change, and how they are decoded), so that another content is another entry. Nothing is read unless its size is
-right and its checksums were compared since the file last changed; what fails is built anew.
+right and its checksums were compared since the file last changed; what fails is rebuilt.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Cache:
                 found = entry.open()
             except Damaged as why:
                 print(
-                    f"the cache {entry.folder} is damaged ({why}); it is built anew.",
+                    f"the cache {entry.folder} is damaged ({why}); it is rebuilt.",
                     file=sys.stderr,
                 )
                 found = None

@@ -80,8 +80,8 @@ def test_check_notices_a_damaged_cache(data: Path, capsys: pytest.CaptureFixture
     content[-1] ^= 255
     (entry / "image.npy").write_bytes(content)
     capsys.readouterr()
-    assert run("check", "nlm_cxr:side=16", "--data-dir", data) == 0  # built anew while loading
-    assert "it is built anew" in capsys.readouterr().err
+    assert run("check", "nlm_cxr:side=16", "--data-dir", data) == 0  # rebuilt while loading
+    assert "it is rebuilt" in capsys.readouterr().err
 
 
 def test_prepare_decodes_once(

@@ -192,7 +192,7 @@ def test_a_damaged_checkpoint_costs_work_and_nothing_else(
     path = stopped / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:-100])
     assert run(stopped, 2) == "done"
-    assert "the run starts anew" in capsys.readouterr().err
+    assert "the run starts from the beginning" in capsys.readouterr().err
     _same(whole, stopped)
 
 

@@ -154,7 +154,8 @@ def test_a_checkpoint_of_another_run_is_not_used(
     torch.save({"schema": 99, "key": "key"}, tmp_path / "checkpoint.pt")
     assert load_checkpoint(tmp_path, "key") is None
     said = capsys.readouterr().err.splitlines()
-    assert said == ["checkpoint.pt is of another run or schema version; the run starts anew."] * 3
+    assert len(said) == 3
+    assert all("checkpoint.pt is of another run or schema version" in line for line in said)
 
 
 @pytest.mark.parametrize("how", ["cut", "flip", "zeros"])
@@ -188,7 +189,7 @@ def test_a_damaged_checkpoint_is_never_an_error_and_never_believed(
                 torch.equal(found["algorithm"][n], v) for n, v in expected["algorithm"].items()
             )
     assert refused > (30 if how == "flip" else 100)
-    assert capsys.readouterr().err.count("the run starts anew.") == refused
+    assert capsys.readouterr().err.count("the run starts from the beginning.") == refused
 
 
 def test_a_checkpoint_runs_no_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Folders that somebody removes or damages while runs are under way: one run is lost, the others go on."""
+"""Folders that are removed or damaged while runs are under way: one run is lost, the others go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``freeze_bn``: running statistics in training too, whoever calls ``train``; a network without them is refused."""
+"""``freeze_bn``: running statistics in training too, whatever calls ``train``; a network without them is refused."""
 
 from __future__ import annotations
 

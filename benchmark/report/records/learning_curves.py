@@ -1,4 +1,4 @@
-"""Learning curves from log.jsonl, read only when somebody wants to see them."""
+"""Learning curves from log.jsonl, read only on request."""
 
 from __future__ import annotations
 
