@@ -20,7 +20,7 @@ from benchmark.core.layout import SweepFolder
 from benchmark.core.terminal import prepare_streams, say
 from benchmark.plan.sweepfile import MOST_ENTRIES
 from benchmark.report.formats.text import WIDTH
-from benchmark.report.records.sweep_records import find_sweep, load_sweep
+from benchmark.report.records.sweep_records import find_sweep_folder, load_sweep
 from benchmark.report.render import FILES, SPREADS, render, write_all, write_page
 from benchmark.report.report import Extras, Report, make_report
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _elsewhere(options.source, options.dir, options.format, options.out)
     if options.audit:
         return _audit(options.audit, options.reference, options.format)
-    folder = find_sweep(options.dir)
+    folder = find_sweep_folder(options.dir)
     if options.export:
         return _export(folder, Path(options.export))
     if options.engine == "nuts" and importlib.util.find_spec("pymc") is None:

@@ -19,7 +19,7 @@ from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.registry import DATASETS, did_you_mean
 from benchmark.core.terminal import say
-from benchmark.plan.sweepfile import LARGEST_NUMBER, Named, parse_all
+from benchmark.plan.sweepfile import LARGEST_NUMBER, NamedOptions, parse_all
 
 #: Where decoded images are kept when --cache-dir is not given; the data sets read it.
 CACHE_VARIABLE = "SHORTCUTBED_CACHE"
@@ -114,13 +114,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _sources(given: argparse.Namespace) -> list[tuple[Named, DatasetSource]]:
+def _sources(given: argparse.Namespace) -> list[tuple[NamedOptions, DatasetSource]]:
     return [
         (named, make_source(named, data_dir(given))) for named in parse_all(given.datasets) or ()
     ]
 
 
-def make_source(named: Named, folder: Path | None) -> DatasetSource:
+def make_source(named: NamedOptions, folder: Path | None) -> DatasetSource:
     """A data set with the options that were asked for.
 
     Raises:

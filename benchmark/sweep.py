@@ -21,7 +21,7 @@ from benchmark.launch.slots import check_request
 from benchmark.launch.start_method import require_fork_server
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweep_folder import read_stored, write_plan
-from benchmark.plan.sweepfile import SweepConfig, find_sweep, numbers, parse_all, read_sweep
+from benchmark.plan.sweepfile import SweepConfig, find_sweep_file, numbers, parse_all, read_sweep
 
 RESULTS = Path("results")
 
@@ -146,7 +146,7 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
 
 
 def _config(given: argparse.Namespace) -> SweepConfig:
-    config = read_sweep(find_sweep(given.sweep))
+    config = read_sweep(find_sweep_file(given.sweep))
     return config.changed(
         datasets=parse_all(given.datasets),
         algorithms=tuple(given.algorithms) if given.algorithms else None,

@@ -15,7 +15,7 @@ from benchmark.cli.programs import make_parser
 from benchmark.core.conditions import prepare_openmp
 from benchmark.core.counts import accuracy
 from benchmark.core.criteria import title_of
-from benchmark.core.errors import Gather, UserError, exit_code
+from benchmark.core.errors import ErrorCollector, UserError, exit_code
 from benchmark.core.hparam import HParam
 from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
 from benchmark.core.log_line import LogLine
@@ -137,7 +137,7 @@ def _hparams(algorithm: str, given: list[str]) -> dict[str, Any]:
             raise UserError(f"{algorithm} has no hparam {name!r}{did_you_mean(name, declared)}")
         values[name] = declared[name].parse(name, value)
 
-    check = Gather()
+    check = ErrorCollector()
     for text in given:
         check(read, text)
     check.finish()

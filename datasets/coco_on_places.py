@@ -12,7 +12,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import DATASETS
 from datasets._io.cache import cache_folder
-from datasets._io.cache_entry import Column
+from datasets._io.cache_entry import CacheColumn
 from datasets._io.decode import Recipe
 from datasets._io.image_source import ImageSource, Item, Pool, side_option
 from datasets._sources import bias_assignment
@@ -193,7 +193,7 @@ class CocoOnPlaces(ImageSource):
                 "image": ((thing[:, :3] * a + ground * (255 - a) + 127) // 255).astype(np.uint8)
             }
 
-        return self.made([rows, photograph], len(rows), Column((3, *objects.shape[2:])), fill)
+        return self.made([rows, photograph], len(rows), CacheColumn((3, *objects.shape[2:])), fill)
 
 
 class _Photographs:

@@ -15,7 +15,7 @@ from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 from datasets._io import pixels
-from datasets._io.cache_entry import Column
+from datasets._io.cache_entry import CacheColumn
 from datasets._io.decode import Recipe, unreadable
 from datasets._io.image_source import ImageSource, Item, Pool, side_option
 from datasets._io.table import Origin, read_table
@@ -159,7 +159,7 @@ class DogsWithTies(ImageSource):
                     paste(image[i], placed(*neck_tie(picture, box, hangs), (side, side)))
             return {"image": np.asarray(image)}
 
-        return self.made([rows, tie], len(rows), Column((3, side, side)), fill)
+        return self.made([rows, tie], len(rows), CacheColumn((3, side, side)), fill)
 
     def _base(self, what: str) -> str:
         """A part of Stanford Dogs, below the data folder."""

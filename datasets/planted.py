@@ -20,7 +20,7 @@ from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 from benchmark.core.seeds import seed_for
 from datasets._io.cache import Cache, cache_folder
-from datasets._io.cache_entry import Column
+from datasets._io.cache_entry import CacheColumn
 from datasets._sources import bias_assignment, compositing
 from datasets._sources.compositing import Box, Layer
 
@@ -283,9 +283,9 @@ class PlantedData(DatasetSource):
             return {"image": made.image} if mask is None else {"image": made.image, "mask": mask}
 
         stream_seed = seed_for(seed, name, "plant") >> 1
-        columns = {"image": Column(split.image.shape[1:])}
+        columns = {"image": CacheColumn(split.image.shape[1:])}
         if masked:
-            columns["mask"] = Column((1, *split.image.shape[2:]), "bool")
+            columns["mask"] = CacheColumn((1, *split.image.shape[2:]), "bool")
         what = [self.fingerprint(), seed, name]
         made = Cache(cache_folder(self.data_dir)).make(self.name, what, len(mark), columns, fill)
         pair = np.arange(len(mark)) if split.pair_id is None else split.pair_id

@@ -14,7 +14,7 @@ from benchmark.core.registry import DATASETS
 from benchmark.core.terminal import say
 from benchmark.launch.gpus import VISIBLE, find_gpus, require_gpus
 from benchmark.launch.slots import Slot, slots
-from benchmark.plan.sweepfile import Named
+from benchmark.plan.sweepfile import NamedOptions
 
 #: Where data sets are looked for when --data-dir is not given.
 DATA_VARIABLE = "SHORTCUTBED_DATA"
@@ -108,7 +108,7 @@ def places(given: argparse.Namespace) -> list[Slot]:
     return found
 
 
-def download(datasets: Iterable[Named], folder: Path) -> None:
+def download(datasets: Iterable[NamedOptions], folder: Path) -> None:
     """Fetch those of the data sets that know how.
 
     Raises:

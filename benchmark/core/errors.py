@@ -100,7 +100,7 @@ class StopRequestedError(BaseException):
         super().__init__(reason)
 
 
-class Gather:
+class ErrorCollector:
     """Goes on after a user's mistake, so that all of them are reported together."""
 
     def __init__(self) -> None:

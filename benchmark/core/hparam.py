@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmark.core.errors import Gather, UserError, shown
+from benchmark.core.errors import ErrorCollector, UserError, shown
 from benchmark.core.registry import did_you_mean
 from benchmark.core.seeds import seed_for
 
@@ -186,7 +186,7 @@ def check_values(
             raise UserError(f"{owner} has no {what} {name!r}{did_you_mean(name, declared)}")
         return declared[name].check(f"{owner}: {name}", value)
 
-    gather = Gather()
+    gather = ErrorCollector()
     checked = {name: gather(check, name, value) for name, value in given.items()}
     gather.finish()
     return checked

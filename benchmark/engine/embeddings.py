@@ -16,7 +16,7 @@ from benchmark.core.compilation import uncompiled
 from benchmark.core.errors import UserError
 from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.evaluate import images_per_pass
-from benchmark.engine.explanations import MOST, spread
+from benchmark.engine.explanations import MAX_IMAGES, spread
 from benchmark.models.base import Backbone
 
 #: Principal components that are kept of the features: enough for a projection, little beside the weights.
@@ -34,7 +34,9 @@ class Embeddings:
 def embed_splits(
     algorithm: Algorithm, splits: Mapping[str, DeviceSplit], predicted: Mapping[str, np.ndarray]
 ) -> Embeddings:
-    """Features before the last layer of up to MOST images of each split, in evaluation mode, and their silhouettes.
+    """Compute features before the last layer, and their silhouettes, in evaluation mode.
+
+    At most MAX_IMAGES images of each split are used.
 
     What has no such features is a note in the report, never an error: the run itself is sound.
 
@@ -68,7 +70,7 @@ def _embed(
     all_features: list[torch.Tensor] = []
     pieces: list[dict[str, np.ndarray]] = []
     for name, split in splits.items():
-        rows = spread(split.size, MOST)
+        rows = spread(split.size, MAX_IMAGES)
         features = _features(algorithm, split, rows)
         if not bool(features.isfinite().all()):
             raise UserError(f"features on split {name} are not finite.")

@@ -15,11 +15,12 @@ from benchmark.engine.exceptions import NonFiniteError
 from benchmark.models.base import pixels_inside
 
 #: Images per forward pass at most, and pixels: large images would need more memory than training does.
-BATCH, PIXELS = 500, 500 * 128 * 128
+MAX_BATCH = 500
+MAX_PIXELS = 500 * 128 * 128
 
 
 @dataclass(frozen=True)
-class Answers:
+class Evaluation:
     """``counts`` int64[confounders, labels, predictions]; ``score`` float32[N,K] (logits), ``objective``: or None.
 
     Multi-label: counts int64[K, confounders, 2, 2], for every label a table of its own: is it there, was it predicted.
@@ -38,7 +39,7 @@ def evaluate(
     *,
     scores: bool = False,
     objective: bool = False,
-) -> Answers:
+) -> Evaluation:
     """Run the model over a split in evaluation mode, and leave it in the mode in which it was.
 
     Args:
@@ -77,7 +78,7 @@ def evaluate(
             raise NonFiniteError(algorithm.current_step, f"objective on split {split.name}")
     finally:
         algorithm.train(training)
-    return Answers(
+    return Evaluation(
         counts=total.view(shape).cpu().numpy(),
         score=torch.cat(kept).numpy() if scores else None,
         objective=mean,
@@ -108,4 +109,4 @@ def images_per_pass(
         most, pixels: bounds on the images and on their pixels as the network sees them; 0: of a pass without gradients.
     """
     each = pixels_inside(module, *split.arrays.image.shape[-2:])
-    return max(min(most or BATCH, (pixels or PIXELS) // each), 1)
+    return max(min(most or MAX_BATCH, (pixels or MAX_PIXELS) // each), 1)

@@ -25,9 +25,11 @@ from benchmark.explain import get
 from benchmark.explain.base import HeatmapExplainer
 
 #: Images that are explained of each split, and images of the gallery.
-MOST, GALLERY = 512, 8
+MAX_IMAGES = 512
+GALLERY_IMAGES = 8
 #: Images per pass at most, and pixels: an explanation keeps the activations of every layer, as a training step does.
-BATCH, PIXELS = 64, 16 * 224 * 224
+MAX_BATCH = 64
+MAX_PIXELS = 16 * 224 * 224
 
 
 @dataclass
@@ -66,14 +68,16 @@ def explain_splits(
     predicted: Mapping[str, np.ndarray],
     shown: Sequence[str] = (),
 ) -> Explanations:
-    """Explain the predicted classes of up to MOST images of each split, in evaluation mode, and say where they lie.
+    """Explain the predicted classes in evaluation mode, and measure where the relevance lies.
+
+    At most MAX_IMAGES images of each split are explained.
 
     What cannot be explained is a note in the report, never an error: the run itself is sound.
 
     Args:
         splits: with masks.
         predicted: per split the classes int64[N] that are explained.
-        shown: splits of the gallery, GALLERY images in all.
+        shown: splits of the gallery, GALLERY_IMAGES images in all.
     """
     if not splits:
         return Explanations()
@@ -107,13 +111,13 @@ def _explain(
     pieces: list[dict[str, np.ndarray]] = []
     name = ""
     for split_name, split in splits.items():
-        rows = spread(split.size, MOST)
+        rows = spread(split.size, MAX_IMAGES)
         wanted = (
-            rows[spread(len(rows), math.ceil(GALLERY / len(shown)))]
+            rows[spread(len(rows), math.ceil(GALLERY_IMAGES / len(shown)))]
             if split_name in shown
             else rows[:0]
         )
-        per_pass = images_per_pass(split, algorithm, BATCH, PIXELS)
+        per_pass = images_per_pass(split, algorithm, MAX_BATCH, MAX_PIXELS)
         measured: list[dict[str, torch.Tensor]] = []
         for start in range(0, len(rows), per_pass):
             chosen = rows[start : start + per_pass]

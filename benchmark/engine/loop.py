@@ -26,7 +26,7 @@ from benchmark.engine.augment import augment
 from benchmark.engine.checkpoint import conditions_of, save_checkpoint
 from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.environment_info import current_conditions, peak_memory_bytes
-from benchmark.engine.evaluate import Answers, evaluate, images_per_pass
+from benchmark.engine.evaluate import Evaluation, evaluate, images_per_pass
 from benchmark.engine.exceptions import InterruptedRunError
 from benchmark.engine.log import Log
 from benchmark.engine.loss_meter import Terms
@@ -192,7 +192,7 @@ class TrainingRun:
         self._write(answers, splits)
         self.terms.clear()
 
-    def answers(self, split: str, **options: bool) -> Answers:
+    def answers(self, split: str, **options: bool) -> Evaluation:
         """What the model answers on a split, as it is now."""
         info = self.data.info
         return evaluate(
@@ -231,7 +231,7 @@ class TrainingRun:
         for optimizer in self.algorithm.optimizers.values():
             set_lr(optimizer, factor)
 
-    def _write(self, answers: Answers, splits: Mapping[str, np.ndarray]) -> None:
+    def _write(self, answers: Evaluation, splits: Mapping[str, np.ndarray]) -> None:
         spent = self.seconds["training"] - self._mark
         speed = (self.images - self._mark_images) / spent if spent > 0 else 0.0
         self._mark, self._mark_images = self.seconds["training"], float(self.images)

@@ -9,7 +9,7 @@ import torch
 
 from benchmark.core.criteria import CRITERIA, Validation
 from benchmark.core.spec import before_switch
-from benchmark.engine.evaluate import Answers
+from benchmark.engine.evaluate import Evaluation
 
 
 class Selection:
@@ -38,7 +38,9 @@ class Selection:
         self.waited = 0
         self.anchor = float("-inf")  # the value that patience measures from
 
-    def update(self, step: int, validation: Answers, weights: Mapping[str, torch.Tensor]) -> None:
+    def update(
+        self, step: int, validation: Evaluation, weights: Mapping[str, torch.Tensor]
+    ) -> None:
         """Take note of an evaluation.
 
         Args:
@@ -90,7 +92,9 @@ class Selection:
         self.waited, self.anchor = int(state["waited"]), float(state["anchor"])
 
 
-def criterion_values(criteria: Sequence[str], step: int, validation: Answers) -> dict[str, float]:
+def criterion_values(
+    criteria: Sequence[str], step: int, validation: Evaluation
+) -> dict[str, float]:
     """The value of each criterion on an evaluation after ``step`` steps; higher is better."""
     seen = Validation(step, validation.counts, validation.objective)
     return {name: CRITERIA[name].value(seen) for name in criteria}

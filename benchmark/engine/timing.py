@@ -29,7 +29,8 @@ from benchmark.models.base import pixels_inside
 #: Steps that count, at most, and seconds after which no further one is made; one more before them warms up.
 STEPS, SECONDS = 3, 3.0
 #: Images of each split at least, and their pixels: enough for a passable average, few enough to be quick.
-IMAGES, PIXELS = 32, 8 * 224 * 224
+MAX_IMAGES = 32
+MAX_PIXELS = 8 * 224 * 224
 
 
 class _TimedRun(TrainingRun):
@@ -85,7 +86,7 @@ def measure(
     })  # fmt: skip
     algorithm = _untrained(short, specs, infos, place)
     algorithm.optimizers = algorithm.make_optimizers()
-    few = max(min(IMAGES, PIXELS // pixels_inside(algorithm, *info.image_size[1:])), 2)
+    few = max(min(MAX_IMAGES, MAX_PIXELS // pixels_inside(algorithm, *info.image_size[1:])), 2)
     data = random_data(info, max(few, min(batch_size, 512)))
     with tempfile.TemporaryDirectory() as folder:
         RunFolder(Path(folder)).attempt(1).path.mkdir(parents=True)

@@ -10,7 +10,7 @@ from benchmark.launch import pool
 from benchmark.launch.events import Event, Summary
 from benchmark.launch.main_module import hidden_main, modules_to_import
 from benchmark.launch.run_queue import Graph, read_nodes
-from benchmark.launch.scheduler import Session, Settings
+from benchmark.launch.scheduler import SchedulerOptions, Session
 from benchmark.launch.slots import slots
 from benchmark.launch.start_method import require_fork_server
 from benchmark.launch.stop_signals import on_request_to_stop
@@ -54,7 +54,7 @@ def launch(
     require_fork_server()
     nodes = read_nodes(folder, keys)
     modules = modules_to_import(node.spec for node in nodes.values())
-    settings = Settings(
+    settings = SchedulerOptions(
         on_event,
         data_dir,
         checkpoint_seconds,
@@ -74,7 +74,7 @@ def launch(
 
 def _run(session: Session, preload: Sequence[str]) -> None:
     with on_request_to_stop(session.interrupt):
-        session.look_around()
+        session.inspect_foreign_runs()
         if session.anything_left:
             pool.start_fork_server(preload)
         try:

@@ -29,7 +29,7 @@ from benchmark.launch.worker import Job, work
 #: How often the launcher looks up when nothing happens, seconds.
 _TICK = 0.2
 #: How many processes may die before they begin a try, in a row.
-_STILLBORN = 10
+_EARLY_CRASHES = 10
 #: Errors that come from what stands in the folder of one run, such as a file where a folder must be.
 _OF_ONE_RUN = frozenset(
     {errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY}
@@ -39,7 +39,7 @@ _REMOVED = "its folder was removed during the launch; launch again to run it fro
 
 
 @dataclass(frozen=True)
-class Settings:
+class SchedulerOptions:
     """What every run of a launch shares; see ``launch``."""
 
     on_event: Callable[[Event], None]
@@ -78,12 +78,14 @@ class Session:
         workers: one per slot.
     """
 
-    def __init__(self, graph: Graph, settings: Settings, workers: Sequence[pool.Worker]) -> None:
+    def __init__(
+        self, graph: Graph, settings: SchedulerOptions, workers: Sequence[pool.Worker]
+    ) -> None:
         self.graph, self.settings, self.workers = graph, settings, workers
         self.interrupts = 0  # how often the user or the system asked to stop
         self._running: dict[Future[Outcome], _Running] = {}
         self._others = Others(settings.lease_seconds)
-        self._lonely: set[str] = (
+        self._exclusive: set[str] = (
             set()
         )  # runs that may have run out of memory: they get a device to themselves
         self._reserved: dict[str, str] = {}  # device -> the lonely run that waits for it or has it
@@ -96,7 +98,7 @@ class Session:
     def anything_left(self) -> bool:
         return bool(self.graph.waiting or self._running or self._others)
 
-    def look_around(self) -> None:
+    def inspect_foreign_runs(self) -> None:
         """Learn what is done and what has failed before anything is claimed."""
         found = {node.key: state_of(node.folder) for node in self.graph.nodes.values()}
         for wanted in (
@@ -181,7 +183,7 @@ class Session:
 
     def _must_be_alone(self, node: Node) -> bool:
         return (
-            node.key in self._lonely
+            node.key in self._exclusive
             or attempts.count(node.folder, {retry_policy.OUT_OF_MEMORY}) > 0
         )
 
@@ -301,7 +303,7 @@ class Session:
         running.worker.renew()
         reason, alone = retry_policy.cause(code, running.memory_kills, running.timed_out)
         if alone:
-            self._lonely.add(running.node.key)
+            self._exclusive.add(running.node.key)
         self._judge(running, reason, code)
 
     def _judge(self, running: _Running, reason: str, code: int | None) -> None:
@@ -316,7 +318,7 @@ class Session:
             self._others.watch(node)
         elif verdict.kind == "retry":
             self._stillborn += verdict.attempt == 0
-            if self._stillborn > _STILLBORN:
+            if self._stillborn > _EARLY_CRASHES:
                 raise UserError(f"processes end before they begin a run: {verdict.reason}.")
             self.graph.put_back(node.key)
         else:

@@ -14,7 +14,7 @@ from benchmark.launch.events import duration
 from benchmark.plan.planner import Plan
 
 #: Pixels of a timed batch at most: a larger one is taken to cost in proportion.
-PIXELS = {"cpu": 8 * 224 * 224, "cuda": 128 * 224 * 224}
+MAX_PIXELS = {"cpu": 8 * 224 * 224, "cuda": 128 * 224 * 224}
 #: Images of each test split that are explained at the end, at most.
 EXPLAINED = 512
 
@@ -62,7 +62,7 @@ def batch_sizes(kind: Kind, plan: Plan, device: str) -> list[int]:
     wanted = [int(plan.runs[key].spec.hparams["batch_size"]) for key in kind.keys]
     _, height, width = plan.data[kind.spec.data_fingerprint].info.image_size
     side = kind.spec.backbone_options.get("side", 0)  # to which the network enlarges them
-    most = max(PIXELS[device] // max(height * width, side * side), 2)
+    most = max(MAX_PIXELS[device] // max(height * width, side * side), 2)
     return sorted({min(min(wanted), most), min(max(wanted), most)})
 
 

@@ -14,7 +14,7 @@ from benchmark.core.errors import Problems, Refused, UserError
 from benchmark.core.registry import ALGORITHMS, DATASETS, did_you_mean
 from benchmark.core.spec import RunSpec, before_switch
 from benchmark.core.sweep_plan import PlannedEntry, Refusal, SweepPlan
-from benchmark.plan.resolve import TABLES, KnownData, Resolver, Wish, switch_of
+from benchmark.plan.resolve import TABLES, KnownData, Resolver, RunRequest, switch_of
 from benchmark.plan.sweepfile import SweepConfig
 
 #: A teacher of a teacher of a teacher is as far as anybody has gone; more is a circle.
@@ -113,9 +113,9 @@ def expand(
     for dataset, method, trial, draw in itertools.product(
         config.datasets, config.algorithms, config.trials, config.draws
     ):
-        wish = Wish(dataset, method, trial, draw)
+        request = RunRequest(dataset, method, trial, draw)
         try:
-            builder.add(wish, requested=True)
+            builder.add(request, requested=True)
         except Refused as error:
             refused.append(
                 {
@@ -146,14 +146,14 @@ class _Builder:
         self.resolver = resolver
         self.runs: dict[str, PlannedRun] = {}
 
-    def add(self, wish: Wish, requested: bool, depth: int = 0) -> str:
+    def add(self, request: RunRequest, requested: bool, depth: int = 0) -> str:
         """Add a run after its upstream runs; the same work asked for twice is one run. Returns its key."""
         if depth > _DEPTH:
             raise UserError(
-                f"{wish.method} asks for upstream runs more than {_DEPTH} deep; it is a circle."
+                f"{request.method} asks for upstream runs more than {_DEPTH} deep; it is a circle."
             )
-        spec = self.resolver.resolve(wish)
-        asked = self.resolver.upstream(wish, spec)
+        spec = self.resolver.resolve(request)
+        asked = self.resolver.upstream(request, spec)
         upstream = {
             role: self.add(other, requested=False, depth=depth + 1) for role, other in asked.items()
         }
@@ -163,14 +163,17 @@ class _Builder:
         key = spec.key
         known = self.runs.get(key)
         if known is None:
-            self.runs[key] = PlannedRun(spec, str(wish.dataset), requested)
+            self.runs[key] = PlannedRun(spec, str(request.dataset), requested)
         elif requested and known.requested:
-            one, other = f"{spec.method} on {known.dataset}", f"{wish.method} on {wish.dataset}"
+            one, other = (
+                f"{spec.method} on {known.dataset}",
+                f"{request.method} on {request.dataset}",
+            )
             raise UserError(
                 f"{one} and {other} are the same runs, expected each once; leave one of them out."
             )
         elif requested:
-            self.runs[key] = PlannedRun(spec, str(wish.dataset), True)
+            self.runs[key] = PlannedRun(spec, str(request.dataset), True)
         return key
 
 

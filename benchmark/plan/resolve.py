@@ -10,7 +10,7 @@ from typing import Any
 from benchmark.core.backbone_options import without_defaults
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.dataset import AUGMENTATIONS, DatasetInfo, DatasetSource, oversized
-from benchmark.core.errors import Gather, Refused, UserError
+from benchmark.core.errors import ErrorCollector, Refused, UserError
 from benchmark.core.hparam import HParam, check_values
 from benchmark.core.needs import DESCRIPTIONS
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, did_you_mean
@@ -18,10 +18,10 @@ from benchmark.core.spec import RunSpec
 from benchmark.plan.sweepfile import (
     BUDGET,
     COMPUTE,
-    Named,
+    NamedOptions,
     SweepConfig,
     check_like,
-    parse_named,
+    parse_named_options,
     read_selection,
 )
 
@@ -42,7 +42,7 @@ _NO_CHANGES: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Wish:
+class RunRequest:
     """One run as a sweep or an upstream asks for it.
 
     Args:
@@ -51,14 +51,14 @@ class Wish:
         hparams, dataset_options, budget, backbone: what an upstream request changes, on top of the sweep's overrides.
     """
 
-    dataset: Named
+    dataset: NamedOptions
     method: str
     trial: int
     draw: int
     hparams: Mapping[str, Any] | None = None
     dataset_options: Mapping[str, Any] | None = None
     budget: Mapping[str, Any] | None = None
-    backbone: Named | None = None
+    backbone: NamedOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -84,33 +84,33 @@ class Resolver:
         self._sources: dict[str, tuple[DatasetSource, DatasetInfo, str]] = {}
         self.known: dict[str, KnownData] = {}  # by fingerprint
 
-    def resolve(self, wish: Wish) -> RunSpec:
-        """The spec of a wish, without its upstream runs.
+    def resolve(self, request: RunRequest) -> RunSpec:
+        """The spec of a request, without its upstream runs.
 
         Raises:
             Refused: the method cannot run on this data.
             UserError, Problems: something does not exist, is of the wrong type, or its data is missing.
         """
-        algorithm, _, variant = wish.method.partition(":")
-        check = Gather()
+        algorithm, _, variant = request.method.partition(":")
+        check = ErrorCollector()
         kind = check(_method, algorithm, variant)
-        changes = check(self._changes, wish) or {**_NO_CHANGES}
-        known = check(self._source, wish, changes["dataset"])
+        changes = check(self._changes, request) or {**_NO_CHANGES}
+        known = check(self._source, request, changes["dataset"])
         info = known[1] if known else None
-        backbone = wish.backbone or self.config.backbone
-        if changes["backbone"] and not wish.backbone:
-            backbone = check(parse_named, changes["backbone"]) or backbone
+        backbone = request.backbone or self.config.backbone
+        if changes["backbone"] and not request.backbone:
+            backbone = check(parse_named_options, changes["backbone"]) or backbone
         options = check(self._backbone_options, backbone, info)
-        hparams = kind and check(self._hparams, wish, kind, variant, info, changes["hparams"])
+        hparams = kind and check(self._hparams, request, kind, variant, info, changes["hparams"])
         selection = changes["selection"] or self.config.selection
-        budget = check(self._budget, {**changes["budget"], **(wish.budget or {})}, selection)
+        budget = check(self._budget, {**changes["budget"], **(request.budget or {})}, selection)
         augmentation = check(self._augmentation, info, changes["augmentation"])
         check.finish()
         assert kind and known and info  # what is None was a mistake, and finish raised it
         source, _, fingerprint = known
         absent = self.known[fingerprint].absent is not None
         spec = RunSpec(
-            dataset=wish.dataset.name,
+            dataset=request.dataset.name,
             dataset_options=dict(source.chosen),
             data_fingerprint=fingerprint,
             algorithm=algorithm,
@@ -118,8 +118,8 @@ class Resolver:
             backbone=backbone.name,
             backbone_options=options or {},
             hparams=hparams or {},
-            trial=wish.trial,
-            draw=wish.draw,
+            trial=request.trial,
+            draw=request.draw,
             budget=budget or {},
             selection=selection,
             augmentation=augmentation or {},
@@ -133,16 +133,16 @@ class Resolver:
         self._check_possible(spec, kind, info)
         return spec
 
-    def _changes(self, wish: Wish) -> dict[str, Any]:
+    def _changes(self, request: RunRequest) -> dict[str, Any]:
         """What the sweep's overrides change for this run: the more special one wins."""
-        algorithm, name = wish.method.partition(":")[0], wish.dataset.name
+        algorithm, name = request.method.partition(":")[0], request.dataset.name
         merged: dict[str, Any] = {**_NO_CHANGES, "hparams": {}}
-        places = (name, str(wish.dataset))
+        places = (name, str(request.dataset))
         order = [
             *places,
             algorithm,
-            wish.method,
-            *(f"{m}@{p}" for m in (algorithm, wish.method) for p in places),
+            request.method,
+            *(f"{m}@{p}" for m in (algorithm, request.method) for p in places),
         ]
         for table in (self.config.override.get(n) for n in dict.fromkeys(order)):
             if table is None:
@@ -163,15 +163,15 @@ class Resolver:
         return merged
 
     def _source(
-        self, wish: Wish, override: Mapping[str, Any]
+        self, request: RunRequest, override: Mapping[str, Any]
     ) -> tuple[DatasetSource, DatasetInfo, str]:
-        kind = DATASETS.get(wish.dataset.name)
+        kind = DATASETS.get(request.dataset.name)
         options = {
-            **_parsed(kind.options, wish.dataset),
+            **_parsed(kind.options, request.dataset),
             **override,
-            **(wish.dataset_options or {}),
+            **(request.dataset_options or {}),
         }
-        cached = f"{wish.dataset.name} {sorted(options.items())}"
+        cached = f"{request.dataset.name} {sorted(options.items())}"
         if cached not in self._sources:
             source = kind(self.data_dir, **options)
             try:
@@ -189,7 +189,7 @@ class Resolver:
             self.known[fingerprint] = KnownData(source, info, absent)
         return self._sources[cached]
 
-    def _backbone_options(self, backbone: Named, info: DatasetInfo | None) -> dict[str, Any]:
+    def _backbone_options(self, backbone: NamedOptions, info: DatasetInfo | None) -> dict[str, Any]:
         kind = BACKBONES.get(backbone.name)
         options = {
             **{name: option.default for name, option in kind.options.items()},
@@ -201,7 +201,7 @@ class Resolver:
 
     def _hparams(
         self,
-        wish: Wish,
+        request: RunRequest,
         kind: Any,
         variant: str,
         info: DatasetInfo | None,
@@ -209,11 +209,11 @@ class Resolver:
     ) -> dict[str, Any]:
         """Declared default or draw < [fixed] < the variant < [override.NAME] < what an upstream request says."""
         declared: dict[str, HParam] = kind.all_hparams(max(info.image_size[1:]) if info else 0)
-        values = {name: h.draw(name, wish.trial, wish.draw) for name, h in declared.items()}
+        values = {name: h.draw(name, request.trial, request.draw) for name, h in declared.items()}
         fixed = {name: value for name, value in self.config.fixed.items() if name in declared}
-        check = Gather()
-        for given in (fixed, kind.variants.get(variant, {}), override, wish.hparams or {}):
-            values.update(check(check_values, declared, given, wish.method) or {})
+        check = ErrorCollector()
+        for given in (fixed, kind.variants.get(variant, {}), override, request.hparams or {}):
+            values.update(check(check_values, declared, given, request.method) or {})
         check.finish()
         return values
 
@@ -286,27 +286,28 @@ class Resolver:
                 "has no variance; use a batch_size of 2 or more, or larger images."
             )
 
-    def upstream(self, wish: Wish, spec: RunSpec) -> dict[str, Wish]:
-        """The wishes of a run's upstream runs, by role: same trial, data, backbone; own overrides; the default draw, or
-        the run's where the request says so."""
-        wishes = {}
-        same = Named(
+    def upstream(self, request: RunRequest, spec: RunSpec) -> dict[str, RunRequest]:
+        """Request the upstream runs of a run, by role.
+
+        They share its trial, data and backbone. They have overrides of their own, and the default draw, or the
+        run's draw where the algorithm asks for it.
+        """
+        requests = {}
+        same = NamedOptions(
             spec.backbone, {name: str(value) for name, value in spec.backbone_options.items()}
         )
-        for role, request in ALGORITHMS.get(spec.algorithm).upstream(spec).items():
-            method = (
-                f"{request.algorithm}:{request.variant}" if request.variant else request.algorithm
-            )
-            wishes[role] = replace(
-                wish,
+        for role, needed in ALGORITHMS.get(spec.algorithm).upstream(spec).items():
+            method = f"{needed.algorithm}:{needed.variant}" if needed.variant else needed.algorithm
+            requests[role] = replace(
+                request,
                 method=method,
-                draw=wish.draw if request.same_draw else 0,
-                hparams=request.hparams,
-                dataset_options={**spec.dataset_options, **request.dataset_options},
-                budget=request.budget,
-                backbone=parse_named(request.backbone) if request.backbone else same,
+                draw=request.draw if needed.same_draw else 0,
+                hparams=needed.hparams,
+                dataset_options={**spec.dataset_options, **needed.dataset_options},
+                budget=needed.budget,
+                backbone=parse_named_options(needed.backbone) if needed.backbone else same,
             )
-        return wishes
+        return requests
 
     def check_fits(self, spec: RunSpec, role: str, first: RunSpec) -> None:
         """Raise a UserError unless what the upstream run ``first`` predicts, and from what, is what ``spec`` does."""
@@ -380,7 +381,7 @@ def _overrides_objective(kind: Any) -> bool:
     return kind.objective is not Algorithm.objective
 
 
-def _parsed(declared: Mapping[str, HParam], named: Named) -> dict[str, Any]:
+def _parsed(declared: Mapping[str, HParam], named: NamedOptions) -> dict[str, Any]:
     """The options of a data set or backbone, in their declared types."""
 
     def parse(name: str, text: str) -> Any:
@@ -388,7 +389,7 @@ def _parsed(declared: Mapping[str, HParam], named: Named) -> dict[str, Any]:
             raise UserError(f"{named.name} has no option {name!r}{did_you_mean(name, declared)}")
         return declared[name].parse(f"{named.name}: {name}", text)
 
-    check = Gather()
+    check = ErrorCollector()
     options = {name: check(parse, name, text) for name, text in named.options.items()}
     check.finish()
     return options

@@ -41,7 +41,7 @@ _INTEGERS = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedOptions:
     """A name with options, as sweep files write it: ``digits_on_photos:bias=0.95,places=2``."""
 
     name: str
@@ -71,9 +71,9 @@ class SweepConfig:
 
     name: str
     title: str = ""
-    datasets: tuple[Named, ...] = ()
+    datasets: tuple[NamedOptions, ...] = ()
     algorithms: tuple[str, ...] = ()
-    backbone: Named = Named("convnet")
+    backbone: NamedOptions = NamedOptions("convnet")
     trials: tuple[int, ...] = (0,)
     draws: tuple[int, ...] = (0,)
     selection: tuple[str, ...] = ("val_accuracy", "last")
@@ -98,7 +98,7 @@ class SweepConfig:
         return plain
 
 
-def find_sweep(name: str) -> Path:
+def find_sweep_file(name: str) -> Path:
     """The file of a sweep: a path, or the name of a file in ``sweeps/``.
 
     Raises:
@@ -197,7 +197,7 @@ def config_from(values: Mapping[str, Any], name: str, where: str) -> SweepConfig
 _EXAMPLES = {"datasets": "digits_on_photos:bias=0.95", "algorithms": "erm"}
 
 
-def parse_named(text: str) -> Named:
+def parse_named_options(text: str) -> NamedOptions:
     """``name:option=value,…`` taken apart.
 
     Raises:
@@ -218,7 +218,7 @@ def parse_named(text: str) -> Named:
         raise UserError(
             f"{text!r} has no name, expected name:option=value such as digits_on_photos:bias=0.95."
         )
-    return Named(name.strip(), options)
+    return NamedOptions(name.strip(), options)
 
 
 def numbers(key: str, value: Any) -> tuple[int, ...]:
@@ -264,8 +264,8 @@ def _texts(key: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _datasets(key: str, value: Any) -> tuple[Named, ...]:
-    return tuple(parse_named(text) for text in _texts(key, value))
+def _datasets(key: str, value: Any) -> tuple[NamedOptions, ...]:
+    return tuple(parse_named_options(text) for text in _texts(key, value))
 
 
 def _text(key: str, value: Any) -> str:
@@ -378,7 +378,7 @@ _READERS = {
     "title": _title,
     "datasets": _datasets,
     "algorithms": _texts,
-    "backbone": lambda key, value: parse_named(_text(key, value)),
+    "backbone": lambda key, value: parse_named_options(_text(key, value)),
     "trials": numbers,
     "draws": numbers,
     "selection": read_selection,
@@ -393,6 +393,6 @@ _READERS = {
 }
 
 
-def parse_all(texts: Sequence[str] | None) -> tuple[Named, ...] | None:
+def parse_all(texts: Sequence[str] | None) -> tuple[NamedOptions, ...] | None:
     """Data sets given on a command line, or None where none were."""
-    return tuple(parse_named(text) for text in texts) if texts else None
+    return tuple(parse_named_options(text) for text in texts) if texts else None

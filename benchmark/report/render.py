@@ -24,7 +24,7 @@ from benchmark.report.formats.latex import latex_document
 from benchmark.report.formats.text import text_sheet, text_table
 from benchmark.report.report import Report
 from benchmark.report.tables.against_reference import json_comparisons
-from benchmark.report.tables.hyperparameters import json_winners
+from benchmark.report.tables.hyperparameters import json_selected_runs
 from benchmark.report.tables.results_table import summary_line
 from benchmark.report.tables.sheet import Sheet
 
@@ -102,7 +102,7 @@ def write_page(report: Report, out: Path, figures: str = "auto") -> str:
 
     few = FIGURE_TABLES if figures == "auto" and len(report.sweep.runs) <= FIGURE_RUNS else 0
     shown = report.tables if figures == "all" else report.tables[:few]
-    drawn = draw_all(shown, report.book, out / "figures") if shown else {}
+    drawn = draw_all(shown, report.store, out / "figures") if shown else {}
     write_atomic(out / PAGE, page(report, drawn).encode("utf-8", "replace"))
     many = sum(map(len, drawn.values()))
     left = len(report.tables) - len(shown)
@@ -155,7 +155,7 @@ def _json(report: Report) -> str:
         "notes": sweep.notes,
         "tables": json_tables(report.tables),
         "comparisons": json_comparisons(report.comparisons),
-        "winners": json_winners(report.tables),
+        "winners": json_selected_runs(report.tables),
         "sheets": [asdict(sheet) for sheet in report.sheets],
         "unfinished": [
             {

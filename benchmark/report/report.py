@@ -10,9 +10,9 @@ from benchmark.report.external.published_tables import beside
 from benchmark.report.figures.latent_space import latent_sheet
 from benchmark.report.formats.text import WIDTH
 from benchmark.report.records.model_selection import choose_criterion
-from benchmark.report.records.predictions import Book
+from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.sweep_records import Sweep, load_sweep
-from benchmark.report.tables.against_reference import Against, compare_all
+from benchmark.report.tables.against_reference import ReferenceComparison, compare_all
 from benchmark.report.tables.against_reference import sheets as comparison_sheets
 from benchmark.report.tables.class_scores import detail_sheets
 from benchmark.report.tables.cost import cost_sheet
@@ -35,12 +35,12 @@ class Report:
     sweep: Sweep
     criterion: str
     tables: list[Table]
-    book: Book
+    store: PredictionStore
     spread: str = "sd"
     width: int = WIDTH
     sheets: list[Sheet] = field(default_factory=list)
     appendix: list[Sheet] = field(default_factory=list)
-    comparisons: list[Against] = field(default_factory=list)
+    comparisons: list[ReferenceComparison] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -76,20 +76,20 @@ def make_report(
             f"{folder} plans no run; launch a sweep into it first: `python -m benchmark.sweep launch`."
         )
     criterion = choose_criterion(sweep, selection)
-    book = Book()
-    tables = tables_of(sweep, criterion, book, own=selection is None)
+    store = PredictionStore()
+    tables = tables_of(sweep, criterion, store, own=selection is None)
     sweep.notes += [
         f"the metric {origin} cannot be used: {reason}" for origin, reason in METRICS.broken.items()
     ]
-    report = Report(sweep, criterion, tables, book, spread)
+    report = Report(sweep, criterion, tables, store, spread)
     if extras.reference is not None:
-        report.comparisons = compare_all(report.tables, extras.reference, book)
+        report.comparisons = compare_all(report.tables, extras.reference, store)
         report.sheets += comparison_sheets(report.comparisons)
     if extras.detail:
         for table in report.tables:
-            report.sheets += detail_sheets(table, book, extras.engine, extras.splits, spread)
+            report.sheets += detail_sheets(table, store, extras.engine, extras.splits, spread)
     if extras.published:
-        found = beside(report.tables, book=book)
+        found = beside(report.tables, store=store)
         report.sheets += found
         if not found:
             sweep.notes.append(

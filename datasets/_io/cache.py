@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.core.errors import UserError
-from datasets._io.cache_entry import FULL, Column, Damaged, Entry, Fill, Progress
+from datasets._io.cache_entry import FULL, CacheColumn, Damaged, Entry, Fill, Progress
 
 #: Where the cache is when it is not in the data folder.
 VARIABLE = "SHORTCUTBED_CACHE"
@@ -48,7 +48,7 @@ class Cache:
         name: str,
         key: str,
         rows: int,
-        columns: Mapping[str, Column],
+        columns: Mapping[str, CacheColumn],
         fill: Fill,
         progress: Progress | None = None,
     ) -> dict[str, np.ndarray]:
@@ -90,14 +90,16 @@ class Cache:
                 assert found is not None
             return found
 
-    def has(self, name: str, key: str, rows: int, columns: Mapping[str, Column]) -> bool:
+    def has(self, name: str, key: str, rows: int, columns: Mapping[str, CacheColumn]) -> bool:
         """Whether an entry is there and whole, as far as sizes tell."""
         try:
             return self._entry(name, key, rows, columns).open(checksums=False) is not None
         except Damaged:
             return False
 
-    def verify(self, name: str, key: str, rows: int, columns: Mapping[str, Column]) -> str | None:
+    def verify(
+        self, name: str, key: str, rows: int, columns: Mapping[str, CacheColumn]
+    ) -> str | None:
         """What is wrong with an entry, all of its bytes read again, or None; one that is not there is not wrong."""
         try:
             self._entry(name, key, rows, columns).open(again=True)
@@ -126,7 +128,7 @@ class Cache:
         """
         if len(rows) and (np.diff(rows) == 1).all():
             return array[int(rows[0]) : int(rows[-1]) + 1]
-        column = Column(tuple(array.shape[1:]), str(array.dtype))
+        column = CacheColumn(tuple(array.shape[1:]), str(array.dtype))
         if len(rows) * column.row_bytes <= memory_limit():
             return np.asarray(array[rows])
         own = f"{key}-{hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest()[:16]}{array.dtype.kind}"
@@ -143,7 +145,7 @@ class Cache:
         name: str,
         what: Sequence[object],
         rows: int,
-        columns: Mapping[str, Column],
+        columns: Mapping[str, CacheColumn],
         fill: Fill,
     ) -> dict[str, np.ndarray]:
         """Arrays that are made and not decoded: in memory, or as an entry where they are large.
@@ -162,7 +164,7 @@ class Cache:
                 out[key][start : start + BLOCK] = made
         return out
 
-    def _entry(self, name: str, key: str, rows: int, columns: Mapping[str, Column]) -> Entry:
+    def _entry(self, name: str, key: str, rows: int, columns: Mapping[str, CacheColumn]) -> Entry:
         return Entry(self.folder / f"{name}-{key}", rows, columns)
 
     @contextmanager

@@ -34,7 +34,7 @@ class Damaged(Exception):
 
 
 @dataclass(frozen=True)
-class Column:
+class CacheColumn:
     """One array of an entry: the shape of a row, and the type of its numbers."""
 
     shape: tuple[int, ...]
@@ -60,7 +60,7 @@ class Entry:
 
     folder: Path
     rows: int
-    columns: Mapping[str, Column]
+    columns: Mapping[str, CacheColumn]
 
     @property
     def bytes(self) -> int:

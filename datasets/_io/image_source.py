@@ -19,7 +19,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from datasets._io import decode, pixels
 from datasets._io.cache import Cache, cache_folder, memory_limit
-from datasets._io.cache_entry import Column, Fill
+from datasets._io.cache_entry import CacheColumn, Fill
 from datasets._io.decode import Recipe
 from datasets._io.pixels import Fact
 
@@ -49,15 +49,15 @@ class Pool:
     def masked(self) -> bool:
         return bool(self.items) and all(item.mask or item.drawn for item in self.items)
 
-    def columns(self) -> dict[str, Column]:
+    def columns(self) -> dict[str, CacheColumn]:
         side = self.recipe.side
         channels = self.recipe.channels + self.recipe.cutout
         columns = {
-            "image": Column((channels, side, side)),
-            "size": Column((2,), "int32"),
-            "facts": Column((1,)),
+            "image": CacheColumn((channels, side, side)),
+            "size": CacheColumn((2,), "int32"),
+            "facts": CacheColumn((1,)),
         }
-        return {**columns, "mask": Column((1, side, side), "bool")} if self.masked else columns
+        return {**columns, "mask": CacheColumn((1, side, side), "bool")} if self.masked else columns
 
 
 class Arrays(NamedTuple):
@@ -242,7 +242,9 @@ class ImageSource(DatasetSource):
         found = self._cache().take(label, f"{key}-{array}", getattr(self.arrays(name), array), rows)
         return np.array(found) if array == "mask" and found.nbytes <= memory_limit() else found
 
-    def made(self, what: Sequence[np.ndarray], rows: int, column: Column, fill: Fill) -> np.ndarray:
+    def made(
+        self, what: Sequence[np.ndarray], rows: int, column: CacheColumn, fill: Fill
+    ) -> np.ndarray:
         """An array that is made from the pools: in memory, or in the cache where it is large.
 
         Args:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from benchmark.core.errors import Gather, Problems, Refused, UserError, exit_code
+from benchmark.core.errors import ErrorCollector, Problems, Refused, UserError, exit_code
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -107,7 +107,7 @@ def test_a_full_disk_behind_standard_output_is_a_sentence() -> None:
 
 
 def test_gather_keeps_every_mistake_once_and_lets_bugs_through() -> None:
-    gather = Gather()
+    gather = ErrorCollector()
     assert gather(int, "3") == 3
     assert gather(_raise, UserError("one.")) is None
     assert gather(_raise, UserError("one.")) is None
@@ -120,7 +120,7 @@ def test_gather_keeps_every_mistake_once_and_lets_bugs_through() -> None:
 
 
 def test_gather_of_one_is_a_plain_sentence_and_of_none_is_silent() -> None:
-    gather = Gather()
+    gather = ErrorCollector()
     gather.finish()
     gather(_raise, UserError("one."))
     with pytest.raises(UserError) as found:

@@ -20,10 +20,10 @@ from benchmark.core.errors import UserError
 from datasets._io import cache as _cache
 from datasets._io import cache_entry as _entry
 from datasets._io.cache import Cache
-from datasets._io.cache_entry import Column
+from datasets._io.cache_entry import CacheColumn
 
 ROOT = Path(__file__).resolve().parents[2]
-COLUMNS = {"image": Column((3, 8, 8)), "mask": Column((1, 8, 8), "bool")}
+COLUMNS = {"image": CacheColumn((3, 8, 8)), "mask": CacheColumn((1, 8, 8), "bool")}
 ROWS = 200
 
 
@@ -352,12 +352,12 @@ def test_larger_than_memory(tmp_path: Path) -> None:
         sys.path.insert(0, {str(ROOT)!r})
         import numpy as np
         from datasets._io import cache as _cache
-        from datasets._io.cache_entry import Column
+        from datasets._io.cache_entry import CacheColumn
         _cache.SHARE = 0.0
         rows = 64 << 10
         fill = lambda start, stop: {{"image": np.full((stop - start, 1, 32, 32), start % 251, np.uint8)}}
         cache = _cache.Cache(Path({str(tmp_path)!r}))
-        image = cache.get("large", "0", rows, {{"image": Column((1, 32, 32))}}, fill)["image"]
+        image = cache.get("large", "0", rows, {{"image": CacheColumn((1, 32, 32))}}, fill)["image"]
         odd = cache.take("large", "0", image, np.arange(1, rows, 2))
         def anonymous():
             status = Path("/proc/self/status").read_text()

@@ -19,7 +19,7 @@ from benchmark.core.needs import Needs
 from benchmark.core.registry import BACKBONES
 from benchmark.engine import evaluate as module
 from benchmark.engine.device_split import DeviceSplit
-from benchmark.engine.evaluate import Answers, evaluate, images_per_pass
+from benchmark.engine.evaluate import Evaluation, evaluate, images_per_pass
 from benchmark.engine.exceptions import NonFiniteError
 from benchmark.engine.selection import Selection, criterion_values
 from tests.engine.test_data import _data
@@ -53,7 +53,7 @@ def _made(data: GroupedDataset) -> tuple[Reader, DeviceSplit]:
 def test_counts_are_a_confusion_matrix_per_confounder(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BATCH", size)
+    monkeypatch.setattr(module, "MAX_BATCH", size)
     data = _data(60)
     arrays = data.splits["train"]
     reader, split = _made(data)
@@ -81,11 +81,11 @@ def test_counts_are_a_confusion_matrix_per_confounder(
 def test_images_that_the_network_enlarges_count_as_large() -> None:
     _, split = _made(_data())
     kind = BACKBONES.get("resnet18")
-    assert images_per_pass(split, kind(2, (3, 28, 28))) == module.BATCH
+    assert images_per_pass(split, kind(2, (3, 28, 28))) == module.MAX_BATCH
     assert (
         images_per_pass(split, kind(2, (3, 28, 28), side=224))
-        == module.PIXELS // 224**2
-        < module.BATCH
+        == module.MAX_PIXELS // 224**2
+        < module.MAX_BATCH
     )
     assert images_per_pass(split, kind(2, (3, 28, 28), side=224), 64, 16 * 224**2) == 16
 
@@ -94,8 +94,8 @@ def test_images_that_the_network_enlarges_count_as_large() -> None:
 def test_large_images_pass_in_smaller_batches(
     pixels: int, images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PIXELS", pixels)
-    monkeypatch.setattr(module, "BATCH", 20)
+    monkeypatch.setattr(module, "MAX_PIXELS", pixels)
+    monkeypatch.setattr(module, "MAX_BATCH", 20)
     reader, split = _made(_data())  # 50 images of 5×7 pixels
     assert images_per_pass(split, torch.nn.Identity()) == images
     evaluate(reader, split, 3, 2, objective=True)
@@ -142,19 +142,19 @@ def test_an_objective_that_is_not_finite_is_named(monkeypatch: pytest.MonkeyPatc
 # --- selection ---------------------------------------------------------------------------------------------------
 
 
-def _answers(right: int, worst_right: int = 5, objective: float | None = None) -> Answers:
+def _answers(right: int, worst_right: int = 5, objective: float | None = None) -> Evaluation:
     """Ten images in each of two groups of one class; ``right`` and ``worst_right`` of them right."""
     counts = np.zeros((2, 2, 2), np.int64)
     counts[0, 0] = [right, 10 - right]
     counts[1, 0] = [worst_right, 10 - worst_right]
-    return Answers(counts, objective=objective)
+    return Evaluation(counts, objective=objective)
 
 
 def _weights(step: int) -> dict[str, torch.Tensor]:
     return {"w": torch.tensor([float(step)])}
 
 
-def _after(selection: Selection, *answers: Answers) -> Selection:
+def _after(selection: Selection, *answers: Evaluation) -> Selection:
     for i, answer in enumerate(answers, 1):
         selection.update(10 * i, answer, _weights(10 * i))
     return selection

@@ -19,7 +19,7 @@ from PIL import Image
 from benchmark import data, sweep
 from benchmark.core.errors import UserError
 from benchmark.data import make_source
-from benchmark.plan.sweepfile import parse_named
+from benchmark.plan.sweepfile import parse_named_options
 from tests.datasets.trees import mask, picture, table
 from tests.fuzz.mutators import mutate_bytes
 from tests.fuzz.oracle import Tally, limited, run
@@ -75,7 +75,7 @@ def content(named: str, root: Path) -> Content | str:
     """What a data set holds, or why it cannot be loaded."""
     try:
         with limited(60.0):
-            found = make_source(parse_named(named), root).load(0)
+            found = make_source(parse_named_options(named), root).load(0)
     except UserError as error:
         return str(error)
     info = found.info

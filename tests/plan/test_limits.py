@@ -22,7 +22,7 @@ from benchmark.plan.sweepfile import (
     MOST_BYTES,
     MOST_ENTRIES,
     config_from,
-    find_sweep,
+    find_sweep_file,
     read_sweep,
 )
 
@@ -130,11 +130,11 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
 def test_a_folder_and_a_link_in_a_circle_are_no_sweep_files(tmp_path: Path) -> None:
     (tmp_path / "folder.toml").mkdir()
     with pytest.raises(UserError, match="is a folder, expected a sweep file"):
-        find_sweep(str(tmp_path / "folder.toml"))
+        find_sweep_file(str(tmp_path / "folder.toml"))
     (tmp_path / "a.toml").symlink_to("b.toml")
     (tmp_path / "b.toml").symlink_to("a.toml")
     with pytest.raises(UserError, match="there is no sweep file"):
-        find_sweep(str(tmp_path / "a.toml"))
+        find_sweep_file(str(tmp_path / "a.toml"))
 
 
 def test_batches_of_one_image_are_refused_where_batch_normalisation_has_no_variance() -> None:

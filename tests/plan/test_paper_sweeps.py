@@ -12,7 +12,7 @@ from benchmark.core.dataset import DatasetSource
 from benchmark.core.registry import BACKBONES, DATASETS
 from benchmark.losses.similarity import SIMILARITIES
 from benchmark.plan.planner import Plan, expand
-from benchmark.plan.sweepfile import find_sweep, read_sweep
+from benchmark.plan.sweepfile import find_sweep_file, read_sweep
 
 #: Training images, as the data sets' own tests find them in full: an epoch is as many steps as these make batches.
 IMAGES = {"cmnist": 37_333, "waterbirds": 2_120, "celeba": 159_412, "spawrious": 20_275}
@@ -48,7 +48,7 @@ def nothing_downloaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def plan_of(name: str) -> Plan:
-    return expand(read_sweep(find_sweep(name)))
+    return expand(read_sweep(find_sweep_file(name)))
 
 
 def specs(name: str, **wanted: Any) -> list[Any]:
@@ -67,7 +67,7 @@ def test_it_can_be_planned_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in ASKED if n.startswith("ex2l")])
 def test_ex2l_sweeps_ask_for_the_papers_runs(name: str) -> None:
-    config = read_sweep(find_sweep(name))
+    config = read_sweep(find_sweep_file(name))
     rows = len(config.datasets) * len(config.algorithms) * len(config.trials) * len(config.draws)
     assert rows == ASKED[name]
     assert set(config.trials) <= {42, 8, 777} and config.draws == tuple(range(1, 21))
@@ -121,7 +121,7 @@ def test_the_teacher_of_coloured_mnist_is_the_papers() -> None:
 
 
 def test_the_screening_has_every_similarity_under_both_samplings() -> None:
-    config = read_sweep(find_sweep("ex2l_screening"))
+    config = read_sweep(find_sweep_file("ex2l_screening"))
     assert set(config.algorithms) == {
         f"ex2l:{name}{end}" for name in SIMILARITIES for end in ("", "_random")
     }

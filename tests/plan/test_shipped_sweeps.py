@@ -7,12 +7,12 @@ import pytest
 from benchmark.core.registry import ALGORITHMS
 from benchmark.plan.planner import expand
 from benchmark.plan.resolve import switch_of
-from benchmark.plan.sweepfile import find_sweep, read_sweep
+from benchmark.plan.sweepfile import find_sweep_file, read_sweep
 
 
 @pytest.mark.parametrize("name", ["quickstart", "digits_on_photos", "background_bias"])
 def test_every_method_reaches_its_switch_by_default(name: str) -> None:
-    config = read_sweep(find_sweep(name)).changed(draws=(0,), trials=(0,))
+    config = read_sweep(find_sweep_file(name)).changed(draws=(0,), trials=(0,))
     plan = expand(config)
     assert not plan.warnings
     late = [run for run in plan.runs.values() if switch_of(run.spec)]
@@ -25,7 +25,7 @@ def test_every_method_reaches_its_switch_by_default(name: str) -> None:
 
 
 def test_the_quickstart_has_the_controls_of_its_methods() -> None:
-    methods = read_sweep(find_sweep("quickstart")).algorithms
+    methods = read_sweep(find_sweep_file("quickstart")).algorithms
     sampled = {ALGORITHMS.get(name).sampling for name in methods}
     assert sampled == {"random", "group", "environment"}
     assert {"erm", "reweight", "reweight_environments"} <= set(methods)

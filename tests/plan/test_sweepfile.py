@@ -10,13 +10,13 @@ import pytest
 from benchmark.core.errors import Problems, UserError
 from benchmark.plan.sweepfile import (
     SWEEPS,
-    Named,
+    NamedOptions,
     SweepConfig,
     config_from,
-    find_sweep,
+    find_sweep_file,
     numbers,
     parse_all,
-    parse_named,
+    parse_named_options,
     read_sweep,
 )
 
@@ -63,7 +63,10 @@ def test_a_whole_file(tmp_path: Path) -> None:
     )
     config = read_sweep(path)
     assert config.name == "mine" and config.title == "All of it"
-    assert config.datasets == (Named("tiny", {"bias": "0.8", "size": "32"}), Named("tiny"))
+    assert config.datasets == (
+        NamedOptions("tiny", {"bias": "0.8", "size": "32"}),
+        NamedOptions("tiny"),
+    )
     assert [str(d) for d in config.datasets] == ["tiny:bias=0.8,size=32", "tiny"]
     assert config.algorithms == ("erm", "cdan:cdann") and str(config.backbone) == "convnet:width=4"
     assert config.trials == (42, 8) and config.draws == (1, 2)
@@ -181,15 +184,15 @@ def test_numbers_that_are_none(value: Any) -> None:
 
 
 def test_named_takes_spaces_and_an_empty_tail() -> None:
-    assert parse_named(" tiny : bias = 0.9 , size=3 ,") == Named(
+    assert parse_named_options(" tiny : bias = 0.9 , size=3 ,") == NamedOptions(
         "tiny", {"bias": "0.9", "size": "3"}
     )
-    assert parse_named("tiny:") == parse_named("tiny") == Named("tiny")
-    assert parse_named("resnet18:weights=a=b").options == {"weights": "a=b"}
+    assert parse_named_options("tiny:") == parse_named_options("tiny") == NamedOptions("tiny")
+    assert parse_named_options("resnet18:weights=a=b").options == {"weights": "a=b"}
     assert (
         parse_all(None) is None
         and parse_all([]) is None
-        and parse_all(["tiny"]) == (Named("tiny"),)
+        and parse_all(["tiny"]) == (NamedOptions("tiny"),)
     )
 
 
@@ -203,12 +206,12 @@ def test_the_command_line_changes_what_it_gives_and_nothing_else() -> None:
 def test_sweeps_are_found_by_path_and_by_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.touch()
-    assert find_sweep(str(path)) == path
+    assert find_sweep_file(str(path)) == path
     for name in sorted(p.stem for p in SWEEPS.glob("*.toml")):
-        assert find_sweep(name) == find_sweep(f"{name}.toml") == SWEEPS / f"{name}.toml"
+        assert find_sweep_file(name) == find_sweep_file(f"{name}.toml") == SWEEPS / f"{name}.toml"
     with pytest.raises(
         UserError, match=r"there is no sweep file quickstrat; did you mean quickstart\?"
     ):
-        find_sweep("quickstrat")
+        find_sweep_file("quickstrat")
     with pytest.raises(UserError, match="there is no sweep file"):
-        find_sweep(str(tmp_path / "quickstart.toml"))
+        find_sweep_file(str(tmp_path / "quickstart.toml"))

@@ -8,8 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.report.records.model_selection import Winner, cells_of
-from benchmark.report.records.predictions import Answers, Book, pair_order, same_images
+from benchmark.report.records.model_selection import SelectedRun, cells_of
+from benchmark.report.records.predictions import (
+    Predictions,
+    PredictionStore,
+    pair_order,
+    same_images,
+)
 from benchmark.report.records.sweep_records import load_sweep
 from benchmark.report.render import FILES, render
 from benchmark.report.report import make_report
@@ -18,20 +23,20 @@ from tests.report.fake_sweep import DRO, ERM, FakeSweep, World
 WORLD = World(size=80)
 
 
-def winner_of(folder: Path) -> Winner:
-    return cells_of(load_sweep(folder), "val_accuracy")[0].winners[0]
+def selected_run_of(folder: Path) -> SelectedRun:
+    return cells_of(load_sweep(folder), "val_accuracy")[0].selected_runs[0]
 
 
 def test_answers_are_those_of_the_counts(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     fake.add(WORLD, ERM, trials=(0,))
-    winner, book = winner_of(fake.finish()), Book()
-    answers = book.answers(winner, "biased")
+    selected_run, store = selected_run_of(fake.finish()), PredictionStore()
+    answers = store.answers(selected_run, "biased")
     assert answers is not None and answers.pair_id is not None
-    assert answers.right.sum() == np.einsum("zll->", winner.at.counts["biased"].astype(int))
-    scores = book.scores(winner, "biased")
+    assert answers.right.sum() == np.einsum("zll->", selected_run.at.counts["biased"].astype(int))
+    scores = store.scores(selected_run, "biased")
     assert scores is not None and scores[1].shape == (80, 2)
-    assert book.problems == {}
+    assert store.problems == {}
 
 
 def rewritten(change: Callable[[dict[str, np.ndarray]], None]) -> Callable[[Path], None]:
@@ -108,14 +113,14 @@ def test_trials_with_other_images_are_not_crossed(tmp_path: Path) -> None:
 
 def test_pairs_are_found_by_their_id() -> None:
     label, right = np.zeros(3, np.int64), np.array([True, False, True])
-    a = Answers(right, label, np.array([5, 3, 9]), None)
-    b = Answers(right, label, np.array([9, 5, 3]), None)
+    a = Predictions(right, label, np.array([5, 3, 9]), None)
+    b = Predictions(right, label, np.array([9, 5, 3]), None)
     rows = pair_order(a, b)
     assert rows is not None and a.pair_id is not None and b.pair_id is not None
     assert np.array_equal(a.pair_id[rows[0]], b.pair_id[rows[1]])
-    assert pair_order(a, Answers(right, label, np.array([9, 5, 4]), None)) is None
-    assert pair_order(a, Answers(right, label, None, None)) is None
+    assert pair_order(a, Predictions(right, label, np.array([9, 5, 4]), None)) is None
+    assert pair_order(a, Predictions(right, label, None, None)) is None
     assert (
-        pair_order(*[Answers(right, label, np.array([1, 1, 2]), None)] * 2) is None
+        pair_order(*[Predictions(right, label, np.array([1, 1, 2]), None)] * 2) is None
     )  # not one to one
     assert same_images([a, a]) and not same_images([a, b])

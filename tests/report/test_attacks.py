@@ -157,7 +157,7 @@ def test_a_folder_with_every_accident(tmp_path: Path, capsys: pytest.CaptureFixt
         assert part in said, part
     assert "torn last line ignored" in texts[PAGE] and "log.jsonl is missing" in texts[PAGE]
     value = json.loads(texts["tables.json"])
-    shown = {winner["key"] for winner in value["winners"]} | {
+    shown = {selected_run["key"] for selected_run in value["winners"]} | {
         run["key"] for run in value["unfinished"]
     }
     assert shown == set(fake.plan)

@@ -95,7 +95,7 @@ def sheet_of(
             options=options or None,
         )
     report = make_report(fake.finish())
-    (sheet,) = beside(report.tables, tmp_path, report.book)
+    (sheet,) = beside(report.tables, tmp_path, report.store)
     return sheet
 
 
@@ -130,7 +130,7 @@ def test_cmnist_stands_beside_the_papers_test_environment_and_validation_can(
     fake = FakeSweep(tmp_path)
     fake.add(World("cmnist", size=200), ERM)
     report = make_report(fake.finish())
-    (sheet,) = beside(report.tables, tmp_path, report.book)
+    (sheet,) = beside(report.tables, tmp_path, report.store)
     ours = [row[3] for row in sheet.rows if len(row) > 1]
     (row,) = report.tables[0].rows
     shown = {
@@ -139,7 +139,7 @@ def test_cmnist_stands_beside_the_papers_test_environment_and_validation_can(
     }
 
     def worst(split: str) -> float:
-        counts = [w.at.counts[split] for w in row.winners]  # confounder, label, predicted
+        counts = [w.at.counts[split] for w in row.selected_runs]  # confounder, label, predicted
         groups = [[(c[z, y, y], c[z, y].sum()) for y in range(2) for z in range(2)] for c in counts]
         return float(
             np.mean([min(right / total for right, total in each if total) for each in groups]) * 100
@@ -164,10 +164,10 @@ def test_published_scores_per_class(tmp_path: Path) -> None:
     )
     sheet = sheet_of(tmp_path, "xray", [ERM], [f"xray,erm,{m},50,1,100,Table 9," for m in metrics])
     report = make_report(tmp_path / "demo")
-    winners = report.tables[0].rows[0].winners
+    selected_runs = report.tables[0].rows[0].selected_runs
     expected: dict[str, list[float]] = {name: [] for name in metrics[:-1]}
-    for winner in winners:
-        found = report.book.scores(winner, "unbiased")
+    for selected_run in selected_runs:
+        found = report.store.scores(selected_run, "unbiased")
         assert found is not None
         label, score = found
         predicted = score.argmax(1)

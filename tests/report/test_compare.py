@@ -12,7 +12,7 @@ from benchmark.core.errors import UserError
 from benchmark.report.render import render
 from benchmark.report.report import Extras, Report, make_report
 from benchmark.report.statistics.stratified_mean import crossed_variance
-from benchmark.report.tables.against_reference import Against, probability
+from benchmark.report.tables.against_reference import ReferenceComparison, probability
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=200)
@@ -22,13 +22,13 @@ def report_of(folder: Path, reference: str = "erm") -> Report:
     return make_report(folder, extras=Extras(reference=reference))
 
 
-def family(report: Report, metric: str) -> Against:
+def family(report: Report, metric: str) -> ReferenceComparison:
     return next(f for f in report.comparisons if f.column.name == metric)
 
 
 def right(report: Report, method: str, split: str) -> np.ndarray:
     row = next(r for r in report.tables[0].rows if r.method == method)
-    found = report.book.matrix(row.winners, split)
+    found = report.store.matrix(row.selected_runs, split)
     assert found is not None
     return found
 
@@ -78,10 +78,10 @@ def worst_variance(report: Report, method: str) -> float:
     """Mean over the first three trials of p(1 − p)/n of the worst group, two right and two wrong images added."""
     row = next(row for row in report.tables[0].rows if row.method == method)
     found = []
-    for winner in row.winners[:3]:
+    for selected_run in row.selected_runs[:3]:
         cells = [
             (int(counts[label, label]), int(counts[label].sum()))
-            for counts in winner.at.counts["unbiased"]
+            for counts in selected_run.at.counts["unbiased"]
             for label in range(len(counts))
         ]
         right, total = min((cell for cell in cells if cell[1]), key=lambda cell: cell[0] / cell[1])
@@ -100,7 +100,7 @@ def test_unpaired_gap_is_twice_a_stratified_mean(tmp_path: Path) -> None:
         np.savez(path, **arrays)
     report = make_report(folder)
     (row,), columns = report.tables[0].rows, report.tables[0].columns
-    found = columns[-1].per_image(row.winners, report.book)
+    found = columns[-1].per_image(row.selected_runs, report.store)
     assert found is not None and found.stratum is not None
     z, stratum = found.values, found.stratum
     assert (z[:, stratum == 0].mean() + z[:, stratum == 1].mean()) / 2 == pytest.approx(

@@ -52,7 +52,7 @@ def test_sheets_against_sklearn(tmp_path: Path) -> None:
     fake.add(World(size=300, classes=3), ERM, trials=(0,))
     report = make_report(fake.finish(), extras=Extras(detail=True))
     scores, per_class, groups = report.sheets
-    found = report.book.scores(report.tables[0].rows[0].winners[0], "unbiased")
+    found = report.store.scores(report.tables[0].rows[0].selected_runs[0], "unbiased")
     assert found is not None
     label, logits = found
     areas = [roc_auc_score(label == k, logits[:, k]) for k in range(3)]
@@ -72,10 +72,10 @@ def test_intervals_over_trials_count_trials_and_images(tmp_path: Path) -> None:
     fake.add(World(size=300, classes=3), ERM, trials=(0, 1, 2))
     extras = Extras(detail=True, splits=("biased", "deceiving"))
     report = make_report(fake.finish(), spread="interval", extras=extras)
-    winners = report.tables[0].rows[0].winners
+    selected_runs = report.tables[0].rows[0].selected_runs
     for split, sheet in zip(extras.splits, report.sheets[::3], strict=False):
         assert sheet.caption[0].startswith(f"Split {split}, ")
-        scores = [report.book.scores(w, split) for w in winners]
+        scores = [report.store.scores(w, split) for w in selected_runs]
         f1 = [
             f1_score(label, logits.argmax(1), average="macro")
             for label, logits in filter(None, scores)

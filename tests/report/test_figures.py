@@ -92,7 +92,7 @@ def test_figures_are_drawn_and_described(tmp_path: Path) -> None:
     fake.add(WORLD, Method("x_$y$_{z}" * 6, requested=False), trials=(0,))
     fake.add(WORLD, Method("broken"), state="failed")
     report = make_report(fake.finish())
-    drawn = draw_all(report.tables, report.book, tmp_path / "figures")[0]
+    drawn = draw_all(report.tables, report.store, tmp_path / "figures")[0]
     names = ["accuracy_worst_group_1", "gap_1", "learning_curves_1", "reliability_1"]
     assert [figure.name for figure in drawn] == names
     for figure in drawn:
@@ -121,7 +121,7 @@ def test_only_what_there_is_to_show(tmp_path: Path) -> None:
     folder = fake.finish()
     (folder / "runs" / key / "log.jsonl").unlink()
     report = make_report(folder)
-    assert draw_all(report.tables, report.book, tmp_path / "figures") == {}
+    assert draw_all(report.tables, report.store, tmp_path / "figures") == {}
 
 
 def test_oracle_runs_show_biased_and_deceiving_data(tmp_path: Path) -> None:
@@ -134,5 +134,5 @@ def test_oracle_runs_show_biased_and_deceiving_data(tmp_path: Path) -> None:
             content["splits"] |= dict.fromkeys(("biased", "deceiving"), content["splits"]["val"])
         path.write_text("".join(json.dumps(content) + "\n" for content in lines))
     report = make_report(folder)
-    drawn = {f.name: f for f in draw_all(report.tables, report.book, tmp_path / "figures")[0]}
+    drawn = {f.name: f for f in draw_all(report.tables, report.store, tmp_path / "figures")[0]}
     assert "accuracy on biased and accuracy on deceiving" in drawn["learning_curves_1"].description

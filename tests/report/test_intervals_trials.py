@@ -121,7 +121,7 @@ def test_one_trials_accuracy_has_the_sampling_interval(tmp_path: Path) -> None:
     report = make_report(fake.finish())
     row = report.tables[0].rows[0]
     found = row.values[0].estimate
-    table = row.winners[0].at.counts["unbiased"].sum(0, dtype=np.int64)
+    table = row.selected_runs[0].at.counts["unbiased"].sum(0, dtype=np.int64)
     sampling = sampling_sd(table)["accuracy"][0]
     assert found.value is not None and found.low is not None
     assert found.value - found.low == pytest.approx(norm.ppf(0.975) * sampling)

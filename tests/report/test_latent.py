@@ -85,7 +85,7 @@ def test_the_figure_and_the_page(
     report = make_report(folder)
     (figure,) = [
         f
-        for f in draw_all(report.tables, report.book, folder / "figures")[0]
+        for f in draw_all(report.tables, report.store, folder / "figures")[0]
         if f.name == "latent_space_1"
     ]
     assert figure.full and "by PCA" in figure.description and "trial 0" in figure.description
@@ -100,7 +100,7 @@ def test_methods_beyond_a_pages_width_are_named(
     sweep: tuple[Path, dict[str, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_umap(monkeypatch)
-    monkeypatch.setattr(latent_space, "MOST", 1)
+    monkeypatch.setattr(latent_space, "MAX_METHODS", 1)
     trial, views, left = latent_space._views(make_report(sweep[0]).tables[0])
     assert trial == 0 and [view.method for view in views] == ["erm"]
     assert "tea: no room" in left
@@ -108,16 +108,16 @@ def test_methods_beyond_a_pages_width_are_named(
 
 def test_arrays_that_cannot_be_shown_say_why(sweep: tuple[Path, dict[str, list[str]]]) -> None:
     folder, keys = sweep
-    winner = next(
+    selected_run = next(
         w
         for row in make_report(folder).tables[0].rows
-        for w in row.winners
+        for w in row.selected_runs
         if w.run.key == keys["tea"][0]
     )
     path = folder / "runs" / keys["tea"][0] / "embeddings.npz"
     good = dict(np.load(path))
     split = str(good["split"][0])
-    found = latent_space._shown(winner, split)
+    found = latent_space._shown(selected_run, split)
     assert not isinstance(found, str) and [len(array) for array in found] == [20, 20, 20]
     cases: list[tuple[dict[str, np.ndarray], str]] = [
         ({k: v for k, v in good.items() if k != "confounder"}, "no known confounder"),
@@ -128,9 +128,9 @@ def test_arrays_that_cannot_be_shown_say_why(sweep: tuple[Path, dict[str, list[s
     ]
     for arrays, sentence in cases:
         np.savez(path, **arrays)  # type: ignore[arg-type]
-        assert sentence in str(latent_space._shown(winner, split))
+        assert sentence in str(latent_space._shown(selected_run, split))
     np.savez(path, **good)  # type: ignore[arg-type]
-    assert "too few" in str(latent_space._shown(winner, "no such split"))
+    assert "too few" in str(latent_space._shown(selected_run, "no such split"))
 
 
 def test_projection_against_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from benchmark.core.errors import UserError
 from benchmark.core.layout import LEASE_SECONDS, State
-from benchmark.report.records.sweep_records import find_sweep, load_sweep
+from benchmark.report.records.sweep_records import find_sweep_folder, load_sweep
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=60)
@@ -175,24 +175,24 @@ def test_folders_that_nobody_planned_are_counted(tmp_path: Path) -> None:
 def test_finding_a_sweep(tmp_path: Path) -> None:
     root = tmp_path / "results"
     with pytest.raises(UserError, match="no sweep under"):
-        find_sweep(None, root)
+        find_sweep_folder(None, root)
     for name, created in (("old", 10.0), ("new", 20.0)):
         fake = FakeSweep(root, name)
         fake.add(WORLD, ERM, trials=(0,))
         path = fake.finish(created) / "sweep.json"
         os.utime(path, (created, created))
     (root / "published").mkdir()
-    assert find_sweep(None, root) == root / "new"
-    assert find_sweep("old", root) == root / "old"
-    assert find_sweep(str(root / "old"), root) == root / "old"
-    assert find_sweep(str(root), Path("nowhere")) == root / "new"
+    assert find_sweep_folder(None, root) == root / "new"
+    assert find_sweep_folder("old", root) == root / "old"
+    assert find_sweep_folder(str(root / "old"), root) == root / "old"
+    assert find_sweep_folder(str(root), Path("nowhere")) == root / "new"
     run = next((root / "old" / "runs").iterdir())
     with pytest.raises(UserError, match="folder of one run"):
-        find_sweep(str(run), root)
+        find_sweep_folder(str(run), root)
     with pytest.raises(UserError, match="no folder"):
-        find_sweep("nothing", root)
+        find_sweep_folder("nothing", root)
     with pytest.raises(UserError, match="neither"):
-        find_sweep(str(root / "published"), root)
+        find_sweep_folder(str(root / "published"), root)
 
 
 def test_other_schema_of_the_sweep(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_the_gallery_is_drawn(
 ) -> None:
     monkeypatch.setattr(summary_plots, "_FIGURES", {})  # the others have tests of their own
     report = make_report(sweep[0])
-    figure = draw_all(report.tables, report.book, tmp_path / "figures")[0][-1]
+    figure = draw_all(report.tables, report.store, tmp_path / "figures")[0][-1]
     assert figure.name == file_name(report.tables[0]) and figure.name.startswith("heatmaps_")
     for form, magic in (("pdf", b"%PDF"), ("png", b"\x89PNG")):
         assert (tmp_path / "figures" / f"{figure.name}.{form}").read_bytes().startswith(magic)
@@ -139,4 +139,4 @@ def test_names_of_files() -> None:
 
 
 def make_table(dataset: str) -> Any:
-    return type("Named", (), {"dataset": dataset})()
+    return type("NamedOptions", (), {"dataset": dataset})()

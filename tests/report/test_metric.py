@@ -14,8 +14,8 @@ import pytest
 from benchmark.core.counts import class_counts, correct_and_total
 from benchmark.core.record import DataSummary
 from benchmark.report.html.page import page
-from benchmark.report.records.model_selection import Winner
-from benchmark.report.records.predictions import Book
+from benchmark.report.records.model_selection import SelectedRun
+from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.render import render
 from benchmark.report.report import Extras, Report, make_report
 from benchmark.report.statistics.estimate import Estimate, without_interval
@@ -35,15 +35,19 @@ class ErrorRate(Metric):
     def columns(cls, data: DataSummary) -> list[Metric]:
         return [cls(("unbiased",), ("errors",))] if "unbiased" in data.test_splits else []
 
-    def one_trial(self, run: Winner, predictions: Book | None = None) -> Estimate:
+    def one_trial(self, run: SelectedRun, predictions: PredictionStore | None = None) -> Estimate:
         correct, total = correct_and_total(run.at.counts["unbiased"])
         return without_interval(1 - correct / total)
 
-    def per_image(self, runs: Sequence[Winner], predictions: Book) -> PerImage | None:
+    def per_image(
+        self, runs: Sequence[SelectedRun], predictions: PredictionStore
+    ) -> PerImage | None:
         correct = predictions.matrix(runs, "unbiased")
         return None if correct is None else PerImage(1 - correct)
 
-    def caption(self, runs: Sequence[Winner], data: DataSummary, *, several_trials: bool) -> str:
+    def caption(
+        self, runs: Sequence[SelectedRun], data: DataSummary, *, several_trials: bool
+    ) -> str:
         return f"Errors of {len(data.label_names)} classes"
 
 
@@ -60,11 +64,11 @@ class ErrorSpread(Metric):
     def columns(cls, data: DataSummary) -> list[Metric]:
         return [cls(("unbiased",), ("spread",))]
 
-    def one_trial(self, run: Winner, predictions: Book | None = None) -> Estimate:
+    def one_trial(self, run: SelectedRun, predictions: PredictionStore | None = None) -> Estimate:
         correct, total = class_counts(run.at.counts["unbiased"])
         return without_interval(float(np.diff(correct / total)[0]))
 
-    def sampling_variance(self, runs: Sequence[Winner]) -> float:
+    def sampling_variance(self, runs: Sequence[SelectedRun]) -> float:
         return 1e-4
 
 

@@ -13,7 +13,7 @@ import pytest
 from benchmark.core.files import sha256_of
 from benchmark.core.layout import State
 from benchmark.report.records.stored_arrays import read_heatmaps
-from benchmark.report.records.sweep_records import Run, load_sweep
+from benchmark.report.records.sweep_records import SweepRun, load_sweep
 from benchmark.report.render import FILES, render
 from benchmark.report.report import make_report
 from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
@@ -29,7 +29,7 @@ def two(tmp_path: Path) -> tuple[Path, str, str]:
     return fake.finish(), erm, dro
 
 
-def by_key(folder: Path) -> dict[str, Run]:
+def by_key(folder: Path) -> dict[str, SweepRun]:
     return {run.key: run for run in load_sweep(folder).runs}
 
 
@@ -135,11 +135,11 @@ def test_files_that_the_record_does_not_know(two: tuple[Path, str, str]) -> None
         )
     assert scores(folder)["erm"] is not None
     report = make_report(folder)
-    assert report.book.problems == {}
+    assert report.store.problems == {}
     path = folder / "runs" / dro / "predictions.npz"
     path.write_bytes(path.read_bytes() + b"\0")
     report = make_report(folder)
-    assert "its checksum is wrong" in report.book.problems[dro]
+    assert "its checksum is wrong" in report.store.problems[dro]
     with pytest.raises(ValueError, match=r"of another run: record\.json does not"):
         read_heatmaps(by_key(folder)[erm])
 

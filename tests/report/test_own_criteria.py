@@ -45,7 +45,9 @@ def mixed(tmp_path: Path) -> Path:
 
 def rows(report: Report) -> dict[str, tuple[str, list[int]]]:
     (table,) = report.tables
-    return {row.method: (row.criterion, [w.at.step for w in row.winners]) for row in table.rows}
+    return {
+        row.method: (row.criterion, [w.at.step for w in row.selected_runs]) for row in table.rows
+    }
 
 
 def test_each_row_is_chosen_by_its_first_criterion(mixed: Path) -> None:
@@ -101,8 +103,8 @@ def test_scores_are_those_at_the_steps_of_the_rows_own_criterion(mixed: Path) ->
                 arrays[name] = np.full_like(arrays[name], np.nan)
         np.savez(folder / "predictions.npz", **arrays)  # type: ignore[arg-type]
     report = make_report(mixed)
-    assert report.book.problems == {} and "not compared" not in render(report, "text")
-    assert len(make_report(mixed, "val_worst_group").book.problems) == 6
+    assert report.store.problems == {} and "not compared" not in render(report, "text")
+    assert len(make_report(mixed, "val_worst_group").store.problems) == 6
 
 
 def test_a_table_of_one_method_is_by_its_criterion(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_runs_of_one_row_with_different_criteria(tmp_path: Path) -> None:
     fake.criteria = ("val_worst_group",)
     fake.add(WORLD, ERM, trials=(0,))
     (cell,) = cells_of(load_sweep(fake.finish()), "val_worst_group", own=True)
-    assert cell.criterion == "val_accuracy" and [w.trial for w in cell.winners] == [1, 2]
+    assert cell.criterion == "val_accuracy" and [w.trial for w in cell.selected_runs] == [1, 2]
     assert any("1 finished run not selected by val_accuracy, left out" in n for n in cell.notes)
 
 
@@ -154,13 +156,13 @@ def test_a_real_sweep_of_two_methods_with_criteria_of_their_own(tmp_path: Path) 
         "erm": "val_objective",
         "group_dro": "val_worst_class",
     }
-    (winner,) = report.tables[0].rows[0].winners
+    (selected_run,) = report.tables[0].rows[0].selected_runs
     objective = {line["step"]: line["objective"] for line in lines(folders[0])}
-    assert winner.at.step == min(objective, key=lambda step: objective[step])
+    assert selected_run.at.step == min(objective, key=lambda step: objective[step])
     assert all("objective" not in line for line in lines(folders[1]))
-    (winner,) = report.tables[0].rows[1].winners
+    (selected_run,) = report.tables[0].rows[1].selected_runs
     worst = {
         line["step"]: worst_class_accuracy(np.array(line["splits"]["val"]["counts"]))
         for line in lines(folders[1])
     }
-    assert winner.at.value == max(worst.values()) == worst[winner.at.step]
+    assert selected_run.at.value == max(worst.values()) == worst[selected_run.at.step]

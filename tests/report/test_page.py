@@ -123,8 +123,8 @@ def test_tracebacks_and_their_text(tmp_path: Path) -> None:
 def test_thousands_of_runs_do_not_make_a_page_nobody_can_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmark.report.html.page.MOST", 4)
-    monkeypatch.setattr(runs, "MOST", 4)
+    monkeypatch.setattr("benchmark.report.html.page.MAX_RUNS_SHOWN", 4)
+    monkeypatch.setattr(runs, "MAX_RUNS_SHOWN", 4)
     fake = FakeSweep(tmp_path)
     fake.add(WORLD, ERM, trials=range(3))
     fake.add(World("second", size=60), ERM, trials=range(3))

@@ -39,7 +39,7 @@ def test_best_draw_of_each_trial_by_the_criterion(tmp_path: Path) -> None:
         for key, value in zip(keys, row, strict=True):
             set_value(folder, key, criterion, value)
     chosen = {
-        c: [(w.trial, w.run.draw, w.of) for w in only_cell(folder, c).winners] for c in values
+        c: [(w.trial, w.run.draw, w.of) for w in only_cell(folder, c).selected_runs] for c in values
     }
     assert chosen["val_accuracy"] == [(0, 1, 3), (1, 0, 3)]  # a tie goes to the smaller draw
     assert chosen["val_worst_group"] == [
@@ -54,14 +54,14 @@ def test_last_step_is_no_measure_of_quality(tmp_path: Path) -> None:
     keys = fake.add(World(size=600), ERM, trials=(0,), draws=(0, 4))
     folder = fake.finish()
     set_value(folder, keys[1], "last", 5000.0)
-    assert [w.run.draw for w in only_cell(folder, "last").winners] == [0]
+    assert [w.run.draw for w in only_cell(folder, "last").selected_runs] == [0]
 
 
 def test_test_splits_never_decide(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     keys = fake.add(WORLD, ERM, trials=(0,), draws=(0, 1))
     folder = fake.finish()
-    before = only_cell(folder).winners[0].run.key
+    before = only_cell(folder).selected_runs[0].run.key
     for key in keys:
         path = folder / "runs" / key / "record.json"
         record = json.loads(path.read_text())
@@ -70,7 +70,7 @@ def test_test_splits_never_decide(tmp_path: Path) -> None:
                 perfect = key != before
                 entry["splits"][split]["counts"] = [[[9 * perfect, 9 * (not perfect)], [0, 9]]] * 2
         path.write_text(json.dumps(record))
-    assert only_cell(folder).winners[0].run.key == before
+    assert only_cell(folder).selected_runs[0].run.key == before
 
 
 def test_unfinished_runs_are_named(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_unfinished_runs_are_named(tmp_path: Path) -> None:
     fake.add(WORLD, ERM, trials=(1,), state="failed")
     fake.add(WORLD, ERM, trials=(2,), state="running")
     cell = only_cell(fake.finish())
-    assert [w.trial for w in cell.winners] == [0]
+    assert [w.trial for w in cell.selected_runs] == [0]
     assert cell.notes == [
         "1 of 3 runs failed (trial 1): non finite: the loss term cross_entropy is NaN at step 30",
         "1 of 3 runs running (trial 2)",
@@ -110,7 +110,7 @@ def test_a_criterion_that_some_runs_lack(tmp_path: Path) -> None:
     del record["selected"]["val_worst_group"]
     path.write_text(json.dumps(record))
     cell = only_cell(folder, "val_worst_group")
-    assert [w.trial for w in cell.winners] == [1]
+    assert [w.trial for w in cell.selected_runs] == [1]
     assert "1 finished run not selected by val_worst_group, left out" in cell.notes
 
 

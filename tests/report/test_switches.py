@@ -78,9 +78,12 @@ def test_csv_and_json_name_the_trials(marked: Path) -> None:
     by_method = {row["method"]: row for row in value["tables"][0]["rows"]}
     assert by_method["irm"]["before_switch"] == [0, 1] and by_method["erm"]["before_switch"] == []
     assert any(SENTENCE in note for note in by_method["irm"]["notes"])
-    winners = {(w["method"], w["trial"]): w for w in value["winners"]}
-    assert [winners["irm", t]["before_switch"] for t in range(3)] == [True, True, False]
-    assert winners["irm", 0]["active_from"] == 200 and winners["erm", 0]["active_from"] == 0
+    selected_runs = {(w["method"], w["trial"]): w for w in value["winners"]}
+    assert [selected_runs["irm", t]["before_switch"] for t in range(3)] == [True, True, False]
+    assert (
+        selected_runs["irm", 0]["active_from"] == 200
+        and selected_runs["erm", 0]["active_from"] == 0
+    )
 
 
 def test_html_marks_the_row_and_the_run(marked: Path) -> None:
@@ -120,11 +123,11 @@ def test_of_several_draws_one_that_reached_its_switch_is_preferred(tmp_path: Pat
     edit(folder, early, 200, active_from=500)
     edit(folder, late, 200, active_from=100)
     (cell,) = cells_of(load_sweep(folder), "val_accuracy")
-    (winner,) = cell.winners
-    assert winner.run.draw == 3 and not winner.is_before_switch
+    (selected_run,) = cell.selected_runs
+    assert selected_run.run.draw == 3 and not selected_run.is_before_switch
     edit(folder, late, 200, active_from=500)
-    (winner,) = cells_of(load_sweep(folder), "val_accuracy")[0].winners
-    assert winner.run.draw == 0 and winner.is_before_switch
+    (selected_run,) = cells_of(load_sweep(folder), "val_accuracy")[0].selected_runs
+    assert selected_run.run.draw == 0 and selected_run.is_before_switch
 
 
 @pytest.mark.parametrize("declared", [-3, "500", None, 2.5, True, [1]])

@@ -157,7 +157,9 @@ def test_stand_in_data_never_share_a_table_with_real_data(tmp_path: Path) -> Non
     fake.add(WORLD, ERM, trials=(0,))
     fake.add(World(WORLD.label, size=120, stand_in=True), DRO, trials=(0,))
     report = make_report(fake.finish())
-    shown = {table.stand_in: [r.method for r in table.rows if r.winners] for table in report.tables}
+    shown = {
+        table.stand_in: [r.method for r in table.rows if r.selected_runs] for table in report.tables
+    }
     assert shown == {False: ["erm"], True: ["group_dro"]}
     assert "stand-in data: generated, not real" in report.tables[1].title
     assert "(real data)" in report.tables[0].title
@@ -172,7 +174,7 @@ def test_unknown_confounders(tmp_path: Path) -> None:
         "worst_class_accuracy",
     ]
     worst = value(table, "erm", "worst_class_accuracy")
-    lowest = [worst_class_accuracy(w.at.counts["test"]) for w in table.rows[0].winners]
+    lowest = [worst_class_accuracy(w.at.counts["test"]) for w in table.rows[0].selected_runs]
     assert list((worst.per_trial or {}).values()) == lowest
     assert worst.estimate.value == pytest.approx(np.mean(lowest)) and worst.estimate.low is not None
     assert worst.estimate.low < worst.estimate.value < 1 and worst.notes == ()
@@ -347,7 +349,7 @@ def test_runs_that_serve_others_are_never_mixed_with_requested_ones(tmp_path: Pa
         "erm (upstream)",
         "erm (upstream 2)",
     ]
-    assert [w.run.key for w in table.rows[0].winners] == asked
+    assert [w.run.key for w in table.rows[0].selected_runs] == asked
     notes = {row.label: row.notes for row in table.rows}
     assert notes["erm"] == []
     assert notes["erm (upstream)"] == [

@@ -1,4 +1,4 @@
-"""Hyper-parameters of the winners, and the sweep file that measures them on fresh trials."""
+"""Hyper-parameters of the selected runs, and the sweep file that measures them on fresh trials."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_retrain_file_says_what_won(tmp_path: Path) -> None:
         and value["algorithms"] == ["erm"]
         and value["datasets"] == [WORLD.label]
     )
-    winners = report.tables[0].rows[0].winners
-    best = max(winners, key=lambda w: w.at.value or 0.0)
+    selected_runs = report.tables[0].rows[0].selected_runs
+    best = max(selected_runs, key=lambda w: w.at.value or 0.0)
     assert best.run.spec is not None
     override = value["override"]["erm"]
     assert {name: override[name] for name in best.run.spec.hparams} == best.run.spec.hparams
@@ -69,7 +69,7 @@ def test_retrain_file_says_what_won(tmp_path: Path) -> None:
 
 
 def test_the_planner_accepts_it(tmp_path: Path) -> None:
-    """From a real plan of random draws, through winners, back to a plan with the winners' hyper-parameters."""
+    """From a real plan of random draws, through selected runs, back to a plan with the winners' hyper-parameters."""
     pytest.importorskip("torch")
     from benchmark.plan.planner import expand
     from benchmark.plan.sweepfile import read_sweep
@@ -92,7 +92,7 @@ def test_the_planner_accepts_it(tmp_path: Path) -> None:
     specs = {(run.spec.method, run.spec.trial): run.spec for run in again.runs.values()}
     assert sorted(specs) == [(m, t) for m in ("cdan:cdann", "erm", "group_dro") for t in (1, 2)]
     for row in report.tables[0].rows:
-        won, new = row.winners[0].run.spec, specs[row.method, 2]
+        won, new = row.selected_runs[0].run.spec, specs[row.method, 2]
         assert won is not None
         for field in (
             "hparams",

@@ -34,7 +34,7 @@ ENVIRONMENTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class DomainBedRecord:
     """One evaluation: accuracies of every environment on its training part (``inside``) and its held-out fifth.
 
     ``early``: the method had not begun, as IRM while its penalty waits.
@@ -73,7 +73,7 @@ def read(folder: Path) -> Import:
     if len(usual) < len(records):
         odd = len(records) - len(usual)
         found.notes.append(f"{odd} records with another number of environments, left out")
-    groups: dict[tuple[str, str, int], dict[int, dict[int, list[Record]]]] = {}
+    groups: dict[tuple[str, str, int], dict[int, dict[int, list[DomainBedRecord]]]] = {}
     for record in usual:
         for environment in record.test:
             trials = groups.setdefault((record.dataset, record.algorithm, environment), {})
@@ -88,7 +88,7 @@ def read(folder: Path) -> Import:
     return found
 
 
-def _sizes(records: Sequence[Record]) -> dict[str, int]:
+def _sizes(records: Sequence[DomainBedRecord]) -> dict[str, int]:
     """How many environments each data set has: what most of its records say, of equals the larger number."""
     counted: dict[str, Counter[int]] = {}
     for record in records:
@@ -99,7 +99,7 @@ def _sizes(records: Sequence[Record]) -> dict[str, int]:
     }
 
 
-def _record(value: Mapping[str, Any]) -> Picked[Record]:
+def _record(value: Mapping[str, Any]) -> Picked[DomainBedRecord]:
     args = value["args"]
     inside: list[float] = []
     outside: list[float] = []
@@ -109,7 +109,7 @@ def _record(value: Mapping[str, Any]) -> Picked[Record]:
     test = tuple(whole(e) for e in args["test_envs"])
     if not test or len(set(test)) < len(test) or not set(test) <= set(range(len(outside))):
         raise ValueError("test_envs are not environments")
-    record = Record(
+    record = DomainBedRecord(
         text(args["dataset"]), text(args["algorithm"]), whole(args["trial_seed"]), whole(args["hparams_seed"]),
         test, whole(value["step"]), tuple(inside), tuple(outside), is_before_switch(value),
     )  # fmt: skip
@@ -118,11 +118,11 @@ def _record(value: Mapping[str, Any]) -> Picked[Record]:
     )
 
 
-Choose = Callable[[Sequence[Record], int], Chosen | None]
+Choose = Callable[[Sequence[DomainBedRecord], int], Chosen | None]
 
 
 def _per_trial(
-    trials: Mapping[int, Mapping[int, list[Record]]], environment: int, choose: Choose
+    trials: Mapping[int, Mapping[int, list[DomainBedRecord]]], environment: int, choose: Choose
 ) -> dict[int, Chosen]:
     """The draw with the best validation score, by trial (ties: the smallest draw)."""
     found = {}
@@ -137,7 +137,7 @@ def _per_trial(
     return found
 
 
-def _training_domains(records: Sequence[Record], environment: int) -> Chosen | None:
+def _training_domains(records: Sequence[DomainBedRecord], environment: int) -> Chosen | None:
     """Every step of the run that hides ``environment`` alone; validation: held-out parts of the others."""
     found = [
         Chosen(
@@ -151,9 +151,9 @@ def _training_domains(records: Sequence[Record], environment: int) -> Chosen | N
     return max(found, key=lambda one: one.validation, default=None)
 
 
-def _leave_one_out(records: Sequence[Record], environment: int) -> Chosen | None:
+def _leave_one_out(records: Sequence[DomainBedRecord], environment: int) -> Chosen | None:
     """Validation: runs of the same step that hide a second environment too, on that one; all of them must exist."""
-    by_step: dict[int, list[Record]] = {}
+    by_step: dict[int, list[DomainBedRecord]] = {}
     for record in records:
         by_step.setdefault(record.step, []).append(record)
     found = []
@@ -170,7 +170,7 @@ def _leave_one_out(records: Sequence[Record], environment: int) -> Chosen | None
     return max(found, key=lambda one: one.validation, default=None)
 
 
-def _oracle(records: Sequence[Record], environment: int) -> Chosen | None:
+def _oracle(records: Sequence[DomainBedRecord], environment: int) -> Chosen | None:
     """The last step; validation: the held-out part of the test environment itself."""
     alone = [r for r in records if r.test == (environment,)]
     last = max(alone, key=lambda r: r.step, default=None)

@@ -11,7 +11,7 @@ from scipy.special import ndtr, stdtr
 
 from benchmark.core.errors import UserError
 from benchmark.core.registry import did_you_mean
-from benchmark.report.external.published_tables import FOLDER, MEANING, Figure, read_table
+from benchmark.report.external.published_tables import FOLDER, MEANING, PublishedValue, read_table
 from benchmark.report.statistics.hypothesis_tests import holm
 from benchmark.report.tables.against_reference import probability
 from benchmark.report.tables.numbers import DASH, percent
@@ -24,10 +24,10 @@ _SMALLER_IS_BETTER = ("gap",)
 
 
 @dataclass(frozen=True)
-class Claim:
+class AuditedClaim:
     """One method against the reference: the printed difference, its standard error, and p with and without rounding."""
 
-    figure: Figure
+    figure: PublishedValue
     difference: float
     se: float
     p: float
@@ -63,14 +63,14 @@ def audit(name: str, reference: str | None = None, folder: Path = FOLDER) -> lis
     ]
 
 
-def _by(figures: Sequence[Figure], field: str) -> dict[str, list[Figure]]:
-    found: dict[str, list[Figure]] = {}
+def _by(figures: Sequence[PublishedValue], field: str) -> dict[str, list[PublishedValue]]:
+    found: dict[str, list[PublishedValue]] = {}
     for figure in figures:
         found.setdefault(getattr(figure, field), []).append(figure)
     return found
 
 
-def _sheet(name: str, dataset: str, figures: list[Figure], reference: str | None) -> Sheet:
+def _sheet(name: str, dataset: str, figures: list[PublishedValue], reference: str | None) -> Sheet:
     rows: list[list[str]] = []
     told = tested = 0
     for metric, group in _by(figures, "metric").items():
@@ -107,14 +107,18 @@ def _sheet(name: str, dataset: str, figures: list[Figure], reference: str | None
     return Sheet(f"{name}, {dataset}", caption, heads, rows, notes=_inconsistencies(figures))
 
 
-def _base(group: Sequence[Figure], metric: str, reference: str | None) -> Figure | None:
+def _base(
+    group: Sequence[PublishedValue], metric: str, reference: str | None
+) -> PublishedValue | None:
     if reference is not None:
         return next((f for f in group if f.method == reference), None)
     best = min if metric in _SMALLER_IS_BETTER else max
     return best(group, key=lambda f: f.value)
 
 
-def _claim(figure: Figure, base: Figure, figures: Sequence[Figure]) -> Claim:
+def _claim(
+    figure: PublishedValue, base: PublishedValue, figures: Sequence[PublishedValue]
+) -> AuditedClaim:
     difference = figure.value - base.value
     errors = [standard_error(f, figures) for f in (figure, base)]
     se = math.hypot(*errors)
@@ -123,7 +127,7 @@ def _claim(figure: Figure, base: Figure, figures: Sequence[Figure]) -> Claim:
         freedom = se**4 / sum(e**4 / (RUNS - 1) for e in errors)
     slack = (figure.step + base.step) / 2
     shrunk = max(0.0, abs(difference) - slack)
-    return Claim(
+    return AuditedClaim(
         figure,
         difference,
         se,
@@ -132,7 +136,7 @@ def _claim(figure: Figure, base: Figure, figures: Sequence[Figure]) -> Claim:
     )
 
 
-def standard_error(figure: Figure, figures: Sequence[Figure]) -> float:
+def standard_error(figure: PublishedValue, figures: Sequence[PublishedValue]) -> float:
     """Standard error of a printed figure.
 
     eX2L: ± / √runs. TEA: what n gives, where the printed ± agrees with it within rounding (it has more digits); else
@@ -148,7 +152,7 @@ def standard_error(figure: Figure, figures: Sequence[Figure]) -> float:
     return figure.pm if by_n is not None and figure.pm > by_n else figure.pm + half
 
 
-def allowed_by_n(figure: Figure, figures: Sequence[Figure]) -> float | None:
+def allowed_by_n(figure: PublishedValue, figures: Sequence[PublishedValue]) -> float | None:
     """The binomial standard error of an accuracy, or of a gap from its two accuracies; None where n is not known."""
     if figure.n is None or not figure.metric.endswith(("accuracy", "gap")):
         return None
@@ -164,13 +168,13 @@ def allowed_by_n(figure: Figure, figures: Sequence[Figure]) -> float | None:
     )
 
 
-def _parts(gap: Figure, figures: Sequence[Figure]) -> list[Figure]:
+def _parts(gap: PublishedValue, figures: Sequence[PublishedValue]) -> list[PublishedValue]:
     """The biased and the deceiving accuracy behind a gap."""
     names = ("biased_accuracy", "deceiving_accuracy")
     return [f for name in names for f in figures if f.metric == name and f.method == gap.method]
 
 
-def _inconsistencies(figures: Sequence[Figure]) -> list[str]:
+def _inconsistencies(figures: Sequence[PublishedValue]) -> list[str]:
     """Printed ± that n can hardly produce, and gaps that are not the difference of their accuracies."""
     notes = []
     for figure in figures:

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmark.core.errors import UserError
 from benchmark.core.registry import did_you_mean
 from benchmark.core.shipped import shipped
-from benchmark.report.records.predictions import Book
+from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.statistics.over_trials import student_over_trials
 from benchmark.report.tables.class_scores import Scores
 from benchmark.report.tables.metrics.average_accuracy import AverageAccuracy
@@ -44,7 +44,7 @@ MEANING = {"tea": "posterior sd of the test sample", "ex2l": "sd over three runs
 
 
 @dataclass(frozen=True)
-class Figure:
+class PublishedValue:
     """One printed figure. ``value`` and ``pm`` are fractions; ``step``: between neighbouring printed values."""
 
     file: str
@@ -79,7 +79,7 @@ def tables(folder: Path = FOLDER) -> list[str]:
     return sorted(path.stem for path in folder.glob("*_table*.csv"))
 
 
-def read_table(name: str, folder: Path = FOLDER) -> list[Figure]:
+def read_table(name: str, folder: Path = FOLDER) -> list[PublishedValue]:
     """The figures of one transcribed table; rows whose value is no number are left out.
 
     Raises:
@@ -99,7 +99,7 @@ def read_table(name: str, folder: Path = FOLDER) -> list[Figure]:
         ) from None
 
 
-def _figure(name: str, row: dict[str, str]) -> Figure | None:
+def _figure(name: str, row: dict[str, str]) -> PublishedValue | None:
     try:
         value = float(row["value"])
     except ValueError:
@@ -109,14 +109,14 @@ def _figure(name: str, row: dict[str, str]) -> Figure | None:
     unit = 1.0 if "fraction" in row["note"] else 0.01
     digits = len(row["value"].partition(".")[2])
     pm = float(row["pm"]) * unit if row["pm"] else None
-    return Figure(
+    return PublishedValue(
         name, row["dataset"], row["method"], row["metric"], row["value"], value * unit, pm,
         int(row["n"]) if row["n"] else None, row["table"], row["note"], unit * 10.0**-digits,
     )  # fmt: skip
 
 
 def beside(
-    our_tables: Sequence[Table], folder: Path = FOLDER, book: Book | None = None
+    our_tables: Sequence[Table], folder: Path = FOLDER, store: PredictionStore | None = None
 ) -> list[Sheet]:
     """One sheet per data set of ours that a paper reports: published, ours, and ours minus published.
 
@@ -124,9 +124,9 @@ def beside(
     says; the conditions may still differ.
 
     Args:
-        book: the winners' predictions, for published scores per class; None does without.
+        store: the winners' predictions, for published scores per class; None does without.
     """
-    by_dataset: dict[str, list[Figure]] = {}
+    by_dataset: dict[str, list[PublishedValue]] = {}
     for name in tables(folder):
         for figure in read_table(name, folder):
             by_dataset.setdefault(figure.dataset, []).append(figure)
@@ -134,7 +134,7 @@ def beside(
     sheets = []
     for table in our_tables:
         figures = [figure for name in _names(table) for figure in by_dataset.get(name, [])]
-        sheet = _sheet(table, figures, Ours(table, named, book))
+        sheet = _sheet(table, figures, Ours(table, named, store))
         if sheet is not None:
             sheets.append(sheet)
     return sheets
@@ -143,17 +143,17 @@ def beside(
 def _names(table: Table) -> list[str]:
     """What papers may call the data of a table: ``spawrious``, ``spawrious_o2o_easy``."""
     name = table.dataset.partition(":")[0]
-    specs = (w.run.spec for row in table.rows if row.requested for w in row.winners)
+    specs = (w.run.spec for row in table.rows if row.requested for w in row.selected_runs)
     options = next((spec.dataset_options for spec in specs if spec), {})
     return [name, *(f"{name}_{value}" for value in options.values() if isinstance(value, str))]
 
 
-def _sheet(table: Table, figures: Sequence[Figure], ours: Ours) -> Sheet | None:
+def _sheet(table: Table, figures: Sequence[PublishedValue], ours: Ours) -> Sheet | None:
     relevant = [f for f in figures if ours.has(f.metric)]
     if not relevant:
         return None
     rows: list[list[str]] = []
-    by_metric: dict[str, list[Figure]] = {}
+    by_metric: dict[str, list[PublishedValue]] = {}
     for figure in relevant:
         by_metric.setdefault(figure.metric, []).append(figure)
     found = {figure.method: ours.row(figure.method) for figure in relevant}
@@ -206,21 +206,23 @@ class Ours:
 
     Args:
         named: every method that some published table names; a variant of ours that none names may stand for its method.
-        book: the winners' predictions, or None.
+        store: the winners' predictions, or None.
     """
 
-    def __init__(self, table: Table, named: Collection[str], book: Book | None = None) -> None:
-        self.table, self.named, self.book = table, named, book
+    def __init__(
+        self, table: Table, named: Collection[str], store: PredictionStore | None = None
+    ) -> None:
+        self.table, self.named, self.store = table, named, store
         self.columns = {
             name: i for i, c in enumerate(table.columns) for name in (c.name, *c.aliases)
         }
         record = next(
-            (w.run.record for row in table.rows for w in row.winners if w.run.record), None
+            (w.run.record for row in table.rows for w in row.selected_runs if w.run.record), None
         )
         self.split = record.data.main_split if record else None
         self.labels = [name.lower() for name in record.data.label_names] if record else []
         self.scores = (
-            Scores(self.split, book) if book is not None and self.split is not None else None
+            Scores(self.split, store) if store is not None and self.split is not None else None
         )
 
     def row(self, method: str) -> Row | None:
@@ -269,26 +271,28 @@ class Ours:
         if row is None:
             return None
         if metric in _WORST_GROUP_OF:
-            return WorstGroupAccuracy(_WORST_GROUP_OF[metric]).value(row.winners, self.book)
+            return WorstGroupAccuracy(_WORST_GROUP_OF[metric]).value(row.selected_runs, self.store)
         other = self.tested_by(paper)
         for known in (AverageAccuracy, WorstGroupAccuracy):
             if other and metric == known.name:
-                return known(other).value(row.winners, self.book)
+                return known(other).value(row.selected_runs, self.store)
         if metric in self.columns:
             return row.values[self.columns[metric]]
         kind, _, what = metric.partition("/")
-        winners = [w for w in row.winners if self.split in w.at.counts]
-        if self.scores is None or not winners:
+        selected_runs = [w for w in row.selected_runs if self.split in w.at.counts]
+        if self.scores is None or not selected_runs:
             return None
         k = None if what == "mean" else self.labels.index(what.lower())
         if kind == "auc":
-            found = [self.scores.auc(w, k) for w in winners]
+            found = [self.scores.auc(w, k) for w in selected_runs]
         elif k is not None:
-            found = self.scores.per_class(winners, _SCORES[kind], k)
+            found = self.scores.per_class(selected_runs, _SCORES[kind], k)
         else:
-            found = self.scores.overall(winners, _OVERALL[kind])
+            found = self.scores.overall(selected_runs, _OVERALL[kind])
         values = {
-            w.trial: e.value for w, e in zip(winners, found, strict=False) if e.value is not None
+            w.trial: e.value
+            for w, e in zip(selected_runs, found, strict=False)
+            if e.value is not None
         }
         return Value(
             student_over_trials(list(values.values())) if len(values) > 1 else found[0], values
@@ -296,10 +300,10 @@ class Ours:
 
 
 def _network(row: Row) -> str:
-    return next((w.run.spec.backbone for w in row.winners if w.run.spec), "")
+    return next((w.run.spec.backbone for w in row.selected_runs if w.run.spec), "")
 
 
-def _cells(figure: Figure, value: Value | None, row: Row | None) -> list[str]:
+def _cells(figure: PublishedValue, value: Value | None, row: Row | None) -> list[str]:
     where = f"{figure.paper} {re.sub(r'^Table ', '', figure.table)}"
     estimate = value.estimate if value else None
     if estimate is None or estimate.value is None:

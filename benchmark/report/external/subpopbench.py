@@ -51,7 +51,7 @@ def _least(part: Mapping[str, Any], name: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SubpopBenchRecord:
     """One evaluation of one run.
 
     Attributes:
@@ -83,26 +83,26 @@ def read(folder: Path) -> Import:
         UserError: no such folder, or no results in it.
     """
     found = Import("SubpopBench")
-    runs: dict[tuple[str, str, int, int], list[Record]] = {}
+    runs: dict[tuple[str, str, int, int], list[SubpopBenchRecord]] = {}
     for record in read_lines(folder, "results.json", _record, found):
         runs.setdefault((record.dataset, record.algorithm, record.seed, record.draw), []).append(
             record
         )
     for selection in SELECTIONS:
-        best: dict[tuple[str, str], dict[int, Record]] = {}
+        best: dict[tuple[str, str], dict[int, SubpopBenchRecord]] = {}
         without = 0
         for (dataset, algorithm, seed, _), records in sorted(runs.items()):
             able = [record for record in records if selection in record.validation]
             without += len(records) - len(able)
             if not able:
                 continue
-            winner = max(able, key=lambda r: r.validation[selection])
+            selected_run = max(able, key=lambda r: r.validation[selection])
             seeds = best.setdefault((dataset, algorithm), {})
             if (
                 seed not in seeds
-                or winner.validation[selection] > seeds[seed].validation[selection]
+                or selected_run.validation[selection] > seeds[seed].validation[selection]
             ):
-                seeds[seed] = winner
+                seeds[seed] = selected_run
         if without:
             found.notes.append(
                 f"{without} evaluations have no number to be selected by ({selection}), left out there"
@@ -121,7 +121,7 @@ def read(folder: Path) -> Import:
     return found
 
 
-def _record(value: Mapping[str, Any]) -> Picked[Record]:
+def _record(value: Mapping[str, Any]) -> Picked[SubpopBenchRecord]:
     args = value["args"]
     dataset, algorithm = text(args["dataset"]), text(args["algorithm"])
     validation, test = value["va"], value[_TEST.get(dataset, "te")]
@@ -136,5 +136,5 @@ def _record(value: Mapping[str, Any]) -> Picked[Record]:
             values[name] = choose(validation, test)
     seed, draw = whole(args["seed"]), whole(args["hparams_seed"])
     early = is_before_switch(value)
-    record = Record(dataset, algorithm, seed, draw, values, metrics, early)
+    record = SubpopBenchRecord(dataset, algorithm, seed, draw, values, metrics, early)
     return Picked((dataset, algorithm, seed, draw, whole(value["step"])), record)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmark.core.text import one_line
-from benchmark.report.records.predictions import Book
-from benchmark.report.tables.localization import Gallery, Look, read_gallery
+from benchmark.report.records.predictions import PredictionStore
+from benchmark.report.tables.localization import Gallery, MethodHeatmaps, read_gallery
 from benchmark.report.tables.results_table import Table
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 #: Columns of heatmaps that a page is wide enough for; the methods beyond are named, not drawn.
-MOST = 12
+MAX_METHODS = 12
 #: The scale rule; 99 and not 100 so that a single bright pixel does not hide all others.
 PERCENTILE = 99
 RULE = f"Each map is divided by the {PERCENTILE}th percentile of its absolute values and cut off at ±1."
@@ -45,12 +45,12 @@ def scaled(heatmap: np.ndarray) -> np.ndarray:
     return np.clip(heatmap / by, -1.0, 1.0) if by > 0 else np.zeros_like(heatmap)
 
 
-def draw_gallery(canvas: Canvas, table: Table, book: Book | None = None) -> str:
+def draw_gallery(canvas: Canvas, table: Table, store: PredictionStore | None = None) -> str:
     """Rows are images; columns the image, its foreground, every method's heatmap. Returns what it shows, in words."""
     gallery = read_gallery(table)
     if gallery is None or not gallery.looks:
         return ""
-    looks = gallery.looks[:MOST]
+    looks = gallery.looks[:MAX_METHODS]
     rows, columns = len(gallery.label), 2 + len(looks)
     axes, scale = _grid(canvas, rows, columns)
     for r in range(rows):
@@ -95,7 +95,7 @@ def _picture(axes: Axes, gallery: Gallery, r: int, outlined: bool = False) -> No
         _outline(axes, gallery.mask[r])
 
 
-def _heatmap(axes: Axes, gallery: Gallery, look: Look, r: int) -> None:
+def _heatmap(axes: Axes, gallery: Gallery, look: MethodHeatmaps, r: int) -> None:
     _bare(axes)
     axes.imshow(scaled(look.heatmap[r]), cmap="seismic", vmin=-1, vmax=1, interpolation="nearest")
     _outline(axes, gallery.mask[r])
@@ -151,14 +151,14 @@ def _row_label(gallery: Gallery, r: int) -> str:
     return f"{one_line(gallery.split[r])}\n{_name(gallery, int(there[0])) if len(there) else 'none'}{more}"
 
 
-def _right(gallery: Gallery, look: Look) -> np.ndarray:
+def _right(gallery: Gallery, look: MethodHeatmaps) -> np.ndarray:
     """Whether what each map explains is right, bool[G]; where an image may have several labels, whether it is there."""
     if gallery.label.ndim == 1:
         return look.prediction == gallery.label
     return gallery.label[np.arange(len(gallery.label)), look.prediction] == 1
 
 
-def _title(look: Look) -> str:
+def _title(look: MethodHeatmaps) -> str:
     """The method, broken where it may be; another explanation than LRP is named."""
     name = one_line(look.method).replace(" (", "\n(").replace(":", ":\n")
     name = name.replace("_", "_\n", 1) if max(map(len, name.split("\n"))) > 13 else name
@@ -166,14 +166,14 @@ def _title(look: Look) -> str:
     return "\n".join([*lines, *([f"[{look.explainer}]"] if look.explainer != "lrp" else [])])
 
 
-def _description(gallery: Gallery, looks: Sequence[Look]) -> str:
+def _description(gallery: Gallery, looks: Sequence[MethodHeatmaps]) -> str:
     right = ", ".join(
         f"{one_line(look.method)} {int(_right(gallery, look).sum())} of {len(gallery.label)}"
         for look in looks
     )
     splits = " and ".join(dict.fromkeys(one_line(split) for split in gallery.split))
     explainers = ", ".join(dict.fromkeys(look.explainer for look in looks))
-    left = [*gallery.notes, *(f"{look.method}: no room" for look in gallery.looks[MOST:])]
+    left = [*gallery.notes, *(f"{look.method}: no room" for look in gallery.looks[MAX_METHODS:])]
     missing = f" Not shown: {one_line('; '.join(left))}." if left else ""
     return (
         f"Heatmaps ({explainers}) of the predicted class for the same {len(gallery.label)} images of {splits}, trial "

@@ -15,8 +15,8 @@ from benchmark.core.errors import DamagedError
 from benchmark.core.record import EmbeddingSummary
 from benchmark.core.text import one_line
 from benchmark.report.figures.style import COLOURS, MARKERS
-from benchmark.report.records.model_selection import Winner
-from benchmark.report.records.predictions import Book
+from benchmark.report.records.model_selection import SelectedRun
+from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.stored_arrays import read_embeddings
 from benchmark.report.tables.numbers import DASH
 from benchmark.report.tables.results_table import Row, Table
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 #: Methods that a page is wide enough for, and names that a legend holds; the others are counted in words.
-MOST, NAMES = 6, 8
+MAX_METHODS = 6
+MAX_LEGEND_NAMES = 8
 #: UMAP's usual number of neighbours; a split with no more images than that is projected by PCA.
 NEIGHBOURS = 15
 _OF = ("label", "confounder")
@@ -46,9 +47,12 @@ class View:
 
 def latent_sheet(table: Table) -> Sheet | None:
     """Silhouettes by label and by confounder on every test split, mean ± sd over trials."""
-    rows = [row for row in table.rows if any((f := _found(w)) and f.splits for w in row.winners)]
+    rows = [
+        row for row in table.rows if any((f := _found(w)) and f.splits for w in row.selected_runs)
+    ]
     record = next(
-        (w.run.record for row in rows for w in row.winners if w.run.record and _found(w)), None
+        (w.run.record for row in rows for w in row.selected_runs if w.run.record and _found(w)),
+        None,
     )
     if record is None:
         return None
@@ -83,13 +87,13 @@ def latent_sheet(table: Table) -> Sheet | None:
     return Sheet(f"{table.title}, latent space", caption, heads, shown, stub=2, notes=notes)
 
 
-def _found(winner: Winner) -> EmbeddingSummary | None:
+def _found(selected_run: SelectedRun) -> EmbeddingSummary | None:
     """What the record says of embeddings; None where there are none."""
-    return winner.run.record.embeddings if winner.run.record is not None else None
+    return selected_run.run.record.embeddings if selected_run.run.record is not None else None
 
 
 def _values(row: Row, split: str, of: str) -> list[float]:
-    found = [summary.splits.get(split) for w in row.winners if (summary := _found(w))]
+    found = [summary.splits.get(split) for w in row.selected_runs if (summary := _found(w))]
     values = [getattr(measured, of) for measured in found if measured is not None]
     return [float(value) for value in values if value is not None]
 
@@ -102,19 +106,19 @@ def _mean_sd(values: Sequence[float]) -> str:
 
 
 def _dimensions(row: Row) -> str:
-    sizes = dict.fromkeys(found.dimensions for w in row.winners if (found := _found(w)))
+    sizes = dict.fromkeys(found.dimensions for w in row.selected_runs if (found := _found(w)))
     return ", ".join(str(size) for size in sizes if size) or DASH
 
 
 def _notes(row: Row) -> list[str]:
-    told = (found.note for w in row.winners if (found := _found(w)))
+    told = (found.note for w in row.selected_runs if (found := _found(w)))
     notes = list(dict.fromkeys(note for note in told if note))
-    if row.winners and not any(_found(w) for w in row.winners):
+    if row.selected_runs and not any(_found(w) for w in row.selected_runs):
         notes.append("its runs recorded no embeddings")
     return notes
 
 
-def draw_latent(canvas: Canvas, table: Table, book: Book | None = None) -> str:
+def draw_latent(canvas: Canvas, table: Table, store: PredictionStore | None = None) -> str:
     """Every method's images of the main split in two dimensions: coloured by label above, by confounder below.
 
     Returns what it shows, in words; nothing where no run kept features and confounders.
@@ -122,7 +126,7 @@ def draw_latent(canvas: Canvas, table: Table, book: Book | None = None) -> str:
     trial, views, left = _views(table)
     if not views:
         return ""
-    data = next(w.run.record.data for row in table.rows for w in row.winners if w.run.record)
+    data = next(w.run.record.data for row in table.rows for w in row.selected_runs if w.run.record)
     canvas.set_size_inches(0.5 + 1.5 * max(len(views), 2), 4.0)
     axes = canvas.subplots(2, len(views), squeeze=False)
     for c, view in enumerate(views):
@@ -146,18 +150,23 @@ def draw_latent(canvas: Canvas, table: Table, book: Book | None = None) -> str:
 def _views(table: Table) -> tuple[int, list[View], list[str]]:
     """The first trial that has features, every method's view of it, and what is left out and why."""
     trials = sorted(
-        {w.trial for row in table.rows for w in row.winners if w.run.folder.embeddings.exists()}
+        {
+            w.trial
+            for row in table.rows
+            for w in row.selected_runs
+            if w.run.folder.embeddings.exists()
+        }
     )
     views: list[View] = []
     left: list[str] = []
     for row in table.rows if trials else ():
-        winner = next((w for w in row.winners if w.trial == trials[0]), None)
-        if winner is None or winner.run.record is None:
+        selected_run = next((w for w in row.selected_runs if w.trial == trials[0]), None)
+        if selected_run is None or selected_run.run.record is None:
             continue
-        if len(views) == MOST:
+        if len(views) == MAX_METHODS:
             left.append(f"{row.marked_label}: no room")
             continue
-        shown = _shown(winner, winner.run.record.data.main_split)
+        shown = _shown(selected_run, selected_run.run.record.data.main_split)
         if isinstance(shown, str):
             left.append(f"{row.marked_label}: {shown}")
             continue
@@ -167,11 +176,13 @@ def _views(table: Table) -> tuple[int, list[View], list[str]]:
     return (trials[0] if trials else 0), views, left
 
 
-def _shown(winner: Winner, split: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
+def _shown(
+    selected_run: SelectedRun, split: str | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
     """Features, labels and confounders of the split's images, or why they cannot be shown."""
-    name = winner.run.folder.embeddings.name
+    name = selected_run.run.folder.embeddings.name
     try:
-        found = read_embeddings(winner.run)
+        found = read_embeddings(selected_run.run)
     except FileNotFoundError:
         return f"has no {name}"
     except (OSError, DamagedError) as error:
@@ -238,12 +249,12 @@ def _look(value: int) -> dict[str, Any]:
 
 def _legend(axes: Axes, present: np.ndarray, names: Sequence[str]) -> None:
     """Right of the last picture of a row."""
-    for value in present[:NAMES]:
+    for value in present[:MAX_LEGEND_NAMES]:
         name = one_line(str(names[value])) if value < len(names) else str(value)
         short = name if len(name) <= 16 else f"{name[:15]}…"
         axes.scatter([], [], s=14, linewidths=0.3, label=short, **_look(int(value)))
-    if len(present) > NAMES:
-        axes.scatter([], [], s=0, label=f"… {len(present) - NAMES} more")
+    if len(present) > MAX_LEGEND_NAMES:
+        axes.scatter([], [], s=0, label=f"… {len(present) - MAX_LEGEND_NAMES} more")
     axes.legend(
         loc="upper left",
         bbox_to_anchor=(1.02, 1.02),

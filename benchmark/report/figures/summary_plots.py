@@ -16,7 +16,7 @@ from benchmark.report.figures.heatmap_gallery import draw_gallery, file_name
 from benchmark.report.figures.latent_space import draw_latent
 from benchmark.report.figures.style import COLOURS, MARKERS
 from benchmark.report.records.learning_curves import mean_curve, read_curves
-from benchmark.report.records.predictions import Book
+from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.tables.class_scores import reliability
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.value import Value
@@ -34,7 +34,7 @@ _STYLE: Any = {
 
 
 @dataclass(frozen=True)
-class Figure:
+class SavedFigure:
     """One drawn figure: ``svg`` is an element, ``description`` says what it shows, ``full`` asks for a page's width."""
 
     name: str
@@ -44,7 +44,9 @@ class Figure:
     full: bool = False
 
 
-def draw_all(tables: Sequence[Table], book: Book, out: Path) -> dict[int, list[Figure]]:
+def draw_all(
+    tables: Sequence[Table], store: PredictionStore, out: Path
+) -> dict[int, list[SavedFigure]]:
     """Draw the figures of every table into ``out`` (PDF and PNG); by position of the table. Empty ones are left out.
 
     A figure that has nothing to show (no gap, no log, no predictions) is not made.
@@ -54,7 +56,7 @@ def draw_all(tables: Sequence[Table], book: Book, out: Path) -> dict[int, list[F
     matplotlib.use("Agg")
     out.mkdir(parents=True, exist_ok=True)
     remove_abandoned(out, ABANDONED_SECONDS)
-    drawn: dict[int, list[Figure]] = {}
+    drawn: dict[int, list[SavedFigure]] = {}
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="Glyph"
@@ -62,13 +64,13 @@ def draw_all(tables: Sequence[Table], book: Book, out: Path) -> dict[int, list[F
         for i, table in enumerate(tables):
             for name, (title, draw) in _FIGURES.items():
                 figure = _draw(
-                    f"{name}_{i + 1}", f"{title}: {one_line(table.title)}", draw, table, book, out
+                    f"{name}_{i + 1}", f"{title}: {one_line(table.title)}", draw, table, store, out
                 )
                 if figure is not None:
                     drawn.setdefault(i, []).append(replace(figure, full=name in _FULL))
             taken = [figure.name for found in drawn.values() for figure in found]
             title = f"Heatmaps: {one_line(table.title)}"
-            gallery = _draw(file_name(table, taken), title, draw_gallery, table, book, out)
+            gallery = _draw(file_name(table, taken), title, draw_gallery, table, store, out)
             if gallery is not None:
                 drawn.setdefault(i, []).append(replace(gallery, full=True))
     return drawn
@@ -77,15 +79,15 @@ def draw_all(tables: Sequence[Table], book: Book, out: Path) -> dict[int, list[F
 def _draw(
     name: str,
     title: str,
-    draw: Callable[[Canvas, Table, Book], str],
+    draw: Callable[[Canvas, Table, PredictionStore], str],
     table: Table,
-    book: Book,
+    store: PredictionStore,
     out: Path,
-) -> Figure | None:
+) -> SavedFigure | None:
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(4.8, 3.4), layout="constrained")
-    description = draw(canvas, table, book)
+    description = draw(canvas, table, store)
     if not description:
         return None
     canvas.draw_without_rendering()
@@ -103,7 +105,7 @@ def _draw(
             svg = buffer.getvalue().decode()
         else:
             write_atomic(out / f"{name}.{form}", buffer.getvalue())
-    return Figure(name, title, description, svg[svg.index("<svg") :])
+    return SavedFigure(name, title, description, svg[svg.index("<svg") :])
 
 
 def style(i: int) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def style(i: int) -> dict[str, Any]:
 
 
 def _shown(table: Table) -> list[tuple[int, Row]]:
-    return [(i, row) for i, row in enumerate(table.rows) if row.winners]
+    return [(i, row) for i, row in enumerate(table.rows) if row.selected_runs]
 
 
 def _column(table: Table, metric: str) -> int | None:
@@ -133,7 +135,7 @@ def _error(value: Value) -> list[list[float]] | None:
     return [[max(0.0, (e.value - e.low) * 100)], [max(0.0, (e.high - e.value) * 100)]]
 
 
-def _accuracy_and_worst(canvas: Canvas, table: Table, book: Book) -> str:
+def _accuracy_and_worst(canvas: Canvas, table: Table, store: PredictionStore) -> str:
     at = _column(table, "average_accuracy"), _column(table, "worst_group_accuracy")
     if at[0] is None or at[1] is None:
         return ""
@@ -163,7 +165,7 @@ def _accuracy_and_worst(canvas: Canvas, table: Table, book: Book) -> str:
     )
 
 
-def _gap(canvas: Canvas, table: Table, book: Book) -> str:
+def _gap(canvas: Canvas, table: Table, store: PredictionStore) -> str:
     at = _column(table, "gap")
     rows = [
         row
@@ -201,11 +203,11 @@ def _gap(canvas: Canvas, table: Table, book: Book) -> str:
     return "Generalisation gap with 95 % intervals, in points: " + "; ".join(shown) + "."
 
 
-def _curves(canvas: Canvas, table: Table, book: Book) -> str:
+def _curves(canvas: Canvas, table: Table, store: PredictionStore) -> str:
     """Two panels: biased and deceiving data where the runs looked at them (oracle), else validation."""
     by_row = {}
     for i, row in _shown(table):
-        runs = [w.run for w in row.winners]
+        runs = [w.run for w in row.selected_runs]
         by_row[i] = [read_curves(r.folder, r.record.data) for r in runs if r.record is not None]
     splits = {split for found in by_row.values() for c in found for split in c.accuracy}
     gap = next((column.splits for column in table.columns if column.name == "gap"), ())
@@ -249,15 +251,17 @@ def _curves(canvas: Canvas, table: Table, book: Book) -> str:
     return f"Learning curves, mean over trials: {' and '.join(panel[0] for panel in panels)} against the step."
 
 
-def _reliability(canvas: Canvas, table: Table, book: Book) -> str:
-    record = next((w.run.record for row in table.rows for w in row.winners if w.run.record), None)
+def _reliability(canvas: Canvas, table: Table, store: PredictionStore) -> str:
+    record = next(
+        (w.run.record for row in table.rows for w in row.selected_runs if w.run.record), None
+    )
     split = record.data.main_split if record else None
     axes = canvas.add_subplot()
     drawn = 0
     for i, row in _shown(table):
         bins: dict[int, list[tuple[float, float, int]]] = {}
-        for winner in row.winners:
-            found = book.scores(winner, split) if split else None
+        for selected_run in row.selected_runs:
+            found = store.scores(selected_run, split) if split else None
             for confidence, accuracy, n in reliability(*found) if found else ():
                 bins.setdefault(min(9, int(confidence * 10)), []).append((confidence, accuracy, n))
         if bins:
@@ -307,7 +311,7 @@ def _short(name: str) -> str:
 
 #: Figures that want a page's width.
 _FULL = ("latent_space",)
-_FIGURES: Mapping[str, tuple[str, Callable[[Canvas, Table, Book], str]]] = {
+_FIGURES: Mapping[str, tuple[str, Callable[[Canvas, Table, PredictionStore], str]]] = {
     "accuracy_worst_group": ("Accuracy and worst group", _accuracy_and_worst),
     "gap": ("Generalisation gap", _gap),
     "learning_curves": ("Learning curves", _curves),

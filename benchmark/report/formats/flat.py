@@ -194,7 +194,7 @@ def _json_row(table: Table, row: Row) -> dict[str, Any]:
         "needs": None if row.needs is None else list(row.needs),
         "criterion": row.criterion,
         "notes": row.notes,
-        "runs": {str(w.trial): w.run.key for w in row.winners},
+        "runs": {str(w.trial): w.run.key for w in row.selected_runs},
         "before_switch": [w.trial for w in row.before_switch],
         "values": {
             column.name: {

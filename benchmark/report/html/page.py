@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 from benchmark.core.criteria import title_of
-from benchmark.report.figures.summary_plots import Figure
+from benchmark.report.figures.summary_plots import SavedFigure
 from benchmark.report.html.parts import figures_part, sheet_part, table_part, text
-from benchmark.report.html.runs import MOST, unfinished_part, winners_part
+from benchmark.report.html.runs import MAX_RUNS_SHOWN, selected_runs_part, unfinished_part
 from benchmark.report.html.style import CSS, SCRIPT
 from benchmark.report.report import Report
 from benchmark.report.tables.results_table import summary_line
@@ -17,7 +17,7 @@ from benchmark.report.tables.results_table import summary_line
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
-def page(report: Report, figures: Mapping[int, Sequence[Figure]]) -> str:
+def page(report: Report, figures: Mapping[int, Sequence[SavedFigure]]) -> str:
     """The report as one HTML document.
 
     Args:
@@ -40,7 +40,7 @@ def page(report: Report, figures: Mapping[int, Sequence[Figure]]) -> str:
         f'<li><a href="#{target}">{text(title)}</a></li>' for target, title in titles
     )
     notes = "".join(f"<p>Note: {text(note)}</p>" for note in sweep.notes)
-    used = [row.criterion for table in report.tables for row in table.rows if row.winners]
+    used = [row.criterion for table in report.tables for row in table.rows if row.selected_runs]
     criterion = "; ".join(map(title_of, dict.fromkeys([report.criterion, *used])))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -56,17 +56,19 @@ def page(report: Report, figures: Mapping[int, Sequence[Figure]]) -> str:
     )
 
 
-def _section(report: Report, i: int, figures: Sequence[Figure]) -> str:
+def _section(report: Report, i: int, figures: Sequence[SavedFigure]) -> str:
     table = report.tables[i]
     warning = '<p class="warning">Stand-in data: generated, not real.</p>' if table.stand_in else ""
     return f'<h2 id="table-{i + 1}">{text(table.title)}</h2>{warning}{table_part(table)}{figures_part(figures)}'
 
 
 def _runs(report: Report) -> str:
-    parts, left = [], MOST
+    parts, left = [], MAX_RUNS_SHOWN
     for table in report.tables:
-        winners = [winner for row in table.rows for winner in row.winners]
-        if winners:
-            parts.append(f"<h3>{text(table.title)}</h3>{winners_part(winners, max(left, 0))}")
-            left -= len(winners)
+        selected_runs = [selected_run for row in table.rows for selected_run in row.selected_runs]
+        if selected_runs:
+            parts.append(
+                f"<h3>{text(table.title)}</h3>{selected_runs_part(selected_runs, max(left, 0))}"
+            )
+            left -= len(selected_runs)
     return "".join(parts) or "<p>No run has finished.</p>"

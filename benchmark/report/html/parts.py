@@ -7,7 +7,7 @@ import html
 from collections.abc import Sequence
 
 from benchmark.core.text import one_line
-from benchmark.report.figures.summary_plots import Figure
+from benchmark.report.figures.summary_plots import SavedFigure
 from benchmark.report.tables.numbers import DASH, Footnotes, bounds, notes_of, printer
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
@@ -101,7 +101,7 @@ def _cell(cell: str, number: bool) -> str:
     return f"<td{' class=number' if number else ''}>{text(cell)}</td>"
 
 
-def figures_part(figures: Sequence[Figure]) -> str:
+def figures_part(figures: Sequence[SavedFigure]) -> str:
     """Figures inline as SVG images, so that their names cannot collide, each described in words."""
     parts = []
     for figure in figures:

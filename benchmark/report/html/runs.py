@@ -14,21 +14,21 @@ from benchmark.core.record import read_failure, read_record
 from benchmark.core.text import lines
 from benchmark.report.html.parts import definition, text
 from benchmark.report.records.learning_curves import Curves, read_curves
-from benchmark.report.records.model_selection import Winner
-from benchmark.report.records.sweep_records import Run
+from benchmark.report.records.model_selection import SelectedRun
+from benchmark.report.records.sweep_records import SweepRun
 from benchmark.report.records.switches import switch_of
 from benchmark.report.statistics.estimate import finite_or_none
 from benchmark.report.tables.results_table import BEFORE_SWITCH
 
 #: More run sections than this would make a page that no phone opens; the others are counted in a sentence.
-MOST = 300
+MAX_RUNS_SHOWN = 300
 _LINES = ("", "6 4", "2 3", "9 3 2 3")
 
 
-def winners_part(winners: Sequence[Winner], shown: int = MOST) -> str:
-    """A foldable section for every winner."""
-    parts = [_winner(winner) for winner in winners[:shown]]
-    left = len(winners) - len(parts)
+def selected_runs_part(selected_runs: Sequence[SelectedRun], shown: int = MAX_RUNS_SHOWN) -> str:
+    """A foldable section for every selected run."""
+    parts = [_selected_run(selected_run) for selected_run in selected_runs[:shown]]
+    left = len(selected_runs) - len(parts)
     more = (
         f"<p>{left} more chosen runs are not shown here; their folders hold the same.</p>"
         if left > 0
@@ -37,19 +37,19 @@ def winners_part(winners: Sequence[Winner], shown: int = MOST) -> str:
     return "".join(parts) + more
 
 
-def _winner(winner: Winner) -> str:
-    run, record, spec = winner.run, winner.run.record, winner.run.spec
+def _selected_run(selected_run: SelectedRun) -> str:
+    run, record, spec = selected_run.run, selected_run.run.record, selected_run.run.spec
     if record is None or spec is None:
         return ""
     curves = read_curves(run.folder, record.data)
-    best = f", best of {winner.of} draws" if winner.of > 1 else ""
-    value = "" if winner.at.value is None else f", criterion {winner.at.value:.4g}"
+    best = f", best of {selected_run.of} draws" if selected_run.of > 1 else ""
+    value = "" if selected_run.at.value is None else f", criterion {selected_run.at.value:.4g}"
     begins = f"within the first {switch_of(run):,} steps, which do not train the method yet"
-    early = f" {BEFORE_SWITCH} {begins}" if winner.is_before_switch else ""
+    early = f" {BEFORE_SWITCH} {begins}" if selected_run.is_before_switch else ""
     pairs: list[tuple[str, object]] = [
-        ("chosen", f"step {winner.at.step:,} of {record.steps:,}{value}{best}{early}"),
+        ("chosen", f"step {selected_run.at.step:,} of {record.steps:,}{value}{best}{early}"),
         *(
-            (f"accuracy, {split}", _accuracy(winner, split))
+            (f"accuracy, {split}", _accuracy(selected_run, split))
             for split in ("val", *record.data.test_splits)
         ),
         ("hyper-parameters", _pairs(spec.hparams)),
@@ -86,14 +86,16 @@ def _winner(winner: Winner) -> str:
         ("finished", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.finished))),
         ("folder", f"{run.folder.path.parent.name}/{run.key}, attempt {record.attempt}"),
     ]
-    title = f"{text(run.method)}, trial {winner.trial}" + (f", draw {run.draw}" if run.draw else "")
+    title = f"{text(run.method)}, trial {selected_run.trial}" + (
+        f", draw {run.draw}" if run.draw else ""
+    )
     note = f"<p>{text(curves.note)}</p>" if curves.note else ""
     body = definition([pair for pair in pairs if pair[1] not in (None, "")])
     return f'<details id="run-{text(run.key)}"><summary>{title}</summary>{curve_svg(curves)}{note}{body}</details>'
 
 
-def _accuracy(winner: Winner, split: str) -> str | None:
-    counts = winner.at.counts.get(split)
+def _accuracy(selected_run: SelectedRun, split: str) -> str | None:
+    counts = selected_run.at.counts.get(split)
     average = None if counts is None else finite_or_none(accuracy(counts))
     if counts is None or average is None:
         return None
@@ -103,7 +105,7 @@ def _accuracy(winner: Winner, split: str) -> str | None:
     return shown
 
 
-def _upstream(run: Run, role: str, key: str) -> str:
+def _upstream(run: SweepRun, role: str, key: str) -> str:
     """The run that came first, and its own scores at the step whose weights were used, its first criterion's."""
     try:
         first = read_record(run.folder.path).upstream[role]
@@ -175,7 +177,7 @@ def curve_svg(curves: Curves) -> str:
     )
 
 
-def unfinished_part(runs: Sequence[Run], shown: int = MOST) -> str:
+def unfinished_part(runs: Sequence[SweepRun], shown: int = MAX_RUNS_SHOWN) -> str:
     """What has no result: state and reason of every run, tracebacks folded away."""
     left = [run for run in runs if run.state != State.DONE]
     if not left:
@@ -190,7 +192,7 @@ def unfinished_part(runs: Sequence[Run], shown: int = MOST) -> str:
     return f'<h2 id="unfinished">Without a result</h2><div class="wide">{table}</div>{more}'
 
 
-def _unfinished_row(run: Run) -> str:
+def _unfinished_row(run: SweepRun) -> str:
     trace = _traceback(run) if run.state == State.FAILED else ""
     folded = f"<details><summary>traceback</summary><pre>{trace}</pre></details>" if trace else ""
     cells = {
@@ -201,7 +203,7 @@ def _unfinished_row(run: Run) -> str:
     return f"<tr>{'</span></td>'.join(parts)}{folded}</span></td></tr>"
 
 
-def _traceback(run: Run) -> str:
+def _traceback(run: SweepRun) -> str:
     try:
         found = read_failure(run.folder.path).traceback
     except (OSError, UserError):

@@ -12,7 +12,7 @@ from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import UserError
 from benchmark.core.layout import State
 from benchmark.core.registry import did_you_mean
-from benchmark.report.records.sweep_records import Run, Selected, Sweep
+from benchmark.report.records.sweep_records import Selected, Sweep, SweepRun
 from benchmark.report.records.switches import chosen_before_switch
 
 #: Reasons that a footnote gives for each state, and unreadable runs that it names.
@@ -20,11 +20,11 @@ REASONS, UNREADABLE_RUNS = 3, 10
 
 
 @dataclass(frozen=True)
-class Winner:
+class SelectedRun:
     """The best draw of one trial, at the step that ``criterion`` chose. ``of`` counts the draws it was best of."""
 
     trial: int
-    run: Run
+    run: SweepRun
     at: Selected
     of: int
     criterion: str
@@ -39,14 +39,14 @@ class Winner:
 class Cell:
     """One method on one data set: its winners by trial, and every planned run of it, done or not.
 
-    ``criterion`` chose the winners. ``serves`` names, in order, the methods that have these runs upstream.
+    ``criterion`` chose the selected runs. ``serves`` names, in order, the methods that have these runs upstream.
     """
 
     dataset: str
     method: str
     requested: bool
-    runs: list[Run] = field(default_factory=list)
-    winners: list[Winner] = field(default_factory=list)
+    runs: list[SweepRun] = field(default_factory=list)
+    selected_runs: list[SelectedRun] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     serves: dict[str, None] = field(default_factory=dict)
@@ -77,7 +77,7 @@ def choose_criterion(sweep: Sweep, asked: str | None) -> str:
     return asked
 
 
-def _first_criterion(runs: Iterable[Run], otherwise: str) -> str:
+def _first_criterion(runs: Iterable[SweepRun], otherwise: str) -> str:
     """The criterion that most of the runs name first; of equals the one that is met first."""
     counted: dict[str, int] = {}
     for run in runs:
@@ -115,11 +115,11 @@ def cells_of(sweep: Sweep, criterion: str, *, own: bool = False) -> list[Cell]:
             cell.refusals.append(entry.reason)
     for cell in cells.values():
         cell.criterion = _first_criterion(cell.runs, criterion) if own else criterion
-        _crown(cell)
+        _select(cell)
     return sorted(cells.values(), key=lambda cell: not cell.requested)
 
 
-def _setting(run: Run) -> str:
+def _setting(run: SweepRun) -> str:
     """What tells upstream runs of one method apart."""
     spec = run.spec
     return (
@@ -129,10 +129,10 @@ def _setting(run: Run) -> str:
     )
 
 
-def _crown(cell: Cell) -> None:
+def _select(cell: Cell) -> None:
     """Choose the best draw of each trial, and say what the choice could not see."""
     criterion = cell.criterion
-    trials: dict[int, list[Run]] = {}
+    trials: dict[int, list[SweepRun]] = {}
     without = 0
     for run in cell.runs:
         if run.trial is not None and run.state == State.DONE:
@@ -146,16 +146,18 @@ def _crown(cell: Cell) -> None:
         )
     for trial, runs in sorted(trials.items()):
         best = max(runs, key=lambda run: (*rank(run, criterion), -(run.draw or 0)))
-        cell.winners.append(Winner(trial, best, best.selected[criterion], len(runs), criterion))
+        cell.selected_runs.append(
+            SelectedRun(trial, best, best.selected[criterion], len(runs), criterion)
+        )
     cell.notes += _what_is_missing(cell.runs)
 
 
-def rank(run: Run, criterion: str) -> tuple[bool, float]:
+def rank(run: SweepRun, criterion: str) -> tuple[bool, float]:
     """What draws are compared by: first whether the method had begun, then ``quality``."""
     return not chosen_before_switch(run, run.selected[criterion]), quality(run, criterion)
 
 
-def quality(run: Run, criterion: str) -> float:
+def quality(run: SweepRun, criterion: str) -> float:
     """The criterion's value, and validation accuracy where that is only a step number."""
     at = run.selected[criterion]
     if criterion not in CRITERIA or CRITERIA[criterion].is_quality:
@@ -165,7 +167,7 @@ def quality(run: Run, criterion: str) -> float:
     return -math.inf if math.isnan(value) else value
 
 
-def _what_is_missing(runs: Iterable[Run]) -> list[str]:
+def _what_is_missing(runs: Iterable[SweepRun]) -> list[str]:
     """One sentence per state other than done: how many runs, which trials, and the reasons."""
     runs = list(runs)
     notes = []

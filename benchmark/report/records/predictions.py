@@ -9,12 +9,12 @@ import numpy as np
 
 from benchmark.core.counts import confusion_matrix, is_multi_label
 from benchmark.core.errors import DamagedError
-from benchmark.report.records.model_selection import Winner
+from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.stored_arrays import StoredPredictions, read_predictions
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """One winner's answers on one split: ``right`` bool[N], ``label`` int64[N], ``pair_id`` and ``cluster`` or None.
 
     With several labels per image: ``right`` float64[N], the share of an image's answers that are right, ``label``
@@ -27,47 +27,51 @@ class Answers:
     cluster: np.ndarray | None
 
 
-class Book:
+class PredictionStore:
     """Answers of the winners at the steps that were chosen; each is read once, and what cannot be used is noted."""
 
     def __init__(self) -> None:
         self.problems: dict[str, str] = {}  # run key -> why its predictions are not used
-        self._known: dict[tuple[str, str], Answers | None] = {}
+        self._known: dict[tuple[str, str], Predictions | None] = {}
         self._verified: set[str] = set()  # keys of runs whose file has the right checksum
 
-    def answers(self, winner: Winner, split: str) -> Answers | None:
+    def answers(self, selected_run: SelectedRun, split: str) -> Predictions | None:
         """The winner's answers on a split, or None where they are missing, damaged or contradict the record."""
-        where = (winner.run.key, split)
+        where = (selected_run.run.key, split)
         if where not in self._known:
             try:
-                self._known[where] = _checked(self._read(winner, split), winner, split)
+                self._known[where] = _checked(self._read(selected_run, split), selected_run, split)
             except DamagedError as error:
-                self.problems.setdefault(winner.run.key, str(error).removesuffix("."))
+                self.problems.setdefault(selected_run.run.key, str(error).removesuffix("."))
                 self._known[where] = None
         return self._known[where]
 
-    def scores(self, winner: Winner, split: str) -> tuple[np.ndarray, np.ndarray] | None:
+    def scores(self, selected_run: SelectedRun, split: str) -> tuple[np.ndarray, np.ndarray] | None:
         """label int64[N] (or [N,K]) and logits float64[N,K], not kept in memory; None as in ``answers``."""
-        if self.answers(winner, split) is None:
+        if self.answers(selected_run, split) is None:
             return None
         try:
-            stored = self._read(winner, split)
+            stored = self._read(selected_run, split)
         except DamagedError:  # changed since it was checked
             return None
         return stored.label, stored.score.astype(np.float64)
 
-    def matrix(self, winners: Sequence[Winner], split: str) -> np.ndarray | None:
+    def matrix(self, selected_runs: Sequence[SelectedRun], split: str) -> np.ndarray | None:
         """Correctness float64[S,n], in [0, 1], of several trials, if all answered the same list of images."""
-        found = [a for winner in winners if (a := self.answers(winner, split)) is not None]
-        if len(found) < len(winners) or not same_images(found):
+        found = [
+            a
+            for selected_run in selected_runs
+            if (a := self.answers(selected_run, split)) is not None
+        ]
+        if len(found) < len(selected_runs) or not same_images(found):
             return None
         return np.stack([a.right for a in found]).astype(np.float64)
 
-    def _read(self, winner: Winner, split: str) -> StoredPredictions:
-        key, path = winner.run.key, winner.run.folder.predictions
+    def _read(self, selected_run: SelectedRun, split: str) -> StoredPredictions:
+        key, path = selected_run.run.key, selected_run.run.folder.predictions
         try:
             found = read_predictions(
-                winner.run, winner.criterion, split, verify=key not in self._verified
+                selected_run.run, selected_run.criterion, split, verify=key not in self._verified
             )
             self._verified.add(key)
             return found
@@ -77,20 +81,20 @@ class Book:
             raise DamagedError(f"{path.name} cannot be read ({error.strerror}).") from None
 
 
-def _checked(stored: StoredPredictions, winner: Winner, split: str) -> Answers:
+def _checked(stored: StoredPredictions, selected_run: SelectedRun, split: str) -> Predictions:
     """The answers, once they are known to be those that the record counts."""
     label, score = stored.label, stored.score
     several = label.ndim == 2
     predicted = score > 0 if several else score.argmax(1)
-    counts = winner.at.counts.get(split)
+    counts = selected_run.at.counts.get(split)
     if counts is not None and not _agree(label, predicted, stored.confounder, counts):
-        name = winner.run.folder.predictions.name
-        raise DamagedError(f"{name} contradicts {winner.run.folder.record.name} on {split}.")
+        name = selected_run.run.folder.predictions.name
+        raise DamagedError(f"{name} contradicts {selected_run.run.folder.record.name} on {split}.")
     right = predicted == label
-    return Answers(right.mean(1) if several else right, label, stored.pair_id, stored.cluster)
+    return Predictions(right.mean(1) if several else right, label, stored.pair_id, stored.cluster)
 
 
-def same_images(found: Sequence[Answers]) -> bool:
+def same_images(found: Sequence[Predictions]) -> bool:
     """Whether several lists of answers are about the same list of images, as far as labels and pair ids can tell."""
     first, *others = found
     return all(
@@ -103,7 +107,7 @@ def _equal_or_absent(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     return a is b if a is None or b is None else np.array_equal(a, b)
 
 
-def pair_order(biased: Answers, deceiving: Answers) -> tuple[np.ndarray, np.ndarray] | None:
+def pair_order(biased: Predictions, deceiving: Predictions) -> tuple[np.ndarray, np.ndarray] | None:
     """Rows of two splits that bring the same objects beside each other; None where they are not one to one."""
     if biased.pair_id is None or deceiving.pair_id is None:
         return None

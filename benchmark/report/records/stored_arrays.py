@@ -11,7 +11,7 @@ import numpy as np
 from benchmark.core.arrays import ARRAY_BYTES, ArrayFile
 from benchmark.core.errors import DamagedError
 from benchmark.core.record import DataSummary, RunRecord
-from benchmark.report.records.sweep_records import Run
+from benchmark.report.records.sweep_records import SweepRun
 
 #: Bytes of one array of a gallery or of embeddings, far above what the engine writes.
 _SMALL = 1 << 28
@@ -86,7 +86,7 @@ class StoredEmbeddings:
 
 
 def read_predictions(
-    run: Run, criterion: str, split: str, *, verify: bool = True
+    run: SweepRun, criterion: str, split: str, *, verify: bool = True
 ) -> StoredPredictions:
     """The predictions of a finished run at the step that a criterion chose.
 
@@ -121,7 +121,7 @@ def read_predictions(
     )
 
 
-def read_heatmaps(run: Run) -> StoredHeatmaps:
+def read_heatmaps(run: SweepRun) -> StoredHeatmaps:
     """The gallery of a finished run.
 
     Raises:
@@ -151,7 +151,7 @@ def read_heatmaps(run: Run) -> StoredHeatmaps:
         )
 
 
-def read_embeddings(run: Run) -> StoredEmbeddings:
+def read_embeddings(run: SweepRun) -> StoredEmbeddings:
     """The features of test images of a finished run.
 
     Raises:
@@ -173,7 +173,7 @@ def read_embeddings(run: Run) -> StoredEmbeddings:
         )
 
 
-def _record(run: Run) -> RunRecord:
+def _record(run: SweepRun) -> RunRecord:
     if run.record is None:
         raise DamagedError(f"{run.key} has no record.")
     return run.record

@@ -25,7 +25,7 @@ Selected = SelectedStep
 
 
 @dataclass(slots=True)
-class Run:
+class SweepRun:
     """One planned run.
 
     Attributes:
@@ -79,7 +79,7 @@ class Sweep:
     name: str
     title: str
     created: float
-    runs: list[Run]
+    runs: list[SweepRun]
     refused: list[Refusal]
     config: Mapping[str, Any]
     notes: list[str]
@@ -94,7 +94,7 @@ class Sweep:
         return list(dict.fromkeys(name for run in self.runs for name in run.selected))
 
 
-def find_sweep(given: str | None, root: Path = Path("results")) -> Path:
+def find_sweep_folder(given: str | None, root: Path = Path("results")) -> Path:
     """The sweep folder that a command line means: a path, a name under ``root``, or without either the newest one.
 
     Raises:
@@ -148,7 +148,7 @@ def load_sweep(folder: Path, keep: str | None = None) -> Sweep:
             _read_run(run, keep, shared, found.damaged.get(run.key))
     _compare_data(runs)
     _block(runs)
-    notes += _strangers(sweep, set(plan.runs))
+    notes += _unplanned_folders(sweep, set(plan.runs))
     title = plan.title or plan.name
     return Sweep(
         folder, plan.name, title, plan.created, runs, list(plan.refused), plan.config, notes
@@ -181,8 +181,8 @@ def _read_plan(sweep: SweepFolder) -> tuple[ReadPlan, list[str]]:
     return ReadPlan(SweepPlan(name, "", 0.0, (), runs, ())), [note]
 
 
-def _planned(sweep: SweepFolder, key: str, entry: PlannedEntry) -> Run:
-    return Run(
+def _planned(sweep: SweepFolder, key: str, entry: PlannedEntry) -> SweepRun:
+    return SweepRun(
         key,
         entry.dataset,
         entry.method,
@@ -213,7 +213,7 @@ def _dataset(spec: RunSpec) -> str:
 
 
 def _read_run(
-    run: Run, keep: str | None, shared: dict[tuple[type, str], Any], damaged: str | None
+    run: SweepRun, keep: str | None, shared: dict[tuple[type, str], Any], damaged: str | None
 ) -> None:
     """State, spec and record of a run; what cannot be used makes it unreadable, whatever it is.
 
@@ -251,7 +251,7 @@ def _read_run(
             run.dataset, run.method = _dataset(run.spec), run.spec.method
 
 
-def _read_record(run: Run, keep: str | None, shared: dict[tuple[type, str], Any]) -> RunRecord:
+def _read_record(run: SweepRun, keep: str | None, shared: dict[tuple[type, str], Any]) -> RunRecord:
     folder = run.folder
     value = read_json(folder.record)
     if isinstance(value, dict) and not value.get("selected"):
@@ -288,7 +288,7 @@ def _lighten(value: Any, keep: str | None) -> None:
             entry.pop("selected", None)
 
 
-def _contradiction(run: Run, spec: RunSpec) -> str | None:
+def _contradiction(run: SweepRun, spec: RunSpec) -> str | None:
     """How the plan's entry of a run contradicts its spec, or None."""
     entry = run.dataset.partition(":")[0], run.method, run.trial, run.draw
     told = spec.dataset, spec.method, spec.trial, spec.draw
@@ -312,7 +312,7 @@ def _without_folder(message: str, path: Path) -> str:
     return message.replace(f"{path.parent}{os.sep}", "").removesuffix(".")
 
 
-def _compare_data(runs: list[Run]) -> None:
+def _compare_data(runs: list[SweepRun]) -> None:
     """Runs on one data set have the same labels and splits; one that names others has been mixed in."""
     found: dict[tuple[str, bool], Counter[tuple[Any, ...]]] = {}
     for run in runs:
@@ -333,7 +333,7 @@ def _frame(data: DataSummary) -> tuple[Any, ...]:
     return data.label_names, data.multi_label, tuple(data.test_splits), data.bias_splits
 
 
-def _block(runs: list[Run]) -> None:
+def _block(runs: list[SweepRun]) -> None:
     """Unfinished runs whose upstream failed, or is itself blocked, will never start."""
     by_key = {run.key: run for run in runs}
     changed = True
@@ -352,7 +352,7 @@ def _block(runs: list[Run]) -> None:
                     break
 
 
-def _strangers(sweep: SweepFolder, planned: set[str]) -> list[str]:
+def _unplanned_folders(sweep: SweepFolder, planned: set[str]) -> list[str]:
     if not sweep.runs.is_dir():
         return [f"{sweep.runs.name}/ is missing or cannot be read: no run has started."]
     left = len(set(sweep.run_names()) - planned)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmark.core.spec import RunSpec, before_switch
-from benchmark.report.records.sweep_records import Run, Selected
+from benchmark.report.records.sweep_records import Selected, SweepRun
 
 #: Records from before methods declared their switch do not hold it. These are the methods that had one then, with the
 #: rule of ``Algorithm.active_from`` in their classes.
@@ -19,7 +19,7 @@ _UNDECLARED: Mapping[str, Callable[[Mapping[str, Any], int], float]] = {
 }
 
 
-def switch_of(run: Run) -> int:
+def switch_of(run: SweepRun) -> int:
     """The first step that trains what the run's method is called; 0 where there is no such switch, or none is known."""
     declared = run.record.method.active_from if run.record else None
     if declared is None and run.spec is not None:
@@ -27,7 +27,7 @@ def switch_of(run: Run) -> int:
     return max(declared or 0, 0)
 
 
-def chosen_before_switch(run: Run, at: Selected) -> bool:
+def chosen_before_switch(run: SweepRun, at: Selected) -> bool:
     """Whether a selected step is one at which no step of the method had been made."""
     return before_switch(at.step, switch_of(run))
 

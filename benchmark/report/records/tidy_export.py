@@ -13,7 +13,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.files import write_atomic
 from benchmark.core.layout import State
 from benchmark.core.text import csv_cell
-from benchmark.report.records.sweep_records import Run, Sweep
+from benchmark.report.records.sweep_records import Sweep, SweepRun
 from benchmark.report.records.switches import chosen_before_switch, switch_of
 from benchmark.report.statistics.estimate import finite_or_none
 from benchmark.report.statistics.plug_in import overall
@@ -72,7 +72,7 @@ def _parquet(rows: list[dict[str, Any]], columns: list[str], path: Path) -> None
     write_atomic(path, lambda file: frame.to_parquet(file, index=False))
 
 
-def _rows(run: Run) -> Iterator[dict[str, Any]]:
+def _rows(run: SweepRun) -> Iterator[dict[str, Any]]:
     record, spec = run.record, run.spec
     about: dict[str, Any] = {
         "key": run.key,

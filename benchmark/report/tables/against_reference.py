@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmark.core.errors import UserError
 from benchmark.core.registry import did_you_mean
-from benchmark.report.records.predictions import Book
+from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.tables.metric import Metric
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.pairwise import ALPHA, MARGIN, Comparison, add_holm, compare
@@ -17,7 +17,7 @@ from benchmark.report.tables.sheet import Sheet
 
 
 @dataclass(frozen=True)
-class Against:
+class ReferenceComparison:
     """The comparisons of one column: every other method of a table minus the reference."""
 
     table: Table
@@ -27,7 +27,9 @@ class Against:
     found: tuple[Comparison, ...]
 
 
-def compare_all(tables: Sequence[Table], reference: str, book: Book) -> list[Against]:
+def compare_all(
+    tables: Sequence[Table], reference: str, store: PredictionStore
+) -> list[ReferenceComparison]:
     """Compare every method with the reference, column by column; Holm's family is one column of one table.
 
     Raises:
@@ -35,7 +37,9 @@ def compare_all(tables: Sequence[Table], reference: str, book: Book) -> list[Aga
     """
     families = []
     for table in tables:
-        base = next((row for row in table.rows if row.method == reference and row.winners), None)
+        base = next(
+            (row for row in table.rows if row.method == reference and row.selected_runs), None
+        )
         if base is None:
             continue
         for i, column in enumerate(table.columns):
@@ -46,30 +50,30 @@ def compare_all(tables: Sequence[Table], reference: str, book: Book) -> list[Aga
             ]
             if not others:
                 continue
-            theirs = base.winners, base.values[i]
+            theirs = base.selected_runs, base.values[i]
             found = add_holm(
-                [compare(column, (r.winners, r.values[i]), theirs, book) for r in others]
+                [compare(column, (r.selected_runs, r.values[i]), theirs, store) for r in others]
             )
-            families.append(Against(table, column, base, tuple(others), tuple(found)))
+            families.append(ReferenceComparison(table, column, base, tuple(others), tuple(found)))
     if not families and not any(
-        row.method == reference and row.winners for table in tables for row in table.rows
+        row.method == reference and row.selected_runs for table in tables for row in table.rows
     ):
-        known = {row.method for table in tables for row in table.rows if row.winners}
+        known = {row.method for table in tables for row in table.rows if row.selected_runs}
         raise UserError(
             f"no finished run of the reference {reference!r}{did_you_mean(reference, known)}"
         )
     return families
 
 
-def sheets(families: Sequence[Against]) -> list[Sheet]:
+def sheets(families: Sequence[ReferenceComparison]) -> list[Sheet]:
     """One sheet per data set."""
-    by_table: dict[int, list[Against]] = {}
+    by_table: dict[int, list[ReferenceComparison]] = {}
     for family in families:
         by_table.setdefault(id(family.table), []).append(family)
     return [_sheet(group) for group in by_table.values()]
 
 
-def _sheet(families: Sequence[Against]) -> Sheet:
+def _sheet(families: Sequence[ReferenceComparison]) -> Sheet:
     first = families[0]
     rows: list[list[str]] = []
     for family in families:
@@ -143,7 +147,7 @@ def probability(p: float | None) -> str:
     return f"{p:.3f}" if p < 0.1 or p > 0.9 else f"{p:.2f}"
 
 
-def json_comparisons(families: Sequence[Against]) -> list[dict[str, Any]]:
+def json_comparisons(families: Sequence[ReferenceComparison]) -> list[dict[str, Any]]:
     """Flat records, differences as fractions."""
     return [
         {

@@ -12,8 +12,8 @@ from scipy.special import softmax
 from benchmark.core.counts import confusion_matrix, group_accuracy, group_counts, is_multi_label
 from benchmark.core.errors import UserError
 from benchmark.core.record import RunRecord
-from benchmark.report.records.model_selection import Winner
-from benchmark.report.records.predictions import Book
+from benchmark.report.records.model_selection import SelectedRun
+from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.statistics.delong import auc_of_labels, auc_one_vs_rest
 from benchmark.report.statistics.estimate import Estimate, finite_or_none, without_interval
 from benchmark.report.statistics.multilabel import macro_scores
@@ -82,52 +82,60 @@ class Scores:
     """The costly scores of winners on one split, each computed once.
 
     Args:
-        split: where everything is measured. book: the winners' predictions.
+        split: where everything is measured. store: the winners' predictions.
         engine: of the posterior, ``exact`` or ``nuts``.
         intervals: every trial needs its uncertainty, not only a single one.
     """
 
     def __init__(
-        self, split: str, book: Book, engine: str = "exact", intervals: bool = False
+        self, split: str, store: PredictionStore, engine: str = "exact", intervals: bool = False
     ) -> None:
-        self.split, self.book, self.engine, self.intervals = split, book, engine, intervals
+        self.split, self.store, self.engine, self.intervals = split, store, engine, intervals
         self._posteriors: dict[tuple[str, int], ConfusionPosterior | None] = {}
         self._macro: dict[str, dict[str, Estimate]] = {}
         self._from_scores: dict[str, tuple[tuple[Estimate, ...], Estimate, Estimate]] = {}
 
-    def overall(self, winners: Sequence[Winner], name: str) -> list[Estimate]:
+    def overall(self, selected_runs: Sequence[SelectedRun], name: str) -> list[Estimate]:
         """One of ``_OVERALL`` for each winner; a single winner's has its posterior sd (several labels: sampling sd)."""
-        return [self._overall(w, name, len(winners) == 1 or self.intervals) for w in winners]
+        return [
+            self._overall(w, name, len(selected_runs) == 1 or self.intervals) for w in selected_runs
+        ]
 
-    def _overall(self, winner: Winner, name: str, uncertain: bool) -> Estimate:
-        counts = winner.at.counts[self.split]
+    def _overall(self, selected_run: SelectedRun, name: str, uncertain: bool) -> Estimate:
+        counts = selected_run.at.counts[self.split]
         if uncertain and is_multi_label(counts):
-            if found := self._of_labels(winner):
+            if found := self._of_labels(selected_run):
                 return found[name]
-        elif uncertain and (posterior := self._posterior(winner)) is not None:
+        elif uncertain and (posterior := self._posterior(selected_run)) is not None:
             return getattr(posterior, name)  # type: ignore[no-any-return]
         return without_interval(overall(counts).get(name))
 
-    def per_class(self, winners: Sequence[Winner], name: str, k: int) -> list[Estimate]:
-        """One of ``_PER_CLASS`` of class ``k`` (several labels: of the answer yes to ``k``) for each winner."""
-        return [self._per_class(w, name, k, len(winners) == 1 or self.intervals) for w in winners]
+    def per_class(self, selected_runs: Sequence[SelectedRun], name: str, k: int) -> list[Estimate]:
+        """One of ``_PER_CLASS`` of class ``k`` (several labels: of the answer yes to ``k``) for each selected run."""
+        return [
+            self._per_class(w, name, k, len(selected_runs) == 1 or self.intervals)
+            for w in selected_runs
+        ]
 
-    def _per_class(self, winner: Winner, name: str, k: int, uncertain: bool) -> Estimate:
-        counts = winner.at.counts[self.split]
+    def _per_class(self, selected_run: SelectedRun, name: str, k: int, uncertain: bool) -> Estimate:
+        counts = selected_run.at.counts[self.split]
         several = is_multi_label(counts)
-        if uncertain and (posterior := self._posterior(winner, k if several else None)) is not None:
+        if (
+            uncertain
+            and (posterior := self._posterior(selected_run, k if several else None)) is not None
+        ):
             return getattr(posterior, name)[1 if several else k]  # type: ignore[no-any-return]
         return without_interval(per_class(counts)[name][k])
 
-    def auc(self, winner: Winner, k: int | None = None) -> Estimate:
+    def auc(self, selected_run: SelectedRun, k: int | None = None) -> Estimate:
         """AUC of class ``k`` against the rest, or the mean over classes."""
-        per_class_, mean, _ = self._scored(winner)
+        per_class_, mean, _ = self._scored(selected_run)
         return (
             mean if k is None else per_class_[k] if k < len(per_class_) else without_interval(None)
         )
 
-    def calibration(self, winner: Winner) -> Estimate:
-        return self._scored(winner)[2]
+    def calibration(self, selected_run: SelectedRun) -> Estimate:
+        return self._scored(selected_run)[2]
 
     def how(self) -> str:
         """The Monte Carlo behind the posterior sds, in a sentence; empty where none was needed."""
@@ -143,11 +151,13 @@ class Scores:
         warning = f", {divergent} divergences" if self.engine == "nuts" else ""
         return f"Posterior: {self.engine}, {draws:,} draws, Monte Carlo error at most {error:.1g}{warning}."
 
-    def _posterior(self, winner: Winner, k: int | None = None) -> ConfusionPosterior | None:
+    def _posterior(
+        self, selected_run: SelectedRun, k: int | None = None
+    ) -> ConfusionPosterior | None:
         """Of the confusion matrix, or of label ``k``'s; None where it has no posterior: one class, no images."""
-        key = winner.run.key, -1 if k is None else k
+        key = selected_run.run.key, -1 if k is None else k
         if key not in self._posteriors:
-            table = confusion_matrix(winner.at.counts[self.split])
+            table = confusion_matrix(selected_run.at.counts[self.split])
             table = table if k is None else table[k]
             usable = len(table) > 1 and table.any()
             self._posteriors[key] = (
@@ -155,13 +165,13 @@ class Scores:
             )
         return self._posteriors[key]
 
-    def _of_labels(self, winner: Winner) -> dict[str, Estimate]:
+    def _of_labels(self, selected_run: SelectedRun) -> dict[str, Estimate]:
         """The macro scores of data with several labels, or nothing where the predictions cannot be used."""
-        key = winner.run.key
+        key = selected_run.run.key
         if key not in self._macro:
             found, answers = (
-                self.book.scores(winner, self.split),
-                self.book.answers(winner, self.split),
+                self.store.scores(selected_run, self.split),
+                self.store.answers(selected_run, self.split),
             )
             self._macro[key] = (
                 {}
@@ -170,10 +180,10 @@ class Scores:
             )
         return self._macro[key]
 
-    def _scored(self, winner: Winner) -> tuple[tuple[Estimate, ...], Estimate, Estimate]:
-        key = winner.run.key
+    def _scored(self, selected_run: SelectedRun) -> tuple[tuple[Estimate, ...], Estimate, Estimate]:
+        key = selected_run.run.key
         if key not in self._from_scores:
-            found = self.book.scores(winner, self.split)
+            found = self.store.scores(selected_run, self.split)
             if found is None:
                 self._from_scores[key] = (
                     (),
@@ -187,7 +197,11 @@ class Scores:
 
 
 def detail_sheets(
-    table: Table, book: Book, engine: str = "exact", splits: Sequence[str] = (), spread: str = "sd"
+    table: Table,
+    store: PredictionStore,
+    engine: str = "exact",
+    splits: Sequence[str] = (),
+    spread: str = "sd",
 ) -> list[Sheet]:
     """Overall scores, scores per class and accuracy per group of one data set.
 
@@ -199,7 +213,9 @@ def detail_sheets(
     Raises:
         UserError: the data set has no such test split.
     """
-    record = next((w.run.record for row in table.rows for w in row.winners if w.run.record), None)
+    record = next(
+        (w.run.record for row in table.rows for w in row.selected_runs if w.run.record), None
+    )
     if record is None or (main := record.data.main_split) is None:
         return []
     known = record.data.test_splits
@@ -210,18 +226,19 @@ def detail_sheets(
     return [
         sheet
         for split in splits or (main,)
-        for sheet in _of_split(table, book, engine, split, record, spread)
+        for sheet in _of_split(table, store, engine, split, record, spread)
     ]
 
 
 def _of_split(
-    table: Table, book: Book, engine: str, split: str, record: RunRecord, spread: str
+    table: Table, store: PredictionStore, engine: str, split: str, record: RunRecord, spread: str
 ) -> list[Sheet]:
     rows = {
-        row.marked_label: [w for w in row.winners if split in w.at.counts] for row in table.rows
+        row.marked_label: [w for w in row.selected_runs if split in w.at.counts]
+        for row in table.rows
     }
-    rows = {method: winners for method, winners in rows.items() if winners}
-    scores = Scores(split, book, engine, spread == "interval")
+    rows = {method: selected_runs for method, selected_runs in rows.items() if selected_runs}
+    scores = Scores(split, store, engine, spread == "interval")
     labels = record.data.label_names
     groups = record.data.group_names
     sheets = [
@@ -232,19 +249,23 @@ def _of_split(
 
 
 def _overall_sheet(
-    table: Table, rows: Mapping[str, list[Winner]], scores: Scores, labels: Sequence[str]
+    table: Table, rows: Mapping[str, list[SelectedRun]], scores: Scores, labels: Sequence[str]
 ) -> Sheet:
     heads = [("method",), *_OVERALL.values(), ("mean", "AUC"), ("calibration", "error")]
     shown, notes = [], []
-    for method, winners in rows.items():
-        found = {" ".join(title): scores.overall(winners, name) for name, title in _OVERALL.items()}
-        areas = found["mean AUC"] = [scores.auc(w) for w in winners]
-        found["calibration error"] = [scores.calibration(w) for w in winners]
+    for method, selected_runs in rows.items():
+        found = {
+            " ".join(title): scores.overall(selected_runs, name) for name, title in _OVERALL.items()
+        }
+        areas = found["mean AUC"] = [scores.auc(w) for w in selected_runs]
+        found["calibration error"] = [scores.calibration(w) for w in selected_runs]
         shown.append([method, *(_cell(each, scores.intervals) for each in found.values())])
         notes += _undefined(method, found)
         notes += [f"{method}, AUC: {area.note}" for area in areas if area.note]
     several = any(
-        is_multi_label(w.at.counts[scores.split]) for winners in rows.values() for w in winners
+        is_multi_label(w.at.counts[scores.split])
+        for selected_runs in rows.values()
+        for w in selected_runs
     )
     single = (
         "sampling sd, labels together (AUC: DeLong)" if several else "posterior sd (AUC: DeLong)"
@@ -264,11 +285,17 @@ def _overall_sheet(
 
 
 def _without_images(
-    rows: Mapping[str, list[Winner]], split: str, labels: Sequence[str]
+    rows: Mapping[str, list[SelectedRun]], split: str, labels: Sequence[str]
 ) -> list[str]:
     """Classes that the split does not show (of several labels: those that all images have, or none)."""
-    tables = [confusion_matrix(w.at.counts[split]) for winners in rows.values() for w in winners]
-    if any(is_multi_label(w.at.counts[split]) for winners in rows.values() for w in winners):
+    tables = [
+        confusion_matrix(w.at.counts[split])
+        for selected_runs in rows.values()
+        for w in selected_runs
+    ]
+    if any(
+        is_multi_label(w.at.counts[split]) for selected_runs in rows.values() for w in selected_runs
+    ):
         left = sorted(
             {int(k) for table in tables for k in np.flatnonzero((table.sum(2) == 0).any(1))}
         )
@@ -281,23 +308,26 @@ def _without_images(
 
 
 def _class_sheet(
-    table: Table, rows: Mapping[str, list[Winner]], scores: Scores, labels: Sequence[str]
+    table: Table, rows: Mapping[str, list[SelectedRun]], scores: Scores, labels: Sequence[str]
 ) -> Sheet:
     heads = [("method",), *((title,) for title in _PER_CLASS.values()), ("AUC",)]
     shown: list[list[str]] = []
     notes: list[str] = []
     for k, label in enumerate(labels):
         shown.append([label])
-        for method, winners in rows.items():
+        for method, selected_runs in rows.items():
             found = {
-                title: scores.per_class(winners, name, k) for name, title in _PER_CLASS.items()
+                title: scores.per_class(selected_runs, name, k)
+                for name, title in _PER_CLASS.items()
             }
-            found["AUC"] = [scores.auc(w, k) for w in winners]
+            found["AUC"] = [scores.auc(w, k) for w in selected_runs]
             shown.append([method, *(_cell(each, scores.intervals) for each in found.values())])
             notes += _undefined(f"{method}, {label}", found)
     spread = _spread(rows, "posterior sd (AUC: DeLong)", scores.intervals)
     several = any(
-        is_multi_label(w.at.counts[scores.split]) for winners in rows.values() for w in winners
+        is_multi_label(w.at.counts[scores.split])
+        for selected_runs in rows.values()
+        for w in selected_runs
     )
     what = "each label, yes against no" if several else "one class against the rest"
     caption = [f"Split {scores.split}, {what}, in per cent; {spread}."]
@@ -305,12 +335,12 @@ def _class_sheet(
 
 
 def _group_sheet(
-    table: Table, rows: Mapping[str, list[Winner]], split: str, groups: Sequence[str]
+    table: Table, rows: Mapping[str, list[SelectedRun]], split: str, groups: Sequence[str]
 ) -> Sheet:
     sizes = group_counts(next(iter(rows.values()))[0].at.counts[split])[1]
     accuracy = {
-        method: [group_accuracy(w.at.counts[split]) for w in winners]
-        for method, winners in rows.items()
+        method: [group_accuracy(w.at.counts[split]) for w in selected_runs]
+        for method, selected_runs in rows.items()
     }
     shown = []
     for g, name in enumerate(groups):
@@ -326,8 +356,8 @@ def _group_sheet(
     return Sheet(f"{table.title}, per group", caption, heads, shown, stub=2)
 
 
-def _spread(rows: Mapping[str, list[Winner]], single: str, intervals: bool = False) -> str:
-    trials = {len(winners) for winners in rows.values()}
+def _spread(rows: Mapping[str, list[SelectedRun]], single: str, intervals: bool = False) -> str:
+    trials = {len(selected_runs) for selected_runs in rows.values()}
     if intervals:
         how = "that counts trials and test images" if trials != {1} else "that counts test images"
         return f"{'mean over trials' if trials != {1} else 'one trial'} and 95 % interval {how}"

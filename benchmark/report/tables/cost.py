@@ -21,7 +21,7 @@ def cost_sheet(table: Table) -> Sheet | None:
 
     Where a method has upstream runs (a teacher, a biased model), their training time too, and the ratio of both.
     """
-    rows = [row for row in table.rows if row.winners]
+    rows = [row for row in table.rows if row.selected_runs]
     if not rows:
         return None
     base = next((row for row in rows if row.method == BASE), None)
@@ -56,7 +56,7 @@ def cost_sheet(table: Table) -> Sheet | None:
 
 
 def _records(row: Row) -> list[RunRecord]:
-    return [w.run.record for w in row.winners if w.run.record is not None]
+    return [w.run.record for w in row.selected_runs if w.run.record is not None]
 
 
 def _upstream_seconds(folder: RunFolder, record: RunRecord) -> float | None:
@@ -77,7 +77,7 @@ def _upstream_seconds(folder: RunFolder, record: RunRecord) -> float | None:
 def _upstream_cells(row: Row, training: float | None, reference: float | None) -> list[str]:
     found = [
         _upstream_seconds(w.run.folder, w.run.record)
-        for w in row.winners
+        for w in row.selected_runs
         if w.run.record is not None
     ]
     known = [value for value in found if value is not None]

@@ -17,7 +17,9 @@ from benchmark.report.tables.sheet import Sheet
 
 def hparam_sheet(table: Table) -> Sheet | None:
     """The resolved hyper-parameters of every winner; those that all winners share are named once, in the caption."""
-    rows = [(row, {w.trial: w.run.spec for w in row.winners if w.run.spec}) for row in table.rows]
+    rows = [
+        (row, {w.trial: w.run.spec for w in row.selected_runs if w.run.spec}) for row in table.rows
+    ]
     rows = [(row, specs) for row, specs in rows if specs]
     if not rows:
         return None
@@ -51,7 +53,7 @@ def _shared(specs: Sequence[RunSpec]) -> dict[str, str]:
 def _draws(row: Row) -> str:
     return ", ".join(
         f"{w.trial}: {w.run.draw}@{w.at.step}{BEFORE_SWITCH if w.is_before_switch else ''}"
-        for w in row.winners
+        for w in row.selected_runs
     )
 
 
@@ -70,7 +72,7 @@ def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def json_winners(tables: Sequence[Table]) -> list[dict[str, Any]]:
+def json_selected_runs(tables: Sequence[Table]) -> list[dict[str, Any]]:
     """Every winner with its whole spec, for tables.json."""
     return [
         {
@@ -89,7 +91,7 @@ def json_winners(tables: Sequence[Table]) -> list[dict[str, Any]]:
         }
         for table in tables
         for row in table.rows
-        for w in row.winners
+        for w in row.selected_runs
     ]
 
 
@@ -126,7 +128,7 @@ def retrain_sweeps(sweep: Sweep, tables: Sequence[Table], trials: int) -> dict[s
 
 
 def _best(row: Row) -> RunSpec | None:
-    best = max(row.winners, key=lambda w: rank(w.run, w.criterion), default=None)
+    best = max(row.selected_runs, key=lambda w: rank(w.run, w.criterion), default=None)
     return best.run.spec if best else None
 
 
@@ -134,7 +136,7 @@ def _toml(sweep: Sweep, table: Table, best: Mapping[str, RunSpec], trials: Seque
     one = next(iter(best.values()))
     lines = [
         f"# The winners of {_comment(sweep.name)} by {table.criterion}, on trials that their tuning never saw.",
-        f"title = {_text(f'{sweep.title}: winners, fresh trials')}",
+        f"title = {_text(f'{sweep.title}: selected runs, fresh trials')}",
         f"datasets = [{_text(table.dataset)}]",
         f"algorithms = [{', '.join(map(_text, best))}]",
         f"backbone = {_text(_named(one.backbone, one.backbone_options))}",

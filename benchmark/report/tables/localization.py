@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmark.core.errors import DamagedError
 from benchmark.core.record import ExplanationSummary
-from benchmark.report.records.model_selection import Winner
+from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.stored_arrays import StoredHeatmaps, read_heatmaps
 from benchmark.report.tables.numbers import DASH
 from benchmark.report.tables.results_table import Row, Table
@@ -25,7 +25,7 @@ _MEASURES = (
 
 
 @dataclass(frozen=True)
-class Look:
+class MethodHeatmaps:
     """One method's heatmaps of the gallery's images: ``heatmap`` float32[G,H,W], ``prediction`` int64[G]."""
 
     method: str
@@ -47,16 +47,18 @@ class Gallery:
     mask: np.ndarray
     label: np.ndarray
     label_names: Sequence[str]
-    looks: list[Look]
+    looks: list[MethodHeatmaps]
     notes: list[str]
 
 
 def looks_sheet(table: Table) -> Sheet | None:
     """Share of relevance in the foreground, correlation with the mask and distance from the teacher, by split."""
-    rows = [row for row in table.rows if any(_found(w) for w in row.winners)]
+    rows = [row for row in table.rows if any(_found(w) for w in row.selected_runs)]
     if not rows:
         return None
-    record = next(w.run.record for row in rows for w in row.winners if w.run.record and _found(w))
+    record = next(
+        w.run.record for row in rows for w in row.selected_runs if w.run.record and _found(w)
+    )
     columns = [
         (split, *measure)
         for split in record.data.test_splits
@@ -95,13 +97,13 @@ def looks_sheet(table: Table) -> Sheet | None:
     )
 
 
-def _found(winner: Winner) -> ExplanationSummary | None:
+def _found(selected_run: SelectedRun) -> ExplanationSummary | None:
     """What the record says of explanations; None where there are none."""
-    return winner.run.record.explanations if winner.run.record is not None else None
+    return selected_run.run.record.explanations if selected_run.run.record is not None else None
 
 
 def _values(row: Row, split: str, name: str) -> list[float]:
-    found = [summary.splits.get(split) for w in row.winners if (summary := _found(w))]
+    found = [summary.splits.get(split) for w in row.selected_runs if (summary := _found(w))]
     values = [getattr(measured, name) for measured in found if measured is not None]
     return [float(value) for value in values if value is not None]
 
@@ -115,7 +117,7 @@ def _mean_sd(values: Sequence[float], scale: int, digits: int) -> str:
 
 def _explainers(row: Row) -> str:
     return ", ".join(
-        dict.fromkeys(found.explainer or DASH for w in row.winners if (found := _found(w)))
+        dict.fromkeys(found.explainer or DASH for w in row.selected_runs if (found := _found(w)))
     )
 
 
@@ -134,10 +136,10 @@ def _notes(table: Table, rows: Sequence[Row]) -> list[str]:
     """Images that do not count, and rows without explanations."""
     notes = []
     for row in table.rows:
-        told = (found.note for w in row.winners if (found := _found(w)))
+        told = (found.note for w in row.selected_runs if (found := _found(w)))
         for text in dict.fromkeys(note for note in told if note):
             notes.append(f"{row.marked_label}: {text}")
-        if row.winners and row not in rows:
+        if row.selected_runs and row not in rows:
             notes.append(f"{row.marked_label}: its runs recorded no explanations")
         for name, what in (("zero_maps", "maps are zero everywhere"), ("nonfinite_maps", "maps are not finite"),
                            ("empty_masks", "images have no foreground")):  # fmt: skip
@@ -156,39 +158,41 @@ def _notes(table: Table, rows: Sequence[Row]) -> list[str]:
 
 def _splits(row: Row) -> list[str]:
     return list(
-        dict.fromkeys(split for w in row.winners if (found := _found(w)) for split in found.splits)
+        dict.fromkeys(
+            split for w in row.selected_runs if (found := _found(w)) for split in found.splits
+        )
     )
 
 
 def read_gallery(table: Table) -> Gallery | None:
     """The gallery of the first trial that has heatmaps, with every method that explained the same images."""
     trials = sorted(
-        {w.trial for row in table.rows for w in row.winners if w.run.folder.heatmaps.exists()}
+        {w.trial for row in table.rows for w in row.selected_runs if w.run.folder.heatmaps.exists()}
     )
     first: StoredHeatmaps | None = None
-    looks: list[Look] = []
+    looks: list[MethodHeatmaps] = []
     notes: list[str] = []
     names: Sequence[str] = ()
     for row in table.rows if trials else ():
-        winner = next((w for w in row.winners if w.trial == trials[0]), None)
-        if winner is None:
+        selected_run = next((w for w in row.selected_runs if w.trial == trials[0]), None)
+        if selected_run is None:
             continue
         try:
-            found = read_heatmaps(winner.run)
+            found = read_heatmaps(selected_run.run)
         except FileNotFoundError:
-            notes.append(f"{row.marked_label}: has no {winner.run.folder.heatmaps.name}")
+            notes.append(f"{row.marked_label}: has no {selected_run.run.folder.heatmaps.name}")
             continue
         except (OSError, DamagedError) as error:
             notes.append(f"{row.marked_label}: {str(error).removesuffix('.')}")
             continue
         if first is None:
             first = found
-            names = winner.run.record.data.label_names if winner.run.record else ()
+            names = selected_run.run.record.data.label_names if selected_run.run.record else ()
         elif not first.has_same_images(found):
             notes.append(f"{row.marked_label}: its images are others")
             continue
         heatmap = found.heatmap.astype(np.float32)
-        looks.append(Look(row.marked_label, found.explainer, heatmap, found.prediction))
+        looks.append(MethodHeatmaps(row.marked_label, found.explainer, heatmap, found.prediction))
     if first is None:
         return None
     return Gallery(

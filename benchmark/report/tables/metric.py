@@ -15,7 +15,7 @@ column::
         def columns(cls, data: DataSummary) -> list[Metric]:
             return [cls(("test",), title=("error", "(test)"))]
 
-        def one_trial(self, run: Winner, predictions: Book | None = None) -> Estimate:
+        def one_trial(self, run: SelectedRun, predictions: PredictionStore | None = None) -> Estimate:
             correct, total = correct_and_total(run.at.counts["test"])
             return without_interval(1 - correct / total)
 """
@@ -31,8 +31,8 @@ import numpy as np
 
 from benchmark.core.record import DataSummary
 from benchmark.core.registry import Registry
-from benchmark.report.records.model_selection import Winner
-from benchmark.report.records.predictions import Book
+from benchmark.report.records.model_selection import SelectedRun
+from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.statistics.estimate import Estimate, clipped
 from benchmark.report.statistics.over_trials import student_over_trials
 from benchmark.report.statistics.stratified_mean import crossed_variance
@@ -103,7 +103,7 @@ class Metric(ABC):
         """Return the metric's columns of a data set; none if it does not apply."""
 
     @abstractmethod
-    def one_trial(self, run: Winner, predictions: Book | None = None) -> Estimate:
+    def one_trial(self, run: SelectedRun, predictions: PredictionStore | None = None) -> Estimate:
         """Return the value of one trial with the uncertainty of its test sample.
 
         Args:
@@ -112,7 +112,10 @@ class Metric(ABC):
         """
 
     def over_trials(
-        self, runs: Sequence[Winner], values: Sequence[float], predictions: Book | None = None
+        self,
+        runs: Sequence[SelectedRun],
+        values: Sequence[float],
+        predictions: PredictionStore | None = None,
     ) -> Estimate:
         """Return the mean of several trials with its uncertainty.
 
@@ -138,7 +141,9 @@ class Metric(ABC):
         low, high = clipped(crossed.low, crossed.high, self.limits)
         return replace(estimate, low=low, high=high, kind=crossed.kind, note=crossed.note)
 
-    def per_image(self, runs: Sequence[Winner], predictions: Book) -> PerImage | None:
+    def per_image(
+        self, runs: Sequence[SelectedRun], predictions: PredictionStore
+    ) -> PerImage | None:
         """Return the values of images whose mean is the metric.
 
         None, the default, is right for a metric that is no mean over images, if predictions are
@@ -146,14 +151,16 @@ class Metric(ABC):
         """
         return None
 
-    def sampling_variance(self, runs: Sequence[Winner]) -> float:
+    def sampling_variance(self, runs: Sequence[SelectedRun]) -> float:
         """Return the variance of the mean over trials that the spread of trials does not contain.
 
         It is used in comparisons without ``per_image``.
         """
         return 0.0
 
-    def caption(self, runs: Sequence[Winner], data: DataSummary, *, several_trials: bool) -> str:
+    def caption(
+        self, runs: Sequence[SelectedRun], data: DataSummary, *, several_trials: bool
+    ) -> str:
         """Return a clause that explains the column, without a full stop; empty for none.
 
         Args:
@@ -167,7 +174,9 @@ class Metric(ABC):
         """Return the number by which models are compared."""
         return abs(value) if self.compares_magnitude else value
 
-    def value(self, runs: Sequence[Winner], predictions: Book | None = None) -> Value:
+    def value(
+        self, runs: Sequence[SelectedRun], predictions: PredictionStore | None = None
+    ) -> Value:
         """Return the value over the trials that have it.
 
         Args:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import stdtr
 
-from benchmark.report.records.model_selection import Winner
-from benchmark.report.records.predictions import Book, same_images
+from benchmark.report.records.model_selection import SelectedRun
+from benchmark.report.records.predictions import PredictionStore, same_images
 from benchmark.report.statistics.estimate import Estimate, student_quantile
 from benchmark.report.statistics.hypothesis_tests import holm, mcnemar
 from benchmark.report.statistics.stratified_mean import contrast, crossed_variance
@@ -47,9 +47,9 @@ NO_COMPARISON = Comparison(Estimate(None, None, None, None, "none", "no trial th
 
 def compare(
     metric: Metric,
-    mine: tuple[Sequence[Winner], Value],
-    theirs: tuple[Sequence[Winner], Value],
-    book: Book,
+    mine: tuple[Sequence[SelectedRun], Value],
+    theirs: tuple[Sequence[SelectedRun], Value],
+    store: PredictionStore,
 ) -> Comparison:
     """Method minus reference over the trials that both have.
 
@@ -62,9 +62,9 @@ def compare(
         return NO_COMPARISON
     pairs = [[w for w in side[0] if w.trial in common] for side in (mine, theirs)]
     signs = [_sign(metric, side[1]) for side in (mine, theirs)]
-    table = _difference_table(metric, pairs, signs, book)
+    table = _difference_table(metric, pairs, signs, store)
     if table is None:
-        sampling = sum(metric.sampling_variance(winners) for winners in pairs)
+        sampling = sum(metric.sampling_variance(selected_runs) for selected_runs in pairs)
         found = _over_trials(metric, mine[1], theirs[1], common, sampling)
     elif len(common) == 1:
         found = _one_trial(table)
@@ -80,7 +80,7 @@ def add_holm(family: Sequence[Comparison]) -> list[Comparison]:
 
 
 def mark_best(
-    metric: Metric, rows: Sequence[tuple[Sequence[Winner], Value]], book: Book
+    metric: Metric, rows: Sequence[tuple[Sequence[SelectedRun], Value]], store: PredictionStore
 ) -> list[bool | None]:
     """For every row: not distinguishable from the column's best after Holm (the best itself is marked too).
 
@@ -92,7 +92,7 @@ def mark_best(
         return marks
     best = max(at, key=lambda i: _quality(metric, rows[i][1]))
     others = [i for i in at if i != best]
-    family = add_holm([compare(metric, rows[i], rows[best], book) for i in others])
+    family = add_holm([compare(metric, rows[i], rows[best], store) for i in others])
     if all(c.p_holm is None for c in family):
         return marks
     marks[best] = True
@@ -113,13 +113,16 @@ def _sign(metric: Metric, value: Value) -> int:
 
 
 def _difference_table(
-    metric: Metric, pairs: Sequence[Sequence[Winner]], signs: Sequence[int], book: Book
+    metric: Metric,
+    pairs: Sequence[Sequence[SelectedRun]],
+    signs: Sequence[int],
+    store: PredictionStore,
 ) -> PerImage | None:
-    tables = [metric.per_image(winners, book) for winners in pairs]
+    tables = [metric.per_image(selected_runs, store) for selected_runs in pairs]
     if tables[0] is None or tables[1] is None:
         return None
     for split in metric.splits:  # one trial's data are the same for all methods: check it once
-        answers = [book.answers(winners[0], split) for winners in pairs]
+        answers = [store.answers(selected_runs[0], split) for selected_runs in pairs]
         if answers[0] is None or answers[1] is None or not same_images([answers[0], answers[1]]):
             return None
     return replace(tables[0], values=signs[0] * tables[0].values - signs[1] * tables[1].values)

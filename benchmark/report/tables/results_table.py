@@ -12,8 +12,8 @@ from benchmark.core.layout import State
 from benchmark.core.needs import DESCRIPTIONS
 from benchmark.core.record import UNKNOWN_DATA, DataSummary
 from benchmark.core.spec import RunSpec
-from benchmark.report.records.model_selection import Cell, Winner, cells_of
-from benchmark.report.records.predictions import Book
+from benchmark.report.records.model_selection import Cell, SelectedRun, cells_of
+from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.sweep_records import Sweep
 from benchmark.report.records.switches import switch_of
 from benchmark.report.tables.metric import Metric, columns_of
@@ -22,7 +22,7 @@ from benchmark.report.tables.run_conditions import condition_notes
 from benchmark.report.tables.value import NO_VALUE, Value
 
 #: Runs that a footnote names by their keys.
-NAMED = 10
+MAX_RUNS_NAMED = 10
 #: Behind the name of a row that was chosen before its method began.
 BEFORE_SWITCH = "†"
 
@@ -42,14 +42,16 @@ class Row:
     needs: tuple[str, ...] | None
     values: list[Value]
     notes: list[str]
-    winners: list[Winner] = field(default_factory=list)
+    selected_runs: list[SelectedRun] = field(default_factory=list)
     label: str = ""
     criterion: str = ""
 
     @property
-    def before_switch(self) -> list[Winner]:
+    def before_switch(self) -> list[SelectedRun]:
         """The winners that had not yet made a step of their method."""
-        return [winner for winner in self.winners if winner.is_before_switch]
+        return [
+            selected_run for selected_run in self.selected_runs if selected_run.is_before_switch
+        ]
 
     @property
     def marked_label(self) -> str:
@@ -100,7 +102,7 @@ class Table:
 def tables_of(
     sweep: Sweep,
     criterion: str,
-    book: Book | None = None,
+    store: PredictionStore | None = None,
     *,
     own: bool = False,
 ) -> list[Table]:
@@ -109,21 +111,21 @@ def tables_of(
     Args:
         criterion: what chooses steps and draws.
         own: each method is chosen by the first criterion of its own runs instead.
-        book: the winners' predictions, for intervals and stars that need them; None does without.
+        store: the winners' predictions, for intervals and stars that need them; None does without.
     """
     by_dataset: dict[str, list[Cell]] = {}
     for cell in cells_of(sweep, criterion, own=own):
         by_dataset.setdefault(cell.dataset, []).append(cell)
     tables = []
     for dataset, cells in by_dataset.items():
-        kinds = sorted({_stand_in(w) for cell in cells for w in cell.winners}) or [False]
+        kinds = sorted({_stand_in(w) for cell in cells for w in cell.selected_runs}) or [False]
         for stand_in in kinds:
-            tables.append(_table(dataset, cells, criterion, stand_in, len(kinds) > 1, book))
+            tables.append(_table(dataset, cells, criterion, stand_in, len(kinds) > 1, store))
     return tables
 
 
-def _stand_in(winner: Winner) -> bool:
-    return bool(winner.run.record and winner.run.record.data.stand_in)
+def _stand_in(selected_run: SelectedRun) -> bool:
+    return bool(selected_run.run.record and selected_run.run.record.data.stand_in)
 
 
 def _table(
@@ -132,20 +134,22 @@ def _table(
     criterion: str,
     stand_in: bool,
     mixed: bool,
-    book: Book | None,
+    store: PredictionStore | None,
 ) -> Table:
-    winners = {id(cell): [w for w in cell.winners if _stand_in(w) == stand_in] for cell in cells}
-    all_winners = [w for cell in cells for w in winners[id(cell)]]
+    selected_runs = {
+        id(cell): [w for w in cell.selected_runs if _stand_in(w) == stand_in] for cell in cells
+    }
+    all_winners = [w for cell in cells for w in selected_runs[id(cell)]]
     records = [w.run.record for w in all_winners if w.run.record]
     data = _usual_data([record.data for record in records])
     columns = columns_of(data)
-    usual = _usual([w for cell in cells if cell.requested for w in winners[id(cell)]])
-    counted = [c.criterion for c in cells if c.requested and winners[id(c)]]
+    usual = _usual([w for cell in cells if cell.requested for w in selected_runs[id(cell)]])
+    counted = [c.criterion for c in cells if c.requested and selected_runs[id(c)]]
     criterion = max(dict.fromkeys(counted), key=counted.count, default=criterion)
-    rows = [_row(cell, winners[id(cell)], columns, usual, criterion, book) for cell in cells]
+    rows = [_row(cell, selected_runs[id(cell)], columns, usual, criterion, store) for cell in cells]
     _add_labels(rows)
-    if book is not None:
-        _add_stars(rows, columns, book)
+    if store is not None:
+        _add_stars(rows, columns, store)
     kind = " (stand-in data: generated, not real)" if stand_in else " (real data)" if mixed else ""
     table = Table(
         dataset,
@@ -159,7 +163,7 @@ def _table(
         dict(data.splits),
     )
     table.caption = _caption(table, data, all_winners)
-    table.notes = _table_notes(table, all_winners) + _prediction_notes(all_winners, book)
+    table.notes = _table_notes(table, all_winners) + _prediction_notes(all_winners, store)
     return table
 
 
@@ -178,36 +182,40 @@ def _usual_data(found: Sequence[DataSummary]) -> DataSummary:
 
 def _row(
     cell: Cell,
-    winners: list[Winner],
+    selected_runs: list[SelectedRun],
     columns: Sequence[Metric],
     usual: Mapping[str, str],
     criterion: str,
-    book: Book | None,
+    store: PredictionStore | None,
 ) -> Row:
-    values = [column.value(winners, book) if winners else NO_VALUE for column in columns]
-    record = next((w.run.record for w in winners if w.run.record), None)
+    values = [
+        column.value(selected_runs, store) if selected_runs else NO_VALUE for column in columns
+    ]
+    record = next((w.run.record for w in selected_runs if w.run.record), None)
     notes = [f"refused: {reason}" for reason in cell.refusals] + list(cell.notes)
     notes += [f"trained for {', '.join(cell.serves)}"] if cell.serves and not cell.requested else []
     came_first = (
         (role, first.method)
-        for w in winners
+        for w in selected_runs
         if w.run.record
         for role, first in w.run.record.upstream.items()
     )
     notes += [f"{role}: {method}" for role, method in dict.fromkeys(came_first)]
-    if winners and cell.criterion != criterion:
+    if selected_runs and cell.criterion != criterion:
         notes.append(f"chosen by {title_of(cell.criterion)}")
-    notes += _before_switch(winners)
-    notes += _differences(winners, usual)
-    if not winners and not notes:
+    notes += _before_switch(selected_runs)
+    notes += _differences(selected_runs, usual)
+    if not selected_runs and not notes:
         notes.append("no finished run")
     needs = record.method.needs if record else None
-    return Row(cell.method, cell.requested, needs, values, notes, winners, criterion=cell.criterion)
+    return Row(
+        cell.method, cell.requested, needs, values, notes, selected_runs, criterion=cell.criterion
+    )
 
 
-def _before_switch(winners: Sequence[Winner]) -> list[str]:
+def _before_switch(selected_runs: Sequence[SelectedRun]) -> list[str]:
     """Which winners are not yet what their method's name says."""
-    found = [w for w in winners if w.is_before_switch]
+    found = [w for w in selected_runs if w.is_before_switch]
     if not found:
         return []
     trials = ", ".join(str(w.trial) for w in found)
@@ -229,21 +237,25 @@ def _settings(spec: RunSpec) -> dict[str, str]:
     return {name: str(value) for name, value in named.items()}
 
 
-def _usual(winners: Sequence[Winner]) -> dict[str, str]:
+def _usual(selected_runs: Sequence[SelectedRun]) -> dict[str, str]:
     """The most frequent value of every setting among the requested rows."""
     counted: dict[str, dict[str, int]] = {}
-    for winner in winners:
-        for name, value in _settings(winner.run.spec).items() if winner.run.spec else ():
+    for selected_run in selected_runs:
+        for name, value in (
+            _settings(selected_run.run.spec).items() if selected_run.run.spec else ()
+        ):
             values = counted.setdefault(name, {})
             values[value] = values.get(value, 0) + 1
     return {name: max(values, key=lambda value: values[value]) for name, values in counted.items()}
 
 
-def _differences(winners: Sequence[Winner], usual: Mapping[str, str]) -> list[str]:
+def _differences(selected_runs: Sequence[SelectedRun], usual: Mapping[str, str]) -> list[str]:
     """How a row was made unlike the others: group-robust methods at less bias, a teacher on other data, a budget."""
     odd: dict[str, dict[str, None]] = {}
-    for winner in winners:
-        for name, value in _settings(winner.run.spec).items() if winner.run.spec else ():
+    for selected_run in selected_runs:
+        for name, value in (
+            _settings(selected_run.run.spec).items() if selected_run.run.spec else ()
+        ):
             if usual.get(name, value) != value:
                 odd.setdefault(name, {})[value] = None
     parts = [f"{name} {'/'.join(values)} (others {usual[name]})" for name, values in odd.items()]
@@ -259,46 +271,52 @@ def _add_labels(rows: Sequence[Row]) -> None:
         row.label = label if seen[label] == 1 else f"{row.method} (upstream {seen[label]})"
 
 
-def _add_stars(rows: Sequence[Row], columns: Sequence[Metric], book: Book) -> None:
+def _add_stars(rows: Sequence[Row], columns: Sequence[Metric], store: PredictionStore) -> None:
     """Mark in each column what cannot be told from its best; runs that only serve others do not compete."""
     competing = [row for row in rows if row.requested]
     for i, column in enumerate(columns):
-        marks = mark_best(column, [(row.winners, row.values[i]) for row in competing], book)
+        marks = mark_best(column, [(row.selected_runs, row.values[i]) for row in competing], store)
         for row, best in zip(competing, marks, strict=True):
             row.values[i] = replace(row.values[i], best=best)
 
 
-def _prediction_notes(winners: Sequence[Winner], book: Book | None) -> list[str]:
+def _prediction_notes(
+    selected_runs: Sequence[SelectedRun], store: PredictionStore | None
+) -> list[str]:
     """Winners whose predictions could not be used: their intervals and stars rest on trials alone."""
-    if book is None:
+    if store is None:
         return []
     reasons: dict[str, list[str]] = {}
-    for winner in winners:
-        if winner.run.key in book.problems:
-            reasons.setdefault(book.problems[winner.run.key], []).append(winner.run.key)
+    for selected_run in selected_runs:
+        if selected_run.run.key in store.problems:
+            reasons.setdefault(store.problems[selected_run.run.key], []).append(
+                selected_run.run.key
+            )
     return [
-        f"{len(keys)} of {len(winners)} chosen runs ({', '.join(keys[:NAMED])}"
-        f"{', …' if len(keys) > NAMED else ''}): {reason}; they are not compared image by image"
+        f"{len(keys)} of {len(selected_runs)} chosen runs ({', '.join(keys[:MAX_RUNS_NAMED])}"
+        f"{', …' if len(keys) > MAX_RUNS_NAMED else ''}): {reason}; they are not compared image by image"
         for reason, keys in reasons.items()
     ]
 
 
-def _caption(table: Table, data: DataSummary, winners: Sequence[Winner]) -> list[str]:
-    if not winners:
+def _caption(table: Table, data: DataSummary, selected_runs: Sequence[SelectedRun]) -> list[str]:
+    if not selected_runs:
         return [f"{table.title}. No run has finished."]
-    parts = [f"{table.title}. Accuracy in per cent, {_spread(table, _several(winners[0]))}."]
+    parts = [f"{table.title}. Accuracy in per cent, {_spread(table, _several(selected_runs[0]))}."]
     parts.append(f"Step chosen by {_chosen_by(table)}{_draws(table)}.")
     grouped = [
         row.criterion
         for row in table.rows
-        if row.winners and row.criterion in CRITERIA and CRITERIA[row.criterion].needs.val_groups
+        if row.selected_runs
+        and row.criterion in CRITERIA
+        and CRITERIA[row.criterion].needs.val_groups
     ]
     if grouped:
         parts.append(
             f"Selection by {' or '.join(map(title_of, dict.fromkeys(grouped)))} uses group labels in validation, "
             "whatever a method needs beside them."
         )
-    parts += _definitions(table, data, winners)
+    parts += _definitions(table, data, selected_runs)
     sizes = ", ".join(
         f"{name} {table.sizes[name]:,}"
         for name in ("val", *data.test_splits)
@@ -306,7 +324,9 @@ def _caption(table: Table, data: DataSummary, winners: Sequence[Winner]) -> list
     )
     parts.append(f"n: {sizes}.")
     parts.append(
-        _network([w for row in table.rows if row.requested for w in row.winners] or winners)
+        _network(
+            [w for row in table.rows if row.requested for w in row.selected_runs] or selected_runs
+        )
     )
     needed = dict.fromkeys(name for row in table.rows for name in row.needs or ())
     if needed:
@@ -333,17 +353,17 @@ def _chosen_by(table: Table) -> str:
     """The criterion of the table, and those of the methods that have another one."""
     others: dict[str, list[str]] = {}
     for row in table.rows:
-        if row.winners and row.criterion != table.criterion:
+        if row.selected_runs and row.criterion != table.criterion:
             others.setdefault(row.criterion, []).append(row.label)
     parts = [f"of {', '.join(labels)} by {title_of(name)}" for name, labels in others.items()]
     return "; ".join([title_of(table.criterion), *parts])
 
 
 def _draws(table: Table) -> str:
-    most = max((w.of for row in table.rows for w in row.winners), default=1)
+    most = max((w.of for row in table.rows for w in row.selected_runs), default=1)
     if most < 2:
         return ""
-    used = {row.criterion for row in table.rows if row.winners}
+    used = {row.criterion for row in table.rows if row.selected_runs}
     steps = [name for name in used if name in CRITERIA and not CRITERIA[name].is_quality]
     how = "validation accuracy" if steps else "the same"
     if steps and len(used) > len(steps):
@@ -351,12 +371,14 @@ def _draws(table: Table) -> str:
     return f", then the best of {most} draws in each trial by {how}"
 
 
-def _definitions(table: Table, data: DataSummary, winners: Sequence[Winner]) -> list[str]:
+def _definitions(
+    table: Table, data: DataSummary, selected_runs: Sequence[SelectedRun]
+) -> list[str]:
     """Return sentences that explain the columns."""
     several_trials = any(value.trials > 1 for row in table.rows for value in row.values)
     sentences: list[str] = []
     for column in table.columns:
-        clause = column.caption(winners, data, several_trials=several_trials)
+        clause = column.caption(selected_runs, data, several_trials=several_trials)
         if clause and column.continues_caption and sentences:
             sentences[-1] += f"; {clause}"
         elif clause:
@@ -364,12 +386,12 @@ def _definitions(table: Table, data: DataSummary, winners: Sequence[Winner]) -> 
     return [f"{sentence}." for sentence in sentences]
 
 
-def _several(winner: Winner) -> bool:
-    return bool(winner.run.record and winner.run.record.data.multi_label)
+def _several(selected_run: SelectedRun) -> bool:
+    return bool(selected_run.run.record and selected_run.run.record.data.multi_label)
 
 
-def _network(winners: Iterable[Winner]) -> str:
-    specs = [w.run.spec for w in winners if w.run.spec]
+def _network(selected_runs: Iterable[SelectedRun]) -> str:
+    specs = [w.run.spec for w in selected_runs if w.run.spec]
     backbones = sorted({spec.backbone for spec in specs})
     steps = sorted({int(spec.budget["steps"]) for spec in specs if "steps" in spec.budget})
     budget = (
@@ -382,10 +404,10 @@ def _network(winners: Iterable[Winner]) -> str:
     return f"Backbone: {', '.join(backbones)}{budget}."
 
 
-def _table_notes(table: Table, winners: Sequence[Winner]) -> list[str]:
+def _table_notes(table: Table, selected_runs: Sequence[SelectedRun]) -> list[str]:
     """What is odd about the table as a whole: data that changed, oracle runs, sizes that do not add up."""
     notes = []
-    specs = [w.run.spec for w in winners if w.run.spec]
+    specs = [w.run.spec for w in selected_runs if w.run.spec]
     fingerprints: dict[str, set[str]] = {}
     for spec in specs:
         fingerprints.setdefault(str(sorted(spec.dataset_options.items())), set()).add(
@@ -401,13 +423,13 @@ def _table_notes(table: Table, winners: Sequence[Winner]) -> list[str]:
         )
     odd = {
         split
-        for w in winners
+        for w in selected_runs
         for split, counts in w.at.counts.items()
         if split in table.sizes and num_images(counts) != table.sizes[split]
     }
     if odd:
         notes.append(f"counts of {', '.join(sorted(odd))} do not add up to n in every run")
-    return [*notes, *condition_notes([w.run.record for w in winners if w.run.record])]
+    return [*notes, *condition_notes([w.run.record for w in selected_runs if w.run.record])]
 
 
 def summary_line(sweep: Sweep) -> str:

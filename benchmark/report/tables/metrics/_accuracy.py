@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmark.core.counts import accuracy, confusion_matrix, is_multi_label
-from benchmark.report.records.model_selection import Winner
-from benchmark.report.records.predictions import Answers, Book
+from benchmark.report.records.model_selection import SelectedRun
+from benchmark.report.records.predictions import Predictions, PredictionStore
 from benchmark.report.statistics.estimate import Estimate, finite_or_none, without_interval
 from benchmark.report.statistics.posterior import accuracy_posterior
 from benchmark.report.statistics.stratified_mean import stratified_mean
@@ -18,11 +18,13 @@ from benchmark.report.tables.metric import Metric, PerImage
 class SplitMetric(Metric):
     """The accuracy on a single split; a mean over its images."""
 
-    def one_trial(self, run: Winner, predictions: Book | None = None) -> Estimate:
+    def one_trial(self, run: SelectedRun, predictions: PredictionStore | None = None) -> Estimate:
         """Return the accuracy with its posterior or, of dependent answers, its sampling sd."""
         return accuracy_estimate(run, self.splits[0], predictions)
 
-    def per_image(self, runs: Sequence[Winner], predictions: Book) -> PerImage | None:
+    def per_image(
+        self, runs: Sequence[SelectedRun], predictions: PredictionStore
+    ) -> PerImage | None:
         """Return the correctness of each image."""
         split = self.splits[0]
         correct = predictions.matrix(runs, split)
@@ -32,13 +34,15 @@ class SplitMetric(Metric):
         return PerImage(correct, cluster=answers.cluster, is_correctness=True)
 
 
-def accuracy_estimate(run: Winner, split: str, predictions: Book | None = None) -> Estimate:
+def accuracy_estimate(
+    run: SelectedRun, split: str, predictions: PredictionStore | None = None
+) -> Estimate:
     """Return the accuracy of a chosen run on a split."""
     answers = None if predictions is None else predictions.answers(run, split)
     return _estimate(run.at.counts[split], answers)
 
 
-def _estimate(counts: np.ndarray, answers: Answers | None) -> Estimate:
+def _estimate(counts: np.ndarray, answers: Predictions | None) -> Estimate:
     value = finite_or_none(accuracy(counts))
     if value is None:
         return without_interval(None, "the split has no images")

@@ -12,8 +12,8 @@ import numpy as np
 
 from benchmark.core.counts import Ints
 from benchmark.core.record import DataSummary
-from benchmark.report.records.model_selection import Winner
-from benchmark.report.records.predictions import Book
+from benchmark.report.records.model_selection import SelectedRun
+from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.statistics.estimate import Estimate, without_interval
 from benchmark.report.statistics.worst_group import (
     worst_group_interval,
@@ -49,7 +49,7 @@ class LowestAccuracy(Metric):
     def parts_of(self, data: DataSummary) -> str:
         """Return in brackets what a part is, with a leading space; empty if it is obvious."""
 
-    def one_trial(self, run: Winner, predictions: Book | None = None) -> Estimate:
+    def one_trial(self, run: SelectedRun, predictions: PredictionStore | None = None) -> Estimate:
         """Return the minimum with an envelope of exact binomial bounds."""
         correct, total = self.part_counts(run.at.counts[self.splits[0]])
         if not total.any():
@@ -57,7 +57,10 @@ class LowestAccuracy(Metric):
         return replace(worst_group_interval(correct, total), note=self._note(total))
 
     def over_trials(
-        self, runs: Sequence[Winner], values: Sequence[float], predictions: Book | None = None
+        self,
+        runs: Sequence[SelectedRun],
+        values: Sequence[float],
+        predictions: PredictionStore | None = None,
     ) -> Estimate:
         """Return the mean of the minima, with the uncertainty of trials and test images."""
         correct, total = self._all_counts(runs)
@@ -65,14 +68,16 @@ class LowestAccuracy(Metric):
             return super().over_trials(runs, values, predictions)
         return replace(worst_group_over_trials(correct, total), note="")
 
-    def sampling_variance(self, runs: Sequence[Winner]) -> float:
+    def sampling_variance(self, runs: Sequence[SelectedRun]) -> float:
         """Return the binomial variance of the mean of the trials' minima.
 
         Trials err alike, since they share their images, so it does not shrink with their number.
         """
         return statistics.fmean(map(worst_group_variance, *self._all_counts(runs)))
 
-    def caption(self, runs: Sequence[Winner], data: DataSummary, *, several_trials: bool) -> str:
+    def caption(
+        self, runs: Sequence[SelectedRun], data: DataSummary, *, several_trials: bool
+    ) -> str:
         """Return the number of parts that have images, and what a part is."""
         counts = runs[0].at.counts.get(self.splits[0])
         if counts is None or not counts.any():
@@ -82,7 +87,7 @@ class LowestAccuracy(Metric):
         parts = f"{number} {self.parts}{self.parts_of(data)}"
         return f"worst {self.part}: the lowest of its {parts}{mean}"
 
-    def _all_counts(self, runs: Sequence[Winner]) -> tuple[list[Ints], list[Ints]]:
+    def _all_counts(self, runs: Sequence[SelectedRun]) -> tuple[list[Ints], list[Ints]]:
         counts = [self.part_counts(run.at.counts[self.splits[0]]) for run in runs]
         return [correct for correct, _ in counts], [total for _, total in counts]
 

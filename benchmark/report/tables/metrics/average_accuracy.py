@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from benchmark.core.record import DataSummary
-from benchmark.report.records.model_selection import Winner
+from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.tables.metric import METRICS, Metric
 from benchmark.report.tables.metrics._accuracy import SplitMetric
 
@@ -26,7 +26,9 @@ class AverageAccuracy(SplitMetric):
         """Return the column of the main test split."""
         return [] if data.main_split is None else [cls(data.main_split)]
 
-    def caption(self, runs: Sequence[Winner], data: DataSummary, *, several_trials: bool) -> str:
+    def caption(
+        self, runs: Sequence[SelectedRun], data: DataSummary, *, several_trials: bool
+    ) -> str:
         """Return what is averaged."""
         answers = "answers, one per image and label," if data.multi_label else "images"
         return f"Average: all {answers} of split {self.splits[0]}"

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from benchmark.core.record import DataSummary
-from benchmark.report.records.model_selection import Winner
-from benchmark.report.records.predictions import Book, pair_order
+from benchmark.report.records.model_selection import SelectedRun
+from benchmark.report.records.predictions import PredictionStore, pair_order
 from benchmark.report.statistics.estimate import Estimate
 from benchmark.report.statistics.generalization_gap import LIMITS, paired_gap, unpaired_gap
 from benchmark.report.statistics.stratified_mean import stratified_mean
@@ -35,7 +35,7 @@ class GeneralizationGap(Metric):
         """Return the column of the biased and the deceiving split, if the data set has them."""
         return [] if data.bias_splits is None else [cls(*data.bias_splits)]
 
-    def one_trial(self, run: Winner, predictions: Book | None = None) -> Estimate:
+    def one_trial(self, run: SelectedRun, predictions: PredictionStore | None = None) -> Estimate:
         """Return the paired gap if predictions show the same objects, else the unpaired one."""
         biased, deceiving = self.splits
         if predictions is not None:
@@ -47,7 +47,7 @@ class GeneralizationGap(Metric):
             accuracy_estimate(run, deceiving, predictions),
         )
 
-    def _paired(self, run: Winner, predictions: Book) -> Estimate | None:
+    def _paired(self, run: SelectedRun, predictions: PredictionStore) -> Estimate | None:
         biased, deceiving = (predictions.answers(run, split) for split in self.splits)
         rows = None if biased is None or deceiving is None else pair_order(biased, deceiving)
         if biased is None or deceiving is None or rows is None:
@@ -59,7 +59,9 @@ class GeneralizationGap(Metric):
         cluster = None if biased.cluster is None else biased.cluster[rows[0]]
         return stratified_mean(before.astype(np.float64) - after, cluster=cluster, limits=LIMITS)
 
-    def per_image(self, runs: Sequence[Winner], predictions: Book) -> PerImage | None:
+    def per_image(
+        self, runs: Sequence[SelectedRun], predictions: PredictionStore
+    ) -> PerImage | None:
         """Return biased − deceiving correctness of each pair, or ±2 correctness without pairs.
 
         Without pairs the gap is twice the mean over the two splits as strata, so that both test
@@ -80,7 +82,9 @@ class GeneralizationGap(Metric):
         cluster = np.concatenate(known) if len(known) == 2 else None
         return PerImage(np.concatenate([2 * correct[0], -2 * correct[1]], axis=1), stratum, cluster)
 
-    def caption(self, runs: Sequence[Winner], data: DataSummary, *, several_trials: bool) -> str:
+    def caption(
+        self, runs: Sequence[SelectedRun], data: DataSummary, *, several_trials: bool
+    ) -> str:
         """Return the definition, and whether the objects are the same."""
         biased, deceiving = self.splits
         paired = "; both show the same objects" if data.paired else ""

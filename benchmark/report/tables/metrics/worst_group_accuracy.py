@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmark.core.counts import Ints, group_counts
 from benchmark.core.record import DataSummary
-from benchmark.report.records.model_selection import Winner
-from benchmark.report.records.predictions import Book
+from benchmark.report.records.model_selection import SelectedRun
+from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.statistics.estimate import Estimate, without_interval
 from benchmark.report.tables.metric import METRICS, Metric
 from benchmark.report.tables.metrics._lowest_accuracy import LowestAccuracy
@@ -40,7 +40,7 @@ class WorstGroupAccuracy(LowestAccuracy):
         several_labels = "label, present or not, and confounder"
         return f" ({several_labels if data.multi_label else 'label/confounder'})"
 
-    def one_trial(self, run: Winner, predictions: Book | None = None) -> Estimate:
+    def one_trial(self, run: SelectedRun, predictions: PredictionStore | None = None) -> Estimate:
         """Return the minimum; no value if the confounders are unknown."""
         if run.run.record is None or not run.run.record.data.confounder_names:
             return without_interval(None, "confounders are unknown, so there are no groups")
