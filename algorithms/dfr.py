@@ -13,9 +13,9 @@ from benchmark.core import (
     HParam,
     Needs,
     Paper,
-    Run,
     RunSpec,
     Setting,
+    TrainingRun,
     Upstream,
     seed_for,
     shared_hparams,
@@ -150,7 +150,7 @@ class DFR(Algorithm):
         return {}
 
     @torch.no_grad()
-    def fit(self, run: Run) -> None:
+    def fit(self, run: TrainingRun) -> None:
         self.network.eval()
         x, y, group = self.validation_features(run)
         mean = x.mean(0)
@@ -169,7 +169,9 @@ class DFR(Algorithm):
         }
         run.log({"validation": F.cross_entropy(x @ slope.T + bias, y)})
 
-    def validation_features(self, run: Run) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def validation_features(
+        self, run: TrainingRun
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return features float64[N,D], labels and groups of the validation split, on the CPU."""
         features = []
         labels = []

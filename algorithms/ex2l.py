@@ -21,9 +21,9 @@ from benchmark.core import (
     Needs,
     Paper,
     ParallelForward,
-    Run,
     RunSpec,
     Setting,
+    TrainingRun,
     Uniform,
     make_optimizer,
 )
@@ -199,7 +199,7 @@ class EX2L(Algorithm):
         self.running_accuracy.lerp_(correct, 1 - MEMORY)
         return {**terms, "bare_similarity": similarity.detach(), "confounder_accuracy": correct}
 
-    def fit(self, run: Run) -> None:
+    def fit(self, run: TrainingRun) -> None:
         super().fit(run)
         self.confounder.eval()
         with torch.no_grad():

@@ -20,9 +20,9 @@ from benchmark.core import (
     LogUniform,
     Needs,
     Paper,
-    Run,
     RunSpec,
     Setting,
+    TrainingRun,
     Upstream,
 )
 from benchmark.explain import get
@@ -162,7 +162,7 @@ class ISNet(Algorithm):
             return None
         return f"LRP-ε is not defined for {spec.backbone}."
 
-    def fit(self, run: Run) -> None:
+    def fit(self, run: TrainingRun) -> None:
         if self.low == 0:  # a resumed run has the bounds in its checkpoint
             standard = self.setting.upstream["standard"].network
             total = total_relevance(standard, run.batches("train"), self.hp["epsilon"])

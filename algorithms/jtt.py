@@ -14,9 +14,9 @@ from benchmark.core import (
     Choice,
     HParam,
     Paper,
-    Run,
     RunSpec,
     Setting,
+    TrainingRun,
     Upstream,
     shared_hparams,
 )
@@ -96,7 +96,7 @@ class JTT(Algorithm):
             )
         }
 
-    def fit(self, run: Run) -> None:
+    def fit(self, run: TrainingRun) -> None:
         first = self.setting.upstream["identification"]
         with torch.no_grad():
             self.wrong = torch.cat(

@@ -55,7 +55,6 @@ CORE_WITH_TORCH = {
     "compilation",
     "optim",
     "parallel_forward",
-    "explainer",
 }
 
 OURS = ("benchmark", "algorithms", "datasets")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch.nn import functional as F
 
-from benchmark.core.algorithm import Algorithm, Run, Upstream
+from benchmark.core.algorithm import Algorithm, TrainingRun, Upstream
 from benchmark.core.batch import Batch
 from benchmark.core.dataset import DatasetInfo
 from benchmark.core.hparam import HParam, Uniform
@@ -153,7 +153,7 @@ class OwnLoop(Plain):
             "last": torch.optim.Adam(self.network.classifier.parameters(), lr=self.hp["lr"]),
         }
 
-    def fit(self, run: Run) -> None:
+    def fit(self, run: TrainingRun) -> None:
         self.counted = sum(len(batch) for batch in run.batches("train"))
         for batch in run.batches("val"):
             assert batch.group is not None and batch.mask is None

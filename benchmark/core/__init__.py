@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from benchmark.core.algorithm import Algorithm as Algorithm
     from benchmark.core.algorithm import Paper as Paper
-    from benchmark.core.algorithm import Run as Run
     from benchmark.core.algorithm import Setting as Setting
+    from benchmark.core.algorithm import TrainingRun as TrainingRun
     from benchmark.core.algorithm import Upstream as Upstream
     from benchmark.core.batch import Batch as Batch
     from benchmark.core.criteria import CRITERIA as CRITERIA
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from benchmark.core.errors import Problems as Problems
     from benchmark.core.errors import Refused as Refused
     from benchmark.core.errors import UserError as UserError
-    from benchmark.core.explainer import Explainer as Explainer
     from benchmark.core.hparam import Choice as Choice
     from benchmark.core.hparam import HParam as HParam
     from benchmark.core.hparam import LogUniform as LogUniform
@@ -47,12 +46,11 @@ if TYPE_CHECKING:
     from benchmark.core.spec import RunSpec as RunSpec
 
 _HOME = {
-    "algorithm": ("Algorithm", "Paper", "Run", "Setting", "Upstream"),
+    "algorithm": ("Algorithm", "Paper", "TrainingRun", "Setting", "Upstream"),
     "batch": ("Batch",),
     "criteria": ("CRITERIA", "Criterion", "Validation"),
     "dataset": ("DatasetInfo", "DatasetSource", "GroupedDataset", "Split"),
     "errors": ("Problems", "Refused", "UserError"),
-    "explainer": ("Explainer",),
     "hparam": ("Choice", "HParam", "LogUniform", "Uniform"),
     "needs": ("Needs",),
     "optim": ("COMMON_HPARAMS", "make_optimizer", "shared_hparams"),

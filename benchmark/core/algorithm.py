@@ -91,7 +91,7 @@ class Setting:
         return self.num_classes * self.num_confounders
 
 
-class Run(Protocol):
+class TrainingRun(Protocol):
     """What ``fit`` is given: the run's budget, data, evaluation and checkpoints."""
 
     def steps(self) -> Iterator[Batch]:
@@ -237,7 +237,7 @@ class Algorithm(nn.Module):
         self.minimise(terms, "main")
         return terms
 
-    def fit(self, run: Run) -> None:
+    def fit(self, run: TrainingRun) -> None:
         """The training loop."""
         for batch in run.steps():
             run.log(self.step(batch))

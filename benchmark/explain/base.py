@@ -96,8 +96,17 @@ class HeatmapExplainer:
 
     A subclass implements ``watch`` (the forward pass) and ``heatmap``.
 
-    Class attributes: those of ``benchmark.core.Explainer``, and ``options``, declared like
-    hyper-parameters.
+    An explainer leaves the hooks, the mode, the statistics and the parameters of a model as they
+    were.
+
+    Class attributes:
+        name: Name in the registry.
+        differentiable: True if a heatmap made with ``create_graph=True`` has a gradient with
+            respect to the weights.
+        signed: True if negative values are evidence against the target.
+        requires: Capability that a backbone must declare: ``"cam"``, ``"lrp"``, ``"attention"``
+            or ``""`` for none.
+        options: Options of the explainer, declared like hyper-parameters.
     """
 
     name: ClassVar[str] = ""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from benchmark.core.algorithm import Run
+from benchmark.core.algorithm import TrainingRun
 from benchmark.core.errors import StopRequestedError
 from benchmark.core.layout import RunFolder, State, state_of
 from benchmark.engine import execute as execute_module
@@ -128,7 +128,7 @@ class Looks(Plain):
     name = "toy_looks"
     asks: ClassVar[dict[str, Callable[[], None]]] = {}
 
-    def fit(self, run: Run) -> None:
+    def fit(self, run: TrainingRun) -> None:
         self._look(run, "before")
         for batch in run.steps():
             if self.current_step == 5:
@@ -136,7 +136,7 @@ class Looks(Plain):
             run.log(self.step(batch))
         self._look(run, "after")
 
-    def _look(self, run: Run, when: str) -> None:
+    def _look(self, run: TrainingRun, when: str) -> None:
         for _ in run.batches("train"):
             self.asks.get(when, lambda: None)()
 
