@@ -157,6 +157,7 @@ class ExplainedSplit:
         correlation: Pearson's, of absolute relevance and mask.
         area: share of the image that is foreground.
         distance: from the teacher's heatmap; None for other methods.
+        metrics: the explanation metrics of installed packages, by name.
     """
 
     images: Count = 0
@@ -167,6 +168,20 @@ class ExplainedSplit:
     correlation: Correlation = None
     area: Share = None
     distance: Annotated[float | None, Between(0.0, 1e30)] = None
+    metrics: Mapping[str, Annotated[float | None, Between(-1e30, 1e30)]] = field(
+        default_factory=dict
+    )
+
+    def value(self, name: str) -> float | None:
+        """Return the mean of a metric, or None if it was not recorded or never defined."""
+        recorded: float | None = getattr(self, name, None)
+        return self.metrics.get(name, recorded)
+
+    def to_json(self) -> dict[str, Any]:
+        content = asdict(self)
+        if not self.metrics:
+            del content["metrics"]
+        return content
 
 
 @dataclass(frozen=True)
@@ -184,7 +199,7 @@ class ExplanationSummary:
     note: Text = ""
 
     def to_json(self) -> dict[str, Any]:
-        splits = {name: asdict(split) for name, split in self.splits.items()}
+        splits = {name: split.to_json() for name, split in self.splits.items()}
         if all(split.distance is None for split in self.splits.values()):
             for split in splits.values():  # only students have one
                 del split["distance"]

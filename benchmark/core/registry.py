@@ -280,3 +280,9 @@ EXPLAINERS: Registry = Registry(
     "shortcutbed.explainers",
     "benchmark.explain.base:HeatmapExplainer",
 )
+EXPLANATION_METRICS: Registry = Registry(
+    "explanation metric",
+    "benchmark.explain",
+    "shortcutbed.explanation_metrics",
+    "benchmark.explain.metrics:ExplanationMetric",
+)

@@ -18,6 +18,7 @@ from benchmark.core.algorithm import Algorithm
 from benchmark.core.batch import Batch
 from benchmark.core.compilation import eagerly
 from benchmark.core.errors import UserError
+from benchmark.core.registry import EXPLANATION_METRICS
 from benchmark.core.seeds import seed_for
 from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.evaluate import images_per_pass
@@ -30,6 +31,8 @@ GALLERY_IMAGES = 8
 #: Images per pass at most, and pixels: an explanation keeps the activations of every layer, as a training step does.
 MAX_BATCH = 64
 MAX_PIXELS = 16 * 224 * 224
+#: Means that have a field of their own in the record; the others are in ``metrics``.
+_RECORDED_FIELDS = ("energy", "correlation", "area", "distance")
 
 
 @dataclass
@@ -132,7 +135,7 @@ def _explain(
             assert batch.mask is not None
             pixels = pixel_map(heatmap, batch.mask.shape[2:])
             measures = {
-                **alignment(pixels, batch.mask),
+                **measure(pixels, batch.mask),
                 **({} if distance is None else {"distance": distance}),
             }
             measured.append({key: value.double().cpu() for key, value in measures.items()})
@@ -183,25 +186,39 @@ def pixel_map(heatmap: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return summed[:, 0]
 
 
-def alignment(pixels: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-    """How each map float[B,H,W] lies on its mask bool[B,1,H,W], float64[B] each, NaN where it is not defined.
+def measure(pixels: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return every registered explanation metric of each image.
 
-    ``energy``: Σ|H|m / Σ|H| (the energy-based pointing game, Wang et al. 2020, of absolute values; not defined for an
-    empty map or mask); ``correlation``: Pearson's, of |H| and m (not defined where either is constant); ``area``: the
-    mask's share of the image, which is the energy of a map that is the same everywhere; ``total``: Σ|H|.
+    Beside the metrics there are ``area``, the share of the image that the mask covers (which is the
+    energy of a constant map), and ``total``, the sum of the absolute relevance.
+
+    Args:
+        pixels: signed relevance, float[B,H,W].
+        mask: bool[B,1,H,W].
+
+    Returns:
+        float64[B] for each name, NaN for images for which a metric is undefined.
     """
-    size, inside = pixels.flatten(1).double().abs(), mask.flatten(1).double()
-    total, area = size.sum(1), inside.mean(1)
-    energy = torch.where((total > 0) & (area > 0), (size * inside).sum(1) / total, torch.nan)
-    h, m = size - size.mean(1, keepdim=True), inside - area[:, None]
-    norms = (h.square().sum(1) * m.square().sum(1)).sqrt()
-    flat = (size.amax(1) == size.amin(1)) | (inside.amax(1) == inside.amin(1))
-    correlation = torch.where(flat, torch.nan, (h * m).sum(1) / norms)
-    return {"energy": energy, "correlation": correlation, "area": area, "total": total}
+    relevance = pixels.double().abs()
+    inside = mask[:, 0]
+    measured = {
+        name: EXPLANATION_METRICS.get(name)()(relevance, inside)
+        for name in EXPLANATION_METRICS.names()
+    }
+    area = inside.flatten(1).double().mean(1)
+    return {**measured, "area": area, "total": relevance.flatten(1).sum(1)}
 
 
 def summary(columns: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Means over the images where a measure is defined (None where it is for none), and how many there are not."""
+    """Return the means that are recorded, and the number of images that are left out of them.
+
+    Args:
+        columns: values of each image, as from ``measure``.
+
+    Returns:
+        The fields of ``ExplainedSplit``. A mean is over the images for which the metric is defined;
+        it is None if there are none.
+    """
     total = columns["total"]
     means: dict[str, Any] = {
         "images": len(total),
@@ -209,11 +226,13 @@ def summary(columns: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         "nonfinite_maps": int((~total.isfinite()).sum()),
         "empty_masks": int((columns["area"] == 0).sum()),
     }
-    for name in ("energy", "correlation", "area", "distance"):
+    further: dict[str, float | None] = {}
+    for name in (*_RECORDED_FIELDS, *sorted(columns.keys() - {*_RECORDED_FIELDS, "total"})):
         if name in columns:
             defined = columns[name][columns[name].isfinite() & total.isfinite()]
-            means[name] = float(defined.mean()) if len(defined) else None
-    return means
+            target = means if name in _RECORDED_FIELDS else further
+            target[name] = float(defined.mean()) if len(defined) else None
+    return {**means, "metrics": further} if further else means
 
 
 def _gallery(

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from benchmark.core.decode import decode
 from benchmark.core.files import read_json
-from benchmark.core.record import read_record
+from benchmark.core.record import ExplainedSplit, read_record
 from benchmark.core.registry import DATASETS
-from benchmark.engine.explanations import alignment, choose_explainer, pixel_map, spread, summary
+from benchmark.engine.explanations import choose_explainer, measure, pixel_map, spread, summary
 from tests.engine.runs import failure, plan_run, plan_runs, run
 from tests.toys import Plain, registered
 
@@ -33,7 +34,7 @@ def test_energy_and_correlation_against_numpy() -> None:
     rng = np.random.default_rng(0)
     maps, mask = rng.normal(size=(5, 6, 7)), rng.random((5, 1, 6, 7)) < 0.4
     maps[1], mask[2], mask[3] = 0.0, True, False
-    found = alignment(torch.from_numpy(maps), torch.from_numpy(mask))
+    found = measure(torch.from_numpy(maps), torch.from_numpy(mask))
     for i in range(5):
         h, m = np.abs(maps[i]), mask[i, 0]
         energy = np.nan if i in (1, 3) else h[m].sum() / h.sum()
@@ -44,9 +45,22 @@ def test_energy_and_correlation_against_numpy() -> None:
     assert found["energy"][2].item() == 1.0  # a mask of ones holds everything
 
 
+def test_a_further_metric_is_recorded_under_its_name() -> None:
+    columns = measure(torch.ones(3, 4, 4), torch.ones(3, 1, 4, 4, dtype=torch.bool))
+    assert "metrics" not in summary(columns)
+    columns["spread"] = torch.tensor([1.0, float("nan"), 3.0], dtype=torch.float64)
+    columns["nothing"] = torch.full((3,), float("nan"), dtype=torch.float64)
+    content = summary(columns)
+    assert content["metrics"] == {"nothing": None, "spread": 2.0}
+    split = decode(ExplainedSplit, content, "record.json")
+    assert split.value("spread") == 2.0 and split.value("nothing") is None
+    assert split.value("energy") == 1.0 and split.value("unknown") is None
+    assert split.to_json()["metrics"] == content["metrics"]
+
+
 def test_a_map_without_preference_has_the_masks_share() -> None:
     mask = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) < 0.3
-    found = alignment(torch.full((3, 8, 8), -2.0), mask)
+    found = measure(torch.full((3, 8, 8), -2.0), mask)
     torch.testing.assert_close(found["energy"], found["area"])
     assert found["correlation"].isnan().all()
 
@@ -55,7 +69,7 @@ def test_what_does_not_count_is_counted() -> None:
     maps, mask = torch.ones(5, 4, 4), torch.zeros(5, 1, 4, 4, dtype=torch.bool)
     mask[:4, :, :2] = True
     maps[0, :2], maps[1], maps[2, 0, 0] = 3.0, 0.0, float("inf")
-    found = summary(alignment(maps, mask))
+    found = summary(measure(maps, mask))
     counted = {
         name: found[name] for name in ("images", "zero_maps", "nonfinite_maps", "empty_masks")
     }
@@ -63,7 +77,7 @@ def test_what_does_not_count_is_counted() -> None:
     assert found["energy"] == pytest.approx((0.75 + 0.5) / 2) and found[
         "correlation"
     ] == pytest.approx(1.0)
-    nothing = summary(alignment(torch.zeros(2, 4, 4), mask[:2]))
+    nothing = summary(measure(torch.zeros(2, 4, 4), mask[:2]))
     assert (
         nothing["energy"] is None and nothing["correlation"] is None and nothing["zero_maps"] == 2
     )

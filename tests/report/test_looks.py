@@ -74,6 +74,18 @@ def test_the_side_table(sweep: tuple[Path, dict[str, list[str]]]) -> None:
         assert "where the networks look" in render(report, form) or form == "csv"
 
 
+def test_a_metric_of_an_installed_package_is_a_column(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    (key,) = fake.add(WORLD, ERM, trials=(0,))
+    folder = fake.finish()
+    add_heatmaps(folder, key, 0.2, metrics={"spread": 0.125, "undefined": None})
+    sheet = looks_sheet(make_report(folder).tables[0])
+    assert sheet is not None
+    column = sheet.heads.index(("biased", "spread"))
+    assert sheet.rows[0][column] == "0.125"
+    assert not any("undefined" in head for head in sheet.heads)
+
+
 def test_a_record_of_another_form_is_no_traceback(sweep: tuple[Path, dict[str, list[str]]]) -> None:
     folder, keys = sweep
     for key, odd in zip(

@@ -62,7 +62,7 @@ def looks_sheet(table: Table) -> Sheet | None:
     columns = [
         (split, *measure)
         for split in record.data.test_splits
-        for measure in _MEASURES
+        for measure in (*_MEASURES, *_further_metrics(rows))
         if any(_values(row, split, measure[0]) for row in rows)
     ]
     heads: list[Sequence[str]] = [
@@ -102,9 +102,22 @@ def _found(selected_run: SelectedRun) -> ExplanationSummary | None:
     return selected_run.run.record.explanations if selected_run.run.record is not None else None
 
 
+def _further_metrics(rows: Sequence[Row]) -> list[tuple[str, str, int, int]]:
+    """Return a column for each recorded metric that is not in ``_MEASURES``."""
+    names = {
+        name
+        for row in rows
+        for selected_run in row.selected_runs
+        if (summary := _found(selected_run))
+        for split in summary.splits.values()
+        for name in split.metrics
+    }
+    return [(name, name, 1, 3) for name in sorted(names)]
+
+
 def _values(row: Row, split: str, name: str) -> list[float]:
     found = [summary.splits.get(split) for w in row.selected_runs if (summary := _found(w))]
-    values = [getattr(measured, name) for measured in found if measured is not None]
+    values = [measured.value(name) for measured in found if measured is not None]
     return [float(value) for value in values if value is not None]
 
 
