@@ -164,22 +164,14 @@ def _prepare(given: argparse.Namespace) -> int:
         download(parse_all(given.datasets) or (), data_dir(given))
     for named, source in _sources(given):
         for archive in given.archive:
-            unpack = getattr(source, "unpack", None)
-            if unpack is None:
-                raise UserError(f"{named.name} is made from no archive; leave out --archive.")
             with _bar(f"unpacking {archive.name}") as report:
-                files = unpack(archive, report)
+                files = source.unpack(archive, report)
             say(f"{archive}: {files:,} files unpacked in {data_dir(given)}")
-        prepare = getattr(source, "prepare", None)
-        if prepare is None:
-            source.check()
-            say(f"{named}: nothing to prepare")
-            continue
         with _bar("decoding") as report:
-            prepare(
-                lambda pool, done, total, report=report: report(done, total, f"decoding {pool}")
+            prepared = source.prepare(
+                lambda pool, done, total, report=report: report(done, total, f"decoding {pool}")  # type: ignore[misc]
             )
-        say(f"{named}: prepared")
+        say(f"{named}: prepared" if prepared else f"{named}: nothing to prepare")
     return 0
 
 

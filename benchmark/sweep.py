@@ -223,7 +223,7 @@ def _dry_run(given: argparse.Namespace, plan: Plan, folder: Path) -> int:
     @functools.cache
     def sizes(fingerprint: str) -> dict[str, int] | None:
         known = plan.data[fingerprint]
-        if known.absent or not getattr(known.source, "decoded", lambda: True)():
+        if known.absent or not known.source.decoded():
             return None
         return {name: len(split) for name, split in known.source.load(trial).splits.items()}
 

@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmark.core.dataset import DatasetInfo, DatasetSource, Split
+from benchmark.core.dataset import DatasetInfo, DatasetSource, ImageProgress, Split
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
@@ -234,11 +234,11 @@ class PlantedData(DatasetSource):
     def content(self) -> str:
         return self.below.fingerprint()
 
-    def prepare(self, report: Callable[[str, int, int], None] | None = None) -> None:
-        """Decode what lies below."""
-        prepare = getattr(self.below, "prepare", None)
-        if prepare is not None:
-            prepare(report)
+    def decoded(self) -> bool:
+        return self.below.decoded()
+
+    def prepare(self, progress: ImageProgress | None = None) -> bool:
+        return self.below.prepare(progress)
 
     def problems(self) -> list[str]:
         return self.below.problems()

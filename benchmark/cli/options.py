@@ -119,6 +119,4 @@ def download(datasets: Iterable[NamedOptions], folder: Path) -> None:
         options = {
             k: kind.options[k].parse(k, v) for k, v in named.options.items() if k in kind.options
         }
-        fetch = getattr(kind(folder, **options), "download", None)
-        if fetch is not None:
-            fetch()
+        kind(folder, **options).download()

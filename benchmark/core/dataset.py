@@ -1,9 +1,9 @@
-"""Data with known groups: arrays, what is known of them, and where they come from."""
+"""Data sets with known groups: arrays, descriptions, and the sources that build them."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from benchmark.core.hparam import HParam, check_values
 from benchmark.core.needs import Needs
 from benchmark.core.seeds import seed_for
 
-#: What a sweep file's [augmentation] table or a data set may ask for; 0 is off.
+#: Augmentations that a data set or the [augmentation] table of a sweep file may use; 0 means off.
 AUGMENTATIONS = {
     "flip": HParam(0.0, doc="probability of a left-right flip", low=0.0, high=1.0),
     "translate": HParam(0.0, doc="largest shift, as a share of the side", low=0.0, high=1.0),
@@ -23,30 +23,51 @@ AUGMENTATIONS = {
     "crop": HParam(0.0, doc="largest share of the side that a crop leaves out", low=0.0, high=0.9),
 }
 
+#: The largest number of times that one batch may contain each training image.
+MAX_REPEATS_PER_BATCH = 10
+#: Batches up to this size are always accepted: random draws of the batch size ignore the data set.
+ACCEPTED_BATCH_SIZE = 1024
 
-#: A batch may hold each training image so often, and a batch of ROOMY images is never too large: random draws of the
-#: batch size know nothing of the data.
-OFTEN, ROOMY = 10, 1024
+#: Called with the number of units done and the total number of units.
+Progress = Callable[[int, int], None]
+#: Called with the name of a group of images, the number of images done, and their total number.
+ImageProgress = Callable[[str, int, int], None]
 
 
-def oversized(batch_size: int, images: int) -> str | None:
-    """Why batches of this size make no sense for so many training images, in a sentence, or None."""
-    if batch_size <= max(OFTEN * images, ROOMY):
+def batch_size_problem(batch_size: int, images: int) -> str | None:
+    """Return a message if a batch size is far too large for the number of training images.
+
+    Args:
+        batch_size: The number of images per batch.
+        images: The number of training images.
+
+    Returns:
+        A complete sentence, or None if the batch size is acceptable.
+    """
+    if batch_size <= max(MAX_REPEATS_PER_BATCH * images, ACCEPTED_BATCH_SIZE):
         return None
     return (
-        f"batch_size = {batch_size:,} holds each of the {images:,} training images {batch_size // images} times, "
-        f"expected at most {OFTEN}; use a smaller batch_size."
+        f"batch_size = {batch_size:,} contains each of the {images:,} training images "
+        f"{batch_size // images} times, expected at most {MAX_REPEATS_PER_BATCH}; "
+        "use a smaller batch_size."
     )
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split, held in memory (or memory-mapped).
+    """One split of a data set, held in memory or memory-mapped.
 
-    Shapes and types: ``image`` uint8[N,C,H,W]; ``label`` int64[N], or int64[N,K] of 0 and 1 where an image may have
-    several of K labels or none; ``confounder`` and ``environment`` int64[N];
-    ``mask`` bool[N,1,H,W], True = foreground; ``pair_id`` int64[N], equal across splits for the same object
-    with another bias; ``cluster`` int64[N], images that belong together (a patient).
+    Args:
+        image: uint8[N,C,H,W].
+        label: int64[N], or int64[N,K] of 0 and 1 if an image may have several of K labels.
+        confounder: int64[N].
+        environment: int64[N].
+        mask: bool[N,1,H,W], True for the foreground.
+        pair_id: int64[N], equal in two splits for the same object with a different bias.
+        cluster: int64[N], equal for images that belong together, such as those of one patient.
+
+    Raises:
+        ValueError: If an array has the wrong shape or type.
     """
 
     image: np.ndarray
@@ -72,7 +93,8 @@ class Split:
             self.mask.shape != (n, 1, height, width) or self.mask.dtype != np.bool_
         ):
             raise ValueError(
-                f"mask is {self.mask.dtype}{list(self.mask.shape)}, expected bool[{n},1,{height},{width}]"
+                f"mask is {self.mask.dtype}{list(self.mask.shape)}, "
+                f"expected bool[{n},1,{height},{width}]"
             )
 
     def __len__(self) -> int:
@@ -81,21 +103,26 @@ class Split:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before any image is read.
+    """The description of a data set, available before any image is read.
 
     Args:
-        label_names, confounder_names, environment_names: environment names are empty where there is no division.
+        label_names: The classes, in the order of their numbers.
+        confounder_names: The confounders, in the order of their numbers.
+        environment_names: The training environments; empty if the data are not divided.
         image_size: (C, H, W).
-        splits: ``train``, ``val`` and the test splits, in table order.
-        provides: the annotations it carries.
-        mean, std: per channel, of pixel values in [0, 1], for normalisation.
-        augmentation: what leaves the label true, by name, from AUGMENTATIONS.
-        source, licence: where it comes from and under which terms.
-        stand_in: True for generated stand-ins, which are never shown in one table with real data.
-        bias_splits: (biased, deceiving), the two splits whose difference is the generalisation gap, or None.
-        paired: whether those two show the same objects (equal ``pair_id``).
-        multi_label: an image may have several labels or none; every label is then a question of its own, yes or no,
-            and has groups of its own, so that there is no group of an image.
+        splits: ``train``, ``val`` and the test splits, in the order of tables.
+        provides: The annotations that the data set has.
+        mean: The mean of each channel for pixel values in [0, 1], used for normalisation.
+        std: The standard deviation of each channel, likewise.
+        source: The publication or origin of the data.
+        licence: The terms of use.
+        augmentation: Augmentations that preserve the label, with names from AUGMENTATIONS.
+        stand_in: True for generated stand-ins, which are never shown in a table with real data.
+        bias_splits: (biased, deceiving), the splits whose difference in accuracy is the
+            generalisation gap, or None.
+        paired: True if these two splits show the same objects, with equal ``pair_id``.
+        multi_label: True if an image may have several labels or none. Every label is then a binary
+            task with groups of its own, so an image does not belong to a single group.
     """
 
     label_names: tuple[str, ...]
@@ -120,41 +147,51 @@ class DatasetInfo:
 
     @property
     def group_names(self) -> tuple[str, ...]:
-        """Names of the groups in the order of ``label * num_confounders + confounder``: ``waterbird/land``.
+        """Names of the groups, in the order of ``label * num_confounders + confounder``.
 
-        Multi-label: two for each label and confounder, ``no mass/scanner 2`` before ``mass/scanner 2``. Where two
-        groups would have one name (labels ``mass`` and ``no mass``, a name with a slash), all names are written at
-        length: ``'no mass': yes / 'scanner 2'``.
+        A group is written ``waterbird/land``. Multi-label data have two groups per label and
+        confounder: ``no mass/scanner 2``, then ``mass/scanner 2``. If two groups would have the
+        same name (labels ``mass`` and ``no mass``, or a name that contains a slash), all names are
+        written out: ``'no mass': yes / 'scanner 2'``.
         """
-        answers = ("no", "yes") if self.multi_label else ("",)
-        groups = list(itertools.product(self.label_names, answers, self.confounder_names))
+        values = ("no", "yes") if self.multi_label else ("",)
+        groups = list(itertools.product(self.label_names, values, self.confounder_names))
         short = tuple(
-            f"{'no ' if answer == 'no' else ''}{label}/{confounder}"
-            for label, answer, confounder in groups
+            f"{'no ' if value == 'no' else ''}{label}/{confounder}"
+            for label, value, confounder in groups
         )
         if len(set(short)) == len(short):
             return short
-        return _numbered(
-            f"{label!r}{f': {answer}' if answer else ''} / {confounder!r}"
-            for label, answer, confounder in groups
+        return _make_unique(
+            f"{label!r}{f': {value}' if value else ''} / {confounder!r}"
+            for label, value, confounder in groups
         )
 
 
-def _numbered(names: Iterable[str]) -> tuple[str, ...]:
-    """The names, the second of two equal ones with `` (2)`` behind it, so that all differ."""
-    out: dict[str, None] = {}
+def _make_unique(names: Iterable[str]) -> tuple[str, ...]:
+    """Append `` (2)``, `` (3)``, ... to repeated names."""
+    unique: dict[str, None] = {}
     for name in names:
-        number, unique = 1, name
-        while unique in out:
+        number = 1
+        candidate = name
+        while candidate in unique:
             number += 1
-            unique = f"{name} ({number})"
-        out[unique] = None
-    return tuple(out)
+            candidate = f"{name} ({number})"
+        unique[candidate] = None
+    return tuple(unique)
 
 
 @dataclass(frozen=True)
 class GroupedDataset:
-    """A data set of one trial: its arrays and what is known of them."""
+    """The data of one trial: arrays and their description.
+
+    Args:
+        name: The registry name of the data set.
+        options: All options, including those at their defaults.
+        info: The description.
+        splits: The splits by name, in the order of ``info.splits``.
+        fingerprint: The identity of the data, from ``DatasetSource.fingerprint``.
+    """
 
     name: str
     options: Mapping[str, Any]
@@ -163,34 +200,38 @@ class GroupedDataset:
     fingerprint: str
 
     def group(self, split: str) -> np.ndarray | None:
-        """Group of every image of a split, int64[N], or None: confounders unknown, or several labels per image."""
+        """Return the group of every image of a split.
+
+        Returns:
+            int64[N], or None if the confounder is unknown or the data are multi-label.
+        """
         data = self.splits[split]
-        if self.info.multi_label:
+        if data.confounder is None or self.info.multi_label:
             return None
-        return (
-            None
-            if data.confounder is None
-            else data.label * len(self.info.confounder_names) + data.confounder
-        )
+        return data.label * len(self.info.confounder_names) + data.confounder
 
 
 class DatasetSource:
-    """Where a GroupedDataset comes from; subclasses are registered.
+    """Base class of data sets.
+
+    Subclasses are registered in ``DATASETS``. They must implement ``info`` and ``build``; all other
+    methods have defaults.
 
     Class attributes:
-        name: the registry name.
-        title: one line for ``list datasets``.
-        version: raise it when the same options give other arrays, so that old runs are not taken for new ones.
-        options: declared like hyper-parameters, checked in the same way.
-        designed: the data set is made so that each split has the groups it is to have; False where a user sorted the
-            pictures, so that a group that train or a test lacks is reported as a problem.
+        name: The registry name.
+        title: One line for ``list datasets``.
+        version: Increase it if the same options produce different arrays, so that old runs are not
+            mistaken for new ones.
+        options: The options, declared and checked like hyper-parameters.
+        designed: True if the groups of every split are part of the design. False for data that a
+            user sorted: a group that is missing from a split is then reported as a problem.
 
     Args:
-        data_dir: the folder that holds downloaded data; embedded data sets do not use it.
-        options: the options that differ from their defaults.
+        data_dir: The folder of downloaded data. Data sets without files ignore it.
+        options: The options that differ from their defaults.
 
     Raises:
-        UserError: an unknown option, or a value of the wrong type.
+        UserError: If an option is unknown or has an invalid value.
     """
 
     name: ClassVar[str] = ""
@@ -202,52 +243,122 @@ class DatasetSource:
     def __init__(self, data_dir: Path | None = None, **options: Any) -> None:
         self.data_dir = data_dir
         defaults = {name: option.default for name, option in self.options.items()}
-        self.chosen: dict[str, Any] = {
-            **defaults,
-            **check_values(self.options, options, self.name, "option"),
-        }
+        given = check_values(self.options, options, self.name, "option")
+        self.chosen: dict[str, Any] = {**defaults, **given}
 
     def info(self) -> DatasetInfo:
-        """What is known before reading, for these options."""
+        """Return the description of the data for the current options, without reading files."""
+        raise NotImplementedError
+
+    def build(self, seed: int) -> dict[str, Split]:
+        """Build the splits of one trial.
+
+        Args:
+            seed: The seed of all random choices. It depends on the data set and the trial, never on
+                the algorithm.
+
+        Returns:
+            The splits by name, in the order of ``info().splits``.
+        """
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raise a UserError if the files are missing or damaged; cheap, called before any run starts."""
+        """Check that the files are present and plausible. Must be fast: it runs before every run.
+
+        Raises:
+            UserError: If files are missing or damaged.
+        """
 
     def content(self) -> str:
-        """A digest of the files behind the data set (not of its options); cheap, embedded data may return ''."""
+        """Return a digest of the files, independent of the options; empty for data without files.
+
+        It must be as fast as ``check``.
+        """
         return ""
 
     def train_size(self) -> int | None:
-        """Number of training images, where it is known before the data are built, else None."""
+        """Return the number of training images, or None if it is unknown before ``build``."""
         return None
 
-    def build(self, seed: int) -> dict[str, Split]:
-        """The splits of one trial. ``seed`` depends on the data set and the trial alone, never on the algorithm."""
-        raise NotImplementedError
+    def decoded(self) -> bool:
+        """Return True if ``load`` is fast because all images are decoded already.
+
+        The default is True: a data set without image files has nothing to decode.
+        """
+        return True
+
+    def prepare(self, progress: ImageProgress | None = None) -> bool:
+        """Do the slow work that can be done once, such as decoding images into a cache.
+
+        Called by ``benchmark.data prepare``. The default only checks the files.
+
+        Args:
+            progress: Called as the work proceeds.
+
+        Returns:
+            True if this data set has such work, even if it was done before.
+
+        Raises:
+            UserError: If files are missing or damaged.
+        """
+        self.check()
+        return False
+
+    def download(self) -> None:
+        """Download missing files. Called only if the user asks for it with ``--download``.
+
+        The default does nothing: most data sets cannot be downloaded unattended.
+
+        Raises:
+            UserError: If the download fails.
+        """
+
+    def unpack(self, archive: Path, progress: Progress | None = None) -> int:
+        """Unpack an archive into the data folder. Called for ``--archive``.
+
+        Args:
+            archive: A .zip or .tar file.
+            progress: Called with the number of bytes unpacked and the total number of bytes.
+
+        Returns:
+            The number of files.
+
+        Raises:
+            UserError: If the archive cannot be unpacked, or, by default, because the data set is
+                not made from archives.
+        """
+        raise UserError(f"{self.name} does not use archives; leave out --archive.")
 
     def problems(self) -> list[str]:
-        """What is wrong with the data beside what their arrays show, for ``benchmark.data check``; a sentence each."""
+        """Return problems that the arrays do not show, one sentence each.
+
+        ``benchmark.data check`` prints them and fails.
+        """
         return []
 
     def notes(self) -> list[str]:
-        """What ``benchmark.data check`` says without calling it a problem, such as files left out; a sentence each."""
+        """Return remarks that are not problems, such as files left out, one sentence each."""
         return []
 
     def file_of(self, name: str, split: Split, row: int) -> str:
-        """A picture of a split, for people: its file where that is known, else its row."""
+        """Return a readable reference to an image: its file if that is known, else its row."""
         return f"row {row} of {name}"
 
     def fingerprint(self) -> str:
-        """What identifies the data: name, version, options and content, in 16 hexadecimal digits."""
-        return f"{seed_for('data', self.name, self.version, sorted(self.chosen.items()), self.content()):016x}"
+        """Return the identity of the data as 16 hexadecimal digits.
+
+        It covers the name, the version, the options and ``content``.
+        """
+        options = sorted(self.chosen.items())
+        return f"{seed_for('data', self.name, self.version, options, self.content()):016x}"
 
     def load(self, trial: int) -> GroupedDataset:
-        """The data of one trial, checked against what ``info`` promises.
+        """Build the data of one trial and check them against ``info``.
 
         Raises:
-            UserError: files are missing or damaged.
-            ValueError: a programming error in ``build``: a split missing, a shape or an annotation not as declared.
+            UserError: If files are missing or damaged, or a split is empty with these options.
+            ValueError: If ``build`` returns other splits, shapes or annotations than ``info``
+                declares, which is a programming error.
         """
         self.check()
         info = self.info()
@@ -257,32 +368,40 @@ class DatasetSource:
                 f"{self.name}: build returned splits {tuple(splits)}, expected {info.splits}"
             )
         for name, split in splits.items():
-            self._check_split(info, name, split)
+            self._check_shapes(info, name, split)
+            self._check_ranges(info, name, split)
+            self._check_annotations(info, name, split)
         return GroupedDataset(self.name, dict(self.chosen), info, splits, self.fingerprint())
 
-    def _check_split(self, info: DatasetInfo, name: str, split: Split) -> None:
+    def _check_shapes(self, info: DatasetInfo, name: str, split: Split) -> None:
         if len(split) == 0:
             raise UserError(
                 f"{self.name}: split {name} has no images with these options ({self.chosen})."
             )
         if split.image.shape[1:] != info.image_size:
             raise ValueError(
-                f"{self.name}: images of {name} are {split.image.shape[1:]}, expected {info.image_size}"
+                f"{self.name}: images of {name} are {split.image.shape[1:]}, "
+                f"expected {info.image_size}"
             )
-        if split.label.shape[1:] != ((len(info.label_names),) if info.multi_label else ()):
+        expected = (len(info.label_names),) if info.multi_label else ()
+        if split.label.shape[1:] != expected:
             raise ValueError(
-                f"{self.name}: labels of {name} have shape {split.label.shape}, which info does not say"
+                f"{self.name}: labels of {name} have shape {split.label.shape}, "
+                f"expected {(len(split), *expected)}"
             )
+
+    def _check_ranges(self, info: DatasetInfo, name: str, split: Split) -> None:
         labels = ("no", "yes") if info.multi_label else info.label_names
         bounded = [("label", labels), ("confounder", info.confounder_names)]
-        if (
-            name == "train" and info.environment_names
-        ):  # a test split may be an environment of its own
+        # A test split may be an environment of its own.
+        if name == "train" and info.environment_names:
             bounded.append(("environment", info.environment_names))
-        for what, names in bounded:
-            value = getattr(split, what)
+        for array, names in bounded:
+            value = getattr(split, array)
             if value is not None and (value.min() < 0 or value.max() >= len(names)):
-                raise ValueError(f"{self.name}: {what} of {name} is outside 0 … {len(names) - 1}")
+                raise ValueError(f"{self.name}: {array} of {name} is outside 0 … {len(names) - 1}")
+
+    def _check_annotations(self, info: DatasetInfo, name: str, split: Split) -> None:
         promised = {
             "confounder": info.provides.confounder or info.provides.groups,
             "mask": info.provides.masks,
@@ -294,6 +413,6 @@ class DatasetSource:
             promised["mask"] |= info.provides.val_masks
         if info.paired and name in (info.bias_splits or ()):
             promised["pair_id"] = True
-        for what, given in promised.items():
-            if given and getattr(split, what) is None:
-                raise ValueError(f"{self.name}: info promises {what}, but split {name} has none")
+        for array, required in promised.items():
+            if required and getattr(split, array) is None:
+                raise ValueError(f"{self.name}: info promises {array}, but split {name} has none")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmark.core.dataset import oversized
+from benchmark.core.dataset import batch_size_problem
 from benchmark.core.errors import Refused, UserError
 from benchmark.core.seeds import seed_for
 
@@ -130,7 +130,7 @@ def make_sampler(
         UserError: the batch size makes no sense for so few images.
         Refused: the data has no groups or no environments to sample from, or only one environment.
     """
-    problem = oversized(batch_size, size)
+    problem = batch_size_problem(batch_size, size)
     if problem:
         raise UserError(problem)
     if sampling == "random":

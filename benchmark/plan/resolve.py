@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmark.core.backbone_options import without_defaults
 from benchmark.core.criteria import CRITERIA
-from benchmark.core.dataset import AUGMENTATIONS, DatasetInfo, DatasetSource, oversized
+from benchmark.core.dataset import AUGMENTATIONS, DatasetInfo, DatasetSource, batch_size_problem
 from benchmark.core.errors import ErrorCollector, Refused, UserError
 from benchmark.core.hparam import HParam, check_values
 from benchmark.core.needs import DESCRIPTIONS
@@ -336,7 +336,7 @@ def _check_batch(spec: RunSpec, info: DatasetInfo, train_size: int | None) -> No
             f"{most:,} or less."
         )
     if train_size is not None:
-        problem = oversized(rows, train_size)
+        problem = batch_size_problem(rows, train_size)
         if problem:
             raise UserError(f"{spec.method} on {spec.dataset}: {problem}")
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmark.core.dataset import DatasetSource, Split
+from benchmark.core.dataset import DatasetSource, ImageProgress, Progress, Split
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from datasets._io import decode, pixels
@@ -22,9 +22,6 @@ from datasets._io.cache import Cache, cache_folder, memory_limit
 from datasets._io.cache_entry import CacheColumn, Fill
 from datasets._io.decode import Recipe
 from datasets._io.pixels import Fact
-
-#: Called with the name of a pool, pictures done, and pictures in all.
-Report = Callable[[str, int, int], None]
 
 
 class Item(NamedTuple):
@@ -135,13 +132,14 @@ class ImageSource(DatasetSource):
             total.update(json.dumps([(*item, *self._sizes(item)) for item in pool.items]).encode())
         return total.hexdigest()[:32]
 
-    def prepare(self, report: Report | None = None) -> None:
-        """Decode everything that these options need and that the cache does not have."""
+    def prepare(self, progress: ImageProgress | None = None) -> bool:
+        """Decode all images of these options that are not in the cache yet."""
         self.check()
         for name in self.pools():
-            self.arrays(name, report)
+            self.arrays(name, progress)
+        return True
 
-    def arrays(self, name: str, report: Report | None = None) -> Arrays:
+    def arrays(self, name: str, report: ImageProgress | None = None) -> Arrays:
         """A pool's pictures, mapped into memory, and decoded first where the cache does not have them.
 
         Args:
@@ -160,7 +158,7 @@ class ImageSource(DatasetSource):
             )
         return Arrays(found["image"], found["size"], found.get("mask"), found["facts"][:, 0])
 
-    def unpack(self, archive: Path, progress: Callable[[int, int], None] | None = None) -> int:
+    def unpack(self, archive: Path, progress: Progress | None = None) -> int:
         """Unpack an archive in the data folder, safely; returns the number of files."""
         from datasets._io.archive import unpack
 

@@ -126,7 +126,7 @@ def test_prepare_unpacks_archives(
     assert "97 files unpacked" in capsys.readouterr().out
     assert run("check", "nlm_cxr:side=16", "--data-dir", target) == 0
     assert run("prepare", "tiny", "--archive", tmp_path / "set.tar.gz", "--data-dir", target) == 2
-    assert "is made from no archive" in capsys.readouterr().err
+    assert "leave out --archive" in capsys.readouterr().err
 
 
 def test_show(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
