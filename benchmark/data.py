@@ -17,9 +17,10 @@ from benchmark.cli.options import DATA_VARIABLE, data_dir, download, number
 from benchmark.cli.programs import add_version, make_parser
 from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
 from benchmark.core.errors import UserError, exit_code
+from benchmark.core.named_options import NamedOptions, parse_named_options
 from benchmark.core.registry import DATASETS, did_you_mean
 from benchmark.core.terminal import say
-from benchmark.plan.sweepfile import LARGEST_NUMBER, NamedOptions, parse_all
+from benchmark.plan.sweepfile import LARGEST_NUMBER
 
 #: Where decoded images are kept when --cache-dir is not given; the data sets read it.
 CACHE_VARIABLE = "SHORTCUTBED_CACHE"
@@ -114,10 +115,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _named(given: argparse.Namespace) -> list[NamedOptions]:
+    """The data sets of a command line."""
+    return [parse_named_options(text) for text in given.datasets]
+
+
 def _sources(given: argparse.Namespace) -> list[tuple[NamedOptions, DatasetSource]]:
-    return [
-        (named, make_source(named, data_dir(given))) for named in parse_all(given.datasets) or ()
-    ]
+    return [(named, make_source(named, data_dir(given))) for named in _named(given)]
 
 
 def make_source(named: NamedOptions, folder: Path | None) -> DatasetSource:
@@ -161,7 +165,7 @@ def _list(given: argparse.Namespace) -> int:
 
 def _prepare(given: argparse.Namespace) -> int:
     if given.download:
-        download(parse_all(given.datasets) or (), data_dir(given))
+        download(_named(given), data_dir(given))
     for named, source in _sources(given):
         for archive in given.archive:
             with _bar(f"unpacking {archive.name}") as report:

@@ -15,13 +15,14 @@ from benchmark.cli.programs import add_version, make_parser
 from benchmark.core.conditions import prepare_openmp
 from benchmark.core.errors import Problems, UserError, exit_code
 from benchmark.core.layout import SweepFolder, newest_sweep
+from benchmark.core.named_options import parse_named_options
 from benchmark.core.terminal import say
 from benchmark.launch.gpus import VISIBLE
 from benchmark.launch.slots import check_request
 from benchmark.launch.start_method import require_fork_server
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweep_folder import read_stored, write_plan
-from benchmark.plan.sweepfile import SweepConfig, find_sweep_file, numbers, parse_all, read_sweep
+from benchmark.plan.sweepfile import SweepConfig, find_sweep_file, read_numbers, read_sweep
 
 RESULTS = Path("results")
 
@@ -148,10 +149,10 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
 def _config(given: argparse.Namespace) -> SweepConfig:
     config = read_sweep(find_sweep_file(given.sweep))
     return config.changed(
-        datasets=parse_all(given.datasets),
+        datasets=tuple(map(parse_named_options, given.datasets)) if given.datasets else None,
         algorithms=tuple(given.algorithms) if given.algorithms else None,
-        trials=None if given.trials is None else numbers("trials", given.trials),
-        draws=None if given.draws is None else numbers("draws", given.draws),
+        trials=None if given.trials is None else read_numbers("trials", given.trials),
+        draws=None if given.draws is None else read_numbers("draws", given.draws),
         oracle=True if getattr(given, "oracle", False) else None,
     )
 

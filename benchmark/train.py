@@ -19,6 +19,7 @@ from benchmark.core.errors import ErrorCollector, UserError, exit_code
 from benchmark.core.hparam import HParam
 from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
 from benchmark.core.log_line import LogLine
+from benchmark.core.named_options import base_name, split_option
 from benchmark.core.record import read_record
 from benchmark.core.registry import ALGORITHMS, did_you_mean
 from benchmark.core.spec import LEASE_LOST
@@ -107,7 +108,7 @@ def _config(given: argparse.Namespace) -> SweepConfig:
     budget = {"steps": given.steps}
     if given.evaluate_every is not None:
         budget["evaluate_every"] = given.evaluate_every
-    algorithm = given.algorithm.partition(":")[0]
+    algorithm = base_name(given.algorithm)
     values: dict[str, Any] = {
         "datasets": [given.dataset],
         "algorithms": [given.algorithm],
@@ -130,9 +131,10 @@ def _hparams(algorithm: str, given: list[str]) -> dict[str, Any]:
     values = {}
 
     def read(text: str) -> None:
-        name, equals, value = text.partition("=")
-        if not equals:
+        option = split_option(text)
+        if option is None:
             raise UserError(f"--hparam {text!r} has no value, expected NAME=VALUE such as lr=1e-3.")
+        name, value = option
         if name not in declared:
             raise UserError(f"{algorithm} has no hparam {name!r}{did_you_mean(name, declared)}")
         values[name] = declared[name].parse(name, value)

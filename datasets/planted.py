@@ -16,6 +16,7 @@ import numpy as np
 from benchmark.core.dataset import DatasetInfo, DatasetSource, ImageProgress, Split
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
+from benchmark.core.named_options import split_option
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 from benchmark.core.seeds import seed_for
@@ -182,14 +183,14 @@ class PlantedData(DatasetSource):
         kind = DATASETS.get(self.chosen["on"])
         given = {}
         for pair in filter(None, self.chosen["options"].split(";")):
-            name, equals, value = pair.partition("=")
-            if not equals or name.strip() not in kind.options:
+            option = split_option(pair)
+            if option is None or option[0] not in kind.options:
                 raise UserError(
                     f"{self.name}: options has {pair!r}, expected NAME=VALUE with a NAME of {self.chosen['on']}: "
                     f"{', '.join(kind.options) or 'it has none'}."
                 )
-            name = name.strip()
-            given[name] = kind.options[name].parse(f"{self.chosen['on']}: {name}", value.strip())
+            name, value = option
+            given[name] = kind.options[name].parse(f"{self.chosen['on']}: {name}", value)
         self.below: DatasetSource = kind(data_dir, **given)
 
     def info(self) -> DatasetInfo:

@@ -10,11 +10,11 @@ from typing import Any
 
 from benchmark.core.errors import shown
 from benchmark.core.files import check_folder
+from benchmark.core.named_options import NamedOptions
 from benchmark.core.registry import DATASETS
 from benchmark.core.terminal import say
 from benchmark.launch.gpus import VISIBLE, find_gpus, require_gpus
 from benchmark.launch.slots import Slot, slots
-from benchmark.plan.sweepfile import NamedOptions
 
 #: Where data sets are looked for when --data-dir is not given.
 DATA_VARIABLE = "SHORTCUTBED_DATA"

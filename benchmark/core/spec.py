@@ -14,6 +14,7 @@ from benchmark.core.decode import Count, Json, Key, Name, Positive, decode
 from benchmark.core.errors import DamagedError, UserError, shown
 from benchmark.core.files import read_bytes, read_json
 from benchmark.core.layout import RunFolder
+from benchmark.core.named_options import method_name
 from benchmark.core.text import one_line
 
 #: Version of spec.json, log.jsonl, record.json and failure.json; docs/log_schema.md describes it.
@@ -78,7 +79,7 @@ class RunSpec:
     @property
     def method(self) -> str:
         """Algorithm and variant as sweep files write them: ``cdan`` or ``cdan:cdann``."""
-        return f"{self.algorithm}:{self.variant}" if self.variant else self.algorithm
+        return method_name(self.algorithm, self.variant)
 
     def label(self) -> str:
         """A short name for people."""

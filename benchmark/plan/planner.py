@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import Problems, Refused, UserError
+from benchmark.core.named_options import base_name, method_name
 from benchmark.core.registry import ALGORITHMS, DATASETS, did_you_mean
 from benchmark.core.spec import RunSpec, before_switch
 from benchmark.core.sweep_plan import PlannedEntry, Refusal, SweepPlan
@@ -198,20 +199,18 @@ def _never_active(runs: Iterable[PlannedRun]) -> Iterator[str]:
 def _check_names(config: SweepConfig) -> Iterable[str]:
     """Names that no single run would stumble over: overrides of nothing, [fixed] keys that no algorithm declares."""
     datasets = {n for d in config.datasets for n in (d.name, str(d))}
-    methods = {n for m in config.algorithms for n in (m, m.partition(":")[0])} | set(
-        ALGORITHMS.names()
-    )
+    methods = {n for m in config.algorithms for n in (m, base_name(m))} | set(ALGORITHMS.names())
     methods |= {
-        f"{n}:{variant}" for n in ALGORITHMS.names() for variant in ALGORITHMS.get(n).variants
+        method_name(n, variant)
+        for n in ALGORITHMS.names()
+        for variant in ALGORITHMS.get(n).variants
     }
     places = datasets | set(DATASETS.names())
     for name, table in config.override.items():
         method, _, dataset = name.partition("@")
         parts = [(method, methods), (dataset, places)] if dataset else [(name, methods | places)]
         # a data set's options may be those of a row that this launch leaves out; a variant must exist
-        unknown = [
-            n for n, known in parts if n not in known and n.partition(":")[0] not in places & known
-        ]
+        unknown = [n for n, known in parts if n not in known and base_name(n) not in places & known]
         for n in unknown:
             yield f"[override.{name}]: {n!r} is neither an algorithm nor a data set{did_you_mean(n, methods | places)}"
         if not dataset and name in datasets and "dataset" in table:
@@ -219,7 +218,7 @@ def _check_names(config: SweepConfig) -> Iterable[str]:
     declared: set[str] = set()
     for method in config.algorithms:
         try:
-            declared |= set(ALGORITHMS.get(method.partition(":")[0]).all_hparams(0))
+            declared |= set(ALGORITHMS.get(base_name(method)).all_hparams(0))
         except UserError:
             declared |= set(config.fixed)  # the unknown algorithm is reported where it is used
     for name in config.fixed:

@@ -12,16 +12,21 @@ from benchmark.core.criteria import CRITERIA
 from benchmark.core.dataset import AUGMENTATIONS, DatasetInfo, DatasetSource, batch_size_problem
 from benchmark.core.errors import ErrorCollector, Refused, UserError
 from benchmark.core.hparam import HParam, check_values
+from benchmark.core.named_options import (
+    NamedOptions,
+    base_name,
+    method_name,
+    parse_named_options,
+    split_method,
+)
 from benchmark.core.needs import DESCRIPTIONS
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, did_you_mean
 from benchmark.core.spec import RunSpec
 from benchmark.plan.sweepfile import (
     BUDGET,
     COMPUTE,
-    NamedOptions,
     SweepConfig,
     check_like,
-    parse_named_options,
     read_selection,
 )
 
@@ -91,7 +96,7 @@ class Resolver:
             Refused: the method cannot run on this data.
             UserError, Problems: something does not exist, is of the wrong type, or its data is missing.
         """
-        algorithm, _, variant = request.method.partition(":")
+        algorithm, variant = split_method(request.method)
         check = ErrorCollector()
         kind = check(_method, algorithm, variant)
         changes = check(self._changes, request) or {**_NO_CHANGES}
@@ -135,7 +140,8 @@ class Resolver:
 
     def _changes(self, request: RunRequest) -> dict[str, Any]:
         """What the sweep's overrides change for this run: the more special one wins."""
-        algorithm, name = request.method.partition(":")[0], request.dataset.name
+        algorithm = base_name(request.method)
+        name = request.dataset.name
         merged: dict[str, Any] = {**_NO_CHANGES, "hparams": {}}
         places = (name, str(request.dataset))
         order = [
@@ -297,10 +303,9 @@ class Resolver:
             spec.backbone, {name: str(value) for name, value in spec.backbone_options.items()}
         )
         for role, needed in ALGORITHMS.get(spec.algorithm).upstream(spec).items():
-            method = f"{needed.algorithm}:{needed.variant}" if needed.variant else needed.algorithm
             requests[role] = replace(
                 request,
-                method=method,
+                method=method_name(needed.algorithm, needed.variant),
                 draw=request.draw if needed.same_draw else 0,
                 hparams=needed.hparams,
                 dataset_options={**spec.dataset_options, **needed.dataset_options},

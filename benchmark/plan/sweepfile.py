@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import Problems, UserError, shown
+from benchmark.core.named_options import NamedOptions, parse_named_options
 from benchmark.core.registry import did_you_mean
 from benchmark.core.shipped import shipped
 from benchmark.core.spec import MOST_STEPS
@@ -41,19 +42,6 @@ _INTEGERS = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True)
-class NamedOptions:
-    """A name with options, as sweep files write it: ``digits_on_photos:bias=0.95,places=2``."""
-
-    name: str
-    options: Mapping[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return self.name + (
-            ":" + ",".join(f"{k}={v}" for k, v in self.options.items()) if self.options else ""
-        )
-
-
-@dataclass(frozen=True)
 class SweepConfig:
     """What a sweep file says, with the command line's changes.
 
@@ -73,7 +61,7 @@ class SweepConfig:
     title: str = ""
     datasets: tuple[NamedOptions, ...] = ()
     algorithms: tuple[str, ...] = ()
-    backbone: NamedOptions = NamedOptions("convnet")
+    backbone: NamedOptions = field(default_factory=lambda: NamedOptions("convnet"))
     trials: tuple[int, ...] = (0,)
     draws: tuple[int, ...] = (0,)
     selection: tuple[str, ...] = ("val_accuracy", "last")
@@ -197,31 +185,7 @@ def config_from(values: Mapping[str, Any], name: str, where: str) -> SweepConfig
 _EXAMPLES = {"datasets": "digits_on_photos:bias=0.95", "algorithms": "erm"}
 
 
-def parse_named_options(text: str) -> NamedOptions:
-    """``name:option=value,…`` taken apart.
-
-    Raises:
-        UserError: it is not of that form.
-    """
-    name, _, rest = text.partition(":")
-    options: dict[str, str] = {}
-    for part in filter(None, (p.strip() for p in rest.split(","))):
-        key, equals, value = (p.strip() for p in part.partition("="))
-        if not equals or not key or not value:
-            raise UserError(
-                f"{text!r} has the option {part!r}, expected name:option=value such as digits_on_photos:bias=0.95."
-            )
-        if key in options:
-            raise UserError(f"{text!r} gives the option {key!r} twice.")
-        options[key] = value
-    if not name.strip():
-        raise UserError(
-            f"{text!r} has no name, expected name:option=value such as digits_on_photos:bias=0.95."
-        )
-    return NamedOptions(name.strip(), options)
-
-
-def numbers(key: str, value: Any) -> tuple[int, ...]:
+def read_numbers(key: str, value: Any) -> tuple[int, ...]:
     """``trials``: a count n stands for 0 … n − 1, a list for itself. ``draws``: 0 stands for the defaults alone,
     a count n for the random draws 1 … n, a list for itself (0 = the defaults)."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -379,8 +343,8 @@ _READERS = {
     "datasets": _datasets,
     "algorithms": _texts,
     "backbone": lambda key, value: parse_named_options(_text(key, value)),
-    "trials": numbers,
-    "draws": numbers,
+    "trials": read_numbers,
+    "draws": read_numbers,
     "selection": read_selection,
     "budget": lambda key, value: check_like(BUDGET, key, _table(key, value)),
     "compute": lambda key, value: check_like(COMPUTE, key, _table(key, value)),
@@ -391,8 +355,3 @@ _READERS = {
     "skip_impossible": _flag,
     "select_before_switch": _flag,
 }
-
-
-def parse_all(texts: Sequence[str] | None) -> tuple[NamedOptions, ...] | None:
-    """Data sets given on a command line, or None where none were."""
-    return tuple(parse_named_options(text) for text in texts) if texts else None

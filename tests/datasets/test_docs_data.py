@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from benchmark.core.named_options import parse_named_options
 from benchmark.core.registry import DATASETS
 from benchmark.data import main
-from benchmark.plan.sweepfile import parse_all
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
@@ -71,7 +71,7 @@ def test_its_training_commands_name_data_that_load(here: Path) -> None:
     assert len(commands) == 2
     for command in commands:
         given = words(command)
-        (named,) = parse_all([given[given.index("--dataset") + 1]])  # type: ignore[misc]
+        named = parse_named_options(given[given.index("--dataset") + 1])
         kind = DATASETS.get(named.name)
         options = {
             name: kind.options[name].parse(name, value) for name, value in named.options.items()

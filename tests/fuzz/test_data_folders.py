@@ -18,8 +18,8 @@ from PIL import Image
 
 from benchmark import data, sweep
 from benchmark.core.errors import UserError
+from benchmark.core.named_options import parse_named_options
 from benchmark.data import make_source
-from benchmark.plan.sweepfile import parse_named_options
 from tests.datasets.trees import mask, picture, table
 from tests.fuzz.mutators import mutate_bytes
 from tests.fuzz.oracle import Tally, limited, run

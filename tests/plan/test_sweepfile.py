@@ -8,15 +8,13 @@ from typing import Any
 import pytest
 
 from benchmark.core.errors import Problems, UserError
+from benchmark.core.named_options import NamedOptions
 from benchmark.plan.sweepfile import (
     SWEEPS,
-    NamedOptions,
     SweepConfig,
     config_from,
     find_sweep_file,
-    numbers,
-    parse_all,
-    parse_named_options,
+    read_numbers,
     read_sweep,
 )
 
@@ -173,27 +171,14 @@ def test_a_date_in_an_override_is_a_sentence(tmp_path: Path) -> None:
     ],
 )
 def test_numbers(key: str, value: Any, expected: tuple[int, ...]) -> None:
-    assert numbers(key, value) == expected
+    assert read_numbers(key, value) == expected
 
 
 @pytest.mark.parametrize("value", [-1, [], [1, 1], [-1], [1.0], [True], True, 1.5, "3", None])
 def test_numbers_that_are_none(value: Any) -> None:
     for key in ("trials", "draws"):
         with pytest.raises(UserError, match=f"^{key} = "):
-            numbers(key, value)
-
-
-def test_named_takes_spaces_and_an_empty_tail() -> None:
-    assert parse_named_options(" tiny : bias = 0.9 , size=3 ,") == NamedOptions(
-        "tiny", {"bias": "0.9", "size": "3"}
-    )
-    assert parse_named_options("tiny:") == parse_named_options("tiny") == NamedOptions("tiny")
-    assert parse_named_options("resnet18:weights=a=b").options == {"weights": "a=b"}
-    assert (
-        parse_all(None) is None
-        and parse_all([]) is None
-        and parse_all(["tiny"]) == (NamedOptions("tiny"),)
-    )
+            read_numbers(key, value)
 
 
 def test_the_command_line_changes_what_it_gives_and_nothing_else() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core.errors import UserError
+from benchmark.core.named_options import base_name
 from benchmark.core.registry import did_you_mean
 from benchmark.core.shipped import shipped
 from benchmark.report.records.predictions import PredictionStore
@@ -142,7 +143,7 @@ def beside(
 
 def _names(table: Table) -> list[str]:
     """What papers may call the data of a table: ``spawrious``, ``spawrious_o2o_easy``."""
-    name = table.dataset.partition(":")[0]
+    name = base_name(table.dataset)
     specs = (w.run.spec for row in table.rows if row.requested for w in row.selected_runs)
     options = next((spec.dataset_options for spec in specs if spec), {})
     return [name, *(f"{name}_{value}" for value in options.values() if isinstance(value, str))]
@@ -247,9 +248,7 @@ class Ours:
             [
                 r
                 for r in rows
-                if not network
-                and r.method not in self.named
-                and r.method.partition(":")[0] == method
+                if not network and r.method not in self.named and base_name(r.method) == method
             ],
         ]
         return next((found[0] for found in tried if len(found) == 1), None)
@@ -264,7 +263,7 @@ class Ours:
 
     def tested_by(self, paper: str) -> str | None:
         """The split of ours on which that paper tests, where it is not the main one."""
-        return PAPERS_SPLIT.get((paper, self.table.dataset.partition(":")[0]))
+        return PAPERS_SPLIT.get((paper, base_name(self.table.dataset)))
 
     def value(self, row: Row | None, metric: str, paper: str = "") -> Value | None:
         """The score of a row, with sd over trials, or of the test sample where there is one trial."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.files import read_json
 from benchmark.core.layout import RunFolder, State, SweepFolder, newest_sweep, state_of
+from benchmark.core.named_options import NamedOptions, base_name
 from benchmark.core.record import DataSummary, RunRecord, SelectedStep, check_key, read_failure
 from benchmark.core.spec import RunSpec, read_spec, read_upstream
 from benchmark.core.sweep_plan import PlannedEntry, ReadPlan, Refusal, SweepPlan, read_plan
@@ -208,8 +209,8 @@ def _runs_from_folders(sweep: SweepFolder) -> dict[str, PlannedEntry]:
 
 def _dataset(spec: RunSpec) -> str:
     """The data set of a spec as a sweep file would write it with every option."""
-    options = ",".join(f"{name}={value}" for name, value in sorted(spec.dataset_options.items()))
-    return f"{spec.dataset}:{options}" if options else spec.dataset
+    options = {name: str(value) for name, value in sorted(spec.dataset_options.items())}
+    return str(NamedOptions(spec.dataset, options))
 
 
 def _read_run(
@@ -290,7 +291,7 @@ def _lighten(value: Any, keep: str | None) -> None:
 
 def _contradiction(run: SweepRun, spec: RunSpec) -> str | None:
     """How the plan's entry of a run contradicts its spec, or None."""
-    entry = run.dataset.partition(":")[0], run.method, run.trial, run.draw
+    entry = base_name(run.dataset), run.method, run.trial, run.draw
     told = spec.dataset, spec.method, spec.trial, spec.draw
     if run.method == "?" or all(a in (None, b) for a, b in zip(entry, told, strict=True)):
         return None
