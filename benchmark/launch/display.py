@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from benchmark.core.layout import RunFolder, State, SweepFolder
+from benchmark.core.run_states import WITHOUT_RESULT
 from benchmark.core.text import one_line
 from benchmark.launch.events import Event, duration
 from benchmark.launch.progress_counter import Tally
@@ -264,8 +265,7 @@ def _name(stored: StoredSweep, key: str) -> str:
 
 
 def _code(states: Mapping[str, State]) -> int:
-    bad = (State.FAILED, State.BLOCKED, State.UNREADABLE)
-    return 1 if any(state in bad for state in states.values()) else 0
+    return 0 if WITHOUT_RESULT.isdisjoint(states.values()) else 1
 
 
 def _can_redraw(stream: TextIO) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmark.core.errors import UserError
 from benchmark.core.layout import SweepFolder
+from benchmark.core.run_states import blocked_runs
 from benchmark.core.spec import RunSpec, read_spec
 
 
@@ -108,15 +109,14 @@ class Graph:
         """
         self._forget(key)
         self.failed[key] = reason
-        lost, found = {key}, []
-        for node in self.nodes.values():  # upstream first: one pass reaches all
-            culprit = next((needed for needed in node.upstream if needed in lost), None)
-            if culprit is not None and node.key in self.waiting:
-                lost.add(node.key)
-                self._forget(node.key)
-                self.blocked[node.key] = culprit
-                found.append((node, self.nodes[culprit]))
-        return found
+        upstream = {node.key: node.upstream for node in self.nodes.values()}
+        is_waiting = set(self.waiting)
+        waiting = [other for other in self.nodes if other in is_waiting]
+        blocked = blocked_runs(waiting, upstream, {key})
+        for other in blocked:
+            self._forget(other)
+        self.blocked.update(blocked)
+        return [(self.nodes[other], self.nodes[needed]) for other, needed in blocked.items()]
 
     def _forget(self, key: str) -> None:
         if key in self.waiting:

@@ -13,6 +13,7 @@ from benchmark.core.files import JSON_BYTES, parse_json, require_file
 from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
 from benchmark.core.log_line import LogProgress
 from benchmark.core.record import read_failure
+from benchmark.core.run_states import WITHOUT_RESULT, blocked_runs
 from benchmark.core.spec import read_spec, read_upstream
 from benchmark.launch.attempts import numbers
 
@@ -47,34 +48,35 @@ class Progress:
 
 
 def sweep_states(folder: Path, keys: Sequence[str]) -> dict[str, State]:
-    """The state of every run of a sweep; a run that waits for a failed one, however indirectly, is blocked.
+    """Return the state of every run of a sweep, by key.
 
-    A run whose spec.json is damaged is unreadable. One whose spec.json is missing is pending, since planning writes
-    the list of runs first; see ``problem_of``.
+    A run that waits for a failed one, directly or not, is blocked. A run whose spec.json is
+    damaged is unreadable. One whose spec.json is missing is pending, since planning writes the
+    list of runs first; see ``problem_of``.
+
+    Args:
+        folder: Folder of the sweep.
+        keys: Keys of the runs.
     """
-    known: dict[str, State] = {}
     runs = SweepFolder(folder).runs
-
-    def state(key: str) -> State:
-        if key not in known:
-            run = runs / key
-            found = state_of(run)
-            if found in (State.PENDING, State.LOST):
-                needed = _upstream(run)
-                found = (
-                    State.UNREADABLE
-                    if needed is None
-                    else _waiting(found, [state(other) for other in needed])
-                )
-            known[key] = found
-        return known[key]
-
-    return {key: state(key) for key in keys}
-
-
-def _waiting(state: State, needed: Sequence[State]) -> State:
-    ended = (State.FAILED, State.BLOCKED, State.UNREADABLE)
-    return State.BLOCKED if any(other in ended for other in needed) else state
+    states: dict[str, State] = {}
+    upstream: dict[str, tuple[str, ...]] = {}
+    unread = list(keys)
+    while unread:
+        key = unread.pop()
+        if key in states:
+            continue
+        states[key] = state_of(runs / key)
+        if states[key] in (State.PENDING, State.LOST):
+            needed = _upstream(runs / key)
+            if needed is None:
+                states[key] = State.UNREADABLE
+            else:
+                upstream[key] = needed
+                unread.extend(needed)
+    without_result = {key for key, state in states.items() if state in WITHOUT_RESULT}
+    states.update(dict.fromkeys(blocked_runs(upstream, upstream, without_result), State.BLOCKED))
+    return {key: states[key] for key in keys}
 
 
 def problem_of(folder: Path) -> str:

@@ -16,6 +16,7 @@ from benchmark.core.files import read_json
 from benchmark.core.layout import RunFolder, State, SweepFolder, newest_sweep, state_of
 from benchmark.core.named_options import NamedOptions, base_name
 from benchmark.core.record import DataSummary, RunRecord, SelectedStep, check_key, read_failure
+from benchmark.core.run_states import WITHOUT_RESULT, blocked_runs
 from benchmark.core.spec import RunSpec, read_spec, read_upstream
 from benchmark.core.sweep_plan import PlannedEntry, ReadPlan, Refusal, SweepPlan, read_plan
 
@@ -148,7 +149,7 @@ def load_sweep(folder: Path, keep: str | None = None) -> Sweep:
         for run in runs:
             _read_run(run, keep, shared, found.damaged.get(run.key))
     _compare_data(runs)
-    _block(runs)
+    _mark_blocked(runs)
     notes += _unplanned_folders(sweep, set(plan.runs))
     title = plan.title or plan.name
     return Sweep(
@@ -334,23 +335,19 @@ def _frame(data: DataSummary) -> tuple[Any, ...]:
     return data.label_names, data.multi_label, tuple(data.test_splits), data.bias_splits
 
 
-def _block(runs: list[SweepRun]) -> None:
-    """Unfinished runs whose upstream failed, or is itself blocked, will never start."""
+def _mark_blocked(runs: list[SweepRun]) -> None:
+    """Mark unfinished runs that need a run without a result, directly or not."""
     by_key = {run.key: run for run in runs}
-    changed = True
-    while changed:
-        changed = False
-        for run in runs:
-            if run.spec is None or run.state not in (State.PENDING, State.LOST):
-                continue
-            for role, key in run.spec.upstream.items():
-                before = by_key.get(key)
-                ended = (State.FAILED, State.BLOCKED, State.UNREADABLE)
-                if before is not None and before.state in ended:
-                    run.state = State.BLOCKED
-                    run.reason = f"its {role} {before.state} ({before.reason})"
-                    changed = True
-                    break
+    upstream = {
+        run.key: {key: role for role, key in run.spec.upstream.items()}
+        for run in runs
+        if run.spec is not None and run.state in (State.PENDING, State.LOST)
+    }
+    without_result = {run.key for run in runs if run.state in WITHOUT_RESULT}
+    for key, needed in blocked_runs(upstream, upstream, without_result).items():
+        run, other = by_key[key], by_key[needed]
+        run.state = State.BLOCKED
+        run.reason = f"its {upstream[key][needed]} {other.state} ({other.reason})"
 
 
 def _unplanned_folders(sweep: SweepFolder, planned: set[str]) -> list[str]:
