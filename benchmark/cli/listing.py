@@ -97,11 +97,12 @@ def sweeps(long: bool) -> str:
 
 def criteria(long: bool) -> str:
     """Every selection criterion."""
-    return _table(
+    text = _table(
         ["criterion", "selects the step with the best", "needs"],
         [[name, rule, _criterion_needs(rule)] for name, rule in CRITERIA.items()],
         [None, None, None],
     )
+    return text + _broken(CRITERIA.registry)
 
 
 def _criterion_needs(criterion: Criterion) -> str:

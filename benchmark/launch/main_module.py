@@ -12,8 +12,16 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import UserError
-from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, EXPLAINERS, Registry
+from benchmark.core.registry import (
+    ALGORITHMS,
+    BACKBONES,
+    DATASETS,
+    EXPLAINERS,
+    EXPLANATION_METRICS,
+    Registry,
+)
 from benchmark.core.spec import RunSpec
 
 _MAIN = "__main__"
@@ -53,7 +61,10 @@ def modules_to_import(specs: Iterable[RunSpec]) -> tuple[str, ...]:
     """
     kinds = (ALGORITHMS, BACKBONES, DATASETS)
     known = [_elsewhere(registry) for registry in kinds]
-    found = set(_elsewhere(EXPLAINERS).values()) - {_MAIN}
+    found: set[str] = set()
+    for registry in (EXPLAINERS, EXPLANATION_METRICS, CRITERIA.registry):
+        found.update(_elsewhere(registry).values())
+    found.discard(_MAIN)
     for spec in specs:
         names = (spec.algorithm, spec.backbone, spec.dataset)
         for registry, modules, name in zip(kinds, known, names, strict=True):

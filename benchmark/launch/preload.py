@@ -11,7 +11,13 @@ import importlib
 import sys
 from contextlib import suppress
 
-from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, EXPLAINERS
+from benchmark.core.registry import (
+    ALGORITHMS,
+    BACKBONES,
+    DATASETS,
+    EXPLAINERS,
+    EXPLANATION_METRICS,
+)
 
 _MODULES = ("numpy", "torch", "torchvision", "benchmark.launch.worker", "benchmark.engine.execute")
 
@@ -21,7 +27,7 @@ def _import_all() -> None:
         # what cannot be imported is not reported here, where the fork server would die of it: each run reports it
         with suppress(Exception):
             importlib.import_module(name)
-    for registry in (ALGORITHMS, BACKBONES, DATASETS, EXPLAINERS):
+    for registry in (ALGORITHMS, BACKBONES, DATASETS, EXPLAINERS, EXPLANATION_METRICS):
         with suppress(Exception):
             registry.names()
 

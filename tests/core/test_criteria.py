@@ -15,7 +15,7 @@ from benchmark.core.counts import (
     worst_class_accuracy,
     worst_group_accuracy,
 )
-from benchmark.core.criteria import CRITERIA, Validation, title_of
+from benchmark.core.criteria import CRITERIA, Criterion, Validation, title_of
 
 
 def test_worst_group_against_a_loop_and_without_empty_groups() -> None:
@@ -104,6 +104,28 @@ def test_only_criteria_of_groups_need_groups() -> None:
     needing = [name for name, rule in CRITERIA.items() if rule.needs.val_groups]
     assert needing == ["val_worst_group", "val_mean"]
     assert [name for name, rule in CRITERIA.items() if not rule.is_quality] == ["last"]
+
+
+def test_a_registered_criterion_comes_after_the_built_in_ones() -> None:
+    class Wrong(Criterion):
+        name = "a_share_of_wrong_predictions"
+        title = "share of wrong predictions"
+
+        def value(self, validation: Validation) -> float:
+            return 1 - accuracy(validation.counts)
+
+    registry = CRITERIA.registry
+    built_in = list(CRITERIA)
+    CRITERIA.register(Wrong)
+    try:
+        assert list(CRITERIA) == [*built_in, Wrong.name] and len(CRITERIA) == len(built_in) + 1
+        seen = Validation(step=1, counts=np.array([[[3, 1], [0, 4]]]))
+        assert CRITERIA[Wrong.name].value(seen) == pytest.approx(1 / 8)
+        assert title_of(Wrong.name) == str(CRITERIA[Wrong.name]) == Wrong.title
+    finally:
+        registry.withdraw(Wrong.name, ValueError("only for this test"))
+        registry.broken.clear()
+    assert list(CRITERIA) == built_in and Wrong.name not in CRITERIA
 
 
 def test_a_name_from_another_version_is_its_own_title() -> None:
