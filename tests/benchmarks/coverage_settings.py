@@ -1,0 +1,267 @@
+"""The settings of ``interval_coverage.py``: which sweeps are simulated, and what is counted."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from tests.benchmarks.simulated_sweeps import World
+
+
+class Kind(enum.Enum):
+    """What is counted in the report of a setting."""
+
+    INTERVALS = enum.auto()
+    DETAILS = enum.auto()
+    MARKS = enum.auto()
+    COMPARISONS = enum.auto()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A simulated setting.
+
+    Attributes:
+        topic: Topic of the page and name for ``--only``.
+        name: Description in the table.
+        kind: What is counted.
+        world: The data set.
+        centres: [methods, groups] centre of each method on the probit scale.
+        trials: Number of trials.
+        columns: Columns to count; all of the table if empty.
+        worse: Methods that are truly worse than the others; the others are equal.
+        spread: Standard deviation of methods around ``centres``, drawn in each repetition.
+    """
+
+    topic: str
+    name: str
+    kind: Kind
+    world: World
+    centres: np.ndarray
+    trials: int
+    columns: tuple[str, ...] = ()
+    worse: tuple[int, ...] = ()
+    spread: float = 0.0
+
+
+def centre(accuracy: float | list[float], world: World) -> np.ndarray:
+    """Return the centres of groups whose accuracy over all trials is given, [groups]."""
+    variance = world.seed_sd**2 + world.trial_sd**2 + world.group_sd**2
+    scale = math.sqrt(1.0 + world.image_sd**2 + variance)
+    return np.broadcast_to(ndtri(accuracy) * scale, (world.groups,)).copy()
+
+
+def equal(methods: int, accuracy: float | list[float], world: World) -> np.ndarray:
+    """Return the centres of methods that are all equal, [methods, groups]."""
+    return np.tile(centre(accuracy, world), (methods, 1))
+
+
+def settings() -> list[Setting]:
+    """Return all settings."""
+    return [
+        *_marks(),
+        *_power(),
+        *_worst_group_marks(),
+        *_near_one(),
+        *_intervals(),
+        *_without_predictions(),
+        *_details(),
+        *_worst_group(),
+        *_comparisons(),
+    ]
+
+
+_AVERAGE = ("average_accuracy",)
+_WORST = ("worst_group_accuracy", "worst_class_accuracy")
+#: Trials that differ by about 1.5 points, and by about 5.
+_LITTLE, _MUCH = 0.07, 0.25
+
+
+def _marks() -> list[Setting]:
+    found = []
+    for methods in (2, 6, 14):
+        for trials in (1, 3, 5):
+            for trial_sd, how in ((_LITTLE, "little"), (_MUCH, "much")):
+                world = World((250, 250), trial_sd=0.0 if trials == 1 else trial_sd)
+                if trials == 1 and how == "much":
+                    continue
+                name = f"{methods} methods, {trials} trials that differ {how}, 500 images"
+                if trials == 1:
+                    name = f"{methods} methods, 1 trial without effect of the seed, 500 images"
+                centres = equal(methods, 0.8, world)
+                found.append(Setting("marks", name, Kind.MARKS, world, centres, trials, _AVERAGE))
+    world = World((250, 250), trial_sd=_LITTLE)
+    for methods in (2, 6, 14):
+        name = f"{methods} methods, 1 trial, and seeds matter (1.5 points)"
+        centres = equal(methods, 0.8, world)
+        found.append(Setting("one trial", name, Kind.MARKS, world, centres, 1, _AVERAGE))
+    return found
+
+
+def _power() -> list[Setting]:
+    found = []
+    for methods in (2, 6, 14):
+        for trials in (1, 3, 5):
+            world = World((250, 250), trial_sd=0.0 if trials == 1 else _LITTLE)
+            centres = equal(methods, 0.8, world)
+            centres[0] = centre(0.75, world)
+            name = f"5 points worse, {methods} methods, {trials} trials, 500 images"
+            found.append(Setting("power", name, Kind.MARKS, world, centres, trials, _AVERAGE, (0,)))
+    return found
+
+
+def _worst_group_marks() -> list[Setting]:
+    found = []
+    for trials in (1, 3, 5):
+        for methods in (2, 6):
+            trial_sd = 0.0 if trials == 1 else _LITTLE
+            world = World((100,) * 4, confounders=2, trial_sd=trial_sd, group_sd=trial_sd)
+            profiles = [[0.7, 0.7, 0.7, 0.7], [0.7, 0.9, 0.9, 0.9], [0.9, 0.9, 0.7, 0.8]]
+            centres = np.stack([centre(profiles[k % 3], world) for k in range(methods)])
+            name = f"{methods} methods, {trials} trials, equal minima, other groups differ"
+            found.append(
+                Setting("worst-group marks", name, Kind.MARKS, world, centres, trials, _WORST)
+            )
+            centres = centres.copy()
+            centres[0] = centre([0.5, 0.7, 0.7, 0.7], world)
+            name = f"{methods} methods, {trials} trials, 20 points worse"
+            found.append(
+                Setting("worst-group marks", name, Kind.MARKS, world, centres, trials, _WORST, (0,))
+            )
+    return found
+
+
+def _near_one() -> list[Setting]:
+    found = []
+    for trials in (1, 2, 3, 5):
+        for accuracy in (0.99, 0.995):
+            world = World((100, 100), trial_sd=0.05)
+            name = f"accuracy {100 * accuracy:g} %, {trials} trials, 200 images"
+            centres = equal(2, accuracy, world)
+            found.append(Setting("near 1", name, Kind.INTERVALS, world, centres, trials, _AVERAGE))
+    return found
+
+
+def _intervals() -> list[Setting]:
+    biased = World((100, 100), confounders=2, bias_splits=True, trial_sd=0.1, group_sd=0.1)
+    wild = World((100, 100), confounders=2, bias_splits=True, trial_sd=0.3, group_sd=0.3)
+    own = World((100, 100, 40, 40), confounders=2, own_images=True)
+    patients = World((200, 200), patients=60)
+    ten = World((50,) * 10)
+    labels = World((300,), labels=4)
+    draws = World((150, 150), draws=10, trial_sd=0.1)
+    far = [0.95, 0.6, 0.6, 0.95]
+    found = []
+    for trials in (1, 3, 5):
+        for name, world, accuracy in (
+            ("paired splits of 200 images", biased, far),
+            ("paired splits of 200 images, trials differ much", wild, far),
+            ("own images in each trial, groups of 100 and 40", own, 0.8),
+            ("60 patients, 400 images", patients, 0.8),
+            ("10 classes of 50 images", ten, np.linspace(0.6, 0.95, 10).tolist()),
+            ("4 labels, 300 images", labels, 0.85),
+            ("best of 10 draws, 300 images", draws, 0.8),
+        ):
+            worst = _WORST if not world.bias_splits else ()
+            columns = (
+                _AVERAGE if worst else (*_AVERAGE, "biased_accuracy", "deceiving_accuracy", "gap")
+            )
+            found.append(
+                Setting(
+                    "intervals",
+                    f"{name}, {trials} trials",
+                    Kind.INTERVALS,
+                    world,
+                    equal(1, accuracy, world),
+                    trials,
+                    columns,
+                )
+            )
+    return found
+
+
+def _without_predictions() -> list[Setting]:
+    found = []
+    for trials in (2, 3, 5):
+        for name, sd in (("differ little", _LITTLE), ("differ much", _MUCH)):
+            world = World(
+                (100, 100), confounders=2, bias_splits=True, predictions=False, trial_sd=sd
+            )
+            centres = equal(1, [0.9, 0.6, 0.6, 0.9], world)
+            columns = (*_AVERAGE, "biased_accuracy", "deceiving_accuracy", "gap")
+            title = f"{trials} trials that {name}, splits of 200 images"
+            found.append(
+                Setting("no predictions", title, Kind.INTERVALS, world, centres, trials, columns)
+            )
+    return found
+
+
+def _details() -> list[Setting]:
+    found = []
+    for trials in (1, 3, 5):
+        for accuracy in (0.75, 0.93):
+            for name, sd in (("differ little", _LITTLE), ("differ much", _MUCH)):
+                world = World((100, 100), trial_sd=sd)
+                title = f"accuracy {100 * accuracy:g} %, {trials} trials that {name}, 200 images"
+                centres = equal(1, [accuracy - 0.03, accuracy + 0.03], world)
+                found.append(Setting("scores", title, Kind.DETAILS, world, centres, trials))
+    return found
+
+
+def _worst_group() -> list[Setting]:
+    found = []
+    for trials in (1, 2, 3, 5):
+        for name, sizes, accuracy, sd in (
+            ("4 equal groups of 100", (100,) * 4, 0.8, _LITTLE),
+            ("20 equal groups of 50", (50,) * 20, 0.9, _LITTLE),
+            ("groups of 500 500 200 10", (500, 500, 200, 10), [0.95, 0.9, 0.8, 0.8], _LITTLE),
+            ("Waterbirds-like", (1000, 300, 1000, 300), [0.98, 0.62, 0.75, 0.92], _LITTLE),
+            ("4 groups of 100, trials differ much", (100,) * 4, [0.75, 0.6, 0.7, 0.8], _MUCH),
+        ):
+            world = World(sizes, confounders=2, trial_sd=sd, group_sd=sd)
+            title = f"{name}, {trials} trials"
+            centres = equal(1, accuracy, world)
+            found.append(
+                Setting("worst group", title, Kind.INTERVALS, world, centres, trials, _WORST)
+            )
+    return found
+
+
+def _comparisons() -> list[Setting]:
+    found = []
+    for trials in (1, 3, 5):
+        for methods in (2, 6):
+            for points, spread in (("1 point", 0.05), ("4 points", 0.2)):
+                world = World((250, 250), trial_sd=_LITTLE)
+                title = f"{methods} methods that differ by {points}, {trials} trials, 500 images"
+                found.append(
+                    Setting(
+                        "comparisons",
+                        title,
+                        Kind.COMPARISONS,
+                        world,
+                        equal(methods, 0.8, world),
+                        trials,
+                        _AVERAGE,
+                        spread=spread,
+                    )
+                )
+        world = World((100, 100), confounders=2, bias_splits=True)
+        title = f"6 methods, gaps of 10 points that differ by 5, {trials} trials, 200 images"
+        found.append(
+            Setting(
+                "comparisons",
+                title,
+                Kind.COMPARISONS,
+                world,
+                equal(6, [0.85, 0.75, 0.75, 0.85], world),
+                trials,
+                ("gap",),
+                spread=0.2,
+            )
+        )
+    return found
