@@ -14,7 +14,7 @@ from benchmark.cli.options import add_placement, data_dir, download, places
 from benchmark.cli.programs import add_version, make_parser
 from benchmark.core.conditions import prepare_openmp
 from benchmark.core.errors import Problems, UserError, exit_code
-from benchmark.core.layout import SweepFolder, newest_sweep
+from benchmark.core.layout import SweepFolder, require_newest_sweep
 from benchmark.core.named_options import parse_named_options
 from benchmark.core.terminal import say
 from benchmark.launch.gpus import VISIBLE
@@ -261,30 +261,18 @@ def _warn(plan: Plan) -> None:
         say(f"warning: {warning}", error=True)
 
 
-def _newest(results: Path = RESULTS) -> Path:
-    """The sweep folder in ``results`` that was launched last.
-
-    Raises:
-        UserError: there is none.
-    """
-    found = newest_sweep(results)
-    if found is None:
-        raise UserError(
-            f"there is no sweep in {results}; launch one: python -m benchmark.sweep launch"
-        )
-    return found.path
-
-
 def _status(given: argparse.Namespace) -> int:
     from benchmark.launch.display import show_status
 
-    return show_status(read_stored(given.folder or _newest()), watch=not given.once)
+    return show_status(
+        read_stored(given.folder or require_newest_sweep(RESULTS).path), watch=not given.once
+    )
 
 
 def _retry(given: argparse.Namespace) -> int:
     from benchmark.launch.retry import retry
 
-    folder = given.folder or _newest()
+    folder = given.folder or require_newest_sweep(RESULTS).path
     stored = read_stored(folder)
     unknown = sorted(set(given.key or ()) - set(stored.runs))
     if unknown:

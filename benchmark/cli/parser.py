@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
-from benchmark.core.terminal import without_controls
+from benchmark.core.text import escape_controls
 
 
 class Parser(argparse.ArgumentParser):
     """An ``argparse`` parser whose errors quote what was typed without commanding the terminal."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(without_controls(message))
+        super().error(escape_controls(message))

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from benchmark.core.terminal import prepare_streams, without_controls
+from benchmark.core.terminal import prepare_streams
+from benchmark.core.text import escape_controls
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(without_controls(message))
+        super().__init__(escape_controls(message))
 
 
 class Refused(UserError):
@@ -67,7 +68,7 @@ class Problems(UserError):
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(map(without_controls, problems))
+        self.problems = tuple(map(escape_controls, problems))
         rest = len(self.problems) - _MOST_LISTED
         lines = [f"{len(self.problems)} problems:", *self.problems[:_MOST_LISTED]]
         many = "\n  - ".join([*lines, *([f"and {rest:,} more"] if rest > 0 else [])])
@@ -142,7 +143,7 @@ def exit_code(main: Callable[[], int | None]) -> int:
     except OSError as error:
         if error.errno not in _ENVIRONMENT:
             raise
-        where = f" ({without_controls(str(error.filename))})" if error.filename else ""
+        where = f" ({escape_controls(str(error.filename))})" if error.filename else ""
         print(
             f"error: {error.strerror}{where}; nothing was lost: correct this and run the command again.",
             file=sys.stderr,

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.core.errors import UserError
 from benchmark.core.files import is_temporary
 
 #: A lease whose heartbeat is older than this has lost its owner, seconds.
@@ -167,12 +168,6 @@ class RunFolder:
         """The names in the folder; empty where it does not exist."""
         return _names(self.path)
 
-    def missing(self) -> list[str]:
-        """The files that a finished run must have and this one lacks."""
-        needed = (self.spec, self.record, self.log, self.predictions, self.selected)
-        names = self.names()
-        return [path.name for path in needed if path.name not in names]
-
     def obstacle(self) -> Path | None:
         """What keeps the run from being launched: a folder where its lease must be, a file for its attempts."""
         for path, is_right in ((self.lease, Path.is_file), (self.attempts, Path.is_dir)):
@@ -243,6 +238,21 @@ def newest_sweep(root: Path) -> SweepFolder | None:
             told = sweep.plan if sweep.plan.is_file() else sweep.path
             found.append((told.stat().st_mtime, name, sweep))
     return max(found)[2] if found else None
+
+
+def require_newest_sweep(root: Path) -> SweepFolder:
+    """Return the sweep in ``root`` that was launched last.
+
+    Raises:
+        UserError: If there is none.
+    """
+    sweep = newest_sweep(root)
+    if sweep is None:
+        raise UserError(
+            f"there is no sweep in {root}; launch one with `python -m benchmark.sweep launch`, "
+            "or name a folder."
+        )
+    return sweep
 
 
 def state_of(folder: Path, now: float | None = None) -> State:

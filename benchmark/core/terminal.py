@@ -10,8 +10,9 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-import unicodedata
 from typing import TextIO
+
+from benchmark.core.text import escape_controls
 
 #: The name of our error handler, as ``str.encode`` and ``open`` take it.
 REPLACE = "shortcutbed.replace"
@@ -37,9 +38,6 @@ _SPELLINGS = {
     "†": "(!)",
     "\u00a0": " ",
 }
-
-#: Unicode categories of control characters, of invisible marks, and of separators of lines.
-_CONTROLS = frozenset({"Cc", "Cf", "Zl", "Zp"})
 
 #: Handlers that raise, or print escapes that are not readable; a handler that a user chose is kept.
 _DEFAULTS = ("strict", "surrogateescape", "backslashreplace")
@@ -78,20 +76,6 @@ def _nowhere(number: int) -> TextIO:
     return open(handle, "w", encoding="utf-8", closefd=False)
 
 
-def without_controls(text: str) -> str:
-    """A text on one line in which characters that would move a terminal's cursor are spelled out.
-
-    Line breaks, escape sequences and marks that reverse the direction of writing become ``\\n``,
-    ``\\x1b`` and so on. File names and cells of tables may hold them, and messages quote those.
-    """
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in _CONTROLS
-        else character
-        for character in text
-    )
-
-
 def say(text: object, *, error: bool = False) -> None:
     """Print a text whose names and values come from files or arguments; control characters are spelled out.
 
@@ -99,7 +83,7 @@ def say(text: object, *, error: bool = False) -> None:
         text: line breaks in it are kept.
         error: print to standard error instead of standard output.
     """
-    lines = map(without_controls, str(text).split("\n"))
+    lines = map(escape_controls, str(text).split("\n"))
     print("\n".join(lines), file=sys.stderr if error else sys.stdout, flush=True)
 
 

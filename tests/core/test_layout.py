@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.core.errors import UserError
 from benchmark.core.files import is_temporary, remove_abandoned, write_atomic
-from benchmark.core.layout import RunFolder, SweepFolder, newest_sweep
+from benchmark.core.layout import RunFolder, SweepFolder, newest_sweep, require_newest_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What docs/log_schema.md promises.
@@ -110,19 +111,11 @@ def test_numbers_of_attempts(tmp_path: Path) -> None:
     assert run.attempt(2).unused_failure().name == "failure.json"
 
 
-def test_what_a_finished_run_lacks(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    needed = ["spec.json", "record.json", "log.jsonl", "predictions.npz", "selected.pt"]
-    assert run.missing() == needed
-    for name in needed:
-        (tmp_path / name).touch()
-    assert run.missing() == []
-    run.selected.unlink()
-    assert run.missing() == ["selected.pt"]
-
-
 def test_the_newest_sweep(tmp_path: Path) -> None:
-    assert newest_sweep(tmp_path) is None and newest_sweep(tmp_path / "none") is None
+    for root in (tmp_path, tmp_path / "none"):
+        assert newest_sweep(root) is None
+        with pytest.raises(UserError, match=root.name):
+            require_newest_sweep(root)
     now = time.time()
     for name, age in (("old", 20), ("new", 10)):
         (tmp_path / name).mkdir()
@@ -131,6 +124,7 @@ def test_the_newest_sweep(tmp_path: Path) -> None:
     (tmp_path / "published").mkdir()
     (tmp_path / "file").touch()
     assert newest_sweep(tmp_path) == SweepFolder(tmp_path / "new")
+    assert require_newest_sweep(tmp_path) == SweepFolder(tmp_path / "new")
     (tmp_path / "no_plan" / "runs" / "0123").mkdir(parents=True)
     assert newest_sweep(tmp_path) == SweepFolder(tmp_path / "no_plan")
     assert SweepFolder(tmp_path / "no_plan").run_names() == ["0123"]

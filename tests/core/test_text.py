@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmark.core.terminal import say
-from benchmark.core.text import csv_cell, json_text, lines, one_line
+from benchmark.core.text import csv_cell, escape_controls, json_text, one_line, printable_lines
 
 NASTY = "a\x1b[31mb\r\n\tc\u202ed\u200be\x9b\ud800f\x00"
 
@@ -19,7 +19,13 @@ def test_one_line_keeps_what_is_visible() -> None:
 
 
 def test_lines_keep_their_breaks_and_spaces() -> None:
-    assert lines("a\n  b\x1b\tc") == "a\n  b  c"
+    assert printable_lines("a\n  b\x1b\tc") == "a\n  b  c"
+
+
+def test_controls_are_escaped_and_the_rest_is_kept() -> None:
+    assert escape_controls("a\r\n\tb\x1b\u202e\u2028") == "a\\r\\n\\tb\\x1b\\u202e\\u2028"
+    assert escape_controls("zwei  Wörter – 中文") == "zwei  Wörter – 中文"
+    assert escape_controls("") == ""
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_no_finished_run_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFi
         (["{}", "--selection", "val_acuracy"], "did you mean val_accuracy"),
         (["{}", "--selection", "last"], "recorded are: val_accuracy, val_worst_group"),
         (["{}/runs"], "expected the folder of a sweep"),
-        ([], "there is no sweep under results/"),
+        ([], "there is no sweep in results"),
     ],
 )
 def test_mistakes_are_one_sentence_and_write_nothing(

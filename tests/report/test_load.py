@@ -174,7 +174,7 @@ def test_folders_that_nobody_planned_are_counted(tmp_path: Path) -> None:
 
 def test_finding_a_sweep(tmp_path: Path) -> None:
     root = tmp_path / "results"
-    with pytest.raises(UserError, match="no sweep under"):
+    with pytest.raises(UserError, match="no sweep in"):
         find_sweep_folder(None, root)
     for name, created in (("old", 10.0), ("new", 20.0)):
         fake = FakeSweep(root, name)

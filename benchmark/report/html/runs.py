@@ -11,7 +11,7 @@ from benchmark.core.counts import accuracy, worst_group_accuracy
 from benchmark.core.errors import UserError
 from benchmark.core.layout import State
 from benchmark.core.record import read_failure, read_record
-from benchmark.core.text import lines
+from benchmark.core.text import printable_lines
 from benchmark.report.html.parts import definition, text
 from benchmark.report.records.learning_curves import Curves, read_curves
 from benchmark.report.records.model_selection import SelectedRun
@@ -208,4 +208,4 @@ def _traceback(run: SweepRun) -> str:
         found = read_failure(run.folder.path).traceback
     except (OSError, UserError):
         return ""
-    return html.escape(lines(found))
+    return html.escape(printable_lines(found))

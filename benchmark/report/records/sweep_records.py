@@ -13,7 +13,14 @@ from typing import Any, TypeVar
 
 from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.files import read_json
-from benchmark.core.layout import RunFolder, State, SweepFolder, newest_sweep, state_of
+from benchmark.core.layout import (
+    RunFolder,
+    State,
+    SweepFolder,
+    newest_sweep,
+    require_newest_sweep,
+    state_of,
+)
 from benchmark.core.named_options import NamedOptions, base_name
 from benchmark.core.record import DataSummary, RunRecord, SelectedStep, check_key, read_failure
 from benchmark.core.run_states import WITHOUT_RESULT, blocked_runs
@@ -103,12 +110,7 @@ def find_sweep_folder(given: str | None, root: Path = Path("results")) -> Path:
         UserError: there is none.
     """
     if given is None:
-        newest = newest_sweep(root)
-        if newest is None:
-            raise UserError(
-                f"there is no sweep under {root}/; run `python -m benchmark.sweep launch` or name a folder."
-            )
-        return newest.path
+        return require_newest_sweep(root).path
     for folder in (Path(given), root / given):
         if SweepFolder(folder).exists():
             return folder
