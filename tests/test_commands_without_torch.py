@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.fake_sweep import ERM, FakeSweep, World
+from tests.support.fake_sweep import ERM, FakeSweep, World
 
 ROOT = Path(__file__).resolve().parents[1]
 

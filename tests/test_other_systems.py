@@ -1,6 +1,6 @@
 """Systems without what Linux has: macOS works, Windows trains, plans and reports.
 
-Both are played on Linux, by taking away what they lack; see ``other_unix`` and ``windows_like``.
+Both are played on Linux, by taking away what they lack; see ``simulate_macos`` and ``simulate_windows``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmark.engine.environment_info import peak_memory_bytes
 from benchmark.launch import lease, start_method
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ROOT / "tests"
+SUPPORT = ROOT / "tests" / "support"
 
 
 def run(*arguments: str, folder: Path, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -126,7 +126,7 @@ def test_the_player_of_macos_takes_something_away(tmp_path: Path) -> None:
         "print(hasattr(os, 'pidfd_open'), hasattr(os, 'sched_setaffinity'))\n"
         "Path('/proc/self/stat').read_text(encoding='utf-8')"
     )
-    done = run("-c", code, folder=tmp_path, path=TESTS / "other_unix")
+    done = run("-c", code, folder=tmp_path, path=SUPPORT / "simulate_macos")
     assert done.stdout.split() == ["False", "False"] and "no /proc on macOS" in done.stderr
 
 
@@ -142,7 +142,7 @@ def sweep(folder: Path, steps: int = 4) -> Path:
 
 def test_a_sweep_on_a_system_like_macos(tmp_path: Path) -> None:
     """Launched, watched and collected, and its results are those of Linux."""
-    mac = TESTS / "other_unix"
+    mac = SUPPORT / "simulate_macos"
     arguments = ["-m", "benchmark.sweep", "launch", str(sweep(tmp_path)), "--workers", "2"]
     done = run(*arguments, "--output", "mac", folder=tmp_path, path=mac)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -163,7 +163,7 @@ def test_runs_end_with_their_launcher_on_a_system_like_macos(tmp_path: Path) -> 
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmark.sweep", "launch", long, "--workers=1", "--output=out"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": f"{TESTS / 'other_unix'}{os.pathsep}{ROOT}"},
+        env={**os.environ, "PYTHONPATH": f"{SUPPORT / 'simulate_macos'}{os.pathsep}{ROOT}"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -181,13 +181,13 @@ def test_runs_end_with_their_launcher_on_a_system_like_macos(tmp_path: Path) -> 
 
 
 def windows(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return run(str(TESTS / "windows_like.py"), *arguments, folder=folder)
+    return run(str(SUPPORT / "simulate_windows.py"), *arguments, folder=folder)
 
 
 def test_the_player_of_windows_takes_something_away(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; sys.argv = ['']\n"
-        "import windows_like; windows_like.narrow()\n"
+        "from tests.support.simulate_windows import narrow; narrow()\n"
         "print(hasattr(os, 'fork'))\n"
         "for act in (lambda: Path('a:b').write_text(''), lambda: Path('nul.').mkdir(),\n"
         "            lambda: os.open('.', 0), lambda: __import__('fcntl')):\n"
@@ -196,7 +196,7 @@ def test_the_player_of_windows_takes_something_away(tmp_path: Path) -> None:
         "file = open('x', 'w')\n"
         "os.replace('x', 'y')\n"
     )
-    done = run("-c", code, folder=tmp_path, path=TESTS)
+    done = run("-c", code, folder=tmp_path, path=ROOT)
     assert done.stdout.split() == [
         "False", "OSError", "OSError", "PermissionError", "ModuleNotFoundError",
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 ROOT = Path(__file__).resolve().parents[1]
 

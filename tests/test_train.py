@@ -18,10 +18,10 @@ from benchmark.core.batch import Batch
 from benchmark.core.record import read_record
 from benchmark.core.registry import DATASETS
 from benchmark.launch.lease import Claim
-from tests.engine.runs import lines
-from tests.signals import only_ignoring
-from tests.threads import threads
-from tests.toys import Accident, Pupil, registered
+from tests.support.runs import lines
+from tests.support.signals import only_ignoring
+from tests.support.threads import threads
+from tests.support.toy_algorithms import Accident, Pupil, registered
 
 ROOT = Path(__file__).resolve().parents[1]
 

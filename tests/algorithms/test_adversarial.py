@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from algorithms.adversarial import perceptron
 from benchmark.core.batch import Batch
-from tests.algorithms.tiny import build, make_batch, train
+from tests.support.tiny import build, make_batch, train
 
 SGD = {"optimizer": "sgd", "momentum": 0.0, "lr": 0.1, "mlp_width": 8}
 

@@ -15,7 +15,7 @@ from algorithms.isnet import background_loss, bounds, foreground_loss, weighted_
 from algorithms.rrr import background_energy
 from benchmark.core.batch import Batch
 from benchmark.losses.heatmaps import scaled_to_one
-from tests.algorithms.tiny import (
+from tests.support.tiny import (
     TinyRun,
     build,
     make_batch,

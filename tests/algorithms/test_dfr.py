@@ -19,8 +19,8 @@ from algorithms.dfr import INVERSE_STRENGTHS, balanced_rows, fit_logistic, worst
 from benchmark.core.batch import Batch
 from benchmark.core.record import read_record
 from benchmark.core.registry import ALGORITHMS
-from tests.algorithms.tiny import TinyRun, build, make_batch
-from tests.engine.runs import failure, lines, plan_runs, run, spec_of
+from tests.support.runs import failure, lines, plan_runs, run, spec_of
+from tests.support.tiny import TinyRun, build, make_batch
 
 
 def points(classes: int, rows: int = 60, columns: int = 8) -> tuple[torch.Tensor, torch.Tensor]:

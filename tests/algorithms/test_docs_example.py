@@ -18,7 +18,7 @@ from torch.nn import functional as F
 import benchmark.core.registry
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.registry import Registry
-from tests.algorithms.tiny import build, make_batch, same_weights, through_checkpoint, train
+from tests.support.tiny import build, make_batch, same_weights, through_checkpoint, train
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "adding_an_algorithm.md").read_text(encoding="utf-8")

@@ -16,9 +16,9 @@ from benchmark.core.registry import BACKBONES
 from benchmark.losses.similarity import SIMILARITIES
 from benchmark.plan.planner import expand
 from benchmark.plan.sweepfile import config_from
-from tests.algorithms.tiny import CONFOUNDERS, build, make_batch, train
-from tests.engine.runs import done
-from tests.threads import threads
+from tests.support.runs import done
+from tests.support.threads import threads
+from tests.support.tiny import CONFOUNDERS, build, make_batch, train
 
 
 def still(seed: int = 0, **changed: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from algorithms.group_dro import update_group_weights
-from tests.algorithms.tiny import build, make_batch, train
+from tests.support.tiny import build, make_batch, train
 
 ALL = torch.ones(3, dtype=torch.bool)
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from algorithms.irm import IRM, irm_penalty
 from benchmark.core.registry import DATASETS
-from tests.algorithms.tiny import build, make_batch, same_weights, through_checkpoint, train
+from tests.support.tiny import build, make_batch, same_weights, through_checkpoint, train
 
 
 def risk(logits: torch.Tensor, label: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:

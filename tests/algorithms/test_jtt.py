@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from algorithms.jtt import upweighted_mean
 from benchmark.core.record import read_record
 from benchmark.core.registry import DATASETS
-from tests.algorithms.tiny import TinyRun, build, make_batch
-from tests.engine.runs import built, failure, plan_runs, run, spec_of
+from tests.support.runs import built, failure, plan_runs, run, spec_of
+from tests.support.tiny import TinyRun, build, make_batch
 
 
 def test_the_weights_are_copies_of_the_errors() -> None:

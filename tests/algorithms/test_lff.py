@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from algorithms.lff import generalised_cross_entropy, relative_difficulty
-from tests.algorithms.tiny import build, make_batch, train
+from tests.support.tiny import build, make_batch, train
 
 
 def logits_of(rows: int = 5) -> tuple[torch.Tensor, torch.Tensor]:

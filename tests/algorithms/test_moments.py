@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from algorithms.moments import coral, mmd
-from tests.algorithms.tiny import build, make_batch
+from tests.support.tiny import build, make_batch
 
 
 def samples(

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from algorithms.pgi import pgi_penalty
 from benchmark.core.batch import Batch
-from tests.algorithms.tiny import build, make_batch, train
+from tests.support.tiny import build, make_batch, train
 
 
 def by_loops(logits: torch.Tensor, label: torch.Tensor, minority: torch.Tensor) -> float:

@@ -11,9 +11,9 @@ import torch
 from benchmark.core.batch import Batch
 from benchmark.core.record import read_record
 from benchmark.core.registry import ALGORITHMS
-from tests.algorithms.tiny import build, make_batch
-from tests.engine.runs import failure, plan_run, run
-from tests.threads import threads
+from tests.support.runs import failure, plan_run, run
+from tests.support.threads import threads
+from tests.support.tiny import build, make_batch
 
 
 @pytest.mark.parametrize("name", ["reweight", "reweight_environments"])

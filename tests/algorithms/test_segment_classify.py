@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmark.core.batch import Batch
-from tests.algorithms.tiny import CLASSES, build, make_batch, through_checkpoint, train
+from tests.support.tiny import CLASSES, build, make_batch, through_checkpoint, train
 
 SMALL = {"unet_width": 2, "unet_depth": 2}
 

@@ -20,7 +20,7 @@ from benchmark.core.spec import RunSpec
 from benchmark.explain import get
 from benchmark.plan.planner import expand
 from benchmark.plan.sweepfile import config_from
-from tests.algorithms.tiny import (
+from tests.support.tiny import (
     build,
     hparams_of,
     make_batch,

@@ -30,7 +30,7 @@ from benchmark.core.files import read_json
 from benchmark.core.registry import ALGORITHMS
 from benchmark.engine import build
 from benchmark.engine.execute import execute
-from tests.engine.runs import plan_runs
+from tests.support.runs import plan_runs
 
 STEPS = 4
 

@@ -9,18 +9,18 @@ import functools
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import kill_hook  # noqa: E402, F401  # patches this process; the fork server patches its children
+from benchmark import sweep
+from benchmark.launch import local
 
-from benchmark import sweep  # noqa: E402
-from benchmark.launch import local  # noqa: E402
+# Patches this process; the fork server, which imports it too, patches the runs.
+from tests.benchmarks import kill_hook  # noqa: F401
 
 
 def main() -> int:
     lease = float(sys.argv[1])
-    preload = ("benchmark.launch.preload", "kill_hook")
+    preload = ("benchmark.launch.preload", "tests.benchmarks.kill_hook")
     local.launch = functools.partial(local.launch, lease_seconds=lease, preload=preload)  # type: ignore[assignment]
     return sweep.main(sys.argv[2:])
 

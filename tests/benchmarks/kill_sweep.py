@@ -33,11 +33,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import kill_hook
 import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.benchmarks import kill_hook  # noqa: E402
+
 LAUNCHER = Path(__file__).with_name("kill_launcher.py")
 #: How long a silent process keeps its lease here, seconds.
 LEASE = 8.0
@@ -198,7 +201,7 @@ class Launchers:
         command += ["--checkpoint-seconds", "0.5"]
         environment = {
             **os.environ,
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{LAUNCHER.parent}",
+            "PYTHONPATH": str(ROOT),
             "KILL_FOLDER": str(self.output),
             "KILL_LOG": self.kill_log,
             "KILL_LIMIT": str(self.limit),

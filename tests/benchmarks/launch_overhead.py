@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "launch")]
+sys.path.insert(0, str(ROOT))
 
-import launch_driver  # noqa: E402
+from tests.support import launcher_process  # noqa: E402
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -29,16 +29,16 @@ def main() -> None:
         PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0
     )  # so that the fork server's time is counted too
     for title, preload in (
-        ("what a launch preloads", ["benchmark.launch.preload", "fake_preload"]),
-        ("without torch", ["fake_preload"]),
+        ("what a launch preloads", ["benchmark.launch.preload", "tests.support.fake_preload"]),
+        ("without torch", ["tests.support.fake_preload"]),
     ):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            launch_driver.make(
-                folder, *(launch_driver.spec(trial, steps=2) for trial in range(runs))
+            launcher_process.make(
+                folder, *(launcher_process.spec(trial, steps=2) for trial in range(runs))
             )
             before, started = spent(), time.monotonic()
-            launcher = launch_driver.Launcher(folder, 2, 120.0, preload=preload)
+            launcher = launcher_process.Launcher(folder, 2, 120.0, preload=preload)
             assert launcher.wait(600) == 0, launcher.complaints.read_text()
             reap()
             cpu, wall = spent() - before, time.monotonic() - started

@@ -31,8 +31,8 @@ from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.stored_arrays import StoredPredictions
 from benchmark.report.records.sweep_records import Sweep, SweepRun
 from benchmark.report.statistics.plug_in import plug_in
-from tests.report.fake_sweep import Method as MethodNames
-from tests.report.fake_sweep import make_record
+from tests.support.fake_sweep import Method as MethodNames
+from tests.support.fake_sweep import make_record
 
 #: Order, difficulty and patient of the images of each split.
 Drawn = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray | None]]

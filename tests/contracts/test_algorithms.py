@@ -19,8 +19,8 @@ from benchmark.core.needs import Needs
 from benchmark.core.optim import COMMON_HPARAMS
 from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.spec import RunSpec
-from tests.algorithms import tiny
-from tests.algorithms.tiny import (
+from tests.support import tiny
+from tests.support.tiny import (
     TinyRun,
     hparams_of,
     make_batch,

@@ -19,8 +19,8 @@ from benchmark.core.algorithm import Algorithm
 from benchmark.core.errors import UserError
 from benchmark.core.registry import ALGORITHMS
 from benchmark.engine.build import place
-from tests.algorithms.tiny import make_batch, train
 from tests.contracts.test_algorithms import AT_ONCE, NAMES, SIDE, TRAINED, make, skip_if_large
+from tests.support.tiny import make_batch, train
 
 STEPS = 3
 #: Every method; its variants take the same path with other numbers, and run with --slow.

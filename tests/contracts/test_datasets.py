@@ -19,8 +19,8 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
-from tests.datasets import mnist_tree, trees, xray_tree
-from tests.datasets.arrays import same
+from tests.support import mnist_tree, trees, xray_tree
+from tests.support.dataset_equality import same
 
 NAMES = DATASETS.names()
 Maker = Callable[[Path], Mapping[str, Any]]

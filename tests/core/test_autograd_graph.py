@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmark.core.autograd_graph import depends_on
 from benchmark.core.parallel_forward import together
-from tests.threads import threads
+from tests.support.threads import threads
 
 
 def on(*parameters: torch.Tensor):  # type: ignore[no-untyped-def]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmark.core.parallel_forward import can_overlap, together
-from tests.threads import threads
+from tests.support.threads import threads
 
 
 @pytest.fixture(autouse=True)

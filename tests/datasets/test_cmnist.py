@@ -10,8 +10,8 @@ import pytest
 
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.registry import DATASETS
-from tests.datasets.arrays import same, same_arrays
-from tests.datasets.mnist_tree import arrays, make_tree
+from tests.support.dataset_equality import same, same_arrays
+from tests.support.mnist_tree import arrays, make_tree
 
 FLIPS = {"biased": 0.1, "unbiased": 0.5, "deceiving": 0.9}
 

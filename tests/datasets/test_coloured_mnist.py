@@ -11,8 +11,8 @@ import pytest
 from benchmark.core.dataset import GroupedDataset, Split
 from benchmark.core.registry import DATASETS
 from datasets._sources.colours import COLOURS
-from tests.datasets.arrays import same, same_arrays
-from tests.datasets.mnist_tree import arrays, make_tree
+from tests.support.dataset_equality import same, same_arrays
+from tests.support.mnist_tree import arrays, make_tree
 
 TESTS = ("biased", "unbiased", "deceiving")
 PALETTE = np.array(list(COLOURS.values()))

@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
-from tests.datasets import trees, xray_tree
+from tests.support import trees, xray_tree
 
 Damage = Callable[[Path], object]
 WB, NLM, COCO = (

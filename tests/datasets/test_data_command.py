@@ -15,7 +15,7 @@ from PIL import Image
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.registry import DATASETS
 from benchmark.data import leaks, main, oddities, sheet
-from tests.datasets import trees
+from tests.support import trees
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from PIL import Image
 from benchmark.core.errors import UserError
 from datasets._io import decode
 from datasets._io.decode import Recipe, equalise, fit_mask, mask_image, read_image, read_mask
-from tests.datasets.trees import picture
+from tests.support.trees import picture
 
 
 def save(path: Path, array: np.ndarray, **options: Any) -> Path:
@@ -218,7 +218,7 @@ def test_dicom_without_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("inverted", [False, True])
 def test_dicom(inverted: bool, tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
-    from tests.datasets.xray_tree import SIZE, dicom
+    from tests.support.xray_tree import SIZE, dicom
 
     seen = dicom(tmp_path / "a.dcm", 10, inverted)
     recipe = Recipe(40, channels=1, fit="pad", equalise=True)

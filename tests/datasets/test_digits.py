@@ -13,7 +13,7 @@ from benchmark.core.dataset import DatasetSource, GroupedDataset
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
 from datasets._sources import sklearn_digits
-from tests.datasets.arrays import same, same_arrays
+from tests.support.dataset_equality import same, same_arrays
 
 CASES = [
     ("digits_on_photos", {}),

@@ -20,7 +20,7 @@ import benchmark.core.registry
 from benchmark.core.dataset import AUGMENTATIONS, DatasetInfo, DatasetSource, Split
 from benchmark.core.errors import UserError
 from benchmark.core.registry import Registry
-from tests.datasets.arrays import same
+from tests.support.dataset_equality import same
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "adding_a_dataset.md").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from benchmark.core.registry import DATASETS
-from tests.datasets.arrays import digest
-from tests.datasets.mnist_tree import make_tree
+from tests.support.dataset_equality import digest
+from tests.support.mnist_tree import make_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("digits_on_photos", "coloured_digits", "coloured_mnist", "cmnist")
@@ -27,7 +27,7 @@ for kind in kinds.values():
     kind.info(), kind.check(), kind.content()
 prints = {name: kind.fingerprint() for name, kind in kinds.items()}
 heavy = [name for name in ("torch", "torchvision", "sklearn", "skimage", "scipy", "PIL") if name in sys.modules]
-from tests.datasets.arrays import digest
+from tests.support.dataset_equality import digest
 print(json.dumps([heavy, prints, {name: digest(kind.load(5)) for name, kind in kinds.items()}]))
 """
 

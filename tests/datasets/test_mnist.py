@@ -16,8 +16,8 @@ import pytest
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
 from datasets._sources.mnist import MNISTSource, limit
-from tests.datasets.arrays import same
-from tests.datasets.mnist_tree import NAMES, arrays, idx, make_tree
+from tests.support.dataset_equality import same
+from tests.support.mnist_tree import NAMES, arrays, idx, make_tree
 
 KINDS = ("coloured_mnist", "cmnist")
 IMAGES, LABELS = NAMES["train", "images"], NAMES["train", "labels"]

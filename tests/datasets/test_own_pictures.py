@@ -17,7 +17,7 @@ from benchmark.core.dataset import GroupedDataset
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
 from benchmark.data import main
-from tests.datasets.arrays import same
+from tests.support.dataset_equality import same
 
 Split = tuple[str, Sequence[str]]
 

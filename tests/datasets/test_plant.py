@@ -15,8 +15,8 @@ from benchmark.core.registry import DATASETS
 from datasets._io import cache
 from datasets._sources import compositing
 from datasets.planted import COLOURS, SHORTCUTS, plant
-from tests.datasets import trees
-from tests.datasets.arrays import same, same_arrays
+from tests.support import trees
+from tests.support.dataset_equality import same, same_arrays
 
 N, SIDE = 12, 32
 

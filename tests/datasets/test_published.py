@@ -21,8 +21,8 @@ from datasets._io.image_source import ImageSource, Item, Pool
 from datasets._sources import cub
 from datasets._sources.bias_assignment import SPLITS
 from datasets._sources.group_environments import environments
-from tests.datasets import trees, xray_tree
-from tests.datasets.arrays import same, same_arrays
+from tests.support import trees, xray_tree
+from tests.support.dataset_equality import same, same_arrays
 
 
 @pytest.fixture(autouse=True)

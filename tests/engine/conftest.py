@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.threads import threads
+from tests.support.threads import threads
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ import torch
 from benchmark.core.errors import DamagedError
 from benchmark.core.files import sha256_of
 from benchmark.engine.checkpoint import load_weights, save_weights
-from tests.engine.runs import failure, plan_run, plan_runs, run
-from tests.toys import Pupil, Student, registered
+from tests.support.runs import failure, plan_run, plan_runs, run
+from tests.support.toy_algorithms import Pupil, Student, registered
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,9 @@ from benchmark.core.record import read_record
 from benchmark.core.registry import DATASETS
 from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.embeddings import principal_components, silhouette
-from tests.engine.runs import built, failure, plan_run, plan_runs, run, spec_of
 from tests.engine.test_explanations import Bare
-from tests.toys import registered
+from tests.support.runs import built, failure, plan_run, plan_runs, run, spec_of
+from tests.support.toy_algorithms import registered
 
 
 @pytest.mark.parametrize("clusters", [2, 5])

@@ -17,8 +17,8 @@ from benchmark.core.files import to_json, write_atomic
 from benchmark.core.layout import State, state_of
 from benchmark.core.registry import DATASETS
 from benchmark.core.spec import LEASE_LOST
-from tests.engine.runs import done, failure, plan_run, run, spec_of
-from tests.toys import Accident, Plain, registered
+from tests.support.runs import done, failure, plan_run, run, spec_of
+from tests.support.toy_algorithms import Accident, Plain, registered
 
 
 @pytest.fixture(autouse=True)

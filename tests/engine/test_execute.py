@@ -21,8 +21,8 @@ from benchmark.core.record import RunRecord, UpstreamSummary, read_record
 from benchmark.core.registry import DATASETS
 from benchmark.engine import evaluate, loop
 from benchmark.engine.checkpoint import load_weights
-from tests.engine.runs import TIMES, built, done, failure, lines, plan_run, plan_runs, run, spec_of
-from tests.toys import Accident, OwnLoop, Plain, Pupil, Spy, Student, registered
+from tests.support.runs import TIMES, built, done, failure, lines, plan_run, plan_runs, run, spec_of
+from tests.support.toy_algorithms import Accident, OwnLoop, Plain, Pupil, Spy, Student, registered
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,8 @@ from benchmark.core.files import read_json
 from benchmark.core.record import ExplainedSplit, read_record
 from benchmark.core.registry import DATASETS
 from benchmark.engine.explanations import choose_explainer, measure, pixel_map, spread, summary
-from tests.engine.runs import failure, plan_run, plan_runs, run
-from tests.toys import Plain, registered
+from tests.support.runs import failure, plan_run, plan_runs, run
+from tests.support.toy_algorithms import Plain, registered
 
 
 class Bare(Plain):

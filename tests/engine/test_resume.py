@@ -16,8 +16,8 @@ import torch
 from benchmark.core.record import read_record
 from benchmark.engine.checkpoint import load_weights
 from benchmark.engine.loop import TrainingRun
-from tests.engine.runs import lines, plan_run, plan_runs, run
-from tests.toys import OwnLoop, Student, registered
+from tests.support.runs import lines, plan_run, plan_runs, run
+from tests.support.toy_algorithms import OwnLoop, Student, registered
 
 #: Method, hyper-parameters and the rest; IRM's penalty is switched on at step 6, where Adam is rebuilt.
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {

@@ -20,9 +20,9 @@ from benchmark.engine import execute as execute_module
 from benchmark.engine import loop as loop_module
 from benchmark.launch.stop_signals import StopRequest
 from datasets.tiny import Tiny
-from tests.engine.runs import lines, plan_run, run
 from tests.engine.test_resume import _same
-from tests.toys import Plain, registered
+from tests.support.runs import lines, plan_run, run
+from tests.support.toy_algorithms import Plain, registered
 
 #: Longer than a request may take to be honoured, even on a busy machine, seconds.
 PATIENCE = 60.0

@@ -16,9 +16,9 @@ from benchmark.core.files import read_json
 from benchmark.core.hparam import HParam
 from benchmark.core.record import read_record
 from benchmark.engine.term_watch import FIRST, TermWatch
-from tests.algorithms import tiny
-from tests.engine.runs import failure, lines, plan_run, run
-from tests.toys import Plain, registered
+from tests.support import tiny
+from tests.support.runs import failure, lines, plan_run, run
+from tests.support.toy_algorithms import Plain, registered
 
 
 class Penalised(Plain):
@@ -170,7 +170,7 @@ def test_the_state_is_what_a_checkpoint_may_hold() -> None:
 
 
 def test_terms_of_networks_that_run_at_the_same_time_have_their_parameters() -> None:
-    from tests.threads import threads
+    from tests.support.threads import threads
 
     with threads(2):
         algorithm = tiny.build("ex2l", side=32)

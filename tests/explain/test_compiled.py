@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmark import explain
 from benchmark.core.errors import UserError
-from tests.explain.networks import backbone, images, plain_net
+from tests.support.networks import backbone, images, plain_net
 
 SIZE = (3, 16, 16)
 NAMES = ["attention", "gradcam", "gradcam++", "gradient_x_input", "input_gradient", "lrp"]

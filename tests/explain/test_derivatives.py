@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmark import explain
 from benchmark.core.registry import BACKBONES, EXPLAINERS
-from tests.explain.networks import backbone, images, plain_net
+from tests.support.networks import backbone, images, plain_net
 
 #: The smallest images that exercise every layer and leave a last feature map of more than one position.
 SIZES = {"convnet": (3, 16, 16), "mnist_cnn": (2, 8, 8), "resnet18": (3, 16, 16), "resnet50": (3, 16, 16),

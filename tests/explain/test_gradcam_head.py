@@ -10,7 +10,7 @@ import torch
 from benchmark import explain
 from benchmark.core.registry import BACKBONES
 from benchmark.explain import gradcam
-from tests.explain.networks import backbone, images
+from tests.support.networks import backbone, images
 
 SIZE = (3, 16, 16)
 TARGET = torch.tensor([1, 0, 1])

@@ -14,7 +14,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 from benchmark import explain
 from benchmark.core.registry import BACKBONES
 from benchmark.engine.term_watch import FIRST, TermWatch
-from tests.algorithms import tiny
+from tests.support import tiny
 
 SIDE, GRID, WIDTH = 64, 4, 8
 SIZE = (3, SIDE, SIDE)

@@ -15,7 +15,7 @@ import zennit.types
 from torch import nn
 
 from benchmark import explain
-from tests.explain.networks import backbone, images, plain_net
+from tests.support.networks import backbone, images, plain_net
 
 TINY = 1e-30  # zennit divides by z + TINY: only against 0 / 0
 

@@ -15,7 +15,7 @@ import pytest
 from benchmark import collect_results, data, sweep, train
 from benchmark.cli import programs
 from tests.fuzz.oracle import CODES, ROOT, Main, Tally, run, snapshot
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, World
 
 SWEEP = """
 datasets = ["tiny:size=16,side=8"]

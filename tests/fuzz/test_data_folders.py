@@ -20,9 +20,9 @@ from benchmark import data, sweep
 from benchmark.core.errors import UserError
 from benchmark.core.named_options import parse_named_options
 from benchmark.data import make_source
-from tests.datasets.trees import mask, picture, table
 from tests.fuzz.mutators import mutate_bytes
 from tests.fuzz.oracle import Tally, limited, run
+from tests.support.trees import mask, picture, table
 
 TREE, TABLE = "folder:path=mine,side=16", "listed:path=mine,side=16"
 SPLITS = ("train", "val", "biased", "deceiving")

@@ -19,7 +19,7 @@ import pytest
 from benchmark import collect_results, sweep
 from tests.fuzz.mutators import mutate_bytes, mutate_json, mutate_log, mutate_npz
 from tests.fuzz.oracle import CODES, CONTROL, ROOT, Tally, run
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 SWEEP, SPEC, RECORD, FAILURE = "sweep.json", "spec.json", "record.json", "failure.json"
 LOG, PREDICTIONS = "log.jsonl", "predictions.npz"

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from launch_driver import make, spec
 
 from benchmark.core.files import write_json
 from benchmark.core.sweep_plan import PlannedEntry, Refusal, SweepPlan
@@ -16,6 +15,7 @@ from benchmark.launch.display import make_display, show_status
 from benchmark.launch.events import Event, Summary, duration
 from benchmark.launch.progress_counter import Tally
 from benchmark.plan.sweep_folder import StoredSweep
+from tests.support.launcher_process import make, spec
 
 
 class Terminal(io.StringIO):

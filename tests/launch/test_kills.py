@@ -9,12 +9,21 @@ import time
 from pathlib import Path
 
 import pytest
-from launch_driver import Launcher, expected_value, leases, make, record, run, spec, until
 
 from benchmark.core.layout import RunFolder
 from benchmark.core.spec import LEASE_LOST
 from benchmark.launch import worker
 from benchmark.launch.lease import Claim, clear, untidy
+from tests.support.launcher_process import (
+    Launcher,
+    expected_value,
+    leases,
+    make,
+    record,
+    run,
+    spec,
+    until,
+)
 
 RUNS = 24
 

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from launch_driver import make, spec
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json, write_json
@@ -16,6 +15,7 @@ from benchmark.launch import attempts
 from benchmark.launch.retry import retry
 from benchmark.launch.run_queue import Graph, read_nodes
 from benchmark.launch.status import Progress, progress, sweep_states
+from tests.support.launcher_process import make, spec
 
 
 def fail(folder: Path, attempt: int = 1) -> None:

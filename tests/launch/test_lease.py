@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kernel_without_exchange import POSSIBLE
-from launch_driver import HERE, ROOT, until
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import write_json
 from benchmark.launch.lease import Claim, clear, untidy
+from tests.support.kernel_without_exchange import POSSIBLE
+from tests.support.launcher_process import ROOT, until
 
 HOLD = """
 import sys, time, pathlib
@@ -134,7 +134,7 @@ def test_a_clock_that_jumps_neither_expires_a_lease_nor_keeps_it(
 TAKE_WITHOUT_EXCHANGE = """
 import os, pathlib, sys
 from benchmark.launch.lease import Claim
-from kernel_without_exchange import exchange, refuse_exchange
+from tests.support.kernel_without_exchange import exchange, refuse_exchange
 folder = pathlib.Path(sys.argv[1])
 names = str(folder / "a"), str(folder / "b")
 for name in names:
@@ -155,7 +155,7 @@ claim.release()
 def test_where_names_cannot_be_exchanged_a_stale_lease_is_broken_all_the_same(
     tmp_path: Path,
 ) -> None:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", TAKE_WITHOUT_EXCHANGE, str(tmp_path), "0.4"]
     with (
         holder(tmp_path, 0.4) as process,

@@ -10,13 +10,22 @@ import time
 from pathlib import Path
 
 import pytest
-from launch_driver import Launcher, expected_value, leases, make, record, run, spec, until
 
 from benchmark.core.files import read_json, write_json
 from benchmark.core.layout import State
 from benchmark.core.spec import RunSpec
 from benchmark.launch.retry import retry
 from benchmark.launch.status import sweep_states
+from tests.support.launcher_process import (
+    Launcher,
+    expected_value,
+    leases,
+    make,
+    record,
+    run,
+    spec,
+    until,
+)
 
 
 def failure(folder: Path, one: RunSpec) -> dict[str, object]:

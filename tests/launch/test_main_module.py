@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from launch_driver import HERE, ROOT, make, record, spec
 
 from benchmark.core.errors import UserError
 from benchmark.core.registry import ALGORITHMS
 from benchmark.core.spec import RunSpec
 from benchmark.launch.main_module import hidden_main, modules_to_import
+from tests.support.launcher_process import ROOT, make, record, spec
 
 #: Counts how often it is run, launches without a guard, and uses its own globals while it does.
 PROGRAM = """
@@ -31,7 +31,7 @@ def told(event):
 
 where = globals().get("__file__")
 summary = launch(folder, read_json(folder / "keys.json"), workers=2, devices="cpu", on_event=told,
-                 engine="fake_engine", preload=["fake_preload"])
+                 engine="tests.support.fake_engine", preload=["tests.support.fake_preload"])
 print("complete", summary.complete)
 """
 
@@ -49,7 +49,7 @@ def start(folder: Path, how: str, program: str) -> subprocess.CompletedProcess[s
     return subprocess.run(
         [sys.executable, *arguments, str(folder)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         input=stdin,
         capture_output=True,
         text=True,
@@ -76,13 +76,13 @@ def test_what_the_program_imported_is_imported_by_its_runs(tmp_path: Path) -> No
     )
     (tmp_path / "my_engine.py").write_text(
         "import sys\n"
-        "from fake_engine import execute as fake\n"
+        "from tests.support.fake_engine import execute as fake\n"
         "def execute(*arguments, **options):\n"
         "    assert 'my_methods' in sys.modules\n"
         "    return fake(*arguments, **options)\n"
     )
     make(tmp_path, spec(1))
-    program = "import my_methods\n" + PROGRAM.replace('"fake_engine"', '"my_engine"')
+    program = "import my_methods\n" + PROGRAM.replace('"tests.support.fake_engine"', '"my_engine"')
     done = start(tmp_path, "script", program)
     assert (done.stdout, done.stderr) == ("complete True\n", "")
     without = tmp_path / "without"

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from launch_driver import Launcher, make, record, run, spec, until
 
 from benchmark.core.layout import SweepFolder
 from benchmark.core.spec import RunSpec
@@ -20,6 +19,7 @@ from benchmark.launch.retry import retry
 from benchmark.launch.run_queue import read_node
 from benchmark.launch.status import sweep_states
 from benchmark.plan.sweep_folder import StoredSweep
+from tests.support.launcher_process import Launcher, make, record, run, spec, until
 
 SENTENCE = "its folder was removed during the launch; launch again to run it from the beginning"
 

@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from launch_driver import ROOT, make, spec
 
 from benchmark.core.files import read_json, write_json
 from benchmark.core.layout import State, state_of
 from benchmark.launch import attempts, retry_policy
 from benchmark.launch.lease import Claim
 from benchmark.launch.run_queue import read_node
+from tests.support.launcher_process import ROOT, make, spec
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from benchmark.engine.checkpoint import load_weights
 from benchmark.plan.planner import expand
 from benchmark.plan.sweepfile import config_from
 from benchmark.report.tables.results_table import _settings
-from tests.algorithms import tiny
-from tests.engine.runs import lines, plan_run, plan_runs, run, spec_of
-from tests.threads import threads
+from tests.support import tiny
+from tests.support.runs import lines, plan_run, plan_runs, run, spec_of
+from tests.support.threads import threads
 
 #: Without batch normalisation; alexnet has none, the others normalise each image on its own.
 WITHOUT = {"alexnet", "convnext_base", "mnist_cnn", "vit_b_16"}

@@ -15,7 +15,7 @@ from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.spec import RunSpec
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweepfile import config_from
-from tests.toys import Choosy, Circle, Pupil, Student, registered
+from tests.support.toy_algorithms import Choosy, Circle, Pupil, Student, registered
 
 
 @pytest.fixture(autouse=True)

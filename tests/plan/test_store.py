@@ -17,7 +17,7 @@ from benchmark.core.spec import RunSpec
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweep_folder import read_stored, write_plan
 from benchmark.plan.sweepfile import config_from
-from tests.toys import Choosy, Pupil, Student, registered
+from tests.support.toy_algorithms import Choosy, Pupil, Student, registered
 
 
 @pytest.fixture(autouse=True)

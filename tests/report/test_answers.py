@@ -18,7 +18,7 @@ from benchmark.report.records.predictions import (
 from benchmark.report.records.sweep_records import load_sweep
 from benchmark.report.render import FILES, render
 from benchmark.report.report import make_report
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, World
 
 WORLD = World(size=80)
 

@@ -13,7 +13,7 @@ import pytest
 from benchmark.collect_results import main
 from benchmark.report.render import FILES, PAGE
 from benchmark.report.statistics import posterior
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World, confusion_counts
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World, confusion_counts
 
 WORLD = World(size=48, classes=3)
 ALL = [

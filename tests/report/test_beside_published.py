@@ -16,7 +16,7 @@ from benchmark.report.external.published_tables import FOLDER, beside, read_tabl
 from benchmark.report.render import render
 from benchmark.report.report import Extras, make_report
 from benchmark.report.tables.sheet import Sheet
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 HEAD = "dataset,method,metric,value,pm,n,table,note\n"
 

@@ -12,7 +12,7 @@ import pytest
 from benchmark import collect_results
 from benchmark.core.errors import exit_code
 from benchmark.report.render import FILES
-from tests.report.fake_sweep import ERM, FakeSweep, World
+from tests.support.fake_sweep import ERM, FakeSweep, World
 
 WORLD = World(size=60)
 

@@ -13,7 +13,7 @@ from benchmark.report.render import render
 from benchmark.report.report import Extras, Report, make_report
 from benchmark.report.statistics.stratified_mean import crossed_variance
 from benchmark.report.tables.against_reference import ReferenceComparison, probability
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=200)
 

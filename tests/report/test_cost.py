@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.report.report import make_report
 from benchmark.report.tables.cost import cost_sheet
-from tests.report.fake_sweep import ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import ERM, FakeSweep, Method, World
 
 WORLD = World(size=40)
 

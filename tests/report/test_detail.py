@@ -18,7 +18,7 @@ from benchmark.report.render import render
 from benchmark.report.report import Extras, make_report
 from benchmark.report.statistics.posterior import confusion_posterior
 from benchmark.report.tables.class_scores import calibration_error, reliability
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, World
 
 
 def test_calibration_error_is_the_sum_over_bins() -> None:

@@ -13,7 +13,7 @@ from benchmark.collect_results import main
 from benchmark.core.errors import UserError
 from benchmark.report.records.sweep_records import load_sweep
 from benchmark.report.records.tidy_export import export
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, World
 
 
 @pytest.fixture

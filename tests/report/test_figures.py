@@ -16,7 +16,7 @@ from benchmark.core.record import DataSummary
 from benchmark.report.figures.summary_plots import draw_all
 from benchmark.report.records.learning_curves import mean_curve, read_curves
 from benchmark.report.report import make_report
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=80)
 DATA = DataSummary(

@@ -17,7 +17,7 @@ from benchmark.report.records.sweep_records import load_sweep
 from benchmark.report.records.tidy_export import export
 from benchmark.report.render import FILES, PAGE, render, render_sheets, write_page, write_sheets
 from benchmark.report.report import Extras, Report, make_report
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 CONTROL = "x\x1b[2J\u202e\x9b31m\r\x00\u2028y"
 FORMULA = "=HYPERLINK(A1)"

@@ -13,7 +13,7 @@ from benchmark.report.report import make_report
 from benchmark.report.statistics.delta_method import sampling_sd
 from benchmark.report.statistics.stratified_mean import crossed_variance, stratified_mean
 from benchmark.report.statistics.worst_group import worst_group_over_trials, worst_group_variance
-from tests.report.fake_sweep import ERM, FakeSweep, World
+from tests.support.fake_sweep import ERM, FakeSweep, World
 
 
 def test_worst_group_over_trials_by_few_lines() -> None:

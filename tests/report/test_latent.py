@@ -17,7 +17,7 @@ from benchmark.report.figures.latent_space import draw_latent, latent_sheet, pro
 from benchmark.report.figures.summary_plots import draw_all
 from benchmark.report.render import render, write_page
 from benchmark.report.report import make_report
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=40)
 

@@ -13,7 +13,7 @@ from benchmark.report.formats.latex_escape import escape
 from benchmark.report.render import render
 from benchmark.report.report import make_report
 from benchmark.report.tables.numbers import decimals_of, plain
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 UGLY = (
     r"a_b%c&d#e$f{g}h~i^j\k",

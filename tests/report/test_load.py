@@ -13,7 +13,7 @@ import pytest
 from benchmark.core.errors import UserError
 from benchmark.core.layout import LEASE_SECONDS, State
 from benchmark.report.records.sweep_records import find_sweep_folder, load_sweep
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=60)
 

@@ -15,7 +15,7 @@ from benchmark.report.figures.summary_plots import draw_all
 from benchmark.report.render import render
 from benchmark.report.report import make_report
 from benchmark.report.tables.localization import looks_sheet, read_gallery
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=40)
 

@@ -20,7 +20,7 @@ from benchmark.report.render import render
 from benchmark.report.report import Extras, Report, make_report
 from benchmark.report.statistics.estimate import Estimate, without_interval
 from benchmark.report.tables.metric import METRICS, Metric, PerImage, columns_of
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, World
 
 NAME = "error_rate"
 

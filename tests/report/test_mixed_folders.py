@@ -16,7 +16,7 @@ from benchmark.report.records.stored_arrays import read_heatmaps
 from benchmark.report.records.sweep_records import SweepRun, load_sweep
 from benchmark.report.render import FILES, render
 from benchmark.report.report import make_report
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=60)
 

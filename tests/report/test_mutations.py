@@ -27,7 +27,7 @@ from benchmark.report.render import FILES, render
 from benchmark.report.report import Extras, make_report
 from benchmark.report.statistics import posterior
 from benchmark.report.tables.localization import read_gallery
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=24)
 #: What no field may be, whatever its type; KeyError stands for a field that is missing.

@@ -17,9 +17,9 @@ from benchmark.report.records.model_selection import cells_of, choose_criterion
 from benchmark.report.records.sweep_records import load_sweep
 from benchmark.report.render import render, write_page
 from benchmark.report.report import Report, make_report
-from tests.engine.runs import lines, plan_runs, run
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
-from tests.threads import threads
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.runs import lines, plan_runs, run
+from tests.support.threads import threads
 
 WORLD = World(size=80)
 TEA = Method("tea", 0.9, 0.8)

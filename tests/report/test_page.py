@@ -15,8 +15,8 @@ import pytest
 from benchmark.report.html import runs
 from benchmark.report.render import write_page
 from benchmark.report.report import Extras, make_report
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
 from tests.report.test_latex import UGLY, ugly_sweep
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=60)
 _VOID = {"meta", "img", "br", "line", "path", "polyline", "hr", "input"}

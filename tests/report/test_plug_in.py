@@ -17,7 +17,7 @@ from benchmark.core.counts import (
     worst_group_accuracy,
 )
 from benchmark.report.statistics.plug_in import overall, per_class
-from tests.report.fake_sweep import confusion_counts
+from tests.support.fake_sweep import confusion_counts
 
 
 def images(

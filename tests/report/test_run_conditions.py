@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.report.render import FILES, render
 from benchmark.report.report import make_report
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, World
 
 WORLD = World(size=60)
 SAME = {

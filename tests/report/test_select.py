@@ -10,7 +10,7 @@ import pytest
 from benchmark.core.errors import UserError
 from benchmark.report.records.model_selection import Cell, cells_of, choose_criterion
 from benchmark.report.records.sweep_records import load_sweep
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=60)
 

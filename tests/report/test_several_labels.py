@@ -20,7 +20,7 @@ from benchmark.plan.sweepfile import read_sweep
 from benchmark.report.render import FILES, render
 from benchmark.report.report import Extras, make_report
 from benchmark.sweep import main as sweep
-from tests.datasets.trees import listed
+from tests.support.trees import listed
 
 SWEEP = """title = "Cats, dogs, both or none"
 datasets = ["listed:side=16"]

@@ -17,7 +17,7 @@ from benchmark.report.records.switches import switch_of
 from benchmark.report.records.tidy_export import export
 from benchmark.report.render import FILES, render, write_page
 from benchmark.report.report import Extras, make_report
-from tests.report.fake_sweep import ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import ERM, FakeSweep, Method, World
 
 WORLD = World(size=60)
 IRM = Method("irm", 0.9, 0.7)

@@ -18,7 +18,7 @@ from benchmark.report.render import FILES, render
 from benchmark.report.report import make_report
 from benchmark.report.tables.numbers import mark, percent
 from benchmark.report.tables.results_table import Table
-from tests.report.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=120)
 

@@ -11,7 +11,7 @@ from benchmark.core.errors import UserError
 from benchmark.report.render import render
 from benchmark.report.report import make_report
 from benchmark.report.tables.hyperparameters import retrain_sweeps
-from tests.report.fake_sweep import ERM, FakeSweep, Method, World
+from tests.support.fake_sweep import ERM, FakeSweep, Method, World
 
 WORLD = World(size=60)
 

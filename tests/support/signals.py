@@ -1,4 +1,4 @@
-"""The signals that a process of a test starts with, whatever pytest itself was started with."""
+"""Signal handling of the processes that tests start, independent of how pytest was started."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from benchmark.launch.stop_signals import STOP_SIGNALS
 
 
 def only_ignoring(*ignored: signal.Signals) -> Callable[[], None]:
-    """For ``preexec_fn``: ignore these requests to stop and no other, and block none.
+    """Return a ``preexec_fn`` that ignores only these stop signals and blocks none.
 
-    A process inherits what its parent ignores and blocks; under ``nohup``, in a background job or in a service pytest
-    ignores or blocks signals that a test then sends in vain.
+    A process inherits the signals that its parent ignores and blocks. Under ``nohup``, in a
+    background job or in a service, pytest ignores or blocks signals that a test needs to send.
     """
 
     def prepare() -> None:

@@ -112,7 +112,7 @@ def surroundings(device: str) -> dict[str, Any]:
         "cores": sorted(os.sched_getaffinity(0)),
         "oom_score": int(Path("/proc/self/oom_score_adj").read_text()),
         "sigint_ignored": signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
-        "preloaded": "fake_preload" in sys.modules,
+        "preloaded": "tests.support.fake_preload" in sys.modules,
     }
 
 

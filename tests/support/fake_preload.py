@@ -1,5 +1,4 @@
 """What the fork server imports in the launcher's tests."""
 
-import fake_engine  # noqa: F401
-
 import benchmark.launch.worker  # noqa: F401
+import tests.support.fake_engine  # noqa: F401

@@ -1,6 +1,6 @@
-"""A launcher as a process of its own, for tests that kill it, and helpers to make and read sweeps.
+"""A launcher in its own process, for tests that kill it, and helpers to write and read sweeps.
 
-``python -c 'import launch_driver; launch_driver.main()' FOLDER WORKERS LEASE_SECONDS`` prints every event as JSON.
+The process takes the arguments FOLDER, WORKERS and LEASE_SECONDS, and prints every event as JSON.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from benchmark.core.files import read_json, write_json
 from benchmark.core.spec import RunSpec
 from benchmark.launch.events import Event
 from benchmark.launch.local import launch
-from tests.signals import only_ignoring
+from tests.support.signals import only_ignoring
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+#: The program of the process: as a module it would be ``__main__``, which no run imports.
+MAIN = "from tests.support.launcher_process import main; main()"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def spec(
@@ -62,7 +63,7 @@ def main() -> None:
         options: dict[str, Any] = json.loads(os.environ.get("LAUNCH_OPTIONS", "{}"))
         summary = launch(
             folder, read_json(folder / "keys.json"), workers=workers, devices="cpu", lease_seconds=lease,
-            on_event=tell, engine="fake_engine", **{"preload": ["fake_preload"], **options},
+            on_event=tell, engine="tests.support.fake_engine", **{"preload": ["tests.support.fake_preload"], **options},
         )  # fmt: skip
         print(json.dumps({"summary": asdict(summary)}), flush=True)
         return 0 if summary.complete else 1
@@ -83,11 +84,10 @@ class Launcher:
     ) -> None:
         environment = {
             **os.environ,
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}",
+            "PYTHONPATH": str(ROOT),
             "LAUNCH_OPTIONS": json.dumps(options),
         }
-        program = "import launch_driver; launch_driver.main()"
-        command = [sys.executable, "-c", program, str(folder), str(workers), str(lease)]
+        command = [sys.executable, "-c", MAIN, str(folder), str(workers), str(lease)]
         self.folder, self.said, self.complaints = (
             folder,
             folder / f"said.{time.monotonic_ns()}",

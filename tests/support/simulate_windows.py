@@ -1,9 +1,12 @@
-"""Makes this interpreter as narrow as one on Windows, as far as that can be done on Linux, then runs a module.
+"""Run a module as on Windows, as far as Linux can simulate that.
 
-``python tests/windows_like.py MODULE ARGUMENTS``: modules, functions and signals that Windows lacks are taken away; a
-file cannot be removed, renamed or replaced while it is open; a folder cannot be opened; names of files may not hold
-characters that Windows refuses. The large libraries are imported before, since on Linux they use what Linux has.
-``import`` as MODULE imports every module of the project instead.
+Usage: ``python tests/support/simulate_windows.py MODULE ARGUMENTS``. With ``import`` as MODULE, every
+module of the project is imported instead.
+
+The interpreter loses the modules, functions and signals that Windows lacks. A file cannot be
+removed, renamed or replaced while it is open, a folder cannot be opened, and file names cannot hold
+characters that Windows refuses. The large libraries are imported first, because on Linux they use
+what Linux has.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 LIBRARIES = (
     "torch",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.datasets.trees import mask, picture, table
+from tests.support.trees import mask, picture, table
 
 #: X-rays of each source that are to be found.
 FOUND = {"brixia": 8, "chexpert_normal": 9, "chexpert_pneumonia": 10, "bimcv": 4, "chestxray14": 5, "montgomery": 3,

@@ -1,7 +1,7 @@
-"""How long collecting takes: ``python -m tests.report.measure_collecting [RUNS] [--classes K] [--predictions]``.
+"""How long collecting takes: ``python -m tests.benchmarks.collecting_speed [RUNS] [--classes K] [--predictions]``.
 
 Builds a synthetic sweep of RUNS runs × 51 evaluations (20 draws, 3 trials) in a temporary folder and collects it in a
-fresh process; prints CPU seconds, wall seconds and peak memory. SweepRun by hand: timings are no assertions.
+fresh process; prints CPU seconds, wall seconds and peak memory. Run by hand: timings are no assertions.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.report import fake_sweep
-from tests.report.fake_sweep import FakeSweep, Method, World, log_lines, rename
+from tests.support import fake_sweep
+from tests.support.fake_sweep import FakeSweep, Method, World, log_lines, rename
 
 EVALUATIONS, DRAWS, TRIALS = 51, 20, 3
 

@@ -1,6 +1,6 @@
-"""Python imports this at its start where this folder is on PYTHONPATH: takes away what macOS lacks and Linux has.
+"""Remove what Linux has and macOS lacks: CPU affinities, process handles and /proc.
 
-There are no CPU affinities, no handles of processes and no /proc. Processes that are started from here inherit it.
+Python imports this module at its start if this folder is on PYTHONPATH. Child processes inherit it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many threads a test computes with."""
+"""Set the number of threads that a test computes with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """So many threads inside, and the number from before afterwards, also after a failure."""
+    """Compute with ``number`` threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
