@@ -12,7 +12,17 @@ from torch.nn import functional as F
 
 from algorithms._student import same_size
 from algorithms.tea import TEA, tea_loss
-from benchmark.core import ALGORITHMS, BACKBONES, Batch, DatasetInfo, HParam, RunSpec, Setting
+from benchmark.core import (
+    ALGORITHMS,
+    BACKBONES,
+    EXPLAINERS,
+    Batch,
+    DatasetInfo,
+    HParam,
+    RunSpec,
+    Setting,
+    UserError,
+)
 from benchmark.core.batch_norm import BATCH_NORMS
 from benchmark.explain import get
 from benchmark.explain.base import HeatmapExplainer, Trace
@@ -27,14 +37,10 @@ DISTANCES = {
     "l1": lambda s, t: normed_distance(s, t, 1).mean(),
     "l2": lambda s, t: normed_distance(s, t, 2).mean(),
 }
-#: Explanations that can replace LRP, with the capability of a backbone that each needs.
-OTHER_EXPLANATIONS = {
-    "gradcam": "cam",
-    "input_gradient": "",
-    "gradient_x_input": "",
-    "attention": "cam",
-}
-TEMPERATURE = 3.0  # of the added output distillation
+#: Explainers that replace LRP in the variants of the same names.
+OTHER_EXPLAINERS = ("gradcam", "input_gradient", "gradient_x_input", "attention")
+#: Temperature of the added output distillation.
+TEMPERATURE = 3.0
 
 
 @ALGORITHMS.register
@@ -46,7 +52,7 @@ class TEAWithAblations(TEA):
 
     hparams = {
         **TEA.hparams,
-        "explanation": HParam("lrp", doc="the heatmaps", choices=("lrp", *OTHER_EXPLANATIONS)),
+        "explanation": HParam("lrp", doc="the explainer: any that is differentiable"),
         "loss": HParam(
             "multi",
             doc="distance of the heatmaps: equation 2, 1, C12 or C13",
@@ -75,7 +81,7 @@ class TEAWithAblations(TEA):
         ),
     }
     variants = {
-        **{name: {"explanation": name} for name in OTHER_EXPLANATIONS},
+        **{name: {"explanation": name} for name in OTHER_EXPLAINERS},
         **{name: {"loss": name} for name in ("single", "l1", "l2")},
         **{
             f"epsilon_1e-{n}": {"epsilon_low": 10.0**-n, "epsilon_high": 10.0**-n}
@@ -105,9 +111,15 @@ class TEAWithAblations(TEA):
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
         explanation = spec.hparams["explanation"]
-        needed = {"lrp": "lrp", **OTHER_EXPLANATIONS}[explanation]
+        try:
+            explainer: type[HeatmapExplainer] = EXPLAINERS.get(explanation)
+        except UserError as error:
+            return str(error)
+        if not explainer.differentiable:
+            return f"{explanation} cannot be part of a loss; use a differentiable explainer."
         backbone: type[Backbone] = BACKBONES.get(spec.backbone)
-        if needed and not getattr(backbone.capabilities, needed):
+        required = explainer.requires
+        if required and not getattr(backbone.capabilities, required):
             return (
                 f"{spec.backbone} cannot be explained by {explanation}; input_gradient works for "
                 "all."
@@ -148,7 +160,7 @@ class TEAWithAblations(TEA):
         batch_statistics = "train" if self.hp["statistics"] == "train" else "constant"
         if explanation == "lrp":
             return get("lrp", epsilon=self.draw_epsilon(image), batch_statistics=batch_statistics)
-        if explanation in ("input_gradient", "gradient_x_input"):
+        if "batch_statistics" in EXPLAINERS.get(explanation).options:
             return get(explanation, batch_statistics=batch_statistics)
         return get(explanation)
 

@@ -115,6 +115,8 @@ class Algorithm(nn.Module):
         hparams: its own hyper-parameters, on top of ``COMMON_HPARAMS``.
         variants: named sets of hyper-parameters: ablations are variants, not subclasses.
         multi_label: whether it learns from labels float[B,K] of 0 and 1 too; the plan refuses such data otherwise.
+        explained_by: Name of the explainer of trained models; if empty, the first that suits the
+            network is used.
         may_be_zero: names of the terms that are rightly 0 at times, such as a penalty between groups of which a batch
             holds but one; any other term that is 0 from the start, or moves no parameter, is reported.
 
@@ -130,6 +132,7 @@ class Algorithm(nn.Module):
     hparams: ClassVar[Mapping[str, HParam]] = {}
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     multi_label: ClassVar[bool] = False
+    explained_by: ClassVar[str] = ""
     may_be_zero: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, setting: Setting) -> None:

@@ -18,7 +18,7 @@ from benchmark.core.algorithm import Algorithm
 from benchmark.core.batch import Batch
 from benchmark.core.compilation import eagerly
 from benchmark.core.errors import UserError
-from benchmark.core.registry import EXPLANATION_METRICS
+from benchmark.core.registry import EXPLAINERS, EXPLANATION_METRICS
 from benchmark.core.seeds import seed_for
 from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.evaluate import images_per_pass
@@ -48,21 +48,28 @@ def spread(size: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(np.int64))
 
 
-def choose_explainer(network: nn.Module) -> HeatmapExplainer:
-    """LRP-ε where the network declares it, else Grad-CAM of convolutions, else the gradient at the image.
+def choose_explainer(network: nn.Module, explained_by: str = "") -> HeatmapExplainer:
+    """Return the explainer of a trained network.
+
+    Args:
+        network: the network to explain.
+        explained_by: the explainer that the method declares; if empty, it is the first in
+            ``evaluation_order`` that suits what the network declares.
 
     Raises:
-        UserError: the network declares nothing.
+        UserError: the network declares no capabilities, or the declared explainer is unknown.
     """
+    if explained_by:
+        return get(explained_by)
     declared = getattr(network, "capabilities", None)
     if declared is None:
         raise UserError(
             f"{type(network).__name__} declares no capabilities: no explanation is defined for it."
         )
-    if declared.lrp:
-        return get("lrp")
-    # records of transformers have had the gradient at the image from the beginning, and stay comparable
-    return get("gradcam" if declared.cam and not declared.attention else "input_gradient")
+    kinds = [EXPLAINERS.get(name) for name in EXPLAINERS.names()]
+    tried = [kind for kind in kinds if kind.evaluation_order is not None and kind.suits(declared)]
+    explainer: HeatmapExplainer = min(tried, key=lambda kind: kind.evaluation_order)()
+    return explainer
 
 
 def explain_splits(
@@ -162,7 +169,7 @@ def _heatmaps(
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed_for("explanations", place))
         network, seen = algorithm.explainable(batch.image)
-        explainer = choose_explainer(network)
+        explainer = choose_explainer(network, algorithm.explained_by)
         heatmap = explainer(network, seen, target)
         torch.manual_seed(
             seed_for("explanations", place)

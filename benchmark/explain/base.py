@@ -15,6 +15,7 @@ from benchmark.core.compilation import eagerly, uncompiled
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam, check_values
 from benchmark.explain.rules import Rules
+from benchmark.models.base import Capabilities
 
 #: Function from logits float[B,K] to the target of a heatmap, as in ``Trace.heatmap``.
 Choose = Callable[[torch.Tensor], torch.Tensor]
@@ -107,6 +108,8 @@ class HeatmapExplainer:
         requires: Capability that a backbone must declare: ``"cam"``, ``"lrp"``, ``"attention"``
             or ``""`` for none.
         options: Options of the explainer, declared like hyper-parameters.
+        evaluation_order: Position among the explainers that are tried when a trained network is
+            explained, the lowest first; None if the explainer is used on request only.
     """
 
     name: ClassVar[str] = ""
@@ -114,6 +117,7 @@ class HeatmapExplainer:
     signed: ClassVar[bool] = False
     requires: ClassVar[str] = ""
     options: ClassVar[Mapping[str, HParam]] = {}
+    evaluation_order: ClassVar[int | None] = None
 
     def __init__(self, **options: Any) -> None:
         defaults = {name: option.default for name, option in self.options.items()}
@@ -121,6 +125,11 @@ class HeatmapExplainer:
             **defaults,
             **check_values(self.options, options, self.name, "option"),
         }
+
+    @classmethod
+    def suits(cls, capabilities: Capabilities) -> bool:
+        """Return whether evaluation may choose this explainer for a network."""
+        return not cls.requires or bool(getattr(capabilities, cls.requires))
 
     def __call__(
         self,

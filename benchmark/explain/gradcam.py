@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from benchmark.core.hparam import HParam
 from benchmark.core.registry import EXPLAINERS
 from benchmark.explain.base import HeatmapExplainer, Trace, explained_score, to_map
 from benchmark.explain.rules import Rules
-from benchmark.models.base import Backbone
+from benchmark.models.base import Backbone, Capabilities
 
 _OPTIONS = {
     "constant_weights": HParam(
@@ -114,6 +114,13 @@ class GradCam(CamExplainer):
 
     name = "gradcam"
     options = _OPTIONS
+    evaluation_order: ClassVar[int | None] = 20
+
+    @classmethod
+    def suits(cls, capabilities: Capabilities) -> bool:
+        # transformers have been explained by the gradient at the image from the beginning, so that
+        # their records stay comparable
+        return bool(capabilities.cam) and not capabilities.attention
 
     def heatmap(self, trace: Trace, target: torch.Tensor) -> torch.Tensor:
         activation, create_graph = trace.source, trace.create_graph
@@ -152,6 +159,7 @@ class GradCamPlusPlus(GradCam):
     """
 
     name = "gradcam++"
+    evaluation_order = None
 
     def weigh(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         if self.chosen["constant_weights"]:

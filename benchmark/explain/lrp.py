@@ -32,6 +32,7 @@ class Lrp(ImageGradientExplainer):
 
     name = "lrp"
     requires = "lrp"
+    evaluation_order = 10
     options = {
         "epsilon": HParam(0.01, doc="ε of every ReLU", low=0.0, high=1e3),
         "batch_statistics": BATCH_STATISTICS,

@@ -164,3 +164,4 @@ def test_the_explainer_is_what_the_network_declares() -> None:
             "Declares", (nn.Module,), {"capabilities": BACKBONES.get(name).capabilities}
         )()
         assert choose_explainer(network).name == explainer
+        assert choose_explainer(network, "attention").name == "attention"
