@@ -19,10 +19,17 @@ from benchmark.core.files import check_file, check_folder, write_atomic
 from benchmark.core.layout import SweepFolder
 from benchmark.core.terminal import prepare_streams, say
 from benchmark.plan.sweepfile import MOST_ENTRIES
-from benchmark.report.formats.text import WIDTH
 from benchmark.report.records.sweep_records import find_sweep_folder, load_sweep
 from benchmark.report.render import FILES, SPREADS, render, write_all, write_page
-from benchmark.report.report import Extras, Report, make_report
+from benchmark.report.report import make_report
+from benchmark.report.tables.class_scores import ClassScoreTable
+from benchmark.report.tables.report_table import (
+    REPORT_TABLES,
+    WIDTH,
+    Report,
+    ReportOptions,
+    report_tables,
+)
 
 _HELP = "Turn a sweep's runs into tables: accuracy, worst-group accuracy, and how far the shortcut misled each method."
 
@@ -71,13 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(
             "--engine nuts needs PyMC: `pip install pymc`, or leave it out for the exact engine."
         )
-    detail = (
-        options.detail or options.engine == "nuts" or bool(options.split)
-    )  # which are of no other use
-    extras = Extras(
-        options.reference, detail, options.published, options.engine, tuple(options.split)
+    tables = list(options.tables)
+    if options.engine == "nuts" or options.split:  # these options have no other use
+        tables.append(ClassScoreTable.name)
+    report_options = ReportOptions(
+        reference=options.reference,
+        tables=tuple(tables),
+        engine=options.engine,
+        splits=tuple(options.split),
     )
-    report = make_report(folder, options.selection, options.spread, extras)
+    report = make_report(folder, options.selection, options.spread, report_options)
     retrain = _retrain_files(report, options.retrain_best)
     out = Path(options.out) if options.out else SweepFolder(folder).report
     written = write_all(report, out)
@@ -174,9 +184,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="METHOD",
         help="compare every method with this one: Δ ± se, P(better), Holm's p",
     )
-    add(
-        "--detail", action="store_true", help="also per class, per group, AUC and calibration error"
-    )
+    _add_tables(parser)
     add(
         "--engine",
         choices=("exact", "nuts"),
@@ -190,7 +198,6 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="test splits of --detail; default: that of the average",
     )
-    add("--published", action="store_true", help="also the papers' figures beside ours")
     add(
         "--retrain-best",
         metavar="N",
@@ -214,6 +221,24 @@ def _parser() -> argparse.ArgumentParser:
         help="re-examine a published table, such as tea_table4 (reads no sweep)",
     )
     return parser
+
+
+def _add_tables(parser: argparse.ArgumentParser) -> None:
+    """Add the switch of every report table that has one."""
+    parser.set_defaults(tables=[])
+    for table in report_tables():
+        if not table.switch:
+            continue
+        try:
+            parser.add_argument(
+                table.switch,
+                dest="tables",
+                action="append_const",
+                const=table.name,
+                help=table.help,
+            )
+        except (ValueError, argparse.ArgumentError) as error:  # such as an option that exists
+            REPORT_TABLES.withdraw(table.name, error)
 
 
 def _width() -> int:

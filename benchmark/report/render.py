@@ -22,9 +22,7 @@ from benchmark.report.formats.flat import (
 )
 from benchmark.report.formats.latex import latex_document
 from benchmark.report.formats.text import text_sheet, text_table
-from benchmark.report.report import Report
-from benchmark.report.tables.against_reference import json_comparisons
-from benchmark.report.tables.hyperparameters import json_selected_runs
+from benchmark.report.tables.report_table import Report, report_tables
 from benchmark.report.tables.results_table import summary_line
 from benchmark.report.tables.sheet import Sheet
 
@@ -138,7 +136,9 @@ def _latex(report: Report) -> str:
 
 
 def _csv(report: Report) -> str:
-    return csv_text(report.tables, report.sweep.notes)
+    shown = [table for table in report_tables() if table.is_shown(report.options)]
+    more = [record for table in shown for record in table.csv_records(report)]
+    return csv_text(report.tables, report.sweep.notes, more)
 
 
 def _json(report: Report) -> str:
@@ -154,8 +154,11 @@ def _json(report: Report) -> str:
         "refused": [asdict(refusal) for refusal in sweep.refused],
         "notes": sweep.notes,
         "tables": json_tables(report.tables),
-        "comparisons": json_comparisons(report.comparisons),
-        "winners": json_selected_runs(report.tables),
+        **{
+            table.json_key: table.json_records(report) if table.is_shown(report.options) else []
+            for table in report_tables()
+            if table.json_key
+        },
         "sheets": [asdict(sheet) for sheet in report.sheets],
         "unfinished": [
             {

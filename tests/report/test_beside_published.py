@@ -12,9 +12,11 @@ from sklearn.metrics import f1_score, roc_auc_score
 from benchmark.core.errors import UserError
 from benchmark.core.registry import ALGORITHMS
 from benchmark.report.external.published_audit import allowed_by_n, audit, standard_error
-from benchmark.report.external.published_tables import FOLDER, beside, read_table, tables
+from benchmark.report.records.published_values import FOLDER, read_table, table_names
 from benchmark.report.render import render
-from benchmark.report.report import Extras, make_report
+from benchmark.report.report import make_report
+from benchmark.report.tables.published import beside
+from benchmark.report.tables.report_table import ReportOptions
 from benchmark.report.tables.sheet import Sheet
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
@@ -26,8 +28,8 @@ def write(folder: Path, name: str, *rows: str) -> None:
 
 
 def test_every_published_table_is_read() -> None:
-    assert len(tables()) >= 31
-    assert sum(len(read_table(name)) for name in tables()) >= 2300
+    assert len(table_names()) >= 31
+    assert sum(len(read_table(name)) for name in table_names()) >= 2300
     assert all(0 <= f.value <= 1 for f in read_table("tea_table4") + read_table("attri_net_table2"))
     assert FOLDER.name == "published"
 
@@ -188,7 +190,7 @@ def test_published_scores_per_class(tmp_path: Path) -> None:
 
 def test_published_names_of_our_methods_exist() -> None:
     known = {a: {"", *ALGORITHMS.get(a).variants} for a in ALGORITHMS.names()}
-    for name in tables():
+    for name in table_names():
         for figure in read_table(name):
             algorithm, _, variant = figure.method.partition("@")[0].partition(":")
             if (
@@ -277,5 +279,5 @@ def test_that_no_paper_reports_the_data_is_said(tmp_path: Path) -> None:
     fake.add(World("unheard_of", size=60), ERM)
     folder = fake.finish()
     said = "no published table that is on file here reports any of these data sets"
-    assert said in render(make_report(folder, extras=Extras(published=True)), "text")
+    assert said in render(make_report(folder, options=ReportOptions(tables=("published",))), "text")
     assert said not in render(make_report(folder), "text")

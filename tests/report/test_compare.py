@@ -10,16 +10,17 @@ import pytest
 
 from benchmark.core.errors import UserError
 from benchmark.report.render import render
-from benchmark.report.report import Extras, Report, make_report
+from benchmark.report.report import make_report
 from benchmark.report.statistics.stratified_mean import crossed_variance
 from benchmark.report.tables.against_reference import ReferenceComparison, probability
+from benchmark.report.tables.report_table import Report, ReportOptions
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=200)
 
 
 def report_of(folder: Path, reference: str = "erm") -> Report:
-    return make_report(folder, extras=Extras(reference=reference))
+    return make_report(folder, options=ReportOptions(reference=reference))
 
 
 def family(report: Report, metric: str) -> ReferenceComparison:

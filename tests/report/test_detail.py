@@ -15,9 +15,10 @@ from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 from benchmark.collect_results import main
 from benchmark.core.errors import UserError
 from benchmark.report.render import render
-from benchmark.report.report import Extras, make_report
+from benchmark.report.report import make_report
 from benchmark.report.statistics.posterior import confusion_posterior
 from benchmark.report.tables.class_scores import calibration_error, reliability
+from benchmark.report.tables.report_table import ReportOptions
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, World
 
 
@@ -50,7 +51,7 @@ def cell(text: str) -> float:
 def test_sheets_against_sklearn(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     fake.add(World(size=300, classes=3), ERM, trials=(0,))
-    report = make_report(fake.finish(), extras=Extras(detail=True))
+    report = make_report(fake.finish(), options=ReportOptions(tables=("class_scores",)))
     scores, per_class, groups = report.sheets
     found = report.store.scores(report.tables[0].rows[0].selected_runs[0], "unbiased")
     assert found is not None
@@ -70,10 +71,10 @@ def test_intervals_over_trials_count_trials_and_images(tmp_path: Path) -> None:
     """Macro-F1 and mean AUC of two splits, three trials: against scikit-learn, and the width against its formula."""
     fake = FakeSweep(tmp_path)
     fake.add(World(size=300, classes=3), ERM, trials=(0, 1, 2))
-    extras = Extras(detail=True, splits=("biased", "deceiving"))
-    report = make_report(fake.finish(), spread="interval", extras=extras)
+    options = ReportOptions(tables=("class_scores",), splits=("biased", "deceiving"))
+    report = make_report(fake.finish(), spread="interval", options=options)
     selected_runs = report.tables[0].rows[0].selected_runs
-    for split, sheet in zip(extras.splits, report.sheets[::3], strict=False):
+    for split, sheet in zip(options.splits, report.sheets[::3], strict=False):
         assert sheet.caption[0].startswith(f"Split {split}, ")
         scores = [report.store.scores(w, split) for w in selected_runs]
         f1 = [
@@ -115,7 +116,9 @@ def test_a_score_that_some_trials_lack_is_named(tmp_path: Path) -> None:
     for entry in record["selected"].values():
         entry["splits"]["unbiased"]["counts"] = [[[10, 0], [10, 0]], [[10, 0], [10, 0]]]
     path.write_text(json.dumps(record))
-    scores, per_class, _ = make_report(folder, extras=Extras(detail=True)).sheets[:3]
+    scores, per_class, _ = make_report(
+        folder, options=ReportOptions(tables=("class_scores",))
+    ).sheets[:3]
     assert "erm: macro precision is undefined in 1 of 2 trials, here of the others" in scores.notes
     assert per_class.notes == [
         "erm, class1: precision is undefined in 1 of 2 trials, here of the others"
@@ -173,7 +176,7 @@ def test_constant_scores_and_an_absent_class(tmp_path: Path) -> None:
                     [[0] * 3] * 3,
                 ]
         path.write_text(json.dumps(record))
-    report = make_report(folder, extras=Extras(detail=True, reference="erm"))
+    report = make_report(folder, options=ReportOptions(tables=("class_scores",), reference="erm"))
     for form in ("text", "latex", "markdown", "json", "csv"):
         assert "nan" not in render(report, form).lower()
     assert "class 2" in render(report, "text")

@@ -16,7 +16,8 @@ from benchmark.report.external.foreign_results import Import, Score, flat, sheet
 from benchmark.report.records.sweep_records import load_sweep
 from benchmark.report.records.tidy_export import export
 from benchmark.report.render import FILES, PAGE, render, render_sheets, write_page, write_sheets
-from benchmark.report.report import Extras, Report, make_report
+from benchmark.report.report import make_report
+from benchmark.report.tables.report_table import Report, ReportOptions
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 CONTROL = "x\x1b[2J\u202e\x9b31m\r\x00\u2028y"
@@ -53,7 +54,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(hostile: Path) -> Report:
-    return make_report(hostile, extras=Extras(reference="erm", detail=True))
+    return make_report(hostile, options=ReportOptions(reference="erm", tables=("class_scores",)))
 
 
 def is_safe(text: str) -> bool:

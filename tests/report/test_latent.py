@@ -13,10 +13,11 @@ import pytest
 from sklearn.decomposition import PCA
 
 from benchmark.report.figures import latent_space
-from benchmark.report.figures.latent_space import draw_latent, latent_sheet, project
+from benchmark.report.figures.latent_space import draw_latent, project
 from benchmark.report.figures.summary_plots import draw_all
 from benchmark.report.render import render, write_page
 from benchmark.report.report import make_report
+from benchmark.report.tables.latent_space import latent_sheet
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=40)

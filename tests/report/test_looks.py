@@ -14,7 +14,7 @@ from benchmark.report.figures.heatmap_gallery import RULE, file_name, scaled
 from benchmark.report.figures.summary_plots import draw_all
 from benchmark.report.render import render
 from benchmark.report.report import make_report
-from benchmark.report.tables.localization import looks_sheet, read_gallery
+from benchmark.report.tables.localization import localization_sheet, read_gallery
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=40)
@@ -57,7 +57,7 @@ def sweep(tmp_path: Path) -> tuple[Path, dict[str, list[str]]]:
 
 def test_the_side_table(sweep: tuple[Path, dict[str, list[str]]]) -> None:
     report = make_report(sweep[0])
-    sheet = looks_sheet(report.tables[0])
+    sheet = localization_sheet(report.tables[0])
     assert sheet is not None
     rows = {row[0]: row for row in sheet.rows}
     assert set(rows) == {"erm", "tea"}
@@ -79,7 +79,7 @@ def test_a_metric_of_an_installed_package_is_a_column(tmp_path: Path) -> None:
     (key,) = fake.add(WORLD, ERM, trials=(0,))
     folder = fake.finish()
     add_heatmaps(folder, key, 0.2, metrics={"spread": 0.125, "undefined": None})
-    sheet = looks_sheet(make_report(folder).tables[0])
+    sheet = localization_sheet(make_report(folder).tables[0])
     assert sheet is not None
     column = sheet.heads.index(("biased", "spread"))
     assert sheet.rows[0][column] == "0.125"
@@ -96,7 +96,7 @@ def test_a_record_of_another_form_is_no_traceback(sweep: tuple[Path, dict[str, l
             json.dumps({**json.loads(path.read_text()), "extra": {"explanations": odd}})
         )
     report = make_report(folder)
-    sheet = looks_sheet(report.tables[0])
+    sheet = localization_sheet(report.tables[0])
     assert sheet is not None and [row[0] for row in sheet.rows] == ["tea"]
     notes = report.tables[0].rows[0].notes
     for key, field in zip(

@@ -17,9 +17,10 @@ from benchmark.report.html.page import page
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.render import render
-from benchmark.report.report import Extras, Report, make_report
+from benchmark.report.report import make_report
 from benchmark.report.statistics.estimate import Estimate, without_interval
 from benchmark.report.tables.metric import METRICS, Metric, PerImage, columns_of
+from benchmark.report.tables.report_table import Report, ReportOptions
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, World
 
 NAME = "error_rate"
@@ -87,7 +88,7 @@ def report(toys: None, tmp_path: Path) -> Report:
     fake = FakeSweep(tmp_path)
     fake.add(World(), ERM)
     fake.add(World(), DRO)
-    return make_report(fake.finish(), None, "interval", Extras(reference="erm"))
+    return make_report(fake.finish(), None, "interval", ReportOptions(reference="erm"))
 
 
 def test_the_column_is_in_every_format(report: Report) -> None:

@@ -24,9 +24,10 @@ from benchmark.report.records.stored_arrays import read_embeddings, read_heatmap
 from benchmark.report.records.sweep_records import Sweep, load_sweep
 from benchmark.report.records.tidy_export import export
 from benchmark.report.render import FILES, render
-from benchmark.report.report import Extras, make_report
+from benchmark.report.report import make_report
 from benchmark.report.statistics import posterior
 from benchmark.report.tables.localization import read_gallery
+from benchmark.report.tables.report_table import ReportOptions
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=24)
@@ -141,7 +142,9 @@ def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
 
 def everything(folder: Path) -> None:
     """All that a report makes of a folder, but for figures."""
-    report = make_report(folder, extras=Extras(reference="group_dro", detail=True, published=True))
+    report = make_report(
+        folder, options=ReportOptions(reference="group_dro", tables=("class_scores", "published"))
+    )
     for form in FILES:
         assert "Traceback" not in render(report, form)
     page(report, {})

@@ -16,10 +16,11 @@ from benchmark.core.errors import UserError
 from benchmark.report.records.model_selection import cells_of, choose_criterion
 from benchmark.report.records.sweep_records import load_sweep
 from benchmark.report.render import render, write_page
-from benchmark.report.report import Report, make_report
+from benchmark.report.report import make_report
+from benchmark.report.tables.report_table import Report
+from tests.engine.runs import lines, plan_runs, run
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
-from tests.support.runs import lines, plan_runs, run
-from tests.support.threads import threads
+from tests.threads import threads
 
 WORLD = World(size=80)
 TEA = Method("tea", 0.9, 0.8)

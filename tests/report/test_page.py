@@ -14,7 +14,8 @@ import pytest
 
 from benchmark.report.html import runs
 from benchmark.report.render import write_page
-from benchmark.report.report import Extras, make_report
+from benchmark.report.report import make_report
+from benchmark.report.tables.report_table import ReportOptions
 from tests.report.test_latex import UGLY, ugly_sweep
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
@@ -71,7 +72,7 @@ def test_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
         trials=(0,),
     )
     folder = fake.finish()
-    report = make_report(folder, extras=Extras(reference="erm", detail=True))
+    report = make_report(folder, options=ReportOptions(reference="erm", tables=("class_scores",)))
     said = write_page(report, folder)
     assert "report.html, 6 figures" in said and len(list((folder / "figures").iterdir())) == 12
     page = checked(folder / "report.html")
@@ -208,7 +209,7 @@ def test_in_a_browser_at_phone_width(tmp_path: Path) -> None:
     fake.add(WORLD, Method("good", 0.9, 0.85), trials=(0, 1))
     fake.add(WORLD, Method("a_name_without_any_space_" * 4, 0.9, 0.5), trials=(0, 1))
     folder = fake.finish()
-    write_page(make_report(folder, extras=Extras(detail=True)), folder)
+    write_page(make_report(folder, options=ReportOptions(tables=("class_scores",))), folder)
     page = (folder / "report.html").read_text().replace("</body>", _PROBE)
     (tmp_path / "probe.html").write_text(page)
     (tmp_path / "frame.html").write_text(_FRAME)

@@ -18,7 +18,8 @@ from benchmark.engine.evaluate import cells
 from benchmark.plan.planner import expand
 from benchmark.plan.sweepfile import read_sweep
 from benchmark.report.render import FILES, render
-from benchmark.report.report import Extras, make_report
+from benchmark.report.report import make_report
+from benchmark.report.tables.report_table import ReportOptions
 from benchmark.sweep import main as sweep
 from tests.support.trees import listed
 
@@ -106,7 +107,7 @@ def test_the_report_is_whole(
 
 
 def test_values_are_those_of_the_answers(results: Path) -> None:
-    report = make_report(results, extras=Extras(detail=True))
+    report = make_report(results, options=ReportOptions(tables=("class_scores",)))
     row = next(row for row in report.tables[0].rows if row.method == "erm")
     average, worst = row.values[0].estimate, row.values[1].estimate
     answers = [report.store.answers(w, "test") for w in row.selected_runs]
@@ -123,7 +124,10 @@ def test_without_predictions_only_intervals_are_missing(results: Path, tmp_path:
     for path in (tmp_path / "out").glob("runs/*/predictions.npz"):
         path.unlink()
     text = render(
-        make_report(tmp_path / "out", extras=Extras(detail=True, reference="erm")), "text"
+        make_report(
+            tmp_path / "out", options=ReportOptions(tables=("class_scores",), reference="erm")
+        ),
+        "text",
     )
     assert "predictions.npz is missing" in text and "nan" not in text.lower()
 

@@ -16,7 +16,8 @@ from benchmark.report.records.sweep_records import load_sweep
 from benchmark.report.records.switches import switch_of
 from benchmark.report.records.tidy_export import export
 from benchmark.report.render import FILES, render, write_page
-from benchmark.report.report import Extras, make_report
+from benchmark.report.report import make_report
+from benchmark.report.tables.report_table import ReportOptions
 from tests.support.fake_sweep import ERM, FakeSweep, Method, World
 
 WORLD = World(size=60)
@@ -51,7 +52,7 @@ SENTENCE = (
 
 
 def test_text_markdown_and_latex_mark_the_row_and_say_why(marked: Path) -> None:
-    report = make_report(marked, extras=Extras(reference="erm", detail=True))
+    report = make_report(marked, options=ReportOptions(reference="erm", tables=("class_scores",)))
     table = report.tables[0]
     assert [row.marked_label for row in table.rows] == ["erm", "irm†"]
     for spread in ("sd", "interval"):

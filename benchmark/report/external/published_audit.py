@@ -11,7 +11,12 @@ from scipy.special import ndtr, stdtr
 
 from benchmark.core.errors import UserError
 from benchmark.core.registry import did_you_mean
-from benchmark.report.external.published_tables import FOLDER, MEANING, PublishedValue, read_table
+from benchmark.report.records.published_values import (
+    FOLDER,
+    MEANING,
+    PublishedValue,
+    read_table,
+)
 from benchmark.report.statistics.hypothesis_tests import holm
 from benchmark.report.tables.against_reference import probability
 from benchmark.report.tables.numbers import DASH, percent

@@ -125,17 +125,22 @@ def _record(
     }
 
 
-def csv_text(tables: Sequence[Table], notes: Sequence[str] = ()) -> str:
+def csv_text(
+    tables: Sequence[Table],
+    notes: Sequence[str] = (),
+    more: Sequence[dict[str, Any]] = (),
+) -> str:
     """The flat records as CSV; values are fractions in full precision, empty where there is nothing.
 
     Footnotes of a whole table, and notes of the sweep, are rows of their own whose metric is ``note``. No cell begins
     like a formula.
 
     Args:
-        tables: of the sweep.
-        notes: of the sweep as a whole.
+        tables: Results of the sweep.
+        notes: Notes of the sweep as a whole.
+        more: Rows of other tables, between the results and the notes.
     """
-    rows = records(tables)
+    rows = [*records(tables), *more]
     rows += [
         {"dataset": table.dataset, "metric": "note", "notes": note}
         for table in tables

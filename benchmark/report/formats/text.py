@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from benchmark.core.text import one_line
 from benchmark.report.tables.numbers import Footnotes, head_line, notes_of, printer
+from benchmark.report.tables.report_table import WIDTH
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
 
-WIDTH = 100
 _GAP = "  "
 _TAIL = re.compile(r"± [\d.]+(.*)$")
 #: Where a name that is too long for its column is broken first.

@@ -10,7 +10,7 @@ from benchmark.report.figures.summary_plots import SavedFigure
 from benchmark.report.html.parts import figures_part, sheet_part, table_part, text
 from benchmark.report.html.runs import MAX_RUNS_SHOWN, selected_runs_part, unfinished_part
 from benchmark.report.html.style import CSS, SCRIPT
-from benchmark.report.report import Report
+from benchmark.report.tables.report_table import Report
 from benchmark.report.tables.results_table import summary_line
 
 #: Nothing may be loaded from anywhere; what is in the file is all there is.

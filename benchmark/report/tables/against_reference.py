@@ -12,6 +12,12 @@ from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.tables.metric import Metric
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.pairwise import ALPHA, MARGIN, Comparison, add_holm, compare
+from benchmark.report.tables.report_table import (
+    REPORT_TABLES,
+    Report,
+    ReportOptions,
+    ReportTable,
+)
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
 
@@ -25,6 +31,27 @@ class ReferenceComparison:
     reference: Row
     rows: tuple[Row, ...]
     found: tuple[Comparison, ...]
+
+
+@REPORT_TABLES.register
+class ComparisonTable(ReportTable):
+    """Comparisons of every method with the reference."""
+
+    name = "comparisons"
+    position = 10
+    json_key = "comparisons"
+
+    def is_shown(self, options: ReportOptions) -> bool:
+        return options.reference is not None
+
+    def sheets(self, report: Report) -> list[Sheet]:
+        """Compare the methods, which fills ``report.comparisons``, and return the sheets."""
+        if report.options.reference is not None:
+            report.comparisons = compare_all(report.tables, report.options.reference, report.store)
+        return comparison_sheets(report.comparisons)
+
+    def json_records(self, report: Report) -> list[dict[str, Any]]:
+        return json_comparisons(report.comparisons)
 
 
 def compare_all(
@@ -65,7 +92,7 @@ def compare_all(
     return families
 
 
-def sheets(families: Sequence[ReferenceComparison]) -> list[Sheet]:
+def comparison_sheets(families: Sequence[ReferenceComparison]) -> list[Sheet]:
     """One sheet per data set."""
     by_table: dict[int, list[ReferenceComparison]] = {}
     for family in families:

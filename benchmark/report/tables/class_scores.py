@@ -21,6 +21,7 @@ from benchmark.report.statistics.over_trials import mean_over_trials
 from benchmark.report.statistics.plug_in import overall, per_class
 from benchmark.report.statistics.posterior import ConfusionPosterior, confusion_posterior
 from benchmark.report.tables.numbers import DASH, percent
+from benchmark.report.tables.report_table import REPORT_TABLES, Report, ReportTable
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
 
@@ -194,6 +195,26 @@ class Scores:
                 areas = (auc_of_labels if found[0].ndim == 2 else auc_one_vs_rest)(*found)
                 self._from_scores[key] = (*areas, without_interval(calibration_error(*found)))
         return self._from_scores[key]
+
+
+@REPORT_TABLES.register
+class ClassScoreTable(ReportTable):
+    """Scores of each class and group, AUC and calibration error."""
+
+    name = "class_scores"
+    position = 20
+    switch = "--detail"
+    help = "also per class, per group, AUC and calibration error"
+
+    def sheets(self, report: Report) -> list[Sheet]:
+        options = report.options
+        return [
+            sheet
+            for table in report.tables
+            for sheet in detail_sheets(
+                table, report.store, options.engine, options.splits, report.spread
+            )
+        ]
 
 
 def detail_sheets(

@@ -9,11 +9,24 @@ from benchmark.core.errors import UserError
 from benchmark.core.layout import RunFolder
 from benchmark.core.record import RunRecord, read_record
 from benchmark.report.tables.numbers import DASH
+from benchmark.report.tables.report_table import REPORT_TABLES, ReportTable
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
 
 #: The method that the ratios are against, as in the eX2L paper's Table 8.
 BASE = "erm"
+
+
+@REPORT_TABLES.register
+class CostTable(ReportTable):
+    """Time, speed, memory and number of parameters of each method."""
+
+    name = "cost"
+    position = 60
+    in_appendix = True
+
+    def sheet_of(self, table: Table) -> Sheet | None:
+        return cost_sheet(table)
 
 
 def cost_sheet(table: Table) -> Sheet | None:

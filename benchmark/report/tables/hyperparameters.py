@@ -11,8 +11,29 @@ from benchmark.core.text import one_line
 from benchmark.report.records.model_selection import rank
 from benchmark.report.records.sweep_records import Sweep
 from benchmark.report.records.switches import switch_of
+from benchmark.report.tables.report_table import (
+    REPORT_TABLES,
+    Report,
+    ReportTable,
+)
 from benchmark.report.tables.results_table import BEFORE_SWITCH, Row, Table
 from benchmark.report.tables.sheet import Sheet
+
+
+@REPORT_TABLES.register
+class HyperparameterTable(ReportTable):
+    """Hyper-parameters of the selected runs."""
+
+    name = "hyperparameters"
+    position = 70
+    in_appendix = True
+    json_key = "winners"
+
+    def sheet_of(self, table: Table) -> Sheet | None:
+        return hparam_sheet(table)
+
+    def json_records(self, report: Report) -> list[dict[str, Any]]:
+        return json_selected_runs(report.tables)
 
 
 def hparam_sheet(table: Table) -> Sheet | None:

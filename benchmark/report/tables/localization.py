@@ -13,6 +13,7 @@ from benchmark.core.record import ExplanationSummary
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.stored_arrays import StoredHeatmaps, read_heatmaps
 from benchmark.report.tables.numbers import DASH
+from benchmark.report.tables.report_table import REPORT_TABLES, ReportTable
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
 
@@ -51,7 +52,18 @@ class Gallery:
     notes: list[str]
 
 
-def looks_sheet(table: Table) -> Sheet | None:
+@REPORT_TABLES.register
+class LocalizationTable(ReportTable):
+    """Share of relevance in the foreground."""
+
+    name = "localization"
+    position = 40
+
+    def sheet_of(self, table: Table) -> Sheet | None:
+        return localization_sheet(table)
+
+
+def localization_sheet(table: Table) -> Sheet | None:
     """Share of relevance in the foreground, correlation with the mask and distance from the teacher, by split."""
     rows = [row for row in table.rows if any(_found(w) for w in row.selected_runs)]
     if not rows:

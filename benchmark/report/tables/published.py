@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.core.errors import UserError
 from benchmark.core.named_options import base_name
-from benchmark.core.registry import did_you_mean
-from benchmark.core.shipped import shipped
 from benchmark.report.records.predictions import PredictionStore
+from benchmark.report.records.published_values import (
+    FOLDER,
+    MEANING,
+    PublishedValue,
+    read_table,
+    table_names,
+)
 from benchmark.report.statistics.over_trials import student_over_trials
 from benchmark.report.tables.class_scores import Scores
 from benchmark.report.tables.metrics.average_accuracy import AverageAccuracy
 from benchmark.report.tables.metrics.worst_group_accuracy import WorstGroupAccuracy
 from benchmark.report.tables.numbers import DASH, percent
+from benchmark.report.tables.report_table import REPORT_TABLES, Report, ReportTable
 from benchmark.report.tables.results_table import BEFORE_SWITCH, Row, Table
 from benchmark.report.tables.sheet import Sheet
 from benchmark.report.tables.value import Value
 
-FOLDER = shipped("results/published")
 #: Published scores of one class, or of their mean, by the names of the report.
 _SCORES = {
     "auc": "auc",
@@ -40,80 +41,25 @@ _OVERALL = {
 PAPERS_SPLIT = {("ex2l", "cmnist"): "deceiving"}
 #: Published scores of a worst group on a split that no column of ours shows.
 _WORST_GROUP_OF = {"validation_worst_group_accuracy": "val"}
-#: What ± means in each paper; a paper that is not named here has none that could be used.
-MEANING = {"tea": "posterior sd of the test sample", "ex2l": "sd over three runs"}
 
 
-@dataclass(frozen=True)
-class PublishedValue:
-    """One printed figure. ``value`` and ``pm`` are fractions; ``step``: between neighbouring printed values."""
+@REPORT_TABLES.register
+class PublishedTable(ReportTable):
+    """Published values beside those of the sweep."""
 
-    file: str
-    dataset: str
-    method: str
-    metric: str
-    printed: str
-    value: float
-    pm: float | None
-    n: int | None
-    table: str
-    note: str
-    step: float
+    name = "published"
+    position = 30
+    switch = "--published"
+    help = "also the papers' figures beside ours"
 
-    @property
-    def paper(self) -> str:
-        return self.file.split("_table")[0]
-
-    @property
-    def shown(self) -> str:
-        """In per cent, with the paper's own digits where these are per cent."""
-        pm = "" if self.pm is None else f" ± {_trim(self.pm * 100)}"
-        return f"{self.printed if self.step > 0.005 or '.' in self.printed else _trim(self.value * 100)}{pm}"
-
-
-def _trim(number: float) -> str:
-    return f"{number:.2f}".rstrip("0").rstrip(".")
-
-
-def tables(folder: Path = FOLDER) -> list[str]:
-    """Names of the transcribed tables, such as ``tea_table4``."""
-    return sorted(path.stem for path in folder.glob("*_table*.csv"))
-
-
-def read_table(name: str, folder: Path = FOLDER) -> list[PublishedValue]:
-    """The figures of one transcribed table; rows whose value is no number are left out.
-
-    Raises:
-        UserError: no such table, or a file that is not one.
-    """
-    path = folder / f"{name}.csv"
-    if not path.is_file():
-        raise UserError(f"there is no published table {name!r}{did_you_mean(name, tables(folder))}")
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [
-                figure for row in csv.DictReader(file) if (figure := _figure(name, row)) is not None
-            ]
-    except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
-        raise UserError(
-            f"{path} is not a published table ({error}); expected dataset,method,metric,value,pm,n,table,note."
-        ) from None
-
-
-def _figure(name: str, row: dict[str, str]) -> PublishedValue | None:
-    try:
-        value = float(row["value"])
-    except ValueError:
-        return None
-    if not math.isfinite(value):
-        return None
-    unit = 1.0 if "fraction" in row["note"] else 0.01
-    digits = len(row["value"].partition(".")[2])
-    pm = float(row["pm"]) * unit if row["pm"] else None
-    return PublishedValue(
-        name, row["dataset"], row["method"], row["metric"], row["value"], value * unit, pm,
-        int(row["n"]) if row["n"] else None, row["table"], row["note"], unit * 10.0**-digits,
-    )  # fmt: skip
+    def sheets(self, report: Report) -> list[Sheet]:
+        """Return one sheet per published data set; without any, add a note to the sweep."""
+        sheets = beside(report.tables, store=report.store)
+        if not sheets:
+            report.sweep.notes.append(
+                "no published table that is on file here reports any of these data sets"
+            )
+        return sheets
 
 
 def beside(
@@ -128,7 +74,7 @@ def beside(
         store: the winners' predictions, for published scores per class; None does without.
     """
     by_dataset: dict[str, list[PublishedValue]] = {}
-    for name in tables(folder):
+    for name in table_names(folder):
         for figure in read_table(name, folder):
             by_dataset.setdefault(figure.dataset, []).append(figure)
     named = {figure.method for figures in by_dataset.values() for figure in figures}
