@@ -18,8 +18,8 @@ from benchmark.report.records.sweep_records import load_sweep
 from benchmark.report.render import render, write_page
 from benchmark.report.report import make_report
 from benchmark.report.tables.report_table import Report
-from tests.engine.runs import lines, plan_runs, run
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.runs import lines, plan_runs, run
 from tests.threads import threads
 
 WORLD = World(size=80)
