@@ -14,7 +14,8 @@ from benchmark.core.registry import DATASETS
 from datasets._io.cache import cache_folder
 from datasets._io.cache_entry import CacheColumn
 from datasets._io.decode import Recipe
-from datasets._io.image_source import ImageSource, Item, Pool, side_option
+from datasets._io.image_pool import Item, Pool
+from datasets._io.image_source import ImageSource, side_option
 from datasets._sources import bias_assignment
 from datasets._sources import coco as _coco
 from datasets._sources import places as _places
@@ -127,7 +128,7 @@ class CocoOnPlaces(ImageSource):
             )
         return pools
 
-    def mask_of(self, item: Item, recipe: Recipe, size: tuple[int, int]) -> Any:
+    def load_mask(self, item: Item, size: tuple[int, int]) -> Any:
         return _coco.draw(item.drawn, size, item.image)
 
     def build(self, seed: int) -> dict[str, Split]:
@@ -148,7 +149,7 @@ class CocoOnPlaces(ImageSource):
             for split, place in self._places(seed, part, label).items():
                 image = self._blend(rows, free.take(place))
                 environment = bias_assignment.environments(split, label, place, bias)
-                mask = self.taken("objects", "mask", rows)
+                mask = self.mask_rows("objects", rows)
                 splits[split] = Split(image, label, place, environment, mask, pair_id=rows)
         return {name: splits[name] for name in bias_assignment.SPLITS}
 
@@ -193,7 +194,9 @@ class CocoOnPlaces(ImageSource):
                 "image": ((thing[:, :3] * a + ground * (255 - a) + 127) // 255).astype(np.uint8)
             }
 
-        return self.made([rows, photograph], len(rows), CacheColumn((3, *objects.shape[2:])), fill)
+        return self.generate_images(
+            [rows, photograph], len(rows), CacheColumn((3, *objects.shape[2:])), fill
+        )
 
 
 class _Photographs:

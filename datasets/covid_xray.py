@@ -16,7 +16,9 @@ from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 from datasets._io.decode import Recipe
-from datasets._io.image_source import ImageSource, Item, Pool, numbered, side_option
+from datasets._io.image_pool import Item, Pool
+from datasets._io.image_source import ImageSource, side_option
+from datasets._io.names import encode
 from datasets._sources.bias_assignment import stream
 from datasets._sources.xrays import SOURCES, Shot
 
@@ -160,4 +162,4 @@ def _sample(shots: list[Shot], count: int) -> list[Shot]:
 def _columns(rows: list[tuple[int, int, str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels, sources and patients, int64[N]."""
     label, source, patient = zip(*rows, strict=True)
-    return np.array(label, np.int64), np.array(source, np.int64), numbered(patient)
+    return np.array(label, np.int64), np.array(source, np.int64), encode(patient)

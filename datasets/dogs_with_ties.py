@@ -16,8 +16,9 @@ from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 from datasets._io import pixels
 from datasets._io.cache_entry import CacheColumn
-from datasets._io.decode import Recipe, unreadable
-from datasets._io.image_source import ImageSource, Item, Pool, side_option
+from datasets._io.decode import Recipe, unreadable_image
+from datasets._io.image_pool import Item, Pool
+from datasets._io.image_source import ImageSource, side_option
 from datasets._io.table import Origin, read_table
 from datasets._sources import bias_assignment
 from datasets._sources.compositing import Box, neck_tie, paste, placed
@@ -159,7 +160,7 @@ class DogsWithTies(ImageSource):
                     paste(image[i], placed(*neck_tie(picture, box, hangs), (side, side)))
             return {"image": np.asarray(image)}
 
-        return self.made([rows, tie], len(rows), CacheColumn((3, side, side)), fill)
+        return self.generate_images([rows, tie], len(rows), CacheColumn((3, side, side)), fill)
 
     def _base(self, what: str) -> str:
         """A part of Stanford Dogs, below the data folder."""
@@ -223,11 +224,13 @@ def _read_marks(path: Path) -> dict[str, tuple[float, ...]]:
 def _read_tie(path: Path) -> Any:
     """A picture with transparency."""
     try:
-        with pixels.open_picture(path) as opened:
-            pixels.prepared(opened)
-            picture = pixels.turned(pixels.with_alpha(opened), pixels.orientation(opened))
+        with pixels.open_image(path) as opened:
+            pixels.load_first_frame(opened)
+            picture = pixels.turn_upright(
+                pixels.with_alpha(opened), pixels.read_orientation(opened)
+            )
     except pixels.UNREADABLE as error:
-        raise unreadable(path, error) from None
+        raise unreadable_image(path, error) from None
     if np.asarray(picture)[..., 3].min() == 255:
         raise UserError(
             f"{path} has no transparent ground: a whole rectangle would be pasted; cut the tie out."

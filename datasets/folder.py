@@ -17,7 +17,8 @@ from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 from datasets._io.decode import Recipe
-from datasets._io.image_source import Item, Pool, side_option
+from datasets._io.image_pool import Item, Pool
+from datasets._io.image_source import side_option
 from datasets._io.names import check_spelling, check_splits, clean
 from datasets._io.picture_tree import Tree, read_tree
 from datasets._io.table import Origin, Row, not_utf8, read_table

@@ -17,7 +17,8 @@ from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 from datasets._io.decode import Recipe
-from datasets._io.image_source import Item, Pool, side_option
+from datasets._io.image_pool import Item, Pool
+from datasets._io.image_source import side_option
 from datasets._io.names import check_name, check_spelling, check_splits, clean
 from datasets._io.picture_tree import read_tree
 from datasets._io.table import Origin, Row, Table, read_table, whole
@@ -160,7 +161,7 @@ class Listed(OwnPictures):
     def _stored(self, file: str) -> str:
         """The name of a file as the disk has it, where accents may be stored as characters of their own."""
         for form in (file, unicodedata.normalize("NFD", file)):
-            if self._stat(f"{self.chosen['path']}/{form}") is not None:
+            if self.files.stat(f"{self.chosen['path']}/{form}") is not None:
                 return form
         return file
 

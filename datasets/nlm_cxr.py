@@ -13,7 +13,8 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import DATASETS
 from datasets._io.decode import Recipe
-from datasets._io.image_source import ImageSource, Item, Pool, side_option
+from datasets._io.image_pool import Item, Pool
+from datasets._io.image_source import ImageSource, side_option
 from datasets._io.table import Origin, read_table
 from datasets._sources import bias_assignment
 

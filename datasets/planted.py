@@ -288,7 +288,9 @@ class PlantedData(DatasetSource):
         if masked:
             columns["mask"] = CacheColumn((1, *split.image.shape[2:]), "bool")
         what = [self.fingerprint(), seed, name]
-        made = Cache(cache_folder(self.data_dir)).make(self.name, what, len(mark), columns, fill)
+        made = Cache(cache_folder(self.data_dir)).generate(
+            self.name, what, len(mark), columns, fill
+        )
         pair = np.arange(len(mark)) if split.pair_id is None else split.pair_id
         environment = bias_assignment.environments(name, own, mark, self.chosen["bias"])
         return replace(

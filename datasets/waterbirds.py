@@ -14,7 +14,8 @@ from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 from datasets._io.decode import Recipe
-from datasets._io.image_source import ImageSource, Item, Pool, side_option
+from datasets._io.image_pool import Item, Pool
+from datasets._io.image_source import ImageSource, side_option
 from datasets._io.table import read_table, whole
 from datasets._sources import bias_assignment, cub
 from datasets._sources import places as _places

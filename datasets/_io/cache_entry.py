@@ -1,4 +1,4 @@
-"""One entry of the cache: its arrays in files, written once, and checked before they are read."""
+"""One entry of the cache: arrays in .npy files that are written once and verified before reading."""
 
 from __future__ import annotations
 
@@ -14,38 +14,45 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.core.dataset import Progress
 from benchmark.core.files import parse_json, read_json, write_atomic, write_json
 
 VERSION = 1
-#: Bytes that are written, and checked, at a time.
-CHUNK = 8 << 20
-ENTRY, VERIFIED, JOURNAL = "entry.json", "verified.json", "progress.jsonl"
-#: What a full disk answers.
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+#: The number of bytes that are written and verified at a time.
+CHUNK_BYTES = 8 << 20
+ENTRY_FILE = "entry.json"
+VERIFIED_FILE = "verified.json"
+JOURNAL_FILE = "progress.jsonl"
+#: Errors of a full disk.
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
-#: Makes the rows from ``start`` to ``stop`` of every array.
-Fill = Callable[[int, int], Mapping[str, np.ndarray]]
-#: Called with the number of rows done and the number of rows in all.
-Progress = Callable[[int, int], None]
+#: Computes the rows from ``start`` to ``stop`` of every array.
+ComputeRows = Callable[[int, int], Mapping[str, np.ndarray]]
 
 
-class Damaged(Exception):
-    """An entry that is there and is not what it should be."""
+class DamagedEntryError(Exception):
+    """An entry exists but differs from what was written."""
 
 
 @dataclass(frozen=True)
 class CacheColumn:
-    """One array of an entry: the shape of a row, and the type of its numbers."""
+    """The description of one array of an entry.
+
+    Args:
+        shape: The shape of a row.
+        dtype: The type of the numbers.
+    """
 
     shape: tuple[int, ...]
     dtype: str = "uint8"
 
     @property
     def row_bytes(self) -> int:
+        """The size of a row in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
     def header(self, rows: int) -> bytes:
-        """The first bytes of the .npy file."""
+        """Return the header of the .npy file."""
         out = io.BytesIO()
         descr = np.lib.format.dtype_to_descr(np.dtype(self.dtype))
         np.lib.format.write_array_header_1_0(
@@ -55,104 +62,125 @@ class CacheColumn:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Where it is and what it must be: ``folder/<column>.npy`` and ``folder/entry.json``, which is written last."""
+class CacheEntry:
+    """An entry: ``folder/<column>.npy``, and ``folder/entry.json``, which is written last.
+
+    Args:
+        folder: The folder of the entry.
+        rows: The length of every array.
+        columns: The arrays by name.
+        chunk_bytes: The number of bytes that are written and verified at a time.
+    """
 
     folder: Path
     rows: int
     columns: Mapping[str, CacheColumn]
+    chunk_bytes: int = CHUNK_BYTES
 
     @property
     def bytes(self) -> int:
-        return self.rows * sum(column.row_bytes for column in self.columns.values())
-
-    def bytes_there(self) -> int:
-        """What an interrupted or damaged entry occupies: it will be overwritten."""
-        return sum(path.stat().st_size for path in self.folder.glob("*.npy*"))
+        """The size of the complete entry in bytes, without headers."""
+        return self.rows * self._row_bytes
 
     @property
     def chunk(self) -> int:
-        """Rows to a chunk."""
-        return max(1, CHUNK // max(1, sum(column.row_bytes for column in self.columns.values())))
+        """The number of rows per chunk."""
+        return max(1, self.chunk_bytes // max(1, self._row_bytes))
+
+    @property
+    def _row_bytes(self) -> int:
+        return sum(column.row_bytes for column in self.columns.values())
+
+    def reusable_bytes(self) -> int:
+        """Return the size of an incomplete or damaged entry, which will be overwritten."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.npy*"))
 
     def chunks(self) -> list[tuple[int, int]]:
-        return [
-            (start, min(start + self.chunk, self.rows)) for start in range(0, self.rows, self.chunk)
-        ]
+        """Return the first row of each chunk and the row after its last."""
+        starts = range(0, self.rows, self.chunk)
+        return [(start, min(start + self.chunk, self.rows)) for start in starts]
 
-    def open(self, checksums: bool = True, again: bool = False) -> dict[str, np.ndarray] | None:
-        """The arrays, mapped into memory and read-only, or None where there is no finished entry.
+    def open(self, *, checksums: bool = True, force: bool = False) -> dict[str, np.ndarray] | None:
+        """Map the arrays into memory, read-only.
 
         Args:
-            checksums: compare them, unless that was done since the files last changed; again: in any case.
+            checksums: Compare checksums unless that was done since the files last changed.
+            force: Compare checksums in any case.
+
+        Returns:
+            The arrays by name, or None if there is no complete entry.
 
         Raises:
-            Damaged: something is not as it was written.
+            DamagedEntryError: If the files differ from what was written.
         """
         try:
-            entry = read_json(self.folder / ENTRY)
+            entry = read_json(self.folder / ENTRY_FILE)
             sums = {name: entry["arrays"][name] for name in self.columns}
-            if (entry["version"], entry["rows"], entry["chunk"]) != (
-                VERSION,
-                self.rows,
-                self.chunk,
-            ):
-                raise Damaged(f"{ENTRY} is of another kind")
+            layout = (entry["version"], entry["rows"], entry["chunk"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Damaged(f"{ENTRY} cannot be read: {error}") from None
+            raise DamagedEntryError(f"{ENTRY_FILE} cannot be read: {error}") from None
+        if layout != (VERSION, self.rows, self.chunk):
+            raise DamagedEntryError(f"{ENTRY_FILE} has another version or size")
         arrays = {name: self._map(name) for name in self.columns}
         stamps = self._stamps()
-        if again or (checksums and stamps != self._verified()):
+        if force or (checksums and stamps != self._verified_stamps()):
             for name, array in arrays.items():
                 if list(_checksums(array, self.chunks())) != sums[name]:
-                    raise Damaged(f"{name}.npy has other bytes than were written")
-            self._remember(stamps)
+                    raise DamagedEntryError(f"{name}.npy differs from what was written")
+            self._save_verified(stamps)
         return arrays
 
-    def build(self, fill: Fill, progress: Progress) -> None:
-        """Write all arrays, then the entry. The finished part of an earlier try is kept where its checksums agree.
+    def build(self, compute: ComputeRows, progress: Progress) -> None:
+        """Write all arrays, then the entry file.
+
+        Chunks of an interrupted build are kept if their checksums match.
 
         Raises:
-            OSError: the disk is full (then nothing is left behind), or cannot be written to.
+            OSError: If the folder cannot be written to, or the disk is full. In the latter case
+                the files are removed.
         """
-        (self.folder / ENTRY).unlink(missing_ok=True)
+        (self.folder / ENTRY_FILE).unlink(missing_ok=True)
         parts = {name: self.folder / f"{name}.npy.part" for name in self.columns}
         try:
             lines = self._resume(parts)
-            self._write(parts, lines, fill, progress)
+            self._write(parts, lines, compute, progress)
         except OSError as error:
-            if error.errno in FULL:  # leave no room taken on a full disk
-                for path in (*parts.values(), self.folder / JOURNAL):
+            if error.errno in DISK_FULL:
+                for path in (*parts.values(), self.folder / JOURNAL_FILE):
                     path.unlink(missing_ok=True)
             raise
         for name, path in parts.items():
             os.replace(path, self._file(name))
         sums = {name: [line[name] for line in lines] for name in self.columns}
         entry = {"version": VERSION, "rows": self.rows, "chunk": self.chunk, "arrays": sums}
-        write_atomic(self.folder / ENTRY, json.dumps(entry).encode())
-        self._remember(self._stamps())
-        (self.folder / JOURNAL).unlink(missing_ok=True)
+        write_atomic(self.folder / ENTRY_FILE, json.dumps(entry).encode())
+        self._save_verified(self._stamps())
+        (self.folder / JOURNAL_FILE).unlink(missing_ok=True)
         progress(self.rows, self.rows)
 
     def _write(
-        self, parts: Mapping[str, Path], lines: list[dict[str, int]], fill: Fill, progress: Progress
+        self,
+        parts: Mapping[str, Path],
+        lines: list[dict[str, int]],
+        compute: ComputeRows,
+        progress: Progress,
     ) -> None:
-        """Add what is missing to the parts, and a line of checksums per chunk to ``lines`` and to the journal."""
-        files = {
-            name: path.open("r+b" if lines else "wb", buffering=0) for name, path in parts.items()
-        }
+        """Append the missing chunks, and their checksums to ``lines`` and to the journal."""
+        mode = "r+b" if lines else "wb"
+        files = {name: path.open(mode, buffering=0) for name, path in parts.items()}
         try:
-            with (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
+            with (self.folder / JOURNAL_FILE).open("a", encoding="utf-8") as journal:
                 for name, file in files.items():
-                    _put(file, self.columns[name].header(self.rows), 0)
+                    _write_at(file, self.columns[name].header(self.rows), 0)
                 for start, stop in self.chunks()[len(lines) :]:
                     progress(start, self.rows)
-                    made, line = fill(start, stop), {}
+                    computed = compute(start, stop)
+                    line = {}
                     for name, file in files.items():
-                        data = self._bytes(name, made[name], stop - start)
-                        _put(file, data, self._offset(name, start))
+                        data = self._to_bytes(name, computed[name], stop - start)
+                        _write_at(file, data, self._offset(name, start))
                         line[name] = zlib.crc32(data.data)
                     lines.append(line)
                     journal.write(json.dumps(line) + "\n")
@@ -164,76 +192,80 @@ class Entry:
                 file.close()
 
     def _resume(self, parts: Mapping[str, Path]) -> list[dict[str, int]]:
-        """Checksums of the chunks that an earlier try finished, as far as they agree with what is on the disk."""
+        """Return the checksums of the finished chunks that match the files, and truncate the rest.
+
+        Only the journal is truncated; the files are overwritten from there on.
+        """
         lines: list[dict[str, int]] = []
         try:
-            journal = (self.folder / JOURNAL).read_text(encoding="utf-8")
-            told = [parse_json(line) for line in journal.splitlines()]
-            for (start, stop), line in zip(self.chunks(), told, strict=False):
+            journal = (self.folder / JOURNAL_FILE).read_text(encoding="utf-8")
+            recorded = [parse_json(line) for line in journal.splitlines()]
+            for (start, stop), line in zip(self.chunks(), recorded, strict=False):
                 for name, path in parts.items():
                     with path.open("rb") as file:
                         file.seek(self._offset(name, start))
-                        if (
-                            zlib.crc32(file.read((stop - start) * self.columns[name].row_bytes))
-                            != line[name]
-                        ):
-                            raise ValueError
+                        data = file.read((stop - start) * self.columns[name].row_bytes)
+                    if zlib.crc32(data) != line[name]:
+                        raise ValueError
                 lines.append({name: line[name] for name in parts})
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # the journal ends, or stops being true, here
+            pass  # The journal ends here, or does not match the files from here on.
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        (self.folder / JOURNAL).write_text(text, encoding="utf-8")
+        (self.folder / JOURNAL_FILE).write_text(text, encoding="utf-8")
         return lines
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
 
     def _offset(self, name: str, row: int) -> int:
-        return len(self.columns[name].header(self.rows)) + row * self.columns[name].row_bytes
-
-    def _bytes(self, name: str, made: np.ndarray, rows: int) -> np.ndarray:
         column = self.columns[name]
-        if made.shape != (rows, *column.shape) or made.dtype != np.dtype(column.dtype):
+        return len(column.header(self.rows)) + row * column.row_bytes
+
+    def _to_bytes(self, name: str, array: np.ndarray, rows: int) -> np.ndarray:
+        column = self.columns[name]
+        if array.shape != (rows, *column.shape) or array.dtype != np.dtype(column.dtype):
             raise ValueError(
-                f"{name}: {rows} rows of {column} were made as {made.dtype}{list(made.shape)}"
+                f"{name} is {array.dtype}{list(array.shape)}, expected {rows} rows of {column}"
             )
-        return np.ascontiguousarray(made).reshape(-1).view(np.uint8)
+        return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
     def _map(self, name: str) -> np.ndarray:
-        column, path = self.columns[name], self._file(name)
+        column = self.columns[name]
+        path = self._file(name)
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             size = path.stat().st_size
         except (OSError, ValueError, EOFError) as error:
-            raise Damaged(f"{name}.npy cannot be mapped: {error}") from None
+            raise DamagedEntryError(f"{name}.npy cannot be mapped: {error}") from None
         if array.shape != (self.rows, *column.shape) or array.dtype != np.dtype(column.dtype):
-            raise Damaged(f"{name}.npy holds {array.dtype}{list(array.shape)}")
-        if size != self._offset(name, self.rows):
-            raise Damaged(f"{name}.npy has {size} bytes, expected {self._offset(name, self.rows)}")
+            raise DamagedEntryError(f"{name}.npy is {array.dtype}{list(array.shape)}")
+        expected = self._offset(name, self.rows)
+        if size != expected:
+            raise DamagedEntryError(f"{name}.npy has {size} bytes, expected {expected}")
         return array  # type: ignore[no-any-return]
 
     def _stamps(self) -> dict[str, list[int]]:
-        """What changes when a file does, even where its time of change is set back."""
+        """Return values that change with a file even if its modification time is set back."""
         stats = {name: self._file(name).stat() for name in self.columns}
         return {
             name: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in stats.items()
         }
 
-    def _verified(self) -> Any:
+    def _verified_stamps(self) -> Any:
         try:
-            return read_json(self.folder / VERIFIED)
+            return read_json(self.folder / VERIFIED_FILE)
         except (OSError, ValueError):
             return None
 
-    def _remember(self, stamps: Mapping[str, Any]) -> None:
+    def _save_verified(self, stamps: Mapping[str, Any]) -> None:
         try:
-            write_json(self.folder / VERIFIED, stamps)
-        except OSError:  # a cache that is shared read-only is checked by every process
+            write_json(self.folder / VERIFIED_FILE, stamps)
+        except OSError:  # A read-only cache is verified by every process.
             pass
 
 
-def _put(file: Any, data: Any, offset: int) -> None:
-    """Write all of ``data``; unbuffered files may take it in pieces."""
+def _write_at(file: Any, data: Any, offset: int) -> None:
+    """Write all data; an unbuffered file may accept them in pieces."""
     view = memoryview(data)
     file.seek(offset)
     while len(view):

@@ -1,8 +1,9 @@
-"""Pictures from files: PNG, JPEG and whatever else Pillow reads, 16-bit PNG, and DICOM; each at its final size.
+"""Decoding of image files: PNG, JPEG and other formats of Pillow, 16-bit PNG, and DICOM.
 
-A picture is what a viewer shows: upright as EXIF says, the first of several frames, transparent pixels on white
-(``pixels.GROUND``), 16-bit values by their upper eight bits, on the same scale in every picture. Colour profiles (ICC)
-and DICOM's windows are not applied; CMYK becomes RGB by Pillow's plain formula.
+An image is decoded to what a viewer shows, at its final size: upright according to EXIF, the first
+of several frames, transparent pixels on white, and the upper eight bits of 16-bit values, on the
+same scale for all images. Colour profiles (ICC) and DICOM windows are not applied. CMYK is
+converted to RGB by Pillow's plain formula.
 """
 
 from __future__ import annotations
@@ -15,36 +16,37 @@ import numpy as np
 
 from benchmark.core.errors import UserError
 from datasets._io import grey_scale, pixels
-from datasets._io.grey_scale import equalise as equalise
-from datasets._io.pixels import UNREADABLE, Fact
+from datasets._io.pixels import UNREADABLE, ImageFact
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: Raise it when the same recipe gives other pixels.
+#: Increase it if the same recipe produces different pixels.
 VERSION = 2
-#: A JPEG may be decoded at a reduced size that is at least so many times the final one: Pillow's documentation calls
-#: the result of a ``reducing_gap`` of 3 almost the same as that of a fair resampling.
-GAP = 3.0
-#: Pixels of a padded square at most; a picture that would need more is reduced before it is padded.
-MOST_PADDED = 180_000_000
-_DICOM = (".dcm", ".dicom")
+#: A JPEG may be decoded at a reduced size of at least this multiple of the final one. Pillow's
+#: documentation calls a ``reducing_gap`` of 3 nearly indistinguishable from exact resampling.
+REDUCING_GAP = 3.0
+#: The largest number of pixels of a padded square. Larger images are reduced before padding.
+MAX_PADDED_PIXELS = 180_000_000
+_DICOM_ENDINGS = (".dcm", ".dicom")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a file becomes an array; part of the key of what is kept.
+    """The conversion of a file to an array. It is part of the key of cached images.
 
     Args:
-        side: height and width, pixels.
+        side: Height and width in pixels.
         channels: 3 for colour, 1 for grey.
-        fit: ``stretch`` to the square; ``crop`` the largest square in the middle; ``pad`` to the smallest enclosing
-            square, with black.
-        middle: side of a square in the middle that is cut out first, in pixels of the file; 0 for none.
-        equalise: equalise the histogram of grey values, before anything else.
-        cutout: ``image`` has a fourth channel, how much of each pixel is foreground.
-        upright: turn pictures as their EXIF orientation says; False where outlines are known in stored pixels.
-        bits: how many bits of a 16-bit grey value are in use; 12 for many X-rays. DICOM files say it themselves.
+        fit: ``stretch`` to the square; ``crop`` the largest central square; ``pad`` to the smallest
+            enclosing square, with black.
+        middle: Side of a central square that is cropped first, in pixels of the file; 0 for none.
+        equalise: Equalise the histogram of grey values before anything else.
+        cutout: Add a fourth channel with the share of foreground in each pixel.
+        upright: Turn images according to their EXIF orientation. False if outlines refer to the
+            stored pixels.
+        bits: The number of bits of a 16-bit grey value that are in use, such as 12 for many X-rays.
+            DICOM files declare it themselves.
     """
 
     side: int
@@ -57,144 +59,157 @@ class Recipe:
     bits: int = 16
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields and the version of the decoder."""
         return {**asdict(self), "version": VERSION}
 
 
-class Decoded(NamedTuple):
-    """A picture uint8[C,side,side], width and height of its file when upright, and what was notable about it."""
+class DecodedImage(NamedTuple):
+    """A decoded image.
+
+    Attributes:
+        image: uint8[C,side,side].
+        size: Width and height of the file, after turning upright.
+        facts: Notable properties of the file.
+    """
 
     image: np.ndarray
     size: tuple[int, int]
-    facts: Fact
+    facts: ImageFact
 
 
 def read_image(path: Path, recipe: Recipe) -> tuple[np.ndarray, tuple[int, int]]:
-    """A picture uint8[C,side,side], and the width and height of its file when it is upright.
+    """Decode an image.
+
+    Returns:
+        uint8[C,side,side], and the width and height of the file after turning upright.
 
     Raises:
-        UserError: the file is missing or damaged, its values are on no known scale, or pydicom is needed and not
-            installed.
+        UserError: If the file is missing or damaged, its values fit no known scale, or pydicom is
+            needed and not installed.
     """
-    decoded = decode_picture(path, recipe)
+    decoded = decode_image(path, recipe)
     return decoded.image, decoded.size
 
 
-def decode_picture(path: Path, recipe: Recipe) -> Decoded:
-    """``read_image``, and what was notable about the file.
+def decode_image(path: Path, recipe: Recipe) -> DecodedImage:
+    """Decode an image and collect the facts about its file.
 
     Raises:
-        UserError: as ``read_image``.
+        UserError: As for ``read_image``.
     """
     try:
-        if path.suffix.lower() in _DICOM:
-            image, facts = _dicom_picture(path, recipe)
+        if path.suffix.lower() in _DICOM_ENDINGS:
+            image, facts = _open_dicom(path, recipe)
             size = image.size
         else:
             image, size, facts = _open(path, recipe)
         fitted = np.asarray(_fit(image, recipe, size))
     except UNREADABLE as error:
-        raise unreadable(path, error) from None
+        raise unreadable_image(path, error) from None
     array = fitted[None] if fitted.ndim == 2 else fitted.transpose(2, 0, 1)
-    return Decoded(array, size, facts)
+    return DecodedImage(array, size, facts)
 
 
-def read_mask(path: Path, recipe: Recipe, size: tuple[int, int]) -> np.ndarray:
-    """A mask bool[1,side,side]: True where the file has more than half of its own largest value.
-
-    So a mask may hold 0 and 1, 0 and 255, or shades between them; ``pixels.foreground`` says what transparency and
-    colours mean. It is turned as its own EXIF orientation says, and fitted as its image is.
+def read_mask(path: Path, size: tuple[int, int]) -> Image:
+    """Read a mask file.
 
     Args:
-        size: width and height of the image when upright, which the mask must have too.
+        path: The mask file.
+        size: Width and height of its image after turning upright.
+
+    Returns:
+        A grey Pillow image, 0 for background and 255 for the largest value in the file.
 
     Raises:
-        UserError: the file is missing or damaged, or has another size than its image.
+        UserError: If the file is missing or damaged, or its size differs from that of the image.
     """
-    return fit_mask(mask_image(path, size), recipe)
-
-
-def mask_image(path: Path, size: tuple[int, int]) -> Image:
-    """A mask as a grey picture, 0 for background and 255 for the largest value in the file."""
     from PIL import Image
 
     try:
-        with pixels.open_picture(path) as opened:
-            pixels.prepared(opened)
-            orientation = pixels.orientation(opened)
+        with pixels.open_image(path) as opened:
+            pixels.load_first_frame(opened)
+            orientation = pixels.read_orientation(opened)
             opened.load()
             values = pixels.foreground(opened)
     except UNREADABLE as error:
-        raise unreadable(path, error) from None
-    mask = pixels.turned(Image.fromarray(values.round().astype(np.uint8)), orientation)
+        raise unreadable_image(path, error) from None
+    mask = pixels.turn_upright(Image.fromarray(values.round().astype(np.uint8)), orientation)
     if mask.size != size:
-        turned = mask.size == size[::-1] and size[0] != size[1]
-        why = " (perhaps the image is stored lying and turned by its EXIF data)" if turned else ""
+        swapped = mask.size == size[::-1] and size[0] != size[1]
+        hint = " (perhaps the image is turned by its EXIF orientation)" if swapped else ""
         raise UserError(
-            f"the mask {path} has {mask.width}×{mask.height} pixels but its image {size[0]}×{size[1]}{why}; "
-            "a mask must have the size of its image as viewers show it."
+            f"the mask {path} has {mask.width}×{mask.height} pixels but its image "
+            f"{size[0]}×{size[1]}{hint}; a mask must have the size of its image as viewers show it."
         )
     return mask
 
 
 def fit_mask(mask: Image, recipe: Recipe) -> np.ndarray:
-    """A grey mask as bool[1,side,side]."""
-    return np.asarray(_fit(mask, recipe, mask.size))[None] > 127  # type: ignore[no-any-return]
+    """Fit a grey mask like its image and threshold it at one half, bool[1,side,side]."""
+    return fit_soft_mask(mask, recipe) > 127
 
 
-def fit_shades(mask: Image, recipe: Recipe) -> np.ndarray:
-    """A grey mask as uint8[1,side,side], its edges soft."""
+def fit_soft_mask(mask: Image, recipe: Recipe) -> np.ndarray:
+    """Fit a grey mask like its image and keep the soft edges, uint8[1,side,side]."""
     return np.asarray(_fit(mask, recipe, mask.size))[None]
 
 
-def unreadable(path: Path, error: BaseException) -> UserError:
-    """The sentence about a file that is not the picture it should be."""
+def unreadable_image(path: Path, error: BaseException) -> UserError:
+    """Return the error for a file that cannot be decoded."""
     if isinstance(error, FileNotFoundError):
-        return UserError(f"{path} is not there; restore it, or take it out of the list of files.")
-    why = " ".join(str(error).split()) or type(error).__name__
+        return UserError(f"{path} does not exist; restore it or remove it from the list of files.")
+    reason = " ".join(str(error).split()) or type(error).__name__
     return UserError(
-        f"{path} cannot be read as a picture ({why}); replace it, or take it out of the list of files."
+        f"{path} cannot be read as an image ({reason}); replace it or remove it from the list of "
+        "files."
     )
 
 
-def _open(path: Path, recipe: Recipe) -> tuple[Image, tuple[int, int], Fact]:
-    """A picture upright and in the mode that the recipe wants, perhaps at a reduced size, and the size of its file."""
+def _open(path: Path, recipe: Recipe) -> tuple[Image, tuple[int, int], ImageFact]:
+    """Return the upright image, perhaps at a reduced size, the size of the file, and the facts."""
     from PIL import Image
 
-    with pixels.open_picture(path) as opened:
-        facts = pixels.prepared(opened)
-        orientation = pixels.orientation(opened) if recipe.upright else 1
+    with pixels.open_image(path) as opened:
+        facts = pixels.load_first_frame(opened)
+        orientation = pixels.read_orientation(opened) if recipe.upright else 1
         size = pixels.upright_size(opened.size, orientation)
-        if opened.mode in pixels.DEEP:
+        if opened.mode in pixels.DEEP_MODES:
             opened.load()
-            values, notable = pixels.deep_grey(opened, recipe.bits, recipe.equalise)
+            values, more_facts = pixels.deep_grey_values(
+                opened, recipe.bits, equalised=recipe.equalise
+            )
             image = Image.fromarray(values)
         else:
             if opened.format == "JPEG" and recipe.channels == 3:
-                _draft(opened, size, recipe)
-            image, notable = pixels.flattened(opened)
+                _reduce_jpeg(opened, size, recipe)
+            image, more_facts = pixels.flatten(opened)
             if recipe.channels == 1:
                 image = image.convert("L")
                 if recipe.equalise:
-                    image = Image.fromarray(equalise(np.asarray(image)))
+                    image = Image.fromarray(grey_scale.equalise(np.asarray(image)))
         if recipe.channels == 3 and image.mode != "RGB":
             image = image.convert("RGB")
-        elif image is opened:  # a grey picture; the file is closed on return
+        elif image is opened:  # The file is closed on return.
             image = opened.copy()
-        image = pixels.turned(image, orientation)
-    return image, size, facts | notable | (Fact.TURNED if orientation > 1 else Fact(0))
+        image = pixels.turn_upright(image, orientation)
+    facts |= more_facts
+    if orientation > 1:
+        facts |= ImageFact.TURNED
+    return image, size, facts
 
 
-def _draft(opened: Any, size: tuple[int, int], recipe: Recipe) -> None:
-    """Have a JPEG decoded at a reduced size where that is still large enough."""
-    box = _box(size, recipe)
-    shorter = min(box[2] - box[0], box[3] - box[1])
-    factor = max((k for k in (1, 2, 4, 8) if shorter >= k * GAP * recipe.side), default=1)
+def _reduce_jpeg(opened: Any, size: tuple[int, int], recipe: Recipe) -> None:
+    """Let Pillow decode a JPEG at a reduced size if that is large enough."""
+    left, top, right, bottom = _box(size, recipe)
+    shorter = min(right - left, bottom - top)
+    factors = (k for k in (1, 2, 4, 8) if shorter >= k * REDUCING_GAP * recipe.side)
+    factor = max(factors, default=1)
     if factor > 1:
         opened.draft("RGB", (opened.width // factor, opened.height // factor))
 
 
-def _dicom_picture(path: Path, recipe: Recipe) -> tuple[Image, Fact]:
-    """The grey picture of a DICOM file in the mode that the recipe wants, bright for dense tissue."""
+def _open_dicom(path: Path, recipe: Recipe) -> tuple[Image, ImageFact]:
+    """Return the image of a DICOM file, bright for dense tissue, and the facts about it."""
     from PIL import Image
 
     try:
@@ -207,69 +222,82 @@ def _dicom_picture(path: Path, recipe: Recipe) -> tuple[Image, Fact]:
     try:
         data = pydicom.dcmread(path)
         values = np.asarray(data.pixel_array)
-        bits, signed = int(data.BitsStored), bool(data.PixelRepresentation)
+        bits = int(data.BitsStored)
+        signed = bool(data.PixelRepresentation)
     except FileNotFoundError:
         raise
-    except Exception as error:  # pydicom and its decoders raise what they like
+    except Exception as error:  # pydicom and its decoders raise many types
         raise ValueError(str(error)) from None
     kind = str(getattr(data, "PhotometricInterpretation", ""))
     if values.ndim != 2 or kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise ValueError(
-            f"it holds {values.ndim} dimensions of kind {kind or 'unknown'}, expected one grey picture of two"
+            f"it has {values.ndim} dimensions and the type {kind or 'unknown'}, expected one grey "
+            "image"
         )
     values = values.astype(np.int64) + (1 << (bits - 1) if signed else 0)
-    if kind == "MONOCHROME1":  # the brightest value means black
+    if kind == "MONOCHROME1":  # the largest value is black
         values = (1 << bits) - 1 - values
+    facts = ImageFact(0)
     if recipe.equalise:
-        grey, facts = equalise(grey_scale.ranked(values)), Fact(0)
+        grey = grey_scale.equalise(grey_scale.to_unsigned(values))
     else:
         grey = grey_scale.to_eight_bits(values, bits)
-        dim = bits > 8 and int(grey.max()) - int(grey.min()) < grey_scale.DIM
-        facts = Fact.DIM if dim else Fact(0)
+        if bits > 8 and int(grey.max()) - int(grey.min()) < grey_scale.DIM_LEVELS:
+            facts |= ImageFact.DIM
     image = Image.fromarray(grey)
     return (image if recipe.channels == 1 else image.convert("RGB")), facts
 
 
 def _box(size: tuple[int, int], recipe: Recipe) -> tuple[float, float, float, float]:
-    """The part of a file of this size that is shown: left, top, right, bottom."""
+    """Return the visible part of a file of this size: left, top, right, bottom."""
     width, height = size
     if recipe.middle:
-        shown_width, shown_height = min(recipe.middle, width), min(recipe.middle, height)
+        box_width = min(recipe.middle, width)
+        box_height = min(recipe.middle, height)
     elif recipe.fit == "crop":
-        shown_width = shown_height = min(size)
+        box_width = box_height = min(size)
     else:
         return 0, 0, width, height
-    left, top = (width - shown_width) // 2, (height - shown_height) // 2
-    return left, top, left + shown_width, top + shown_height
+    left = (width - box_width) // 2
+    top = (height - box_height) // 2
+    return left, top, left + box_width, top + box_height
 
 
 def _fit(image: Image, recipe: Recipe, size: tuple[int, int]) -> Image:
-    """The picture at its final size.
+    """Crop or pad an image and resize it to its final size.
 
     Args:
-        image: perhaps decoded at a reduced size; size: that of its file.
+        image: An image, perhaps decoded at a reduced size.
+        recipe: The conversion.
+        size: Width and height of the file.
     """
     from PIL import Image
 
-    side = (recipe.side, recipe.side)
+    target = (recipe.side, recipe.side)
     if recipe.fit == "pad" and image.width != image.height:
-        longer = max(image.size)
-        if longer**2 > MOST_PADDED:
-            image = image.reduce(max(1, int(longer / (GAP * recipe.side))))
-            longer = max(image.size)
-        square = Image.new(image.mode, (longer, longer))
-        square.paste(image, ((longer - image.width) // 2, (longer - image.height) // 2))
-        image, size = square, square.size
+        image = _pad(image, recipe)
+        size = image.size
     left, top, right, bottom = _box(size, recipe)
-    across, down = image.width / size[0], image.height / size[1]
-    box = (left * across, top * down, right * across, bottom * down)
-    if all(
-        number == int(number) for number in box
-    ):  # cut first, so that nothing outside the box has an influence
+    x_scale = image.width / size[0]
+    y_scale = image.height / size[1]
+    box = (left * x_scale, top * y_scale, right * x_scale, bottom * y_scale)
+    if all(number == int(number) for number in box):
+        # Crop first, so that pixels outside the box have no influence.
         image = image.crop(tuple(map(int, box)))  # type: ignore[arg-type]
-        return (
-            image
-            if image.size == side
-            else image.resize(side, Image.Resampling.BILINEAR, reducing_gap=GAP)
-        )
-    return image.resize(side, Image.Resampling.BILINEAR, box=box, reducing_gap=GAP)
+        if image.size == target:
+            return image
+        return image.resize(target, Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP)
+    return image.resize(target, Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
+
+
+def _pad(image: Image, recipe: Recipe) -> Image:
+    """Pad an image to a square with black."""
+    from PIL import Image
+
+    longer = max(image.size)
+    if longer**2 > MAX_PADDED_PIXELS:
+        image = image.reduce(max(1, int(longer / (REDUCING_GAP * recipe.side))))
+        longer = max(image.size)
+    square = Image.new(image.mode, (longer, longer))
+    square.paste(image, ((longer - image.width) // 2, (longer - image.height) // 2))
+    return square

@@ -1,4 +1,4 @@
-"""Grey values of any depth at eight bits, on a scale that is the same for every picture, or equalised."""
+"""Conversion of grey values of any depth to eight bits, and histogram equalisation."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from enum import Enum
 
 import numpy as np
 
-#: A picture of more than eight bits that uses fewer of the 256 grey levels than this is reported as dim.
-DIM = 16
-#: Rounding errors of pictures from 0 to 1 that are let pass.
-_SLACK = 1e-3
-#: A picture from 0 to 255 whose brightest pixel is not above this could as well be one from 0 to 1 that overshoots.
-_UNCLEAR = 8.0
+#: An image of more than eight bits that spans fewer of the 256 grey levels is reported as dim.
+DIM_LEVELS = 16
+#: Tolerated overshoot of images with values from 0 to 1, for rounding errors.
+_TOLERANCE = 1e-3
+#: A float image whose maximum lies between 1 and this value is ambiguous: it may be an image from
+#: 0 to 255, or one from 0 to 1 that overshoots.
+_AMBIGUOUS_MAXIMUM = 8.0
 
 
 class Scale(Enum):
-    """What white is in a picture whose format does not say it (floating point, 32-bit integers)."""
+    """The value of white in an image whose format does not define it (float, 32-bit integer)."""
 
     UNIT = 1
     BYTE = 255
@@ -23,18 +24,22 @@ class Scale(Enum):
 
 
 def to_eight_bits(values: np.ndarray, bits: int) -> np.ndarray:
-    """The upper eight bits of unsigned values that use ``bits`` bits, as Pillow takes them of 16-bit colours.
+    """Return the upper eight bits of unsigned values, as Pillow does for 16-bit colours.
 
     Args:
-        values: whole numbers, [H,W].
-        bits: 1 to 32; values of fewer than eight bits are spread from 0 to 255.
+        values: Whole numbers, [H,W].
+        bits: The number of bits in use, 1 to 32. Fewer than eight are stretched to 0 … 255.
+
+    Returns:
+        uint8[H,W].
 
     Raises:
-        ValueError: a value needs more bits, or is negative.
+        ValueError: If a value is negative or needs more bits.
     """
-    lowest, largest = int(values.min()), int(values.max())
+    lowest = int(values.min())
+    largest = int(values.max())
     if lowest < 0:
-        raise ValueError(f"it has the value {lowest}, expected values from 0 on")
+        raise ValueError(f"it has the value {lowest}, expected values from 0")
     if largest >> bits:
         raise ValueError(f"it has the value {largest}, which needs more than {bits} bits")
     if bits >= 8:
@@ -42,38 +47,49 @@ def to_eight_bits(values: np.ndarray, bits: int) -> np.ndarray:
     return (values * (255 / (2**bits - 1))).round().astype(np.uint8)  # type: ignore[no-any-return]
 
 
-def scale_of(values: np.ndarray) -> Scale:
-    """The scale that a picture without one of its own is on: 0 to 1, 0 to 255, or 0 to 65,535.
+def detect_scale(values: np.ndarray) -> Scale:
+    """Return the scale of an image whose format does not define one, from its largest value.
 
     Raises:
-        ValueError: a pixel is not a finite number, or the values fit none of them.
+        ValueError: If a pixel is not finite, or the values fit none of the scales.
     """
     check_finite(values)
-    low, high = float(values.min()), float(values.max())
-    whole = values.dtype.kind in "iu"
-    if low < -_SLACK or high > Scale.WORD.value or (not whole and 1 + _SLACK < high <= _UNCLEAR):
+    low = float(values.min())
+    high = float(values.max())
+    integral = values.dtype.kind in "iu"
+    ambiguous = not integral and 1 + _TOLERANCE < high <= _AMBIGUOUS_MAXIMUM
+    if low < -_TOLERANCE or high > Scale.WORD.value or ambiguous:
         raise ValueError(
-            f"its values from {low:g} to {high:g} are on none of the scales 0…1, 0…255 and 0…65535; convert it to 8 or "
-            "16 bits"
+            f"its values from {low:g} to {high:g} are on none of the scales 0…1, 0…255 and "
+            "0…65535; convert it to 8 or 16 bits"
         )
-    if not whole and high <= 1 + _SLACK:
+    if not integral and high <= 1 + _TOLERANCE:
         return Scale.UNIT
     return Scale.BYTE if high <= Scale.BYTE.value else Scale.WORD
 
 
-def scaled(values: np.ndarray, scale: Scale, bits: int) -> np.ndarray:
-    """Values on a scale as uint8[H,W]; ``bits`` are those in use on the scale to 65,535."""
+def rescale(values: np.ndarray, scale: Scale, bits: int) -> np.ndarray:
+    """Convert values on a known scale to eight bits.
+
+    Args:
+        values: Finite values, [H,W].
+        scale: Their scale.
+        bits: The number of bits in use, for ``Scale.WORD``.
+
+    Returns:
+        uint8[H,W].
+    """
     if scale is Scale.WORD:
         return to_eight_bits(np.asarray(values).astype(np.int64), bits)
     factor = 255 / scale.value
     return (values.astype(np.float64) * factor).round().clip(0, 255).astype(np.uint8)  # type: ignore[no-any-return]
 
 
-def ranked(values: np.ndarray) -> np.ndarray:
-    """Values of any type as unsigned integers in the same order, for ``equalise``, which asks for nothing more.
+def to_unsigned(values: np.ndarray) -> np.ndarray:
+    """Convert values of any type to unsigned integers in the same order, as ``equalise`` needs.
 
     Raises:
-        ValueError: a pixel is not a finite number.
+        ValueError: If a pixel is not finite.
     """
     if values.dtype in (np.uint8, np.uint16):
         return values.astype(values.dtype.newbyteorder("="))
@@ -86,13 +102,16 @@ def ranked(values: np.ndarray) -> np.ndarray:
 
 
 def equalise(grey: np.ndarray) -> np.ndarray:
-    """Histogram equalisation: each value becomes the share of pixels that are not above it, from 0 to 255.
+    """Equalise the histogram of an image.
 
-    With c(v) the number of pixels of value v or less, and v₀ the lowest value: round(255·(c(v) − c(v₀))/(n − c(v₀))).
-    A picture of one value is returned black.
+    Let c(v) be the number of pixels with a value of at most v, and v₀ the lowest value. A value v
+    becomes round(255·(c(v) − c(v₀))/(n − c(v₀))). An image of one value becomes black.
 
     Args:
-        grey: unsigned integers of any depth, [H,W]; 16 bits keep all of their levels.
+        grey: Unsigned integers of any depth, [H,W]. All levels of 16-bit images are used.
+
+    Returns:
+        uint8[H,W].
     """
     counts = np.bincount(grey.reshape(-1)).cumsum()
     lowest = counts[counts > 0][0]
@@ -102,9 +121,8 @@ def equalise(grey: np.ndarray) -> np.ndarray:
 
 
 def check_finite(values: np.ndarray) -> None:
-    """Raise a ValueError where a pixel is NaN or infinite."""
+    """Raise a ValueError if a pixel is NaN or infinite."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         count = int((~np.isfinite(values)).sum())
-        raise ValueError(
-            f"{count} of its {values.size} pixels {'is' if count == 1 else 'are'} not a finite number"
-        )
+        verb = "is" if count == 1 else "are"
+        raise ValueError(f"{count} of its {values.size} pixels {verb} not a finite number")

@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from benchmark.core.errors import UserError, shown
 
 #: What pandas reads as a missing value, in small letters. A group of this name is usually a hole in a table.
@@ -126,3 +128,8 @@ def check_spelling(found: Iterable[str], known: Sequence[str], where: str, what:
         ours = keys.get(folded(name), name)
         if ours != name:
             raise UserError(f"{where} has the {what} {shown(name)}; rename it to {ours}.")
+
+
+def encode(names: Sequence[str]) -> np.ndarray:
+    """Number the distinct names in sorted order; return the number of each name, int64[N]."""
+    return np.unique(np.asarray(names, dtype=str), return_inverse=True)[1].astype(np.int64)

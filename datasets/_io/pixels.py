@@ -1,4 +1,8 @@
-"""From what a file stores to what a viewer shows: turned upright, on a ground, at eight bits, first frame."""
+"""Conversion of stored pixels to the image that a viewer shows.
+
+Images are turned upright, put on a white background and reduced to eight bits and their first
+frame.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +21,32 @@ from datasets._io import grey_scale
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: The grey value behind transparent pixels: white, as on a page.
-GROUND = 255
-#: What Pillow raises on damaged files; its AVIF decoder raises a RuntimeError.
+#: The grey value behind transparent pixels: white.
+BACKGROUND = 255
+#: Exceptions that Pillow raises on damaged files. Its AVIF decoder raises a RuntimeError.
 UNREADABLE = (
-    OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, OverflowError, RuntimeError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    OverflowError,
+    RuntimeError,
     MemoryError,
-)  # fmt: skip
+)
 #: Pillow's modes of grey values with more than eight bits.
-DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
-_ORIENTATION = 0x0112
-#: A mask whose largest value is not above this numbers its objects: every value but 0 is foreground.
-_NUMBERED = 15
-#: So many colours or fewer number the objects of a mask; the shades of soft edges are more.
-_COLOURS = 16
+DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+_ORIENTATION_TAG = 0x0112
+#: A mask whose largest value is at most this numbers its objects: all values except 0 are
+#: foreground.
+_MAX_OBJECT_NUMBER = 15
+#: A mask with at most this many colours numbers its objects by colour. Soft edges have more shades.
+_MAX_OBJECT_COLOURS = 16
 
 
-class Fact(IntFlag):
-    """What was done to a picture on the way from its file, or is notable about it."""
+class ImageFact(IntFlag):
+    """Conversions that an image went through, and other notable properties of its file."""
 
     TURNED = 1
     TRANSPARENT = 2
@@ -45,24 +57,25 @@ class Fact(IntFlag):
     WORD_SCALE = 64
 
 
-#: Facts about pictures whose format does not say what white is.
-SCALES = {
-    grey_scale.Scale.UNIT: Fact.UNIT_SCALE,
-    grey_scale.Scale.BYTE: Fact.BYTE_SCALE,
-    grey_scale.Scale.WORD: Fact.WORD_SCALE,
+#: The facts about images whose format does not define the value of white.
+SCALE_FACTS = {
+    grey_scale.Scale.UNIT: ImageFact.UNIT_SCALE,
+    grey_scale.Scale.BYTE: ImageFact.BYTE_SCALE,
+    grey_scale.Scale.WORD: ImageFact.WORD_SCALE,
 }
 
 
 @contextmanager
-def open_picture(path: Path) -> Iterator[Image]:
-    """A file opened by Pillow.
+def open_image(path: Path) -> Iterator[Image]:
+    """Open an image file with Pillow.
 
-    Pillow gets an open file and no name: by its name it would map uncompressed TIFF into memory, and it scrambles the
-    pixels of those whose orientation exchanges width and height (seen in Pillow 13.0). Nor does it compare the
-    checksums of a PNG's pixels unless it is asked to.
+    Pillow is given an open file instead of a path. Given a path, it maps uncompressed TIFF files
+    into memory and scrambles the pixels of those whose orientation swaps width and height (seen in
+    Pillow 13.0). Pillow compares the checksums of PNG pixels only on request.
 
     Raises:
-        OSError: it is no picture, has more pixels than Pillow takes for sound, or is a PNG with a wrong checksum.
+        OSError: If the file is not an image, has more pixels than Pillow accepts, or is a PNG with
+            a wrong checksum.
     """
     from PIL import Image
 
@@ -70,7 +83,7 @@ def open_picture(path: Path) -> Iterator[Image]:
         try:
             opened = Image.open(file)
             if opened.format == "PNG":
-                opened.verify()  # after which the file must be opened again
+                opened.verify()  # A verified image must be opened again.
                 file.seek(0)
                 opened = Image.open(file)
         except Image.DecompressionBombError as error:
@@ -81,37 +94,43 @@ def open_picture(path: Path) -> Iterator[Image]:
             yield opened
 
 
-def prepared(opened: Image) -> Fact:
-    """Load the first frame of a file. A plain JPEG is not loaded yet, since it may be decoded at a reduced size.
+def load_first_frame(opened: Image) -> ImageFact:
+    """Load the first frame of a file.
 
-    A JPEG with a second image (format MPO: a preview, or depth) counts as one picture.
+    A plain JPEG is not loaded yet because it may be decoded at a reduced size. A JPEG with a second
+    image (format MPO, such as a preview) counts as a single image.
 
     Returns:
-        Whether there are other frames, and whether Pillow turned it, which it does with TIFF.
+        FRAMES if there are other frames, and TURNED if Pillow turned the image, which it does for
+        TIFF.
     """
+    facts = ImageFact(0)
     if opened.format == "JPEG":
-        return Fact(0)
-    several = opened.format != "MPO" and bool(getattr(opened, "is_animated", False))
-    turns = opened.format == "TIFF" and orientation(opened) > 1
+        return facts
+    if opened.format != "MPO" and getattr(opened, "is_animated", False):
+        facts |= ImageFact.FRAMES
+    needs_turning = opened.format == "TIFF" and read_orientation(opened) > 1
     opened.load()
-    turned_by_pillow = turns and orientation(opened) == 1
-    return (Fact.FRAMES if several else Fact(0)) | (Fact.TURNED if turned_by_pillow else Fact(0))
+    if needs_turning and read_orientation(opened) == 1:
+        facts |= ImageFact.TURNED
+    return facts
 
 
-def orientation(opened: Image) -> int:
-    """The EXIF orientation of a file, 1 to 8; 1 where there is none, or no valid one.
+def read_orientation(opened: Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 if there is none or it is invalid.
 
-    Ask after ``prepared``: PNG may store EXIF behind the pixels, and what Pillow turned has no orientation any more.
+    Call it after ``load_first_frame``: PNG may store EXIF after the pixels, and an image that
+    Pillow turned has no orientation any more.
     """
     try:
-        value = opened.getexif().get(_ORIENTATION, 1)
+        value = opened.getexif().get(_ORIENTATION_TAG, 1)
     except UNREADABLE:
         return 1
     return value if value in range(1, 9) else 1
 
 
-def turned(image: Image, orientation: int) -> Image:
-    """A picture upright, from its EXIF orientation."""
+def turn_upright(image: Image, orientation: int) -> Image:
+    """Turn an image according to its EXIF orientation."""
     from PIL.Image import Transpose
 
     methods = {
@@ -127,12 +146,12 @@ def turned(image: Image, orientation: int) -> Image:
 
 
 def upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """Width and height of a picture once it is turned."""
+    """Return the width and height of an image after it is turned."""
     return size if orientation < 5 else size[::-1]
 
 
 def is_transparent(image: Image) -> bool:
-    """Whether a picture stores transparency, in whichever way; its pixels may still be opaque."""
+    """Return True if an image stores transparency in any form; its pixels may still be opaque."""
     palette = image.palette.mode if image.palette is not None else ""
     return (
         image.mode in ("RGBA", "RGBa", "LA", "La", "PA")
@@ -141,98 +160,111 @@ def is_transparent(image: Image) -> bool:
     )
 
 
-def flattened(image: Image) -> tuple[Image, Fact]:
-    """A picture of eight bits without transparency: what is behind it is ``GROUND``."""
+def flatten(image: Image) -> tuple[Image, ImageFact]:
+    """Put an eight-bit image on the white background, and report whether that changed it."""
     from PIL.Image import alpha_composite, new
 
     if not is_transparent(image):
-        return image, Fact(0)
+        return image, ImageFact(0)
     image = with_alpha(image)
     if np.asarray(image.getchannel("A")).min() == 255:
-        return image.convert("RGB"), Fact(0)
-    ground = new("RGBA", image.size, (GROUND, GROUND, GROUND, 255))
-    return alpha_composite(ground, image).convert("RGB"), Fact.TRANSPARENT
+        return image.convert("RGB"), ImageFact(0)
+    background = new("RGBA", image.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
+    return alpha_composite(background, image).convert("RGB"), ImageFact.TRANSPARENT
 
 
 def with_alpha(image: Image) -> Image:
-    """A picture of eight bits in the mode RGBA."""
-    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    """Convert an eight-bit image to the mode RGBA."""
+    if image.mode == "La":
+        image = image.convert("LA")
+    return image.convert("RGBA")
 
 
-def deep_grey(image: Image, bits: int, equalised: bool) -> tuple[np.ndarray, Fact]:
-    """The grey values of a picture in one of the modes ``DEEP``, uint8[H,W], and what was notable.
+def deep_grey_values(
+    image: Image, bits: int, *, equalised: bool = False
+) -> tuple[np.ndarray, ImageFact]:
+    """Convert an image in one of the modes ``DEEP_MODES`` to eight bits.
 
     Args:
-        image: loaded.
-        bits: how many bits of a 16-bit value are in use.
-        equalised: equalise the histogram, which needs no scale.
+        image: A loaded image.
+        bits: The number of bits of a 16-bit value that are in use.
+        equalised: Equalise the histogram, for which no scale is needed.
+
+    Returns:
+        uint8[H,W], and the facts about the image.
 
     Raises:
-        ValueError: a pixel is not a finite number, or the values fit no scale.
+        ValueError: If a pixel is not finite, or the values fit no scale.
     """
     values = np.asarray(image)
-    transparent = Fact(0)
+    facts = ImageFact(0)
     if "transparency" in image.info and values.dtype.kind == "u":
-        clear = values == image.info["transparency"]
-        values = np.where(clear, values.dtype.type(2**bits - 1), values)
-        transparent = Fact.TRANSPARENT if clear.any() else transparent
+        transparent = values == image.info["transparency"]
+        values = np.where(transparent, values.dtype.type(2**bits - 1), values)
+        if transparent.any():
+            facts |= ImageFact.TRANSPARENT
     if equalised:
-        return grey_scale.equalise(grey_scale.ranked(values)), transparent
+        return grey_scale.equalise(grey_scale.to_unsigned(values)), facts
     if values.dtype.kind == "u" or image.format in ("PNG", "PPM"):
         grey = grey_scale.to_eight_bits(values, bits)
-        scale = Fact(0)
     else:
-        found = grey_scale.scale_of(values)
-        grey, scale = grey_scale.scaled(values, found, bits), SCALES[found]
-    dim = Fact.DIM if int(grey.max()) - int(grey.min()) < grey_scale.DIM else Fact(0)
-    return grey, transparent | scale | dim
+        scale = grey_scale.detect_scale(values)
+        grey = grey_scale.rescale(values, scale, bits)
+        facts |= SCALE_FACTS[scale]
+    if int(grey.max()) - int(grey.min()) < grey_scale.DIM_LEVELS:
+        facts |= ImageFact.DIM
+    return grey, facts
 
 
 def foreground(image: Image) -> np.ndarray:
-    """How much each pixel of a mask belongs to the foreground, float32[H,W], 255 for the largest value.
+    """Return the degree to which each pixel of a mask belongs to the foreground.
 
-    Brightness says it, whatever its largest value is. Transparent pixels are background; where all that can be seen
-    is black, the opacity says it. Where values or colours number objects (a largest value of 15 or less, a palette with
-    colours, 16 colours or fewer), all but 0 and black is foreground.
+    It is the brightness, relative to the brightest pixel. Transparent pixels are background. If all
+    visible pixels are black, the opacity is used instead. If values or colours number the objects
+    (a largest value of 15 or less, a palette with colours, or at most 16 colours), all pixels
+    except black ones are foreground.
 
     Args:
-        image: loaded.
+        image: A loaded mask.
+
+    Returns:
+        float32[H,W], 255 for the largest value.
 
     Raises:
-        ValueError: a pixel is not a finite number.
+        ValueError: If a pixel is not finite.
     """
-    if image.mode in DEEP:
+    if image.mode in DEEP_MODES:
         values = np.asarray(image).astype(np.float32)
         grey_scale.check_finite(values)
         values = values.clip(0)
     else:
-        values = _brightness(_seen_on_black(image) if is_transparent(image) else image)
+        values = _brightness(_on_black(image) if is_transparent(image) else image)
     largest = float(values.max())
-    if largest <= _NUMBERED and (values == values.round()).all():
+    if largest <= _MAX_OBJECT_NUMBER and (values == values.round()).all():
         return (values > 0) * np.float32(255)
     return values * np.float32(255 / largest)
 
 
-def _seen_on_black(image: Image) -> Image:
-    """A mask with transparency in front of black, or its opacity where everything in it is black."""
+def _on_black(image: Image) -> Image:
+    """Put a transparent mask on black; return its opacity if everything in it is black."""
     from PIL.Image import alpha_composite, new
 
     image = with_alpha(image)
     alpha = image.getchannel("A")
     black = new("RGBA", image.size, (0, 0, 0, 255))
-    seen = alpha_composite(black, image).convert("RGB")
-    clear = np.asarray(alpha).min() < 255
-    return alpha if seen.getbbox() is None and clear else seen
+    visible = alpha_composite(black, image).convert("RGB")
+    has_transparent_pixels = np.asarray(alpha).min() < 255
+    return alpha if visible.getbbox() is None and has_transparent_pixels else visible
 
 
 def _brightness(image: Image) -> np.ndarray:
-    """The largest of the three colours of each pixel, float32[H,W], or 0 and 1 where colours number objects."""
+    """Return the largest of the three colours, float32[H,W]; 0 and 1 if colours number objects."""
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L")).astype(np.float32)
     colours = image.convert("RGB")
     array = np.asarray(colours)
     values = array.max(axis=2).astype(np.float32)
-    numbered = image.mode == "P" or colours.getcolors(_COLOURS) is not None
-    if numbered and (array != array[..., :1]).any():
+    few_colours = image.mode == "P" or colours.getcolors(_MAX_OBJECT_COLOURS) is not None
+    if few_colours and (array != array[..., :1]).any():
         return (values > 0).astype(np.float32)
     return values

@@ -14,8 +14,8 @@ import numpy as np
 from benchmark.core.dataset import Split
 from benchmark.core.errors import UserError, shown
 from benchmark.core.hparam import HParam
-from datasets._io.image_source import ImageSource, numbered
-from datasets._io.names import MISSING, check_name, check_spelling, twins
+from datasets._io.image_source import ImageSource
+from datasets._io.names import MISSING, check_name, check_spelling, encode, twins
 from datasets._io.picture_tree import read_tree
 from datasets._io.table import Row
 
@@ -247,4 +247,4 @@ class OwnPictures(ImageSource):
 
 def coded(names: Sequence[str] | None) -> tuple[tuple[str, ...], np.ndarray | None]:
     """The different names, sorted, and every picture's number among them, int64[N]; nothing of what is not known."""
-    return ((), None) if names is None else (tuple(sorted(set(names))), numbered(names))
+    return ((), None) if names is None else (tuple(sorted(set(names))), encode(names))

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json, write_json
-from datasets._io.image_source import Item
+from datasets._io.image_pool import Item
 
 if TYPE_CHECKING:
     from PIL.Image import Image

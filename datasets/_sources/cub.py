@@ -10,7 +10,8 @@ import numpy as np
 from benchmark.core.dataset import Split
 from benchmark.core.errors import UserError
 from datasets._io.cache_entry import CacheColumn
-from datasets._io.image_source import ImageSource, Item
+from datasets._io.image_pool import Item
+from datasets._io.image_source import ImageSource
 from datasets._io.table import read_text
 from datasets._sources import bias_assignment
 
@@ -154,7 +155,7 @@ def _blend(
         value = (bird[:, :3] * a + ground * (255 - a) + 127) // 255
         return {"image": value.astype(np.uint8)}
 
-    image = source.made(
+    image = source.generate_images(
         [rows, place, photo], len(rows), CacheColumn((3, *birds.image.shape[2:])), fill
     )
-    return image, source.taken("birds", "mask", rows)
+    return image, source.mask_rows("birds", rows)

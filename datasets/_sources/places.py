@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from benchmark.core.errors import UserError
-from datasets._io.image_source import ImageSource, Item
+from datasets._io.image_pool import Item
+from datasets._io.image_source import ImageSource
 
 #: Folders that hold the categories: as the archives are unpacked (256 px or high resolution), and as torchvision
 #: renames them; on their own or in a folder of their name.

@@ -1,4 +1,4 @@
-"""The cache: built once, read as it was written, and whatever happens to it, nothing wrong is ever read."""
+"""The cache of decoded images: built once, verified, rebuilt after damage, continued after a kill."""
 
 from __future__ import annotations
 
@@ -36,36 +36,36 @@ def content(start: int, stop: int) -> dict[str, np.ndarray]:
 
 
 def get(
-    folder: Path, fill: Callable[[int, int], dict[str, np.ndarray]] = content
+    folder: Path, compute: Callable[[int, int], dict[str, np.ndarray]] = content
 ) -> dict[str, np.ndarray]:
-    return Cache(folder).get("thing", "0123", ROWS, COLUMNS, fill)
+    return small_cache(folder).get("thing", "0123", ROWS, COLUMNS, compute)
 
 
-def right(found: dict[str, np.ndarray]) -> bool:
+def small_cache(folder: Path, memory_limit: int | None = None) -> Cache:
+    """A cache whose entries have many chunks."""
+    return Cache(folder, chunk_bytes=2048, memory_limit=memory_limit)
+
+
+def is_correct(found: dict[str, np.ndarray]) -> bool:
     wanted = content(0, ROWS)
     return all(np.array_equal(found[name], wanted[name]) for name in COLUMNS)
 
 
 def forbidden(start: int, stop: int) -> dict[str, np.ndarray]:
-    raise AssertionError(f"rows {start} to {stop} were made again")
-
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_entry, "CHUNK", 2048)
+    raise AssertionError(f"rows {start} to {stop} were computed again")
 
 
 def test_built_once_and_mapped(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
 
-    def fill(start: int, stop: int) -> dict[str, np.ndarray]:
+    def compute(start: int, stop: int) -> dict[str, np.ndarray]:
         calls.append((start, stop))
         return content(start, stop)
 
-    assert right(get(tmp_path, fill))
+    assert is_correct(get(tmp_path, compute))
     assert len(calls) > 10 and [row for call in calls for row in range(*call)] == list(range(ROWS))
     found = get(tmp_path, forbidden)
-    assert right(found)
+    assert is_correct(found)
     for array in found.values():
         assert isinstance(array, np.memmap) and not array.flags.writeable
 
@@ -88,7 +88,7 @@ def lengthen(folder: Path) -> None:
 
 
 def flip(folder: Path) -> None:
-    """One bit, with the time of change set back."""
+    """Flip a bit and restore the modification time."""
     path, stat = folder / "mask.npy", (folder / "mask.npy").stat()
     data = bytearray(path.read_bytes())
     data[-77] ^= 1
@@ -97,7 +97,7 @@ def flip(folder: Path) -> None:
 
 
 def hole(folder: Path) -> None:
-    """As a copy that was cut off by a full disk and then stretched."""
+    """Imitate a copy that was truncated by a full disk and then extended."""
     size = (folder / "image.npy").stat().st_size
     os.truncate(folder / "image.npy", size // 2)
     os.truncate(folder / "image.npy", size)
@@ -123,7 +123,7 @@ def edit_entry(change: Callable[[dict], object]) -> Callable[[Path], None]:  # t
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "truncated": truncate,
     "longer": lengthen,
-    "a bit": flip,
+    "a flipped bit": flip,
     "a hole": hole,
     "another file": swap,
     "no array": not_an_array,
@@ -136,18 +136,18 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("case", list(DAMAGE))
-def test_damage_is_noticed_and_mended(
+def test_damage_is_detected_and_repaired(
     case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     get(tmp_path)
     before = (tmp_path / "thing-0123/verified.json").read_text()
     DAMAGE[case](tmp_path / "thing-0123")
-    assert Cache(tmp_path).verify("thing", "0123", ROWS, COLUMNS)
-    assert right(get(tmp_path))
+    assert small_cache(tmp_path).verify("thing", "0123", ROWS, COLUMNS)
+    assert is_correct(get(tmp_path))
     assert "is damaged" in capsys.readouterr().err
-    assert right(get(tmp_path, forbidden))
+    assert is_correct(get(tmp_path, forbidden))
     assert (tmp_path / "thing-0123/verified.json").read_text() != before or "entry" in case
-    assert Cache(tmp_path).verify("thing", "0123", ROWS, COLUMNS) is None
+    assert small_cache(tmp_path).verify("thing", "0123", ROWS, COLUMNS) is None
 
 
 def test_checksums_are_compared_once_per_change(
@@ -167,7 +167,9 @@ def test_checksums_are_compared_once_per_change(
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_an_interrupted_build_goes_on_from_what_agrees(damaged: bool, tmp_path: Path) -> None:
+def test_an_interrupted_build_continues_after_its_intact_part(
+    damaged: bool, tmp_path: Path
+) -> None:
     def stops(start: int, stop: int) -> dict[str, np.ndarray]:
         if start > ROWS // 2:
             raise KeyboardInterrupt
@@ -175,35 +177,33 @@ def test_an_interrupted_build_goes_on_from_what_agrees(damaged: bool, tmp_path: 
 
     with pytest.raises(KeyboardInterrupt):
         get(tmp_path, stops)
-    assert not Cache(tmp_path).has("thing", "0123", ROWS, COLUMNS)
+    assert not small_cache(tmp_path).has("thing", "0123", ROWS, COLUMNS)
     if damaged:
         with (tmp_path / "thing-0123/mask.npy.part").open("r+b") as file:
             file.seek(128 + 64 * 20)
             file.write(b"\2")
-    made: list[int] = []
+    starts_computed: list[int] = []
 
-    def fill(start: int, stop: int) -> dict[str, np.ndarray]:
-        made.append(start)
+    def compute(start: int, stop: int) -> dict[str, np.ndarray]:
+        starts_computed.append(start)
         return content(start, stop)
 
-    assert right(get(tmp_path, fill))
-    assert (made[0] > ROWS // 2) is not damaged
+    assert is_correct(get(tmp_path, compute))
+    assert (starts_computed[0] > ROWS // 2) is not damaged
     if damaged:
-        assert made[0] <= 20
+        assert starts_computed[0] <= 20
 
 
 BUILD = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from datasets._io import cache_entry as _entry
-_entry.CHUNK = 2048
-from tests.datasets.test_cache import content, get, right
+from tests.datasets.test_cache import content, get, is_correct
 def slow(start, stop):
     time.sleep({seconds})
     print(start, flush=True)
     return content(start, stop)
-assert right(get(Path({folder!r}), slow))
+assert is_correct(get(Path({folder!r}), slow))
 print("done", flush=True)
 """
 
@@ -219,45 +219,44 @@ def builder(folder: Path, seconds: float) -> subprocess.Popen[str]:
     )
 
 
-def test_a_killed_build_leaves_nothing_that_is_read(tmp_path: Path) -> None:
+def test_a_killed_build_is_not_read_and_is_continued(tmp_path: Path) -> None:
     process = builder(tmp_path, 0.02)
     assert process.stdout is not None
     for _ in range(3):
         process.stdout.readline()
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
-    assert not Cache(tmp_path).has("thing", "0123", ROWS, COLUMNS)
-    made: list[int] = []
+    assert not small_cache(tmp_path).has("thing", "0123", ROWS, COLUMNS)
+    starts_computed: list[int] = []
 
-    def fill(start: int, stop: int) -> dict[str, np.ndarray]:
-        made.append(start)
+    def compute(start: int, stop: int) -> dict[str, np.ndarray]:
+        starts_computed.append(start)
         return content(start, stop)
 
-    assert right(get(tmp_path, fill))
-    assert made[0] > 0  # what was finished was kept
+    assert is_correct(get(tmp_path, compute))
+    assert starts_computed[0] > 0  # the finished part was kept
 
 
-def test_two_at_once_build_it_once(tmp_path: Path) -> None:
+def test_two_processes_build_an_entry_once(tmp_path: Path) -> None:
     processes = [builder(tmp_path, 0.01) for _ in range(2)]
     answers = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], answers
     starts = [line for out, _ in answers for line in out.splitlines() if line != "done"]
     assert len(starts) == len(set(starts)) > 10
-    assert right(get(tmp_path, forbidden))
+    assert is_correct(get(tmp_path, forbidden))
 
 
 def _limited(folder: Path, answer: multiprocessing.Queue) -> None:  # type: ignore[type-arg]
-    """Files may not grow beyond 8 kB, as if the disk were full."""
+    """Limit files to 8 kB, as if the disk were full."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
-    _entry.CHUNK = 2048
     try:
         get(folder)
     except UserError as error:
         answer.put(str(error))
 
 
-def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_user_error_and_leaves_no_files(tmp_path: Path) -> None:
     answer: multiprocessing.Queue[str] = multiprocessing.get_context("fork").Queue()
     process = multiprocessing.get_context("fork").Process(target=_limited, args=(tmp_path, answer))
     process.start()
@@ -265,10 +264,10 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     process.join(60)
     assert "there is no room" in text and "--cache-dir" in text
     assert not [p for p in (tmp_path / "thing-0123").iterdir() if p.stat().st_size]
-    assert right(get(tmp_path))
+    assert is_correct(get(tmp_path))
 
 
-def test_too_little_room_is_said_before_anything_is_made(
+def test_too_little_space_is_reported_before_rows_are_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 1000})
@@ -279,14 +278,12 @@ def test_too_little_room_is_said_before_anything_is_made(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
 def test_a_really_full_disk(tmp_path: Path) -> None:
-    """On a file system of 32 kB, in a mount namespace of its own, with the check of the free room switched off."""
+    """A file system of 32 kB in its own mount namespace, with the check of the free space off."""
     code = textwrap.dedent(f"""
         import sys
         from pathlib import Path
         sys.path.insert(0, {str(ROOT)!r})
         from datasets._io import cache as _cache
-        from datasets._io import cache_entry as _entry
-        _entry.CHUNK = 2048
         _cache.shutil.disk_usage = lambda path: type("Usage", (), {{"free": 1 << 40}})
         from tests.datasets.test_cache import get
         get(Path({str(tmp_path)!r}) / "mounted")
@@ -302,14 +299,14 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
     assert done.returncode == 1 and "UserError: there is no room" in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_closed_folder(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to any folder")
+def test_a_folder_that_is_not_writable(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="cannot be written to"):
         get(tmp_path / "cache")
 
 
-def test_a_file_in_the_way(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(UserError, match="cannot be written to"):
         Cache(tmp_path / "cache").check_writable()
@@ -317,35 +314,32 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
         get(tmp_path / "cache")
 
 
-def test_rows_in_order_are_a_view_and_others_a_copy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found, cache = get(tmp_path)["image"], Cache(tmp_path)
-    view = cache.take("thing", "0123", found, np.arange(10, 50))
+def test_consecutive_rows_are_a_view_and_others_a_copy(tmp_path: Path) -> None:
+    found = get(tmp_path)["image"]
+    cache = small_cache(tmp_path)
+    view = cache.select_rows("thing", "0123", found, np.arange(10, 50))
     assert isinstance(view, np.memmap) and np.shares_memory(view, found)
     rows = np.array([7, 3, 3, 190])
-    copy = cache.take("thing", "0123", found, rows)
+    copy = cache.select_rows("thing", "0123", found, rows)
     assert type(copy) is np.ndarray and np.array_equal(copy, content(0, ROWS)["image"][rows])
-    monkeypatch.setattr(_cache, "SHARE", 0.0)
-    large = cache.take("thing", "0123", found, rows)
+    cache = small_cache(tmp_path, memory_limit=0)
+    large = cache.select_rows("thing", "0123", found, rows)
     assert isinstance(large, np.memmap) and np.array_equal(large, copy)
-    assert not np.array_equal(cache.take("thing", "0123", found, rows[::-1]), copy)
+    assert not np.array_equal(cache.select_rows("thing", "0123", found, rows[::-1]), copy)
 
 
-def test_what_is_made_is_the_same_in_memory_and_in_a_file(
+def test_generated_arrays_are_equal_in_memory_and_in_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = Cache(tmp_path)
-    monkeypatch.setattr(_cache, "BLOCK", 33)
-    small = cache.make("thing", ["a"], ROWS, COLUMNS, content)
-    assert right(small) and not list(tmp_path.iterdir())
-    monkeypatch.setattr(_cache, "SHARE", 0.0)
-    large = cache.make("thing", ["a"], ROWS, COLUMNS, content)
-    assert right(large) and isinstance(large["image"], np.memmap)
+    monkeypatch.setattr(_cache, "BLOCK_ROWS", 33)
+    small = small_cache(tmp_path).generate("thing", ["a"], ROWS, COLUMNS, content)
+    assert is_correct(small) and not list(tmp_path.iterdir())
+    large = small_cache(tmp_path, memory_limit=0).generate("thing", ["a"], ROWS, COLUMNS, content)
+    assert is_correct(large) and isinstance(large["image"], np.memmap)
 
 
 def test_larger_than_memory(tmp_path: Path) -> None:
-    """A split of 64 MB is read batch by batch, and the process does not grow by it."""
+    """Reading a split of 64 MB batch by batch does not increase the memory of the process."""
     code = textwrap.dedent(f"""
         import sys
         from pathlib import Path
@@ -353,12 +347,11 @@ def test_larger_than_memory(tmp_path: Path) -> None:
         import numpy as np
         from datasets._io import cache as _cache
         from datasets._io.cache_entry import CacheColumn
-        _cache.SHARE = 0.0
         rows = 64 << 10
-        fill = lambda start, stop: {{"image": np.full((stop - start, 1, 32, 32), start % 251, np.uint8)}}
-        cache = _cache.Cache(Path({str(tmp_path)!r}))
-        image = cache.get("large", "0", rows, {{"image": CacheColumn((1, 32, 32))}}, fill)["image"]
-        odd = cache.take("large", "0", image, np.arange(1, rows, 2))
+        compute = lambda start, stop: {{"image": np.full((stop - start, 1, 32, 32), start % 251, np.uint8)}}
+        cache = _cache.Cache(Path({str(tmp_path)!r}), memory_limit=0)
+        image = cache.get("large", "0", rows, {{"image": CacheColumn((1, 32, 32))}}, compute)["image"]
+        odd = cache.select_rows("large", "0", image, np.arange(1, rows, 2))
         def anonymous():
             status = Path("/proc/self/status").read_text()
             return int(status.split("RssAnon:")[1].split()[0]) // 1024
@@ -375,7 +368,7 @@ def test_larger_than_memory(tmp_path: Path) -> None:
     assert int(done.stdout) < 8
 
 
-def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHORTCUTBED_CACHE", raising=False)
     assert _cache.cache_folder(Path("/d")) == Path("/d/.cache")
     monkeypatch.setenv("SHORTCUTBED_CACHE", "/elsewhere")

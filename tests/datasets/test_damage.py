@@ -144,10 +144,10 @@ CASES: dict[str, tuple[str, Damage, str]] = {
     ),
     "an image is gone": ("waterbirds", drop(f"{WB}/*/*.jpg"), "1 of 92 images are not in"),
     "an image is empty": ("waterbirds", replace_by(f"{WB}/*/*.jpg", b""), "1 of 92 images are empty files"),
-    "an image is cut off": ("waterbirds", cut(f"{WB}/*/*.jpg"), "cannot be read as a picture"),
+    "an image is cut off": ("waterbirds", cut(f"{WB}/*/*.jpg"), "cannot be read as an image"),
     "an image is a web page": (
         "waterbirds", replace_by(f"{WB}/*/*.jpg", "<html>not found</html>"),
-        "cannot be read as a picture",
+        "cannot be read as an image",
     ),
     "a mask is gone": ("waterbirds", drop("CUB_200_2011/segmentations/*/*.png"), "1 of 92 masks are not in"),
     "a mask is of another size": (

@@ -12,7 +12,8 @@ from PIL import Image
 
 from benchmark.core.errors import UserError
 from datasets._io import decode
-from datasets._io.decode import Recipe, equalise, fit_mask, mask_image, read_image, read_mask
+from datasets._io.decode import Recipe, fit_mask, read_image, read_mask
+from datasets._io.grey_scale import equalise
 from tests.support.trees import picture
 
 
@@ -59,7 +60,7 @@ def test_a_very_long_picture_is_padded_in_little_memory(
     array = noise(1, (40, 6, 3)).repeat(16, axis=0).repeat(16, axis=1)
     path = save(tmp_path / "a.png", array)
     plain, size = read_image(path, Recipe(20, fit="pad"))
-    monkeypatch.setattr(decode, "MOST_PADDED", 1000)
+    monkeypatch.setattr(decode, "MAX_PADDED_PIXELS", 1000)
     reduced, same_size = read_image(path, Recipe(20, fit="pad"))
     assert size == same_size == (96, 640)
     assert np.abs(plain.astype(int) - reduced).mean() < 1
@@ -157,15 +158,15 @@ def test_modes(mode: str, channels: int, tmp_path: Path) -> None:
 def test_masks_of_any_height(value: int, tmp_path: Path) -> None:
     array = np.zeros((20, 30), np.uint8)
     array[5:15, 6:24] = value
-    found = read_mask(save(tmp_path / "m.png", array), Recipe(20, fit="crop"), (30, 20))
+    recipe = Recipe(20, fit="crop")
+    found = fit_mask(read_mask(save(tmp_path / "m.png", array), (30, 20)), recipe)
     assert np.array_equal(found[0], array[:, 5:25] > 0)
-    deep = read_mask(
-        save(tmp_path / "d.png", array.astype(np.uint16) * 200), Recipe(20, fit="crop"), (30, 20)
-    )
+    deep_path = save(tmp_path / "d.png", array.astype(np.uint16) * 200)
+    deep = fit_mask(read_mask(deep_path, (30, 20)), recipe)
     assert np.array_equal(found, deep)
     bits = Image.fromarray(array > 0)
     bits.save(tmp_path / "b.png")
-    assert np.array_equal(found, read_mask(tmp_path / "b.png", Recipe(20, fit="crop"), (30, 20)))
+    assert np.array_equal(found, fit_mask(read_mask(tmp_path / "b.png", (30, 20)), recipe))
 
 
 def test_mask_and_image_are_fitted_alike(tmp_path: Path) -> None:
@@ -176,18 +177,18 @@ def test_mask_and_image_are_fitted_alike(tmp_path: Path) -> None:
     for fit in ("stretch", "crop", "pad"):
         recipe = Recipe(24, channels=1, fit=fit)
         image, size = read_image(path, recipe)
-        assert np.array_equal(image > 127, fit_mask(mask_image(path, size), recipe))
+        assert np.array_equal(image > 127, fit_mask(read_mask(path, size), recipe))
 
 
 def test_an_empty_mask(tmp_path: Path) -> None:
     path = save(tmp_path / "m.png", np.zeros((8, 8), np.uint8))
-    assert not read_mask(path, Recipe(8), (8, 8)).any()
+    assert not fit_mask(read_mask(path, (8, 8)), Recipe(8)).any()
 
 
 def test_a_picture_too_large_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "a.png", noise(8, (40, 40)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
-    with pytest.raises(UserError, match="cannot be read as a picture"):
+    with pytest.raises(UserError, match="cannot be read as an image"):
         read_image(path, Recipe(8))
 
 
@@ -197,12 +198,12 @@ def test_a_picture_cut_off_anywhere(ending: str, keep: float, tmp_path: Path) ->
     path = save(tmp_path / f"a.{ending}", noise(9, (64, 64, 3)))
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data))])
-    with pytest.raises(UserError, match="cannot be read as a picture"):
+    with pytest.raises(UserError, match="cannot be read as an image"):
         read_image(path, Recipe(8))
 
 
 def test_a_missing_picture(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         read_image(tmp_path / "a.png", Recipe(8))
 
 
@@ -227,5 +228,5 @@ def test_dicom(inverted: bool, tmp_path: Path) -> None:
     assert np.abs(image[0, :, 5:35].astype(int) - dense_equalisation(seen)).max() <= 1
     assert (image[0, :, :5] == 0).all() and (image[0, :, 35:] == 0).all()
     (tmp_path / "b.dcm").write_bytes((tmp_path / "a.dcm").read_bytes()[:500])
-    with pytest.raises(UserError, match="cannot be read as a picture"):
+    with pytest.raises(UserError, match="cannot be read as an image"):
         read_image(tmp_path / "b.dcm", recipe)

@@ -278,7 +278,7 @@ def test_what_is_no_file(
     table(tmp_path, rows=lambda lines: [lines[0].replace("p/0.png", "p/pipe.png"), *lines[1:]])
     os.mkfifo(tmp_path / "my_table/p/pipe.png")
     found = check("listed")
-    assert found.code == 2 and "is a folder or a device, expected a picture" in found.error
+    assert found.code == 2 and "is a folder or a device" in found.error
 
 
 def test_pictures_and_columns_that_a_table_does_not_use(
@@ -622,9 +622,9 @@ def test_check_says_what_was_done_to_pictures(check: Callable[..., Check], tmp_p
     frames[0].save(base / "val/a/x/more.gif", save_all=True, append_images=frames[1:])
     found = check()
     assert found.code == 0 and found.notes == [
-        "2 pictures (my_data/train/a/x/0.png, …) turned upright as EXIF says.",
-        "1 picture (my_data/val/a/x/0.png) with transparent pixels, put on white.",
-        "1 picture (my_data/val/a/x/more.gif) with several frames or pages, of which the first is shown.",
+        "2 images (my_data/train/a/x/0.png, …) turned upright according to EXIF.",
+        "1 image (my_data/val/a/x/0.png) with transparent pixels, put on white.",
+        "1 image (my_data/val/a/x/more.gif) with several frames or pages, of which the first is used.",
     ]
 
 
@@ -635,7 +635,7 @@ def test_check_reports_pictures_that_are_nearly_black(
     deep = np.random.default_rng(0).integers(0, 4096, (9, 9)).astype(np.uint16)
     Image.fromarray(deep).save(base / "train/a/x/0.png")
     (problem,) = check().problems
-    assert problem.startswith("1 picture (my_data/train/a/x/0.png) of more than 8 bits")
+    assert problem.startswith("1 image (my_data/train/a/x/0.png) of more than 8 bits")
     data = folder_data(tmp_path, channels=1, bits=12)
     assert data.splits["train"].image[0].max() > 200
 
@@ -648,7 +648,7 @@ def test_check_reports_pictures_on_different_scales(
         values = np.random.default_rng(number).random((9, 9)).astype(np.float32) * top
         Image.fromarray(values).save(base / f"train/a/x/float{number}.tif")
     (problem,) = check().problems
-    assert "were read on different scales: 1 picture (my_data/train/a/x/float0.tif)" in problem
+    assert "were read on different scales: 1 image (my_data/train/a/x/float0.tif)" in problem
 
 
 def test_a_planted_shortcut_reports_what_lies_below(

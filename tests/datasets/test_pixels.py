@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from benchmark.core.errors import UserError
-from datasets._io.decode import Recipe, decode_picture, read_image, read_mask
-from datasets._io.pixels import GROUND, Fact
+from datasets._io.decode import Recipe, decode_image, fit_mask, read_image, read_mask
+from datasets._io.pixels import BACKGROUND, ImageFact
 
 ORIENTATION = 0x0112
 
@@ -61,9 +61,9 @@ def test_orientation(orientation: int, ending: str, channels: int, tmp_path: Pat
     options = {"webp": {"lossless": True}, "jpg": {"quality": 100}}.get(ending, {})
     path = with_orientation(tmp_path / f"a.{ending}", array, orientation, **options)
     expected = upright(array, orientation)
-    decoded = decode_picture(path, Recipe(40, channels, fit="pad"))
+    decoded = decode_image(path, Recipe(40, channels, fit="pad"))
     assert decoded.size == expected.shape[::-1]
-    assert bool(decoded.facts & Fact.TURNED) == (orientation > 1)
+    assert bool(decoded.facts & ImageFact.TURNED) == (orientation > 1)
     square = np.zeros((40, 40), np.uint8)
     height, width = expected.shape
     top, left = (40 - height) // 2, (40 - width) // 2
@@ -85,7 +85,7 @@ def test_a_picture_in_stored_pixels(tmp_path: Path) -> None:
     """Outlines that a publisher gives in stored pixels need the picture as it is stored."""
     array = noise(3, (8, 16, 3))
     path = with_orientation(tmp_path / "a.png", array, 8)
-    decoded = decode_picture(path, Recipe(16, fit="pad", upright=False))
+    decoded = decode_image(path, Recipe(16, fit="pad", upright=False))
     assert decoded.size == (16, 8) and not decoded.facts
     assert np.array_equal(decoded.image[:, 4:12], array.transpose(2, 0, 1))
 
@@ -93,7 +93,7 @@ def test_a_picture_in_stored_pixels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [0, 9, 65535])
 def test_no_valid_orientation(value: int, tmp_path: Path) -> None:
     array = noise(4, (8, 8, 3))
-    decoded = decode_picture(with_orientation(tmp_path / "a.png", array, value), Recipe(8))
+    decoded = decode_image(with_orientation(tmp_path / "a.png", array, value), Recipe(8))
     assert np.array_equal(decoded.image, array.transpose(2, 0, 1)) and not decoded.facts
 
 
@@ -115,7 +115,7 @@ def test_a_mask_has_an_orientation_of_its_own(orientation: int, tmp_path: Path) 
     array = (blocks(7) > 127) * np.uint8(255)
     lying = with_orientation(tmp_path / "lying.png", array, orientation)
     Image.fromarray(upright(array, orientation)).save(tmp_path / "upright.png")
-    found = [read_mask(path, recipe, size) for path in (lying, tmp_path / "upright.png")]
+    found = [fit_mask(read_mask(path, size), recipe) for path in (lying, tmp_path / "upright.png")]
     assert np.array_equal(*found)
     as_picture, _ = read_image(lying, recipe)
     assert np.array_equal(as_picture > 127, found[0])
@@ -125,13 +125,13 @@ def test_a_mask_in_stored_pixels_is_refused(tmp_path: Path) -> None:
     _, size = read_image(with_orientation(tmp_path / "a.jpg", blocks(8), 6), Recipe(16))
     Image.fromarray(blocks(9)).save(tmp_path / "m.png")
     with pytest.raises(UserError, match=r"40×24 pixels but its image 24×40 .*EXIF"):
-        read_mask(tmp_path / "m.png", Recipe(16), size)
+        fit_mask(read_mask(tmp_path / "m.png", size), Recipe(16))
 
 
 def on_ground(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """colour·a + ground·(1 − a)."""
     a = alpha.astype(float)[..., None] / 255
-    return colour.astype(float) * a + GROUND * (1 - a)
+    return colour.astype(float) * a + BACKGROUND * (1 - a)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
@@ -143,12 +143,12 @@ def test_alpha(mode: str, channels: int, tmp_path: Path) -> None:
     source = Image.fromarray(np.dstack([grey, grey, grey, alpha])).convert(mode)
     path = tmp_path / ("a.tif" if mode == "PA" else "a.png")
     source.save(path)
-    decoded = decode_picture(path, Recipe(12, channels=channels))
+    decoded = decode_image(path, Recipe(12, channels=channels))
     with Image.open(path) as opened:
         stored = np.asarray(opened.convert("RGBA"))
     expected = on_ground(stored[..., :3], stored[..., 3])
     assert np.abs(decoded.image.transpose(1, 2, 0) - expected[..., :channels]).max() <= 1
-    assert (decoded.image[:, :4] == GROUND).all() and decoded.facts == Fact.TRANSPARENT
+    assert (decoded.image[:, :4] == BACKGROUND).all() and decoded.facts == ImageFact.TRANSPARENT
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "I;16"])
@@ -173,10 +173,10 @@ def test_a_transparent_colour(mode: str, tmp_path: Path) -> None:
             clear = (hidden,) * 3 if mode == "RGB" else hidden
         path = tmp_path / f"{number}.png"
         image.save(path, transparency=clear)
-        decoded.append(decode_picture(path, Recipe(8)))
+        decoded.append(decode_image(path, Recipe(8)))
     one, other = decoded
-    assert np.array_equal(one.image, other.image) and one.facts == Fact.TRANSPARENT
-    assert (one.image[:, 0] == GROUND).all()
+    assert np.array_equal(one.image, other.image) and one.facts == ImageFact.TRANSPARENT
+    assert (one.image[:, 0] == BACKGROUND).all()
     assert (one.image[:, 3, 3] == (255 if mode == "1" else 200)).all()
 
 
@@ -184,7 +184,7 @@ def test_opaque_alpha_changes_nothing(tmp_path: Path) -> None:
     array = noise(12, (9, 9, 4))
     array[..., 3] = 255
     Image.fromarray(array).save(tmp_path / "a.png")
-    decoded = decode_picture(tmp_path / "a.png", Recipe(9))
+    decoded = decode_image(tmp_path / "a.png", Recipe(9))
     assert np.array_equal(decoded.image, array[..., :3].transpose(2, 0, 1)) and not decoded.facts
 
 
@@ -236,30 +236,30 @@ def test_a_dim_picture_is_noticed(tmp_path: Path) -> None:
     """Twelve bits in a file of sixteen, without saying so."""
     deep = noise(14, (10, 10), 4096, "uint16")
     Image.fromarray(deep).save(tmp_path / "a.png")
-    assert decode_picture(tmp_path / "a.png", Recipe(10)).facts == Fact.DIM
-    said = decode_picture(tmp_path / "a.png", Recipe(10, bits=12))
+    assert decode_image(tmp_path / "a.png", Recipe(10)).facts == ImageFact.DIM
+    said = decode_image(tmp_path / "a.png", Recipe(10, bits=12))
     assert not said.facts and np.array_equal(said.image[0], deep >> 4)
-    equalised = decode_picture(tmp_path / "a.png", Recipe(10, channels=1, equalise=True))
+    equalised = decode_image(tmp_path / "a.png", Recipe(10, channels=1, equalise=True))
     assert not equalised.facts
 
 
 @pytest.mark.parametrize(
     ("kind", "top", "factor", "fact"),
     [
-        ("float32", 1.0, 255.0, Fact.UNIT_SCALE),
-        ("float32", 255.0, 1.0, Fact.BYTE_SCALE),
-        ("float32", 65535.0, 1 / 256, Fact.WORD_SCALE),
-        ("int32", 255.0, 1.0, Fact.BYTE_SCALE),
-        ("int32", 65535.0, 1 / 256, Fact.WORD_SCALE),
+        ("float32", 1.0, 255.0, ImageFact.UNIT_SCALE),
+        ("float32", 255.0, 1.0, ImageFact.BYTE_SCALE),
+        ("float32", 65535.0, 1 / 256, ImageFact.WORD_SCALE),
+        ("int32", 255.0, 1.0, ImageFact.BYTE_SCALE),
+        ("int32", 65535.0, 1 / 256, ImageFact.WORD_SCALE),
     ],
 )
 def test_pictures_that_do_not_say_what_white_is(
-    kind: str, top: float, factor: float, fact: Fact, tmp_path: Path
+    kind: str, top: float, factor: float, fact: ImageFact, tmp_path: Path
 ) -> None:
     values = (np.random.default_rng(15).random((10, 10)) * top).astype(kind)
     values[0, 0] = top
     Image.fromarray(values).save(tmp_path / "a.tif")
-    decoded = decode_picture(tmp_path / "a.tif", Recipe(10))
+    decoded = decode_image(tmp_path / "a.tif", Recipe(10))
     assert decoded.facts == fact
     assert np.abs(decoded.image[0] - values * factor).max() < 1
 
@@ -297,7 +297,7 @@ def test_a_pixel_that_is_no_finite_number(value: float, equalise: bool, tmp_path
     with pytest.raises(UserError, match=r"a\.tif .*1 of its 100 pixels is not a finite number"):
         read_image(tmp_path / "a.tif", Recipe(10, channels=1, equalise=equalise))
     with pytest.raises(UserError, match=r"a\.tif .*1 of its 100 pixels is not a finite number"):
-        read_mask(tmp_path / "a.tif", Recipe(10), (10, 10))
+        fit_mask(read_mask(tmp_path / "a.tif", (10, 10)), Recipe(10))
 
 
 def test_equalising_needs_no_scale(tmp_path: Path) -> None:
@@ -319,10 +319,10 @@ def test_the_first_of_several_frames(ending: str, tmp_path: Path) -> None:
     options = {"lossless": True} if ending == "webp" else {}
     path = tmp_path / f"a.{ending}"
     frames[0].save(path, save_all=True, append_images=frames[1:], **options)
-    decoded = decode_picture(path, Recipe(8))
-    assert (decoded.image == 200).all() and decoded.facts == Fact.FRAMES
+    decoded = decode_image(path, Recipe(8))
+    assert (decoded.image == 200).all() and decoded.facts == ImageFact.FRAMES
     frames[0].save(path, **options)
-    assert not decode_picture(path, Recipe(8)).facts
+    assert not decode_image(path, Recipe(8)).facts
 
 
 def square(value: int, shape: tuple[int, int] = (16, 16)) -> np.ndarray:
@@ -336,7 +336,7 @@ INSIDE = square(1) > 0
 
 def mask_of(path: Path, image: Image.Image, **options: Any) -> np.ndarray:
     image.save(path, **options)
-    return read_mask(path, Recipe(16), (16, 16))[0]
+    return fit_mask(read_mask(path, (16, 16)), Recipe(16))[0]
 
 
 @pytest.mark.parametrize(("seen", "ground"), [(255, 255), (255, 0), (0, 0), (0, 255), (120, 120)])
@@ -367,30 +367,14 @@ def test_a_mask_that_numbers_its_objects(objects: int, tmp_path: Path) -> None:
     for number in range(objects):
         array[4:12, 4 + number :] = np.where(INSIDE[4:12, 4 + number :], number + 1, 0)
     colours = [
-        0,
-        0,
-        0,
-        0,
-        0,
-        64,
-        192,
-        192,
-        192,
-        128,
-        0,
-        0,
-        0,
-        64,
-        0,
-        64,
-        64,
-        0,
-        255,
-        255,
-        0,
-        9,
-        9,
-        9,
+        *(0, 0, 0),
+        *(0, 0, 64),
+        *(192, 192, 192),
+        *(128, 0, 0),
+        *(0, 64, 0),
+        *(64, 64, 0),
+        *(255, 255, 0),
+        *(9, 9, 9),
     ]
     numbered = Image.fromarray(array)
     assert np.array_equal(mask_of(tmp_path / "m.png", numbered), INSIDE)
@@ -413,14 +397,14 @@ def test_soft_edges_are_cut_at_one_half(tmp_path: Path) -> None:
     many = np.linspace(0, 255, 64).round().astype(np.uint8)[None].repeat(64, axis=0)
     red = Image.fromarray(np.dstack([many, many * 0, many * 0]))
     red.save(tmp_path / "m.png")
-    found = read_mask(tmp_path / "m.png", Recipe(64), (64, 64))
+    found = fit_mask(read_mask(tmp_path / "m.png", (64, 64)), Recipe(64))
     assert np.array_equal(found[0], many > 127)
 
 
 def test_the_first_page_of_a_mask(tmp_path: Path) -> None:
     pages = [Image.fromarray(square(255)), Image.fromarray(255 - square(255))]
     pages[0].save(tmp_path / "m.tif", save_all=True, append_images=pages[1:])
-    assert np.array_equal(read_mask(tmp_path / "m.tif", Recipe(16), (16, 16))[0], INSIDE)
+    assert np.array_equal(fit_mask(read_mask(tmp_path / "m.tif", (16, 16)), Recipe(16))[0], INSIDE)
 
 
 def dicom(path: Path, values: np.ndarray, bits: int, **changed: Any) -> Path:
@@ -456,7 +440,7 @@ def test_dicom_says_its_own_bits(bits: int, signed: bool, inverted: bool, tmp_pa
     path = dicom(tmp_path / "a.dcm", stored, bits, PhotometricInterpretation=kind)
     seen = 2**bits - 1 - values if inverted else values
     for channels in (1, 3):
-        decoded = decode_picture(path, Recipe(8, channels))
+        decoded = decode_image(path, Recipe(8, channels))
         assert decoded.image.shape == (channels, 8, 8) and not decoded.facts
         assert (decoded.image == seen >> (bits - 8)).all()
 
@@ -464,7 +448,7 @@ def test_dicom_says_its_own_bits(bits: int, signed: bool, inverted: bool, tmp_pa
 def test_a_dim_dicom_is_noticed(tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
     path = dicom(tmp_path / "a.dcm", noise(19, (8, 8), 4096, "uint16"), 16)
-    assert decode_picture(path, Recipe(8)).facts == Fact.DIM
+    assert decode_image(path, Recipe(8)).facts == ImageFact.DIM
 
 
 @pytest.mark.parametrize(
@@ -477,8 +461,8 @@ def test_a_dim_dicom_is_noticed(tmp_path: Path) -> None:
 def test_dicom_that_is_not_one_grey_picture(changed: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
     path = dicom(tmp_path / "a.dcm", noise(20, (8, 8), 4096, "uint16"), 12, **changed)
-    with pytest.raises(UserError, match=r"a\.dcm .*expected one grey picture"):
-        decode_picture(path, Recipe(8))
+    with pytest.raises(UserError, match=r"a\.dcm .*expected one grey image"):
+        decode_image(path, Recipe(8))
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif", "gif", "bmp", "jp2", "avif"])

@@ -209,6 +209,6 @@ class TestData:
         monkeypatch.setenv("SHORTCUTBED_CACHE", str(tmp_path))
         small = planted(shortcut="tie")
         assert not list(tmp_path.iterdir())
-        monkeypatch.setattr(cache, "SHARE", 0.0)
+        monkeypatch.setattr(cache, "default_memory_limit", lambda: 0)
         large = planted(shortcut="tie")
         assert same(small, large) and isinstance(large.splits["train"].image, np.memmap)

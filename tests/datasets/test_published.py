@@ -17,7 +17,8 @@ from benchmark.core.registry import DATASETS
 from datasets import celeba as celeba_module
 from datasets import coco_on_places, covid_xray
 from datasets import waterbirds as waterbirds_module
-from datasets._io.image_source import ImageSource, Item, Pool
+from datasets._io.image_pool import Item, Pool
+from datasets._io.image_source import ImageSource
 from datasets._sources import cub
 from datasets._sources.bias_assignment import SPLITS
 from datasets._sources.group_environments import environments
@@ -125,10 +126,12 @@ class TestWaterbirds:
                     np.zeros((12_000, 4, 1, 1), np.uint8), np.zeros(12_000, np.int64), mask=MASK
                 )
 
-            def made(self, what: object, rows: int, column: object, fill: object) -> np.ndarray:
+            def generate_images(
+                self, identity: object, rows: int, column: object, compute: object
+            ) -> np.ndarray:
                 return np.zeros((rows, 3, 1, 1), np.uint8)
 
-            def taken(self, name: str, array: str, rows: np.ndarray) -> np.ndarray:
+            def mask_rows(self, name: str, rows: np.ndarray) -> np.ndarray:
                 return MASK[rows]
 
         label = np.concatenate([np.arange(5994) % 4 == 0, np.arange(5794) < 1284]).astype(np.int64)
