@@ -20,7 +20,7 @@ from benchmark.report.report import make_report
 from benchmark.report.tables.report_table import Report
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 from tests.support.runs import lines, plan_runs, run
-from tests.threads import threads
+from tests.support.threads import threads
 
 WORLD = World(size=80)
 TEA = Method("tea", 0.9, 0.8)
