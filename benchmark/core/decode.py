@@ -96,9 +96,33 @@ def decode(kind: type[T], value: Any, where: str, place: str = "") -> T:
     Raises:
         DamagedError: the value has another type, is out of bounds, not finite, or lacks something.
     """
+    hashable: Any = kind
+    return _apply(_check(hashable), value, where, place)  # type: ignore[no-any-return]
+
+
+def decode_fields(
+    kind: type, value: Any, where: str, *, skip: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """Decode some fields of a dataclass, for content that its caller completes.
+
+    Args:
+        kind: The dataclass.
+        value: What ``json.loads`` returned.
+        where: The file, for messages.
+        skip: Names of the fields that are left out.
+
+    Returns:
+        The values by name; a field that has a default and is missing in ``value`` is left out.
+
+    Raises:
+        DamagedError: As in ``decode``.
+    """
+    return _apply(_fields(kind, skip), value, where)  # type: ignore[no-any-return]
+
+
+def _apply(check: Check, value: Any, where: str, place: str = "") -> Any:
     try:
-        hashable: Any = kind
-        return _check(hashable)(value)  # type: ignore[no-any-return]
+        return check(value)
     except _WrongError as error:
         path = one_line(".".join([*([place] if place else []), *reversed(error.path)]))[:200]
         raise DamagedError(f"{where} is damaged: {path or 'it'} {error.reason}.") from None
@@ -271,24 +295,33 @@ def _table(kind: Any) -> Check:
 
 
 def _record(kind: Any) -> Check:
+    check_fields = _fields(kind, frozenset())
+    return lambda value: kind(**check_fields(value))
+
+
+@functools.cache
+def _fields(kind: Any, skip: frozenset[str]) -> Check:
+    """Return the function that checks the fields of a dataclass and returns them by name."""
     hints = field_types(kind)
-    known = [(f.name, _check(hints[f.name])) for f in fields(kind)]
-    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    wanted = [f for f in fields(kind) if f.name not in skip]
+    checks = [(f.name, _check(hints[f.name])) for f in wanted]
+    needed = {f.name for f in wanted if f.default is MISSING and f.default_factory is MISSING}
 
     def check(value: Any) -> Any:
         if type(value) is not dict:
             raise _WrongError(f"is {_shown(value)}, expected a table")
         if not needed <= value.keys():
             raise _WrongError(f"lacks {', '.join(sorted(needed - value.keys()))}")
-        found, name = {}, ""
+        found: dict[str, Any] = {}
+        name = ""
         try:
-            for name, inner in known:
+            for name, inner in checks:
                 if name in value:
                     found[name] = inner(value[name])
         except _WrongError as error:
             error.path.append(name)
             raise
-        return kind(**found)
+        return found
 
     return check
 

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from benchmark.core.decode import Between, Count, Seconds, decode
+from benchmark.core.decode import Between, Count, Seconds, decode_fields
 from benchmark.core.errors import DamagedError
-from benchmark.core.record import DataSummary, parse_counts
+from benchmark.core.stored_counts import parse_counts
+from benchmark.core.summaries import DataSummary
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class LogLine(LogProgress):
         objective: the method's own, on validation; None unless a criterion asks for it.
     """
 
-    terms: Mapping[str, float] = field(default_factory=dict)
+    terms: Mapping[str, float] = field(kw_only=True)
     lr: float | None = None
     memory_bytes: Count = 0
     splits: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -74,7 +75,7 @@ class LogLine(LogProgress):
         Raises:
             DamagedError: something is missing or of the wrong type.
         """
-        plain = decode(_Plain, value, where)
+        plain = decode_fields(cls, value, where, skip=frozenset({"splits"}))
         splits = value.get("splits")
         if not isinstance(splits, dict) or not all(isinstance(c, dict) for c in splits.values()):
             raise DamagedError(f"{where} is damaged: splits is no table of tables.")
@@ -82,12 +83,4 @@ class LogLine(LogProgress):
             name: parse_counts(content.get("counts"), data, where, f"splits.{name}")
             for name, content in splits.items()
         }
-        return cls(splits=counts, **vars(plain))
-
-
-@dataclass(frozen=True)
-class _Plain(LogProgress):
-    terms: Mapping[str, float] = field(kw_only=True)
-    lr: float | None = None
-    memory_bytes: Count = 0
-    objective: float | None = None
+        return cls(splits=counts, **plain)

@@ -201,3 +201,11 @@ def check_schema(value: Any, where: str) -> None:
             f"{where} has schema version {shown(found)}, expected {SCHEMA}; another version of ShortcutBed wrote it: "
             "read it with that version, or launch into a new folder with --output."
         )
+
+
+def check_key(key: str, path: Path) -> None:
+    """Raise a DamagedError unless a file with this key lies in the folder of that run."""
+    if key != path.parent.name:
+        raise DamagedError(
+            f"{path} is of the run {one_line(key)[:100]}, not of {path.parent.name}: files of two runs were mixed."
+        )

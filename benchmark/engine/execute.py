@@ -22,24 +22,23 @@ from benchmark.core.conditions import Conditions
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.decode import decode
 from benchmark.core.errors import StopRequestedError, UserError
+from benchmark.core.failure import failure_json
 from benchmark.core.files import StagedFiles, commit_once, to_json, write_atomic
 from benchmark.core.layout import RunFolder
 from benchmark.core.log_line import LogLine
-from benchmark.core.record import (
+from benchmark.core.record import RunRecord, read_record
+from benchmark.core.registry import ALGORITHMS, DATASETS
+from benchmark.core.spec import LEASE_LOST, RunSpec, read_spec
+from benchmark.core.summaries import (
     DataSummary,
     EmbeddingSummary,
     ExplanationSummary,
     MachineSummary,
     MethodSummary,
-    RunRecord,
     SelectedStep,
     Timing,
     UpstreamSummary,
-    failure_json,
-    read_record,
 )
-from benchmark.core.registry import ALGORITHMS, DATASETS
-from benchmark.core.spec import LEASE_LOST, RunSpec, read_spec
 from benchmark.engine.build import build_algorithm
 from benchmark.engine.checkpoint import conditions_of, load_checkpoint, write_weights
 from benchmark.engine.embeddings import Embeddings, embed_splits

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.core.errors import UserError
+from benchmark.core.failure import read_failure
 from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
-from benchmark.core.record import read_failure
 from benchmark.core.registry import did_you_mean
 from benchmark.launch import attempts
 

@@ -6,9 +6,9 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.core.failure import failure_json
 from benchmark.core.files import commit_once, to_json
 from benchmark.core.layout import RunFolder, State, state_of
-from benchmark.core.record import failure_json
 from benchmark.launch import attempts
 from benchmark.launch.lease import Claim
 from benchmark.launch.run_queue import Node

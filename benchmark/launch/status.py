@@ -9,10 +9,10 @@ from pathlib import Path
 
 from benchmark.core.decode import decode
 from benchmark.core.errors import DamagedError, UserError
+from benchmark.core.failure import read_failure
 from benchmark.core.files import JSON_BYTES, parse_json, require_file
 from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
 from benchmark.core.log_line import LogProgress
-from benchmark.core.record import read_failure
 from benchmark.core.run_states import WITHOUT_RESULT, blocked_runs
 from benchmark.core.spec import read_spec, read_upstream
 from benchmark.launch.attempts import numbers

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core.errors import UserError
+from benchmark.core.failure import failure_json
 from benchmark.core.files import write_json
 from benchmark.core.layout import RunFolder, State, state_of
-from benchmark.core.record import failure_json
 from benchmark.core.spec import LEASE_LOST
 from benchmark.launch import attempts
 from benchmark.launch.events import Outcome

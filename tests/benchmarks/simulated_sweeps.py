@@ -24,8 +24,9 @@ from scipy.special import ndtr
 from benchmark.core.counts import accuracy
 from benchmark.core.errors import DamagedError
 from benchmark.core.layout import State, SweepFolder
-from benchmark.core.record import RunRecord, SelectedStep
+from benchmark.core.record import RunRecord
 from benchmark.core.spec import RunSpec
+from benchmark.core.summaries import SelectedStep
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.stored_arrays import StoredPredictions

@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from benchmark.core.failure import failure_json  # noqa: E402
 from benchmark.core.layout import LEASE_SECONDS, RunFolder, State, SweepFolder  # noqa: E402
-from benchmark.core.record import failure_json  # noqa: E402
 from benchmark.core.spec import RunSpec  # noqa: E402
 
 MOST_CPU_SECONDS, MOST_MEGABYTES = 1.0, 200.0

@@ -15,19 +15,10 @@ import numpy as np
 import pytest
 
 from benchmark.core.errors import DamagedError, UserError
+from benchmark.core.failure import failure_json
 from benchmark.core.files import to_json
 from benchmark.core.layout import LEASE_SECONDS, State, state_of
-from benchmark.core.record import (
-    DataSummary,
-    MachineSummary,
-    MethodSummary,
-    RunRecord,
-    SelectedStep,
-    Timing,
-    UpstreamSummary,
-    failure_json,
-    read_record,
-)
+from benchmark.core.record import RunRecord, read_record
 from benchmark.core.spec import (
     SCHEMA,
     RunSpec,
@@ -35,6 +26,14 @@ from benchmark.core.spec import (
     check_schema,
     read_spec,
     read_upstream,
+)
+from benchmark.core.summaries import (
+    DataSummary,
+    MachineSummary,
+    MethodSummary,
+    SelectedStep,
+    Timing,
+    UpstreamSummary,
 )
 
 ROOT = Path(__file__).resolve().parents[2]

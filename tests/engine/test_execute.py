@@ -17,8 +17,9 @@ from benchmark.core.counts import accuracy
 from benchmark.core.dataset import DatasetSource
 from benchmark.core.files import read_json
 from benchmark.core.layout import State, state_of
-from benchmark.core.record import RunRecord, UpstreamSummary, read_record
+from benchmark.core.record import RunRecord, read_record
 from benchmark.core.registry import DATASETS
+from benchmark.core.summaries import UpstreamSummary
 from benchmark.engine import evaluate, loop
 from benchmark.engine.checkpoint import load_weights
 from tests.support.runs import TIMES, built, done, failure, lines, plan_run, plan_runs, run, spec_of

@@ -12,8 +12,9 @@ from torch import nn
 
 from benchmark.core.decode import decode
 from benchmark.core.files import read_json
-from benchmark.core.record import ExplainedSplit, read_record
+from benchmark.core.record import read_record
 from benchmark.core.registry import DATASETS
+from benchmark.core.summaries import ExplainedSplit
 from benchmark.engine.explanations import choose_explainer, measure, pixel_map, spread, summary
 from tests.support.runs import failure, plan_run, plan_runs, run
 from tests.support.toy_algorithms import Plain, registered

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from benchmark.core.log_line import LogLine
-from benchmark.core.record import DataSummary
+from benchmark.core.summaries import DataSummary
 from benchmark.engine.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
 from benchmark.engine.environment_info import commit, versions
 from benchmark.engine.exceptions import NonFiniteError
@@ -90,7 +90,7 @@ def test_a_log_writes_each_line_at_once_and_tells_of_it(tmp_path: Path) -> None:
     path, told = tmp_path / "log.jsonl", list[LogLine]()
     log = Log(path, '{"step": 1}\n', told.append)
     assert path.read_text() == '{"step": 1}\n'
-    line = LogLine(step=2, steps=4, splits={"val": np.array([[[3, 1], [0, 2]]])})
+    line = LogLine(step=2, steps=4, terms={}, splits={"val": np.array([[[3, 1], [0, 2]]])})
     log.line(line)
     first, second = path.read_text().splitlines()
     assert path.read_text() == log.text and first == '{"step": 1}' and told == [line]

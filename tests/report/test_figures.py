@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.core.layout import RunFolder
-from benchmark.core.record import DataSummary
+from benchmark.core.summaries import DataSummary
 from benchmark.report.figures.summary_plots import draw_all
 from benchmark.report.records.learning_curves import mean_curve, read_curves
 from benchmark.report.report import make_report

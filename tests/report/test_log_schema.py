@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.core.record import RunRecord, failure_json
+from benchmark.core.failure import failure_json
+from benchmark.core.record import RunRecord
 from benchmark.core.spec import SCHEMA, RunSpec
 from benchmark.report.report import make_report
 
@@ -119,7 +120,7 @@ def test_explanations_agree(real_run: Path) -> None:
     found = load(real_run / "record.json")["extra"]["explanations"]
     assert found["splits"] and {"explainer", "splits"} == set(found) <= documented("explanations")
     for content in found["splits"].values():
-        assert set(content) == documented_after("In each split:") - {"distance"}
+        assert set(content) == documented_after("In each split:") - {"distance", "metrics"}
     with np.load(real_run / "heatmaps.npz", allow_pickle=False) as arrays:
         assert set(arrays.files) == documented("heatmaps.npz")
         assert len({len(arrays[name]) for name in arrays.files if arrays[name].ndim}) == 1

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmark.core.counts import class_counts, correct_and_total
-from benchmark.core.record import DataSummary
+from benchmark.core.summaries import DataSummary
 from benchmark.report.html.page import page
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.predictions import PredictionStore

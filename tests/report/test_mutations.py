@@ -15,8 +15,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from benchmark.core.errors import DamagedError, UserError
+from benchmark.core.failure import failure_json
 from benchmark.core.layout import RunFolder, State
-from benchmark.core.record import failure_json
 from benchmark.report.figures.latent_space import draw_latent
 from benchmark.report.html.page import page
 from benchmark.report.records.learning_curves import read_curves

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.core.record import failure_json
+from benchmark.core.failure import failure_json
 from benchmark.core.spec import RunSpec
 
 TEST_SPLITS = ("biased", "unbiased", "deceiving")

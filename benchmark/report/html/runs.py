@@ -9,8 +9,9 @@ from typing import Any
 
 from benchmark.core.counts import accuracy, worst_group_accuracy
 from benchmark.core.errors import UserError
+from benchmark.core.failure import read_failure
 from benchmark.core.layout import State
-from benchmark.core.record import read_failure, read_record
+from benchmark.core.record import read_record
 from benchmark.core.text import printable_lines
 from benchmark.report.html.parts import definition, text
 from benchmark.report.records.learning_curves import Curves, read_curves

@@ -12,7 +12,7 @@ from benchmark.core.errors import DamagedError
 from benchmark.core.files import JSON_BYTES, parse_json, read_bytes
 from benchmark.core.layout import RunFolder
 from benchmark.core.log_line import LogLine
-from benchmark.core.record import DataSummary
+from benchmark.core.summaries import DataSummary
 from benchmark.report.statistics.estimate import finite_or_none
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from benchmark.core.arrays import ARRAY_BYTES, ArrayFile
 from benchmark.core.errors import DamagedError
-from benchmark.core.record import DataSummary, RunRecord
+from benchmark.core.record import RunRecord
+from benchmark.core.summaries import DataSummary
 from benchmark.report.records.sweep_records import SweepRun
 
 #: Bytes of one array of a gallery or of embeddings, far above what the engine writes.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmark.core.errors import DamagedError, UserError
+from benchmark.core.failure import read_failure
 from benchmark.core.files import read_json
 from benchmark.core.layout import (
     RunFolder,
@@ -22,9 +23,10 @@ from benchmark.core.layout import (
     state_of,
 )
 from benchmark.core.named_options import NamedOptions, base_name
-from benchmark.core.record import DataSummary, RunRecord, SelectedStep, check_key, read_failure
+from benchmark.core.record import RunRecord
 from benchmark.core.run_states import WITHOUT_RESULT, blocked_runs
-from benchmark.core.spec import RunSpec, read_spec, read_upstream
+from benchmark.core.spec import RunSpec, check_key, read_spec, read_upstream
+from benchmark.core.summaries import DataSummary, SelectedStep
 from benchmark.core.sweep_plan import PlannedEntry, ReadPlan, Refusal, SweepPlan, read_plan
 
 T = TypeVar("T")

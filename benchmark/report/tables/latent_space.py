@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from benchmark.core.record import EmbeddingSummary
+from benchmark.core.summaries import EmbeddingSummary
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.tables.numbers import DASH
 from benchmark.report.tables.report_table import REPORT_TABLES, ReportTable

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.core.errors import DamagedError
-from benchmark.core.record import ExplanationSummary
+from benchmark.core.summaries import ExplanationSummary
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.stored_arrays import StoredHeatmaps, read_heatmaps
 from benchmark.report.tables.numbers import DASH

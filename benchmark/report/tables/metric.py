@@ -29,8 +29,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchmark.core.record import DataSummary
 from benchmark.core.registry import Registry
+from benchmark.core.summaries import DataSummary
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.statistics.estimate import Estimate, clipped

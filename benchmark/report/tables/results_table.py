@@ -10,8 +10,8 @@ from benchmark.core.counts import num_images
 from benchmark.core.criteria import CRITERIA, title_of
 from benchmark.core.layout import State
 from benchmark.core.needs import DESCRIPTIONS
-from benchmark.core.record import UNKNOWN_DATA, DataSummary
 from benchmark.core.spec import RunSpec
+from benchmark.core.summaries import UNKNOWN_DATA, DataSummary
 from benchmark.report.records.model_selection import Cell, SelectedRun, cells_of
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.sweep_records import Sweep

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchmark.core.record import DataSummary
+from benchmark.core.summaries import DataSummary
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.predictions import PredictionStore, pair_order
 from benchmark.report.statistics.estimate import Estimate

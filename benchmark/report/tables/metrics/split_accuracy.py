@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from benchmark.core.record import DataSummary
+from benchmark.core.summaries import DataSummary
 from benchmark.report.tables.metric import METRICS, Metric
 from benchmark.report.tables.metrics._accuracy import SplitMetric
 

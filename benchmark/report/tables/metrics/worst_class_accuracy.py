@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from benchmark.core.counts import Ints, class_counts
-from benchmark.core.record import DataSummary
+from benchmark.core.summaries import DataSummary
 from benchmark.report.tables.metric import METRICS, Metric
 from benchmark.report.tables.metrics._lowest_accuracy import LowestAccuracy
 
