@@ -201,13 +201,12 @@ def test_the_generator_alone_decides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "bytes_at_a_time"), [(7, 12, 1), (12, 7, 4000), (16, 16, 1 << 30)]
+    ("height", "width"),
+    [(7, 12), (12, 7), (160, 200), (300, 310)],
+    ids=["wide", "high", "a few at a time", "one by one"],
 )
-def test_resampling_is_torchs(
-    height: int, width: int, bytes_at_a_time: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However few images go at a time, and though the grid is not made as ``affine_grid`` makes it."""
-    monkeypatch.setattr(module, "_RESAMPLED", bytes_at_a_time)
+def test_resampling_equals_grid_sample(height: int, width: int) -> None:
+    """Images are resampled in pieces whose number depends on their size."""
     batch = _batch(9, height, width)
     affine = torch.eye(2, 3) + 0.3 * torch.randn(
         9, 2, 3, generator=torch.Generator().manual_seed(1)
@@ -215,10 +214,9 @@ def test_resampling_is_torchs(
     grid = F.affine_grid(affine, [9, 3, height, width], align_corners=False)
     expected = F.grid_sample(batch.image, grid, padding_mode="border", align_corners=False)
     torch.testing.assert_close(
-        module._resample(batch.image.clone(), affine), expected, rtol=1e-4, atol=1e-4
+        module._resample(batch.image.clone(), affine), expected, rtol=1e-4, atol=1e-3
     )
     nearest = F.grid_sample(_mask(batch).float(), grid, mode="nearest", align_corners=False) > 0.5
     found = module._resample_mask(batch.mask, affine)
-    assert (
-        found is not None and (found == nearest).float().mean() > 0.99
-    )  # but for points halfway between pixels
+    # Points halfway between pixels may be rounded either way.
+    assert found is not None and (found == nearest).float().mean() > 0.99

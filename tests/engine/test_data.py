@@ -1,4 +1,4 @@
-"""Splits on the device: bytes become the normalised values that float64 says, from memory or from a mapped file."""
+"""Splits on the device: images are normalised as in float64, from memory and from a mapped file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 
 from benchmark.core.dataset import DatasetInfo, GroupedDataset, Split
 from benchmark.core.needs import Needs
-from benchmark.engine import device_split as engine_data
 from benchmark.engine.device_split import DeviceSplit, Scratch
 
 INFO = DatasetInfo(
@@ -30,12 +29,14 @@ INFO = DatasetInfo(
 
 def _data(n: int = 50, image: np.ndarray | None = None, bare: bool = False) -> GroupedDataset:
     rng = np.random.default_rng(0)
+    if image is None:
+        image = rng.integers(0, 256, (n, 3, 5, 7)).astype(np.uint8)
     split = Split(
-        image=rng.integers(0, 256, (n, 3, 5, 7)).astype(np.uint8) if image is None else image,
+        image=image,
         label=rng.integers(0, 3, n),
         confounder=rng.integers(0, 2, n),
         environment=rng.integers(0, 2, n),
-        mask=rng.random((n, 1, 5, 7)) < 0.5,
+        mask=rng.random((n, 1, *image.shape[2:])) < 0.5,
     )
     if bare:
         split = replace(split, confounder=None, environment=None, mask=None)
@@ -92,16 +93,16 @@ def test_a_mapped_file_gives_the_same_batches(tmp_path: Path) -> None:
         assert torch.equal(mapped.batch(rows).image, _split(plain).batch(rows).image)
 
 
-@pytest.mark.parametrize("chunk", [1, 3 * 5 * 7 * 4, 1 << 20])
-def test_piece_by_piece_is_the_same_bit_for_bit(
-    chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_data, "_CHUNK", chunk)
-    data, rows = _data(), np.array([49, 0, 7, 7, 3, 12, 30, 1, 2])
-    split = _split(data)
-    whole = torch.from_numpy(data.splits["train"].image[rows]).float() * split.scale + split.shift
+@pytest.mark.parametrize(
+    "side", [6, 200, 300], ids=["all at once", "a few at a time", "one by one"]
+)
+def test_images_are_normalised_the_same_bit_for_bit_in_pieces_of_any_size(side: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (12, 3, side, side), dtype=np.uint8)
+    rows = np.array([11, 0, 7, 7, 3, 10, 5, 1, 2])
+    split = _split(_data(12, image))
+    whole = torch.from_numpy(image[rows]).float() * split.scale + split.shift
     assert torch.equal(split.batch(rows).image, whole)
-    assert split.batch(rows[:0]).image.shape == (0, 3, 5, 7)
+    assert split.batch(rows[:0]).image.shape == (0, 3, side, side)
 
 
 def test_a_batch_is_a_copy() -> None:

@@ -201,6 +201,7 @@ addEventListener("message", e => { document.body.textContent = "FOUND" + e.data 
 </script><iframe src="probe.html" style="width:360px;height:800px;border:0"></iframe></body>"""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 def test_in_a_browser_at_phone_width(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
