@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from benchmark.core.registry import BACKBONES as BACKBONES
     from benchmark.core.registry import DATASETS as DATASETS
     from benchmark.core.registry import EXPLAINERS as EXPLAINERS
+    from benchmark.core.registry import EXPLANATION_METRICS as EXPLANATION_METRICS
     from benchmark.core.registry import Registry as Registry
     from benchmark.core.seeds import seed_for as seed_for
     from benchmark.core.spec import MOST_STEPS as MOST_STEPS
@@ -57,7 +58,14 @@ _HOME = {
     "layout": ("RunFolder", "State", "SweepFolder"),
     "parallel_forward": ("ParallelForward",),
     "record": ("RunRecord",),
-    "registry": ("ALGORITHMS", "BACKBONES", "DATASETS", "EXPLAINERS", "Registry"),
+    "registry": (
+        "ALGORITHMS",
+        "BACKBONES",
+        "DATASETS",
+        "EXPLAINERS",
+        "EXPLANATION_METRICS",
+        "Registry",
+    ),
     "seeds": ("seed_for",),
     "spec": ("MOST_STEPS", "SCHEMA", "RunSpec"),
 }
