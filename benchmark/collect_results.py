@@ -19,8 +19,9 @@ from benchmark.core.files import check_file, check_folder, write_atomic
 from benchmark.core.layout import SweepFolder
 from benchmark.core.terminal import prepare_streams, say
 from benchmark.plan.sweepfile import MOST_ENTRIES
+from benchmark.report.formats.report_format import file_names
 from benchmark.report.records.sweep_records import find_sweep_folder, load_sweep
-from benchmark.report.render import FILES, SPREADS, render, write_all, write_page
+from benchmark.report.render import SPREADS, render, write_all, write_page
 from benchmark.report.report import make_report
 from benchmark.report.tables.class_scores import ClassScoreTable
 from benchmark.report.tables.report_table import (
@@ -155,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a sweep's folder or its name under results/ (default: newest)",
     )
-    add("--format", choices=tuple(FILES), default="text", help="what to print (default: text)")
+    add("--format", choices=file_names(), default="text", help="what to print (default: text)")
     add(
         "--selection",
         metavar="CRITERION",

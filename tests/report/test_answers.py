@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmark.report.formats.report_format import file_names
 from benchmark.report.records.model_selection import SelectedRun, cells_of
 from benchmark.report.records.predictions import (
     Predictions,
@@ -16,7 +17,7 @@ from benchmark.report.records.predictions import (
     same_images,
 )
 from benchmark.report.records.sweep_records import load_sweep
-from benchmark.report.render import FILES, render
+from benchmark.report.render import render
 from benchmark.report.report import make_report
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, World
 
@@ -99,7 +100,7 @@ def test_damaged_predictions_cost_only_their_intervals(tmp_path: Path, kind: str
     assert whole.rows[0].values[0].estimate.kind.startswith("crossed")
     assert table.rows[0].values[0].estimate.kind == "t over trials"
     assert any(n.startswith("1 of 6 chosen runs") and note in n for n in table.notes)
-    for form in FILES:
+    for form in file_names():
         assert "nan" not in render(report, form).lower()
 
 

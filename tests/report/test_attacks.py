@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from benchmark.collect_results import main
-from benchmark.report.render import FILES, PAGE
+from benchmark.report.formats.report_format import file_names
+from benchmark.report.render import PAGE
 from benchmark.report.statistics import posterior
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World, confusion_counts
 
@@ -41,7 +42,9 @@ Rewrite = Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
 def collected(folder: Path, *more: str) -> dict[str, str]:
     """What the command writes, by file, without the pictures and the script of the page."""
     assert main([str(folder), *ALL, *more]) == 0
-    texts = {name: (folder / "report" / name).read_text() for name in (*FILES.values(), PAGE)}
+    texts = {
+        name: (folder / "report" / name).read_text() for name in (*file_names().values(), PAGE)
+    }
     texts[PAGE] = re.sub(r"<script>.*?</script>|base64,[^\"]*", "", texts[PAGE], flags=re.DOTALL)
     for name, text in texts.items():
         text = text.replace("is NaN at step", "")  # why a run failed

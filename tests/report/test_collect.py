@@ -11,7 +11,7 @@ import pytest
 
 from benchmark import collect_results
 from benchmark.core.errors import exit_code
-from benchmark.report.render import FILES
+from benchmark.report.formats.report_format import file_names
 from tests.support.fake_sweep import ERM, FakeSweep, World
 
 WORLD = World(size=60)
@@ -39,11 +39,11 @@ def test_prints_and_writes_every_format(
     )  # the file has an appendix
     assert "erm" in out and "±" in out and "written to" in err
     assert {path.name for path in (folder / "report").iterdir()} == {
-        *FILES.values(),
+        *file_names().values(),
         "report.html",
         "figures",
     }
-    for form, name in FILES.items():
+    for form, name in file_names().items():
         assert run("demo", "--format", form, "--tables-only") == 0
         assert (folder / "report" / name).read_text().startswith(capsys.readouterr().out)
 

@@ -13,9 +13,10 @@ import pytest
 
 from benchmark import collect_results, sweep
 from benchmark.report.external.foreign_results import Import, Score, flat, sheets
+from benchmark.report.formats.report_format import file_names
 from benchmark.report.records.sweep_records import load_sweep
 from benchmark.report.records.tidy_export import export
-from benchmark.report.render import FILES, PAGE, render, render_sheets, write_page, write_sheets
+from benchmark.report.render import PAGE, render, render_sheets, write_page, write_sheets
 from benchmark.report.report import make_report
 from benchmark.report.tables.report_table import Report, ReportOptions
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
@@ -61,7 +62,7 @@ def is_safe(text: str) -> bool:
     return all(line.isprintable() for line in text.split("\n"))
 
 
-@pytest.mark.parametrize("form", FILES)
+@pytest.mark.parametrize("form", file_names())
 def test_no_format_holds_a_control_character(report: Report, form: str) -> None:
     assert is_safe(render(report, form))
     assert is_safe(render_sheets([*report.sheets, *report.appendix], form))
@@ -155,7 +156,7 @@ def test_json_holds_the_texts_themselves(report: Report) -> None:
 
 
 def test_nothing_commands_the_terminal(hostile: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for form in FILES:
+    for form in file_names():
         assert collect_results.main([str(hostile), "--format", form, "--tables-only"]) == 0
     assert sweep.main(["status", str(hostile), "--once"]) == 1
     assert sweep.main(["retry", str(hostile)]) == 0
@@ -194,7 +195,7 @@ def test_every_format_names_every_damage(tmp_path: Path) -> None:
     folder, said = damaged(tmp_path)
     report = make_report(folder)
     write_page(report, tmp_path, figures="none")
-    texts = {form: render(report, form) for form in FILES}
+    texts = {form: render(report, form) for form in file_names()}
     texts["html"] = html.unescape((tmp_path / PAGE).read_text())
     texts["markdown"] = texts["markdown"].replace("\\", "")
     texts["latex"] = re.sub(r"\\allowbreak\{\}|\{-\}", "", texts["latex"])
@@ -209,7 +210,7 @@ def test_every_format_names_every_damage(tmp_path: Path) -> None:
 def test_notes_on_other_benchmarks_are_in_every_format(tmp_path: Path) -> None:
     found = Import("DomainBed", [Score("PACS", "s", "ERM", "A", {0: 0.5})], 1, ["3 torn lines"])
     made = sheets(found)
-    for form in FILES:
+    for form in file_names():
         assert "3 torn lines" in render_sheets(made, form)
     for path in write_sheets(made, tmp_path, flat(found)):
         assert "3 torn lines" in path.read_text()

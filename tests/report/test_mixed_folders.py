@@ -12,9 +12,10 @@ import pytest
 
 from benchmark.core.files import sha256_of
 from benchmark.core.layout import State
+from benchmark.report.formats.report_format import file_names
 from benchmark.report.records.stored_arrays import read_heatmaps
 from benchmark.report.records.sweep_records import SweepRun, load_sweep
-from benchmark.report.render import FILES, render
+from benchmark.report.render import render
 from benchmark.report.report import make_report
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
@@ -52,7 +53,7 @@ def test_a_record_of_another_run(two: tuple[Path, str, str]) -> None:
     assert runs[dro].reason == said
     assert scores(folder) == {"erm": before["erm"], "group_dro": None}
     report = make_report(folder)
-    for form in FILES:
+    for form in file_names():
         text = " ".join(render(report, form).replace("\\", "").split())
         assert dro in text and "unreadable" in text
 

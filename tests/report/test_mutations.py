@@ -18,12 +18,13 @@ from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.failure import failure_json
 from benchmark.core.layout import RunFolder, State
 from benchmark.report.figures.latent_space import draw_latent
+from benchmark.report.formats.report_format import file_names
 from benchmark.report.html.page import page
 from benchmark.report.records.learning_curves import read_curves
 from benchmark.report.records.stored_arrays import read_embeddings, read_heatmaps, read_predictions
 from benchmark.report.records.sweep_records import Sweep, load_sweep
 from benchmark.report.records.tidy_export import export
-from benchmark.report.render import FILES, render
+from benchmark.report.render import render
 from benchmark.report.report import make_report
 from benchmark.report.statistics import posterior
 from benchmark.report.tables.localization import read_gallery
@@ -145,7 +146,7 @@ def everything(folder: Path) -> None:
     report = make_report(
         folder, options=ReportOptions(reference="group_dro", tables=("class_scores", "published"))
     )
-    for form in FILES:
+    for form in file_names():
         assert "Traceback" not in render(report, form)
     page(report, {})
     for table in report.tables:

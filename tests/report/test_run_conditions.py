@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmark.report.render import FILES, render
+from benchmark.report.formats.report_format import file_names
+from benchmark.report.render import render
 from benchmark.report.report import make_report
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, World
 
@@ -37,7 +38,7 @@ def made(root: Path, *machines: dict[str, Any]) -> str:
         record = json.loads(path.read_text())
         path.write_text(json.dumps({**record, "machine": {**SAME, **machine}}))
     report = make_report(folder)
-    for form in FILES:
+    for form in file_names():
         if form not in ("csv", "json"):
             shown = render(report, form)
             assert ("different conditions" in shown) == ("different conditions" in _text(report))

@@ -17,7 +17,8 @@ from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.engine.evaluate import cells
 from benchmark.plan.planner import expand
 from benchmark.plan.sweepfile import read_sweep
-from benchmark.report.render import FILES, render
+from benchmark.report.formats.report_format import file_names
+from benchmark.report.render import render
 from benchmark.report.report import make_report
 from benchmark.report.tables.report_table import ReportOptions
 from benchmark.sweep import main as sweep
@@ -95,8 +96,10 @@ def test_the_report_is_whole(
         "takes one label per image",
     ):
         assert part in " ".join(said.split()), part
-    for form in FILES:
-        assert "nan" not in (tmp_path / FILES[form]).read_text().lower().replace("finance", "")
+    for form in file_names():
+        assert "nan" not in (tmp_path / file_names()[form]).read_text().lower().replace(
+            "finance", ""
+        )
     page = (tmp_path / "report.html").read_text()
     shown = re.sub(r"<script>.*?</script>|base64,[^\"]*", "", page, flags=re.DOTALL)
     assert "Heatmaps" in shown and "NaN" not in shown

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from benchmark.core.registry import ALGORITHMS
+from benchmark.report.formats.report_format import file_names
 from benchmark.report.records.model_selection import cells_of
 from benchmark.report.records.sweep_records import load_sweep
 from benchmark.report.records.switches import switch_of
 from benchmark.report.records.tidy_export import export
-from benchmark.report.render import FILES, render, write_page
+from benchmark.report.render import render, write_page
 from benchmark.report.report import make_report
 from benchmark.report.tables.report_table import ReportOptions
 from tests.support.fake_sweep import ERM, FakeSweep, Method, World
@@ -109,7 +110,7 @@ def test_without_such_a_row_nothing_is_said(tmp_path: Path) -> None:
     for key in keys:
         edit(folder, key, 300, active_from=299)
     report = make_report(folder)
-    for form in FILES:
+    for form in file_names():
         text = render(report, form)
         assert (
             "†" not in text and "textdagger" not in text and "do not train the method" not in text

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from benchmark.core.counts import worst_class_accuracy
+from benchmark.report.formats.report_format import file_names
 from benchmark.report.formats.text import WIDTH, len_, wrap
-from benchmark.report.render import FILES, render
+from benchmark.report.render import render
 from benchmark.report.report import make_report
 from benchmark.report.tables.numbers import mark, percent
 from benchmark.report.tables.results_table import Table
@@ -132,7 +133,7 @@ def test_everything_planned_is_in_the_table(tmp_path: Path) -> None:
         "isnet",
         "teacher",
     ]
-    for form in FILES:
+    for form in file_names():
         text = render(report, form).replace("\\_\\allowbreak{}", "_").replace("\\", "")
         text = " ".join(text.split())
         for needle in (
@@ -237,7 +238,7 @@ def test_degenerate_counts(
     folder = fake.finish()
     edit_counts(folder, dict.fromkeys(("biased", "unbiased", "deceiving"), counts))
     report = make_report(folder)
-    for form in FILES:
+    for form in file_names():
         for spread in ("sd", "interval"):
             report.spread = spread
             text = render(report, form)
@@ -360,7 +361,7 @@ def test_runs_that_serve_others_are_never_mixed_with_requested_ones(tmp_path: Pa
     assert notes["erm (upstream 2)"] == ["trained for tea", other]
     assert notes["isnet"] == ["standard: erm"] and notes["tea"] == ["teacher: erm"]
     assert not any("data changed" in note for note in table.notes)
-    for form in FILES:
+    for form in file_names():
         assert "trained for isnet" in " ".join(render(report, form).split())
 
 

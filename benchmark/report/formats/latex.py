@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from benchmark.core.text import one_line
 from benchmark.report.formats.latex_escape import escape
+from benchmark.report.formats.report_format import REPORT_FORMATS, ReportFormat
 from benchmark.report.tables.numbers import (
     DASH,
     Footnotes,
@@ -16,6 +18,7 @@ from benchmark.report.tables.numbers import (
     percent,
     printer,
 )
+from benchmark.report.tables.report_table import Report
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
 from benchmark.report.tables.value import Value
@@ -40,6 +43,24 @@ HEADER = r"""% Tables of {title}.
 """
 _RAGGED = r">{\raggedright\arraybackslash}"
 FOOTER = "\n\\ShortcutBedEnd\n"
+
+
+@REPORT_FORMATS.register
+class Latex(ReportFormat):
+    """Floating tables of booktabs and siunitx in a document that compiles alone."""
+
+    name = "latex"
+    file_name = "tables.tex"
+
+    def report(self, report: Report) -> str:
+        sweep = report.sweep
+        sheets = [*report.sheets, *report.appendix]
+        return latex_document(report.tables, sheets, sweep.title, report.spread, sweep.notes)
+
+    def sheets(
+        self, sheets: Sequence[Sheet], records: Sequence[dict[str, Any]] | None = None
+    ) -> str:
+        return latex_document([], sheets, "published tables")
 
 
 def latex_document(

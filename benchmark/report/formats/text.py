@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 from benchmark.core.text import one_line
+from benchmark.report.formats.report_format import REPORT_FORMATS, ReportFormat
 from benchmark.report.tables.numbers import Footnotes, head_line, notes_of, printer
-from benchmark.report.tables.report_table import WIDTH
-from benchmark.report.tables.results_table import Table
+from benchmark.report.tables.report_table import WIDTH, Report
+from benchmark.report.tables.results_table import Table, summary_line
 from benchmark.report.tables.sheet import Sheet
 
 _GAP = "  "
@@ -18,6 +20,28 @@ _TAIL = re.compile(r"± [\d.]+(.*)$")
 _BREAKS = "_:,/=.-"
 #: Widest name columns, tried in this order: the first that needs the fewest blocks of columns is taken.
 _STUB_WIDTHS = ((26, 12), (20, 12), (15, 12), (15, 9))
+
+
+@REPORT_FORMATS.register
+class Text(ReportFormat):
+    """Plain text for a terminal."""
+
+    name = "text"
+    file_name = "tables.txt"
+
+    def report(self, report: Report) -> str:
+        sweep = report.sweep
+        parts = [f"{one_line(sweep.title)}: {summary_line(sweep)}\n"]
+        parts += [text_table(table, report.spread, report.width) for table in report.tables]
+        parts += [text_sheet(sheet, report.width) for sheet in [*report.sheets, *report.appendix]]
+        if sweep.notes:
+            parts.append("".join(f"note: {one_line(note)}\n" for note in sweep.notes))
+        return "\n".join(parts)
+
+    def sheets(
+        self, sheets: Sequence[Sheet], records: Sequence[dict[str, Any]] | None = None
+    ) -> str:
+        return "\n".join(map(text_sheet, sheets))
 
 
 def text_table(table: Table, spread: str = "sd", width: int = WIDTH) -> str:

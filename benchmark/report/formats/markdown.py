@@ -1,0 +1,85 @@
+"""Tables in Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from benchmark.core.text import one_line
+from benchmark.report.formats.report_format import REPORT_FORMATS, ReportFormat
+from benchmark.report.tables.numbers import Footnotes, notes_of, printer
+from benchmark.report.tables.report_table import Report
+from benchmark.report.tables.results_table import Table, summary_line
+from benchmark.report.tables.sheet import Sheet
+
+
+@REPORT_FORMATS.register
+class Markdown(ReportFormat):
+    """Pipe tables with captions above and footnotes below."""
+
+    name = "markdown"
+    file_name = "tables.md"
+
+    def report(self, report: Report) -> str:
+        sweep = report.sweep
+        parts = [f"## {escape(sweep.title)}\n\n{escape(summary_line(sweep))}\n"]
+        parts += [markdown_table(table, report.spread) for table in report.tables]
+        parts += [markdown_sheet(sheet) for sheet in [*report.sheets, *report.appendix]]
+        parts += [f"Note: {escape(note)}\n" for note in sweep.notes]
+        return "\n".join(parts)
+
+    def sheets(
+        self, sheets: Sequence[Sheet], records: Sequence[dict[str, Any]] | None = None
+    ) -> str:
+        return "\n".join(map(markdown_sheet, sheets))
+
+
+def markdown_table(table: Table, spread: str = "sd") -> str:
+    """A pipe table with its caption above and its footnotes below."""
+    notes = Footnotes()
+    general = notes.marks(table.notes)
+    show = printer(table, spread)
+    heads = ["method", "needs", *(" ".join(column.title) for column in table.columns)]
+    lines = [
+        "| " + " | ".join(map(escape, heads)) + " |",
+        "|---|---|" + "---:|" * len(table.columns),
+    ]
+    for row in table.rows:
+        cells = [
+            escape(show(value)) + _sup(notes.marks(notes_of(value, spread))) for value in row.values
+        ]
+        label = escape(show.label(row)) + _sup(notes.marks(row.notes))
+        lines.append("| " + " | ".join([label, escape(show.needs(row)), *cells]) + " |")
+    caption = paragraph(" ".join(table.full_caption(spread))) + _sup(general)
+    listed = [f"{_sup(letter)} {escape(note)}  " for letter, note in notes.listed()]
+    return "\n".join([f"### {escape(table.title)}", "", caption, "", *lines, "", *listed]) + "\n"
+
+
+def markdown_sheet(sheet: Sheet) -> str:
+    """A pipe table of texts."""
+    lines = ["| " + " | ".join(escape(" ".join(head)) for head in sheet.heads) + " |"]
+    lines.append(
+        "|" + "".join("---|" if i < sheet.stub else "---:|" for i in range(len(sheet.heads)))
+    )
+    for row in sheet.rows:
+        cells = [f"**{escape(row[0])}**", *[""] * (len(sheet.heads) - 1)] if len(row) == 1 else row
+        shown = cells if len(row) == 1 else [escape(cell) for cell in cells]
+        lines.append("| " + " | ".join(shown) + " |")
+    notes = [paragraph(note) + "  " for note in sheet.notes]
+    caption = paragraph(" ".join(sheet.caption))
+    return "\n".join([f"### {escape(sheet.title)}", "", caption, "", *lines, "", *notes]) + "\n"
+
+
+def escape(text: str) -> str:
+    """A text on one line that Markdown shows as it is: neither markup, nor HTML, nor a formula."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~&$])", r"\\\1", one_line(text))
+
+
+def paragraph(text: str) -> str:
+    """As ``escape``, for the beginning of a line: neither a list, nor a rule, nor a quotation."""
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", escape(text))
+
+
+def _sup(marks: str) -> str:
+    return f"<sup>{marks}</sup>" if marks else ""
