@@ -1,4 +1,7 @@
-"""The vocabulary. Names are imported on first use, so that planning and reporting never load torch."""
+"""Base classes, registries and value types that every other part of ShortcutBed uses.
+
+Names are imported on first use, so that planning and reporting do not load torch.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of every training method."""
+"""Base class of the training methods."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Paper:
-    """Where a method comes from."""
+    """The publication of a method.
+
+    Args:
+        title: Title of the paper.
+        authors: Authors, as a citation names them.
+        year: Year of publication.
+        url: Address of the paper, or empty.
+    """
 
     title: str
     authors: str
@@ -38,18 +45,21 @@ class Paper:
 
 @dataclass(frozen=True)
 class Upstream:
-    """A run that must come first: a teacher, a biased model.
+    """A run that must be finished before another one, such as a teacher or a biased model.
 
-    Data and backbone are those of the run that asks, unless changed here; hyper-parameters and budget are those
-    that the sweep gives the method, so that a teacher which is a row of the table too is trained once.
+    Data and backbone are those of the run that needs it, unless they are changed here.
+    Hyper-parameters and budget are those that the sweep gives to the method. A teacher that is also
+    a row of the table is therefore trained only once.
 
     Args:
-        algorithm, variant: the method to run.
-        backbone: another backbone, or None for the same one.
-        dataset_options: data-set options that differ, such as ``{"bias": 0.1}``.
-        hparams: hyper-parameters that differ from the method's defaults.
-        budget: parts of the budget that differ, such as ``{"steps": 200}``.
-        same_draw: whether it is of the same draw as the asking run, a first stage of it; else all draws share one.
+        algorithm: Algorithm of the upstream run.
+        variant: Variant of the algorithm; empty for none.
+        backbone: Another backbone, or None for the same one.
+        dataset_options: Data-set options that differ, such as ``{"bias": 0.1}``.
+        hparams: Hyper-parameters that differ from the defaults of the method.
+        budget: Parts of the budget that differ, such as ``{"steps": 200}``.
+        same_draw: True for a first stage, which has the hyper-parameter draw of the run that needs
+            it. By default, one upstream run with the default draw serves all draws.
     """
 
     algorithm: str
@@ -63,17 +73,20 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Setting:
-    """What an algorithm is built for.
+    """Everything that an algorithm is constructed with.
 
     Args:
-        num_classes, num_confounders, num_environments: sizes of the label sets; a group is (label, confounder).
+        num_classes: Number of classes.
+        num_confounders: Number of confounders. A group is a pair (label, confounder).
+        num_environments: Number of training environments.
         image_size: (C, H, W).
-        hparams: resolved hyper-parameters.
-        steps: the budget.
-        build_network: makes one fresh backbone: ``features``, ``feature_map``, ``classifier``, and a call for logits.
-            Takes another number of outputs and, in keywords, whatever the backbone declares.
-        upstream: the algorithms of the runs that came first, by role, trained and in evaluation mode.
-        autocast: makes the context in which a forward pass runs.
+        hparams: Resolved hyper-parameters.
+        steps: Number of training steps in the budget.
+        build_network: Builds a new backbone, which has ``features``, ``feature_map`` and
+            ``classifier``, and returns logits when called. It accepts another number of outputs
+            and, as keywords, the options of the backbone.
+        upstream: The algorithms of the upstream runs by role, trained and in evaluation mode.
+        autocast: Returns the context in which a forward pass runs.
     """
 
     num_classes: int
@@ -88,41 +101,57 @@ class Setting:
 
     @property
     def num_groups(self) -> int:
+        """Number of groups, ``num_classes * num_confounders``."""
         return self.num_classes * self.num_confounders
 
 
 class TrainingRun(Protocol):
-    """What ``fit`` is given: the run's budget, data, evaluation and checkpoints."""
+    """The interface that ``Algorithm.fit`` receives: budget, data and log of a run."""
 
     def steps(self) -> Iterator[Batch]:
-        """The batches, stripped, until the budget ends; between two of them it evaluates and saves where due."""
+        """Yield training batches until the budget ends.
+
+        Each batch has only the annotations that the algorithm declared. Evaluations and checkpoints
+        take place between two batches.
+        """
 
     def log(self, terms: Mapping[str, torch.Tensor | float]) -> None:
-        """Record the terms of the step just made."""
+        """Record the terms of the last step."""
 
     def batches(self, split: str) -> Iterator[Batch]:
-        """Every image of ``train`` or ``val`` once, in order, unaugmented, stripped of what was not declared."""
+        """Yield every image of ``train`` or ``val`` once, in order and without augmentation.
+
+        Each batch has only the annotations that the algorithm declared.
+        """
 
 
 class Algorithm(nn.Module):
-    """A training method. Override the least that fits: ``loss``, else ``step``, else ``fit``.
+    """Base class of the training methods.
 
-    Class attributes (the declaration, read before anything runs):
-        name: the registry name.
-        paper: where it comes from.
-        needs: the annotations it uses; every other optional field of a batch is None.
-        sampling: ``"random"``, ``"group"`` (uniform over non-empty groups) or ``"environment"`` (equal shares).
-        hparams: its own hyper-parameters, on top of ``COMMON_HPARAMS``.
-        variants: named sets of hyper-parameters: ablations are variants, not subclasses.
-        multi_label: whether it learns from labels float[B,K] of 0 and 1 too; the plan refuses such data otherwise.
-        explained_by: Name of the explainer of trained models; if empty, the first that suits the
-            network is used.
-        may_be_zero: names of the terms that are rightly 0 at times, such as a penalty between groups of which a batch
-            holds but one; any other term that is 0 from the start, or moves no parameter, is reported.
+    A subclass overrides one of ``loss``, ``step`` and ``fit``: the first one that suffices.
 
-    Instance attributes: ``network`` (the model that predicts), ``hp`` (hyper-parameters), ``setting``,
-    ``current_step`` (set by the engine before each step, right after a resume too) and ``optimizers``.
-    Whatever must survive a resume is a parameter, a buffer, or the state of an optimiser in ``optimizers``.
+    Class attributes:
+        name: Name in the registry.
+        paper: Publication of the method.
+        needs: Annotations that the method uses. All other optional fields of a batch are None.
+        sampling: ``"random"``, ``"group"`` (uniform over non-empty groups) or ``"environment"``
+            (equal shares of every batch).
+        hparams: Hyper-parameters of the method, in addition to ``COMMON_HPARAMS``.
+        variants: Named sets of hyper-parameters. Ablations are variants, not subclasses.
+        multi_label: True if the method accepts labels float[B,K] of 0 and 1. Otherwise planning
+            refuses multi-label data.
+        may_be_zero: Names of loss terms that may be 0, such as a penalty between groups when a
+            batch has only one group. Any other term is reported if it is 0 from the start or
+            changes no parameter.
+
+    Attributes:
+        network: The model that predicts.
+        hp: Hyper-parameters.
+        setting: What the algorithm was constructed with.
+        current_step: Number of the current step; the engine sets it before each step, also after
+            a resume.
+        optimizers: Optimizers by name. All state that must survive a resume is a parameter, a
+            buffer, or the state of one of these optimizers.
     """
 
     name: ClassVar[str] = ""
@@ -141,57 +170,64 @@ class Algorithm(nn.Module):
         self.hp = setting.hparams
         self.current_step = 0
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.minimised: set[str] = set()  # names of the terms that were part of a loss so far
+        #: Names of the terms that have been part of a loss so far.
+        self.minimised: set[str] = set()
         self.network = setting.build_network(dropout=self.hp.get("dropout", 0.0))
 
     @classmethod
     def all_hparams(cls, side: int) -> dict[str, HParam]:
-        """Every hyper-parameter of the method for images of ``side`` pixels, shared ones first."""
-        return {name: h.at(side) for name, h in {**COMMON_HPARAMS, **cls.hparams}.items()}
+        """Return all hyper-parameters for images of ``side`` pixels, shared ones first."""
+        declared = {**COMMON_HPARAMS, **cls.hparams}
+        return {name: hparam.at(side) for name, hparam in declared.items()}
 
     @classmethod
     def upstream(cls, spec: RunSpec) -> dict[str, Upstream]:
-        """The runs that must come before this one, by role; none by default."""
+        """Return the runs that must be finished before this one, by role. The default is none."""
         return {}
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
-        """Why the method cannot run as ``spec`` says on this data, in one sentence, or None; needs are checked too."""
+        """Return a sentence that explains why the method cannot run on this data, or None.
+
+        Missing annotations need not be checked here.
+        """
         return None
 
     @classmethod
     def fewest_rows(cls, spec: RunSpec, info: DatasetInfo) -> int:
-        """The fewest images that a batch of training may hold; override it where the sweep's backbone is not all.
+        """Return the smallest number of images that a training batch may have.
 
-        It is 2 where batch normalisation sees one value per channel of each image, of which there is no variance.
+        It is 2 if batch normalisation sees a single value per channel and image, since one value
+        has no variance. Override it if the method trains more networks than the backbone.
         """
         kind = BACKBONES.get(spec.backbone)
         return int(kind.fewest_rows(info.image_size, spec.backbone_options))
 
     @classmethod
     def active_from(cls, hparams: Mapping[str, Any], budget: Mapping[str, Any]) -> int:
-        """The first step, counted from 0, that trains what the method's name says; 0 by default.
+        """Return the first step, counted from 0, that trains what the method is named after.
 
-        Override it where training begins with something else: a penalty that starts late, a warm-up, a network that
-        is trained before the one that predicts. A model after this many steps or fewer is not the method's. No
-        criterion selects it unless the sweep asks for that, and tables then mark the row.
+        Override it if training begins with something else: a penalty that starts late, a warm-up,
+        or another network that is trained first. After this many steps or fewer, the model is not
+        yet a model of this method. No criterion selects it unless the sweep asks for that, and
+        tables then mark the row.
 
         Args:
-            hparams: resolved hyper-parameters.
-            budget: ``steps``, ``evaluate_every`` and so on of the run.
+            hparams: Resolved hyper-parameters.
+            budget: ``steps``, ``evaluate_every`` and the other entries of the budget.
         """
         return 0
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """The optimisers, by name; called once the algorithm is on its device."""
+        """Return the optimizers by name. Called when the algorithm is on its device."""
         return {"main": make_optimizer(self.parameters(), self.hp)}
 
     def predict(self, image: torch.Tensor) -> torch.Tensor:
-        """Logits float[B,K] of normalised images float[B,C,H,W]."""
+        """Return the logits float[B,K] of normalised images float[B,C,H,W]."""
         return self.network(image)  # type: ignore[no-any-return]
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """The named terms of the loss, weights included; their sum is minimised and each is logged."""
+        """Return the weighted terms of the loss by name. Their sum is minimised; each is logged."""
         raise NotImplementedError(f"{type(self).__name__} overrides none of loss, step and fit.")
 
     def total_loss(self, batch: Batch) -> torch.Tensor:
@@ -199,19 +235,19 @@ class Algorithm(nn.Module):
         return sum(self.loss(batch).values())  # type: ignore[return-value]
 
     def objective(self, batch: Batch) -> torch.Tensor:
-        """Return what ``val_objective`` selects by, a scalar; lower is better.
+        """Return the value that ``val_objective`` selects by, a scalar; lower is better.
 
-        It is a mean over a batch of validation images. A method that declares it makes that
-        criterion available, usually by ``objective = Algorithm.total_loss``. Gradients are enabled
-        while it runs, and the mode is evaluation.
+        It is the mean over a batch of validation images. A method that overrides it makes that
+        criterion available, usually by ``objective = Algorithm.total_loss``. It is called in
+        evaluation mode, with gradients enabled.
 
         Raises:
-            NotImplementedError: the method declares none.
+            NotImplementedError: If the method does not override it.
         """
         raise NotImplementedError(f"{type(self).__name__} declares no objective for validation.")
 
     def explainable(self, image: torch.Tensor) -> tuple[nn.Module, torch.Tensor]:
-        """The network that a heatmap of this method explains, and what that network sees of the images."""
+        """Return the network that heatmaps of this method explain, and the input for it."""
         return self.network, image
 
     def explanation_distance(
@@ -220,56 +256,65 @@ class Algorithm(nn.Module):
         explain: Callable[[nn.Module, torch.Tensor], torch.Tensor],
         image: torch.Tensor,
     ) -> torch.Tensor | None:
-        """How far heatmaps of the network are from the teacher's, float[B]; None for a method without teacher.
+        """Return the distance between the heatmaps of the network and of its teacher.
 
         Args:
-            heatmap: float[B,C,H,W] (or [B,1,h,w]) of ``explainable(image)``.
-            explain: makes such a map of another network, for the same classes.
+            heatmap: float[B,C,H,W] or float[B,1,h,w], heatmap of ``explainable(image)``.
+            explain: Computes the same kind of heatmap for another network and the same classes.
             image: float[B,C,H,W].
+
+        Returns:
+            float[B], or None for a method without a teacher.
         """
         return None
 
     def report(self) -> dict[str, Any]:
-        """What the method wants on record when it is trained, JSON-able; shown in the run's page."""
+        """Return additional results of a finished run. They must be JSON-serialisable."""
         return {}
 
     def step(self, batch: Batch) -> Mapping[str, torch.Tensor | float]:
-        """One training step; returns the terms to log."""
+        """Make one training step and return the terms to log."""
         with self.setting.autocast():
             terms = self.loss(batch)
         self.minimise(terms, "main")
         return terms
 
     def fit(self, run: TrainingRun) -> None:
-        """The training loop."""
+        """Run the training loop."""
         for batch in run.steps():
             run.log(self.step(batch))
 
     def minimise(self, loss: torch.Tensor | Mapping[str, torch.Tensor], optimizer: str) -> None:
-        """One backward pass and one step of the named optimiser, with the gradient's norm bounded by ``clip_norm``.
+        """Make one backward pass and one step of an optimizer.
+
+        The norm of the gradient is clipped to the hyper-parameter ``clip_norm`` if that is
+        positive.
 
         Args:
-            loss: a scalar, or named terms whose sum is minimised; the engine sees to it that each of them moves
-                something.
-            optimizer: name of one of ``optimizers``.
+            loss: A scalar, or named terms whose sum is minimised. The engine checks that each named
+                term changes at least one parameter.
+            optimizer: Name of one of ``optimizers``.
         """
         if isinstance(loss, Mapping):
             self.minimised.update(loss)
             total: torch.Tensor = sum(loss.values())  # type: ignore[assignment]
         else:
             total = loss
-        chosen = self.optimizers[optimizer]
-        chosen.zero_grad(set_to_none=True)
+        optim = self.optimizers[optimizer]
+        optim.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         if self.hp["clip_norm"] > 0:
-            moved = [p for group in chosen.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(moved, self.hp["clip_norm"])
-        chosen.step()
+            parameters = [p for group in optim.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.hp["clip_norm"])
+        optim.step()
 
     def rebuild_optimizers(self) -> None:
-        """Forget the optimisers' moments, as methods do whose loss changes its scale on the way (IRM)."""
+        """Replace the optimizers by new ones without moments.
+
+        Methods use it when the scale of their loss changes during training, as IRM does.
+        """
         self.optimizers = self.make_optimizers()
-        for optimizer in (
-            self.optimizers.values()
-        ):  # new ones start at the initial rate, wherever the schedule is
-            set_lr(optimizer, lr_factor(self.hp, self.current_step, self.setting.steps))
+        # New optimizers start at the initial learning rate; apply the schedule.
+        factor = lr_factor(self.hp, self.current_step, self.setting.steps)
+        for optimizer in self.optimizers.values():
+            set_lr(optimizer, factor)

@@ -1,4 +1,4 @@
-"""Arrays from .npz files: only plain numbers of the expected type and shape, whatever the file says of itself."""
+"""Safe reading of .npz files: only numbers and strings of the expected type and shape."""
 
 from __future__ import annotations
 
@@ -8,48 +8,53 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 
 from benchmark.core.errors import DamagedError
 from benchmark.core.files import require_file, sha256_of
 
-#: Bytes that an .npz file may have, and that one of its arrays may have once it is unpacked.
-FILE_BYTES, ARRAY_BYTES = 1 << 34, 1 << 32
-#: Characters that each text of an array may have.
-TEXT_CHARACTERS = 1000
-#: Kinds of numbers by NumPy's letters, for messages.
+#: Largest size of an .npz file, in bytes.
+MAX_FILE_BYTES = 1 << 34
+#: Largest size of an unpacked array, in bytes.
+MAX_ARRAY_BYTES = 1 << 32
+#: Largest number of characters of a string in an array.
+MAX_TEXT_LENGTH = 1000
+#: Names of NumPy's kinds of data types, for messages.
 _KINDS = {"b": "bool", "i": "int", "u": "uint", "f": "float", "U": "text"}
 
 
 class ArrayFile:
-    """An .npz file, opened for reading. Use it in a ``with`` statement.
+    """An .npz file that is open for reading, to be used in a ``with`` statement.
 
-    Every array is checked before memory is reserved for it: its type, its shape, and that the archive declares exactly
-    the bytes that these take. Objects are never unpickled.
+    Every array is checked before memory is allocated for it: its type, its shape, and that the
+    archive declares exactly the number of bytes that they take. Objects are never unpickled.
 
     Args:
-        path: the file.
-        checksum: hexadecimal sha256 of the file; None where it is not known.
-        most: bytes that an array may have once it is unpacked.
+        path: The file.
+        checksum: Hexadecimal SHA-256 of the file, or None if it is unknown.
+        max_bytes: Largest size of an unpacked array.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        DamagedError: it is no archive, or not the file that the checksum was made of.
+        FileNotFoundError: If the file does not exist.
+        DamagedError: If it is not an archive, or its checksum differs.
     """
 
-    def __init__(self, path: Path, checksum: str | None = None, most: int = ARRAY_BYTES) -> None:
-        self.path, self.most = path, most
-        require_file(path, FILE_BYTES)
+    def __init__(
+        self, path: Path, checksum: str | None = None, max_bytes: int = MAX_ARRAY_BYTES
+    ) -> None:
+        self.path = path
+        self.max_bytes = max_bytes
+        require_file(path, MAX_FILE_BYTES)
         if checksum is not None and sha256_of(path) != checksum:
-            raise self._damaged("its checksum is wrong: it was changed, or is of another run")
+            raise self._damaged("its checksum is wrong: it was changed or belongs to another run")
         try:
             self._archive = zipfile.ZipFile(path)
             names = self._archive.namelist()
         except FileNotFoundError:
             raise
-        except Exception as error:  # damaged archives raise nearly everything
+        except Exception as error:  # Damaged archives raise many types of exceptions.
             raise self._damaged(type(error).__name__) from None
         self.names = [name.removesuffix(".npy") for name in names]
 
@@ -65,96 +70,100 @@ class ArrayFile:
         self._archive.close()
 
     def read(self, name: str, kinds: str, shape: Sequence[int | None]) -> np.ndarray:
-        """One array.
+        """Read one array.
 
         Args:
-            name: of the array.
-            kinds: letters of NumPy's kinds that it may have: ``b`` bool, ``i`` int, ``u`` unsigned, ``f`` float, ``U``
-                text.
-            shape: the expected shape; None stands for any length.
+            name: Name of the array.
+            kinds: Letters of the accepted NumPy kinds: ``b`` bool, ``i`` int, ``u`` unsigned, ``f``
+                float, ``U`` string.
+            shape: Expected shape; None stands for any length.
 
         Raises:
-            DamagedError: there is no such array, or it is another, not finite, or cannot be unpacked.
+            DamagedError: If the array is missing, has another type or shape, contains values that
+                are not finite, or cannot be unpacked.
         """
         if self.names.count(name) != 1:
-            how = "has no array" if name not in self.names else "has several arrays"
-            raise DamagedError(f"{self.path.name} {how} {name}.")
+            count = "no array" if name not in self.names else "several arrays"
+            raise DamagedError(f"{self.path.name} has {count} {name}.")
         try:
             info = self._archive.getinfo(f"{name}.npy")
             with self._archive.open(info) as member:
-                found, fortran, dtype = _header(member)
-                self._fits(name, found, dtype, kinds, shape)
-                size = math.prod(found) * dtype.itemsize
+                stored_shape, fortran_order, dtype = _read_header(member)
+                self._check_type(name, stored_shape, dtype, kinds, shape)
+                size = math.prod(stored_shape) * dtype.itemsize
                 if (
-                    min(found, default=0) < 0
-                    or size > self.most
+                    min(stored_shape, default=0) < 0
+                    or size > self.max_bytes
                     or info.file_size != member.tell() + size
                 ):
                     raise self._damaged(f"the size of {name} is wrong")
-                content = member.read(size + 1)  # one byte more, so that its checksum is verified
+                # zipfile verifies the checksum when it reaches the end, so read one more byte.
+                content = member.read(size + 1)
         except DamagedError:
             raise
-        except Exception as error:  # damaged archives raise nearly everything
+        except Exception as error:  # Damaged archives raise many types of exceptions.
             raise self._damaged(f"{name}: {type(error).__name__}") from None
         if len(content) != size:
             raise self._damaged(f"{name} is cut off")
-        array = np.frombuffer(content, dtype).reshape(found, order="F" if fortran else "C")
+        order: Literal["C", "F"] = "F" if fortran_order else "C"
+        array = np.frombuffer(content, dtype).reshape(stored_shape, order=order)
         array = array.astype(dtype.newbyteorder("="), copy=False)
         if dtype.kind == "f" and not np.isfinite(array).all():
             raise DamagedError(
-                f"{self.path.name} is damaged: {name} holds values that are not finite."
+                f"{self.path.name} is damaged: {name} contains values that are not finite."
             )
         return array
 
     def texts(self, name: str, shape: Sequence[int | None]) -> list[str]:
-        """An array of text, flattened.
+        """Read an array of strings and flatten it.
 
         Args:
-            name: of the array.
-            shape: as in ``read``.
+            name: Name of the array.
+            shape: As in ``read``.
 
         Raises:
-            DamagedError: as in ``read``, or a text is too long or no Unicode.
+            DamagedError: As in ``read``, or if a string is too long or not valid Unicode.
         """
         array = self.read(name, "U", shape)
-        if array.dtype.itemsize > 4 * TEXT_CHARACTERS:
-            raise self._damaged(f"{name} holds texts of more than {TEXT_CHARACTERS} characters")
-        if array.dtype.itemsize:  # NumPy does not check the code points
+        if array.dtype.itemsize > 4 * MAX_TEXT_LENGTH:
+            raise self._damaged(f"{name} has strings of more than {MAX_TEXT_LENGTH} characters")
+        if array.dtype.itemsize:  # NumPy does not check the code points.
             codes = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
-            surrogate = (codes >= 0xD800) & (codes < 0xE000)
-            if (surrogate | (codes > sys.maxunicode)).any():
-                raise self._damaged(f"{name} holds no text")
+            is_surrogate = (codes >= 0xD800) & (codes < 0xE000)
+            if (is_surrogate | (codes > sys.maxunicode)).any():
+                raise self._damaged(f"{name} is not valid Unicode")
         return [str(text) for text in array.ravel()]
 
-    def _fits(
+    def _check_type(
         self,
         name: str,
-        found: tuple[int, ...],
+        stored_shape: tuple[int, ...],
         dtype: np.dtype,
         kinds: str,
         shape: Sequence[int | None],
     ) -> None:
-        fits = len(found) == len(shape) and all(
-            want is None or want == have for want, have in zip(shape, found, strict=False)
+        fits = len(stored_shape) == len(shape) and all(
+            expected is None or expected == stored
+            for expected, stored in zip(shape, stored_shape, strict=True)
         )
         if dtype.kind not in kinds or dtype.hasobject or not fits:
-            wanted = " or ".join(_KINDS[kind] for kind in kinds)
+            expected_kinds = " or ".join(_KINDS[kind] for kind in kinds)
             sizes = ", ".join("any" if n is None else str(n) for n in shape)
             raise DamagedError(
-                f"{self.path.name} is damaged: {name} is {dtype.name}{list(found)}, "
-                f"expected {wanted}[{sizes}]."
+                f"{self.path.name} is damaged: {name} is {dtype.name}{list(stored_shape)}, "
+                f"expected {expected_kinds}[{sizes}]."
             )
 
     def _damaged(self, reason: str) -> DamagedError:
         return DamagedError(f"{self.path.name} is damaged ({reason}).")
 
 
-def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, order and type at the head of an array; no object is made of it."""
+def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, whether the order is Fortran's, and the data type, without making objects."""
     version = np.lib.format.read_magic(member)
     read = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }[version]
-    shape, fortran, dtype = read(member)
-    return tuple(shape), bool(fortran), dtype
+    shape, fortran_order, dtype = read(member)
+    return tuple(shape), bool(fortran_order), dtype

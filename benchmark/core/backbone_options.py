@@ -1,4 +1,4 @@
-"""Options that every backbone has, besides those that it declares."""
+"""Options that every backbone has, in addition to those that it declares."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Any
 
 from benchmark.core.hparam import HParam
 
-#: A run's spec holds them only where they differ from their default, so that the keys of other runs do not depend on
-#: them.
+#: The spec of a run contains them only if they differ from their defaults. The keys of other runs
+#: therefore do not depend on them.
 COMMON_OPTIONS: dict[str, HParam] = {
     "freeze_bn": HParam(
         False,
-        doc="batch normalisation keeps its running statistics in training; its weights and shifts still learn",
+        doc="batch normalisation keeps its running statistics in training; its weights and "
+        "shifts still learn",
     ),
 }
 
 
 def without_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a backbone as they stand in a spec: of the common ones those that were changed."""
+    """Return the options as a spec stores them, without common options at their defaults."""
     return {
         name: value
         for name, value in options.items()
@@ -27,5 +28,5 @@ def without_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a spec together with the common ones that it leaves out."""
+    """Return the options of a spec, completed by the defaults of the common options."""
     return {**{name: option.default for name, option in COMMON_OPTIONS.items()}, **options}

@@ -1,4 +1,4 @@
-"""A batch of images with everything that is known of them."""
+"""A batch of images with their annotations."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from benchmark.core.needs import Needs
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step sees.
+    """The input of a training step.
 
-    Shapes and types: ``image`` float[B,C,H,W], normalised; ``label`` int64[B] (multi-label: float[B,K]);
-    ``index`` int64[B], rows of the split; ``group`` (label × confounder), ``confounder`` and ``environment`` int64[B];
-    ``mask`` bool[B,1,H,W], True where evidence is allowed (foreground). The last four are None unless the
-    algorithm declared the need.
+    Attributes ``group``, ``confounder``, ``environment`` and ``mask`` are None unless the algorithm
+    declares that it needs them.
+
+    Attributes:
+        image: float[B,C,H,W], normalised.
+        label: int64[B], or float[B,K] of 0 and 1 for multi-label data.
+        index: int64[B], rows of the split.
+        group: int64[B], ``label * num_confounders + confounder``.
+        confounder: int64[B].
+        environment: int64[B].
+        mask: bool[B,1,H,W], True for the foreground, where evidence is allowed.
     """
 
     image: torch.Tensor
@@ -29,7 +36,7 @@ class Batch:
     mask: torch.Tensor | None = None
 
     def strip(self, needs: Needs) -> Batch:
-        """This batch without the fields that ``needs`` does not declare, so that no method uses them unawares."""
+        """Return this batch without the optional fields that ``needs`` does not declare."""
         return replace(
             self,
             group=self.group if needs.groups else None,
@@ -38,12 +45,16 @@ class Batch:
             mask=self.mask if needs.masks else None,
         )
 
-    def rows(self, chosen: torch.Tensor) -> Batch:
-        """The rows that ``chosen`` picks (bool[B] or int64[n])."""
-        picked: dict[str, Any] = {
-            k: None if value is None else value[chosen] for k, value in vars(self).items()
+    def rows(self, index: torch.Tensor) -> Batch:
+        """Return some rows of this batch.
+
+        Args:
+            index: bool[B], or int64[n] with the positions of the rows.
+        """
+        fields: dict[str, Any] = {
+            name: None if value is None else value[index] for name, value in vars(self).items()
         }
-        return Batch(**picked)
+        return Batch(**fields)
 
     def __len__(self) -> int:
         return len(self.label)

@@ -1,8 +1,8 @@
-"""Batch normalisation, of which torch has several classes and no public name for all of them."""
+"""Batch normalisation layers, for which torch has no common public base class."""
 
 from __future__ import annotations
 
 from torch import nn
 
-#: For ``isinstance``: whatever normalises by the statistics of a batch.
+#: All batch normalisation layers, for ``isinstance``.
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

@@ -1,7 +1,8 @@
-"""Compiled networks, and how to run them uncompiled while something must see every operation.
+"""Compiled networks, and how to run them without compilation.
 
-A compiled network is unfit to be explained: its backward rules are fixed when it is traced, its hooks may be skipped,
-and it cannot be differentiated twice. So everything that watches a network does so inside ``eagerly()``.
+A compiled network cannot be explained: its backward rules are fixed when it is traced, its hooks
+may be skipped, and it cannot be differentiated twice. All code that observes a network therefore
+runs inside ``eagerly()``.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from torch import nn
 
 from benchmark.core.errors import UserError
 
-#: Under which names ``torch.compile`` and ``functorch.compile.aot_module`` keep the network that they wrap.
+#: Attributes in which ``torch.compile`` and ``functorch.compile.aot_module`` keep the network.
 _WRAPPED = ("_orig_mod", "orig_module")
 
 
 def uncompiled(network: nn.Module) -> nn.Module:
-    """The network itself, out of the wrappers that compiled it; any other network is returned as it is."""
+    """Return the network inside the wrappers of a compiler, or the network itself."""
     while True:
         children = dict(network.named_children())
         inner = [children[name] for name in _WRAPPED if name in children]
@@ -31,7 +32,7 @@ def uncompiled(network: nn.Module) -> nn.Module:
 
 
 def is_compiled(network: nn.Module) -> bool:
-    """Whether a call of the network, or of a module in it, goes through a compiler."""
+    """Return True if the network, or a module in it, is called through a compiler."""
     return any(
         module._compiled_call_impl is not None
         or hasattr(module.forward, "_torchdynamo_orig_callable")
@@ -41,7 +42,7 @@ def is_compiled(network: nn.Module) -> bool:
 
 
 class _Stance:
-    """The compiler's stance, which is one for the whole process, held by all who need it at the same time."""
+    """The stance of the compiler, a global setting that several threads may need at once."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -66,16 +67,17 @@ _stance = _Stance()
 
 @contextmanager
 def eagerly(network: nn.Module | None = None) -> Iterator[None]:
-    """Inside, whatever ``torch.compile`` has compiled runs uncompiled, however it was compiled.
+    """Run everything that ``torch.compile`` has compiled without compilation.
 
-    This holds for the whole process, so that networks may be watched in several threads at once; a compiled network
-    that another thread calls meanwhile gives the same results, only later. May be nested.
+    This context applies to the whole process, so that several threads can observe networks at the
+    same time. A compiled network that another thread calls meanwhile gives the same results, but
+    more slowly. Contexts can be nested.
 
     Args:
-        network: a network in which modules that functorch has compiled run uncompiled too.
+        network: Its modules that functorch has compiled also run without compilation.
 
     Raises:
-        UserError: the caller itself runs in a function that is compiled.
+        UserError: If the caller itself runs in a compiled function.
     """
     with _unwrapped(network), _no_compiler():
         yield
@@ -83,10 +85,14 @@ def eagerly(network: nn.Module | None = None) -> Iterator[None]:
 
 @contextmanager
 def _unwrapped(network: nn.Module | None) -> Iterator[None]:
-    """Modules of functorch, which knows no switch, hand their calls to what they wrap."""
+    """Let modules that functorch has compiled call the modules that they wrap.
+
+    Unlike ``torch.compile``, functorch has no global switch.
+    """
+    modules = network.modules() if network is not None else ()
     wrappers = [
         module
-        for module in (network.modules() if network is not None else ())
+        for module in modules
         if "orig_module" in dict(module.named_children()) and "forward" not in module.__dict__
     ]
     for module in wrappers:
@@ -100,7 +106,7 @@ def _unwrapped(network: nn.Module | None) -> Iterator[None]:
 
 @contextmanager
 def _no_compiler() -> Iterator[None]:
-    # where the compiler was not loaded, nothing can have been compiled; loading it would take a second
+    # If the compiler is not loaded, nothing is compiled, and loading it would take a second.
     if "torch._dynamo" not in sys.modules:
         yield
         return
@@ -108,8 +114,8 @@ def _no_compiler() -> Iterator[None]:
         _stance.take()
     except RuntimeError:
         raise UserError(
-            "an explanation cannot be computed inside a function that torch.compile compiles; compile the network "
-            "instead of the function that explains it."
+            "an explanation cannot be computed inside a function that torch.compile compiles; "
+            "compile the network instead of the function that explains it."
         ) from None
     try:
         yield

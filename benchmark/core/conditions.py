@@ -1,4 +1,7 @@
-"""What the last bits of a result depend on besides its spec: threads, versions, the processor, arithmetic settings."""
+"""Conditions of a run besides its spec: threads, versions, processor, arithmetic settings.
+
+The last bits of a result depend on them.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from typing import Annotated, Any
 
 from benchmark.core.decode import Between, Name
 
-#: Threads that a checkpoint may ask for, at most.
-MOST_THREADS = 4096
-#: Variables of the environment that change how PyTorch and its libraries compute.
+#: Largest number of threads that a record or a checkpoint may contain.
+MAX_THREADS = 4096
+#: Environment variables that change how PyTorch and its libraries compute.
 VARIABLES = (
     "ATEN_CPU_CAPABILITY",
     "CUBLAS_WORKSPACE_CONFIG",
@@ -27,37 +30,39 @@ VARIABLES = (
 
 
 def prepare_openmp() -> None:
-    """Set what OpenMP reads once, when PyTorch is loaded; to be called before that.
+    """Set the environment variables of OpenMP. Call it before PyTorch is loaded.
 
-    Threads that wait do not spin. An operation gets as many threads as PyTorch asks for: where OpenMP gives it fewer
-    (``OMP_DYNAMIC``, ``OMP_THREAD_LIMIT``), oneDNN waits for the missing ones for ever.
+    Waiting threads do not spin. An operation always gets the number of threads that PyTorch
+    requests: if OpenMP provided fewer (``OMP_DYNAMIC``, ``OMP_THREAD_LIMIT``), oneDNN would wait
+    forever for the missing ones.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["OMP_DYNAMIC"] = "FALSE"
     limit = os.environ.pop("OMP_THREAD_LIMIT", None)
     if limit is not None and limit.isdecimal():
-        asked = os.environ.get("OMP_NUM_THREADS", limit)
-        fewer = min(int(limit), int(asked)) if asked.isdecimal() else int(limit)
-        os.environ["OMP_NUM_THREADS"] = str(max(fewer, 1))
+        requested = os.environ.get("OMP_NUM_THREADS", limit)
+        threads = min(int(limit), int(requested)) if requested.isdecimal() else int(limit)
+        os.environ["OMP_NUM_THREADS"] = str(max(threads, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """The conditions of a run: equal specs under equal conditions give results that are equal bit for bit.
+    """The conditions of a run. Equal specs under equal conditions give bit-identical results.
 
     Attributes:
         device: ``cpu``, or the name of the GPU.
-        threads: of PyTorch, within one operation: sums are divided among them. None in records that do not tell.
-        processor: its name.
-        instructions: the processor's vector instructions that PyTorch uses, such as ``AVX2``.
-        versions: of Python, ShortcutBed and the packages that a run depends on.
-        commit: of the checkout that runs, or None outside of one.
-        settings: deterministic algorithms, TF32 and the like, by name.
-        environment: those of VARIABLES that are set.
+        threads: Number of PyTorch threads within one operation, among which sums are divided; None
+            in records that do not contain it.
+        processor: Name of the processor.
+        instructions: Vector instructions that PyTorch uses, such as ``AVX2``.
+        versions: Versions of Python, ShortcutBed and the packages that a run depends on.
+        commit: Commit of the checkout, or None outside of one.
+        settings: Deterministic algorithms, TF32 and similar settings, by name.
+        environment: The variables of VARIABLES that are set.
     """
 
     device: Name
-    threads: Annotated[int, Between(1, MOST_THREADS)] | None = None
+    threads: Annotated[int, Between(1, MAX_THREADS)] | None = None
     processor: Name = ""
     instructions: Name = ""
     versions: Mapping[str, Name] = field(default_factory=dict)
@@ -66,10 +71,11 @@ class Conditions:
     environment: Mapping[str, Name] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the conditions as JSON."""
         return asdict(self)
 
     def flat(self) -> dict[str, str]:
-        """Every condition by name, as text; versions go by the name of their package."""
+        """Return all conditions as text, by name. Versions have the name of their package."""
         single = {
             name: str(value)
             for name in ("device", "threads", "processor", "instructions", "commit")
@@ -78,8 +84,9 @@ class Conditions:
         return {**single, **self.versions, **self.settings, **self.environment}
 
     def changes_since(self, earlier: Conditions) -> list[str]:
-        """What is not as it was, in words: ``torch 2.10.0 after 2.9.1``."""
-        now, before = self.flat(), earlier.flat()
+        """Return the differences to earlier conditions, such as ``torch 2.10.0 after 2.9.1``."""
+        now = self.flat()
+        before = earlier.flat()
         return [
             f"{name} {now.get(name, 'unset')} after {before.get(name, 'unset')}"
             for name in dict.fromkeys([*now, *before])

@@ -129,7 +129,7 @@ def test_a_compressed_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> N
     np.savez_compressed(tmp_path / "a.npz", label=np.zeros(50_000_000))
     assert (tmp_path / "a.npz").stat().st_size < 1 << 20
     with (
-        ArrayFile(tmp_path / "a.npz", most=1 << 20) as file,
+        ArrayFile(tmp_path / "a.npz", max_bytes=1 << 20) as file,
         pytest.raises(DamagedError, match="the size of label is wrong"),
     ):
         file.read("label", "f", [None])
@@ -185,7 +185,7 @@ def test_texts_that_are_no_characters(tmp_path: Path) -> None:
     for codes in ([0x110000], [0xD800]):
         array = np.array(codes, np.uint32).view("<U1")
         np.savez(tmp_path / "a.npz", split=array)
-        with ArrayFile(tmp_path / "a.npz") as file, pytest.raises(DamagedError, match="no text"):
+        with ArrayFile(tmp_path / "a.npz") as file, pytest.raises(DamagedError, match="split"):
             file.texts("split", [1])
     np.savez(tmp_path / "a.npz", split=np.array(["x" * 1001]))
     with ArrayFile(tmp_path / "a.npz") as file, pytest.raises(DamagedError, match="1000"):

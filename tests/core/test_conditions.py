@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.core.conditions import MOST_THREADS, Conditions, prepare_openmp
+from benchmark.core.conditions import MAX_THREADS, Conditions, prepare_openmp
 from benchmark.core.decode import decode
 from benchmark.core.errors import DamagedError
 from benchmark.engine import environment_info
@@ -35,7 +35,7 @@ def test_conditions_survive_json() -> None:
     "change",
     [
         {"threads": 0},
-        {"threads": MOST_THREADS + 1},
+        {"threads": MAX_THREADS + 1},
         {"threads": 2.0},
         {"threads": True},
         {"versions": []},

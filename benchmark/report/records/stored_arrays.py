@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.core.arrays import ARRAY_BYTES, ArrayFile
+from benchmark.core.arrays import MAX_ARRAY_BYTES, ArrayFile
 from benchmark.core.errors import DamagedError
 from benchmark.core.record import RunRecord
 from benchmark.core.summaries import DataSummary
@@ -181,7 +181,7 @@ def _record(run: SweepRun) -> RunRecord:
 
 
 def _open(
-    record: RunRecord, path: Path, most: int = ARRAY_BYTES, *, verify: bool = True
+    record: RunRecord, path: Path, most: int = MAX_ARRAY_BYTES, *, verify: bool = True
 ) -> ArrayFile:
     """A file beside the record; records of earlier versions hold no checksums."""
     checksum = record.checksums.get(path.name)
