@@ -48,25 +48,25 @@ def scaled(heatmap: np.ndarray) -> np.ndarray:
 def draw_gallery(canvas: Canvas, table: Table, store: PredictionStore | None = None) -> str:
     """Rows are images; columns the image, its foreground, every method's heatmap. Returns what it shows, in words."""
     gallery = read_gallery(table)
-    if gallery is None or not gallery.looks:
+    if gallery is None or not gallery.methods:
         return ""
-    looks = gallery.looks[:MAX_METHODS]
-    rows, columns = len(gallery.label), 2 + len(looks)
+    methods = gallery.methods[:MAX_METHODS]
+    rows, columns = len(gallery.label), 2 + len(methods)
     axes, scale = _grid(canvas, rows, columns)
     for r in range(rows):
         _picture(axes[r, 0], gallery, r)
         _picture(axes[r, 1], gallery, r, outlined=True)
         axes[r, 0].set_ylabel(_row_label(gallery, r), fontsize=7)
-        for c, look in enumerate(looks, 2):
-            _heatmap(axes[r, c], gallery, look, r)
-    for c, title in enumerate(["image", "foreground", *(_title(look) for look in looks)]):
+        for c, heatmaps in enumerate(methods, 2):
+            _heatmap(axes[r, c], gallery, heatmaps, r)
+    for c, title in enumerate(["image", "foreground", *(_title(heatmaps) for heatmaps in methods)]):
         axes[0, c].set_title(title, fontsize=8)
     bar = canvas.colorbar(
         axes[0, 2].images[0], cax=scale, orientation="horizontal", ticks=[-1, 0, 1]
     )
     bar.ax.set_xticklabels(["−1 against", "0", "+1 for the predicted class"], fontsize=7)
     canvas.text(0.5, 0.05 / canvas.get_figheight(), LEGEND, fontsize=7, ha="center", va="bottom")
-    return _description(gallery, looks)
+    return _description(gallery, methods)
 
 
 def _grid(canvas: Canvas, rows: int, columns: int) -> tuple[np.ndarray, Axes]:
@@ -95,13 +95,17 @@ def _picture(axes: Axes, gallery: Gallery, r: int, outlined: bool = False) -> No
         _outline(axes, gallery.mask[r])
 
 
-def _heatmap(axes: Axes, gallery: Gallery, look: MethodHeatmaps, r: int) -> None:
+def _heatmap(axes: Axes, gallery: Gallery, heatmaps: MethodHeatmaps, r: int) -> None:
     _bare(axes)
-    axes.imshow(scaled(look.heatmap[r]), cmap="seismic", vmin=-1, vmax=1, interpolation="nearest")
+    axes.imshow(
+        scaled(heatmaps.heatmap[r]), cmap="seismic", vmin=-1, vmax=1, interpolation="nearest"
+    )
     _outline(axes, gallery.mask[r])
-    right = bool(_right(gallery, look)[r])
+    right = bool(_right(gallery, heatmaps)[r])
     axes.set_xlabel(
-        f"{'✓' if right else '✗'} {_name(gallery, int(look.prediction[r]))}", fontsize=7, labelpad=2
+        f"{'✓' if right else '✗'} {_name(gallery, int(heatmaps.prediction[r]))}",
+        fontsize=7,
+        labelpad=2,
     )
     if not right:
         for side in axes.spines.values():
@@ -151,29 +155,34 @@ def _row_label(gallery: Gallery, r: int) -> str:
     return f"{one_line(gallery.split[r])}\n{_name(gallery, int(there[0])) if len(there) else 'none'}{more}"
 
 
-def _right(gallery: Gallery, look: MethodHeatmaps) -> np.ndarray:
+def _right(gallery: Gallery, heatmaps: MethodHeatmaps) -> np.ndarray:
     """Whether what each map explains is right, bool[G]; where an image may have several labels, whether it is there."""
     if gallery.label.ndim == 1:
-        return look.prediction == gallery.label
-    return gallery.label[np.arange(len(gallery.label)), look.prediction] == 1
+        return heatmaps.prediction == gallery.label
+    return gallery.label[np.arange(len(gallery.label)), heatmaps.prediction] == 1
 
 
-def _title(look: MethodHeatmaps) -> str:
+def _title(heatmaps: MethodHeatmaps) -> str:
     """The method, broken where it may be; another explanation than LRP is named."""
-    name = one_line(look.method).replace(" (", "\n(").replace(":", ":\n")
+    name = one_line(heatmaps.method).replace(" (", "\n(").replace(":", ":\n")
     name = name.replace("_", "_\n", 1) if max(map(len, name.split("\n"))) > 13 else name
     lines = [line if len(line) <= 17 else f"{line[:16]}…" for line in name.split("\n")]
-    return "\n".join([*lines, *([f"[{look.explainer}]"] if look.explainer != "lrp" else [])])
+    return "\n".join(
+        [*lines, *([f"[{heatmaps.explainer}]"] if heatmaps.explainer != "lrp" else [])]
+    )
 
 
-def _description(gallery: Gallery, looks: Sequence[MethodHeatmaps]) -> str:
+def _description(gallery: Gallery, methods: Sequence[MethodHeatmaps]) -> str:
     right = ", ".join(
-        f"{one_line(look.method)} {int(_right(gallery, look).sum())} of {len(gallery.label)}"
-        for look in looks
+        f"{one_line(heatmaps.method)} {int(_right(gallery, heatmaps).sum())} of {len(gallery.label)}"
+        for heatmaps in methods
     )
     splits = " and ".join(dict.fromkeys(one_line(split) for split in gallery.split))
-    explainers = ", ".join(dict.fromkeys(look.explainer for look in looks))
-    left = [*gallery.notes, *(f"{look.method}: no room" for look in gallery.looks[MAX_METHODS:])]
+    explainers = ", ".join(dict.fromkeys(heatmaps.explainer for heatmaps in methods))
+    left = [
+        *gallery.notes,
+        *(f"{heatmaps.method}: no room" for heatmaps in gallery.methods[MAX_METHODS:]),
+    ]
     missing = f" Not shown: {one_line('; '.join(left))}." if left else ""
     return (
         f"Heatmaps ({explainers}) of the predicted class for the same {len(gallery.label)} images of {splits}, trial "

@@ -157,12 +157,12 @@ def _scatter(axes: Axes, place: np.ndarray, of: np.ndarray) -> None:
                 linewidths=0.3,
                 alpha=0.7,
                 rasterized=True,
-                **_look(int(value)),
+                **_marker_style(int(value)),
             )
     axes.set(xticks=[], yticks=[])
 
 
-def _look(value: int) -> dict[str, Any]:
+def _marker_style(value: int) -> dict[str, Any]:
     return {
         "color": COLOURS[value % len(COLOURS)],
         "marker": MARKERS[value % len(MARKERS)],
@@ -175,7 +175,7 @@ def _legend(axes: Axes, present: np.ndarray, names: Sequence[str]) -> None:
     for value in present[:MAX_LEGEND_NAMES]:
         name = one_line(str(names[value])) if value < len(names) else str(value)
         short = name if len(name) <= 16 else f"{name[:15]}…"
-        axes.scatter([], [], s=14, linewidths=0.3, label=short, **_look(int(value)))
+        axes.scatter([], [], s=14, linewidths=0.3, label=short, **_marker_style(int(value)))
     if len(present) > MAX_LEGEND_NAMES:
         axes.scatter([], [], s=0, label=f"… {len(present) - MAX_LEGEND_NAMES} more")
     axes.legend(

@@ -145,10 +145,10 @@ def _accuracy_and_worst(canvas: Canvas, table: Table, store: PredictionStore) ->
         x, y = row.values[at[0]], row.values[at[1]]
         if x.estimate.value is None or y.estimate.value is None:
             continue
-        look = {**style(i), "linestyle": "none"}
+        marker = {**style(i), "linestyle": "none"}
         axes.errorbar(
             x.estimate.value * 100, y.estimate.value * 100, xerr=_error(x), yerr=_error(y), capsize=2, elinewidth=0.8,
-            label=_short(row.marked_label), **look,
+            label=_short(row.marked_label), **marker,
         )  # fmt: skip
         shown.append(
             f"{row.marked_label} {x.estimate.value * 100:.1f} and {y.estimate.value * 100:.1f}"

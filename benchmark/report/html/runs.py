@@ -43,7 +43,7 @@ def _selected_run(selected_run: SelectedRun) -> str:
     if record is None or spec is None:
         return ""
     curves = read_curves(run.folder, record.data)
-    best = f", best of {selected_run.of} draws" if selected_run.of > 1 else ""
+    best = f", best of {selected_run.draw_count} draws" if selected_run.draw_count > 1 else ""
     value = "" if selected_run.at.value is None else f", criterion {selected_run.at.value:.4g}"
     begins = f"within the first {switch_of(run):,} steps, which do not train the method yet"
     early = f" {BEFORE_SWITCH} {begins}" if selected_run.is_before_switch else ""

@@ -12,7 +12,8 @@ from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import UserError
 from benchmark.core.layout import State
 from benchmark.core.registry import did_you_mean
-from benchmark.report.records.sweep_records import Selected, Sweep, SweepRun
+from benchmark.core.summaries import SelectedStep
+from benchmark.report.records.sweep_records import Sweep, SweepRun
 from benchmark.report.records.switches import chosen_before_switch
 
 #: Reasons that a footnote gives for each state, and unreadable runs that it names.
@@ -25,8 +26,8 @@ class SelectedRun:
 
     trial: int
     run: SweepRun
-    at: Selected
-    of: int
+    at: SelectedStep
+    draw_count: int
     criterion: str
 
     @property

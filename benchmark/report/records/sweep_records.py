@@ -31,9 +31,6 @@ from benchmark.core.sweep_plan import PlannedEntry, ReadPlan, Refusal, SweepPlan
 
 T = TypeVar("T")
 
-#: The name that the tables' code gives to the step that a criterion chose.
-Selected = SelectedStep
-
 
 @dataclass(slots=True)
 class SweepRun:

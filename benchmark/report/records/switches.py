@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmark.core.spec import RunSpec, before_switch
-from benchmark.report.records.sweep_records import Selected, SweepRun
+from benchmark.core.summaries import SelectedStep
+from benchmark.report.records.sweep_records import SweepRun
 
 #: Records from before methods declared their switch do not hold it. These are the methods that had one then, with the
 #: rule of ``Algorithm.active_from`` in their classes.
@@ -27,7 +28,7 @@ def switch_of(run: SweepRun) -> int:
     return max(declared or 0, 0)
 
 
-def chosen_before_switch(run: SweepRun, at: Selected) -> bool:
+def chosen_before_switch(run: SweepRun, at: SelectedStep) -> bool:
     """Whether a selected step is one at which no step of the method had been made."""
     return before_switch(at.step, switch_of(run))
 

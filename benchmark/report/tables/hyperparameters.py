@@ -106,7 +106,7 @@ def json_selected_runs(tables: Sequence[Table]) -> list[dict[str, Any]]:
             "before_switch": w.is_before_switch,
             "criterion": w.criterion,
             "criterion_value": w.at.value,
-            "best_of": w.of,
+            "best_of": w.draw_count,
             "key": w.run.key,
             "hparams": dict(w.run.spec.hparams) if w.run.spec else {},
         }

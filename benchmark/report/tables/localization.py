@@ -37,7 +37,7 @@ class MethodHeatmaps:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The images that all looks share: split names, ``image`` uint8[G,C,H,W], ``mask`` bool[G,H,W], labels.
+    """The images that all methods explain: split names, ``image`` uint8[G,C,H,W], ``mask`` bool[G,H,W], labels.
 
     ``notes`` names the methods that are not shown, with the reason.
     """
@@ -48,7 +48,7 @@ class Gallery:
     mask: np.ndarray
     label: np.ndarray
     label_names: Sequence[str]
-    looks: list[MethodHeatmaps]
+    methods: list[MethodHeatmaps]
     notes: list[str]
 
 
@@ -195,7 +195,7 @@ def read_gallery(table: Table) -> Gallery | None:
         {w.trial for row in table.rows for w in row.selected_runs if w.run.folder.heatmaps.exists()}
     )
     first: StoredHeatmaps | None = None
-    looks: list[MethodHeatmaps] = []
+    methods: list[MethodHeatmaps] = []
     notes: list[str] = []
     names: Sequence[str] = ()
     for row in table.rows if trials else ():
@@ -217,9 +217,9 @@ def read_gallery(table: Table) -> Gallery | None:
             notes.append(f"{row.marked_label}: its images are others")
             continue
         heatmap = found.heatmap.astype(np.float32)
-        looks.append(MethodHeatmaps(row.marked_label, found.explainer, heatmap, found.prediction))
+        methods.append(MethodHeatmaps(row.marked_label, found.explainer, heatmap, found.prediction))
     if first is None:
         return None
     return Gallery(
-        trials[0], first.split, first.image, first.mask[:, 0], first.label, names, looks, notes
+        trials[0], first.split, first.image, first.mask[:, 0], first.label, names, methods, notes
     )

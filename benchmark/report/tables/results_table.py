@@ -360,7 +360,7 @@ def _chosen_by(table: Table) -> str:
 
 
 def _draws(table: Table) -> str:
-    most = max((w.of for row in table.rows for w in row.selected_runs), default=1)
+    most = max((w.draw_count for row in table.rows for w in row.selected_runs), default=1)
     if most < 2:
         return ""
     used = {row.criterion for row in table.rows if row.selected_runs}

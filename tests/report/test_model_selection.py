@@ -39,7 +39,8 @@ def test_best_draw_of_each_trial_by_the_criterion(tmp_path: Path) -> None:
         for key, value in zip(keys, row, strict=True):
             set_value(folder, key, criterion, value)
     chosen = {
-        c: [(w.trial, w.run.draw, w.of) for w in only_cell(folder, c).selected_runs] for c in values
+        c: [(w.trial, w.run.draw, w.draw_count) for w in only_cell(folder, c).selected_runs]
+        for c in values
     }
     assert chosen["val_accuracy"] == [(0, 1, 3), (1, 0, 3)]  # a tie goes to the smaller draw
     assert chosen["val_worst_group"] == [

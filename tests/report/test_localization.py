@@ -125,7 +125,7 @@ def test_other_images_and_damage_are_named(sweep: tuple[Path, dict[str, list[str
     gallery = read_gallery(make_report(folder).tables[0])
     assert (
         gallery is not None
-        and [look.method for look in gallery.looks] == ["erm"]
+        and [heatmaps.method for heatmaps in gallery.methods] == ["erm"]
         and gallery.trial == 0
     )
     assert sorted(gallery.notes)[1] == "tea: its images are others"
