@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmark.core.errors import UserError
 from benchmark.report.render import render
@@ -64,6 +65,12 @@ def test_several_trials_are_crossed(tmp_path: Path) -> None:
     z = (right(report, "group_dro", "biased") - right(report, "erm", "biased"))[:3]
     expected = crossed_variance(z)
     (found,) = family(report, "biased_accuracy").found
+    assert expected.error is not None and found.p is not None
+    assert (found.difference.low, found.difference.high) == pytest.approx(
+        (expected.low, expected.high)
+    )
+    assert found.p == pytest.approx(expected.error.p_value(z.mean()))
+    assert (found.p < 0.05) == (found.difference.low > 0 or found.difference.high < 0)  # type: ignore[operator]
     assert (found.trials, found.difference.value) == (3, pytest.approx(z.mean()))
     assert found.difference.sd == pytest.approx(expected.sd)
     (worst,) = family(report, "worst_group_accuracy").found
@@ -72,7 +79,7 @@ def test_several_trials_are_crossed(tmp_path: Path) -> None:
     assert worst.difference.value == pytest.approx(d.mean())
     sampling = sum(worst_variance(report, method) for method in ("group_dro", "erm"))
     assert worst.difference.sd == pytest.approx(math.sqrt(d.var(ddof=1) / 3 + sampling))
-    assert worst.difference.kind == "paired t over trials and binomial of the worst groups"
+    assert "group by group" in worst.difference.kind
 
 
 def worst_variance(report: Report, method: str) -> float:
@@ -112,7 +119,7 @@ def test_unpaired_gap_is_twice_a_stratified_mean(tmp_path: Path) -> None:
     )  # type: ignore[operator]
 
 
-def test_without_predictions_trials_are_compared(tmp_path: Path) -> None:
+def test_without_predictions_the_images_count_as_if_they_were_different(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path, predictions=False)
     fake.add(WORLD, ERM)
     fake.add(WORLD, DRO)
@@ -120,8 +127,23 @@ def test_without_predictions_trials_are_compared(tmp_path: Path) -> None:
     (found,) = family(report, "average_accuracy").found
     a, b = (row.values[0].per_trial for row in report.tables[0].rows)
     d = np.array([b[t] - a[t] for t in (0, 1, 2)])  # type: ignore[index]
-    assert found.difference.sd == pytest.approx(d.std(ddof=1) / math.sqrt(3))
-    assert found.difference.kind == "paired t over trials"
+    images = sum(sampling_variance(report, method) for method in ("erm", "group_dro"))
+    assert found.difference.sd == pytest.approx(math.sqrt(d.var(ddof=1) / 3 + images))
+    half = math.sqrt(stats.t.ppf(0.975, 2) ** 2 * d.var(ddof=1) / 3 + 1.959964**2 * images)
+    assert found.difference.high == pytest.approx(d.mean() + half)
+
+
+def sampling_variance(report: Report, method: str) -> float:
+    """Return the mean over trials of p(1 − p)/n with one more correct and one more wrong image per class."""
+    row = next(row for row in report.tables[0].rows if row.method == method)
+    found = []
+    for run in row.selected_runs:
+        table = run.at.counts["unbiased"].sum(0)
+        size = table.sum(1)
+        cell = (table + 1) * (size / (size + 2))[:, None]
+        p = np.trace(cell) / cell.sum()
+        found.append(p * (1 - p) / size.sum())
+    return float(np.mean(found))
 
 
 def test_identical_methods_and_methods_without_a_common_trial(tmp_path: Path) -> None:
@@ -157,17 +179,27 @@ def test_stars(tmp_path: Path) -> None:
 
 
 def test_nothing_is_starred_where_nothing_can_be_tested(tmp_path: Path) -> None:
-    fake = FakeSweep(tmp_path, predictions=False)
+    fake = FakeSweep(tmp_path)
     fake.add(WORLD, ERM, trials=(0,))
-    fake.add(WORLD, DRO, trials=(0,))
+    fake.add(WORLD, DRO, trials=(1,))
     table = make_report(fake.finish()).tables[0]
-    worst = [column.name for column in table.columns].index(
-        "worst_group_accuracy"
-    )  # which needs no predictions
-    assert {
-        value.best for row in table.rows for i, value in enumerate(row.values) if i != worst
-    } == {None}
-    assert [row.values[worst].best for row in table.rows] == [False, True]
+    assert {value.best for row in table.rows for value in row.values} == {None}
+
+
+@pytest.mark.parametrize("methods", [2, 4])
+def test_all_pairs_are_paid_for(tmp_path: Path, methods: int) -> None:
+    """The smallest p-value of a column is multiplied by the number of pairs before it is tested."""
+    fake = FakeSweep(tmp_path)
+    for method in (ERM, DRO, Method("a", 0.9, 0.65), Method("bc", 0.9, 0.5))[:methods]:
+        fake.add(WORLD, method, trials=(0,))
+    table = make_report(fake.finish()).tables[0]
+    best = max(table.rows, key=lambda row: row.values[0].estimate.value or 0.0)
+    found = family(report_of(fake.folder, best.method), "average_accuracy").found
+    pairs = methods * (methods - 1) / 2
+    rows = [row for row in table.rows if row is not best]
+    smallest = min(range(len(found)), key=lambda i: found[i].p or 0.0)
+    p = found[smallest].p
+    assert p is not None and rows[smallest].values[0].best == (min(1.0, p * pairs) >= 0.05)
 
 
 def test_holm_is_within_data_set_and_metric(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from benchmark.report.statistics.hypothesis_tests import (
     probability_equivalent,
     probability_positive,
 )
+from benchmark.report.statistics.moderated_variance import TrialVariance
 from benchmark.report.statistics.posterior import confusion_posterior
 from benchmark.report.statistics.stratified_mean import contrast, crossed_variance, stratified_mean
 from benchmark.report.statistics.worst_group import worst_group_interval
@@ -131,19 +132,47 @@ def test_crossed_variance_is_the_two_way_table(trials: int, images: int, spread:
     correct = (random.random((trials, images)) < chance).astype(int)
     ms_s, ms_i, ms_r = sums_of_squares(correct)
     found = crossed_variance(correct)
-    total = ms_s + ms_i - ms_r
+    ms_i += trials * pseudo_variance(correct.mean(), images)
+    of_images = max(ms_i - ms_r, ms_i - ms_s, 0)
+    cells = trials * images
     assert found.value == pytest.approx(correct.mean())
-    assert found.sd == pytest.approx(np.sqrt(max(total, ms_s, ms_i) / (trials * images)))
-    parts = (
-        ms_s**2 / (trials - 1) + ms_i**2 / (images - 1) + ms_r**2 / ((trials - 1) * (images - 1))
-    )
-    assert found.degrees_of_freedom == pytest.approx(max(total**2 / parts, trials - 1))
-    squared = stats.t.ppf(0.975, trials - 1) ** 2 * ms_s + stats.t.ppf(
-        0.975, images - 1
-    ) ** 2 * max(ms_i - ms_r, 0)
-    half = np.sqrt(squared / (trials * images))
+    assert found.sd == pytest.approx(np.sqrt((ms_s + of_images) / cells))
+    squared = stats.t.ppf(0.975, trials - 1) ** 2 * ms_s
+    squared += stats.t.ppf(0.975, images - 1) ** 2 * of_images
+    half = np.sqrt(squared / cells)
     assert found.low == pytest.approx(max(0.0, correct.mean() - half))
     assert found.high == pytest.approx(min(1.0, correct.mean() + half))
+
+
+def pseudo_variance(share: float, images: int) -> float:
+    """Return how much p(1 − p) grows with one more correct and one more wrong image."""
+    raised = (share * images + 1) / (images + 2)
+    return max(raised * (1 - raised) - share * (1 - share), 0)
+
+
+def test_a_known_variance_between_trials_takes_the_place_of_the_own_one() -> None:
+    random = np.random.default_rng(3)
+    values = random.normal(size=(3, 40)) + random.normal(size=40)
+    ms_s, ms_i, ms_r = sums_of_squares(values)
+    known = 0.5 * ms_s / 40
+    found = crossed_variance(values, between=TrialVariance(known, 17.0))
+    of_images = max(ms_i - ms_r, ms_i - 40 * known, 0) / 120
+    assert found.sd == pytest.approx(np.sqrt(known / 3 + of_images))
+    squared = stats.t.ppf(0.975, 17) ** 2 * known / 3 + stats.t.ppf(0.975, 39) ** 2 * of_images
+    assert found.high - found.value == pytest.approx(np.sqrt(squared))
+    assert found.error is not None
+    assert found.error.half_width(0.05) < found.error.half_width()
+
+
+def test_trials_that_err_on_other_images_have_an_interval() -> None:
+    """Three trials, each wrong on another image: the trials agree, the images do not."""
+    correct = 1.0 - np.eye(3, 200)
+    found = crossed_variance(correct)
+    assert found.value == pytest.approx(0.995)
+    one_trial = Z * np.sqrt((2 / 202) * (200 / 202) / 200)
+    half = number(found.value) - number(found.low)
+    assert one_trial / np.sqrt(3) < half < 1.1 * one_trial
+    assert found.high == 1.0
 
 
 def test_crossed_variance_over_classes_adds_their_tables() -> None:
@@ -168,13 +197,17 @@ def test_one_trial_says_test_sampling_only_and_equal_answers_say_so() -> None:
     assert found.kind == "test sampling only" and "test sampling only" in found.note
     assert found.sd == pytest.approx(stats.sem(row))
     perfect = crossed_variance(np.ones((3, 50)))
-    assert (perfect.value, perfect.sd, perfect.low) == (1.0, None, None)
-    assert "all answers are the same" in perfect.note
+    assert (perfect.value, perfect.high) == (1.0, 1.0)
+    assert perfect.low == pytest.approx(1 - stats.t.ppf(0.975, 49) * np.sqrt(51 / 52**2 / 50))
+    constant = crossed_variance(np.full((3, 50), 0.5))
+    assert (constant.sd, constant.low) == (None, None)
+    assert constant.note
     assert crossed_variance(np.ones((1, 50))).low is None
     assert "single image" in crossed_variance(np.array([[1], [0]])).note
     # Trials that always agree add nothing to what the images say.
-    agreeing = crossed_variance(np.stack([row, row, row]))
-    assert agreeing.sd == pytest.approx(stats.sem(row))
+    values = np.array([0.1, 0.7, 0.3, 0.4])
+    agreeing = crossed_variance(np.stack([values, values, values]))
+    assert agreeing.sd == pytest.approx(stats.sem(values))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from benchmark.report.statistics.estimate import (
     student_quantile,
     without_interval,
 )
+from benchmark.report.statistics.standard_error import StandardError
 
 KIND = "trials by t, images by the mean of their sd"
 
@@ -21,21 +22,26 @@ def student_over_trials(
     values: Sequence[float],
     kind: str = "t over trials",
     limits: tuple[float, float] = (0.0, 1.0),
+    sampling: float = 0.0,
 ) -> Estimate:
-    """Return mean ± sd of at least two trials and Student's t interval of the mean.
+    """Return mean ± sd of at least two trials and an interval of the mean.
 
-    There is no interval if all trials are equal, because their spread is then unknown.
+    There is no interval if all trials are equal and there is no other variance, because the spread
+    of the trials is then unknown.
 
     Args:
         values: The score in each trial.
         kind: Caption text that says how the interval was made.
         limits: Range of the score; the bounds are kept inside.
+        sampling: Variance of the mean that the trials share, because they have the same test images.
     """
     mean = statistics.fmean(values)
     sd = statistics.stdev(values)
-    if sd == 0.0:
+    if sd == 0.0 and sampling == 0.0:
         return Estimate(mean, sd, None, None, "none", "no interval: all trials are equal")
-    half = student_quantile(len(values) - 1) * sd / math.sqrt(len(values))
+    trials = len(values)
+    error = StandardError((sd**2 / trials, sampling), (trials - 1.0, math.inf))
+    half = error.half_width()
     low, high = clipped(mean - half, mean + half, limits)
     return Estimate(mean, sd, low, high, kind)
 

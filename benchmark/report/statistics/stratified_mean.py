@@ -16,7 +16,6 @@ from benchmark.report.statistics.estimate import (
     clipped,
     listed,
     normal_estimate,
-    student_quantile,
     without_interval,
 )
 from benchmark.report.statistics.hypothesis_tests import (
@@ -24,6 +23,8 @@ from benchmark.report.statistics.hypothesis_tests import (
     probability_positive,
     two_sided_p,
 )
+from benchmark.report.statistics.moderated_variance import TrialVariance
+from benchmark.report.statistics.standard_error import StandardError
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class CrossedEstimate(Estimate):
     """A mean over trials and test images.
 
     Attributes:
-        degrees_of_freedom: Satterthwaite's, of sd²; None where there is no interval.
+        error: The standard error behind the interval; None where there is none, and with one trial.
     """
 
-    degrees_of_freedom: float | None = None
+    error: StandardError | None = None
 
 
 def stratified_mean(
@@ -129,24 +130,27 @@ def contrast(
 
 
 def crossed_variance(
-    correct: ArrayLike, stratum: ArrayLike | None = None, cluster: ArrayLike | None = None
+    correct: ArrayLike,
+    stratum: ArrayLike | None = None,
+    cluster: ArrayLike | None = None,
+    between: TrialVariance | None = None,
 ) -> CrossedEstimate:
     """Return the mean over several trials on the same test images, with both uncertainties.
 
-    Pooling the trials ignores that the images recur; "± over seeds" ignores that the test set is
-    finite. The variance is sd² = max(MS_s + MS_i − MS_r, MS_s, MS_i)/(S n) with Satterthwaite's
-    degrees of freedom, not below S − 1.
+    Pooling the trials ignores that the images recur, and the spread of the trials alone ignores
+    that the test set is finite. The variance is max(MS_s + MS_i − MS_r, MS_s, MS_i)/(S n). Its
+    part MS_s/(S n) has S − 1 degrees of freedom, the rest those of the images.
 
-    The interval gives each component its own quantile, t²(S−1) MS_s + t²(n−1) (MS_i − MS_r)₊. With
-    Satterthwaite's degrees of freedom, t·sd covers the true value only in 88 to 92 % of the cases
-    for two or three trials that differ much: MS_s is sometimes small by chance, and then the
-    degrees of freedom are too large.
+    Correctness gets pseudo-counts as with one trial (see ``sampling_sd``), so that an accuracy near
+    0 or 1 does not look certain.
 
     Args:
         correct: [S, n] correctness (or any finite quantity) of n images in S trials.
         stratum: [n] class of each image, for a balanced mean; None for the plain mean.
         cluster: [n] patient of each image. The patient then takes the place of the image, with the
             sum of the deviations from the mean. A patient with images in two strata counts as two.
+        between: Variance between trials in place of MS_s/n, for example one that several methods
+            have in common.
 
     Returns:
         The mean. With one trial only the test sampling is known, and ``kind`` says so.
@@ -154,8 +158,8 @@ def crossed_variance(
     Raises:
         ValueError: Not a matrix, empty, NaN, or strata of another length.
 
-    Source: Two-way crossed random-effects analysis of variance (Satterthwaite 1946; quantile per
-    component as in Howe 1974). With strata the image and residual terms are summed over classes
+    Source: Two-way crossed random-effects analysis of variance (Searle, Casella & McCulloch,
+    Variance Components, 4.4). With strata the image and residual terms are summed over classes
     with weights 1/M².
     """
     table = checked_values(correct, "trials × images values", 2)
@@ -174,44 +178,56 @@ def crossed_variance(
     problem = _single_units(names, which, None)
     if problem:
         return CrossedEstimate(value, None, None, None, "none", problem)
-    variance, degrees_of_freedom, half = _crossed(table, which, per_trial)
-    if variance <= (1e-12 * max(1.0, float(np.abs(table).max()))) ** 2:
+    if between is None:
+        between = TrialVariance(float(per_trial.var(ddof=1)), trials - 1.0)
+    added = 0.0 if limits is None else _pseudo_variance(table, which)
+    error = _crossed_error(table, which, between, added)
+    if error.sd <= 1e-12 * max(1.0, float(np.abs(table).max())):
         problem = "no interval: all answers are the same"
         return CrossedEstimate(value, None, None, None, "none", problem)
+    half = error.half_width()
     low, high = clipped(value - half, value + half, limits)
     kind = "crossed trials × images" if cluster is None else "crossed trials × patients"
-    return CrossedEstimate(value, math.sqrt(variance), low, high, kind, "", degrees_of_freedom)
+    return CrossedEstimate(value, error.sd, low, high, kind, "", error)
 
 
-def _crossed(table: Floats, which: Ints, per_trial: Floats) -> tuple[float, float, float]:
-    """Return Var(mean), its degrees of freedom and half the width of the interval.
+def _crossed_error(
+    table: Floats, which: Ints, between: TrialVariance, added: float
+) -> StandardError:
+    """Return the standard error of the mean of ``crossed_variance``.
 
-    Terms are mean squares divided by S n, per stratum.
+    Args:
+        table: [S, n] values.
+        which: [n] stratum of each image.
+        between: Variance between trials.
+        added: Added to the variance of the images.
     """
     trials = len(table)
     strata = int(which.max()) + 1
-    by_trials = per_trial.var(ddof=1) / trials
-    by_images = np.zeros(strata)
-    residual = np.zeros(strata)
     size = np.bincount(which)
+    by_trials = between.variance / trials
+    by_images = added
+    residual = 0.0
     for j in range(strata):
         part = table[:, which == j]
         image_mean = part.mean(0)
         rest = part - image_mean - part.mean(1, keepdims=True) + part.mean()
-        by_images[j] = image_mean.var(ddof=1) / (size[j] * strata**2)
-        mean_square = (rest**2).sum() / ((trials - 1) * (size[j] - 1))
-        residual[j] = mean_square / (trials * size[j] * strata**2)
-    total = by_trials + by_images.sum() - residual.sum()
-    scale = by_trials**2 / (trials - 1) + (by_images**2 / (size - 1)).sum()
-    scale += (residual**2 / ((trials - 1) * (size - 1))).sum()
-    degrees_of_freedom = total**2 / scale if scale > 0.0 else 0.0
-    only_images = max(float(by_images.sum() - residual.sum()), 0.0)
-    half = math.hypot(
-        student_quantile(trials - 1.0) * math.sqrt(by_trials),
-        student_quantile(float((size - 1).sum())) * math.sqrt(only_images),
-    )
-    variance = max(total, by_trials, by_images.sum())
-    return variance, max(degrees_of_freedom, trials - 1.0), half
+        scale = size[j] * strata**2
+        by_images += float(image_mean.var(ddof=1)) / scale
+        mean_square = float((rest**2).sum()) / ((trials - 1) * (size[j] - 1))
+        residual += mean_square / (trials * scale)
+    of_images = max(by_images - residual, by_images - by_trials, 0.0)
+    freedom = (between.degrees_of_freedom, float((size - 1).sum()))
+    return StandardError((by_trials, of_images), freedom)
+
+
+def _pseudo_variance(table: Floats, which: Ints) -> float:
+    """Return what one correct and one wrong image in each stratum add to the variance."""
+    size = np.bincount(which)
+    share = np.clip(_means(table.mean(0), which), 0.0, 1.0)
+    raised = (share * size + 1.0) / (size + 2.0)
+    added = raised * (1.0 - raised) - share * (1.0 - share)
+    return float((np.maximum(added, 0.0) / size).sum()) / len(size) ** 2
 
 
 def _patients(table: Floats, which: Ints, patient: Ints) -> tuple[Floats, Ints]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +19,8 @@ from benchmark.report.statistics.estimate import (
     listed,
     student_quantile,
 )
+from benchmark.report.statistics.moderated_variance import TrialVariance
+from benchmark.report.statistics.standard_error import level_excluding_zero, quantile
 
 _KIND = "Clopper–Pearson envelope"
 _KIND_OVER_TRIALS = "envelope and t over trials"
@@ -128,6 +131,80 @@ def worst_group_over_trials(correct: ArrayLike, total: ArrayLike) -> Estimate:
         _KIND_OVER_TRIALS,
         single[0].note,
     )
+
+
+@dataclass(frozen=True)
+class WorstGroupDifference:
+    """The difference of the lowest accuracies of two methods.
+
+    Attributes:
+        low: Lower bound of the 95 % interval.
+        high: Upper bound.
+        p_value: Two-sided.
+    """
+
+    low: float
+    high: float
+    p_value: float
+
+
+def worst_group_difference(
+    mine: tuple[ArrayLike, ArrayLike],
+    theirs: tuple[ArrayLike, ArrayLike],
+    between: TrialVariance | None = None,
+) -> WorstGroupDifference:
+    """Compare the lowest accuracies of two methods group by group.
+
+    The difference of the minima is min_g max_h (p_g − q_h). Of two methods with equal minima, the
+    one with more bad groups has the lower minimum in the sample, so that the minima themselves must
+    not be compared. A method is worse if one of its groups is worse than every group of the other
+    method; Bonferroni's inequality pays for the choice of that group.
+
+    Args:
+        mine: Correctly classified images and all images of each group, both [G] or [S, G].
+        theirs: The same of the other method.
+        between: Variance between trials of the difference of the minima; None with one trial.
+
+    Source: Intersection-union test (Berger 1982) over the other method's groups; a union of G such
+    tests with Bonferroni's inequality; pseudo-counts as in ``worst_group_variance``.
+    """
+    accuracy, variance = _group_accuracy(*mine)
+    other_accuracy, other_variance = _group_accuracy(*theirs)
+    difference = accuracy[:, None] - other_accuracy
+    of_images = variance[:, None] + other_variance
+    of_trials = 0.0 if between is None else between.variance
+    freedom = math.inf if between is None else between.degrees_of_freedom
+
+    def half_widths(tail: float) -> Floats:
+        normal = quantile(math.inf, tail) ** 2
+        student = quantile(freedom, tail) ** 2
+        return np.asarray(np.sqrt(student * of_trials + normal * of_images))
+
+    def bounds(tail: float) -> tuple[float, float]:
+        upper = difference + half_widths(tail / len(accuracy))
+        lower = difference - half_widths(tail / len(other_accuracy))
+        return float(lower.min(0).max()), float(upper.max(1).min())
+
+    def excludes_zero(tail: float) -> bool:
+        low, high = bounds(tail)
+        return low > 0.0 or high < 0.0
+
+    low, high = bounds((1.0 - LEVEL) / 2.0)
+    return WorstGroupDifference(low, high, level_excluding_zero(excludes_zero))
+
+
+def _group_accuracy(correct: ArrayLike, total: ArrayLike) -> tuple[Floats, Floats]:
+    """Return the mean accuracy over trials of the groups with images, and its sampling variance.
+
+    Trials share their images, so the variance does not shrink with their number.
+    """
+    k = np.atleast_2d(checked_counts(correct, "correct counts"))
+    n = np.atleast_2d(checked_counts(total, "group sizes"))
+    present = (n > 0).all(0)
+    k = k[:, present]
+    n = n[:, present]
+    raised = (k + 2.0) / (n + 4.0)
+    return (k / n).mean(0), (raised * (1.0 - raised) / n).mean(0)
 
 
 def worst_group_variance(correct: ArrayLike, total: ArrayLike) -> float:

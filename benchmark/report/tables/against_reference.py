@@ -11,7 +11,14 @@ from benchmark.core.registry import did_you_mean
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.tables.metric import Metric
 from benchmark.report.tables.numbers import DASH, percent
-from benchmark.report.tables.pairwise import ALPHA, MARGIN, Comparison, add_holm, compare
+from benchmark.report.tables.pairwise import (
+    ALPHA,
+    MARGIN,
+    Comparison,
+    Entry,
+    add_holm,
+    compare_column,
+)
 from benchmark.report.tables.report_table import (
     REPORT_TABLES,
     Report,
@@ -77,10 +84,9 @@ def compare_all(
             ]
             if not others:
                 continue
-            theirs = base.selected_runs, base.values[i]
-            found = add_holm(
-                [compare(column, (r.selected_runs, r.values[i]), theirs, store) for r in others]
-            )
+            entries = [Entry(row.selected_runs, row.values[i]) for row in others]
+            theirs = Entry(base.selected_runs, base.values[i])
+            found = add_holm(compare_column(column, entries, theirs, store))
             families.append(ReferenceComparison(table, column, base, tuple(others), tuple(found)))
     if not families and not any(
         row.method == reference and row.selected_runs for table in tables for row in table.rows

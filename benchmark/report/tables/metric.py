@@ -38,9 +38,10 @@ from benchmark.report.statistics.over_trials import student_over_trials
 from benchmark.report.statistics.stratified_mean import crossed_variance
 from benchmark.report.tables.value import Value
 
-#: How an interval was made if the trials do not share their test images, or if this is unknown.
+#: How an interval was made if the trials do not share their test images.
 OWN_IMAGES = "t over trials, each with test images of its own"
-UNKNOWN_IMAGES = "t over trials"
+#: How an interval was made if they may share them, but the images cannot be compared.
+SAMPLED_IMAGES = "t over trials and sampling of the test images"
 
 
 @dataclass(frozen=True)
@@ -119,27 +120,33 @@ class Metric(ABC):
     ) -> Estimate:
         """Return the mean of several trials with its uncertainty.
 
-        The interval counts trials and test images if ``per_image`` knows the images and all trials
-        share them; otherwise it is Student's t over trials.
+        The interval counts trials and test images. It is crossed if ``per_image`` knows the images
+        and all trials share them. If the images are unknown they may be the same ones, and the
+        uncertainty of ``one_trial`` is added to Student's t over trials.
 
         Args:
             runs: The chosen run of each trial.
             values: The value of each trial.
-            predictions: The runs' answers image by image; None computes without them.
+            predictions: The runs' predictions of each image; None computes without them.
         """
-        known = predictions is not None and all(
-            predictions.answers(run, split) is not None for run in runs for split in self.splits
-        )
-        kind = OWN_IMAGES if known else UNKNOWN_IMAGES
-        estimate = student_over_trials(values, kind, self.limits)
         table = None if predictions is None else self.per_image(runs, predictions)
         if table is None:
-            return estimate
+            own = predictions is not None and self._have_own_images(runs, predictions)
+            kind = OWN_IMAGES if own else SAMPLED_IMAGES
+            sampling = 0.0 if own else self.sampling_variance(runs)
+            return student_over_trials(values, kind, self.limits, sampling)
+        estimate = student_over_trials(values, "", self.limits)
         crossed = crossed_variance(table.values, table.stratum, table.cluster)
         if crossed.low is None or crossed.high is None:
             return replace(estimate, low=None, high=None, kind=crossed.kind, note=crossed.note)
         low, high = clipped(crossed.low, crossed.high, self.limits)
         return replace(estimate, low=low, high=high, kind=crossed.kind, note=crossed.note)
+
+    def _have_own_images(self, runs: Sequence[SelectedRun], predictions: PredictionStore) -> bool:
+        """Return whether the predictions show that trials have different test images."""
+        return all(
+            predictions.answers(run, split) is not None for run in runs for split in self.splits
+        ) and any(predictions.matrix(runs, split) is None for split in self.splits)
 
     def per_image(
         self, runs: Sequence[SelectedRun], predictions: PredictionStore
@@ -154,9 +161,18 @@ class Metric(ABC):
     def sampling_variance(self, runs: Sequence[SelectedRun]) -> float:
         """Return the variance of the mean over trials that the spread of trials does not contain.
 
-        It is used in comparisons without ``per_image``.
+        It is used without ``per_image``, and may be larger than the true one.
         """
         return 0.0
+
+    def counts_of_parts(self, runs: Sequence[SelectedRun]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the counts of the parts whose lowest accuracy the metric is.
+
+        Returns:
+            Correctly predicted images and all images, each int[S, G]; None, the default, for a
+            metric that is no such minimum.
+        """
+        return None
 
     def caption(
         self, runs: Sequence[SelectedRun], data: DataSummary, *, several_trials: bool

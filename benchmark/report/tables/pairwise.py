@@ -1,4 +1,4 @@
-"""Methods against each other on the same test images: differences, and who cannot be told from the best."""
+"""Differences of methods on the same test images, and marks at the best of a column."""
 
 from __future__ import annotations
 
@@ -8,30 +8,53 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import stdtr
 
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.predictions import PredictionStore, same_images
-from benchmark.report.statistics.estimate import Estimate, student_quantile
+from benchmark.report.statistics.estimate import NORMAL_QUANTILE, Estimate, without_interval
 from benchmark.report.statistics.hypothesis_tests import holm, mcnemar
+from benchmark.report.statistics.moderated_variance import TrialVariance, trial_variances
+from benchmark.report.statistics.shrinkage import shrunken_probabilities
+from benchmark.report.statistics.standard_error import StandardError
 from benchmark.report.statistics.stratified_mean import contrast, crossed_variance
+from benchmark.report.statistics.worst_group import worst_group_difference
 from benchmark.report.tables.metric import Metric, PerImage
 from benchmark.report.tables.value import Value
 
-#: Differences below one point count as equivalent; tests are made at this level after Holm's correction.
-MARGIN, ALPHA = 0.01, 0.05
-#: Degrees of freedom from which Student's distribution is the normal one.
-_MANY = 1e9
+#: Smaller differences count as equivalent: one point.
+MARGIN = 0.01
+#: Level of the tests after Holm's correction.
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method in one column.
+
+    Attributes:
+        runs: The selected run of each trial.
+        value: The number in the column.
+    """
+
+    runs: Sequence[SelectedRun]
+    value: Value
+
+    def runs_of(self, trials: Sequence[int]) -> list[SelectedRun]:
+        """Return the runs of these trials."""
+        return [run for run in self.runs if run.trial in trials]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method minus another on one column; for the gap the difference of the absolute gaps.
+    """A method minus the reference in one column; for the gap the difference of the absolute gaps.
 
     Attributes:
-        difference: its value, standard error and interval; ``kind`` says how the error was made.
-        p: two-sided; p_holm: adjusted within the family. p_better: the method is better. p_equivalent: within a point.
-        trials: trials that both have.
+        difference: Value, standard error and interval; ``kind`` says how the error was made.
+        p: Two-sided p-value.
+        p_better: Posterior probability that the method is better.
+        p_equivalent: Posterior probability that the two differ by less than ``MARGIN``.
+        trials: Number of trials that both have.
+        p_holm: ``p`` adjusted within its family.
     """
 
     difference: Estimate
@@ -42,58 +65,65 @@ class Comparison:
     p_holm: float | None = None
 
 
-NO_COMPARISON = Comparison(Estimate(None, None, None, None, "none", "no trial that both have"))
+NO_COMPARISON = Comparison(without_interval(None, "no trial that both have"))
 
 
-def compare(
-    metric: Metric,
-    mine: tuple[Sequence[SelectedRun], Value],
-    theirs: tuple[Sequence[SelectedRun], Value],
-    store: PredictionStore,
-) -> Comparison:
-    """Method minus reference over the trials that both have.
+def compare_column(
+    metric: Metric, entries: Sequence[Entry], reference: Entry, store: PredictionStore
+) -> list[Comparison]:
+    """Compare methods with a reference.
 
-    With predictions: a paired contrast on the same images; one trial by ``contrast`` (accuracy: exact McNemar), several
-    by the crossed analysis of variance. Without: Student's t over the trials' differences. Worst groups: that and the
-    binomial variance of both minima, as if their groups were different ones; with one trial the latter alone.
+    All methods of the column together tell how much trials vary (``trial_variances``) and how much
+    methods differ (``shrunken_probabilities``). The interval, the p-value and the probabilities of
+    a difference come from the same standard error.
+
+    Args:
+        metric: The column.
+        entries: The methods; each has a value.
+        reference: What they are compared with.
+        store: Predictions of the runs.
     """
-    common = sorted(set(mine[1].per_trial or {}) & set(theirs[1].per_trial or {}))
-    if not common:
-        return NO_COMPARISON
-    pairs = [[w for w in side[0] if w.trial in common] for side in (mine, theirs)]
-    signs = [_sign(metric, side[1]) for side in (mine, theirs)]
-    table = _difference_table(metric, pairs, signs, store)
-    if table is None:
-        sampling = sum(metric.sampling_variance(selected_runs) for selected_runs in pairs)
-        found = _over_trials(metric, mine[1], theirs[1], common, sampling)
-    elif len(common) == 1:
-        found = _one_trial(table)
-    else:
-        found = _several_trials(table)
-    found = replace(found, trials=len(common))
-    return replace(found, p_better=_flip(found.p_better)) if metric.smaller_is_better else found
+    everyone = [reference, *entries]
+    pooled = _pooled_variances(metric, everyone)
+    found = []
+    for k, entry in enumerate(entries, start=1):
+        between = None if pooled is None else (pooled[k], pooled[0])
+        found.append(_compare(metric, entry, reference, store, between))
+    return _with_probabilities(metric, found)
 
 
-def add_holm(family: Sequence[Comparison]) -> list[Comparison]:
-    """The comparisons of one family (one data set and metric) with Holm's adjusted p-values."""
-    return [replace(c, p_holm=p) for c, p in zip(family, holm([c.p for c in family]), strict=True)]
+def add_holm(family: Sequence[Comparison], factor: float = 1.0) -> list[Comparison]:
+    """Add Holm's adjusted p-values to the comparisons of one family (one data set and metric).
+
+    Args:
+        family: The comparisons.
+        factor: What the p-values are multiplied by before the adjustment.
+    """
+    p_values = [None if c.p is None else min(1.0, c.p * factor) for c in family]
+    return [replace(c, p_holm=p) for c, p in zip(family, holm(p_values), strict=True)]
 
 
 def mark_best(
-    metric: Metric, rows: Sequence[tuple[Sequence[SelectedRun], Value]], store: PredictionStore
+    metric: Metric, entries: Sequence[Entry], store: PredictionStore
 ) -> list[bool | None]:
-    """For every row: not distinguishable from the column's best after Holm (the best itself is marked too).
+    """Tell which methods cannot be distinguished from the best of a column.
 
-    None everywhere where nothing can be tested, and for rows without a value.
+    The best is chosen from the data, so that any of the K(K − 1)/2 pairs may be compared: p-values
+    are multiplied by K/2 before Holm's adjustment of the K − 1 comparisons.
+
+    Returns:
+        For each method whether it cannot be distinguished from the best; the best itself is True.
+        None if the method has no value or could not be compared, and everywhere if none could be.
     """
-    at = [i for i, (_, value) in enumerate(rows) if value.estimate.value is not None]
-    marks: list[bool | None] = [None] * len(rows)
-    if len(at) < 2:
+    with_value = [i for i, entry in enumerate(entries) if entry.value.estimate.value is not None]
+    marks: list[bool | None] = [None] * len(entries)
+    if len(with_value) < 2:
         return marks
-    best = max(at, key=lambda i: _quality(metric, rows[i][1]))
-    others = [i for i in at if i != best]
-    family = add_holm([compare(metric, rows[i], rows[best], store) for i in others])
-    if all(c.p_holm is None for c in family):
+    best = max(with_value, key=lambda i: _quality(metric, entries[i].value))
+    others = [i for i in with_value if i != best]
+    found = compare_column(metric, [entries[i] for i in others], entries[best], store)
+    family = add_holm(found, factor=len(with_value) / 2.0)
+    if all(comparison.p_holm is None for comparison in family):
         return marks
     marks[best] = True
     for i, comparison in zip(others, family, strict=True):
@@ -112,20 +142,78 @@ def _sign(metric: Metric, value: Value) -> int:
     return -1 if metric.compares_magnitude and (value.estimate.value or 0.0) < 0 else 1
 
 
-def _difference_table(
+def _pooled_variances(metric: Metric, entries: Sequence[Entry]) -> tuple[TrialVariance, ...] | None:
+    """Return the variance between trials of each method; None without two trials that all have."""
+    trials = _common_trials(entries)
+    if len(trials) < 2:
+        return None
+    rows = [_trial_values(metric, entry, trials) for entry in entries]
+    return trial_variances(np.array(rows))
+
+
+def _common_trials(entries: Sequence[Entry]) -> list[int]:
+    return sorted(set.intersection(*(set(entry.value.per_trial or {}) for entry in entries)))
+
+
+def _trial_values(metric: Metric, entry: Entry, trials: Sequence[int]) -> list[float]:
+    per_trial = entry.value.per_trial or {}
+    return [_sign(metric, entry.value) * per_trial[trial] for trial in trials]
+
+
+def _compare(
     metric: Metric,
-    pairs: Sequence[Sequence[SelectedRun]],
-    signs: Sequence[int],
+    mine: Entry,
+    theirs: Entry,
     store: PredictionStore,
+    pooled: tuple[TrialVariance, TrialVariance] | None,
+) -> Comparison:
+    """Return the difference and its p-value over the trials that both have."""
+    common = _common_trials((mine, theirs))
+    if not common:
+        return NO_COMPARISON
+    between = None if len(common) < 2 else _between(metric, mine, theirs, common, pooled)
+    parts = [metric.counts_of_parts(entry.runs_of(common)) for entry in (mine, theirs)]
+    table = _difference_table(metric, mine, theirs, common, store)
+    if parts[0] is not None and parts[1] is not None:
+        found = _lowest(metric, mine, theirs, common, between, (parts[0], parts[1]))
+    elif table is None:
+        found = _from_trials(metric, mine, theirs, common, between)
+    elif between is None:
+        found = _one_trial(table)
+    else:
+        found = _several_trials(table, between)
+    return replace(found, trials=len(common))
+
+
+def _between(
+    metric: Metric,
+    mine: Entry,
+    theirs: Entry,
+    common: Sequence[int],
+    pooled: tuple[TrialVariance, TrialVariance] | None,
+) -> TrialVariance:
+    """Return the variance between trials of the difference of two methods."""
+    if pooled is None:
+        rows = [_trial_values(metric, entry, common) for entry in (mine, theirs)]
+        first, second = trial_variances(np.array(rows))
+    else:
+        first, second = pooled
+    return TrialVariance(first.variance + second.variance, first.degrees_of_freedom)
+
+
+def _difference_table(
+    metric: Metric, mine: Entry, theirs: Entry, trials: Sequence[int], store: PredictionStore
 ) -> PerImage | None:
-    tables = [metric.per_image(selected_runs, store) for selected_runs in pairs]
+    sides = [entry.runs_of(trials) for entry in (mine, theirs)]
+    tables = [metric.per_image(runs, store) for runs in sides]
     if tables[0] is None or tables[1] is None:
         return None
-    for split in metric.splits:  # one trial's data are the same for all methods: check it once
-        answers = [store.answers(selected_runs[0], split) for selected_runs in pairs]
-        if answers[0] is None or answers[1] is None or not same_images([answers[0], answers[1]]):
+    for split in metric.splits:  # the data of a trial are the same for all methods
+        first, second = (store.answers(runs[0], split) for runs in sides)
+        if first is None or second is None or not same_images([first, second]):
             return None
-    return replace(tables[0], values=signs[0] * tables[0].values - signs[1] * tables[1].values)
+    values = _sign(metric, mine.value) * tables[0].values
+    return replace(tables[0], values=values - _sign(metric, theirs.value) * tables[1].values)
 
 
 def _one_trial(table: PerImage) -> Comparison:
@@ -136,63 +224,97 @@ def _one_trial(table: PerImage) -> Comparison:
     p = found.p_value
     if table.is_correctness and table.cluster is None and np.isin(z, (-1.0, 0.0, 1.0)).all():
         p = mcnemar(int((z > 0).sum()), int((z < 0).sum()))
-    return Comparison(estimate, p, found.p_positive, found.p_equivalent)
+    return Comparison(estimate, p)
 
 
-def _several_trials(table: PerImage) -> Comparison:
+def _several_trials(table: PerImage, between: TrialVariance) -> Comparison:
     z = table.values
-    found = crossed_variance(z, table.stratum, table.cluster)
-    estimate = Estimate(found.value, found.sd, found.low, found.high, found.kind, found.note)
     if not np.any(z):
         note = f"the two agree on all {z.shape[1]} images"
-        return Comparison(Estimate(0.0, None, None, None, "none", note), 1.0)
-    return _student(estimate, found.degrees_of_freedom)
-
-
-def _over_trials(
-    metric: Metric, mine: Value, theirs: Value, common: Sequence[int], sampling: float
-) -> Comparison:
-    """The mean difference over trials; ``sampling``: variance of the test sample that the trials cannot show."""
-    assert mine.per_trial is not None and theirs.per_trial is not None
-    differences = [
-        metric.comparable(mine.per_trial[t]) - metric.comparable(theirs.per_trial[t])
-        for t in common
-    ]
-    mean = statistics.fmean(differences)
-    if len(differences) == 1 and not sampling:
-        return Comparison(Estimate(mean, None, None, None, "none", "one trial: no standard error"))
-    many = len(differences)
-    between = statistics.variance(differences) / many if many > 1 else 0.0
-    se = math.sqrt(between + sampling)
-    if se == 0.0:
-        note = "the same difference in every trial: no standard error"
-        return Comparison(
-            Estimate(mean, None, None, None, "none", note), 1.0 if mean == 0.0 else None
-        )
-    freedom = (
-        (many - 1) * (se**2 / between) ** 2 if between else math.inf
-    )  # Satterthwaite's; sampling has no end
-    kinds = [
-        *(["paired t over trials"] if many > 1 else []),
-        *([metric.sampling_kind] if sampling else []),
-    ]
-    half = student_quantile(min(freedom, _MANY)) * se
-    return _student(
-        Estimate(mean, se, mean - half, mean + half, " and ".join(kinds)), min(freedom, _MANY)
-    )
-
-
-def _student(estimate: Estimate, freedom: float | None) -> Comparison:
-    if estimate.value is None or not estimate.sd or freedom is None:
+        return Comparison(without_interval(0.0, note), 1.0)
+    found = crossed_variance(z, table.stratum, table.cluster, between)
+    estimate = Estimate(found.value, found.sd, found.low, found.high, found.kind, found.note)
+    if found.error is None or found.value is None:
         return Comparison(estimate)
-    t, margin = estimate.value / estimate.sd, MARGIN / estimate.sd
-    return Comparison(
-        estimate,
-        p=float(2 * stdtr(freedom, -abs(t))),
-        p_better=float(stdtr(freedom, t)),
-        p_equivalent=float(stdtr(freedom, margin - t) - stdtr(freedom, -margin - t)),
-    )
+    return Comparison(estimate, found.error.p_value(found.value))
 
 
-def _flip(p: float | None) -> float | None:
-    return None if p is None else 1.0 - p
+def _lowest(
+    metric: Metric,
+    mine: Entry,
+    theirs: Entry,
+    common: Sequence[int],
+    between: TrialVariance | None,
+    parts: tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+) -> Comparison:
+    """Compare the lowest accuracies of parts, group by group."""
+    mean = None
+    if between is not None:
+        mean = TrialVariance(between.variance / len(common), between.degrees_of_freedom)
+    found = worst_group_difference(*parts, mean)
+    value = _mean_difference(metric, mine, theirs, common)
+    sampling = _sampling_variance(metric, mine, theirs, common)
+    sd = math.sqrt(sampling + (0.0 if mean is None else mean.variance))
+    kind = f"{metric.sampling_kind}{'' if mean is None else ' and trials'}, group by group"
+    estimate = Estimate(value, sd, min(found.low, value), max(found.high, value), kind)
+    return Comparison(estimate, found.p_value)
+
+
+def _from_trials(
+    metric: Metric,
+    mine: Entry,
+    theirs: Entry,
+    common: Sequence[int],
+    between: TrialVariance | None,
+) -> Comparison:
+    """Return the mean difference over trials where the images cannot be compared one by one."""
+    value = _mean_difference(metric, mine, theirs, common)
+    sampling = _sampling_variance(metric, mine, theirs, common)
+    if between is None and not sampling:
+        return Comparison(without_interval(value, "one trial: no standard error"))
+    variance = 0.0 if between is None else between.variance / len(common)
+    freedom = math.inf if between is None else between.degrees_of_freedom
+    error = StandardError((variance, sampling), (freedom, math.inf))
+    if error.sd == 0.0:
+        note = "the same difference in every trial: no standard error"
+        return Comparison(without_interval(value, note), 1.0 if value == 0.0 else None)
+    kinds = ["paired t over trials"] if between is not None else []
+    kinds += [metric.sampling_kind] if sampling else []
+    half = error.half_width()
+    estimate = Estimate(value, error.sd, value - half, value + half, " and ".join(kinds))
+    return Comparison(estimate, error.p_value(value))
+
+
+def _mean_difference(metric: Metric, mine: Entry, theirs: Entry, trials: Sequence[int]) -> float:
+    rows = [_trial_values(metric, entry, trials) for entry in (mine, theirs)]
+    return statistics.fmean(rows[0]) - statistics.fmean(rows[1])
+
+
+def _sampling_variance(metric: Metric, mine: Entry, theirs: Entry, trials: Sequence[int]) -> float:
+    return sum(metric.sampling_variance(entry.runs_of(trials)) for entry in (mine, theirs))
+
+
+def _with_probabilities(metric: Metric, found: Sequence[Comparison]) -> list[Comparison]:
+    """Add P(better) and P(equal) to the comparisons that have an interval.
+
+    The error is half of the interval in units of the normal one, so that few degrees of freedom
+    make the probabilities more moderate.
+    """
+    errors = [_normal_error(comparison.difference) for comparison in found]
+    known = [k for k, error in enumerate(errors) if error]
+    if not known:
+        return list(found)
+    values = [found[k].difference.value or 0.0 for k in known]
+    probabilities = shrunken_probabilities(values, [errors[k] or 0.0 for k in known], MARGIN)
+    result = list(found)
+    for k, probability in zip(known, probabilities, strict=True):
+        positive = probability.positive
+        better = 1.0 - positive if metric.smaller_is_better else positive
+        result[k] = replace(found[k], p_better=better, p_equivalent=probability.equivalent)
+    return result
+
+
+def _normal_error(difference: Estimate) -> float | None:
+    if difference.low is None or difference.high is None:
+        return None
+    return (difference.high - difference.low) / (2.0 * NORMAL_QUANTILE)

@@ -17,7 +17,7 @@ from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.sweep_records import Sweep
 from benchmark.report.records.switches import switch_of
 from benchmark.report.tables.metric import Metric, columns_of
-from benchmark.report.tables.pairwise import mark_best
+from benchmark.report.tables.pairwise import Entry, mark_best
 from benchmark.report.tables.run_conditions import condition_notes
 from benchmark.report.tables.value import NO_VALUE, Value
 
@@ -275,7 +275,8 @@ def _add_stars(rows: Sequence[Row], columns: Sequence[Metric], store: Prediction
     """Mark in each column what cannot be told from its best; runs that only serve others do not compete."""
     competing = [row for row in rows if row.requested]
     for i, column in enumerate(columns):
-        marks = mark_best(column, [(row.selected_runs, row.values[i]) for row in competing], store)
+        entries = [Entry(row.selected_runs, row.values[i]) for row in competing]
+        marks = mark_best(column, entries, store)
         for row, best in zip(competing, marks, strict=True):
             row.values[i] = replace(row.values[i], best=best)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,10 @@ class SplitMetric(Metric):
         """Return the accuracy with its posterior or, of dependent answers, its sampling sd."""
         return accuracy_estimate(run, self.splits[0], predictions)
 
+    def sampling_variance(self, runs: Sequence[SelectedRun]) -> float:
+        """Return the variance that the test images give, which trials on the same images share."""
+        return mean_variance([self.one_trial(run) for run in runs])
+
     def per_image(
         self, runs: Sequence[SelectedRun], predictions: PredictionStore
     ) -> PerImage | None:
@@ -32,6 +37,12 @@ class SplitMetric(Metric):
         if correct is None or answers is None:
             return None
         return PerImage(correct, cluster=answers.cluster, is_correctness=True)
+
+
+def mean_variance(estimates: Sequence[Estimate]) -> float:
+    """Return the mean of the variances behind the intervals; 0 if none has one."""
+    known = [estimate.interval_sd for estimate in estimates if estimate.interval_sd is not None]
+    return statistics.fmean(sd**2 for sd in known) if known else 0.0
 
 
 def accuracy_estimate(

@@ -68,6 +68,13 @@ class LowestAccuracy(Metric):
             return super().over_trials(runs, values, predictions)
         return replace(worst_group_over_trials(correct, total), note="")
 
+    def counts_of_parts(self, runs: Sequence[SelectedRun]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the counts of the parts; None if the runs have different parts."""
+        correct, total = self._all_counts(runs)
+        if len({len(sizes) for sizes in total}) > 1 or not (np.array(total) > 0).all(0).any():
+            return None
+        return np.array(correct), np.array(total)
+
     def sampling_variance(self, runs: Sequence[SelectedRun]) -> float:
         """Return the binomial variance of the mean of the trials' minima.
 

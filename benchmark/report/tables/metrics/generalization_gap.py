@@ -14,7 +14,7 @@ from benchmark.report.statistics.estimate import Estimate
 from benchmark.report.statistics.generalization_gap import LIMITS, paired_gap, unpaired_gap
 from benchmark.report.statistics.stratified_mean import stratified_mean
 from benchmark.report.tables.metric import METRICS, Metric, PerImage
-from benchmark.report.tables.metrics._accuracy import accuracy_estimate
+from benchmark.report.tables.metrics._accuracy import accuracy_estimate, mean_variance
 
 
 @METRICS.register
@@ -58,6 +58,10 @@ class GeneralizationGap(Metric):
             return paired_gap(np.bincount(2 * before + after, minlength=4).reshape(2, 2))
         cluster = None if biased.cluster is None else biased.cluster[rows[0]]
         return stratified_mean(before.astype(np.float64) - after, cluster=cluster, limits=LIMITS)
+
+    def sampling_variance(self, runs: Sequence[SelectedRun]) -> float:
+        """Return the variance that the test images give, as if the splits were unpaired."""
+        return mean_variance([self.one_trial(run) for run in runs])
 
     def per_image(
         self, runs: Sequence[SelectedRun], predictions: PredictionStore

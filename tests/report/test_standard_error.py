@@ -1,0 +1,117 @@
+"""Standard errors of several components, moderated variances and shrunken probabilities."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import digamma, polygamma
+
+from benchmark.report.statistics.moderated_variance import moderated_variances, trial_variances
+from benchmark.report.statistics.shrinkage import shrunken_probabilities
+from benchmark.report.statistics.standard_error import StandardError
+from benchmark.report.statistics.worst_group import worst_group_difference
+
+
+@pytest.mark.parametrize("freedom", [2.0, 7.5, math.inf])
+def test_one_component_is_students_test(freedom: float) -> None:
+    error = StandardError((0.04,), (freedom,))
+    student = stats.norm if math.isinf(freedom) else stats.t(freedom)
+    assert error.half_width() == pytest.approx(0.2 * student.ppf(0.975))
+    for difference in (0.0, 0.1, -0.5, 3.0):
+        assert error.p_value(difference) == pytest.approx(
+            2 * student.sf(abs(difference) / 0.2), rel=1e-6
+        )
+
+
+def test_the_p_value_is_the_level_whose_interval_touches_zero() -> None:
+    error = StandardError((0.01, 0.02), (2.0, math.inf))
+    for level in (0.6, 0.05, 1e-4):
+        assert error.p_value(-error.half_width(level / 2)) == pytest.approx(level, rel=1e-6)
+    assert error.p_value(1e9) < 1e-9
+    assert error.sd == pytest.approx(math.sqrt(0.03))
+    assert StandardError((0.0, 0.02), (2.0, math.inf)).half_width() == pytest.approx(
+        math.sqrt(0.02) * stats.norm.ppf(0.975)
+    )
+
+
+def test_two_methods_have_the_variance_of_their_difference() -> None:
+    values = np.array([[0.8, 0.7, 0.75], [0.6, 0.62, 0.5]])
+    first, second = trial_variances(values)
+    assert first.variance + second.variance == pytest.approx((values[0] - values[1]).var(ddof=1))
+    assert first.degrees_of_freedom == 2.0
+
+
+def test_an_effect_that_all_methods_share_cancels() -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=(5, 3))
+    moved = values + 10.0 * random.normal(size=3)
+    for one, other in zip(trial_variances(values), trial_variances(moved), strict=True):
+        assert one.variance == pytest.approx(other.variance)
+
+
+def test_moderated_variances_solve_smyths_equations() -> None:
+    variances = np.array([0.1, 8.0, 0.5, 30.0, 0.02, 2.0])
+    moderated, freedom = moderated_variances(variances, 4.0)
+    prior_freedom = freedom - 4.0
+    logs = np.log(variances) - digamma(2.0) + math.log(2.0)
+    assert polygamma(1, prior_freedom / 2) == pytest.approx(logs.var(ddof=1) - polygamma(1, 2.0))
+    prior = math.exp(logs.mean() + digamma(prior_freedom / 2) - math.log(prior_freedom / 2))
+    expected = (prior_freedom * prior + 4.0 * variances) / freedom
+    assert moderated == pytest.approx(expected)
+
+
+def test_equal_variances_are_pooled_and_zeros_do_no_harm() -> None:
+    moderated, freedom = moderated_variances(np.array([1.0, 1.1, 0.9, 1.0]), 2.0)
+    assert moderated == pytest.approx([1.0] * 4)
+    assert math.isinf(freedom)
+    assert moderated_variances(np.zeros(4), 2.0)[0] == pytest.approx([0.0] * 4)
+    assert np.isfinite(moderated_variances(np.array([0.0, 1.0, 1.2, 0.8]), 2.0)[0]).all()
+    assert trial_variances(np.zeros((4, 3)))[0].variance == 0.0
+
+
+def test_shrunken_probabilities_are_those_of_a_simulated_posterior() -> None:
+    """Draw from the prior, keep the draws that come close to what was observed, and count."""
+    random = np.random.default_rng(1)
+    draws = 1_000_000
+    between = 0.02 * np.abs(random.standard_cauchy(draws))
+    true = between * random.normal(size=(3, draws))
+    delta = true[1:] - true[0]
+    reference = math.sqrt(1.5e-4) * random.normal(size=draws)  # half of the smaller variance
+    observed = delta + np.sqrt([[1.5e-4], [2.5e-4]]) * random.normal(size=delta.shape) - reference
+    near = (np.abs(observed - [[0.03], [-0.01]]) < 0.003).all(0)
+    kept = delta[:, near]
+    found = shrunken_probabilities([0.03, -0.01], [math.sqrt(3e-4), 0.02], 0.01, 0.02)
+    tolerance = 4 * 0.5 / math.sqrt(near.sum()) + 0.02
+    for k in range(2):
+        assert found[k].positive == pytest.approx((kept[k] > 0).mean(), abs=tolerance)
+        assert found[k].equivalent == pytest.approx((np.abs(kept[k]) < 0.01).mean(), abs=tolerance)
+
+
+def test_probabilities_without_noise_and_with_nothing_but_noise() -> None:
+    sure, _ = shrunken_probabilities([0.5, -0.5], [1e-3, 1e-3], 0.01)
+    assert sure.positive > 0.999 and sure.equivalent < 0.001
+    (unsure,) = shrunken_probabilities([0.1], [10.0], 0.01)
+    assert 0.5 < unsure.positive < 0.52
+    (zero,) = shrunken_probabilities([0.0], [0.02], 0.01)
+    assert zero.positive == pytest.approx(0.5)
+
+
+def test_equal_minima_with_other_groups_are_not_told_apart() -> None:
+    found = worst_group_difference(([70, 70, 70, 70], [100] * 4), ([72, 90, 95, 90], [100] * 4))
+    assert found.low < 0.0 < found.high and found.p_value > 0.5
+    worse = worst_group_difference(([30, 90], [100, 100]), ([70, 90], [100, 100]))
+    assert worse.high < 0.0 and worse.p_value < 1e-4
+    better = worst_group_difference(([70, 90], [100, 100]), ([30, 90], [100, 100]))
+    assert (better.low, better.high) == pytest.approx((-worse.high, -worse.low))
+    assert better.p_value == pytest.approx(worse.p_value)
+
+
+def test_one_group_is_the_difference_of_two_proportions() -> None:
+    found = worst_group_difference(([60], [100]), ([80], [100]))
+    variance = (62 / 104) * (42 / 104) / 100 + (82 / 104) * (22 / 104) / 100
+    half = stats.norm.ppf(0.975) * math.sqrt(variance)
+    assert (found.low, found.high) == pytest.approx((-0.2 - half, -0.2 + half))
+    assert found.p_value == pytest.approx(2 * stats.norm.sf(0.2 / math.sqrt(variance)))
