@@ -49,8 +49,8 @@ class EX2L(Algorithm):
     (``scale = "none"``) are unbounded, and −MAE, −MSE and −RMSE then have no lower bound: growing
     activations alone keep lowering them.
 
-    The paper draws λ₁ and λ₂ from U(0.1, 100), nine times in ten above 10; with ``log_draws`` they
-    are drawn from 10^U(−1, 2).
+    The paper draws λ₁ and λ₂ from U(0.1, 100), nine times in ten above 10; the variant
+    ``log_draws`` draws them from 10^U(−1, 2).
     """
 
     name = "ex2l"
@@ -73,13 +73,6 @@ class EX2L(Algorithm):
         "similarity_weight": HParam(
             1.0, Uniform(0.1, 100), "λ₂, weight of the maps' similarity", low=0.0, high=1e9
         ),
-        "confounder_weight_log": HParam(
-            1.0, LogUniform(-1, 2), "λ₁ where log_draws is true", low=0.0, high=1e9
-        ),
-        "similarity_weight_log": HParam(
-            1.0, LogUniform(-1, 2), "λ₂ where log_draws is true", low=0.0, high=1e9
-        ),
-        "log_draws": HParam(False, doc="take λ₁ and λ₂ from the logarithmic draws"),
         # table 6: drawn like the label model's, but separately
         "confounder_lr": COMMON_HPARAMS["lr"],
         "confounder_weight_decay": COMMON_HPARAMS["weight_decay"],
@@ -100,11 +93,14 @@ class EX2L(Algorithm):
     variants = {
         **{name: {"similarity": name} for name in SIMILARITIES},
         **{f"{name}_random": {"similarity": name, "sampling": "random"} for name in SIMILARITIES},
-        "log_draws": {"log_draws": True},
+        "log_draws": {
+            "confounder_weight": LogUniform(-1, 2),
+            "similarity_weight": LogUniform(-1, 2),
+        },
         "raw_maps": {"scale": "none"},
         "label_only": {"moves": "label"},
         # two independent models
-        "no_penalty": {"similarity_weight": 0.0, "similarity_weight_log": 0.0},
+        "no_penalty": {"similarity_weight": 0.0},
     }
     objective = Algorithm.total_loss
     network: Backbone
@@ -114,9 +110,6 @@ class EX2L(Algorithm):
         super().__init__(setting)
         self.confounder = setting.build_network(setting.num_confounders, dropout=self.hp["dropout"])
         self.sampling = self.hp["sampling"]  # type: ignore[misc]
-        suffix = "_log" if self.hp["log_draws"] else ""
-        self.confounder_weight: float = self.hp[f"confounder_weight{suffix}"]
-        self.similarity_weight: float = self.hp[f"similarity_weight{suffix}"]
         self.register_buffer("running_accuracy", torch.tensor(1 / setting.num_confounders))
         self.accuracy_at_end: float | None = None
         self.gradcam = get("gradcam", constant_weights=True)
@@ -166,9 +159,9 @@ class EX2L(Algorithm):
         assert batch.confounder is not None
         return {
             "classification": F.cross_entropy(label_logits, batch.label),
-            "confounder": self.confounder_weight
+            "confounder": self.hp["confounder_weight"]
             * F.cross_entropy(confounder_logits, batch.confounder),
-            "similarity": self.similarity_weight * similarity,
+            "similarity": self.hp["similarity_weight"] * similarity,
         }
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:

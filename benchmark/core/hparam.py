@@ -6,8 +6,8 @@ import math
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,7 @@ LONGEST_TEXT = 2_000
 SMALL_SIDE = 64
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """Something a random value can be drawn from."""
 
@@ -111,6 +112,24 @@ class HParam:
             return self.default
         return self.random.draw(np.random.default_rng(seed_for("hparam", trial, draw, name)))
 
+    def with_random(self, name: str, given: Distribution | Mapping[str, Any]) -> HParam:
+        """Return this hyper-parameter with another random distribution.
+
+        Args:
+            name: Name of the hyper-parameter, for messages.
+            given: A distribution, or a table of a sweep file such as ``{"log_uniform": [-1, 2]}``.
+
+        Raises:
+            UserError: the table describes no distribution, or values of it are not allowed.
+        """
+        if isinstance(given, Mapping):
+            given = _distribution(name, given, integer=type(self.default) is int)
+        if isinstance(given, Choice):
+            given = Choice(tuple(self.check(name, value) for value in given.values))
+        for value in _ends(given):
+            self.check(name, value)
+        return replace(self, random=given)
+
     def check(self, name: str, value: Any) -> Any:
         """``value`` in this hyper-parameter's type, or a UserError saying what was expected."""
         wanted = type(self.default)
@@ -169,6 +188,79 @@ class HParam:
                 f"{name} = {shown(text)} is not {_kind(self.default)} such as {self.default!r}."
             ) from None
         return self.check(name, value)
+
+
+def resolve_values(
+    declared: Mapping[str, HParam], given: Mapping[str, Any], owner: str, trial: int, draw: int
+) -> dict[str, Any]:
+    """Return the given hyper-parameters in their declared types.
+
+    A distribution takes the place of the declared one: draw 0 has the declared default, and other
+    draws are random.
+
+    Args:
+        declared: Hyper-parameters by name.
+        given: A value, a ``Distribution``, or a table that describes one, for some of the names.
+        owner: Name of the method, for messages.
+        trial: Number of the trial.
+        draw: Number of the draw.
+
+    Raises:
+        UserError: a name is not declared, or a value is not allowed.
+        Problems: there are several such errors.
+    """
+    distributions = {
+        name: value
+        for name, value in given.items()
+        if name in declared and isinstance(value, Mapping | Distribution)
+    }
+    errors = ErrorCollector()
+    plain = {name: value for name, value in given.items() if name not in distributions}
+    values = errors(check_values, declared, plain, owner) or {}
+    for name, value in distributions.items():
+        changed = errors(declared[name].with_random, f"{owner}: {name}", value)
+        values[name] = changed and changed.draw(name, trial, draw)
+    errors.finish()
+    return values
+
+
+def _distribution(name: str, table: Mapping[str, Any], *, integer: bool) -> Distribution:
+    """Return the distribution that a table of a sweep file describes."""
+    if len(table) == 1:
+        ((kind, values),) = table.items()
+        if kind == "choice" and isinstance(values, list) and values:
+            return Choice(tuple(values))
+        if kind == "log_uniform" and _is_range(values):
+            return LogUniform(values[0], values[1], integer=integer)
+        if kind == "uniform" and _is_range(values) and not integer:
+            return Uniform(values[0], values[1])
+    raise UserError(
+        f"{name} = {shown(dict(table))} is not a distribution of its values, expected "
+        "{ log_uniform = [low, high] } with exponents of 10, { choice = [value, …] } or, unless "
+        "it is an integer, { uniform = [low, high] }."
+    )
+
+
+def _is_range(values: Any) -> bool:
+    """Return whether values are a list of two numbers in ascending order."""
+    if not isinstance(values, list) or len(values) != 2:
+        return False
+    return all(type(value) in (int, float) for value in values) and values[0] <= values[1]
+
+
+def _ends(distribution: Distribution) -> list[float | int]:
+    """Return the lowest and the highest value of a range; empty for other distributions."""
+    ends: list[float | int] = []
+    try:
+        if isinstance(distribution, Uniform):
+            ends = [float(distribution.low), float(distribution.high)]
+        elif isinstance(distribution, LogUniform):
+            exponents = (float(distribution.low), float(distribution.high))
+            powers = [distribution.base**exponent for exponent in exponents]
+            ends = [int(power) for power in powers] if distribution.integer else [*powers]
+    except OverflowError:
+        ends = [math.inf]
+    return ends
 
 
 def check_values(

@@ -11,7 +11,7 @@ from benchmark.core.backbone_options import without_defaults
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.dataset import AUGMENTATIONS, DatasetInfo, DatasetSource, batch_size_problem
 from benchmark.core.errors import ErrorCollector, Refused, UserError
-from benchmark.core.hparam import HParam, check_values
+from benchmark.core.hparam import HParam, check_values, resolve_values
 from benchmark.core.named_options import (
     NamedOptions,
     base_name,
@@ -219,7 +219,10 @@ class Resolver:
         fixed = {name: value for name, value in self.config.fixed.items() if name in declared}
         check = ErrorCollector()
         for given in (fixed, kind.variants.get(variant, {}), override, request.hparams or {}):
-            values.update(check(check_values, declared, given, request.method) or {})
+            resolved = check(
+                resolve_values, declared, given, request.method, request.trial, request.draw
+            )
+            values.update(resolved or {})
         check.finish()
         return values
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from algorithms.ex2l import EX2L
 from benchmark.core.errors import Problems
+from benchmark.core.hparam import resolve_values
 from benchmark.core.registry import BACKBONES
 from benchmark.losses.similarity import SIMILARITIES
 from benchmark.plan.planner import expand
@@ -210,12 +211,12 @@ def test_draws_are_the_papers_and_on_a_log_scale_on_request() -> None:
     for name in ("confounder_weight", "similarity_weight"):
         drawn = torch.tensor([declared[name].draw(name, 42, draw) for draw in range(1, 201)])
         assert drawn.min() >= 0.1 and drawn.max() < 100 and 40 < drawn.median() < 60
-        on_log = torch.tensor(
-            [declared[f"{name}_log"].draw(f"{name}_log", 42, draw) for draw in range(1, 201)]
-        )
+    variant = EX2L.variants["log_draws"]
+    assert resolve_values(declared, variant, "ex2l", 42, 0) == dict.fromkeys(variant, 1.0)
+    draws = [resolve_values(declared, variant, "ex2l", 42, draw) for draw in range(1, 201)]
+    for name in ("confounder_weight", "similarity_weight"):
+        on_log = torch.tensor([values[name] for values in draws])
         assert on_log.min() >= 0.1 and on_log.max() < 100 and 1.5 < on_log.median() < 7
-    algorithm = build("ex2l", confounder_weight_log=2.0, similarity_weight_log=4.0, log_draws=True)
-    assert (algorithm.confounder_weight, algorithm.similarity_weight) == (2.0, 4.0)
 
 
 def test_both_models_at_the_same_time_learn_what_they_learn_one_after_another() -> None:
@@ -276,3 +277,21 @@ def test_a_run_says_how_it_sampled_and_what_the_confounder_model_knows(tmp_path:
         assert record.parameters == alone, (
             "the confounder model is not there when the label model predicts"
         )
+
+
+def test_a_sweep_can_override_a_distribution() -> None:
+    table = {
+        "datasets": ["tiny"],
+        "algorithms": ["ex2l", "ex2l:log_draws"],
+        "backbone": "convnet:width=2",
+        "draws": [0, 1],
+        "fixed": {"confounder_weight": {"choice": [3, 3]}},
+        "override": {"ex2l": {"similarity_weight": {"log_uniform": [-3, -2]}}},
+    }
+    specs = [run.spec for run in expand(config_from(table, "test", "test")).runs.values()]
+    drawn = {(spec.variant, spec.draw): spec.hparams for spec in specs}
+    for variant in ("", "log_draws"):
+        assert drawn[variant, 0]["similarity_weight"] == 1.0
+        assert 1e-3 <= drawn[variant, 1]["similarity_weight"] <= 1e-2
+    assert drawn["", 1]["confounder_weight"] == 3.0
+    assert drawn["log_draws", 1]["confounder_weight"] != 3.0

@@ -11,7 +11,14 @@ import pytest
 from scipy import stats
 
 from benchmark.core.errors import Problems, UserError
-from benchmark.core.hparam import Choice, HParam, LogUniform, Uniform, check_values
+from benchmark.core.hparam import (
+    Choice,
+    HParam,
+    LogUniform,
+    Uniform,
+    check_values,
+    resolve_values,
+)
 from benchmark.core.optim import COMMON_HPARAMS
 
 N = 2000
@@ -229,3 +236,53 @@ def test_distributions_can_be_read() -> None:
     assert str(LogUniform(3, 9, 2, integer=True)) == "2^U(3, 9)"
     assert str(Uniform(0, 1)) == "U(0, 1)"
     assert str(Choice((0.0, 0.5))) == "{0.0, 0.5}"
+
+
+WEIGHT = HParam(1.0, Uniform(0, 1), low=0.0, high=100.0)
+STEPS = HParam(10, low=1, high=1000)
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        (LogUniform(-1, 2), LogUniform(-1, 2)),
+        ({"log_uniform": [-1, 2]}, LogUniform(-1, 2)),
+        ({"uniform": [2, 3]}, Uniform(2, 3)),
+        ({"choice": [1, 2.5]}, Choice((1.0, 2.5))),
+    ],
+)
+def test_a_distribution_replaces_the_declared_one(given: Any, same: Any) -> None:
+    declared = {"weight": WEIGHT, "steps": STEPS}
+    changed = HParam(1.0, same)
+    for draw in (0, 1, 2):
+        values = resolve_values(declared, {"weight": given, "steps": 5}, "method", 3, draw)
+        assert values == {"weight": changed.draw("weight", 3, draw), "steps": 5}
+        assert type(values["weight"]) is float
+
+
+def test_an_integer_is_drawn_as_an_integer() -> None:
+    given = {"steps": {"log_uniform": [0, 3]}}
+    drawn = [resolve_values({"steps": STEPS}, given, "method", 0, draw)["steps"] for draw in (1, 2)]
+    assert all(type(value) is int and 1 <= value <= 1000 for value in drawn)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("weight", {"log_uniform": [0, 3]}, "1000.* is out of bounds"),
+        ("weight", {"log_uniform": [0, 400]}, "not finite"),
+        ("weight", {"uniform": [-1, 3]}, "-1.0 is out of bounds"),
+        ("weight", {"uniform": [0, 10**400]}, "not finite"),
+        ("weight", {"choice": [1.0, "a"]}, "is a text"),
+        ("weight", {"choice": []}, "not a distribution"),
+        ("weight", {"normal": [0, 1]}, "not a distribution"),
+        ("weight", {"uniform": [3, 2]}, "not a distribution"),
+        ("weight", {"uniform": [1, 2], "choice": [1.0]}, "not a distribution"),
+        ("weight", {}, "not a distribution"),
+        ("steps", {"uniform": [1, 3]}, "not a distribution"),
+        ("other", {"uniform": [1, 3]}, "no hparam 'other'"),
+    ],
+)
+def test_a_wrong_distribution_is_refused(name: str, given: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve_values({"weight": WEIGHT, "steps": STEPS}, {name: given}, "method", 0, 0)

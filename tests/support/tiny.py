@@ -11,6 +11,7 @@ import torch
 
 from benchmark.core.algorithm import Algorithm, Setting
 from benchmark.core.batch import Batch
+from benchmark.core.hparam import Distribution
 from benchmark.core.needs import Needs
 from benchmark.core.registry import ALGORITHMS, BACKBONES
 from benchmark.core.seeds import seed_for
@@ -19,9 +20,13 @@ CLASSES, CONFOUNDERS, ENVIRONMENTS = 3, 2, 2
 
 
 def hparams_of(kind: type[Algorithm], side: int, **changed: Any) -> dict[str, Any]:
-    """Defaults of every hyper-parameter, with small batches, and ``changed``."""
+    """Defaults of every hyper-parameter, with small batches, and ``changed``.
+
+    A changed distribution keeps the default, as it does in draw 0.
+    """
     defaults = {name: h.default for name, h in kind.all_hparams(side).items()}
-    return {**defaults, "batch_size": 12, **changed}
+    values = {k: value for k, value in changed.items() if not isinstance(value, Distribution)}
+    return {**defaults, "batch_size": 12, **values}
 
 
 def make_setting(kind: type[Algorithm], side: int = 16, steps: int = 10, **changed: Any) -> Setting:
