@@ -1,4 +1,4 @@
-"""Unpacking archives from elsewhere: what is good arrives whole, what is bad writes nothing."""
+"""Unpacking: valid archives are unpacked completely, unsafe ones write nothing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from benchmark.core.errors import UserError
-from datasets._io import archive as _archive
+from datasets._io import archive as archive_module
 from datasets._io.archive import unpack
+from datasets._io.archive_members import Limits
 
 FILES = {"set/a.txt": b"one", "set/deep/b.txt": b"two" * 1000, "c.txt": b""}
 
@@ -53,7 +54,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.tar", "a.tar.xz", "a.zip"])
-def test_good_archives(name: str, tmp_path: Path) -> None:
+def test_valid_archives_are_unpacked(name: str, tmp_path: Path) -> None:
     modes = {"a.tar.gz": "w:gz", "a.tar": "w", "a.tar.xz": "w:xz"}
     path = tmp_path / name
     zipped(path) if name.endswith(".zip") else tar(path, mode=modes[name])
@@ -63,11 +64,11 @@ def test_good_archives(name: str, tmp_path: Path) -> None:
     )
     assert tree(tmp_path / "out") == FILES
     assert seen[-1] == (3003, 3003)
-    assert unpack(path, tmp_path / "out") == len(FILES)  # again: the same files take their places
+    assert unpack(path, tmp_path / "out") == len(FILES)  # existing files are replaced
     assert tree(tmp_path / "out") == FILES
 
 
-def test_clutter_is_left_out(tmp_path: Path) -> None:
+def test_files_added_by_systems_are_left_out(tmp_path: Path) -> None:
     names = ("__MACOSX/a", "set/._a.txt", ".DS_Store")
     path = zipped(tmp_path / "a.zip", lambda z: [z.writestr(name, "x") for name in names])
     unpack(path, tmp_path / "out")
@@ -90,7 +91,7 @@ def zip_nameless(archive: zipfile.ZipFile) -> None:
     archive.writestr(info, "x")
 
 
-BAD_TARS: dict[str, tuple[Callable[[tarfile.TarFile], object], str]] = {
+UNSAFE_TARS: dict[str, tuple[Callable[[tarfile.TarFile], object], str]] = {
     "up and out": (lambda t: add(t, "../evil"), "leads outside"),
     "up in the middle": (lambda t: add(t, "set/../../evil"), "leads outside"),
     "absolute": (lambda t: add(t, "/tmp/evil"), "leads outside"),
@@ -120,7 +121,7 @@ BAD_TARS: dict[str, tuple[Callable[[tarfile.TarFile], object], str]] = {
     "a long path": (lambda t: add(t, "set/" + "x/" * 2000 + "y"), "which is too long"),
     "a pipe": (lambda t: add(t, "set/pipe", b"", type=tarfile.FIFOTYPE), "holds the device"),
 }
-BAD_ZIPS: dict[str, tuple[Callable[[zipfile.ZipFile], object], str]] = {
+UNSAFE_ZIPS: dict[str, tuple[Callable[[zipfile.ZipFile], object], str]] = {
     "up and out": (lambda z: z.writestr("../evil", "x"), "leads outside"),
     "absolute": (lambda z: z.writestr("/tmp/evil", "x"), "leads outside"),
     "a link": (zip_link, "holds the link"),
@@ -139,23 +140,23 @@ BAD_ZIPS: dict[str, tuple[Callable[[zipfile.ZipFile], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", list(BAD_TARS))
-def test_bad_tars_write_nothing(case: str, tmp_path: Path) -> None:
-    change, words = BAD_TARS[case]
+@pytest.mark.parametrize("case", list(UNSAFE_TARS))
+def test_unsafe_tars_write_nothing(case: str, tmp_path: Path) -> None:
+    change, words = UNSAFE_TARS[case]
     with pytest.raises(UserError, match=words):
         unpack(tar(tmp_path / "a.tar.gz", change), tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar.gz"]
 
 
-@pytest.mark.parametrize("case", list(BAD_ZIPS))
-def test_bad_zips_write_nothing(case: str, tmp_path: Path) -> None:
-    change, words = BAD_ZIPS[case]
+@pytest.mark.parametrize("case", list(UNSAFE_ZIPS))
+def test_unsafe_zips_write_nothing(case: str, tmp_path: Path) -> None:
+    change, words = UNSAFE_ZIPS[case]
     with pytest.raises(UserError, match=words):
         unpack(zipped(tmp_path / "a.zip", change), tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
 
 
-def test_a_zip_with_a_foreign_kind_of_compression_writes_nothing(tmp_path: Path) -> None:
+def test_a_zip_with_unsupported_compression_writes_nothing(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip")
     data = bytearray(path.read_bytes())
     place = data.rindex(b"PK\x01\x02") + 10  # the method of the last member, in the directory
@@ -166,35 +167,33 @@ def test_a_zip_with_a_foreign_kind_of_compression_writes_nothing(tmp_path: Path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
 
 
-def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_archive, "FREE", 1000)
+def test_archives_beyond_the_limits_write_nothing(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", lambda z: z.writestr("zeros", bytes(5_000_000)))
     with pytest.raises(UserError, match="times its own size"):
-        unpack(path, tmp_path / "out")
-    monkeypatch.setattr(_archive, "MEMBERS", 2)
+        unpack(path, tmp_path / "out", limits=Limits(free_bytes=1000))
     with pytest.raises(UserError, match="more than the 2 files that are allowed"):
-        unpack(tar(tmp_path / "b.tar"), tmp_path / "out")
+        unpack(tar(tmp_path / "b.tar"), tmp_path / "out", limits=Limits(members=2))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_size_that_lies(tmp_path: Path) -> None:
+def test_a_file_longer_than_its_declared_size(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", lambda z: z.writestr("zeros", bytes(100_000)))
     data = path.read_bytes()
     path.write_bytes(data.replace((100_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
-    with pytest.raises(UserError, match=r"cannot be unpacked|longer than the archive says"):
+    with pytest.raises(UserError, match=r"cannot be unpacked|longer than the archive declares"):
         unpack(path, tmp_path / "out")
     assert not (tmp_path / "out/zeros").exists()
 
 
-def test_too_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_archive.shutil, "disk_usage", lambda path: type("U", (), {"free": 100}))
-    with pytest.raises(UserError, match="make room"):
+def test_too_little_disk_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_module.shutil, "disk_usage", lambda path: type("U", (), {"free": 100}))
+    with pytest.raises(UserError, match="free some space"):
         unpack(tar(tmp_path / "a.tar"), tmp_path / "out")
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.2, 0.6, 0.95])
 @pytest.mark.parametrize("kind", ["tar.gz", "tar", "zip"])
-def test_cut_off(kind: str, keep: float, tmp_path: Path) -> None:
+def test_truncated_archives(kind: str, keep: float, tmp_path: Path) -> None:
     path = tmp_path / f"a.{kind}"
     zipped(path) if kind == "zip" else tar(path, mode="w:gz" if kind == "tar.gz" else "w")
     data = path.read_bytes()
@@ -204,17 +203,17 @@ def test_cut_off(kind: str, keep: float, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".unpack-*"))
 
 
-def test_a_file_where_a_folder_must_be(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/set").write_text("")
-    with pytest.raises(UserError, match="out/set is no folder"):
+    with pytest.raises(UserError, match="out/set is not a folder"):
         unpack(tar(tmp_path / "a.tar"), tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["set"]
 
 
-def test_a_folder_where_a_file_must_be(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "out/c.txt").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"out/c\.txt is a folder, and a file in"):
+    with pytest.raises(UserError, match=r"out/c\.txt is a folder, but a file in"):
         unpack(tar(tmp_path / "a.tar"), tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["c.txt"]
 
@@ -223,7 +222,7 @@ def test_a_folder_where_a_file_must_be(tmp_path: Path) -> None:
     ("target", "words"),
     [("file", "is a file"), ("file/out", "is a file"), ("circle", "link that leads nowhere")],
 )
-def test_a_target_that_is_no_folder(target: str, words: str, tmp_path: Path) -> None:
+def test_a_target_that_is_not_a_folder(target: str, words: str, tmp_path: Path) -> None:
     path = tar(tmp_path / "a.tar")
     (tmp_path / "file").touch()
     (tmp_path / "circle").symlink_to("circle")
@@ -232,7 +231,7 @@ def test_a_target_that_is_no_folder(target: str, words: str, tmp_path: Path) -> 
 
 
 def test_a_tar_of_a_folder_itself(tmp_path: Path) -> None:
-    """As `tar -C folder .` makes it: the first member is the folder, without a name."""
+    """The first member of an archive made by `tar -C folder .` is the folder, without a name."""
     folder = tmp_path / "folder"
     (folder / "deep").mkdir(parents=True)
     (folder / "deep/a.txt").write_text("one")
@@ -253,32 +252,31 @@ def test_files_longer_than_a_block(tmp_path: Path) -> None:
 def test_a_bomb_is_not_decompressed_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The member's header tells; what follows it, and what follows the end of the tar, is bounded too."""
-    monkeypatch.setattr(_archive, "FREE", 1000)
-    monkeypatch.setattr(_archive, "RATIO", 2)
+    """Neither a large member nor data after the end of the tar are decompressed completely."""
+    limits = Limits(ratio=2, free_bytes=1000)
     read = []
-    true = gzip.GzipFile.read
+    original = gzip.GzipFile.read
 
     def counted(self: gzip.GzipFile, size: int = -1) -> bytes:
         read.append(size)
-        return true(self, size)
+        return original(self, size)
 
     monkeypatch.setattr(gzip.GzipFile, "read", counted)
     path = tar(tmp_path / "a.tar.gz", lambda t: add(t, "zeros", bytes(20_000_000)))
     with pytest.raises(UserError, match="times its own size"):
-        unpack(path, tmp_path / "out")
+        unpack(path, tmp_path / "out", limits=limits)
     assert sum(read) < 5_000_000
     read.clear()
     with gzip.open(tmp_path / "b.tar.gz", "wb") as file:
         file.write(tar(tmp_path / "b.tar", mode="w").read_bytes() + bytes(20_000_000))
     with pytest.raises(UserError, match="times its own size"):
-        unpack(tmp_path / "b.tar.gz", tmp_path / "out")
+        unpack(tmp_path / "b.tar.gz", tmp_path / "out", limits=limits)
     assert sum(read) < 5_000_000
     assert not (tmp_path / "out").exists()
 
 
-def test_a_header_that_says_it_is_huge(tmp_path: Path) -> None:
-    """A long name of two gigabytes would be read into memory at once."""
+def test_a_header_that_declares_a_huge_size(tmp_path: Path) -> None:
+    """A name of two gigabytes must not be read into memory."""
     info = tarfile.TarInfo("././@LongLink")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2 << 30
     path = tmp_path / "a.tar"
@@ -291,10 +289,10 @@ def test_a_header_that_says_it_is_huge(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_no_archive(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not there"):
+def test_files_that_are_not_archives(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
         unpack(tmp_path / "a.tar", tmp_path)
-    with pytest.raises(UserError, match="is a folder; give the path of an archive"):
+    with pytest.raises(UserError, match="is a folder"):
         unpack(tmp_path, tmp_path)
     (tmp_path / "a.tar").write_text("hello")
     with pytest.raises(UserError, match="neither"):
