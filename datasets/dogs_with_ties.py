@@ -200,7 +200,7 @@ def _read_list(path: Path) -> list[str]:
 
 def _read_marks(path: Path) -> dict[str, tuple[float, ...]]:
     marks: dict[str, tuple[float, ...]] = {}
-    for row in read_table(path, ("filename", "left", "top", "right", "bottom"), origin=Origin.OWN):
+    for row in read_table(path, ("filename", "left", "top", "right", "bottom"), origin=Origin.USER):
         try:
             left, top, right, bottom = (
                 float(row[name]) for name in ("left", "top", "right", "bottom")

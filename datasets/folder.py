@@ -1,151 +1,115 @@
-"""Your own pictures: a tree of folders, ``split/label/confounder/*.png``."""
+"""Your own images in a tree of folders: ``split/label/confounder/*.png``."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from benchmark.core.dataset import DatasetInfo
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
-from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 from datasets._io.decode import Recipe
 from datasets._io.image_pool import Item, Pool
 from datasets._io.image_source import side_option
-from datasets._io.names import check_spelling, check_splits, clean
-from datasets._io.picture_tree import Tree, read_tree
-from datasets._io.table import Origin, Row, not_utf8, read_table
-from datasets._io.user_images import MASKS, OwnPictures, bits_option, coded
+from datasets._io.image_tree import ImageTree, read_image_tree
+from datasets._io.names import check_spelling, check_splits, normalise
+from datasets._io.table import Origin, Row, read_table, utf8_problem
+from datasets._io.user_images import (
+    FITS,
+    MASKS,
+    About,
+    Annotation,
+    UserImages,
+    bits_option,
+)
 
-TABLE, ABOUT = "metadata.csv", "SOURCE.txt"
+TABLE = "metadata.csv"
+SOURCE_FILE = "SOURCE.txt"
 COLUMNS = ("file", "environment", "patient")
-FITS = ("stretch", "crop", "pad")
+#: The order of tests in tables. Other tests follow by name.
+_TEST_ORDER = {"biased": 0, "unbiased": 1, "deceiving": 2, "test": 3}
 
 
-#: The order of tests in tables; others follow by name.
-_ORDER = {"biased": 0, "unbiased": 1, "deceiving": 2, "test": 3}
+class _ImagePath:
+    """The path of an image in the tree.
+
+    Attributes:
+        name: The path with / between the parts, as stored on the disk.
+        parts: The parts, normalised.
+        key: The normalised path.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.parts = tuple(map(normalise, name.split("/")))
+        self.key = "/".join(self.parts)
+
+    @property
+    def split(self) -> str:
+        return self.parts[0]
 
 
 @DATASETS.register
-class Folder(OwnPictures):
-    """Any pictures, sorted into folders; the folders' names are the splits, the classes and the confounders.
+class Folder(UserImages):
+    """Images sorted into folders whose names are the splits, the classes and the confounders.
 
-    Source, licence: yours; the first two lines of a file ``SOURCE.txt`` in the tree are shown in reports.
+    Source, licence: yours. The first two lines of a file ``SOURCE.txt`` in the tree are shown in
+    reports.
 
-    Layout, in the data folder, under the name that ``path`` gives: ``split/label/confounder/*.png`` (or .jpg, .tif,
-    .dcm …), where train and val must be there and every other split is a test; or ``split/label/*.png`` where
-    confounders are unknown. Folders may be links. Names count without white space around them. Masks of all pictures
-    or of none: ``masks/split/label/confounder/<same name>.png``, white for foreground. ``metadata.csv`` may say more:
-    file (such as train/cat/sofa/1.png), and environment or patient or both. A generalisation gap is reported where
-    tests are called ``biased`` and ``deceiving``. The guide with an example is docs/data.md.
+    Layout, in the data folder, below the name that ``path`` gives: ``split/label/confounder/*.png``
+    (or .jpg, .tif, .dcm …), where train and val are required and every other split is a test. If
+    confounders are unknown: ``split/label/*.png``. Folders may be links, and white space around
+    names is ignored. Masks of all images or of none: ``masks/split/label/confounder/<name>.png``,
+    white for the foreground. ``metadata.csv`` may add the columns environment and patient; its
+    column file holds paths such as train/cat/sofa/1.png. A generalisation gap is reported if tests
+    are called ``biased`` and ``deceiving``. The guide with an example is docs/data.md.
     """
 
     name = "folder"
     version = 2
-    title = "your own pictures in folders: split/label/confounder, masks if there are any"
+    title = "your own images in folders: split/label/confounder, with optional masks"
     options: ClassVar[Mapping[str, HParam]] = {
-        "path": HParam("my_data", doc="the tree's folder, below the data folder", form=r"[^/\\].*"),
+        "path": HParam("my_data", doc="the folder, below the data folder", form=r"[^/\\].*"),
         "side": side_option(64),
         "fit": HParam(
             "stretch",
-            doc="to the square: stretch, crop the middle, or pad with black",
+            doc="how images become squares: stretch, crop the middle, or pad with black",
             choices=FITS,
         ),
         "channels": HParam(3, doc="1: grey; 3: colour", choices=(1, 3)),
-        "equalise": HParam(False, doc="equalise the histogram of each picture; for channels=1"),
+        "equalise": HParam(False, doc="equalise the histogram of each image; requires channels=1"),
         "bits": bits_option(),
     }
 
-    tree: Tree
-    about: tuple[str, str]
-    ignored: tuple[str, ...] = ()
-
-    def info(self) -> DatasetInfo:
-        side, channels = self.chosen["side"], self.chosen["channels"]
-        info = DatasetInfo(
-            label_names=(), confounder_names=(), environment_names=(), image_size=(channels, side, side),
-            splits=("train", "val", "test"),
-            provides=Needs(
-                masks=True, confounder=True, groups=True, environments=True, val_groups=True, val_masks=True
-            ),
-            mean=(0.5,) * channels, std=(0.25,) * channels, source="yours", licence="yours",
-        )  # fmt: skip
-        if self.data_dir is None or not (Path(self.data_dir) / self.chosen["path"]).is_dir():
-            return info  # what a tree may have
-        masks = next(iter(self.pools().values())).masked
-        known, divided = self.confounder is not None, len(self.environments) > 1
-        paired = {"biased", "deceiving"} <= set(self.splits)
-        source, licence = self.about
-        return replace(
-            info,
-            label_names=self.labels,
-            confounder_names=self.confounders,
-            environment_names=self.environments if divided else (),
-            splits=self.splits,
-            provides=Needs(
-                masks=masks,
-                confounder=known,
-                groups=known,
-                environments=divided,
-                val_groups=known,
-                val_masks=masks,
-            ),
-            source=source,
-            licence=licence,
-            bias_splits=("biased", "deceiving") if paired else None,
-        )
+    tree: ImageTree
+    ignored_columns: tuple[str, ...] = ()
 
     def metadata(self) -> list[Path]:
-        return [self.root() / name for name in (TABLE, ABOUT) if self.has(name)]
+        return [self.root() / name for name in (TABLE, SOURCE_FILE) if self.has_file(name)]
 
     def read(self) -> dict[str, Pool]:
         if self.chosen["equalise"] and self.chosen["channels"] != 1:
-            raise UserError(f"{self.name}: equalise=true is for grey pictures; add channels=1.")
+            raise UserError(f"{self.name}: equalise=true is for grey images; add channels=1.")
         root = self.root()
-        self.check_entries(MASKS, TABLE, ABOUT)
-        self.tree = read_tree(root, skip=(MASKS, TABLE, ABOUT))
-        files = [_Found(name) for name in self.tree.pictures]
-        if not files:
-            raise UserError(
-                f"{root} holds no pictures; expected train/<label>/<confounder>/*.png and others in it."
-            )
-        depths = Counter(len(found.parts) for found in files)
-        if not depths.keys() <= {3, 4} or len(depths) > 1:
-            usual = max({3, 4}, key=lambda depth: depths[depth])
-            odd = next(found for found in files if len(found.parts) != usual)
-            raise UserError(
-                f"{root / odd.name} is {len(odd.parts) - 1} folders deep in {root}; all pictures must be in "
-                "split/label/confounder/, or all in split/label/."
-            )
-        present = sorted({found.parts[0] for found in files})
-        check_splits(present, str(root))
-        tests = sorted({*present} - {"train", "val"}, key=lambda name: (_ORDER.get(name, 9), name))
-        for name in ("train", "val"):
-            if name not in present:
-                raise UserError(
-                    f"{root} has no pictures in {name}/; expected train, val and at least one test."
-                )
-        if not tests:
-            raise UserError(
-                f"{root} has train and val and no test; put pictures in test/, or biased/ and deceiving/."
-            )
-        self.splits = ("train", "val", *tests)
-        position = {name: number for number, name in enumerate(self.splits)}
-        files.sort(key=lambda found: (position[found.parts[0]], found.name))
-        self.part = np.array([position[found.parts[0]] for found in files])
-        self._annotate(files)
-        self.about = self._about()
-        masks = self.masks_of([found.name for found in files])
+        self.check_entries(MASKS, TABLE, SOURCE_FILE)
+        self.tree = read_image_tree(root, skip=(MASKS, TABLE, SOURCE_FILE))
+        images = [_ImagePath(name) for name in self.tree.images]
+        _check_depths(root, images)
+        self.splits = _read_splits(root, images)
+        split_number = {name: number for number, name in enumerate(self.splits)}
+        images.sort(key=lambda image: (split_number[image.split], image.name))
+        self.split_number = np.array([split_number[image.split] for image in images])
+        self._annotate(images)
+        self.about = self._read_about()
+        masks = self.mask_files([image.name for image in images])
         items = [
-            Item(f"{self.chosen['path']}/{f.name}", mask)
-            for f, mask in zip(files, masks, strict=True)
+            Item(f"{self.chosen['path']}/{image.name}", mask)
+            for image, mask in zip(images, masks, strict=True)
         ]
         recipe = Recipe(
             self.chosen["side"],
@@ -156,107 +120,144 @@ class Folder(OwnPictures):
         )
         return {self.name: Pool(items, recipe)}
 
-    def _annotate(self, files: list[_Found]) -> None:
-        """What the folders' names and the table say of every picture."""
-        root = self.root()
-        self.labels, label = coded([found.parts[1] for found in files])
-        assert label is not None
-        self.label = label
-        if len(self.labels) < 2:
-            raise UserError(
-                f"{root} has one class only, {self.labels[0]}; expected two folders or more in each split."
-            )
-        absent = set(range(len(self.labels))) - set(self.label[self.part == 0].tolist())
-        if absent:
-            name = self.labels[min(absent)]
-            raise UserError(
-                f"{root} has the class {name} in a test or in val, but not in train/; add it there."
-            )
-        known = len(files[0].parts) == 4
-        self.confounders, self.confounder = coded(
-            [found.parts[2] for found in files] if known else None
-        )
-        rows = self._rows(files)
-        self.divide(self.told(rows, "environment", root / TABLE), root / TABLE)
-        self.patients, self.patient = coded(self.told(rows, "patient", root / TABLE))
-
-    def _rows(self, files: list[_Found]) -> list[Row]:
-        """The table's row of every picture, or nothing where there is no table."""
-        path = self.root() / TABLE
-        if not self.has(TABLE):
-            return []
-        table = read_table(path, ("file",), origin=Origin.OWN)
-        check_spelling(table.columns, COLUMNS, str(path), "column")
-        if not {"environment", "patient"} & set(table.columns):
-            has = ", ".join(map(repr, table.columns))
-            raise UserError(
-                f"{path} has neither 'environment' nor 'patient', its columns are {has}; add one of them."
-            )
-        self.ignored = tuple(name for name in table.columns if name not in COLUMNS)
-        by_name: dict[str, Row] = {}
-        for row in table:
-            name = "/".join(map(clean, row["file"].split("/")))
-            if not name:
-                raise UserError(f"{path} names no picture in {row.place}; fill in its file.")
-            if name in by_name:
-                raise UserError(
-                    f"{path} names {name} more than once, in {by_name[name].place} and in {row.place}; expected each "
-                    "picture once."
-                )
-            by_name[name] = row
-        for one, other in itertools.pairwise(sorted(files, key=lambda found: found.key)):
-            if one.key == other.key:
-                raise UserError(
-                    f"{path} cannot tell {one.name!r} from {other.name!r}, which differ in white space or in how "
-                    "accents are stored; rename one of them."
-                )
-        unnamed = [found.name for found in files if found.key not in by_name]
-        if unnamed:
-            raise UserError(
-                f"{path} does not name {len(unnamed)} of {len(files)} pictures, the first is {unnamed[0]}; add them, "
-                "or take the table away."
-            )
-        absent = by_name.keys() - {found.key for found in files}
-        if absent:
-            raise UserError(
-                f"{path} names {len(absent)} of {len(table)} pictures that are not there, the first is {min(absent)}; "
-                "add them, or take their rows away."
-            )
-        return [by_name[found.key] for found in files]
-
     def problems(self) -> list[str]:
         self.pools()
         return [*self.tree.problems(self.root()), *super().problems()]
 
     def notes(self) -> list[str]:
         self.pools()
-        ignored = (
-            [f"left out: columns of {TABLE} that have no use here: {', '.join(self.ignored)}."]
-            if self.ignored
-            else []
-        )
-        return [*self.tree.notes(self.root()), *ignored, *super().notes()]
+        notes = self.tree.notes(self.root())
+        if self.ignored_columns:
+            columns = ", ".join(self.ignored_columns)
+            notes.append(f"left out: columns of {TABLE} that are not used: {columns}.")
+        return [*notes, *super().notes()]
 
-    def _about(self) -> tuple[str, str]:
-        """Source and licence: the first two lines of a text.
+    def _annotate(self, images: Sequence[_ImagePath]) -> None:
+        """Set the annotations from the names of folders and from the table."""
+        root = self.root()
+        label = Annotation.from_names([image.parts[1] for image in images])
+        self.labels = label.names
+        self.label = label.numbers
+        if len(self.labels) < 2:
+            raise UserError(
+                f"{root} has one class only, {self.labels[0]}; expected two or more folders in "
+                "each split."
+            )
+        in_train = set(self.label[self.split_number == 0].tolist())
+        missing = set(range(len(self.labels))) - in_train
+        if missing:
+            name = self.labels[min(missing)]
+            raise UserError(
+                f"{root} has the class {name} in a test or in val, but not in train/; add it there."
+            )
+        self.confounder = None
+        if len(images[0].parts) == 4:
+            self.confounder = Annotation.from_names([image.parts[2] for image in images])
+        rows = self._table_rows(images)
+        self.set_environment(self.column_values(rows, "environment", root / TABLE), root / TABLE)
+        patients = self.column_values(rows, "patient", root / TABLE)
+        self.patient = None if patients is None else Annotation.from_names(patients)
+
+    def _table_rows(self, images: Sequence[_ImagePath]) -> list[Row]:
+        """Return the table's row of every image, or nothing if there is no table."""
+        path = self.root() / TABLE
+        if not self.has_file(TABLE):
+            return []
+        table = read_table(path, ("file",), origin=Origin.USER)
+        check_spelling(table.columns, COLUMNS, str(path), "column")
+        if not {"environment", "patient"} & set(table.columns):
+            columns = ", ".join(map(repr, table.columns))
+            raise UserError(
+                f"{path} has neither 'environment' nor 'patient', its columns are {columns}; add "
+                "one of them."
+            )
+        self.ignored_columns = tuple(name for name in table.columns if name not in COLUMNS)
+        row_of: dict[str, Row] = {}
+        for row in table:
+            key = "/".join(map(normalise, row["file"].split("/")))
+            if not key:
+                raise UserError(f"{path} names no image in {row.place}; fill in its file.")
+            if key in row_of:
+                raise UserError(
+                    f"{path} names {key} more than once, in {row_of[key].place} and in "
+                    f"{row.place}; expected each image once."
+                )
+            row_of[key] = row
+        _check_same_images(path, images, row_of)
+        return [row_of[image.key] for image in images]
+
+    def _read_about(self) -> About:
+        """Return the source and the licence: the first two lines of a text.
 
         Raises:
-            UserError: it is not UTF-8.
+            UserError: If it is not UTF-8.
         """
-        path = self.root() / ABOUT
-        if not self.has(ABOUT):
-            return "yours", "yours"
+        path = self.root() / SOURCE_FILE
+        if not self.has_file(SOURCE_FILE):
+            return About()
         content = path.read_bytes()
-        if wrong := not_utf8(content):
-            raise UserError(f"{path} cannot be read: {wrong}.")
-        lines = [clean(line) for line in content.decode("utf-8-sig").splitlines()]
-        return lines[0] if lines else "yours", lines[1] if len(lines) > 1 else "yours"
+        if problem := utf8_problem(content):
+            raise UserError(f"{path} cannot be read: {problem}.")
+        lines = [normalise(line) for line in content.decode("utf-8-sig").splitlines()]
+        return About(*lines[:2])
 
 
-class _Found:
-    """A picture of the tree: its name with / between the parts, the parts cleaned, and together as a key."""
+def _check_depths(root: Path, images: Sequence[_ImagePath]) -> None:
+    """Check that all images are in split/label/confounder/, or all in split/label/."""
+    if not images:
+        raise UserError(
+            f"{root} holds no images; expected train/<label>/<confounder>/*.png and other splits."
+        )
+    depths = Counter(len(image.parts) for image in images)
+    if depths.keys() <= {3, 4} and len(depths) == 1:
+        return
+    usual = max({3, 4}, key=lambda depth: depths[depth])
+    other = next(image for image in images if len(image.parts) != usual)
+    raise UserError(
+        f"{root / other.name} is {len(other.parts) - 1} folders deep in {root}; all images must be "
+        "in split/label/confounder/, or all in split/label/."
+    )
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.parts = tuple(map(clean, name.split("/")))
-        self.key = "/".join(self.parts)
+
+def _read_splits(root: Path, images: Sequence[_ImagePath]) -> tuple[str, ...]:
+    """Return train, val and the tests in the order of tables."""
+    present = sorted({image.split for image in images})
+    check_splits(present, str(root))
+    for name in ("train", "val"):
+        if name not in present:
+            raise UserError(
+                f"{root} has no images in {name}/; expected train, val and at least one test."
+            )
+    tests = sorted(
+        {*present} - {"train", "val"},
+        key=lambda name: (_TEST_ORDER.get(name, len(_TEST_ORDER)), name),
+    )
+    if not tests:
+        raise UserError(
+            f"{root} has train and val and no test; put images in test/, or in biased/ and "
+            "deceiving/."
+        )
+    return ("train", "val", *tests)
+
+
+def _check_same_images(path: Path, images: Sequence[_ImagePath], row_of: Mapping[str, Row]) -> None:
+    """Check that the table names exactly the images of the tree."""
+    ordered = sorted(images, key=lambda image: image.key)
+    for first, second in itertools.pairwise(ordered):
+        if first.key == second.key:
+            raise UserError(
+                f"{path} cannot distinguish {first.name!r} from {second.name!r}, which differ in "
+                "white space or in how accents are stored; rename one of them."
+            )
+    unnamed = [image.name for image in images if image.key not in row_of]
+    if unnamed:
+        raise UserError(
+            f"{path} does not name {len(unnamed)} of {len(images)} images, the first is "
+            f"{unnamed[0]}; add them, or remove the table."
+        )
+    missing = row_of.keys() - {image.key for image in images}
+    if missing:
+        raise UserError(
+            f"{path} names {len(missing)} of {len(row_of)} images that do not exist, the first is "
+            f"{min(missing)}; add them, or remove their rows."
+        )

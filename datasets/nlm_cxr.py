@@ -82,7 +82,7 @@ class NLMChestXrays(ImageSource):
         return [self._table()]
 
     def read(self) -> dict[str, Pool]:
-        rows = read_table(self._table(), ("filename", "label", "hospital"), origin=Origin.OWN)
+        rows = read_table(self._table(), ("filename", "label", "hospital"), origin=Origin.USER)
         for row in rows:
             for column, allowed in (("label", LABELS), ("hospital", HOSPITALS)):
                 if row[column] not in allowed:

@@ -16,7 +16,7 @@ from benchmark.core.registry import DATASETS
 from datasets._io.decode import Recipe
 from datasets._io.image_pool import Item, Pool
 from datasets._io.image_source import ImageSource, side_option
-from datasets._io.table import read_table, whole
+from datasets._io.table import read_integer, read_table
 from datasets._sources import bias_assignment, cub
 from datasets._sources import places as _places
 from datasets._sources.group_environments import environments
@@ -129,7 +129,7 @@ class Waterbirds(ImageSource):
         table = self._table()
         rows = read_table(table, ("img_filename", "y", "split", "place")).rows
         values = {
-            name: np.array([whole(table, row, name, allowed) for row in rows])
+            name: np.array([read_integer(table, row, name, allowed) for row in rows])
             for name, allowed in (("y", (0, 1)), ("place", (0, 1)), ("split", (0, 1, 2)))
         }
         missing = {0, 1, 2} - set(values["split"].tolist())

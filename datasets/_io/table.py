@@ -1,4 +1,4 @@
-"""Tables in text files: published ones as they are, and users' own with every cell accounted for."""
+"""Tables in text files: published ones, and users' own, which are checked completely."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from enum import Enum
 from pathlib import Path
 
 from benchmark.core.errors import UserError, shown
-from datasets._io.names import clean
+from datasets._io.names import normalise
 
-#: Names that pandas gives to a column without one.
+#: Names that pandas gives to an unnamed column.
 _UNNAMED = re.compile(r"(Unnamed: [0-9]+)?")
-_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
-_SEPARATORS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'"}
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_SEPARATOR_NAMES = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'"}
+#: The largest number of columns that a message lists.
+_MAX_LISTED_COLUMNS = 20
 
 
 class Origin(Enum):
-    """Who wrote a table; the value says what to do where it is wrong."""
+    """The author of a table. The value ends messages with what to do if the table is wrong."""
 
-    PUBLISHED = "take the file as it was published"
-    OWN = "correct the table"
+    PUBLISHED = "use the file as it was published"
+    USER = "correct the table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,10 @@ class Row:
     """One row of a table.
 
     Args:
-        cells: the text in each named column.
-        number: as a spreadsheet counts: the header is row 1, and a row whose cells hold line breaks is one row.
-        line: the line of the file where it begins, the first being line 1.
+        cells: The text in each named column.
+        number: The number in a spreadsheet: the header is row 1, and a row whose cells contain line
+            breaks is one row.
+        line: The line of the file in which the row begins, from 1.
     """
 
     cells: dict[str, str]
@@ -46,13 +49,19 @@ class Row:
 
     @property
     def place(self) -> str:
-        """``row 7``, with the line of the file where that is another number."""
+        """``row 7``, followed by the line if its number differs."""
         return f"row {self.number}{_unless_equal('line', self.line, self.number)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: its columns in their order, and its rows."""
+    """A table.
+
+    Args:
+        path: The file.
+        columns: The named columns, in their order.
+        rows: The rows without the header.
+    """
 
     path: Path
     columns: tuple[str, ...]
@@ -65,40 +74,53 @@ class Table:
         return len(self.rows)
 
 
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """The cells of a row before they are assigned to columns."""
+
+    cells: list[str]
+    number: int
+    line: int
+
+    @property
+    def place(self) -> str:
+        return f"line {self.line}{_unless_equal('row', self.number, self.line)}"
+
+
 def read_table(
     path: Path,
     columns: Sequence[str],
     delimiter: str = ",",
     origin: Origin = Origin.PUBLISHED,
 ) -> Table:
-    """A table with a header, in UTF-8.
+    """Read a UTF-8 table with a header.
 
-    Of a published table only ``columns`` must be sound. Of a user's own table every column must have a name of its own
-    and every row as many cells as the header; cells lose surrounding white space, and rows without any text are left
-    out.
+    In a published table only the required columns must be valid. In a user's own table every column
+    must have a distinct name, and every row as many cells as the header. Its cells are stripped,
+    and rows without text are skipped.
 
     Args:
-        path: the file.
-        columns: those that must be there.
-        delimiter: what stands between two cells.
-        origin: who wrote it.
+        path: The file.
+        columns: The required columns.
+        delimiter: The character between two cells.
+        origin: The author of the table.
 
     Raises:
-        UserError: it is missing, is not UTF-8 text, lacks a column or a cell, or has no rows.
+        UserError: If the file is missing, is not UTF-8, lacks a column or a cell, or has no rows.
     """
-    own = origin is Origin.OWN
+    own = origin is Origin.USER
     text = read_text(path, origin)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=own)
     records = _records(path, reader, origin)
     header = next(records, None)
     if header is None:
         raise UserError(f"{path} is empty, expected a table with a header; {origin.value}.")
-    names = [clean(name) for name in header.cells] if own else header.cells
+    names = [normalise(name) for name in header.cells] if own else header.cells
     _check_header(path, names, columns, delimiter, origin)
     body = [record for record in records if record.cells]
     if own:
         body = [record for record in body if any(cell.strip() for cell in record.cells)]
-        names, body = _named_only(path, names, body, origin)
+        names, body = _drop_unnamed_columns(path, names, body, origin)
     if not body:
         raise UserError(f"{path} has a header and no rows; {origin.value}.")
     positions = {names.index(name): name for name in dict.fromkeys(names) if name}
@@ -111,83 +133,79 @@ def read_table(
     return Table(path, tuple(positions.values()), rows)
 
 
-def whole(
-    table: Path,
+def read_integer(
+    path: Path,
     row: Row,
-    name: str,
+    column: str,
     allowed: Sequence[int],
     origin: Origin = Origin.PUBLISHED,
 ) -> int:
-    """A whole number in a cell, one of those that are allowed; ``1.0`` is one too in a user's own table.
+    """Read an integer from a cell.
+
+    Args:
+        path: The table, for messages.
+        row: The row.
+        column: The column.
+        allowed: The allowed values.
+        origin: The author of the table. Users may write ``1.0`` for 1.
 
     Raises:
-        UserError: it is another number, or none.
+        UserError: If the cell is not one of the allowed integers.
     """
-    text = row[name].strip()
-    if origin is Origin.OWN:
+    text = row[column].strip()
+    if origin is Origin.USER:
         text = re.sub(r"\.0*$", "", text)
-    value = int(text) if _NUMBER.fullmatch(text) else None
+    value = int(text) if _INTEGER.fullmatch(text) else None
     if value is None or value not in allowed:
         raise UserError(
-            f"{table}: {name} = {shown(row[name])} in {row.place}, expected one of "
+            f"{path}: {column} = {shown(row[column])} in {row.place}, expected one of "
             f"{', '.join(map(str, allowed))}; {origin.value}."
         )
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """The cells of a row, before they have names."""
-
-    cells: list[str]
-    number: int
-    line: int
-
-    @property
-    def place(self) -> str:
-        return f"line {self.line}{_unless_equal('row', self.number, self.line)}"
-
-
-def _unless_equal(what: str, number: int, other: int) -> str:
-    return f" ({what} {number})" if number != other else ""
-
-
 def read_text(path: Path, origin: Origin = Origin.PUBLISHED) -> str:
-    """A text in UTF-8, without the mark that some programs put in front.
+    """Read a UTF-8 text, with or without a byte-order mark.
 
     Raises:
-        UserError: it is missing or is not UTF-8.
+        UserError: If the file is missing or not UTF-8.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path} is not there; unpack the data set again.") from None
+        raise UserError(f"{path} does not exist; unpack the data set again.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {origin.value}.") from None
-    wrong = not_utf8(content)
-    if wrong:
-        raise UserError(f"{path} cannot be read as a table: {wrong}; {origin.value}.")
+    problem = utf8_problem(content)
+    if problem:
+        raise UserError(f"{path} cannot be read as a table: {problem}; {origin.value}.")
     return content.decode("utf-8-sig")
 
 
-def not_utf8(content: bytes) -> str:
-    """Why bytes are not a text in UTF-8, the middle of a sentence, or an empty text where they are."""
+def utf8_problem(content: bytes) -> str:
+    """Return a clause that says why bytes are not UTF-8 text; empty if they are."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "it is UTF-16 text, expected UTF-8 (a spreadsheet saves that as 'CSV UTF-8')"
+        return "it is UTF-16 text, expected UTF-8 (spreadsheets call it 'CSV UTF-8')"
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = len(re.findall(rb"\r\n|\r|\n", content[: error.start])) + 1
         return (
-            f"line {line} holds the byte 0x{content[error.start]:02x}, which is not UTF-8 (perhaps Latin-1); save it "
-            "as UTF-8"
+            f"line {line} holds the byte 0x{content[error.start]:02x}, which is not UTF-8 (perhaps "
+            "Latin-1); save it as UTF-8"
         )
-    return "it holds NUL bytes, which no text has" if "\0" in text else ""
+    return "it holds NUL bytes, which text does not contain" if "\0" in text else ""
+
+
+def _unless_equal(kind: str, number: int, other: int) -> str:
+    return f" ({kind} {number})" if number != other else ""
 
 
 def _records(path: Path, reader: Iterator[list[str]], origin: Origin) -> Iterator[_Record]:
-    """The rows with their numbers, from the first that is not blank."""
-    before, number, begun = 0, 0, False
+    """Yield the rows with their numbers, from the first one that is not blank."""
+    previous_line = 0
+    number = 0
+    started = False
     while True:
         try:
             cells = next(reader)
@@ -195,87 +213,92 @@ def _records(path: Path, reader: Iterator[list[str]], origin: Origin) -> Iterato
             return
         except csv.Error as error:
             raise UserError(
-                f"{path} cannot be read as a table: from line {before + 1} on a quotation mark is not closed, or a "
-                f"cell is too long ({error}); {origin.value}."
+                f"{path} cannot be read as a table: from line {previous_line + 1} on a quotation "
+                f"mark is not closed, or a cell is too long ({error}); {origin.value}."
             ) from None
         number += 1
-        if cells or begun:
-            begun = True
-            yield _Record(cells, number, before + 1)
-        before = reader.line_num  # type: ignore[attr-defined]
+        if cells or started:
+            started = True
+            yield _Record(cells, number, previous_line + 1)
+        previous_line = reader.line_num  # type: ignore[attr-defined]
 
 
 def _cells(path: Path, record: _Record, needed: int, delimiter: str, origin: Origin) -> list[str]:
-    """The cells of a row, as many as are needed at the least, and exactly as many in a user's own table."""
+    """Return the cells of a row: at least ``needed``, and exactly ``needed`` in a user's table."""
     count = len(record.cells)
+    count_text = f"{count} cell{'s' * (count != 1)}"
     if count < needed:
         raise UserError(
-            f"{record.place} of {path} is cut off: it has {_count(count)}, expected {needed}; "
+            f"{record.place} of {path} is cut off: it has {count_text}, expected {needed}; "
             f"{origin.value}."
         )
     if origin is Origin.PUBLISHED:
         return record.cells
     if any(cell.strip() for cell in record.cells[needed:]):
         raise UserError(
-            f"{record.place} of {path} has {_count(count)}, expected {needed}; a cell that holds "
-            f"{_SEPARATORS[delimiter]} must stand in double quotes; {origin.value}."
+            f"{record.place} of {path} has {count_text}, expected {needed}; put a cell that "
+            f"contains {_SEPARATOR_NAMES[delimiter]} in double quotes; {origin.value}."
         )
-    return [clean(cell) for cell in record.cells[:needed]]
-
-
-def _count(cells: int) -> str:
-    return f"{cells} cell{'s' * (cells != 1)}"
+    return [normalise(cell) for cell in record.cells[:needed]]
 
 
 def _check_header(
     path: Path, names: Sequence[str], columns: Sequence[str], delimiter: str, origin: Origin
 ) -> None:
-    lacking = [name for name in columns if name not in names]
-    if lacking:
-        has = ", ".join(map(shown, names[:20])) + (", …" if len(names) > 20 else "")
-        apart = ""
-        if len(names) == 1:
-            other = max(_SEPARATORS, key=names[0].count)
-            seems = f", and these seem to be by {_SEPARATORS[other]}" if other in names[0] else ""
-            apart = f" (columns are expected to be separated by {_SEPARATORS[delimiter]}{seems})"
+    """Check that the required columns exist and that no column name is repeated."""
+    missing = [name for name in columns if name not in names]
+    if missing:
+        listed = ", ".join(map(shown, names[:_MAX_LISTED_COLUMNS])) or "none"
+        if len(names) > _MAX_LISTED_COLUMNS:
+            listed += ", …"
         raise UserError(
-            f"{path} has no column {', '.join(map(repr, lacking))}, its columns are {has or 'none'}{apart}; "
-            f"{origin.value}."
+            f"{path} has no column {', '.join(map(repr, missing))}, its columns are {listed}"
+            f"{_separator_hint(names, delimiter)}; {origin.value}."
         )
-    wanted = names if origin is Origin.OWN else columns
+    unique = names if origin is Origin.USER else columns
     for name, times in Counter(name for name in names if name).items():
-        if times > 1 and name in wanted:
+        if times > 1 and name in unique:
             raise UserError(
-                f"{path} has {times} columns called {shown(name)}, expected a name for each; {origin.value}."
+                f"{path} has {times} columns called {shown(name)}, expected distinct names; "
+                f"{origin.value}."
             )
 
 
-def _named_only(
+def _separator_hint(names: Sequence[str], delimiter: str) -> str:
+    """Return a remark about the separator if the header has a single column."""
+    if len(names) != 1:
+        return ""
+    hint = f"columns are expected to be separated by {_SEPARATOR_NAMES[delimiter]}"
+    likely = max(_SEPARATOR_NAMES, key=names[0].count)
+    if likely in names[0]:
+        hint += f", and these seem to be by {_SEPARATOR_NAMES[likely]}"
+    return f" ({hint})"
+
+
+def _drop_unnamed_columns(
     path: Path, names: list[str], body: list[_Record], origin: Origin
 ) -> tuple[list[str], list[_Record]]:
-    """A table without those columns at its end that have no name and no text: what a comma too many makes.
+    """Drop columns without a name and without text, which superfluous commas create.
 
     Raises:
-        UserError: a column has text and no name.
+        UserError: If a column without a name has text.
     """
     unnamed = [i for i, name in enumerate(names) if _UNNAMED.fullmatch(name)]
     for i in unnamed:
         if any(len(record.cells) > i and record.cells[i].strip() for record in body):
             raise UserError(
-                f"{path} has no name for its column {i + 1} (pandas writes such an index, unless index=False is "
-                f"given); name it or take it away; {origin.value}."
+                f"{path} has no name for its column {i + 1} (pandas writes such an index unless "
+                f"index=False is given); name it or remove it; {origin.value}."
             )
-    keep = [i for i in range(len(names)) if i not in set(unnamed)]
+    keep = [i for i in range(len(names)) if i not in unnamed]
     if len(keep) == len(names):
         return names, body
-    if keep == list(range(len(keep))):  # all at the end
-        return [names[i] for i in keep], body
-    trimmed = [
-        _Record(
-            [record.cells[i] for i in keep if i < len(record.cells)] + record.cells[len(names) :],
-            record.number,
-            record.line,
-        )
-        for record in body
-    ]
-    return [names[i] for i in keep], trimmed
+    kept_names = [names[i] for i in keep]
+    if keep == list(range(len(keep))):  # all unnamed columns are at the end
+        return kept_names, body
+    trimmed = []
+    for record in body:
+        cells = [record.cells[i] for i in keep if i < len(record.cells)]
+        extra = record.cells[len(names) :]
+        trimmed.append(_Record(cells + extra, record.number, record.line))
+    return kept_names, trimmed

@@ -1,4 +1,4 @@
-"""What the two ways to bring one's own pictures share: a folder of their own, masks, splits and environments."""
+"""Base class of data sets of users' own images: folder, masks, splits and environments."""
 
 from __future__ import annotations
 
@@ -6,245 +6,351 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from benchmark.core.dataset import Split
+from benchmark.core.dataset import DatasetInfo, Split
 from benchmark.core.errors import UserError, shown
 from benchmark.core.hparam import HParam
+from benchmark.core.needs import Needs
 from datasets._io.image_source import ImageSource
-from datasets._io.names import MISSING, check_name, check_spelling, encode, twins
-from datasets._io.picture_tree import read_tree
+from datasets._io.image_tree import read_image_tree
+from datasets._io.names import MISSING_VALUES, check_name, check_spelling, encode, similar_names
 from datasets._io.table import Row
 
 MASKS = "masks"
+FITS = ("stretch", "crop", "pad")
 
 
 def bits_option() -> HParam:
-    """The option ``bits``."""
+    """Return the option ``bits``."""
     return HParam(
         16,
-        doc="how many bits of a 16-bit grey value are in use: 12 for many X-rays; DICOM files say it themselves",
+        doc="bits in use of a 16-bit grey value: 12 for many X-rays; DICOM files declare it",
         low=8,
         high=16,
     )
 
 
-class OwnPictures(ImageSource):
-    """Pictures in the folder that the option ``path`` names; ``read`` sets the arrays below, a row per picture.
+class About(NamedTuple):
+    """The source and the licence of a user's images."""
+
+    source: str = "yours"
+    licence: str = "yours"
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A named value of every image, such as its patient.
+
+    Args:
+        names: The distinct names, sorted.
+        numbers: The number of each image's name, int64[N].
+    """
+
+    names: tuple[str, ...]
+    numbers: np.ndarray
+
+    @classmethod
+    def from_names(cls, names: Sequence[str]) -> Annotation:
+        """Number the names of all images."""
+        return cls(tuple(sorted(set(names))), encode(names))
+
+
+class UserImages(ImageSource):
+    """Images in the folder that the option ``path`` names. ``read`` sets the attributes below.
 
     Attributes:
         splits: train, val and the tests.
-        part: int64[N], number of the picture's split.
-        labels, label: the names, and int64[N] or int64[N,K].
-        confounders, confounder: the names, and int64[N], or None where they are not known.
-        environments, environment: those of train, and int64[N], or None where they are not known.
-        patients, patient: likewise.
+        split_number: int64[N], the number of each image's split.
+        labels: The names of the labels.
+        label: int64[N], or int64[N,K] of 0 and 1 for multi-label data.
+        confounder: The confounder, or None if it is unknown.
+        environment: The environments that train contains, or None if they are unknown.
+        patient: The patient, or None if it is unknown.
+        about: The source and the licence.
     """
 
     designed: ClassVar[bool] = False
+    multi_label: ClassVar[bool] = False
 
     splits: tuple[str, ...]
-    part: np.ndarray
+    split_number: np.ndarray
     labels: tuple[str, ...]
     label: np.ndarray
-    confounders: tuple[str, ...]
-    confounder: np.ndarray | None
-    environments: tuple[str, ...]
-    environment: np.ndarray | None
-    patients: tuple[str, ...]
-    patient: np.ndarray | None
+    confounder: Annotation | None
+    environment: Annotation | None
+    patient: Annotation | None
+    about: About = About()
+
+    def info(self) -> DatasetInfo:
+        if self.data_dir is None or not (Path(self.data_dir) / self.chosen["path"]).is_dir():
+            # No images yet: everything that they may provide.
+            return self._info(
+                labels=(),
+                confounders=(),
+                environments=(),
+                splits=("train", "val", "test"),
+                provides=self._provides(masks=True, confounder=True, environments=True),
+            )
+        masks = next(iter(self.pools().values())).masked
+        environments = self.environment.names if self.environment is not None else ()
+        divided = len(environments) > 1
+        return self._info(
+            labels=self.labels,
+            confounders=self.confounder.names if self.confounder is not None else (),
+            environments=environments if divided else (),
+            splits=self.splits,
+            provides=self._provides(
+                masks=masks, confounder=self.confounder is not None, environments=divided
+            ),
+        )
 
     def train_size(self) -> int:
         self.pools()
-        return int((self.part == 0).sum())
+        return int((self.split_number == 0).sum())
 
     def build(self, seed: int) -> dict[str, Split]:
         self.pools()
-        out = {}
+        environments = self.environment
+        if environments is not None and len(environments.names) < 2:
+            environments = None
+        splits = {}
         for number, name in enumerate(self.splits):
-            rows = np.flatnonzero(self.part == number)
-            confounder, environment, patient = (
-                None if array is None else array[rows]
-                for array in (self.confounder, self.environment, self.patient)
+            rows = np.flatnonzero(self.split_number == number)
+            environment = None
+            if environments is not None and name in ("train", "val"):
+                environment = environments.numbers[rows]
+            splits[name] = self.split(
+                self.name,
+                rows,
+                self.label[rows],
+                confounder=None if self.confounder is None else self.confounder.numbers[rows],
+                environment=environment,
+                cluster=None if self.patient is None else self.patient.numbers[rows],
             )
-            if len(self.environments) < 2 or name not in ("train", "val"):
-                environment = None
-            out[name] = self.split(
-                self.name, rows, self.label[rows], confounder, environment, patient
-            )
-        return out
+        return splits
 
-    def divide(self, names: Sequence[str] | None, table: Path) -> None:
-        """Set the environments: those that pictures of train are in; None where the table does not say.
+    def problems(self) -> list[str]:
+        self.pools()
+        sentences = []
+        for kind, annotation in self._annotations():
+            counts = Counter(annotation.numbers.tolist())
+            for number, name in enumerate(annotation.names):
+                if name.casefold() in MISSING_VALUES:
+                    count = f"{counts[number]:,} image{'s' * (counts[number] != 1)}"
+                    sentences.append(
+                        f"the {kind} {shown(name)} of {count} usually stands for a missing value; "
+                        "fill it in, or choose another name."
+                    )
+            pairs = similar_names(annotation.names)
+            if pairs:
+                first, second = pairs[0]
+                more = f" ({len(pairs) - 1} more pairs do, too)" if len(pairs) > 1 else ""
+                sentences.append(
+                    f"the {kind}s {shown(first)} and {shown(second)} differ in spelling only and "
+                    f"are counted as two{more}; use one of them."
+                )
+        return [*sentences, *super().problems()]
+
+    def notes(self) -> list[str]:
+        return [*self._unused_masks(), *super().notes()]
+
+    def set_environment(self, names: Sequence[str] | None, table: Path) -> None:
+        """Set ``environment`` from a column of the table.
+
+        Args:
+            names: The environment of every image, or None if it is unknown.
+            table: The table, for messages.
 
         Raises:
-            UserError: val has one that train lacks.
+            UserError: If val has an environment that train lacks.
         """
-        self.environments, self.environment = (), None
+        self.environment = None
         if names is None:
             return
-        inside = [
-            {n for n, p in zip(names, self.part, strict=True) if p == number} for number in (0, 1)
-        ]
-        self.environments = tuple(sorted(inside[0]))
-        if odd := inside[1] - inside[0]:
-            raise UserError(f"{table} has the environment {min(odd)!r} in val, but not in train.")
-        index = {name: i for i, name in enumerate(self.environments)}
-        self.environment = np.array([index.get(name, 0) for name in names])
+        in_train = {n for n, part in zip(names, self.split_number, strict=True) if part == 0}
+        in_val = {n for n, part in zip(names, self.split_number, strict=True) if part == 1}
+        if only_in_val := in_val - in_train:
+            raise UserError(
+                f"{table} has the environment {min(only_in_val)!r} in val, but not in train."
+            )
+        environments = tuple(sorted(in_train))
+        index = {name: i for i, name in enumerate(environments)}
+        # Tests may have other environments; their numbers are not used.
+        numbers = np.array([index.get(name, 0) for name in names])
+        self.environment = Annotation(environments, numbers)
 
-    def told(self, rows: Sequence[Row], name: str, table: Path) -> list[str] | None:
-        """What a column of the table says of every picture, or None where it has no such column.
+    def column_values(self, rows: Sequence[Row], name: str, table: Path) -> list[str] | None:
+        """Return the values of an optional column, or None if the table does not have it.
 
         Raises:
-            UserError: it says nothing of some, or something with control characters.
+            UserError: If a value is empty or contains control characters.
         """
         if not rows or name not in rows[0].cells:
             return None
         empty = [row["file"] for row in rows if not row[name]]
         if empty:
             raise UserError(
-                f"{table} has no {name} for {len(empty)} of {len(rows)} pictures, the first is {empty[0]}; fill it in "
-                "for all, or take the column away."
+                f"{table} has no {name} for {len(empty)} of {len(rows)} images, the first is "
+                f"{empty[0]}; fill it in for all, or remove the column."
             )
         for text in {row[name] for row in rows}:
             check_name(text, f"{table}: the {name}")
         return [row[name] for row in rows]
 
-    def masks_of(self, files: Sequence[str]) -> list[str]:
-        """The mask of every picture below the data folder, or empty names where there are none.
+    def mask_files(self, files: Sequence[str]) -> list[str]:
+        """Return the mask of every image, or empty names if there are none.
+
+        Args:
+            files: The images, as paths below ``root()``.
+
+        Returns:
+            Paths below the data folder.
 
         Raises:
-            UserError: some pictures have a mask and others do not, or two pictures would share one.
+            UserError: If only some images have a mask, or two images would share one.
         """
         folder = self.root() / MASKS
-        if not self.has(MASKS, folder=True):
+        if not self.has_folder(MASKS):
             return [""] * len(files)
         masks = [f"{posixpath.splitext(posixpath.normpath(file))[0]}.png" for file in files]
-        belongs: dict[str, str] = {}
+        image_of: dict[str, str] = {}
         for file, mask in zip(files, masks, strict=True):
             if mask.startswith("../"):
                 raise UserError(
-                    f"{file} lies outside of {self.root()}, where it can have no mask in {folder}; move it there, or "
-                    "take the folder of masks away."
+                    f"{file} lies outside {self.root()}, so it can have no mask in {folder}; move "
+                    "it there, or remove the folder of masks."
                 )
-            other = belongs.setdefault(mask, file)
+            other = image_of.setdefault(mask, file)
             if posixpath.normpath(other) != posixpath.normpath(file):
                 raise UserError(
-                    f"{folder / mask} would be the mask of two pictures, {other} and {file}; give them different "
-                    "names."
+                    f"{folder / mask} would be the mask of two images, {other} and {file}; give "
+                    "them different names."
                 )
         missing = [mask for mask in masks if not (folder / mask).is_file()]
         if missing:
             raise UserError(
-                f"{folder} lacks the masks of {len(missing)} of {len(files)} pictures, the first is {missing[0]}; "
-                "add them, or take the folder away."
+                f"{folder} lacks the masks of {len(missing)} of {len(files)} images, the first is "
+                f"{missing[0]}; add them, or remove the folder."
             )
         return [f"{self.chosen['path']}/{MASKS}/{mask}" for mask in masks]
 
-    def problems(self) -> list[str]:
-        self.pools()
-        found = []
-        for what, names, numbers in self._named():
-            counts = Counter(numbers.tolist())
-            found += [
-                f"the {what} {shown(name)} of {counts[i]:,} picture{'s' * (counts[i] != 1)} usually stands for a "
-                "missing value; fill it in, or choose another name."
-                for i, name in enumerate(names)
-                if name.casefold() in MISSING
-            ]
-            pairs = twins(names)
-            if pairs:
-                more = f", and {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
-                found.append(
-                    f"the {what}s {shown(pairs[0][0])} and {shown(pairs[0][1])} differ in spelling only, and are "
-                    f"counted as two{more}; use one of them."
-                )
-        return [*found, *super().problems()]
-
-    def notes(self) -> list[str]:
-        return [*self._orphans(), *super().notes()]
-
-    def _named(self) -> Iterable[tuple[str, Sequence[str], np.ndarray]]:
-        """Kind, names, and the number of each picture's name, of everything that users name."""
-        if self.label.ndim == 1:
-            yield "label", self.labels, self.label
-        else:
-            yield "label", self.labels, np.nonzero(self.label)[1]
-        if self.confounder is not None:
-            yield "confounder", self.confounders, self.confounder
-        if self.environment is not None:
-            yield "environment", self.environments, self.environment
-        if self.patient is not None:
-            yield "patient", self.patients, self.patient
-
-    def _orphans(self) -> list[str]:
-        """A sentence about masks that belong to no picture."""
-        if not self.has(MASKS, folder=True):
-            return []
-        folder = self.root() / MASKS
-        wanted = {item.mask for pool in self.pools().values() for item in pool.items}
-        tree = read_tree(folder)
-        others = [name for names in tree.left_out.values() for name in names]
-        prefix = f"{self.chosen['path']}/{MASKS}/"
-        orphans = [name for name in [*tree.pictures, *others] if f"{prefix}{name}" not in wanted]
-        if not orphans:
-            return []
-        files = f"{len(orphans):,} file{'s' * (len(orphans) != 1)}"
-        return [
-            f"left out: {files} in {MASKS}/ without a picture of that name, the first is {min(orphans)}."
-        ]
-
     def root(self) -> Path:
-        """The folder of the pictures.
+        """Return the folder of the images.
 
         Raises:
-            UserError: it is not there.
+            UserError: If it does not exist.
         """
-        return self.folder() / self.find(
-            self.chosen["path"], how="make it, or give its name with path=…"
-        )
+        path = self.find(self.chosen["path"], how="create it, or give its name with path=…")
+        return self.folder() / path
 
-    def has(self, name: str, folder: bool = False) -> bool:
-        """Whether a file or folder of ours is beside the pictures.
-
-        Args:
-            name: its name.
-            folder: it is to be a folder.
+    def has_file(self, name: str) -> bool:
+        """Return True if a file exists in the folder of the images.
 
         Raises:
-            UserError: it is there and is of another kind, or a link to nowhere, so that it would be ignored.
+            UserError: If it is a folder or a broken link, which would be ignored.
         """
         path = self.root() / name
-        if not os.path.lexists(path):
-            return False
-        if not (path.is_dir() if folder else path.is_file()):
-            raise UserError(
-                f"{path} is not a {'folder' if folder else 'file'}, or a link to nowhere; restore it, or take it away."
-            )
-        return True
+        if os.path.lexists(path) and not path.is_file():
+            raise UserError(f"{path} is not a file, or a broken link; restore it or remove it.")
+        return path.is_file()
 
-    def check_entries(self, *known: str) -> None:
-        """Refuse files and folders beside the pictures that are spelled nearly as ours, since they would be ignored.
-
-        Args:
-            known: names of ours.
+    def has_folder(self, name: str) -> bool:
+        """Return True if a folder exists in the folder of the images.
 
         Raises:
-            UserError: there is one, such as ``Metadata.csv``.
+            UserError: If it is a file or a broken link, which would be ignored.
+        """
+        path = self.root() / name
+        if os.path.lexists(path) and not path.is_dir():
+            raise UserError(f"{path} is not a folder, or a broken link; restore it or remove it.")
+        return path.is_dir()
+
+    def check_entries(self, *known: str) -> None:
+        """Check that no file or folder beside the images has a misspelled special name.
+
+        Args:
+            *known: The names with a special meaning.
+
+        Raises:
+            UserError: If there is one, such as ``Metadata.csv``, which would be ignored.
         """
         root = self.root()
         try:
-            found = sorted(path.name for path in root.iterdir())
+            names = sorted(path.name for path in root.iterdir())
         except OSError as error:
             raise UserError(
                 f"the folder {root} cannot be listed ({error.strerror}); make it readable."
             ) from None
-        check_spelling(found, known, str(root), "entry")
+        check_spelling(names, known, str(root), "entry")
 
+    def _info(
+        self,
+        *,
+        labels: tuple[str, ...],
+        confounders: tuple[str, ...],
+        environments: tuple[str, ...],
+        splits: tuple[str, ...],
+        provides: Needs,
+    ) -> DatasetInfo:
+        side = self.chosen["side"]
+        channels = self.chosen["channels"]
+        has_bias_splits = {"biased", "deceiving"} <= set(splits)
+        return DatasetInfo(
+            label_names=labels,
+            confounder_names=confounders,
+            environment_names=environments,
+            image_size=(channels, side, side),
+            splits=splits,
+            provides=provides,
+            mean=(0.5,) * channels,
+            std=(0.25,) * channels,
+            source=self.about.source,
+            licence=self.about.licence,
+            bias_splits=("biased", "deceiving") if has_bias_splits else None,
+            multi_label=self.multi_label,
+        )
 
-def coded(names: Sequence[str] | None) -> tuple[tuple[str, ...], np.ndarray | None]:
-    """The different names, sorted, and every picture's number among them, int64[N]; nothing of what is not known."""
-    return ((), None) if names is None else (tuple(sorted(set(names))), encode(names))
+    def _provides(self, *, masks: bool, confounder: bool, environments: bool) -> Needs:
+        return Needs(
+            masks=masks,
+            confounder=confounder,
+            groups=confounder and not self.multi_label,
+            environments=environments,
+            val_groups=confounder,
+            val_masks=masks,
+        )
+
+    def _annotations(self) -> Iterable[tuple[str, Annotation]]:
+        """Yield everything that users name, with its kind."""
+        label = self.label if self.label.ndim == 1 else np.nonzero(self.label)[1]
+        yield "label", Annotation(self.labels, label)
+        optional = {
+            "confounder": self.confounder,
+            "environment": self.environment,
+            "patient": self.patient,
+        }
+        for kind, annotation in optional.items():
+            if annotation is not None:
+                yield kind, annotation
+
+    def _unused_masks(self) -> list[str]:
+        """Return a sentence about masks that belong to no image."""
+        if not self.has_folder(MASKS):
+            return []
+        used = {item.mask for pool in self.pools().values() for item in pool.items}
+        tree = read_image_tree(self.root() / MASKS)
+        others = [name for names in tree.left_out.values() for name in names]
+        prefix = f"{self.chosen['path']}/{MASKS}/"
+        unused = [name for name in [*tree.images, *others] if f"{prefix}{name}" not in used]
+        if not unused:
+            return []
+        files = f"{len(unused):,} file{'s' * (len(unused) != 1)}"
+        return [
+            f"left out: {files} in {MASKS}/ without an image of that name, the first is "
+            f"{min(unused)}."
+        ]

@@ -186,7 +186,9 @@ def test_a_file_longer_than_its_declared_size(tmp_path: Path) -> None:
 
 
 def test_too_little_disk_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive_module.shutil, "disk_usage", lambda path: type("U", (), {"free": 100}))
+    monkeypatch.setattr(
+        archive_module.shutil, "disk_usage", lambda path: type("U", (), {"free": 100})
+    )
     with pytest.raises(UserError, match="free some space"):
         unpack(tar(tmp_path / "a.tar"), tmp_path / "out")
 

@@ -238,7 +238,7 @@ CASES: dict[str, tuple[str, Damage, str]] = {
         "nlm", edit(f"{NLM}/metadata.csv", "normal,montgomery", "normal,shenzhen", 11),
         "fewer than 4",
     ),
-    "no validation": ("folder", drop("my_data/val"), "no pictures in val/"),
+    "no validation": ("folder", drop("my_data/val"), "no images in val/"),
     "no test": ("folder", lambda r: [drop("my_data/biased")(r), drop("my_data/deceiving")(r)], "no test"),
     "a class is new in a test": ("folder", drop("my_data/train/dog"), "but not in train/"),
     "one class only": ("folder", lambda r: [shutil.rmtree(p) for p in (r / "my_data").glob("*/dog")], "one class only"),
@@ -250,7 +250,7 @@ CASES: dict[str, tuple[str, Damage, str]] = {
     ),
     "the table names a picture that is not there": (
         "folder", edit("my_data/metadata.csv", "file,environment,patient\n", "file,environment,patient\nx.png,a,b\n"),
-        "names 1 of 57 pictures that are not there, the first is x.png",
+        "names 1 of 57 images that do not exist, the first is x.png",
     ),
     "the table names a picture twice": (
         "folder", edit("my_data/metadata.csv", "train/cat/lawn/2.png", "train/cat/lawn/1.png"),
@@ -264,10 +264,10 @@ CASES: dict[str, tuple[str, Damage, str]] = {
         "folder", edit("my_data/metadata.csv", "file,environment,patient", "file;environment;patient"),
         "expected to be separated by ','",
     ),
-    "a picture has no patient": ("folder", no_patient, "has no patient for 1 of 56 pictures"),
+    "a picture has no patient": ("folder", no_patient, "has no patient for 1 of 56 images"),
     "no pictures": (
         "folder", lambda r: [shutil.rmtree(p) for p in (r / "my_data").iterdir() if p.is_dir()],
-        "holds no pictures",
+        "holds no images",
     ),
 }  # fmt: skip
 

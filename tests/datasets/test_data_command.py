@@ -166,7 +166,7 @@ def test_a_sheet_of_any_data_set() -> None:
         (("check", "tiny:sise=3"), "did you mean"),
         (("check", "tiny:size=x"), "size = 'x'"),
         (("show", "tiny", "cmnist", "--output", "a.png"), "takes one file"),
-        (("prepare", "nlm_cxr", "--archive", "no.zip"), "no.zip is not there"),
+        (("prepare", "nlm_cxr", "--archive", "no.zip"), "no.zip does not exist"),
         (("check", "waterbirds"), "unpack waterbird_complete95"),
         (("show", "tiny", "--output", "sheet.txt"), "is no name of a picture"),
         (("show", "tiny", "--output", "/dev/null/sheet.png"), "cannot be written"),

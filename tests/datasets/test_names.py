@@ -1,4 +1,4 @@
-"""Names that people take for one, splits that are spelled otherwise, and names that no report can hold."""
+"""Similar names, misspelled splits, and names that cannot be written to a report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import os
 import pytest
 
 from benchmark.core.errors import UserError
-from datasets._io.names import check_name, check_spelling, check_splits, clean, folded, twins
+from datasets._io.names import (
+    check_name,
+    check_spelling,
+    check_splits,
+    normalise,
+    similar_names,
+    spelling_key,
+)
 
 
 @pytest.mark.parametrize(
@@ -18,9 +25,9 @@ from datasets._io.names import check_name, check_spelling, check_splits, clean, 
         ("A", "\uff21"), ("café", "cafe\u0301"), ("x", "x "), ("ﬁn", "fin"),
     ],
 )  # fmt: skip
-def test_twins(one: str, other: str) -> None:
-    assert folded(one) == folded(other)
-    assert twins([other, one, "z", one]) == [tuple(sorted((one, other)))]
+def test_similar_names(one: str, other: str) -> None:
+    assert spelling_key(one) == spelling_key(other)
+    assert similar_names([other, one, "z", one]) == [tuple(sorted((one, other)))]
 
 
 @pytest.mark.parametrize(
@@ -35,16 +42,16 @@ def test_twins(one: str, other: str) -> None:
         ("", "0"),
     ],
 )
-def test_no_twins(one: str, other: str) -> None:
-    assert not twins([one, other])
+def test_names_that_are_not_similar(one: str, other: str) -> None:
+    assert not similar_names([one, other])
 
 
-def test_three_of_a_kind() -> None:
-    assert twins(["Cat", "CAT", "cat", "dog"]) == [("CAT", "Cat"), ("CAT", "cat")]
+def test_three_similar_names() -> None:
+    assert similar_names(["Cat", "CAT", "cat", "dog"]) == [("CAT", "Cat"), ("CAT", "cat")]
 
 
-def test_cleaned_names() -> None:
-    assert clean(" cafe\u0301\t") == "café" and clean("a  b") == "a  b"
+def test_normalised_names() -> None:
+    assert normalise(" cafe\u0301\t") == "café" and normalise("a  b") == "a  b"
 
 
 @pytest.mark.parametrize(
@@ -55,8 +62,8 @@ def test_cleaned_names() -> None:
         "Test", "TEST", "Biased", "DECEIVING", "un biased",
     ],
 )  # fmt: skip
-def test_a_split_that_is_spelled_otherwise(name: str) -> None:
-    with pytest.raises(UserError, match="which would become a test of its own; call it"):
+def test_misspelled_splits_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="which would become a test; rename it to"):
         check_splits(["train", "val", "other", name], "t.csv")
 
 
@@ -64,7 +71,7 @@ def test_a_split_that_is_spelled_otherwise(name: str) -> None:
     "pair", [("test", "testing"), ("tests", "test"), ("hospital 1", "Hospital 1"), ("1", "1.0")]
 )
 def test_two_spellings_of_one_split(pair: tuple[str, str]) -> None:
-    with pytest.raises(UserError, match="two spellings of one"):
+    with pytest.raises(UserError, match="two spellings of the same name"):
         check_splits(["train", "val", *pair], "t.csv")
 
 
@@ -84,7 +91,7 @@ def test_other_splits_are_tests() -> None:
     check_splits(["train", "val", "testing"], "t.csv")
 
 
-def test_names_that_no_report_can_hold() -> None:
+def test_names_that_cannot_be_written_are_refused() -> None:
     for name in ("é", "a b", "n\u00a0o", "训练", "a\u200db", "'quoted'"):
         check_name(name, "the label")
     with pytest.raises(UserError, match=r"the label 'caf\\udce9' is not UTF-8"):
@@ -94,7 +101,7 @@ def test_names_that_no_report_can_hold() -> None:
             check_name(name, "the label")
 
 
-def test_names_of_ours_that_are_spelled_otherwise() -> None:
+def test_misspelled_known_names_are_refused() -> None:
     check_spelling(["file", "age", "patient"], ("file", "patient"), "t.csv", "column")
     for name in ("File", "PATIENT", "pat ient"):
         with pytest.raises(UserError, match=r"t\.csv has the column .*; rename it to"):

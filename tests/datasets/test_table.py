@@ -1,4 +1,4 @@
-"""Tables: every cell accounted for, numbers of rows as in the user's file, and encodings."""
+"""Tables: cells, row numbers of the user's file, and encodings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.core.errors import UserError
-from datasets._io.table import Origin, read_table, whole
+from datasets._io.table import Origin, read_integer, read_table
 
 
 def write(path: Path, text: str | bytes) -> Path:
@@ -16,7 +16,7 @@ def write(path: Path, text: str | bytes) -> Path:
 
 
 def own(path: Path, text: str | bytes, *columns: str) -> list[dict[str, str]]:
-    return [row.cells for row in read_table(write(path, text), columns, origin=Origin.OWN)]
+    return [row.cells for row in read_table(write(path, text), columns, origin=Origin.USER)]
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
@@ -26,7 +26,7 @@ def test_line_ends_marks_and_rows_without_text(
     ends: str, mark: str, last: str, tmp_path: Path
 ) -> None:
     text = f'{mark}a,b\n1,"x\ny"\n\n 2 ,é{last}'.replace("\n", ends)
-    table = read_table(write(tmp_path / "t.csv", text), ("a", "b"), origin=Origin.OWN)
+    table = read_table(write(tmp_path / "t.csv", text), ("a", "b"), origin=Origin.USER)
     assert table.columns == ("a", "b")
     assert [row.cells for row in table] == [
         {"a": "1", "b": f"x{ends}y"},
@@ -36,7 +36,7 @@ def test_line_ends_marks_and_rows_without_text(
 
 def test_rows_have_the_numbers_of_a_spreadsheet_and_of_an_editor(tmp_path: Path) -> None:
     text = 'a,b\n1,x\n2,"line 3\nline 4\nline 5"\n3,y\n\n4,z\n'
-    rows = read_table(write(tmp_path / "t.csv", text), ("a",), origin=Origin.OWN).rows
+    rows = read_table(write(tmp_path / "t.csv", text), ("a",), origin=Origin.USER).rows
     assert [(row["a"], row.number, row.line) for row in rows] == [
         ("1", 2, 2), ("2", 3, 3), ("3", 4, 6), ("4", 6, 8),
     ]  # fmt: skip
@@ -85,7 +85,7 @@ def test_a_comma_too_many_at_the_end_of_every_row(tmp_path: Path) -> None:
         ("a,b\n1," + "2" * 200_000 + "\n", "cell is too long"),
     ],
 )
-def test_what_is_wrong_is_a_sentence(text: str | bytes, words: str, tmp_path: Path) -> None:
+def test_invalid_tables_are_user_errors(text: str | bytes, words: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words) as error:
         own(tmp_path / "t.csv", text, "a", "b")
     sentence = str(error.value)
@@ -93,14 +93,14 @@ def test_what_is_wrong_is_a_sentence(text: str | bytes, words: str, tmp_path: Pa
 
 
 def test_a_missing_table_and_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         read_table(tmp_path / "t.csv", ("a",))
     with pytest.raises(UserError, match="cannot be read"):
         read_table(tmp_path, ("a",))
 
 
 def test_a_published_table_is_read_as_it_is(tmp_path: Path) -> None:
-    """What does not concern the columns that are needed is the publisher's affair."""
+    """Only the required columns of a published table must be valid."""
     text = ',a,b,b,\n7,1 ,x,y,\n8,2,"it said "yes",\n'
     table = read_table(write(tmp_path / "t.csv", text), ("a",))
     assert [row["a"] for row in table] == ["1 ", "2"] and table.columns == ("a", "b")
@@ -112,9 +112,9 @@ def test_a_published_table_is_read_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "1", "+1", "-0", "01", "1.0", "0.00", " 1 ", "1."])
-def test_numbers_of_labels(text: str, tmp_path: Path) -> None:
-    table = read_table(write(tmp_path / "t.csv", f"a\n{text}\n"), ("a",), origin=Origin.OWN)
-    assert whole(table.path, table.rows[0], "a", (0, 1), Origin.OWN) == float(text)
+def test_label_values(text: str, tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "t.csv", f"a\n{text}\n"), ("a",), origin=Origin.USER)
+    assert read_integer(table.path, table.rows[0], "a", (0, 1), Origin.USER) == float(text)
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_numbers_of_labels(text: str, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("origin", list(Origin))
-def test_what_is_no_number_of_a_label(text: str, origin: Origin, tmp_path: Path) -> None:
+def test_invalid_label_values_are_refused(text: str, origin: Origin, tmp_path: Path) -> None:
     table = read_table(write(tmp_path / "t.csv", f'a,b\n0,0\n1,"{text}"\n'), ("a",), origin=origin)
     with pytest.raises(UserError, match=r"b = .* in row 3, expected one of 0, 1") as error:
-        whole(table.path, table.rows[1], "b", (0, 1), origin)
+        read_integer(table.path, table.rows[1], "b", (0, 1), origin)
     assert len(str(error.value)) < 500
