@@ -17,7 +17,7 @@ from benchmark.core.hparam import HParam
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, EXPLAINERS
 from benchmark.models.ag_sononet import AGSononet
 from benchmark.plan.sweepfile import BUDGET, check_like
-from tests.contracts.test_algorithms import LARGE, NAMES, make, spec_of
+from tests.support.every_algorithm import LARGE, NAMES, make, spec_of
 from tests.support.tiny import TinyRun, build, make_batch
 
 #: Backbones with the options and sides at which their last map is one cell, and at which it is not.

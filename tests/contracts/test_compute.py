@@ -19,7 +19,7 @@ from benchmark.core.algorithm import Algorithm
 from benchmark.core.errors import UserError
 from benchmark.core.registry import ALGORITHMS
 from benchmark.engine.build import place
-from tests.contracts.test_algorithms import AT_ONCE, NAMES, SIDE, TRAINED, make, skip_if_large
+from tests.support.every_algorithm import AT_ONCE, NAMES, SIDE, TRAINED, make, skip_if_large
 from tests.support.tiny import make_batch, train
 
 STEPS = 3
@@ -108,11 +108,14 @@ def skip_without(name: str, request: pytest.FixtureRequest) -> None:
     skip_if_large(make(name), request)
 
 
-@pytest.mark.parametrize(("name", "variant"), EACH)
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [("rrr", ""), *(pytest.param(*each.values, marks=pytest.mark.slow) for each in EACH)],
+)
 def test_a_compiled_network_has_the_terms_of_the_plain_one(
     name: str, variant: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """Traced, and run without a code generator: a rule that tracing has fixed shows here as it does with one."""
+    """Traced without a code generator, which suffices to fix the backward rules."""
     skip_without(name, request)
     with_backend(monkeypatch, "eager")
     check(name, variant, {"compile": True}, TRACED)
@@ -158,6 +161,7 @@ def test_channels_last_has_the_terms_of_channels_first(
     check(name, variant, {"channels_last": True}, CHANNELS_LAST)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rrr", "gradmask", "tea", "isnet"])
 def test_a_network_explained_as_it_was_compiled_would_be_found(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -60,6 +60,7 @@ def test_a_checkpoint_counts_as_whatever_it_may_hide(reentrant: bool) -> None:
     assert depends_on(out, on(layer.weight))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_a_compiled_network(backend: str) -> None:
     torch.compiler.reset()

@@ -73,7 +73,9 @@ def twice(network: nn.Module, backend: Callable) -> nn.Module:
 WAYS = [in_place, wrapped, forward_alone, a_part, twice]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [in_place, *(pytest.param(way, marks=pytest.mark.slow) for way in WAYS[1:])]
+)
 def test_whatever_is_compiled_runs_uncompiled_inside_and_compiled_again_after(
     way: Callable,
 ) -> None:
@@ -108,6 +110,7 @@ def test_a_network_comes_out_of_all_its_wrappers() -> None:
     assert uncompiled(scripted) is scripted
 
 
+@pytest.mark.slow
 def test_an_error_inside_changes_nothing() -> None:
     backend, image = Backend(), torch.randn(5, 3)
     network = in_place(small(), backend)

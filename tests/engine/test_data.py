@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmark.core.dataset import DatasetInfo, GroupedDataset, Split
-from benchmark.core.needs import Needs
+from benchmark.core.dataset import GroupedDataset
 from benchmark.engine.device_split import DeviceSplit, Scratch
-
-INFO = DatasetInfo(
-    label_names=("a", "b", "c"),
-    confounder_names=("x", "y"),
-    environment_names=("e", "f"),
-    image_size=(3, 5, 7),
-    splits=("train",),
-    provides=Needs(masks=True, groups=True),
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    source="here",
-    licence="none",
-)
-
-
-def _data(n: int = 50, image: np.ndarray | None = None, bare: bool = False) -> GroupedDataset:
-    rng = np.random.default_rng(0)
-    if image is None:
-        image = rng.integers(0, 256, (n, 3, 5, 7)).astype(np.uint8)
-    split = Split(
-        image=image,
-        label=rng.integers(0, 3, n),
-        confounder=rng.integers(0, 2, n),
-        environment=rng.integers(0, 2, n),
-        mask=rng.random((n, 1, *image.shape[2:])) < 0.5,
-    )
-    if bare:
-        split = replace(split, confounder=None, environment=None, mask=None)
-    return GroupedDataset("made_up", {}, INFO, {"train": split}, "")
+from tests.support.random_data import INFO, random_data
 
 
 def _split(data: GroupedDataset) -> DeviceSplit:
@@ -51,7 +21,7 @@ def test_normalisation_is_that_of_float64() -> None:
     values = np.arange(256, dtype=np.uint8)
     image = np.zeros((8, 3, 5, 7), np.uint8)
     image.reshape(-1)[: 3 * 256] = np.tile(values, 3)
-    data = _data(8, image)
+    data = random_data(8, image)
     mean, std = (np.array(v, np.float64)[:, None, None] for v in (INFO.mean, INFO.std))
     expected = (image / 255.0 - mean) / std
     found = _split(data).batch(np.arange(8)).image
@@ -60,7 +30,7 @@ def test_normalisation_is_that_of_float64() -> None:
 
 
 def test_a_batch_holds_the_rows_in_their_order_with_all_that_is_known() -> None:
-    data = _data()
+    data = random_data()
     arrays = data.splits["train"]
     rows = np.array([7, 3, 3, 49])
     batch = _split(data).batch(rows)
@@ -73,21 +43,21 @@ def test_a_batch_holds_the_rows_in_their_order_with_all_that_is_known() -> None:
 
 
 def test_what_is_not_known_is_none() -> None:
-    batch = _split(_data(bare=True)).batch(np.arange(3))
+    batch = _split(random_data(bare=True)).batch(np.arange(3))
     assert batch.group is batch.confounder is batch.environment is batch.mask is None
 
 
 @pytest.mark.parametrize("size", [1, 7, 50, 1000])
 def test_batches_show_every_image_once_in_order(size: int) -> None:
-    index = torch.cat([batch.index for batch in _split(_data()).batches(size)])
+    index = torch.cat([batch.index for batch in _split(random_data()).batches(size)])
     assert index.tolist() == list(range(50))
 
 
 def test_a_mapped_file_gives_the_same_batches(tmp_path: Path) -> None:
-    plain = _data()
+    plain = random_data()
     np.save(tmp_path / "image.npy", plain.splits["train"].image)
     image = np.load(tmp_path / "image.npy", mmap_mode="r")
-    mapped = _split(_data(image=image))
+    mapped = _split(random_data(image=image))
     assert mapped._image is None  # stays a file: nothing was read into memory
     for rows in (np.arange(50), np.array([5, 0, 5])):
         assert torch.equal(mapped.batch(rows).image, _split(plain).batch(rows).image)
@@ -99,14 +69,14 @@ def test_a_mapped_file_gives_the_same_batches(tmp_path: Path) -> None:
 def test_images_are_normalised_the_same_bit_for_bit_in_pieces_of_any_size(side: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (12, 3, side, side), dtype=np.uint8)
     rows = np.array([11, 0, 7, 7, 3, 10, 5, 1, 2])
-    split = _split(_data(12, image))
+    split = _split(random_data(12, image))
     whole = torch.from_numpy(image[rows]).float() * split.scale + split.shift
     assert torch.equal(split.batch(rows).image, whole)
     assert split.batch(rows[:0]).image.shape == (0, 3, side, side)
 
 
 def test_a_batch_is_a_copy() -> None:
-    data = _data()
+    data = random_data()
     split = _split(data)
     before = data.splits["train"].image.copy()
     split.batch(np.arange(5)).image.zero_()
@@ -160,7 +130,7 @@ def test_more_memory_than_is_kept_is_still_given() -> None:
 
 @pytest.mark.gpu
 def test_on_a_gpu_and_beside_it_the_batches_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    data, device = _data(), torch.device("cuda")
+    data, device = random_data(), torch.device("cuda")
     rows = np.array([3, 1, 3])
     resident = DeviceSplit(data, "train", device)
     monkeypatch.setattr("benchmark.engine.device_split._SHARE", 0.0)

@@ -15,9 +15,8 @@ from benchmark.core.record import read_record
 from benchmark.core.registry import DATASETS
 from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.embeddings import principal_components, silhouette
-from tests.engine.test_explanations import Bare
 from tests.support.runs import built, failure, plan_run, plan_runs, run, spec_of
-from tests.support.toy_algorithms import registered
+from tests.support.toy_algorithms import Undeclared, registered
 
 
 @pytest.mark.parametrize("clusters", [2, 5])
@@ -108,8 +107,8 @@ def test_a_run_keeps_what_its_selected_step_sees(tmp_path: Path) -> None:
 
 
 def test_a_network_without_features_is_noted(tmp_path: Path) -> None:
-    with registered(Bare):
-        folder = plan_run(tmp_path, "toy_bare", budget={"steps": 2})
+    with registered(Undeclared):
+        folder = plan_run(tmp_path, "toy_undeclared", budget={"steps": 2})
         assert run(folder) == "done", failure(folder)
     found: Any = read_record(folder).embeddings
     assert found.dimensions is None and found.splits == {} and "declares no features" in found.note

@@ -22,7 +22,7 @@ from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.evaluate import Evaluation, evaluate, images_per_pass
 from benchmark.engine.exceptions import NonFiniteError
 from benchmark.engine.selection import Selection, criterion_values
-from tests.engine.test_data import _data
+from tests.support.random_data import random_data
 
 
 class Reader(Algorithm):
@@ -54,7 +54,7 @@ def test_counts_are_a_confusion_matrix_per_confounder(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_BATCH", size)
-    data = _data(60)
+    data = random_data(60)
     arrays = data.splits["train"]
     reader, split = _made(data)
     reader.train()
@@ -79,7 +79,7 @@ def test_counts_are_a_confusion_matrix_per_confounder(
 
 
 def test_images_that_the_network_enlarges_count_as_large() -> None:
-    _, split = _made(_data())
+    _, split = _made(random_data())
     kind = BACKBONES.get("resnet18")
     assert images_per_pass(split, kind(2, (3, 28, 28))) == module.MAX_BATCH
     assert (
@@ -96,7 +96,7 @@ def test_large_images_pass_in_smaller_batches(
 ) -> None:
     monkeypatch.setattr(module, "MAX_PIXELS", pixels)
     monkeypatch.setattr(module, "MAX_BATCH", 20)
-    reader, split = _made(_data())  # 50 images of 5×7 pixels
+    reader, split = _made(random_data())  # 50 images of 5×7 pixels
     assert images_per_pass(split, torch.nn.Identity()) == images
     evaluate(reader, split, 3, 2, objective=True)
     assert [len(batch) for batch in reader.shown] == [images] * (50 // images) + (
@@ -105,13 +105,13 @@ def test_large_images_pass_in_smaller_batches(
 
 
 def test_without_confounders_there_is_one_row() -> None:
-    reader, split = _made(_data(bare=True))
+    reader, split = _made(random_data(bare=True))
     answers = evaluate(reader, split, 3, 2)
     assert answers.counts.shape == (1, 3, 3) and answers.score is None and answers.objective is None
 
 
 def test_the_objective_sees_what_is_declared_for_validation() -> None:
-    reader, split = _made(_data())
+    reader, split = _made(random_data())
     evaluate(reader, split, 3, 2, objective=True)
     (batch,) = reader.shown
     assert batch.group is not None and batch.mask is batch.confounder is batch.environment is None
@@ -119,7 +119,7 @@ def test_the_objective_sees_what_is_declared_for_validation() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_logits_that_are_not_finite_are_named(value: float) -> None:
-    reader, split = _made(_data())
+    reader, split = _made(random_data())
     reader.current_step = 17
     with torch.no_grad():
         reader.network[1].bias[2] = value  # type: ignore[index]
@@ -133,7 +133,7 @@ def test_logits_that_are_not_finite_are_named(value: float) -> None:
 
 
 def test_an_objective_that_is_not_finite_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, split = _made(_data())
+    reader, split = _made(random_data())
     monkeypatch.setattr(Reader, "objective", lambda self, batch: torch.tensor(math.nan))
     with pytest.raises(NonFiniteError, match="objective on split train became NaN"):
         evaluate(reader, split, 3, 2, objective=True)
@@ -305,6 +305,6 @@ def test_criteria_are_the_higher_the_better() -> None:
 
 
 def test_a_split_of_one_image() -> None:
-    data = _data(1)
+    data = random_data(1)
     reader, split = _made(data)
     assert evaluate(reader, split, 3, 2).counts.sum() == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,18 +16,7 @@ from benchmark.core.registry import DATASETS
 from benchmark.core.summaries import ExplainedSplit
 from benchmark.engine.explanations import choose_explainer, measure, pixel_map, spread, summary
 from tests.support.runs import failure, plan_run, plan_runs, run
-from tests.support.toy_algorithms import Plain, registered
-
-
-class Bare(Plain):
-    """A network that declares nothing."""
-
-    name = "toy_bare"
-
-    def __init__(self, setting: Any) -> None:
-        super().__init__(setting)
-        self.network = nn.Sequential(nn.Flatten(), nn.LazyLinear(setting.num_classes))  # type: ignore[assignment]
-        self.network(torch.zeros(1, *setting.image_size))
+from tests.support.toy_algorithms import Undeclared, registered
 
 
 def test_energy_and_correlation_against_numpy() -> None:
@@ -136,8 +124,8 @@ def test_every_method_shows_the_same_images_and_students_their_distance(tmp_path
 
 
 def test_a_network_that_declares_nothing_is_noted(tmp_path: Path) -> None:
-    with registered(Bare):
-        folder = plan_run(tmp_path, "toy_bare", budget={"steps": 2})
+    with registered(Undeclared):
+        folder = plan_run(tmp_path, "toy_undeclared", budget={"steps": 2})
         assert run(folder) == "done", failure(folder)
     found = read_record(folder).explanations
     assert found is not None and found.explainer is None

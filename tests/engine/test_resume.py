@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from benchmark.core.record import read_record
-from benchmark.engine.checkpoint import load_weights
 from benchmark.engine.loop import TrainingRun
-from tests.support.runs import lines, plan_run, plan_runs, run
+from tests.support.runs import assert_same_results, lines, plan_run, plan_runs, run
 from tests.support.toy_algorithms import OwnLoop, Student, registered
 
 #: Method, hyper-parameters and the rest; IRM's penalty is switched on at step 6, where Adam is rebuilt.
@@ -77,21 +75,6 @@ def _planned(root: Path, case: str) -> Path:
     return plan_run(root, algorithm, hparams=hparams, **more)
 
 
-def _same(one: Path, other: Path) -> None:
-    """Logs, counts, scores and weights, bit by bit."""
-    assert lines(one) == lines(other)
-    a, b = read_record(one), read_record(other)
-    assert a.selected == b.selected and a.extra == b.extra
-    assert (a.steps, a.stopped_early, a.upstream) == (b.steps, b.stopped_early, b.upstream)
-    weights, others = load_weights(one / "selected.pt"), load_weights(other / "selected.pt")
-    assert list(weights) == list(others)
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
-    for file in ("predictions.npz", "heatmaps.npz", "embeddings.npz"):
-        arrays, others_arrays = np.load(one / file), np.load(other / file)
-        assert arrays.files == others_arrays.files
-        assert all(arrays[name].tobytes() == others_arrays[name].tobytes() for name in arrays.files)
-
-
 def _stop_after(polls: int) -> Any:
     left = iter([None] * polls)
     return lambda: next(left, "stopped")
@@ -114,7 +97,7 @@ def test_a_run_stopped_again_and_again_is_the_undisturbed_run(case: str, tmp_pat
         attempt += 1
         assert run(stopped, attempt) == "done"
     assert attempt >= 5
-    _same(whole, stopped)
+    assert_same_results(whole, stopped)
     assert read_record(stopped).attempt == attempt and not (stopped / "checkpoint.pt").exists()
 
 
@@ -168,7 +151,7 @@ def test_a_run_killed_again_and_again_is_the_undisturbed_run(case: str, tmp_path
         12,
     ]  # a death costs what came after the last checkpoint, and nothing else
     assert run(killed, 6) == "done"
-    _same(whole, killed)
+    assert_same_results(whole, killed)
 
 
 def test_a_student_resumes_too(tmp_path: Path) -> None:
@@ -176,8 +159,8 @@ def test_a_student_resumes_too(tmp_path: Path) -> None:
     other_teacher, stopped = plan_runs(tmp_path / "stopped", "toy_student", budget=BUDGET)
     assert run(teacher) == run(other_teacher) == run(whole) == "done"
     assert run(stopped, stop=_stop_after(5)) == "interrupted" and run(stopped, 2) == "done"
-    _same(teacher, other_teacher)
-    _same(whole, stopped)
+    assert_same_results(teacher, other_teacher)
+    assert_same_results(whole, stopped)
 
 
 def test_a_damaged_checkpoint_costs_work_and_nothing_else(
@@ -193,7 +176,7 @@ def test_a_damaged_checkpoint_costs_work_and_nothing_else(
     path.write_bytes(path.read_bytes()[:-100])
     assert run(stopped, 2) == "done"
     assert "the run starts from the beginning" in capsys.readouterr().err
-    _same(whole, stopped)
+    assert_same_results(whole, stopped)
 
 
 def test_the_log_of_a_stopped_attempt_stays_beside(tmp_path: Path) -> None:
@@ -247,7 +230,7 @@ def test_a_run_goes_on_with_the_threads_that_it_began_with(
     assert torch.get_num_threads() == 1  # of this process, for the runs that follow
     threads(3)
     assert run(stopped, 3) == "done"
-    _same(whole, stopped)
+    assert_same_results(whole, stopped)
     records = [read_record(folder) for folder in (whole, single, stopped)]
     assert [record.machine.threads for record in records] == [2, 1, 2]
     assert all(record.machine.resumed == () for record in records)
@@ -294,5 +277,5 @@ def test_a_checkpoint_that_does_not_tell_its_conditions_is_used_and_said_so(
     assert run(whole) == "done" and run(stopped, stop=_stop_after(5)) == "interrupted"
     _change_checkpoint(stopped, change)
     assert run(stopped, 2) == "done"
-    _same(whole, stopped)
+    assert_same_results(whole, stopped)
     assert read_record(stopped).machine.resumed == ("unknown conditions",)

@@ -20,8 +20,7 @@ from benchmark.engine import execute as execute_module
 from benchmark.engine import loop as loop_module
 from benchmark.launch.stop_signals import StopRequest
 from datasets.tiny import Tiny
-from tests.engine.test_resume import _same
-from tests.support.runs import lines, plan_run, run
+from tests.support.runs import assert_same_results, lines, plan_run, run
 from tests.support.toy_algorithms import Plain, registered
 
 #: Longer than a request may take to be honoured, even on a busy machine, seconds.
@@ -65,7 +64,7 @@ def test_data_that_take_long_to_build(
     assert state_of(stopped) is State.PENDING
     assert not RunFolder(stopped).checkpoint.exists() and not RunFolder(stopped).failure.exists()
     assert run(stopped, 2) == "done"
-    _same(whole, stopped)
+    assert_same_results(whole, stopped)
 
 
 def test_a_request_that_came_before_anything_began(
@@ -99,7 +98,7 @@ def test_an_evaluation_that_takes_long_is_made_when_the_run_is_resumed(
     assert saved["step"] == min(4 * at, 14)
     assert saved["evaluated_at"] == (4 * (at - 1) or -1)
     assert run(stopped, 2) == "done"
-    _same(whole, stopped)
+    assert_same_results(whole, stopped)
     assert [line["step"] for line in lines(stopped)] == [4, 8, 12, 14]
 
 
@@ -118,7 +117,7 @@ def test_explanations_that_take_long(
     saved = torch.load(RunFolder(stopped).checkpoint, weights_only=True)
     assert saved["step"] == 14  # training is not lost
     assert run(stopped, 2) == "done"
-    _same(whole, stopped)
+    assert_same_results(whole, stopped)
     assert not RunFolder(stopped).checkpoint.exists()
 
 
@@ -163,7 +162,7 @@ def test_a_method_that_looks_at_the_data_outside_its_steps(
         saved = torch.load(RunFolder(stopped).checkpoint, weights_only=True)
         assert saved["step"] == step
         assert run(stopped, 2) == "done"
-        _same(whole, stopped)
+        assert_same_results(whole, stopped)
 
 
 def test_a_request_interrupts_once() -> None:

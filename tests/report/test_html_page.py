@@ -16,8 +16,8 @@ from benchmark.report.html import runs
 from benchmark.report.render import write_page
 from benchmark.report.report import make_report
 from benchmark.report.tables.report_table import ReportOptions
-from tests.report.test_latex import UGLY, ugly_sweep
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.hostile_names import HOSTILE_NAMES, sweep_with_hostile_names
 
 WORLD = World(size=60)
 _VOID = {"meta", "img", "br", "line", "path", "polyline", "hr", "input"}
@@ -89,7 +89,7 @@ def test_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
 
 
 def test_ugly_names_are_text(tmp_path: Path) -> None:
-    folder = ugly_sweep(tmp_path)
+    folder = sweep_with_hostile_names(tmp_path)
     report = make_report(folder)
     attack = '<script>alert("x")</script><img src=x onerror=alert(1)>'
     report.sweep.title = attack
@@ -100,7 +100,7 @@ def test_ugly_names_are_text(tmp_path: Path) -> None:
     assert page.tags["script"] == 1 and "img" not in page.tags
     text = " ".join(page.texts)
     assert attack in text
-    for name in UGLY[1:6]:
+    for name in HOSTILE_NAMES[1:6]:
         assert " ".join("".join(c if c.isprintable() else " " for c in name).split()) in text
 
 

@@ -13,41 +13,12 @@ from benchmark.report.formats.latex_escape import escape
 from benchmark.report.render import render
 from benchmark.report.report import make_report
 from benchmark.report.tables.numbers import decimals_of, plain
-from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
-
-UGLY = (
-    r"a_b%c&d#e$f{g}h~i^j\k",
-    r"\input{secret}",
-    "[x] *y* <z> |w| \"q\" 'r' `s` -- --- ?` !`",
-    "naïve Łódź Ångström ß œ æ ø ﬁ ğ ş",
-    "αβγ Ω Δ ≤ ± × − → … ∞ ∂",
-    "漢字 и кириллица عربى 🦩 \u200b\u0301",
-    "line\nbreak\ttab\x1b[31m\x00",
-    "^^41 ^^M %%",
-    "{{{",
-    "}}}",
-    "$$",
-    "&&",
-    "\\\\",
-    "a" * 90,
-)
-
-
-def ugly_sweep(root: Path) -> Path:
-    fake = FakeSweep(root)
-    names = tuple(UGLY[:3])
-    world = World(f"data_{UGLY[0]}", size=60, classes=3, label_names=names)
-    for name in UGLY:
-        fake.add(world, Method(name, needs=("masks", "val_groups")), trials=(0,))
-    fake.add(world, DRO, trials=(0, 1))
-    fake.refuse(world, UGLY[1], f"refused because {' '.join(UGLY)}")
-    fake.add(World("other", size=60, splits=("test", UGLY[0])), ERM, trials=(0,))
-    fake.add(World("failed"), ERM, trials=(0,), state="failed")
-    return fake.finish(title=f"title {UGLY[0]}\n\\end{{document}}")
+from tests.support.fake_sweep import ERM, FakeSweep, Method, World
+from tests.support.hostile_names import HOSTILE_NAMES, sweep_with_hostile_names
 
 
 def test_escaping_leaves_no_active_character() -> None:
-    for text in UGLY:
+    for text in HOSTILE_NAMES:
         bare = re.sub(r"\\[a-zA-Z]+(\{\})?|\\.|\{[\[\]*-]\}|\$\S*\$", "", escape(text))
         assert bare.isascii()
         assert not set(bare) & set("%&#$_~^\\"), (text, bare)
@@ -75,7 +46,7 @@ def test_no_digit_is_lost(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 @pytest.mark.parametrize("spread", ["sd", "interval"])
 def test_ugly_names_compile(tmp_path: Path, spread: str) -> None:
-    report = make_report(ugly_sweep(tmp_path), spread=spread)
+    report = make_report(sweep_with_hostile_names(tmp_path), spread=spread)
     (tmp_path / "tables.tex").write_text(render(report, "latex"))
     compile_tex(tmp_path, "tables.tex")
 

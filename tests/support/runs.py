@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.files import read_json
 from benchmark.core.record import RunRecord, read_record
 from benchmark.core.spec import RunSpec
 from benchmark.engine.build import build_algorithm
+from benchmark.engine.checkpoint import load_weights
 from benchmark.engine.execute import execute
 from benchmark.plan.planner import expand
 from benchmark.plan.sweep_folder import write_plan
@@ -70,10 +74,26 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name not in TIMES} for line in found]
 
 
+def assert_same_results(one: Path, other: Path) -> None:
+    """Compare the logs, records, weights and arrays of two run folders bit by bit."""
+    assert lines(one) == lines(other)
+    a = read_record(one)
+    b = read_record(other)
+    assert a.selected == b.selected and a.extra == b.extra
+    assert (a.steps, a.stopped_early, a.upstream) == (b.steps, b.stopped_early, b.upstream)
+    weights = load_weights(one / "selected.pt")
+    others = load_weights(other / "selected.pt")
+    assert list(weights) == list(others)
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    for file in ("predictions.npz", "heatmaps.npz", "embeddings.npz"):
+        arrays = np.load(one / file)
+        others_arrays = np.load(other / file)
+        assert arrays.files == others_arrays.files
+        assert all(arrays[name].tobytes() == others_arrays[name].tobytes() for name in arrays.files)
+
+
 def built(folder: Path) -> Algorithm:
     """The algorithm of a run folder, freshly initialised, with its optimisers."""
-    import torch
-
     from benchmark.core.registry import DATASETS
 
     spec = spec_of(folder)

@@ -1,4 +1,4 @@
-"""Methods that are registered for one test alone: with upstream runs, circles, phases and accidents."""
+"""Toy algorithms that a test registers for itself: with upstream runs, cycles, phases and failures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from benchmark.core.algorithm import Algorithm, TrainingRun, Upstream
@@ -21,7 +22,7 @@ from benchmark.models.base import Backbone
 
 @contextmanager
 def registered(*kinds: type[Algorithm]) -> Iterator[None]:
-    """Put classes into the registry and take them out again, so that no other test sees them."""
+    """Register algorithms inside the block only, so that no other test sees them."""
     ALGORITHMS.names()
     before = dict(ALGORITHMS._items), dict(ALGORITHMS._origin)
     try:
@@ -92,6 +93,17 @@ class Choosy(Plain):
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
         return "the moon is in the wrong place." if spec.trial == 0 else None
+
+
+class Undeclared(Plain):
+    """A network that declares no capabilities."""
+
+    name = "toy_undeclared"
+
+    def __init__(self, setting: Any) -> None:
+        super().__init__(setting)
+        self.network = nn.Sequential(nn.Flatten(), nn.LazyLinear(setting.num_classes))  # type: ignore[assignment]
+        self.network(torch.zeros(1, *setting.image_size))
 
 
 class Spy(Plain):
