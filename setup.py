@@ -86,8 +86,8 @@ setup(
         *BAYES,
         "tabulate>=0.9",
         "matplotlib>=3.8",
-        # 5.2: a pool whose processes are all killed gives its tasks back. Below 6: benchmark/launch/pool.py knows
-        # the name that pebble gives its processes.
+        # 5.2: a pool whose processes are all killed gives its tasks back. Below 6: the local launcher knows the
+        # name that pebble gives its processes.
         "pebble>=5.2,<6",
         # 4.1: a lease expires on the observer's monotonic clock. Below 5: benchmark/launch/lease.py knows the
         # names of the files that filelock puts aside while it takes a lease over.

@@ -17,6 +17,7 @@ from benchmark.cli.options import DATA_VARIABLE, data_dir, download, number
 from benchmark.cli.programs import add_version, make_parser
 from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
 from benchmark.core.errors import UserError, exit_code
+from benchmark.core.hparam import parse_values
 from benchmark.core.named_options import NamedOptions, parse_named_options
 from benchmark.core.registry import DATASETS, did_you_mean
 from benchmark.core.terminal import say
@@ -131,15 +132,7 @@ def make_source(named: NamedOptions, folder: Path | None) -> DatasetSource:
         UserError: no such data set or option, or a value that it does not take.
     """
     kind = DATASETS.get(named.name)
-    for name in named.options:
-        if name not in kind.options:
-            raise UserError(
-                f"{named.name} has no option {name!r}{did_you_mean(name, kind.options)}"
-            )
-    options = {
-        name: kind.options[name].parse(f"{named.name}: {name}", text)
-        for name, text in named.options.items()
-    }
+    options = parse_values(kind.options, named.options, named.name)
     source: DatasetSource = kind(folder, **options)
     return source
 

@@ -10,21 +10,25 @@ from collections import Counter
 from pathlib import Path
 
 from benchmark.cli.listing import LISTS
-from benchmark.cli.options import add_placement, data_dir, download, places
+from benchmark.cli.options import add_placement, data_dir, download, local_slots, number
 from benchmark.cli.programs import add_version, make_parser
 from benchmark.core.conditions import prepare_openmp
 from benchmark.core.errors import Problems, UserError, exit_code
 from benchmark.core.layout import SweepFolder, require_newest_sweep
 from benchmark.core.named_options import parse_named_options
+from benchmark.core.registry import LAUNCHERS
 from benchmark.core.terminal import say
 from benchmark.launch.gpus import VISIBLE
-from benchmark.launch.slots import check_request
-from benchmark.launch.start_method import require_fork_server
+from benchmark.launch.launcher import LOCAL, launch, make_executor
+from benchmark.launch.main_module import modules_to_import
+from benchmark.launch.slots import Placement
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweep_folder import read_stored, write_plan
 from benchmark.plan.sweepfile import SweepConfig, find_sweep_file, read_numbers, read_sweep
 
 RESULTS = Path("results")
+#: The largest time limit of a run in seconds: a year.
+LONGEST_RUN = 365 * 24 * 3600
 
 _EPILOG = """examples:
   python -m benchmark.sweep launch                                   the quickstart: no download, a few minutes
@@ -80,6 +84,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     launch.add_argument(
         "--per-gpu", type=int, default=1, metavar="K", help="runs at a time on each GPU; default: 1"
+    )
+    launch.add_argument(
+        "--launcher",
+        default=str(LOCAL),
+        metavar="NAME[:OPTION=VALUE,…]",
+        help=f"how runs are started; default: {LOCAL} (see `list launchers`)",
+    )
+    launch.add_argument(
+        "--run-time-limit",
+        type=number(float, 1, LONGEST_RUN),
+        metavar="SECONDS",
+        help="kill an attempt at a run that takes longer, and try again; default: no limit",
     )
     launch.add_argument(
         "--oracle",
@@ -158,35 +174,36 @@ def _config(given: argparse.Namespace) -> SweepConfig:
 
 
 def _launch(given: argparse.Namespace) -> int:
+    launcher = parse_named_options(given.launcher)
+    kind = LAUNCHERS.get(launcher.name)
     if not given.dry_run:
-        require_fork_server()
+        kind.check_available()
     config = _config(given)
-    check_request(given.device, given.workers, given.per_gpu)
+    placement = Placement(given.device, given.workers, given.per_gpu)
     if given.download:
         download(config.datasets, data_dir(given))
     plan = expand(config, data_dir(given), given.skip_impossible, absent_ok=given.dry_run)
     folder = given.output or RESULTS / config.name
     _describe(plan, folder)
     if given.dry_run:
-        return _dry_run(given, plan, folder)
+        return _dry_run(placement, plan, folder)
     from benchmark.launch.display import make_display
-    from benchmark.launch.local import launch
-    from benchmark.launch.main_module import modules_to_import
 
-    # what no run could use is reported before any write
-    places(given)
+    # Problems that concern every run are reported before anything is written.
+    executor = make_executor(placement, launcher)
+    if executor.note:
+        say(f"note: {executor.note}", error=True)
     modules_to_import(run.spec for run in plan.runs.values())
     keys = write_plan(plan, folder)
     with make_display(folder, {key: plan.runs[key].spec.label() for key in keys}) as on_event:
         summary = launch(
             folder,
             keys,
-            workers=given.workers,
-            devices=given.device,
-            per_gpu=given.per_gpu,
+            executor,
             data_dir=data_dir(given),
             checkpoint_seconds=given.checkpoint_seconds,
             on_event=on_event,
+            run_time_limit=given.run_time_limit,
         )
     say(summary)
     if summary.complete:
@@ -194,7 +211,7 @@ def _launch(given: argparse.Namespace) -> int:
     return 0 if summary.complete else 1
 
 
-def _dry_run(given: argparse.Namespace, plan: Plan, folder: Path) -> int:
+def _dry_run(placement: Placement, plan: Plan, folder: Path) -> int:
     """Say how long what is missing would take here; nothing is written but in a temporary folder.
 
     Raises:
@@ -203,7 +220,7 @@ def _dry_run(given: argparse.Namespace, plan: Plan, folder: Path) -> int:
     from benchmark.core.layout import State, state_of
     from benchmark.launch.time_estimate import estimate
 
-    slots = places(given)
+    slots = local_slots(placement)
     if slots[0].gpu is not None:
         os.environ[VISIBLE] = slots[0].gpu
     left = [
@@ -287,7 +304,7 @@ def _retry(given: argparse.Namespace) -> int:
 
 
 def _list(given: argparse.Namespace) -> int:
-    say(LISTS[given.what](given.long))
+    say(LISTS[given.what](long=given.long))
     return 0
 
 

@@ -20,6 +20,7 @@ from benchmark.core.hparam import HParam
 from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
 from benchmark.core.log_line import LogLine
 from benchmark.core.named_options import base_name, split_option
+from benchmark.core.outcome import RunOutcome
 from benchmark.core.record import read_record
 from benchmark.core.registry import ALGORITHMS, did_you_mean
 from benchmark.core.spec import LEASE_LOST
@@ -148,11 +149,11 @@ def _hparams(algorithm: str, given: list[str]) -> dict[str, Any]:
 
 def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bool:
     """Run one folder in this process; prints a line per evaluation. Returns whether it is done."""
-    from benchmark.engine.execute import DONE, INTERRUPTED, SETTLED, execute
+    from benchmark.engine.execute import execute
     from benchmark.launch.attempts import begin
     from benchmark.launch.lease import Claim
     from benchmark.launch.retry import retry
-    from benchmark.launch.stop_signals import StopRequest, on_request_to_stop
+    from benchmark.launch.stop_signals import StopRequest, handle_stop_signals
 
     if state_of(folder) is State.DONE:
         say(f"{label}: done before, see {RunFolder(folder).record}")
@@ -166,14 +167,14 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
             raise KeyboardInterrupt
         request.ask("interrupted")
 
-    claim = Claim(folder, on_lost=request.lose)
+    claim = Claim(folder, on_lost=request.lose_lease)
     if not claim.take():
         raise UserError(
             f"another process works on {folder}; wait for it, or choose another folder with --output."
         )
     try:
         retry(folder.parents[1], [folder.name])
-        with on_request_to_stop(ask):
+        with handle_stop_signals(ask):
             outcome = execute(
                 folder,
                 begin(folder),
@@ -190,20 +191,20 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
         raise UserError(_removed(folder)) from None
     finally:
         claim.release()
-    if outcome in (DONE, SETTLED):
+    if outcome in (RunOutcome.DONE, RunOutcome.SETTLED):
         _print_record(folder)
-    elif outcome == INTERRUPTED and request.reason() != LEASE_LOST:
+    elif outcome is RunOutcome.INTERRUPTED and request.reason() != LEASE_LOST:
         raise KeyboardInterrupt
-    elif outcome == INTERRUPTED and not folder.is_dir():
+    elif outcome is RunOutcome.INTERRUPTED and not folder.is_dir():
         raise UserError(_removed(folder))
-    elif outcome == INTERRUPTED:
+    elif outcome is RunOutcome.INTERRUPTED:
         say(
             "another process took the run over; run the same command again to see how it is.",
             error=True,
         )
     elif not RunFolder(folder).failure.exists():
         say("failed: out of memory; a smaller batch_size would need less.", error=True)
-    return outcome in (DONE, SETTLED)
+    return outcome in (RunOutcome.DONE, RunOutcome.SETTLED)
 
 
 def _removed(folder: Path) -> str:

@@ -21,14 +21,14 @@ def test_a_broken_sweep_is_a_row_and_hides_no_other(
     (tmp_path / "bare.toml").write_text("datasets = 3\n")
     monkeypatch.setattr(listing, "SWEEPS", tmp_path)
     for long in (False, True):
-        text = listing.sweeps(long)
+        text = listing.sweeps(long=long)
         assert text.count("not readable: ") == 2 and "Good" in text
         assert all(name in text for name in ("torn", "bytes", "bare"))
-    assert "erm" in listing.sweeps(True)
+    assert "erm" in listing.sweeps(long=True)
 
 
 def test_every_criterion_is_listed_with_what_it_needs() -> None:
-    lines = {line.split()[0]: line for line in listing.criteria(False).splitlines()[2:]}
+    lines = {line.split()[0]: line for line in listing.criteria(long=False).splitlines()[2:]}
     assert set(lines) == set(CRITERIA)
     assert "group labels in validation" in lines["val_mean"]
     assert "declares an objective" in lines["val_objective"]
@@ -37,6 +37,6 @@ def test_every_criterion_is_listed_with_what_it_needs() -> None:
 
 def test_what_is_false_stays_false() -> None:
     """Also in a column that is wrapped, where tabulate would call it True."""
-    lines = listing.LISTS["algorithms"](True).splitlines()
+    lines = listing.LISTS["algorithms"](long=True).splitlines()
     row = next(line for line in lines if line.split()[:1] == ["freeze_last"])
     assert "False" in row and "True" not in row

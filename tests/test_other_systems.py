@@ -59,7 +59,7 @@ def test_a_process_is_never_signalled_on_windows(monkeypatch: pytest.MonkeyPatch
     """There os.kill(process, 0) sends Ctrl-C, since that is signal 0."""
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("a signal was sent"))
-    assert lease._alive(1)
+    assert lease._is_alive(1)
 
 
 def test_without_a_fork_server_nothing_is_launched(monkeypatch: pytest.MonkeyPatch) -> None:

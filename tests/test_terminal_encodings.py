@@ -157,8 +157,8 @@ def test_what_a_run_prints_is_utf8(tmp_path: Path) -> None:
     """In the process of a run, which inherits the encoding of the launcher's terminal."""
     code = (
         "from pathlib import Path; import sys\n"
-        "from benchmark.launch.worker import _output\n"
-        "with _output(Path(sys.argv[1])):\n"
+        "from benchmark.launch.worker import redirect_output\n"
+        "with redirect_output(Path(sys.argv[1])):\n"
         "    print('Gr\\xf6\\xdfe \\xd7 \\udcff')\n"
         "    print('\\u221e', file=sys.stderr)\n"
     )

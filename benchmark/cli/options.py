@@ -14,7 +14,7 @@ from benchmark.core.named_options import NamedOptions
 from benchmark.core.registry import DATASETS
 from benchmark.core.terminal import say
 from benchmark.launch.gpus import VISIBLE, find_gpus, require_gpus
-from benchmark.launch.slots import Slot, slots
+from benchmark.launch.slots import Placement, Slot
 
 #: Where data sets are looked for when --data-dir is not given.
 DATA_VARIABLE = "SHORTCUTBED_DATA"
@@ -96,16 +96,16 @@ def pick_device(wanted: str) -> str:
     return "cuda" if found.usable else "cpu"
 
 
-def places(given: argparse.Namespace) -> list[Slot]:
-    """Where runs would run; says which GPUs are left out.
+def local_slots(placement: Placement) -> list[Slot]:
+    """Return the slots of this machine, and report GPUs that cannot be used.
 
     Raises:
-        UserError: there is no such place.
+        UserError: a GPU was requested and there is none.
     """
-    found = slots(given.device, given.workers, given.per_gpu)
-    if given.device != "cpu" and find_gpus().note:
+    slots = placement.local_slots()
+    if placement.device != "cpu" and find_gpus().note:
         say(f"note: {find_gpus().note}", error=True)
-    return found
+    return slots
 
 
 def download(datasets: Iterable[NamedOptions], folder: Path) -> None:

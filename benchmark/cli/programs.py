@@ -36,7 +36,11 @@ PARTS = {
     "launch": Part("sweep", "run a sweep, or what is missing of it", inside=True),
     "status": Part("sweep", "how far a sweep is", inside=True),
     "retry": Part("sweep", "make failed runs pending again; launch then runs them", inside=True),
-    "list": Part("sweep", "algorithms, data sets, backbones, sweeps, criteria", inside=True),
+    "list": Part(
+        "sweep",
+        "list algorithms, data sets, backbones, launchers, …",
+        inside=True,
+    ),
     "validate": Part("sweep", "check a sweep file and report every problem", inside=True),
     "train": Part("train", "one run, for developing"),
     "data": Part("data", "data sets: what is there, is it whole, what does it look like"),

@@ -284,6 +284,27 @@ def check_values(
     return checked
 
 
+def parse_values(
+    declared: Mapping[str, HParam], texts: Mapping[str, str], owner: str, what: str = "option"
+) -> dict[str, Any]:
+    """Convert values given as text, such as options of a command line, to their declared types.
+
+    Raises:
+        UserError: an undeclared name, or a value of the wrong type or range.
+        Problems: several of them.
+    """
+
+    def parse(name: str, text: str) -> Any:
+        if name not in declared:
+            raise UserError(f"{owner} has no {what} {name!r}{did_you_mean(name, declared)}")
+        return declared[name].parse(f"{owner}: {name}", text)
+
+    collect = ErrorCollector()
+    parsed = {name: collect(parse, name, text) for name, text in texts.items()}
+    collect.finish()
+    return parsed
+
+
 def _plain(text: str) -> bool:
     """Whether a text can be written to UTF-8 files and given to the operating system as a name."""
     return not any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in text)

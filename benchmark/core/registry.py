@@ -286,3 +286,9 @@ EXPLANATION_METRICS: Registry = Registry(
     "shortcutbed.explanation_metrics",
     "benchmark.explain.metrics:ExplanationMetric",
 )
+LAUNCHERS: Registry = Registry(
+    "launcher",
+    "benchmark.launch.executors",
+    "shortcutbed.launchers",
+    "benchmark.launch.executor:Executor",
+)

@@ -26,6 +26,7 @@ from benchmark.core.failure import failure_json
 from benchmark.core.files import StagedFiles, commit_once, to_json, write_atomic
 from benchmark.core.layout import RunFolder
 from benchmark.core.log_line import LogLine
+from benchmark.core.outcome import RunOutcome
 from benchmark.core.record import RunRecord, read_record
 from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.spec import LEASE_LOST, RunSpec, read_spec
@@ -50,9 +51,6 @@ from benchmark.engine.loop import TrainingRun
 #: Seconds of training that a request to stop may cost once training is over: what is older is saved before.
 LAST_SAVED = 10.0
 
-DONE, FAILED, INTERRUPTED, OUT_OF_MEMORY = "done", "failed", "interrupted", "out_of_memory"
-SETTLED = "settled"
-
 
 def execute(
     folder: Path,
@@ -64,7 +62,7 @@ def execute(
     stop: Callable[[], str | None] = lambda: None,
     on_line: Callable[[LogLine], None] | None = None,
     at_once: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> str:
+) -> RunOutcome:
     """Run what ``folder/spec.json`` says and commit ``record.json``, or write why that could not be.
 
     Args:
@@ -79,9 +77,7 @@ def execute(
             next step: while data are built and models are evaluated, where there is nothing to save.
 
     Returns:
-        ``"done"``, ``"failed"`` (failure.json says why), ``"interrupted"`` (checkpoint.pt holds what was done),
-        ``"out_of_memory"`` (nothing written: worth another try alone on the device) or ``"settled"`` (another
-        process committed the run meanwhile, whose files were left alone).
+        How the run ended; every outcome but ``BUSY`` is possible.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; the run can be launched again.
@@ -111,10 +107,10 @@ def execute(
         del saved  # a second copy of the weights and of the optimisers' state
         return _finish(run, attempt, started)
     except (InterruptedRunError, StopRequestedError):
-        return INTERRUPTED
+        return RunOutcome.INTERRUPTED
     except (torch.cuda.OutOfMemoryError, MemoryError):
         traceback.print_exc()
-        return OUT_OF_MEMORY
+        return RunOutcome.OUT_OF_MEMORY
     except NonFiniteError as error:
         failure = failure_json(
             spec.key, attempt, "non_finite", str(error), step=error.step, term=error.term
@@ -126,7 +122,7 @@ def execute(
     except Exception as error:
         if "DefaultCPUAllocator" in str(error):  # torch's word for a MemoryError
             traceback.print_exc()
-            return OUT_OF_MEMORY
+            return RunOutcome.OUT_OF_MEMORY
         failure = failure_json(
             spec.key,
             attempt,
@@ -140,7 +136,7 @@ def execute(
     print(failure["message"], file=sys.stderr)
     if stop() != LEASE_LOST:
         write_atomic(RunFolder(folder).failure, to_json(failure))
-    return FAILED
+    return RunOutcome.FAILED
 
 
 def _prepare(
@@ -159,14 +155,14 @@ def _prepare(
     return data, algorithm
 
 
-def _finish(run: TrainingRun, attempt: int, started: float) -> str:
+def _finish(run: TrainingRun, attempt: int, started: float) -> RunOutcome:
     """Train, evaluate the selected steps, and commit; the record comes last.
 
     Everything slow happens before the last look at the lease: a process that lost its lease, because
     it was suspended for instance, must not replace the files of the process that took the run over.
 
     Returns:
-        ``"done"``, or ``"settled"`` where another process was first.
+        ``DONE``, or ``SETTLED`` if another process committed the run first.
     """
     folder, spec = RunFolder(run.folder), run.spec
     run.algorithm.fit(run)
@@ -205,12 +201,12 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> str:
         if run.stop() == LEASE_LOST:
             raise InterruptedRunError(LEASE_LOST)
         if folder.record.exists():
-            return SETTLED
+            return RunOutcome.SETTLED
         files.publish()
     if not commit_once(folder.record, content):
-        return SETTLED
+        return RunOutcome.SETTLED
     _tidy(folder, attempt)
-    return DONE
+    return RunOutcome.DONE
 
 
 def _configure(spec: RunSpec, device: torch.device, saved: Mapping[str, Any] | None) -> Conditions:

@@ -1,12 +1,13 @@
-"""The numbered tries of a run, and how each ended.
+"""The numbered attempts at a run, and why each ended.
 
-``attempts/<n>/ended.json`` says why a try ended that left neither a record nor a failure:
-``{"reason": "signal" | "exit" | "timeout" | "out_of_memory" | "interrupted" | "lease lost", …}``.
-A try without one was lost with its launcher or its machine.
+``attempts/<n>/ended.json`` holds ``{"reason": …}`` for an attempt that left neither a record nor a
+failure; the reason is one of ``AttemptEnd``. An attempt without this file is still under way, or
+was lost together with its launcher or its machine.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -15,22 +16,44 @@ from typing import Any
 from benchmark.core.files import read_json, to_json
 from benchmark.core.layout import RunFolder
 
-#: How often a run is tried again after a signal, a time limit or an exit code that nobody asked for.
-RETRIES = 3
-#: Ends of a try that count towards RETRIES; what a launcher does on purpose does not, nor a try that was lost with it.
-COUNTED = frozenset({"signal", "exit", "timeout"})
+
+class AttemptEnd(enum.StrEnum):
+    """Why an attempt ended without a record or a failure."""
+
+    SIGNAL = "signal"
+    EXIT = "exit"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    #: The launcher ended it, or the machine did not let it go on (a full disk).
+    INTERRUPTED = "interrupted"
+    #: It was asked to stop and saved a checkpoint.
+    STOPPED = "stopped"
+    #: Another process took its lease.
+    LEASE_LOST = "lease lost"
+
+
+#: How often a run is tried again after one of ``COUNTED_ENDS``.
+MAX_RETRIES = 3
+#: Ends that count towards ``MAX_RETRIES``. Requests to stop and attempts that were lost together
+#: with their launcher do not count.
+COUNTED_ENDS = frozenset({AttemptEnd.SIGNAL, AttemptEnd.EXIT, AttemptEnd.TIMEOUT})
 
 
 def numbers(folder: Path) -> list[int]:
-    """The numbers of all tries of a run, ascending."""
+    """Return the numbers of all attempts at a run in ascending order."""
     return RunFolder(folder).attempt_numbers()
 
 
+def latest(folder: Path) -> int:
+    """Return the number of the latest attempt at a run, or 0 if there was none."""
+    return max(numbers(folder), default=0)
+
+
 def begin(folder: Path) -> int:
-    """Make the folder of the next try, which nobody else has, and return its number, from 1."""
+    """Create the folder of the next attempt and return its number, starting from 1."""
     run = RunFolder(folder)
     run.attempts.mkdir(exist_ok=True)
-    number = max(numbers(folder), default=0) + 1
+    number = latest(folder) + 1
     while True:
         try:
             run.attempt(number).path.mkdir()
@@ -39,29 +62,33 @@ def begin(folder: Path) -> int:
             number += 1
 
 
-def end(folder: Path, number: int, reason: str, **more: Any) -> None:
-    """Note why a try ended; the first note stands.
+def end(folder: Path, number: int, reason: AttemptEnd, **details: Any) -> None:
+    """Record why an attempt ended, unless a reason is already recorded.
 
-    Written in one piece rather than atomically: a torn note counts as none, and a kill leaves no temporary file.
+    The file is not written atomically: a torn file counts as missing, and a process that is killed
+    here leaves no temporary file behind.
     """
     path = RunFolder(folder).attempt(number).ended
     with suppress(FileExistsError), path.open("xb", buffering=0) as file:
-        file.write(to_json({"reason": reason, **more}))
+        file.write(to_json({"reason": reason, **details}))
 
 
-def reason_of(folder: Path, number: int) -> str | None:
-    """Why a try ended, or None if it is under way, committed, failed or lost."""
+def reason_of(folder: Path, number: int) -> AttemptEnd | None:
+    """Return why an attempt ended, or None if nothing (valid) is recorded."""
     try:
-        return str(read_json(RunFolder(folder).attempt(number).ended)["reason"])
+        return AttemptEnd(read_json(RunFolder(folder).attempt(number).ended)["reason"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
-def count(folder: Path, reasons: Collection[str]) -> int:
-    """How many tries ended for one of ``reasons`` since the run last failed; ``retry`` starts the count anew."""
-    found = 0
+def count(folder: Path, reasons: Collection[AttemptEnd]) -> int:
+    """Count the attempts that ended for one of ``reasons`` since the run last failed.
+
+    ``retry`` moves a failure into the folder of its attempt, where the count restarts.
+    """
+    total = 0
     for number in reversed(numbers(folder)):
         if RunFolder(folder).attempt(number).failure.exists():
             break
-        found += reason_of(folder, number) in reasons
-    return found
+        total += reason_of(folder, number) in reasons
+    return total

@@ -1,22 +1,33 @@
-"""What a launcher tells while it works, and what it says at the end."""
+"""What a launcher reports while it works, and its summary at the end."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-#: Kinds of events, and what each means for the run.
-KINDS = {
-    "already": "it was done before this launch",
-    "start": "a process of this launcher begins it",
-    "done": "its record is there",
-    "failed": "it ended without a result, and trying again would not help",
-    "retry": "it was killed or ran out of memory and will be tried again",
-    "elsewhere": "another launcher works on it",
-    "interrupted": "it saved itself and waits for the next launch",
-    "blocked": "a run that it needs has failed",
-    "stopping": "no run: the launcher was asked to stop and waits until its runs have saved themselves",
-}
+
+class EventKind(enum.StrEnum):
+    """What happened to a run."""
+
+    #: The run was done before this launch, or another launcher has finished it.
+    ALREADY = "already"
+    #: A process of this launcher starts the run.
+    START = "start"
+    #: This launcher has finished the run.
+    DONE = "done"
+    #: The run ended without a result, and another attempt would not help.
+    FAILED = "failed"
+    #: The run was killed or ran out of memory, and will be tried again.
+    RETRY = "retry"
+    #: Another launcher works on the run.
+    ELSEWHERE = "elsewhere"
+    #: The run has saved a checkpoint and waits for the next launch.
+    INTERRUPTED = "interrupted"
+    #: A run that this one needs has failed.
+    BLOCKED = "blocked"
+    #: The launcher was asked to stop and waits until its runs have saved; concerns no single run.
+    STOPPING = "stopping"
 
 
 @dataclass(frozen=True)
@@ -24,15 +35,16 @@ class Event:
     """Something that happened to a run.
 
     Args:
-        kind: one of ``KINDS``.
-        key, label: the run, for machines and for people.
-        slot: index of the slot that it runs on, or None.
-        attempt: number of the try, or 0 where none was made.
-        seconds: how long the try took.
-        reason: one sentence: why it failed, is tried again, or is blocked.
+        kind: what happened.
+        key: the key of the run; empty for ``STOPPING``.
+        label: the name of the run in messages.
+        slot: the index of the slot that the run uses, or None.
+        attempt: the number of the attempt, or 0 if there was none.
+        seconds: the duration of the attempt.
+        reason: one sentence on why the run failed, is tried again, or is blocked.
     """
 
-    kind: str
+    kind: EventKind
     key: str
     label: str
     slot: int | None = None
@@ -43,14 +55,14 @@ class Event:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a launch ended.
+    """The result of a launch.
 
     Args:
-        done: keys of runs that this launch did.
-        already: keys of runs that were done before, or that another launcher did meanwhile.
-        failed: reason by key, those that had failed before included.
-        blocked: by key, the key of the failed run that stands in the way.
-        seconds: wall time of the launch.
+        done: the keys of the runs that this launch finished.
+        already: the keys of the runs that were done before, or that another launcher finished.
+        failed: the reason for each failed run, by key; includes runs that had failed before.
+        blocked: for each blocked run, by key, the key of the failed run that it needs.
+        seconds: the wall time of the launch.
     """
 
     done: tuple[str, ...] = ()
@@ -61,25 +73,26 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Whether every run is done."""
+        """Return True if every run is done."""
         return not self.failed and not self.blocked
 
     def __str__(self) -> str:
         runs = "run" if len(self.done) == 1 else "runs"
         parts = [f"{len(self.done)} {runs} done in {duration(self.seconds)}"]
-        parts += [f"{len(self.already)} done before or by another launcher"] if self.already else []
-        parts += [f"{len(self.failed)} failed"] if self.failed else []
-        parts += [f"{len(self.blocked)} blocked by those"] if self.blocked else []
-        advice = (
-            ""
-            if self.complete
-            else "\n`status` says why; `retry` and then `launch` try them again."
-        )
-        return ", ".join(parts) + advice
+        if self.already:
+            parts.append(f"{len(self.already)} done before or by another launcher")
+        if self.failed:
+            parts.append(f"{len(self.failed)} failed")
+        if self.blocked:
+            parts.append(f"{len(self.blocked)} blocked by failed runs")
+        text = ", ".join(parts)
+        if self.complete:
+            return text
+        return f"{text}\n`status` shows the reasons. To try again, run `retry` and then `launch`."
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """Format a duration: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -88,21 +101,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a child says of the run it was given.
-
-    Args:
-        kind: ``done``, ``failed``, ``interrupted``, ``out_of_memory`` or ``settled``, which the engine answers;
-            ``busy`` where another process holds the lease; ``settled`` where another process has ended the run.
-        attempt: number of the try, or 0 where none was made.
-        seconds: wall time of the try.
-        reason: why it was interrupted.
-    """
-
-    kind: str
-    attempt: int = 0
-    seconds: float = 0.0
-    reason: str = ""

@@ -1,4 +1,4 @@
-"""Runs that other launchers work on: watched until they are done, or free again because their owner is gone."""
+"""Runs that other launchers work on, watched until they end or can be claimed again."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ from dataclasses import dataclass
 
 from benchmark.core.files import remove_abandoned
 from benchmark.core.layout import ABANDONED_SECONDS, State, state_of
-from benchmark.launch.lease import Claim, clear, untidy
+from benchmark.launch.lease import Claim, has_leftovers, remove_stale_lease
 from benchmark.launch.run_queue import Node
 
-#: Seconds between two looks at a run: at first, and at most.
-_SOON, _LATE = 0.25, 5.0
-#: How long the owner of a finished run is given to remove its lease.
-_GRACE = 5.0
+#: Seconds between two checks of a run, at first and at most.
+_FIRST_INTERVAL = 0.25
+_LONGEST_INTERVAL = 5.0
+#: Seconds that the owner of a finished run is given to remove its lease.
+_GRACE_SECONDS = 5.0
+
+_ENDED = (State.DONE, State.FAILED)
 
 
 @dataclass
-class _Watched:
+class _WatchedRun:
     node: Node
     claim: Claim
     since: float
-    next_look: float
-    pause: float = _SOON
-    settled: bool = False
+    next_check: float
+    interval: float = _FIRST_INTERVAL
+    settled: bool = False  # its state has been reported; only its lease is left
 
 
-class Others:
-    """What other launchers have claimed.
+class ForeignRuns:
+    """The runs that other launchers have claimed.
 
     Args:
         lease_seconds: how long a silent owner keeps a lease.
@@ -36,46 +39,57 @@ class Others:
 
     def __init__(self, lease_seconds: float) -> None:
         self.lease_seconds = lease_seconds
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, _WatchedRun] = {}
 
     def __len__(self) -> int:
         return len(self._watched)
 
     def watch(self, node: Node) -> None:
-        """Look after a run whose lease somebody holds."""
+        """Watch a run whose lease another process holds."""
         now = time.monotonic()
-        self._watched[node.key] = _Watched(node, Claim(node.folder, self.lease_seconds), now, now)
+        claim = Claim(node.folder, self.lease_seconds)
+        self._watched[node.key] = _WatchedRun(node, claim, since=now, next_check=now)
 
-    def watch_settled(self, node: Node) -> None:
-        """See to it that the lease of a finished run goes, and what a killed process left, if there is any."""
-        remove_abandoned(node.folder, ABANDONED_SECONDS)  # of planners, which need no lease
-        if untidy(node.folder):
+    def watch_leftovers(self, node: Node) -> None:
+        """Watch a finished run whose lease, or a file of a killed process, is still there."""
+        remove_abandoned(node.folder, ABANDONED_SECONDS)  # files of planners, which need no lease
+        if has_leftovers(node.folder):
             self.watch(node)
             self._watched[node.key].settled = True
 
-    def look(self) -> Iterator[tuple[Node, State]]:
-        """Runs whose fate is known: DONE, FAILED, or PENDING where they can be claimed again."""
+    def poll(self) -> Iterator[tuple[Node, State]]:
+        """Check the runs that are due.
+
+        Yields:
+            The runs that are done, failed, or pending because they can be claimed again.
+        """
         now = time.monotonic()
-        for key, other in list(self._watched.items()):
-            if now < other.next_look:
-                continue
-            other.next_look, other.pause = now + other.pause, min(1.5 * other.pause, _LATE)
-            state = state_of(other.node.folder)
-            if state is State.PENDING and not other.node.folder.is_dir():
-                del self._watched[key]  # removed: the launcher finds that out
-                if not other.settled:
-                    yield other.node, state
-                continue
-            free = clear(other.claim)
-            if free or (other.settled and now - other.since > _GRACE):
-                del self._watched[key]
-                if not other.settled:  # it may have been settled between the two looks
-                    state = state_of(other.node.folder)
-                    yield (
-                        other.node,
-                        state if state in (State.DONE, State.FAILED) else State.PENDING,
-                    )
-            elif state in (State.DONE, State.FAILED) and not other.settled:
-                other.settled, other.since, other.pause = True, now, _SOON
-                other.next_look = now + _SOON
-                yield other.node, state
+        for key, watched in list(self._watched.items()):
+            if now >= watched.next_check:
+                state = self._check(key, watched, now)
+                if state is not None:
+                    yield watched.node, state
+
+    def _check(self, key: str, watched: _WatchedRun, now: float) -> State | None:
+        """Return the new state of a run, or None if there is nothing to report."""
+        folder = watched.node.folder
+        watched.next_check = now + watched.interval
+        watched.interval = min(1.5 * watched.interval, _LONGEST_INTERVAL)
+        state = state_of(folder)
+        if state is State.PENDING and not folder.is_dir():
+            del self._watched[key]  # the folder was removed, which the scheduler finds out
+            return None if watched.settled else state
+        is_free = remove_stale_lease(watched.claim)
+        if is_free or (watched.settled and now - watched.since > _GRACE_SECONDS):
+            del self._watched[key]
+            if watched.settled:
+                return None
+            state = state_of(folder)  # the run may have ended between the two looks
+            return state if state in _ENDED else State.PENDING
+        if state in _ENDED and not watched.settled:
+            watched.settled = True
+            watched.since = now
+            watched.interval = _FIRST_INTERVAL
+            watched.next_check = now + _FIRST_INTERVAL
+            return state
+        return None

@@ -1,8 +1,8 @@
-"""The right to work on a run: a lease in its folder.
+"""The exclusive right to work on a run: a lease file in the folder of the run.
 
-``filelock.SoftFileLease`` does the work: exclusive creation, a heartbeat, and expiry on the observer's own monotonic
-clock, so that neither a clock that jumps nor one that differs between machines expires a living claim. An owner whose
-process is gone from this machine loses its lease at once.
+``filelock.SoftFileLease`` does the work: exclusive creation, a heartbeat, and expiry measured with
+the monotonic clock of the observer. A clock that jumps, or that differs between machines, therefore
+never expires a live claim. An owner whose process is gone from this machine loses its lease at once.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.files import read_json, remove_abandoned
 from benchmark.core.layout import ABANDONED_SECONDS, LEASE_SECONDS, RunFolder
 
-#: How long an empty lease may be one that is being written.
+#: Seconds after which an empty lease is no longer taken for one that is being written.
 _EMPTY_SECONDS = 2.0
-#: How often a lease that has just become free is tried for; others may be faster.
+#: How often to try for a lease that has just become free; another process may be faster.
 _TRIES = 3
-#: What filelock appends to a lease's name while it takes it over: the number is that of the process that does.
-_BREAK = re.compile(r"\.(?:break|restore)\.([0-9]+)\.[0-9a-f]{32}")
+#: The suffix of a lease that filelock is taking over, with the process that does it.
+_TAKEOVER = re.compile(r"\.(?:break|restore)\.([0-9]+)\.[0-9a-f]{32}")
 
 
 class Claim:
-    """The lease of one run, watched and taken without waiting.
+    """The lease of one run.
 
-    Keep the object between two calls of ``take``: expiry is measured from when it first saw the lease unchanged.
+    Keep the object between calls of ``take``: expiry is measured from the moment at which this
+    object first saw the lease unchanged.
 
     Args:
-        folder: the run folder.
-        seconds: how long a silent owner keeps its lease; every launcher of a sweep must agree on it.
-        on_lost: called from the heartbeat's thread if the lease is lost while it is held.
+        folder: the folder of the run.
+        seconds: how long a silent owner keeps its lease; the same for all launchers of a sweep.
+        on_lost: called in the heartbeat's thread if the lease is lost while it is held.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Claim:
         seconds: float = LEASE_SECONDS,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
-        self.folder, self.seconds = folder, seconds
-        # not thread-local: the thread that sees the launcher die releases what the main thread holds
+        self.folder = folder
+        self.seconds = seconds
+        # Not thread-local: the thread that sees the launcher die releases the lease of the main
+        # thread.
         self._lease = SoftFileLease(
             RunFolder(folder).lease,
             lease_duration=seconds,
@@ -60,14 +63,17 @@ class Claim:
             thread_local=False,
             on_compromise=None if on_lost is None else lambda _: on_lost(),
         )
-        self._seen: tuple[tuple[int, int, int], float] | None = None
+        self._unchanged_since: tuple[tuple[int, int, int], float] | None = None
 
     def take(self) -> bool:
-        """Take the lease if it is free, expired, or its owner is dead; never waits.
+        """Take the lease if it is free or expired, or if its owner is dead. Never waits.
+
+        Returns:
+            True if the lease is now held by this process.
 
         Raises:
-            UserError: a living launcher works with another lease time.
-            FileNotFoundError: the folder was removed; filelock would make it again.
+            UserError: another launcher works on the run with a different lease time.
+            FileNotFoundError: the folder was removed (filelock would create it again).
             OSError: the folder cannot be written.
         """
         if not self.folder.is_dir():
@@ -76,54 +82,61 @@ class Claim:
             try:
                 self._lease.acquire()
             except Timeout:
-                if not self._is_free_now():
+                if not self._remove_if_dead():
                     return False
             except LeaseSettingsMismatch:
                 raise UserError(
-                    f"another launcher works on {self.folder.name} with another lease time, expected {self.seconds:g} "
-                    "seconds; give both the same, or wait until it has ended."
+                    f"another launcher works on {self.folder.name} with a lease time other than "
+                    f"{self.seconds:g} seconds; use the same for both, or wait until it has ended."
                 ) from None
             else:
-                _tidy(self.folder, self.seconds)
+                _clean_up(self.folder, self.seconds)
                 return True
         return False
 
     def release(self) -> None:
-        """Give the lease back; a lease that was lost meanwhile is left to its new owner."""
+        """Release the lease; one that was lost in the meantime is left to its new owner."""
         self._lease.release()
 
     def is_ours(self) -> bool:
-        """Whether the lease on disk is still this process's; asks the file system."""
+        """Return True if the lease on disk still belongs to this process."""
         return self.owner() == os.getpid()
 
     def owner(self) -> int | None:
-        """The process that holds the lease, or None."""
+        """Return the id of the process that holds the lease, or None."""
         return self._lease.pid
 
-    def _is_free_now(self) -> bool:
-        """Remove a lease that filelock would respect for too long; True if there is none now.
+    def _remove_if_dead(self) -> bool:
+        """Remove a lease that filelock would respect for too long; return True if none is left.
 
-        One is empty: its owner was killed between creating and writing it. One belongs to a zombie, which stays for
-        good in a container whose first process does not reap. One is on a file system that cannot exchange two names
-        (NFS, Lustre), where filelock takes no expired lease over; elsewhere it does at ``seconds``. Before 4.3,
-        filelock removes a stale lease and takes it at the next call only.
+        There are three cases. An empty lease: its owner was killed between creating and writing it.
+        The lease of a zombie, which stays for good in a container whose first process does not
+        reap. A lease on a file system that cannot exchange two names (NFS, Lustre), where filelock
+        never takes over an expired lease; elsewhere it does after ``seconds``. Before version 4.3
+        filelock removes a stale lease and takes it only in the next call.
         """
         try:
-            found = os.lstat(RunFolder(self.folder).lease)
+            status = os.lstat(RunFolder(self.folder).lease)
         except FileNotFoundError:
             return self.folder.is_dir()
-        mark, now = (found.st_mtime_ns, found.st_ino, found.st_ctime_ns), time.monotonic()
-        if self._seen is None or self._seen[0] != mark:
-            self._seen = mark, now
-        patience = min(_EMPTY_SECONDS, self.seconds) if found.st_size == 0 else 1.5 * self.seconds
-        if now - self._seen[1] < patience and not self._owner_is_zombie():
+        now = time.monotonic()
+        mark = (status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+        if self._unchanged_since is None or self._unchanged_since[0] != mark:
+            self._unchanged_since = mark, now
+        empty = status.st_size == 0
+        patience = min(_EMPTY_SECONDS, self.seconds) if empty else 1.5 * self.seconds
+        if now - self._unchanged_since[1] < patience and not self._owner_is_zombie():
             return False
-        self._seen = None
+        self._unchanged_since = None
         self._lease.force_break()
         return True
 
     def _owner_is_zombie(self) -> bool:
-        """Whether the owner's number belongs to a zombie here: the owner or, if reused, a successor of it."""
+        """Return True if the process with the owner's id is a zombie on this machine.
+
+        It is the owner itself or, if the id was reused, a later process; the owner is dead in
+        either case.
+        """
         owner = self._lease.owner
         if owner is None:
             return False
@@ -136,75 +149,75 @@ class Claim:
 
 @functools.cache
 def _this_host() -> str:
-    """The name that filelock gives this machine in the leases that are written here."""
+    """Return the name that filelock gives this machine in its leases."""
     with (
         tempfile.TemporaryDirectory() as folder,
         SoftFileLease(RunFolder(Path(folder)).lease) as lease,
     ):
         owner = lease.owner
         if owner is None:
-            raise OSError(f"{folder} does not keep what is written into it")
+            raise OSError(f"files written to {folder} do not persist")
         return owner.hostname
 
 
-def clear(claim: Claim) -> bool:
-    """Remove a lease whose owner is gone, and what it left half-written; False while the owner lives."""
+def remove_stale_lease(claim: Claim) -> bool:
+    """Remove the lease of a dead owner and its half-written files.
+
+    Returns:
+        True if the run is free now, False while the owner lives.
+    """
     if not claim.take():
         return False
     claim.release()
     return True
 
 
-def untidy(folder: Path) -> bool:
-    """Whether a lease, or something half-written or outdated, lies in a run folder."""
+def has_leftovers(folder: Path) -> bool:
+    """Return True if the folder of a finished run holds a lease or files of a killed process."""
     run = RunFolder(folder)
     names = run.names()
-    left = {
-        run.record.name,
-        run.checkpoint.name,
-    } <= names  # written by a process that was suspended
-    return left or any(name.startswith(run.lease.name) or run.is_leftover(name) for name in names)
+    if {run.record.name, run.checkpoint.name} <= names:  # written by a suspended process
+        return True
+    return any(name.startswith(run.lease.name) or run.is_leftover(name) for name in names)
 
 
-def _tidy(folder: Path, seconds: float) -> None:
-    """Remove what killed processes left in a folder whose lease is now ours."""
+def _clean_up(folder: Path, seconds: float) -> None:
+    """Remove what killed processes left in a folder whose lease this process now holds."""
     run = RunFolder(folder)
     names = run.names()
     for name in names:
-        breaker = _breaker(run, name)
-        if run.is_leftover(name) or (
-            breaker is not None and _stranded(run.path / name, breaker, seconds)
-        ):
-            with suppress(OSError):  # what cannot be removed does not keep the run from going on
+        if run.is_leftover(name) or _is_abandoned_takeover(run, name, seconds):
+            with suppress(OSError):  # a file that cannot be removed does not stop the run
                 (run.path / name).unlink()
-    remove_abandoned(folder, ABANDONED_SECONDS)  # of planners, which write without a lease
+    remove_abandoned(folder, ABANDONED_SECONDS)  # files of planners, which write without a lease
     if run.record.name in names and (run.checkpoint.name in names or run.output.name not in names):
-        _finish(run)
+        _complete_commit(run)
 
 
-def _breaker(run: RunFolder, name: str) -> int | None:
-    """The process that began to take the lease over under this file name; None for other names."""
-    lease = run.lease.name
-    match = _BREAK.fullmatch(name.removeprefix(lease)) if name.startswith(lease) else None
-    return None if match is None else int(match[1])
+def _is_abandoned_takeover(run: RunFolder, name: str, seconds: float) -> bool:
+    """Return True if a file was left by a takeover of the lease that was killed half-way.
 
-
-def _stranded(path: Path, process: int, seconds: float) -> bool:
-    """Whether a takeover was killed half-way: its process is gone, or the file is older than any lease."""
-    lease = RunFolder(path.parent).lease
+    Its process is gone, or the file is older than any lease may be.
+    """
+    if not name.startswith(run.lease.name):
+        return False
+    match = _TAKEOVER.fullmatch(name.removeprefix(run.lease.name))
+    if match is None:
+        return False
+    path = run.path / name
     try:
-        if (
-            path.read_bytes() == lease.read_bytes()
-        ):  # ours, moved aside for a moment by somebody who will put it back
+        # A file equal to the lease is the lease of this process, moved aside for a moment.
+        if path.read_bytes() == run.lease.read_bytes():
             return False
-        # both times are the file system's: no clock of ours is asked
-        return not _alive(process) or path.stat().st_mtime < lease.stat().st_mtime - seconds
+        # Both times come from the file system, so the local clock does not matter.
+        expired = path.stat().st_mtime < run.lease.stat().st_mtime - seconds
+        return expired or not _is_alive(int(match[1]))
     except FileNotFoundError:
         return False
 
 
-def _alive(process: int) -> bool:
-    if sys.platform == "win32":  # there, os.kill would send Ctrl-C, which has the number 0
+def _is_alive(process: int) -> bool:
+    if sys.platform == "win32":  # where os.kill would send Ctrl-C, which has the number 0
         return True
     try:
         os.kill(process, 0)
@@ -217,15 +230,18 @@ def _alive(process: int) -> bool:
 
 @dataclass(frozen=True)
 class _Committed:
+    """The part of a record that says which attempt committed it."""
+
     attempt: Positive
 
 
-def _finish(run: RunFolder) -> None:
-    """What the engine does after its commit, for a process that was killed in between."""
+def _complete_commit(run: RunFolder) -> None:
+    """Do what the engine does after its commit, for a process that was killed in between."""
     try:
-        attempt = run.attempt(decode(_Committed, read_json(run.record), run.record.name).attempt)
-    except (OSError, DamagedError):  # the report names it
+        committed = decode(_Committed, read_json(run.record), run.record.name)
+    except (OSError, DamagedError):  # the report mentions it
         return
+    attempt = run.attempt(committed.attempt)
     run.checkpoint.unlink(missing_ok=True)
     attempt.log.unlink(missing_ok=True)
     if attempt.output.exists():

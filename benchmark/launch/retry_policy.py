@@ -1,7 +1,8 @@
-"""What follows when a run's process dies or runs out of memory: another try, or a failure."""
+"""What happens after the process of a run dies or runs out of memory: a new attempt or a failure."""
 
 from __future__ import annotations
 
+import enum
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,72 +11,90 @@ from benchmark.core.failure import failure_json
 from benchmark.core.files import commit_once, to_json
 from benchmark.core.layout import RunFolder, State, state_of
 from benchmark.launch import attempts
+from benchmark.launch.attempts import AttemptEnd
 from benchmark.launch.lease import Claim
 from benchmark.launch.run_queue import Node
 
-OUT_OF_MEMORY = "out_of_memory"
+
+class Decision(enum.StrEnum):
+    """What becomes of a run whose attempt ended badly."""
+
+    #: The record was committed before the process died.
+    DONE = "done"
+    #: The folder of the run holds a failure.
+    FAILED = "failed"
+    #: The run will be tried again.
+    RETRY = "retry"
+    #: Another process holds the lease of the run.
+    ELSEWHERE = "elsewhere"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a run whose try ended badly.
+    """A decision about a run.
 
     Args:
-        kind: ``done`` or ``failed`` (its folder says so now), ``retry``, or ``elsewhere``: somebody holds its lease.
-        reason: one sentence.
-        attempt: number of the try, or 0 where none was made.
+        decision: what becomes of the run.
+        reason: one clause that says why.
+        attempt: the number of the attempt, or 0 if the process died before it began one.
     """
 
-    kind: str
+    decision: Decision
     reason: str = ""
     attempt: int = 0
 
 
-def judge(node: Node, before: int, code: int | None, reason: str, seconds: float) -> Verdict:
-    """Note how a try ended and decide what becomes of its run, under the run's lease.
+def decide(
+    node: Node, previous_attempt: int, code: int | None, reason: AttemptEnd, lease_seconds: float
+) -> Verdict:
+    """Record how an attempt ended and decide what becomes of its run, while holding its lease.
 
     Args:
         node: the run.
-        before: number of the newest try before this one.
-        code: exit code of its process as multiprocessing gives it, negative for a signal; None where it lives on.
-        reason: ``signal``, ``exit``, ``timeout``, ``out_of_memory``, or ``interrupted`` for what we did ourselves.
-        seconds: lease time.
+        previous_attempt: the number of the latest attempt before this one.
+        code: the exit code of the process, negative for a signal; None if it did not end.
+        reason: why the attempt ended.
+        lease_seconds: how long a silent owner keeps a lease.
     """
-    claim, run = Claim(node.folder, seconds), RunFolder(node.folder)
+    claim = Claim(node.folder, lease_seconds)
     if not claim.take():
-        return Verdict("elsewhere", "another process holds its lease")
+        return Verdict(Decision.ELSEWHERE, "another process holds its lease")
     try:
-        state = state_of(node.folder)
-        number = max(attempts.numbers(node.folder), default=0)
-        if state in (State.DONE, State.FAILED):
-            return Verdict(state.value, attempt=number)
-        if number > before:
-            attempts.end(node.folder, number, reason, code=code)
-        sentence = _sentence(code, reason)
-        counted = attempts.COUNTED if reason != OUT_OF_MEMORY else {OUT_OF_MEMORY}
-        allowed = 1 if reason == OUT_OF_MEMORY else attempts.RETRIES
-        tries = attempts.count(node.folder, counted)
-        if tries <= allowed:
-            return Verdict("retry", sentence, number if number > before else 0)
-        kind = "signal" if reason == "exit" else reason
-        message = (
-            f"{sentence}, {tries} times in all; its output is in "
-            f"{run.attempt(number).output.relative_to(run.path)}."
-        )
-        if reason == OUT_OF_MEMORY:
-            message = f"{sentence}, also alone on its device; a smaller batch_size would need less."
-        failure = failure_json(node.key, number, kind, message, code=code)
-        commit_once(run.failure, to_json(failure))
-        return Verdict("failed", message, number)
+        return _decide(node, previous_attempt, code, reason)
     finally:
         claim.release()
 
 
-def _sentence(code: int | None, reason: str) -> str:
-    if reason == OUT_OF_MEMORY:
+def _decide(node: Node, previous_attempt: int, code: int | None, reason: AttemptEnd) -> Verdict:
+    run = RunFolder(node.folder)
+    number = attempts.latest(node.folder)
+    state = state_of(node.folder)
+    if state in (State.DONE, State.FAILED):
+        return Verdict(Decision(state.value), attempt=number)
+    if number > previous_attempt:
+        attempts.end(node.folder, number, reason, code=code)
+    description = _describe(code, reason)
+    out_of_memory = reason is AttemptEnd.OUT_OF_MEMORY
+    counted = {AttemptEnd.OUT_OF_MEMORY} if out_of_memory else attempts.COUNTED_ENDS
+    allowed = 1 if out_of_memory else attempts.MAX_RETRIES
+    ended = attempts.count(node.folder, counted)
+    if ended <= allowed:
+        return Verdict(Decision.RETRY, description, number if number > previous_attempt else 0)
+    if out_of_memory:
+        message = f"{description} even alone on its device; use a smaller batch_size."
+    else:
+        output = run.attempt(number).output.relative_to(run.path)
+        message = f"{description} ({ended} attempts); see its output in {output}."
+    kind = AttemptEnd.SIGNAL if reason is AttemptEnd.EXIT else reason
+    commit_once(run.failure, to_json(failure_json(node.key, number, kind, message, code=code)))
+    return Verdict(Decision.FAILED, message, number)
+
+
+def _describe(code: int | None, reason: AttemptEnd) -> str:
+    if reason is AttemptEnd.OUT_OF_MEMORY:
         return "it ran out of memory"
-    if reason == "timeout":
-        return "it took longer than its time limit"
+    if reason is AttemptEnd.TIMEOUT:
+        return "it exceeded the time limit"
     if code is None:
         return "its process could not be started"
     if code >= 0:
@@ -86,32 +105,56 @@ def _sentence(code: int | None, reason: str) -> str:
         return f"its process was killed by signal {-code}"
 
 
-def memory_kills() -> int | None:
-    """How many processes the kernel has killed for want of memory since it started, or None if it does not say."""
+def count_oom_kills(path: Path = Path("/proc/vmstat")) -> int | None:
+    """Return how many processes the kernel has killed for lack of memory since it started.
+
+    Args:
+        path: the kernel's statistics.
+
+    Returns:
+        The count, or None on systems that do not report it.
+    """
     try:
-        lines = Path("/proc/vmstat").read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
 
 
-def cause(code: int | None, before: int | None, timed_out: bool) -> tuple[str, bool]:
-    """Why a process died, and whether its run should have the device to itself next time.
+@dataclass(frozen=True)
+class Cause:
+    """Why a process died.
 
     Args:
-        code: its exit code, negative for a signal.
-        before: ``memory_kills()`` when it started.
-        timed_out: whether the launcher killed it for its time limit.
+        reason: the end that is recorded for its attempt.
+        needs_device_alone: True if memory may have been short, so that the next attempt should
+            have the device to itself.
+    """
+
+    reason: AttemptEnd
+    needs_device_alone: bool = False
+
+
+def cause_of_death(
+    code: int | None, kills_before: int | None, kills_now: int | None, *, timed_out: bool
+) -> Cause:
+    """Return why a process died.
+
+    Args:
+        code: its exit code, negative for a signal; None if it is unknown.
+        kills_before: ``count_oom_kills()`` when the process started.
+        kills_now: ``count_oom_kills()`` after it died.
+        timed_out: True if the launcher killed it because of the time limit.
     """
     if timed_out:
-        return "timeout", False
+        return Cause(AttemptEnd.TIMEOUT)
     if code is None or code >= 0:
-        return "exit", False
+        return Cause(AttemptEnd.EXIT)
     if code != -signal.SIGKILL:
-        return "signal", False
-    now = memory_kills()
-    if (
-        before is None or now is None
-    ):  # the kernel does not say whether it was memory: assume that it may have been
-        return "signal", True
-    return (OUT_OF_MEMORY, True) if now > before else ("signal", False)
+        return Cause(AttemptEnd.SIGNAL)
+    if kills_before is None or kills_now is None:
+        # The kernel does not say whether memory was short: assume that it may have been.
+        return Cause(AttemptEnd.SIGNAL, needs_device_alone=True)
+    if kills_now > kills_before:
+        return Cause(AttemptEnd.OUT_OF_MEMORY, needs_device_alone=True)
+    return Cause(AttemptEnd.SIGNAL)

@@ -1,4 +1,4 @@
-"""The runs of a sweep as a launcher sees them: what waits, what each waits for, what can go next."""
+"""The runs of a launch: which of them wait, and which can start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from benchmark.core.spec import RunSpec, read_spec
 
 @dataclass(frozen=True)
 class Node:
-    """One run: its folder, its name for people, its spec, and the keys of the runs that come first."""
+    """One run in the graph of a launch.
+
+    Args:
+        key: the key of the run.
+        folder: the folder of the run.
+        spec: the resolved spec.
+    """
 
     key: str
     folder: Path
@@ -22,18 +28,20 @@ class Node:
 
     @property
     def label(self) -> str:
+        """The name of the run in messages."""
         return self.spec.label()
 
     @property
     def upstream(self) -> tuple[str, ...]:
+        """The keys of the runs that must be done first."""
         return tuple(dict.fromkeys(self.spec.upstream.values()))
 
 
 def read_node(folder: Path, key: str) -> Node:
-    """The run ``key`` of a sweep folder.
+    """Read the run ``key`` of a sweep folder.
 
     Raises:
-        UserError: it has no spec.json, or one that is damaged, of another run or of another schema version.
+        UserError: its spec.json is missing, damaged, of another run, or of another schema version.
     """
     run = SweepFolder(folder).run(key)
     try:
@@ -45,9 +53,12 @@ def read_node(folder: Path, key: str) -> Node:
 
 
 def read_nodes(folder: Path, keys: Sequence[str]) -> dict[str, Node]:
-    """The runs and all that they need, upstream first, otherwise in the order of ``keys``.
+    """Read the runs and everything that they need.
 
-    A key is the hash of a spec that holds the keys of the upstream runs, so that no run can need itself.
+    A key is the hash of a spec that contains the keys of its upstream runs, so there are no cycles.
+
+    Returns:
+        The runs by key: upstream runs first, otherwise in the order of ``keys``.
 
     Raises:
         UserError: a spec.json is missing or damaged.
@@ -66,11 +77,11 @@ def read_nodes(folder: Path, keys: Sequence[str]) -> dict[str, Node]:
     return nodes
 
 
-class Graph:
-    """Which runs are open, in the order in which they are tried.
+class RunQueue:
+    """The runs of a launch that have not ended, in the order in which they are tried.
 
     Args:
-        nodes: the runs, upstream first.
+        nodes: the runs by key, upstream runs first.
     """
 
     def __init__(self, nodes: dict[str, Node]) -> None:
@@ -81,7 +92,7 @@ class Graph:
         self.blocked: dict[str, str] = {}
 
     def ready(self) -> Iterator[Node]:
-        """Waiting runs whose upstream runs are all done, in order."""
+        """Iterate over the waiting runs whose upstream runs are all done."""
         return (
             self.nodes[key]
             for key in list(self.waiting)
@@ -89,35 +100,35 @@ class Graph:
         )
 
     def take(self, key: str) -> None:
-        """Somebody works on it."""
+        """Remove a run that a process works on."""
         self.waiting.remove(key)
 
-    def put_back(self, key: str) -> None:
-        """Nobody works on it any more; it goes to the end, so that one run's trouble does not hold up the others."""
+    def requeue(self, key: str) -> None:
+        """Put a run back at the end, so that one bad run does not hold up the others."""
         self.waiting.append(key)
 
     def finish(self, key: str) -> None:
-        """It is done."""
-        self._forget(key)
+        """Mark a run as done."""
+        self._remove(key)
         self.done.add(key)
 
     def fail(self, key: str, reason: str) -> list[tuple[Node, Node]]:
-        """It failed; every waiting run that needs it, however indirectly, is blocked.
+        """Mark a run as failed and every waiting run that needs it, even indirectly, as blocked.
 
         Returns:
-            The runs that became blocked, each with the run that stands in its way.
+            The runs that became blocked, each with the upstream run that blocks it.
         """
-        self._forget(key)
+        self._remove(key)
         self.failed[key] = reason
         upstream = {node.key: node.upstream for node in self.nodes.values()}
         is_waiting = set(self.waiting)
         waiting = [other for other in self.nodes if other in is_waiting]
         blocked = blocked_runs(waiting, upstream, {key})
         for other in blocked:
-            self._forget(other)
+            self._remove(other)
         self.blocked.update(blocked)
         return [(self.nodes[other], self.nodes[needed]) for other, needed in blocked.items()]
 
-    def _forget(self, key: str) -> None:
+    def _remove(self, key: str) -> None:
         if key in self.waiting:
             self.waiting.remove(key)

@@ -1,384 +1,440 @@
-"""One launch under way: which run goes where, and what follows when it ends."""
+"""The scheduler of a launch: decides which run starts where, and what follows when it ends."""
 
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pebble import ProcessExpired
-
 from benchmark.core.errors import UserError
 from benchmark.core.layout import RunFolder, State, state_of
+from benchmark.core.outcome import RunOutcome
 from benchmark.core.spec import LEASE_LOST
-from benchmark.launch import attempts, pool, retry_policy
-from benchmark.launch.events import Event, Outcome, Summary
-from benchmark.launch.foreign_runs import Others
-from benchmark.launch.lease import Claim
-from benchmark.launch.run_queue import Graph, Node
+from benchmark.launch import attempts, retry_policy
+from benchmark.launch.attempts import AttemptEnd
+from benchmark.launch.events import Event, EventKind, Summary
+from benchmark.launch.executor import Executor
+from benchmark.launch.foreign_runs import ForeignRuns
+from benchmark.launch.job import Job, JobResult, ProcessDied
+from benchmark.launch.retry_policy import Decision
+from benchmark.launch.run_queue import Node, RunQueue
+from benchmark.launch.slots import Slot
 from benchmark.launch.status import failure_reason
-from benchmark.launch.worker import Job, work
 
-#: How often the launcher looks up when nothing happens, seconds.
+#: Seconds between two turns of the main loop when nothing happens.
 _TICK = 0.2
-#: How many processes may die before they begin a try, in a row.
-_EARLY_CRASHES = 10
-#: Errors that come from what stands in the folder of one run, such as a file where a folder must be.
-_OF_ONE_RUN = frozenset(
+#: Seconds between two requests to stop: a process may miss one between two signal handlers.
+_ASK_AGAIN = 2.0
+#: Seconds between two looks at runs that workers claim themselves.
+_FOLLOW_INTERVAL = 1.0
+#: How many processes in a row may die before they begin an attempt.
+_MAX_EARLY_DEATHS = 10
+#: Errors that come from the content of one run folder, such as a file in place of a folder.
+_ERRORS_OF_ONE_RUN = frozenset(
     {errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY}
 )
-#: Why a run is lost whose folder is gone.
-_REMOVED = "its folder was removed during the launch; launch again to run it from the beginning"
+_FOLDER_REMOVED = "its folder was removed during the launch; launch again to run it from the start"
 
 
 @dataclass(frozen=True)
 class SchedulerOptions:
-    """What every run of a launch shares; see ``launch``."""
+    """The options of a launch; see ``launch``."""
 
     on_event: Callable[[Event], None]
     data_dir: Path | None
     checkpoint_seconds: float
     lease_seconds: float
-    time_limit: float | None
+    run_time_limit: float | None
     engine: str
     modules: tuple[str, ...] = ()
 
 
 @dataclass
-class _Running:
-    node: Node
-    worker: pool.Worker
-    before: int  # number of the newest try before this one
-    started: float
-    memory_kills: int | None
-    timed_out: bool = False
-
-
-def _in_the_way(path: object) -> str:
-    """What stops a run, and how to remove it, in a sentence."""
-    what = (
-        f"{path} is not what must be there" if path else "its folder holds what must not be there"
-    )
-    return f"{what}; move it away, or delete the folder of the run, and launch again"
-
-
-class Session:
-    """One launch under way.
+class _ActiveRun:
+    """A run that this launcher has handed to a process.
 
     Args:
-        graph: the runs.
-        settings: what they share.
-        workers: one per slot.
+        node: the run.
+        job: what the process was given.
+        previous_attempt: the number of the latest attempt before this one.
+        started: the monotonic time of the start.
+        oom_kills: the kernel's count of processes killed for lack of memory at the start.
+        timed_out: True if the process was killed because of the time limit.
     """
 
-    def __init__(
-        self, graph: Graph, settings: SchedulerOptions, workers: Sequence[pool.Worker]
-    ) -> None:
-        self.graph, self.settings, self.workers = graph, settings, workers
-        self.interrupts = 0  # how often the user or the system asked to stop
-        self._running: dict[Future[Outcome], _Running] = {}
-        self._others = Others(settings.lease_seconds)
-        self._exclusive: set[str] = (
-            set()
-        )  # runs that may have run out of memory: they get a device to themselves
-        self._reserved: dict[str, str] = {}  # device -> the lonely run that waits for it or has it
-        self._mine: list[str] = []
-        self._stillborn = 0
-        self._stopping = False
-        self._started = time.monotonic()
+    node: Node
+    job: Job
+    previous_attempt: int
+    started: float
+    oom_kills: int | None
+    timed_out: bool = False
 
     @property
-    def anything_left(self) -> bool:
-        return bool(self.graph.waiting or self._running or self._others)
+    def slot(self) -> Slot:
+        return self.job.slot
 
-    def inspect_foreign_runs(self) -> None:
-        """Learn what is done and what has failed before anything is claimed."""
-        found = {node.key: state_of(node.folder) for node in self.graph.nodes.values()}
-        for wanted in (
-            State.DONE,
-            State.FAILED,
-        ):  # done first: a done run is not blocked by a failed one
-            for key, state in found.items():
-                if state is wanted:
-                    self._settle(self.graph.nodes[key], state)
-                    self._others.watch_settled(self.graph.nodes[key])
+    @property
+    def seconds(self) -> float:
+        return round(time.monotonic() - self.started, 3)
+
+
+class Scheduler:
+    """Runs the missing runs of a sweep on an executor.
+
+    Args:
+        queue: the runs.
+        options: what they share.
+        executor: starts the processes.
+    """
+
+    def __init__(self, queue: RunQueue, options: SchedulerOptions, executor: Executor) -> None:
+        self.queue = queue
+        self.options = options
+        self.executor = executor
+        self.interrupts = 0  # the number of requests to stop
+        self._active: dict[Future[JobResult], _ActiveRun] = {}
+        self._foreign = ForeignRuns(options.lease_seconds)
+        #: Runs that may have run out of memory: they get a device to themselves.
+        self._exclusive: set[str] = set()
+        #: For each reserved device, by name, the run that waits for it or uses it alone.
+        self._reserved: dict[str, str] = {}
+        self._finished_here: list[str] = []
+        self._early_deaths = 0
+        self._stopping = False
+        self._started = time.monotonic()
+        self._next_follow = 0.0
 
     def interrupt(self) -> None:
-        """Note a request to stop: the first lets runs save themselves, a second one kills them."""
+        """Note a request to stop: the first lets runs save, the second kills them."""
         self.interrupts += 1
 
     def run(self) -> None:
-        """Until nothing is left, or somebody asks to stop."""
-        while self.anything_left and not self.interrupts:
-            for node, state in self._others.look():
-                if state is State.PENDING:
-                    self.graph.put_back(node.key)
-                else:
-                    self._settle(node, state)
-            self._fill()
-            self._collect()
-
-    def shut_down(self) -> None:
-        """Let runs save themselves, give back every lease, end every process; kill if asked once more."""
-        self._stopping = True
-        if self._running and self.interrupts:
-            self._emit(Event("stopping", "", ""))
-        asked, next_word = self.interrupts, time.monotonic()
+        """Work until no run is left or a request to stop arrives, then end all processes."""
+        self._inspect_ended_runs()
         try:
-            while self._running:
-                if self.interrupts > asked:
-                    pool.signal_processes(signal.SIGKILL)
-                elif (
-                    time.monotonic() >= next_word
-                ):  # more than once: a process may have been between two handlers
-                    pool.signal_processes(signal.SIGTERM)
-                    next_word += 2.0
-                self._collect()
+            if self._is_work_left():
+                self.executor.start()
+            while self._is_work_left() and not self.interrupts:
+                self._poll_foreign_runs()
+                if self.executor.slots:
+                    self._fill_slots()
+                else:
+                    self._follow_workers()
+                self._collect_results()
         finally:
-            pool.end(self.workers)
+            self._shut_down()
 
     def summary(self) -> Summary:
-        """What has become of every run."""
-        graph = self.graph
-        already = tuple(key for key in graph.nodes if key in graph.done and key not in self._mine)
-        seconds = round(time.monotonic() - self._started, 3)
-        return Summary(tuple(self._mine), already, dict(graph.failed), dict(graph.blocked), seconds)
+        """Return what became of every run."""
+        queue = self.queue
+        return Summary(
+            done=tuple(self._finished_here),
+            already=tuple(
+                key for key in queue.nodes if key in queue.done and key not in self._finished_here
+            ),
+            failed=dict(queue.failed),
+            blocked=dict(queue.blocked),
+            seconds=round(time.monotonic() - self._started, 3),
+        )
 
-    def _fill(self) -> None:
-        busy = {id(running.worker) for running in self._running.values()}
-        for worker in self.workers:
-            if id(worker) in busy or self.interrupts:
+    def _is_work_left(self) -> bool:
+        return bool(self.queue.waiting or self._active or self._foreign)
+
+    def _inspect_ended_runs(self) -> None:
+        """Find the runs that have ended already, before anything is claimed."""
+        states = {node.key: state_of(node.folder) for node in self.queue.nodes.values()}
+        # Done runs come first, since a failed run does not block a run that is done.
+        for ended in (State.DONE, State.FAILED):
+            for key, state in states.items():
+                if state is ended:
+                    self._settle(self.queue.nodes[key], state)
+                    self._foreign.watch_leftovers(self.queue.nodes[key])
+
+    def _poll_foreign_runs(self) -> None:
+        for node, state in self._foreign.poll():
+            if state is State.PENDING:
+                self.queue.requeue(node.key)
+            else:
+                self._settle(node, state)
+
+    def _follow_workers(self) -> None:
+        """Follow the runs that workers elsewhere claim themselves."""
+        if time.monotonic() < self._next_follow:
+            return
+        self._next_follow = time.monotonic() + _FOLLOW_INTERVAL
+        has_workers = self.executor.is_active()  # asked first: the last worker may just have ended
+        waiting = [node for node in self.queue.ready() if self._is_free(node)]
+        if waiting and not has_workers and not self._foreign:
+            raise UserError(
+                f"the workers of launcher {self.executor.name} have ended, and {len(waiting)} runs "
+                "are left; see their output, then launch again."
+            )
+
+    def _fill_slots(self) -> None:
+        """Start a run in every free slot."""
+        used = {active.slot.index for active in self._active.values()}
+        for slot in self.executor.slots:
+            if slot.index in used or self.interrupts:
                 continue
-            node = self._choose(worker)
+            node = self._next_run(slot)
             if node is not None:
-                self._start(node, worker)
+                self._start(node, slot)
 
-    def _choose(self, worker: pool.Worker) -> Node | None:
-        """The next run for an idle worker; a run that must be alone first lets its device run empty."""
-        place = worker.slot.place
-        occupied = any(running.worker.slot.place == place for running in self._running.values())
-        if place in self._reserved:
+    def _next_run(self, slot: Slot) -> Node | None:
+        """Return the next run for a free slot.
+
+        A run that needs its device alone reserves it and waits until the other runs have ended.
+        """
+        device = slot.device_name
+        occupied = any(active.slot.device_name == device for active in self._active.values())
+        if device in self._reserved:
             if occupied:
                 return None
-            node = self.graph.nodes[self._reserved[place]]
-            if node.key in self.graph.waiting and self._free(node):
+            node = self.queue.nodes[self._reserved[device]]
+            if node.key in self.queue.waiting and self._is_free(node):
                 return node
-            del self._reserved[place]
-        for node in self.graph.ready():
-            if node.key in self._reserved.values() or not self._free(node):
+            del self._reserved[device]
+        for node in self.queue.ready():
+            if node.key in self._reserved.values() or not self._is_free(node):
                 continue
-            if self._must_be_alone(node):
-                self._reserved[place] = node.key
+            if self._needs_device_alone(node):
+                self._reserved[device] = node.key
                 if occupied:
                     return None
             return node
         return None
 
-    def _must_be_alone(self, node: Node) -> bool:
-        return (
-            node.key in self._exclusive
-            or attempts.count(node.folder, {retry_policy.OUT_OF_MEMORY}) > 0
-        )
+    def _needs_device_alone(self, node: Node) -> bool:
+        if node.key in self._exclusive:
+            return True
+        return attempts.count(node.folder, {AttemptEnd.OUT_OF_MEMORY}) > 0
 
-    def _free(self, node: Node) -> bool:
-        """Whether a waiting run can be claimed, by its folder; else note who has it or what became of it."""
-        if node.key not in self.graph.waiting:
+    def _is_free(self, node: Node) -> bool:
+        """Return True if a waiting run can be claimed; otherwise note what became of it."""
+        if node.key not in self.queue.waiting:
             return False
         obstacle = RunFolder(node.folder).obstacle()
         if obstacle is not None:
-            self._settle(node, State.FAILED, reason=_in_the_way(obstacle))
+            self._settle(node, State.FAILED, reason=_obstacle_message(obstacle))
             return False
         state = state_of(node.folder)
         if state is State.PENDING:
-            return not self._lose(node)
+            return not self._fail_if_removed(node)
         if state in (State.DONE, State.FAILED):
             self._settle(node, state)
-            self._others.watch_settled(node)
+            self._foreign.watch_leftovers(node)
         else:
-            self.graph.take(node.key)
-            self._others.watch(node)
+            self.queue.take(node.key)
+            self._foreign.watch(node)
         return False
 
-    def _start(self, node: Node, worker: pool.Worker) -> None:
-        s = self.settings
-        alone = self._reserved.get(worker.slot.place) == node.key
+    def _start(self, node: Node, slot: Slot) -> None:
+        options = self.options
         job = Job(
-            node.folder,
-            alone,
-            worker.slot,
-            s.data_dir,
-            s.checkpoint_seconds,
-            s.lease_seconds,
-            s.engine,
-            s.modules,
+            folder=node.folder,
+            alone=self._reserved.get(slot.device_name) == node.key,
+            slot=slot,
+            data_dir=options.data_dir,
+            checkpoint_seconds=options.checkpoint_seconds,
+            lease_seconds=options.lease_seconds,
+            engine=options.engine,
+            modules=options.modules,
         )
-        before = max(attempts.numbers(node.folder), default=0)
-        self.graph.take(node.key)
-        future = worker.submit(work, job)
-        self._running[future] = _Running(
-            node, worker, before, time.monotonic(), retry_policy.memory_kills()
-        )
-        self._tell("start", node, slot=worker.slot.index, attempt=before + 1)
+        previous = attempts.latest(node.folder)
+        self.queue.take(node.key)
+        oom_kills = retry_policy.count_oom_kills()
+        active = _ActiveRun(node, job, previous, time.monotonic(), oom_kills)
+        self._active[self.executor.submit(job)] = active
+        self._report(EventKind.START, node, slot=slot.index, attempt=previous + 1)
 
-    def _collect(self) -> None:
-        """Wait a moment for runs to end, and see to those that did."""
-        if not self._running:
+    def _collect_results(self) -> None:
+        """Wait a moment for runs to end, and handle those that did."""
+        if not self._active:
             time.sleep(_TICK)
             return
-        for future in wait(list(self._running), _TICK, FIRST_COMPLETED).done:
-            running = self._running.pop(future)
-            for place in [p for p, key in self._reserved.items() if key == running.node.key]:
-                del self._reserved[place]
+        for future in wait(list(self._active), _TICK, FIRST_COMPLETED).done:
+            active = self._active.pop(future)
+            self._release_device(active.node)
             try:
-                outcome = future.result()
-            except ProcessExpired as error:  # an OSError, but not the machine's
-                self._died(running, error.exitcode)
-            except BrokenProcessPool:
-                self._died(running, None)
+                result = future.result()
+            except ProcessDied as error:
+                self._handle_death(active, error.exit_code)
             except (OSError, UserError) as error:
-                self._machine_trouble(running, error)
+                self._handle_error(active, error)
             else:
-                self._stillborn = 0
-                self._ended(running, outcome)
-        if self.settings.time_limit is not None:
-            self._enforce(self.settings.time_limit)
+                self._early_deaths = 0
+                self._handle_result(active, result)
+        if self.options.run_time_limit is not None:
+            self._enforce_time_limit(self.options.run_time_limit)
 
-    def _lose(self, node: Node, running: _Running | None = None) -> bool:
-        """End a run whose folder was removed; the others go on.
+    def _release_device(self, node: Node) -> None:
+        self._reserved = {name: key for name, key in self._reserved.items() if key != node.key}
 
-        Returns:
-            Whether that was so.
+    def _shut_down(self) -> None:
+        """Let runs save and release their leases, then end all processes.
+
+        One more request to stop kills the runs.
         """
+        self._stopping = True
+        if self._active and self.interrupts:
+            self._emit(Event(EventKind.STOPPING, "", ""))
+        interrupts = self.interrupts
+        next_request = time.monotonic()
+        try:
+            while self._active:
+                if self.interrupts > interrupts:
+                    self.executor.signal(signal.SIGKILL)
+                elif time.monotonic() >= next_request:
+                    self.executor.signal(signal.SIGTERM)
+                    next_request += _ASK_AGAIN
+                self._collect_results()
+        finally:
+            self.executor.close()
+
+    def _fail_if_removed(self, node: Node, active: _ActiveRun | None = None) -> bool:
+        """Fail a run whose folder was removed; return True if it was."""
         if RunFolder(node.folder).spec.exists():
             return False
         if state_of(node.folder) in (State.DONE, State.FAILED):
             return False
-        self._settle(node, State.FAILED, running, reason=_REMOVED)
+        self._settle(node, State.FAILED, active, reason=_FOLDER_REMOVED)
         return True
 
-    def _machine_trouble(self, running: _Running, error: Exception) -> None:
-        """End a run that something in its folder stops; what the others would meet too stops the launch."""
-        if self._lose(running.node, running):
+    def _handle_error(self, active: _ActiveRun, error: Exception) -> None:
+        """Fail a run if its own folder is the cause; any other error concerns all runs."""
+        if self._fail_if_removed(active.node, active):
             return
-        if isinstance(error, OSError) and error.errno in _OF_ONE_RUN:
-            self._settle(running.node, State.FAILED, running, reason=_in_the_way(error.filename))
+        if isinstance(error, OSError) and error.errno in _ERRORS_OF_ONE_RUN:
+            reason = _obstacle_message(error.filename)
+            self._settle(active.node, State.FAILED, active, reason=reason)
             return
-        self.graph.put_back(running.node.key)
+        self.queue.requeue(active.node.key)
         if not self._stopping:
             raise error
 
-    def _ended(self, running: _Running, outcome: Outcome) -> None:
-        node, state = running.node, state_of(running.node.folder)
-        if self._lose(node, running):
+    def _handle_result(self, active: _ActiveRun, result: JobResult) -> None:
+        node = active.node
+        state = state_of(node.folder)
+        outcome = result.outcome
+        if self._fail_if_removed(node, active):
             return
-        if outcome.kind == "out_of_memory":
-            self._judge(running, retry_policy.OUT_OF_MEMORY, None)
-        elif state is State.DONE and outcome.kind == "done":
-            self._mine.append(node.key)
-            self._settle(node, state, running, outcome)
+        if outcome is RunOutcome.OUT_OF_MEMORY:
+            self._decide(active, AttemptEnd.OUT_OF_MEMORY, code=None)
         elif state in (State.DONE, State.FAILED):
-            self._settle(node, state, running, outcome)
-        elif outcome.kind == "interrupted" and outcome.reason != LEASE_LOST:
-            self.graph.put_back(node.key)
-            self._tell("interrupted", node, running, outcome.attempt, outcome.seconds)
-        elif outcome.kind in ("busy", "interrupted", "failed", "settled"):  # somebody else's by now
-            self._others.watch(node)
-            self._tell("elsewhere", node, running, outcome.attempt, outcome.seconds)
-        else:
-            raise RuntimeError(
-                f"the engine answered {outcome.kind!r} for {node.key} and wrote no record or failure"
-            )
+            if state is State.DONE and outcome is RunOutcome.DONE:
+                self._finished_here.append(node.key)
+            self._settle(node, state, active, result.attempt, result.seconds)
+        elif outcome is RunOutcome.INTERRUPTED and result.stop_reason != LEASE_LOST:
+            self.queue.requeue(node.key)
+            kind = EventKind.INTERRUPTED
+            self._report(kind, node, active, attempt=result.attempt, seconds=result.seconds)
+        elif outcome is RunOutcome.DONE:
+            raise RuntimeError(f"the engine finished {node.key} but wrote no record")
+        else:  # another process has the run by now
+            self._foreign.watch(node)
+            kind = EventKind.ELSEWHERE
+            self._report(kind, node, active, attempt=result.attempt, seconds=result.seconds)
 
-    def _died(self, running: _Running, code: int | None) -> None:
+    def _handle_death(self, active: _ActiveRun, code: int | None) -> None:
         if self._stopping:
-            self._judge(running, "interrupted", code)
+            self._decide(active, AttemptEnd.INTERRUPTED, code)
             return
-        running.worker.renew()
-        reason, alone = retry_policy.cause(code, running.memory_kills, running.timed_out)
-        if alone:
-            self._exclusive.add(running.node.key)
-        self._judge(running, reason, code)
-
-    def _judge(self, running: _Running, reason: str, code: int | None) -> None:
-        node = running.node
-        if self._lose(node, running):
-            return
-        verdict = retry_policy.judge(
-            node, running.before, code, reason, self.settings.lease_seconds
+        self.executor.renew(active.slot)
+        cause = retry_policy.cause_of_death(
+            code, active.oom_kills, retry_policy.count_oom_kills(), timed_out=active.timed_out
         )
-        seconds = round(time.monotonic() - running.started, 3)
-        if verdict.kind == "elsewhere":
-            self._others.watch(node)
-        elif verdict.kind == "retry":
-            self._stillborn += verdict.attempt == 0
-            if self._stillborn > _EARLY_CRASHES:
-                raise UserError(f"processes end before they begin a run: {verdict.reason}.")
-            self.graph.put_back(node.key)
-        else:
-            if verdict.kind == "done":
-                self._mine.append(node.key)
-            self._settle(
-                node, State(verdict.kind), running, Outcome(verdict.kind, verdict.attempt, seconds)
-            )
+        if cause.needs_device_alone:
+            self._exclusive.add(active.node.key)
+        self._decide(active, cause.reason, code)
+
+    def _decide(self, active: _ActiveRun, reason: AttemptEnd, code: int | None) -> None:
+        """Decide what becomes of a run whose process died or ran out of memory."""
+        node = active.node
+        if self._fail_if_removed(node, active):
             return
-        kind = "interrupted" if self._stopping else verdict.kind
-        self._tell(kind, node, running, verdict.attempt, seconds, verdict.reason)
+        verdict = retry_policy.decide(
+            node, active.previous_attempt, code, reason, self.options.lease_seconds
+        )
+        if verdict.decision in (Decision.DONE, Decision.FAILED):
+            if verdict.decision is Decision.DONE:
+                self._finished_here.append(node.key)
+            state = State(verdict.decision.value)
+            self._settle(node, state, active, verdict.attempt, active.seconds)
+            return
+        if verdict.decision is Decision.ELSEWHERE:
+            kind = EventKind.ELSEWHERE
+            self._foreign.watch(node)
+        else:
+            kind = EventKind.RETRY
+            self._early_deaths += verdict.attempt == 0
+            if self._early_deaths > _MAX_EARLY_DEATHS:
+                raise UserError(f"processes end before they begin a run: {verdict.reason}.")
+            self.queue.requeue(node.key)
+        self._report(
+            EventKind.INTERRUPTED if self._stopping else kind,
+            node,
+            active,
+            attempt=verdict.attempt,
+            seconds=active.seconds,
+            reason=verdict.reason,
+        )
 
     def _settle(
         self,
         node: Node,
         state: State,
-        running: _Running | None = None,
-        end: Outcome | None = None,
-        reason: str = "",
-    ) -> None:
-        """A run has come to its end: tell, and release or block what waits for it."""
-        attempt, seconds = (end.attempt, end.seconds) if end else (0, 0.0)
-        if state is State.DONE:
-            self.graph.finish(node.key)
-            self._tell(
-                "done" if node.key in self._mine else "already", node, running, attempt, seconds
-            )
-            return
-        reason = reason or failure_reason(node.folder)
-        blocked = self.graph.fail(node.key, reason)
-        self._tell("failed", node, running, attempt, seconds, reason)
-        for other, culprit in blocked:
-            self._tell("blocked", other, reason=f"needs {culprit.label}, which failed")
-
-    def _enforce(self, limit: float) -> None:
-        for running in self._running.values():
-            if time.monotonic() - running.started > limit and not running.timed_out:
-                owner = Claim(running.node.folder, self.settings.lease_seconds).owner()
-                if owner in pool.processes():
-                    running.timed_out = True
-                    with suppress(ProcessLookupError):
-                        os.kill(owner, signal.SIGKILL)
-
-    def _tell(
-        self,
-        kind: str,
-        node: Node,
-        running: _Running | None = None,
+        active: _ActiveRun | None = None,
         attempt: int = 0,
         seconds: float = 0.0,
         reason: str = "",
-        slot: int | None = None,
     ) -> None:
-        if running is not None:
-            slot = running.worker.slot.index
+        """Note that a run is done or failed, and release or block the runs that need it."""
+        if state is State.DONE:
+            self.queue.finish(node.key)
+            kind = EventKind.DONE if node.key in self._finished_here else EventKind.ALREADY
+            self._report(kind, node, active, attempt=attempt, seconds=seconds)
+            return
+        reason = reason or failure_reason(node.folder)
+        blocked = self.queue.fail(node.key, reason)
+        kind = EventKind.FAILED
+        self._report(kind, node, active, attempt=attempt, seconds=seconds, reason=reason)
+        for other, culprit in blocked:
+            reason = f"needs {culprit.label}, which failed"
+            self._report(EventKind.BLOCKED, other, reason=reason)
+
+    def _enforce_time_limit(self, limit: float) -> None:
+        for active in self._active.values():
+            if time.monotonic() - active.started > limit and not active.timed_out:
+                active.timed_out = self.executor.kill(active.job)
+
+    def _report(
+        self,
+        kind: EventKind,
+        node: Node,
+        active: _ActiveRun | None = None,
+        *,
+        slot: int | None = None,
+        attempt: int = 0,
+        seconds: float = 0.0,
+        reason: str = "",
+    ) -> None:
+        if active is not None:
+            slot = active.slot.index
         self._emit(Event(kind, node.key, node.label, slot, attempt, seconds, reason))
 
     def _emit(self, event: Event) -> None:
         try:
-            self.settings.on_event(event)
-        except OSError:  # nobody reads what we print any more; while stopping, that must not keep a run from saving
+            self.options.on_event(event)
+        except OSError:  # the reader of the output is gone; while stopping, runs must still save
             if not self._stopping:
                 raise
+
+
+def _obstacle_message(path: object) -> str:
+    """Return what prevents a run from starting, and how to remove it."""
+    problem = f"{path} has the wrong type" if path else "its folder holds an unexpected file"
+    return f"{problem}; move it away, or delete the folder of the run, and launch again"

@@ -1,4 +1,4 @@
-"""Where runs run: a slot is a device and a set of CPU cores."""
+"""The places for runs on this machine: a slot is a device and a set of CPU cores."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path
 from benchmark.core.errors import UserError, shown
 from benchmark.launch.gpus import find_gpus, require_gpus
 
-#: Runs at a time at most, on one machine or on one GPU.
-MOST_WORKERS = 1024
+#: The largest number of runs at a time, on one machine or on one GPU.
+MAX_WORKERS = 1024
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One place for one run at a time.
+    """A place for one run at a time.
 
     Args:
-        index: number of the slot, from 0.
+        index: the number of the slot, from 0.
         device: ``"cpu"`` or ``"cuda"``.
-        gpu: what CUDA_VISIBLE_DEVICES must say, or None on the CPU.
+        gpu: the value of CUDA_VISIBLE_DEVICES, or None on the CPU.
         cores: the cores that the run may use.
-        threads: how many threads PyTorch uses.
-        share: how many slots the device has; each may use 1/share of a GPU's memory.
+        threads: the number of threads that PyTorch uses.
+        share: the number of slots on the device; each may use 1/share of the memory of a GPU.
     """
 
     index: int
@@ -36,66 +36,80 @@ class Slot:
     share: int = 1
 
     @property
-    def place(self) -> str:
-        """The device that slots have in common, in words."""
+    def device_name(self) -> str:
+        """The name of the device, which slots on the same device share."""
         return "the CPU" if self.gpu is None else f"GPU {self.gpu}"
 
 
-def slots(device: str = "auto", workers: int | None = None, per_gpu: int = 1) -> list[Slot]:
-    """The slots of this machine.
+@dataclass(frozen=True)
+class Placement:
+    """The devices that a user wants to use.
 
     Args:
-        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for GPUs where there are any that PyTorch can use.
-        workers: at most so many slots; by default one per core, or ``per_gpu`` per GPU.
-        per_gpu: slots per GPU.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPUs if PyTorch can use any.
+        workers: the largest number of runs at a time; by default one per core, or ``per_gpu`` per
+            GPU.
+        per_gpu: the number of runs at a time on each GPU.
 
     Raises:
-        UserError: a number below 1, an unknown device, or no GPU where one was asked for.
+        UserError: an unknown device, or a number out of range.
     """
-    check_request(device, workers, per_gpu)
-    gpus: tuple[str, ...] = ()
-    if device != "cpu":
-        gpus = (require_gpus() if device == "cuda" else find_gpus()).usable
-    cores = available_cores()
-    if not gpus:
-        count = workers or min(len(cores), cpu_quota() or len(cores))
+
+    device: str = "auto"
+    workers: int | None = None
+    per_gpu: int = 1
+
+    def __post_init__(self) -> None:
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise UserError(f"device is {self.device!r}, expected auto, cpu or cuda.")
+        for name, value in (("workers", self.workers), ("per-gpu", self.per_gpu)):
+            if value is not None and value < 1:
+                raise UserError(f"{name} is {value}, expected at least 1.")
+            if value is not None and value > MAX_WORKERS:
+                raise UserError(f"{name} is {shown(value)}, expected at most {MAX_WORKERS:,}.")
+
+    def local_slots(self) -> list[Slot]:
+        """Return the slots of this machine.
+
+        Raises:
+            UserError: a GPU was requested and there is none.
+        """
+        gpus: tuple[str, ...] = ()
+        if self.device != "cpu":
+            gpus = (require_gpus() if self.device == "cuda" else find_gpus()).usable
+        return self._gpu_slots(gpus) if gpus else self._cpu_slots()
+
+    def _cpu_slots(self) -> list[Slot]:
+        cores = available_cores()
+        count = self.workers or min(len(cores), cpu_quota() or len(cores))
+        threads = max(1, len(cores) // count)
         return [
-            Slot(i, "cpu", None, part, max(1, len(cores) // count), count)
-            for i, part in _parts(cores, count)
+            Slot(i, "cpu", gpu=None, cores=part, threads=threads, share=count)
+            for i, part in enumerate(_split(cores, count))
         ]
-    # the first round gives every GPU one run, the next a second one
-    places = [gpu for _ in range(per_gpu) for gpu in gpus][:workers]
-    threads = max(1, len(cores) // len(places))
-    return [
-        Slot(i, "cuda", places[i], part, threads, places.count(places[i]))
-        for i, part in _parts(cores, len(places))
-    ]
 
-
-def check_request(device: str, workers: int | None, per_gpu: int) -> None:
-    """Check what was asked for without asking the machine; see ``slots``.
-
-    Raises:
-        UserError: a number below 1, or an unknown device.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device is {device!r}, expected auto, cpu or cuda.")
-    for name, value in (("workers", workers), ("per-gpu", per_gpu)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} is {value}, expected at least 1.")
-        if value is not None and value > MOST_WORKERS:
-            raise UserError(f"{name} is {shown(value)}, expected at most {MOST_WORKERS:,}.")
+    def _gpu_slots(self, gpus: Sequence[str]) -> list[Slot]:
+        cores = available_cores()
+        # The first round gives one run to each GPU, the next round a second one.
+        assigned = [gpu for _ in range(self.per_gpu) for gpu in gpus][: self.workers]
+        threads = max(1, len(cores) // len(assigned))
+        return [
+            Slot(i, "cuda", gpu, cores=part, threads=threads, share=assigned.count(gpu))
+            for i, (gpu, part) in enumerate(
+                zip(assigned, _split(cores, len(assigned)), strict=True)
+            )
+        ]
 
 
 def available_cores() -> tuple[int, ...]:
-    """The cores that this process may use."""
+    """Return the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
 
 
 def cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
-    """How many cores' worth of time a container grants, rounded up, or None where it sets no limit."""
+    """Return how many cores' worth of time a container grants, rounded up; None if unlimited."""
     try:
         quota, period = file.read_text(encoding="utf-8").split()
         return max(1, math.ceil(int(quota) / int(period)))
@@ -103,9 +117,9 @@ def cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
         return None
 
 
-def _parts(cores: Sequence[int], count: int) -> list[tuple[int, tuple[int, ...]]]:
-    """``count`` even shares of the cores; more shares than cores take turns."""
+def _split(cores: Sequence[int], count: int) -> list[tuple[int, ...]]:
+    """Split the cores into ``count`` even parts; if there are too few, parts share cores."""
     if count >= len(cores):
-        return [(i, (cores[i % len(cores)],)) for i in range(count)]
+        return [(cores[i % len(cores)],) for i in range(count)]
     edges = [i * len(cores) // count for i in range(count + 1)]
-    return [(i, tuple(cores[edges[i] : edges[i + 1]])) for i in range(count)]
+    return [tuple(cores[edges[i] : edges[i + 1]]) for i in range(count)]

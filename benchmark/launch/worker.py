@@ -1,4 +1,4 @@
-"""What happens in the process of a run: it is pinned to its slot, takes the lease, and calls the engine."""
+"""What happens in the process of a run: it is pinned to its slot, takes the lease, and trains."""
 
 from __future__ import annotations
 
@@ -15,149 +15,138 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core.errors import UserError
 from benchmark.core.failure import failure_json
 from benchmark.core.files import write_json
 from benchmark.core.layout import RunFolder, State, state_of
+from benchmark.core.outcome import RunOutcome
 from benchmark.core.spec import LEASE_LOST
 from benchmark.launch import attempts
-from benchmark.launch.events import Outcome
+from benchmark.launch.attempts import AttemptEnd
+from benchmark.launch.job import Job, JobResult
 from benchmark.launch.lease import Claim
 from benchmark.launch.slots import Slot
-from benchmark.launch.stop_signals import STOP_SIGNALS, StopRequest
+from benchmark.launch.stop_signals import STOP_SIGNALS, StopRequest, set_stop_handler
 
-STOPPED = "stopped"
-
-#: What the machine, not the run, is to blame for: it ends the launch and fails no run.
-_MACHINE = {
+#: Errors of the machine rather than of the run: they end the launch and fail no run.
+_MACHINE_ERRORS = {
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM")
     if hasattr(errno, name)  # not every system has quotas
 }
+#: Seconds that the release of a lease may take after the launcher has died.
+_RELEASE_SECONDS = 5.0
 
-_held: Claim | None = None  # what to give back if the launcher dies
+_held: Claim | None = None  # the lease to release if the launcher dies
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run for one process.
+def prepare_process(slot: Slot, launcher: int, started: str | None) -> None:
+    """Pin a fresh process to its slot and end it when its launcher dies.
+
+    Must be called before anything uses CUDA.
 
     Args:
-        folder: the run folder.
-        alone: whether the run has its device to itself, because it ran out of memory before.
-        slot: where it runs.
-        data_dir, checkpoint_seconds: for the engine.
-        lease_seconds: how long a silent owner keeps its lease.
-        engine: the module whose ``execute`` is called.
-        modules: modules that register classes, to be imported before.
+        slot: where the process runs.
+        launcher: the process that must stay alive.
+        started: the ``start_time`` of that process.
     """
-
-    folder: Path
-    alone: bool
-    slot: Slot
-    data_dir: Path | None
-    checkpoint_seconds: float
-    lease_seconds: float
-    engine: str
-    modules: tuple[str, ...] = ()
-
-
-def prepare(slot: Slot, launcher: int, started: str | None) -> None:
-    """Pin a fresh process to its slot and tie it to its launcher; runs before anything touches CUDA."""
     threading.Thread(
         target=_end_with, args=(launcher, started), name="launcher-watch", daemon=True
     ).start()
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C and a closed terminal are the launcher's to handle
+    # Ctrl-C and a closed terminal concern the launcher, which asks its runs to stop by SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the fork server blocks them
     os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu or ""
     os.environ["OMP_NUM_THREADS"] = str(slot.threads)
     with suppress(OSError, AttributeError):  # a core that went offline, a system without affinities
         os.sched_setaffinity(0, slot.cores)
-    with suppress(OSError, ValueError):  # when memory runs out, a run goes before its launcher
-        score = Path("/proc/self/oom_score_adj")
-        raised = max(int(score.read_text(encoding="utf-8")), 500)
-        score.write_text(str(raised), encoding="utf-8")
-    if "torch" in sys.modules:  # else OMP_NUM_THREADS is read when the engine imports it
+    with suppress(OSError, ValueError):  # when memory runs out, the kernel kills the run first
+        file = Path("/proc/self/oom_score_adj")
+        score = max(int(file.read_text(encoding="utf-8")), 500)
+        file.write_text(str(score), encoding="utf-8")
+    if "torch" in sys.modules:  # otherwise torch reads OMP_NUM_THREADS when it is imported
         import torch
 
         torch.set_num_threads(slot.threads)
 
 
-def work(job: Job) -> Outcome:
-    """Take the lease of a run, run it, and give the lease back.
+def work(job: Job) -> JobResult:
+    """Take the lease of a run, execute the run, and release the lease.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; nothing is lost.
-        UserError: the lease is held under another lease time.
+        UserError: the lease is held with a different lease time.
     """
     global _held
-    stop = _Stop()
-    signal.signal(signal.SIGTERM, lambda *_: stop.ask(STOPPED))
-    claim = Claim(job.folder, job.lease_seconds, stop.lose)
+    stop = LeasedStopRequest()
+    set_stop_handler(lambda: stop.ask(AttemptEnd.STOPPED))
+    claim = Claim(job.folder, job.lease_seconds, stop.lose_lease)
     if not claim.take():
-        return Outcome("busy")
+        return JobResult(RunOutcome.BUSY)
     stop.watch(claim)
     _held = claim
     try:
-        # another launcher may have ended it between this launcher's look and the lease
+        # Another launcher may have ended the run since this launcher looked at it.
         if state_of(job.folder) in (State.DONE, State.FAILED):
-            return Outcome("settled")
+            return JobResult(RunOutcome.SETTLED)
         return _attempt(job, stop)
     finally:
         claim.release()
         _held = None
 
 
-class _Stop(StopRequest):
-    """Why the run should end, if it should; ``reason`` is all that a training step asks.
+class LeasedStopRequest(StopRequest):
+    """A request to stop that also notices a lost lease when a suspended process goes on.
 
-    The heartbeat tells when the lease is lost. A process that was suspended and goes on may ask
-    before its heartbeat has noticed anything; it is told to look for itself.
+    Such a process may ask for the reason before its heartbeat has noticed anything. If much time
+    has passed since the last question, the lease is therefore checked here.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._claim: Claim | None = None
-        self._asked = 0.0
+        self._last_asked = 0.0
 
     def watch(self, claim: Claim) -> None:
-        """The lease that the run is under, from now on."""
-        self._claim, self._asked = claim, time.monotonic()
+        """Watch the lease that the run holds."""
+        self._claim = claim
+        self._last_asked = time.monotonic()
 
     def reason(self) -> str | None:
-        before, self._asked = self._asked, time.monotonic()
+        now = time.monotonic()
+        passed = now - self._last_asked
+        self._last_asked = now
         claim = self._claim
-        if claim is not None and self._asked - before > claim.seconds / 2 and not claim.is_ours():
-            self.lose()
+        if claim is not None and passed > claim.seconds / 2 and not claim.is_ours():
+            self.lose_lease()
         return self._reason
 
 
-def _attempt(job: Job, stop: _Stop) -> Outcome:
+def _attempt(job: Job, stop: StopRequest) -> JobResult:
     number = attempts.begin(job.folder)
     started = time.monotonic()
-    with _output(RunFolder(job.folder).attempt(number).output):
-        kind = _execute(job, number, stop)
-    reason = (stop.reason() or "") if kind == "interrupted" else ""
-    if kind == "interrupted":
-        attempts.end(job.folder, number, reason or STOPPED)
-    elif kind == "out_of_memory":
-        attempts.end(job.folder, number, kind, alone=job.alone)
-    return Outcome(kind, number, round(time.monotonic() - started, 3), reason)
+    with redirect_output(RunFolder(job.folder).attempt(number).output):
+        outcome = _execute(job, number, stop)
+    stop_reason = ""
+    if outcome is RunOutcome.INTERRUPTED:
+        stop_reason = stop.reason() or ""
+        attempts.end(job.folder, number, AttemptEnd(stop_reason or AttemptEnd.STOPPED))
+    elif outcome is RunOutcome.OUT_OF_MEMORY:
+        attempts.end(job.folder, number, AttemptEnd.OUT_OF_MEMORY, alone=job.alone)
+    return JobResult(outcome, number, round(time.monotonic() - started, 3), stop_reason)
 
 
-def _execute(job: Job, number: int, stop: _Stop) -> str:
+def _execute(job: Job, number: int, stop: StopRequest) -> RunOutcome:
     try:
-        _limit_memory(job)
+        _limit_gpu_memory(job)
         for module in job.modules:
             importlib.import_module(module)
         execute = importlib.import_module(job.engine).execute
-        return str(
+        return RunOutcome(
             execute(
                 job.folder,
                 number,
@@ -170,28 +159,30 @@ def _execute(job: Job, number: int, stop: _Stop) -> str:
         )
     except Exception as error:
         traceback.print_exc()
-        if isinstance(error, OSError) and error.errno in _MACHINE:
+        if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
             with suppress(OSError):
-                attempts.end(job.folder, number, "interrupted", error=str(error))
+                attempts.end(job.folder, number, AttemptEnd.INTERRUPTED, error=str(error))
             raise
         if stop.reason() == LEASE_LOST:
-            return "interrupted"
+            return RunOutcome.INTERRUPTED
         _write_failure(job.folder, number, error)
-        return "failed"
+        return RunOutcome.FAILED
 
 
 def _write_failure(folder: Path, number: int, error: Exception) -> None:
-    """For what the engine did not catch itself."""
-    known = isinstance(error, UserError)
+    """Write the failure of a run for an error that the engine did not catch."""
     run = RunFolder(folder)
-    more = {} if known else {"traceback": "".join(traceback.format_exception(error))}
-    message = str(error) if known else f"{type(error).__name__}: {error}"
-    kind = "user_error" if known else "exception"
-    write_json(run.failure, failure_json(run.key, number, kind, message, **more))
+    if isinstance(error, UserError):
+        failure = failure_json(run.key, number, "user_error", str(error))
+    else:
+        message = f"{type(error).__name__}: {error}"
+        details = "".join(traceback.format_exception(error))
+        failure = failure_json(run.key, number, "exception", message, traceback=details)
+    write_json(run.failure, failure)
 
 
-def _limit_memory(job: Job) -> None:
-    """Of a GPU that several slots share, a run may use its share, so that none starves the others."""
+def _limit_gpu_memory(job: Job) -> None:
+    """Limit a run to its share of a GPU that several slots use."""
     if job.slot.device == "cuda" and job.slot.share > 1 and not job.alone:
         import torch
 
@@ -199,9 +190,9 @@ def _limit_memory(job: Job) -> None:
 
 
 @contextmanager
-def _output(path: Path) -> Iterator[None]:
-    """Send what this process prints, from Python or from C, to a file, which is UTF-8 in every locale."""
-    kept = os.dup(1), os.dup(2)
+def redirect_output(path: Path) -> Iterator[None]:
+    """Send the output of this process, from Python or from C, to a file in UTF-8."""
+    saved = os.dup(1), os.dup(2)
     with path.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -210,7 +201,7 @@ def _output(path: Path) -> Iterator[None]:
             stream.reconfigure(  # type: ignore[union-attr]
                 encoding="utf-8", errors="backslashreplace", line_buffering=True
             )
-    faulthandler.enable(2)  # where a segmentation fault was
+    faulthandler.enable(2)  # prints where a segmentation fault was
     try:
         yield
     finally:
@@ -218,27 +209,24 @@ def _output(path: Path) -> Iterator[None]:
             with suppress(OSError, ValueError):
                 stream.flush()
         faulthandler.disable()
-        for number, old in zip((1, 2), kept, strict=True):
+        for number, old in zip((1, 2), saved, strict=True):
             os.dup2(old, number)
             os.close(old)
 
 
 def _end_with(launcher: int, started: str | None) -> None:
-    """Wait for the launcher to die, then end this process at once, giving its lease back."""
+    """Wait for the launcher to die, then release the lease and end this process at once."""
     try:
         handle = os.pidfd_open(launcher)
     except ProcessLookupError:
         handle = None
-    except (
-        OSError,
-        AttributeError,
-    ):  # no pidfd on this system: the pipe that the launcher holds tells as much
+    except (OSError, AttributeError):  # no pidfd on this system: wait for the launcher's pipe
         parent = multiprocessing.parent_process()
         handle = None if parent is None else parent.sentinel
     if handle is not None and started == start_time(launcher):
         multiprocessing.connection.wait([handle])
-    # a file system that hangs must not keep us, a busy machine must not cost the release
-    threading.Timer(5.0, os._exit, [1]).start()
+    # The timer covers a file system that hangs, and leaves a busy machine the time to release.
+    threading.Timer(_RELEASE_SECONDS, os._exit, [1]).start()
     with suppress(Exception):
         if _held is not None:
             _held.release()
@@ -246,7 +234,10 @@ def _end_with(launcher: int, started: str | None) -> None:
 
 
 def start_time(process: int) -> str | None:
-    """When a process started, in the kernel's ticks: with its number, this names it for good."""
+    """Return when a process started, in clock ticks of the kernel, or None if it is unknown.
+
+    A process id can be reused; together with this time it is unique.
+    """
     try:
         stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
     except OSError:

@@ -12,16 +12,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmark import sweep
-from benchmark.launch import local
+from benchmark.launch.executors.local import LocalExecutor
+from benchmark.launch.launcher import launch
 
 # Patches this process; the fork server, which imports it too, patches the runs.
 from tests.benchmarks import kill_hook  # noqa: F401
 
 
 def main() -> int:
-    lease = float(sys.argv[1])
     preload = ("benchmark.launch.preload", "tests.benchmarks.kill_hook")
-    local.launch = functools.partial(local.launch, lease_seconds=lease, preload=preload)  # type: ignore[assignment]
+    sweep.make_executor = lambda placement, launcher: LocalExecutor(placement, preload)
+    sweep.launch = functools.partial(launch, lease_seconds=float(sys.argv[1]))
     return sweep.main(sys.argv[2:])
 
 

@@ -186,7 +186,7 @@ def test_a_request_outside_interrupts_nothing() -> None:
         pass
     request.ask("stopped")
     assert request.reason() == "stopped"
-    thread = threading.Thread(target=request.lose)
+    thread = threading.Thread(target=request.lose_lease)
     thread.start()
     thread.join()
     assert request.reason() == "lease lost"

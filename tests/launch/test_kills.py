@@ -13,7 +13,7 @@ import pytest
 from benchmark.core.layout import RunFolder
 from benchmark.core.spec import LEASE_LOST
 from benchmark.launch import worker
-from benchmark.launch.lease import Claim, clear, untidy
+from benchmark.launch.lease import Claim, has_leftovers, remove_stale_lease
 from tests.support.launcher_process import (
     Launcher,
     expected_value,
@@ -135,7 +135,7 @@ def test_a_process_that_was_suspended_looks_at_its_lease_itself(
     assert claim.take()
     clock = [1000.0]
     monkeypatch.setattr(worker.time, "monotonic", lambda: clock[0])
-    stop = worker._Stop()
+    stop = worker.LeasedStopRequest()
     stop.watch(claim)
     path = RunFolder(tmp_path).lease
     ours = path.read_text()
@@ -153,10 +153,10 @@ def test_a_checkpoint_beside_a_record_is_removed(tmp_path: Path) -> None:
     (folder.attempt(1).path).mkdir(parents=True)
     folder.record.write_text('{"attempt": 1}')
     folder.output.touch()
-    assert not untidy(tmp_path)
+    assert not has_leftovers(tmp_path)
     folder.checkpoint.touch()
-    assert untidy(tmp_path)
-    assert clear(Claim(tmp_path))
+    assert has_leftovers(tmp_path)
+    assert remove_stale_lease(Claim(tmp_path))
     assert folder.names() == {"record.json", "output.txt", "attempts"}
 
 

@@ -12,8 +12,9 @@ import pytest
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json, write_json
 from benchmark.launch import attempts
+from benchmark.launch.attempts import AttemptEnd
 from benchmark.launch.retry import retry
-from benchmark.launch.run_queue import Graph, read_nodes
+from benchmark.launch.run_queue import RunQueue, read_nodes
 from benchmark.launch.status import Progress, progress, sweep_states
 from tests.support.launcher_process import make, spec
 
@@ -110,19 +111,21 @@ def test_retry_moves_and_never_deletes(tmp_path: Path) -> None:
         retry(tmp_path, ["nonsense"])
 
 
-def test_tries_are_numbered_and_counted(tmp_path: Path) -> None:
+def test_attempts_are_numbered_and_counted(tmp_path: Path) -> None:
     assert attempts.numbers(tmp_path) == []
     assert [attempts.begin(tmp_path) for _ in range(3)] == [1, 2, 3]
     (tmp_path / "attempts" / "11").mkdir()
     (tmp_path / "attempts" / "notes").mkdir()
     assert attempts.begin(tmp_path) == 12
-    for number, reason in ((1, "signal"), (2, "stopped"), (3, "exit")):
+    for number, reason in ((1, AttemptEnd.SIGNAL), (2, AttemptEnd.STOPPED), (3, AttemptEnd.EXIT)):
         attempts.end(tmp_path, number, reason)
-    attempts.end(tmp_path, 3, "signal")  # the first note stands
-    assert attempts.reason_of(tmp_path, 3) == "exit"
-    assert attempts.count(tmp_path, attempts.COUNTED) == 2
-    write_json(tmp_path / "attempts" / "2" / "failure.json", {})  # it failed then, and was retried
-    assert attempts.count(tmp_path, attempts.COUNTED) == 1
+    attempts.end(tmp_path, 3, AttemptEnd.SIGNAL)  # the first reason is kept
+    assert attempts.reason_of(tmp_path, 3) is AttemptEnd.EXIT
+    write_json(tmp_path / "attempts" / "12" / "ended.json", {"reason": "of a later version"})
+    assert attempts.reason_of(tmp_path, 12) is None
+    assert attempts.count(tmp_path, attempts.COUNTED_ENDS) == 2
+    write_json(tmp_path / "attempts" / "2" / "failure.json", {})  # a failure that was retried
+    assert attempts.count(tmp_path, attempts.COUNTED_ENDS) == 1
 
 
 def test_the_graph_orders_and_blocks(tmp_path: Path) -> None:
@@ -131,12 +134,12 @@ def test_the_graph_orders_and_blocks(tmp_path: Path) -> None:
     c = spec(3, upstream={"teacher": b.key, "biased": a.key})
     d = spec(4)
     make(tmp_path, a, b, c, d)
-    graph = Graph(read_nodes(tmp_path, [c.key, d.key]))
+    graph = RunQueue(read_nodes(tmp_path, [c.key, d.key]))
     assert list(graph.nodes) == [a.key, b.key, c.key, d.key]
     assert [node.key for node in graph.ready()] == [a.key, d.key]
     graph.take(a.key)
     assert [node.key for node in graph.ready()] == [d.key]
-    graph.put_back(a.key)
+    graph.requeue(a.key)
     assert [node.key for node in graph.ready()] == [d.key, a.key]
     graph.finish(a.key)
     assert [node.key for node in graph.ready()] == [b.key, d.key]

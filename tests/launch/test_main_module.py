@@ -23,15 +23,18 @@ folder = Path(sys.argv[1])
 with (folder / "times").open("a") as file:
     file.write("x")
 from benchmark.core.files import read_json
-from benchmark.launch.local import launch
+from benchmark.launch.executors.local import LocalExecutor
+from benchmark.launch.launcher import launch
+from benchmark.launch.slots import Placement
 
 def told(event):
     assert pickle.loads(pickle.dumps(told)) is told
     assert globals().get("__file__") == where
 
 where = globals().get("__file__")
-summary = launch(folder, read_json(folder / "keys.json"), workers=2, devices="cpu", on_event=told,
-                 engine="tests.support.fake_engine", preload=["tests.support.fake_preload"])
+executor = LocalExecutor(Placement("cpu", 2), preload=["tests.support.fake_preload"])
+summary = launch(folder, read_json(folder / "keys.json"), executor, on_event=told,
+                 engine="tests.support.fake_engine")
 print("complete", summary.complete)
 """
 

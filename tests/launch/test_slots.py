@@ -10,7 +10,7 @@ import pytest
 from benchmark.core.errors import UserError
 from benchmark.launch import slots as module
 from benchmark.launch.gpus import Gpus
-from benchmark.launch.slots import cpu_quota, slots
+from benchmark.launch.slots import Placement, cpu_quota
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5, 8, 11])
 def test_cpu_slots_share_the_cores_evenly(eight_cores: None, workers: int) -> None:
-    found = slots("cpu", workers)
+    found = Placement("cpu", workers).local_slots()
     assert [slot.index for slot in found] == list(range(workers))
     used = [core for slot in found for core in slot.cores]
     assert set(used) == set(range(8))
@@ -41,15 +41,15 @@ def test_cpu_slots_share_the_cores_evenly(eight_cores: None, workers: int) -> No
 
 
 def test_by_default_one_worker_per_core(eight_cores: None) -> None:
-    assert len(slots("cpu")) == 8
+    assert len(Placement("cpu").local_slots()) == 8
 
 
 def test_a_containers_quota_limits_the_default_only(
     eight_cores: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "cpu_quota", lambda: 3)
-    assert len(slots("cpu")) == 3
-    assert len(slots("cpu", 6)) == 6
+    assert len(Placement("cpu").local_slots()) == 3
+    assert len(Placement("cpu", 6).local_slots()) == 6
 
 
 def test_reading_a_quota(tmp_path: Path) -> None:
@@ -70,12 +70,12 @@ def test_real_cores_of_this_process() -> None:
 
 
 def test_runs_are_spread_over_the_gpus(eight_cores: None, two_gpus: None) -> None:
-    found = slots("auto", per_gpu=2)
+    found = Placement("auto", per_gpu=2).local_slots()
     assert [slot.gpu for slot in found] == ["GPU-aaa", "GPU-bbb", "GPU-aaa", "GPU-bbb"]
     assert {slot.share for slot in found} == {2}
     assert [slot.cores for slot in found] == [(0, 1), (2, 3), (4, 5), (6, 7)]
     # few workers spread over the GPUs, and each then has its GPU to itself
-    assert [(slot.gpu, slot.share) for slot in slots("cuda", 2, 2)] == [
+    assert [(slot.gpu, slot.share) for slot in Placement("cuda", 2, 2).local_slots()] == [
         ("GPU-aaa", 1),
         ("GPU-bbb", 1),
     ]
@@ -83,12 +83,12 @@ def test_runs_are_spread_over_the_gpus(eight_cores: None, two_gpus: None) -> Non
 
 def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="workers is 0, expected at least 1"):
-        slots("cpu", 0)
+        Placement("cpu", 0).local_slots()
     with pytest.raises(UserError, match="per-gpu is -1"):
-        slots("cpu", 1, -1)
+        Placement("cpu", 1, -1).local_slots()
     with pytest.raises(UserError, match="expected auto, cpu or cuda"):
-        slots("tpu")
+        Placement("tpu").local_slots()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(UserError, match="use --device cpu"):
-        slots("cuda")
-    assert slots("auto", 1)[0].device == "cpu"
+        Placement("cuda").local_slots()
+    assert Placement("auto", 1).local_slots()[0].device == "cpu"

@@ -21,7 +21,9 @@ from benchmark.core.errors import exit_code
 from benchmark.core.files import read_json, write_json
 from benchmark.core.spec import RunSpec
 from benchmark.launch.events import Event
-from benchmark.launch.local import launch
+from benchmark.launch.executors.local import LocalExecutor
+from benchmark.launch.launcher import launch
+from benchmark.launch.slots import Placement
 from tests.support.signals import only_ignoring
 
 #: The program of the process: as a module it would be ``__main__``, which no run imports.
@@ -61,10 +63,16 @@ def main() -> None:
 
     def body() -> int:
         options: dict[str, Any] = json.loads(os.environ.get("LAUNCH_OPTIONS", "{}"))
+        preload = options.pop("preload", ["tests.support.fake_preload"])
         summary = launch(
-            folder, read_json(folder / "keys.json"), workers=workers, devices="cpu", lease_seconds=lease,
-            on_event=tell, engine="tests.support.fake_engine", **{"preload": ["tests.support.fake_preload"], **options},
-        )  # fmt: skip
+            folder,
+            read_json(folder / "keys.json"),
+            LocalExecutor(Placement("cpu", workers), preload),
+            lease_seconds=lease,
+            on_event=tell,
+            engine="tests.support.fake_engine",
+            **options,
+        )
         print(json.dumps({"summary": asdict(summary)}), flush=True)
         return 0 if summary.complete else 1
 

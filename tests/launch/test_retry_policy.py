@@ -13,7 +13,9 @@ import pytest
 from benchmark.core.files import read_json, write_json
 from benchmark.core.layout import State, state_of
 from benchmark.launch import attempts, retry_policy
+from benchmark.launch.attempts import AttemptEnd
 from benchmark.launch.lease import Claim
+from benchmark.launch.retry_policy import Decision
 from benchmark.launch.run_queue import read_node
 from tests.support.launcher_process import ROOT, make, spec
 
@@ -32,23 +34,22 @@ from tests.support.launcher_process import ROOT, make, spec
     ],
 )
 def test_why_a_process_died(
-    monkeypatch: pytest.MonkeyPatch,
     code: int | None,
     kills_before: int | None,
     kills_now: int | None,
     timed_out: bool,
     expected: tuple[str, bool],
 ) -> None:
-    monkeypatch.setattr(retry_policy, "memory_kills", lambda: kills_now)
-    assert retry_policy.cause(code, kills_before, timed_out) == expected
+    cause = retry_policy.cause_of_death(code, kills_before, kills_now, timed_out=timed_out)
+    assert (cause.reason, cause.needs_device_alone) == expected
 
 
 def test_the_kernels_count_of_memory_kills_is_read() -> None:
     lines = Path("/proc/vmstat").read_text().splitlines()
     if not any(line.startswith("oom_kill ") for line in lines):
-        assert retry_policy.memory_kills() is None
+        assert retry_policy.count_oom_kills() is None
     else:
-        found = retry_policy.memory_kills()
+        found = retry_policy.count_oom_kills()
         assert found is not None and found >= 0
 
 
@@ -57,7 +58,7 @@ def judge(folder: Path, key: str, reason: str, code: int | None) -> retry_policy
     node = read_node(folder, key)
     before = max(attempts.numbers(node.folder), default=0)
     attempts.begin(node.folder)
-    return retry_policy.judge(node, before, code, reason, 30.0)
+    return retry_policy.decide(node, before, code, AttemptEnd(reason), 30.0)
 
 
 def test_signals_and_memory_are_counted_apart_and_memory_is_allowed_one_more_try(
@@ -66,25 +67,27 @@ def test_signals_and_memory_are_counted_apart_and_memory_is_allowed_one_more_try
     key = make(tmp_path, spec())[0]
     run = tmp_path / "runs" / key
     for number in (1, 2, 3):
-        assert judge(tmp_path, key, "signal", -9) == retry_policy.Verdict(
-            "retry", "its process was killed by SIGKILL", number
-        )
-    assert judge(tmp_path, key, "out_of_memory", -9).kind == "retry"
-    assert judge(tmp_path, key, "interrupted", -15).kind == "retry"
+        verdict = judge(tmp_path, key, "signal", -9)
+        assert (verdict.decision, verdict.attempt) == (Decision.RETRY, number)
+        assert "SIGKILL" in verdict.reason
+    assert judge(tmp_path, key, "out_of_memory", -9).decision is Decision.RETRY
+    assert judge(tmp_path, key, "interrupted", -15).decision is Decision.RETRY
     verdict = judge(tmp_path, key, "out_of_memory", -9)
-    assert (verdict.kind, verdict.attempt) == ("failed", 6)
+    assert (verdict.decision, verdict.attempt) == (Decision.FAILED, 6)
     failure = read_json(run / "failure.json")
     assert (failure["kind"], failure["key"], failure["attempt"]) == ("out_of_memory", key, 6)
-    assert "a smaller batch_size" in failure["message"]
+    assert "batch_size" in failure["message"]
     assert state_of(run) is State.FAILED
-    assert judge(tmp_path, key, "signal", -9).kind == "failed", "what is settled stays settled"
+    assert judge(tmp_path, key, "signal", -9).decision is Decision.FAILED, (
+        "what is settled stays settled"
+    )
     assert read_json(run / "failure.json") == failure
 
 
 def test_a_run_that_was_committed_before_its_process_died_is_done(tmp_path: Path) -> None:
     key = make(tmp_path, spec())[0]
     write_json(tmp_path / "runs" / key / "record.json", {"attempt": 1})
-    assert judge(tmp_path, key, "signal", -9).kind == "done"
+    assert judge(tmp_path, key, "signal", -9).decision is Decision.DONE
     assert attempts.reason_of(tmp_path / "runs" / key, 1) is None
 
 
@@ -92,7 +95,7 @@ def test_a_run_that_somebody_else_holds_is_left_alone(tmp_path: Path) -> None:
     key = make(tmp_path, spec())[0]
     claim = Claim(tmp_path / "runs" / key, 30.0)
     assert claim.take()
-    assert judge(tmp_path, key, "signal", -signal.SIGKILL).kind == "elsewhere"
+    assert judge(tmp_path, key, "signal", -signal.SIGKILL).decision is Decision.ELSEWHERE
     assert attempts.reason_of(tmp_path / "runs" / key, 1) is None
     claim.release()
 
@@ -120,7 +123,14 @@ def test_the_fork_server_imports_everything_and_starts_no_thread() -> None:
 
 
 def test_a_launcher_loads_no_torch() -> None:
-    program = "import sys, benchmark.launch.local, benchmark.launch.display\nassert 'torch' not in sys.modules"
+    program = (
+        "import sys\n"
+        "import benchmark.launch.display\n"
+        "import benchmark.launch.launcher\n"
+        "from benchmark.core.registry import LAUNCHERS\n"
+        "LAUNCHERS.get('local')\n"
+        "assert 'torch' not in sys.modules\n"
+    )
     subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True
     )

@@ -1,0 +1,98 @@
+"""What a launcher must provide: places for runs, and a process for each run.
+
+The scheduler decides which run goes where and what follows when it ends. It knows processes only
+through the class below. Adding a launcher is one file in ``benchmark/launch/executors/``, or a
+package with the entry point group ``shortcutbed.launchers``; see ``docs/adding_a_launcher.md``.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+
+from benchmark.core.hparam import HParam
+from benchmark.launch.job import Job, JobResult
+from benchmark.launch.slots import Placement, Slot
+
+
+class Executor(abc.ABC):
+    """Runs jobs in processes.
+
+    There are two kinds. An executor with slots is given one job at a time for each slot. An
+    executor without slots starts workers elsewhere, which claim the runs of the sweep folder
+    themselves; the scheduler then only follows the folder.
+
+    Subclasses declare class attributes and register with ``LAUNCHERS.register``.
+
+    Attributes:
+        name: the name on the command line.
+        title: one line for ``sweep list launchers``.
+        options: the options that ``--launcher NAME:OPTION=VALUE`` takes, with defaults.
+        slots: the places for runs; empty if workers claim runs themselves.
+        note: one sentence for the user before the launch, such as a GPU that cannot be used.
+
+    Args:
+        placement: which devices the user wants, and how many runs at a time.
+
+    A subclass that declares options takes them as keyword arguments.
+    """
+
+    name = ""
+    title = ""
+    options: Mapping[str, HParam] = {}
+    slots: Sequence[Slot] = ()
+    note = ""
+
+    def __init__(self, placement: Placement) -> None:
+        self.placement = placement
+
+    @classmethod  # noqa: B027
+    def check_available(cls) -> None:
+        """Check that this system can use the launcher; called before anything is planned.
+
+        Raises:
+            UserError: it cannot.
+        """
+
+    def start(self) -> None:  # noqa: B027
+        """Prepare to run jobs. Called once, and only if there is something to run."""
+
+    def submit(self, job: Job) -> Future[JobResult]:
+        """Run a job in a process of its slot. Called only if the slot is free.
+
+        The process calls ``benchmark.launch.worker.work``; ``benchmark.launch.run_job`` does that
+        in a process started by any means.
+
+        Returns:
+            A future that holds the result or raises a ``ProcessDied``, or the OSError or UserError
+            of ``work``.
+
+        Raises:
+            UserError: no process can be started.
+        """
+        raise NotImplementedError(f"launcher {self.name} has slots but does not run jobs")
+
+    def renew(self, slot: Slot) -> None:  # noqa: B027
+        """Repair what the death of a process may have broken in its slot."""
+
+    @abc.abstractmethod
+    def signal(self, number: int) -> None:
+        """Send a signal to all processes: SIGTERM asks runs to save, SIGKILL ends them."""
+
+    def kill(self, job: Job) -> bool:
+        """End the process of a job because its time is up.
+
+        Returns:
+            True if its process was killed. False if there was none, or if the launcher does not
+            support time limits.
+        """
+        return False
+
+    def is_active(self) -> bool:
+        """Return False if no worker is left that could claim a run. Asked only without slots."""
+        return True
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End all processes. Also called if ``start`` was not."""

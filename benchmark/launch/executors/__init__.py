@@ -1,0 +1,1 @@
+"""Launchers, one per file; see ``benchmark.launch.executor``."""
