@@ -172,7 +172,7 @@ def test_a_plan_that_calls_a_run_something_else(two: tuple[Path, str, str]) -> N
     plan["runs"][erm], plan["runs"][dro] = plan["runs"][dro], plan["runs"][erm]
     (folder / "sweep.json").write_text(json.dumps(plan))
     assert [run.state for run in load_sweep(folder).runs] == [State.UNREADABLE] * 2
-    assert all("which is not what sweep.json says" in run.reason for run in load_sweep(folder).runs)
+    assert all("sweep.json" in run.reason for run in load_sweep(folder).runs)
 
 
 @pytest.mark.parametrize(

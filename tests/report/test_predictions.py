@@ -32,7 +32,7 @@ def test_answers_are_those_of_the_counts(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     fake.add(WORLD, ERM, trials=(0,))
     selected_run, store = selected_run_of(fake.finish()), PredictionStore()
-    answers = store.answers(selected_run, "biased")
+    answers = store.get(selected_run, "biased")
     assert answers is not None and answers.pair_id is not None
     assert answers.right.sum() == np.einsum("zll->", selected_run.at.counts["biased"].astype(int))
     scores = store.scores(selected_run, "biased")

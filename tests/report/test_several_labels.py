@@ -113,7 +113,7 @@ def test_values_are_those_of_the_answers(results: Path) -> None:
     report = make_report(results, options=ReportOptions(tables=("class_scores",)))
     row = next(row for row in report.tables[0].rows if row.method == "erm")
     average, worst = row.values[0].estimate, row.values[1].estimate
-    answers = [report.store.answers(w, "test") for w in row.selected_runs]
+    answers = [report.store.get(w, "test") for w in row.selected_runs]
     assert average.value == pytest.approx(
         np.mean([a.right.mean() for a in answers if a is not None])
     )

@@ -1,1 +1,1 @@
-"""Sweep folders read: runs, predictions, learning curves, model selection, tidy export."""
+"""Read sweep folders: runs, predictions, learning curves, model selection and tidy export."""

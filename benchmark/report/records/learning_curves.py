@@ -1,4 +1,4 @@
-"""Learning curves from log.jsonl, read only on request."""
+"""Learning curves of a run, from its log.jsonl."""
 
 from __future__ import annotations
 
@@ -18,28 +18,32 @@ from benchmark.report.statistics.estimate import finite_or_none
 
 @dataclass
 class Curves:
-    """One run's log: ``steps`` and, by name, values at these steps (None where a line lacks them).
+    """The evaluations of a run during training.
 
     Attributes:
-        accuracy, worst: per split. terms: of the loss.
-        note: what was wrong with the file, or empty.
+        steps: Steps of the evaluations.
+        accuracy: Accuracy at these steps by split; None if an evaluation lacks the split.
+        worst: Worst-group accuracy, likewise.
+        note: Problem of the file, or empty.
     """
 
     steps: list[int] = field(default_factory=list)
     accuracy: dict[str, list[float | None]] = field(default_factory=dict)
     worst: dict[str, list[float | None]] = field(default_factory=dict)
-    terms: dict[str, list[float | None]] = field(default_factory=dict)
     note: str = ""
 
 
 def read_curves(folder: RunFolder, data: DataSummary) -> Curves:
-    """The curves of a run folder. A torn last line is ignored; damage elsewhere ends the curve there and is noted.
+    """Return the learning curves of a run.
+
+    An incomplete last line is ignored. A damaged line ends the curves and is noted.
 
     Args:
-        folder: of the run.
-        data: of the run; there are worst groups where it names confounders.
+        folder: Folder of the run.
+        data: Data of the run; worst groups exist if it names confounders.
     """
-    curves, name = Curves(), folder.log.name
+    curves = Curves()
+    name = folder.log.name
     try:
         lines = read_bytes(folder.log, JSON_BYTES).split(b"\n")
     except FileNotFoundError:
@@ -57,7 +61,7 @@ def read_curves(folder: RunFolder, data: DataSummary) -> Curves:
             if curves.steps and line.step <= curves.steps[-1]:
                 raise DamagedError(f"{where} repeats a step")
         except DamagedError:
-            torn = number == len(lines)  # no newline behind it: a crash while writing
+            torn = number == len(lines)  # no newline follows: a crash while writing
             curves.note = (
                 f"{name}: torn last line ignored"
                 if torn
@@ -74,23 +78,23 @@ def _add(curves: Curves, line: LogLine, groups_known: bool) -> None:
     for split, counts in line.splits.items():
         accuracies[split] = finite_or_none(accuracy(counts))
         worst[split] = finite_or_none(worst_group_accuracy(counts)) if groups_known else None
-    for target, values in (
-        (curves.accuracy, accuracies),
-        (curves.worst, worst),
-        (curves.terms, line.terms),
-    ):
+    for target, values in ((curves.accuracy, accuracies), (curves.worst, worst)):
         for name, value in values.items():
             target.setdefault(name, [None] * len(curves.steps)).append(value)
     curves.steps.append(line.step)
-    for target in (curves.accuracy, curves.worst, curves.terms):
-        for values_ in target.values():
-            values_.extend([None] * (len(curves.steps) - len(values_)))
+    for target in (curves.accuracy, curves.worst):
+        for curve in target.values():
+            curve.extend([None] * (len(curves.steps) - len(curve)))
 
 
 def mean_curve(
     found: Sequence[tuple[Sequence[int], Sequence[float | None]]],
 ) -> tuple[list[int], list[float]]:
-    """The mean over runs at every step that most runs have; other steps are left out."""
+    """Return the steps that most runs have and the mean over runs at each of them.
+
+    Args:
+        found: Steps and values of each run.
+    """
     by_step: dict[int, list[float]] = {}
     for steps, values in found:
         for step, value in zip(steps, values, strict=True):

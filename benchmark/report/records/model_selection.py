@@ -1,4 +1,4 @@
-"""Model selection: which step, which draw. Validation data decide; a test split is never looked at here."""
+"""Model selection: the step and the draw of each trial, chosen on validation data only."""
 
 from __future__ import annotations
 
@@ -16,13 +16,23 @@ from benchmark.core.summaries import SelectedStep
 from benchmark.report.records.sweep_records import Sweep, SweepRun
 from benchmark.report.records.switches import chosen_before_switch
 
-#: Reasons that a footnote gives for each state, and unreadable runs that it names.
-REASONS, UNREADABLE_RUNS = 3, 10
+#: Most reasons that a footnote lists for a state.
+MAX_REASONS = 3
+#: Most unreadable runs that a footnote names.
+MAX_UNREADABLE = 10
 
 
 @dataclass(frozen=True)
 class SelectedRun:
-    """The best draw of one trial, at the step that ``criterion`` chose. ``of`` counts the draws it was best of."""
+    """The best draw of one trial at its selected step.
+
+    Attributes:
+        trial: Number of the trial.
+        run: The best draw.
+        at: The step that the criterion selected.
+        draw_count: Number of finished draws that were compared.
+        criterion: Selection criterion of step and draw.
+    """
 
     trial: int
     run: SweepRun
@@ -32,15 +42,24 @@ class SelectedRun:
 
     @property
     def is_before_switch(self) -> bool:
-        """Whether the chosen model had not yet made a step of its method (see ``Algorithm.active_from``)."""
+        """Whether the step precedes the method's own training (see ``Algorithm.active_from``)."""
         return chosen_before_switch(self.run, self.at)
 
 
 @dataclass
 class Cell:
-    """One method on one data set: its winners by trial, and every planned run of it, done or not.
+    """The runs of one method on one data set.
 
-    ``criterion`` chose the selected runs. ``serves`` names, in order, the methods that have these runs upstream.
+    Attributes:
+        dataset: The data set.
+        method: The method.
+        requested: Whether the sweep asked for the runs; otherwise, only other runs need them.
+        runs: All planned runs, finished or not.
+        selected_runs: The selected run of each trial.
+        refusals: Reasons of planned runs that cannot run.
+        notes: What the selection could not use, one sentence each.
+        serves: Methods that have these runs upstream, in order.
+        criterion: Criterion of the selection.
     """
 
     dataset: str
@@ -55,10 +74,15 @@ class Cell:
 
 
 def choose_criterion(sweep: Sweep, asked: str | None) -> str:
-    """The criterion of the tables: what was asked for, else the first criterion of most of the requested runs.
+    """Return the selection criterion of the tables.
+
+    Args:
+        sweep: The sweep.
+        asked: The criterion that the user asks for; None for the first criterion of most of the
+            requested runs.
 
     Raises:
-        UserError: no such criterion, or no run of the sweep recorded it.
+        UserError: If there is no such criterion, or if no run of the sweep recorded it.
     """
     if asked is not None and asked not in CRITERIA:
         raise UserError(f"unknown criterion {asked!r}{did_you_mean(asked, CRITERIA)}")
@@ -72,14 +96,15 @@ def choose_criterion(sweep: Sweep, asked: str | None) -> str:
         return _first_criterion(requested or sweep.runs, next(iter(CRITERIA)))
     if recorded and asked not in recorded:
         raise UserError(
-            f"no run of {sweep.name} was selected by {asked} ({CRITERIA[asked]}); recorded are: {', '.join(recorded)}. "
+            f"no run of {sweep.name} was selected by {asked} ({CRITERIA[asked]}); "
+            f"recorded are: {', '.join(recorded)}. "
             "Add it to `selection` in the sweep file and launch again."
         )
     return asked
 
 
 def _first_criterion(runs: Iterable[SweepRun], otherwise: str) -> str:
-    """The criterion that most of the runs name first; of equals the one that is met first."""
+    """Return the criterion that most runs name first; of equals, the one that is met first."""
     counted: dict[str, int] = {}
     for run in runs:
         for name in run.spec.selection[:1] if run.spec else ():
@@ -88,14 +113,20 @@ def _first_criterion(runs: Iterable[SweepRun], otherwise: str) -> str:
 
 
 def cells_of(sweep: Sweep, criterion: str, *, own: bool = False) -> list[Cell]:
-    """Every (data set, method) of the sweep in its order, upstream-only ones last, with the winner of each trial.
+    """Return the selected runs of every data set and method.
+
+    Runs that only serve others are not mixed with requested runs of the same method, since a
+    teacher sees other data and a warm-up is shorter. Upstream runs that differ in data, network or
+    budget are cells of their own.
 
     Args:
-        criterion: what chooses the step and the draw.
-        own: each cell is chosen by the first criterion of its own runs instead, where they name one.
+        sweep: The sweep.
+        criterion: Criterion that selects the step and the draw.
+        own: Whether each cell is selected by the first criterion of its own runs instead, if they
+            name one.
 
-    A run that only serves others is never mixed with requested ones of the same method: a teacher saw other data, a
-    warm-up is shorter. Upstream runs that differ in data, network or budget are cells of their own.
+    Returns:
+        The cells in the order of the sweep, those that were not requested last.
     """
     serves: dict[str, dict[str, None]] = {}
     for run in sweep.runs:
@@ -110,8 +141,10 @@ def cells_of(sweep: Sweep, criterion: str, *, own: bool = False) -> list[Cell]:
         cell.runs.append(run)
         cell.serves |= serves.get(run.key, {})
     for entry in sweep.refused:
-        where = entry.dataset, entry.method
-        cell = cells.setdefault((*where, ""), Cell(*where, True))
+        cell = cells.setdefault(
+            (entry.dataset, entry.method, ""),
+            Cell(entry.dataset, entry.method, requested=True),
+        )
         if entry.reason not in cell.refusals:
             cell.refusals.append(entry.reason)
     for cell in cells.values():
@@ -121,17 +154,15 @@ def cells_of(sweep: Sweep, criterion: str, *, own: bool = False) -> list[Cell]:
 
 
 def _setting(run: SweepRun) -> str:
-    """What tells upstream runs of one method apart."""
-    spec = run.spec
-    return (
-        ""
-        if spec is None
-        else json.dumps([spec.dataset_options, spec.backbone, spec.budget], sort_keys=True)
-    )
+    """Return a text that differs between upstream runs of different data, network or budget."""
+    if run.spec is None:
+        return ""
+    parts = [run.spec.dataset_options, run.spec.backbone, run.spec.budget]
+    return json.dumps(parts, sort_keys=True)
 
 
 def _select(cell: Cell) -> None:
-    """Choose the best draw of each trial, and say what the choice could not see."""
+    """Select the best draw of each trial, and note the runs that could not be compared."""
     criterion = cell.criterion
     trials: dict[int, list[SweepRun]] = {}
     without = 0
@@ -143,23 +174,25 @@ def _select(cell: Cell) -> None:
                 without += 1
     if without:
         cell.notes.append(
-            f"{without} finished run{'s' if without > 1 else ''} not selected by {criterion}, left out"
+            f"{without} finished run{'s' if without > 1 else ''} not selected by {criterion}, "
+            "left out"
         )
     for trial, runs in sorted(trials.items()):
         best = max(runs, key=lambda run: (*rank(run, criterion), -(run.draw or 0)))
         cell.selected_runs.append(
             SelectedRun(trial, best, best.selected[criterion], len(runs), criterion)
         )
-    cell.notes += _what_is_missing(cell.runs)
+    cell.notes += _missing_runs(cell.runs)
 
 
 def rank(run: SweepRun, criterion: str) -> tuple[bool, float]:
-    """What draws are compared by: first whether the method had begun, then ``quality``."""
-    return not chosen_before_switch(run, run.selected[criterion]), quality(run, criterion)
+    """Return the rank of a draw: first whether the method had begun, then ``quality``."""
+    has_begun = not chosen_before_switch(run, run.selected[criterion])
+    return has_begun, quality(run, criterion)
 
 
 def quality(run: SweepRun, criterion: str) -> float:
-    """The criterion's value, and validation accuracy where that is only a step number."""
+    """Return the value of a criterion, or validation accuracy if it measures no quality."""
     at = run.selected[criterion]
     if criterion not in CRITERIA or CRITERIA[criterion].is_quality:
         return float("-inf") if at.value is None else at.value
@@ -168,8 +201,8 @@ def quality(run: SweepRun, criterion: str) -> float:
     return -math.inf if math.isnan(value) else value
 
 
-def _what_is_missing(runs: Iterable[SweepRun]) -> list[str]:
-    """One sentence per state other than done: how many runs, which trials, and the reasons."""
+def _missing_runs(runs: Iterable[SweepRun]) -> list[str]:
+    """Return a note per state other than done, with the number of runs, trials and reasons."""
     runs = list(runs)
     notes = []
     for state in dict.fromkeys(run.state for run in runs if run.state != State.DONE):
@@ -180,11 +213,11 @@ def _what_is_missing(runs: Iterable[SweepRun]) -> list[str]:
             if trials
             else ""
         )
-        most = REASONS
+        most = MAX_REASONS
         reasons = [run.reason for run in mine if run.reason]
-        if state == State.UNREADABLE:  # each is named, so that it can be found
+        if state == State.UNREADABLE:  # name each of them
             reasons = [f"{run.key} ({run.reason})" for run in mine]
-            most = UNREADABLE_RUNS
+            most = MAX_UNREADABLE
         reasons = list(dict.fromkeys(reasons))
         why = ": " + "; ".join(reasons[:most]) if reasons else ""
         more = f"; and {len(reasons) - most} more" if len(reasons) > most else ""

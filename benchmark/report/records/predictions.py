@@ -1,4 +1,4 @@
-"""What the chosen models answered, image by image: predictions.npz, read when a number needs it."""
+"""Predictions of the selected models, image by image, from predictions.npz."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from benchmark.report.records.stored_arrays import StoredPredictions, read_predi
 
 @dataclass(frozen=True)
 class Predictions:
-    """One winner's answers on one split: ``right`` bool[N], ``label`` int64[N], ``pair_id`` and ``cluster`` or None.
+    """Predictions of a selected run on one split.
 
-    With several labels per image: ``right`` float64[N], the share of an image's answers that are right, ``label``
-    int64[N,K] of 0 and 1.
+    Attributes:
+        right: Whether each prediction is correct, bool[N]. If images have several labels, the share
+            of correct labels of each image, float64[N].
+        label: int64[N], or int64[N,K] of 0 and 1 if images have several labels.
+        pair_id: Number of the object that an image shows, int64[N], or None.
+        cluster: Number of the patient of an image, int64[N], or None.
     """
 
     right: np.ndarray
@@ -28,15 +32,22 @@ class Predictions:
 
 
 class PredictionStore:
-    """Answers of the winners at the steps that were chosen; each is read once, and what cannot be used is noted."""
+    """Predictions of selected runs at their selected steps, each read once.
+
+    Attributes:
+        problems: Why predictions cannot be used, by the key of the run.
+    """
 
     def __init__(self) -> None:
-        self.problems: dict[str, str] = {}  # run key -> why its predictions are not used
+        self.problems: dict[str, str] = {}
         self._known: dict[tuple[str, str], Predictions | None] = {}
         self._verified: set[str] = set()  # keys of runs whose file has the right checksum
 
-    def answers(self, selected_run: SelectedRun, split: str) -> Predictions | None:
-        """The winner's answers on a split, or None where they are missing, damaged or contradict the record."""
+    def get(self, selected_run: SelectedRun, split: str) -> Predictions | None:
+        """Return the predictions on a split; None if they are missing or damaged.
+
+        Predictions that contradict the counts of the record are damaged.
+        """
         where = (selected_run.run.key, split)
         if where not in self._known:
             try:
@@ -47,8 +58,11 @@ class PredictionStore:
         return self._known[where]
 
     def scores(self, selected_run: SelectedRun, split: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """label int64[N] (or [N,K]) and logits float64[N,K], not kept in memory; None as in ``answers``."""
-        if self.answers(selected_run, split) is None:
+        """Return labels int64[N] or int64[N,K] and logits float64[N,K]; None as in ``get``.
+
+        The arrays are not kept in memory.
+        """
+        if self.get(selected_run, split) is None:
             return None
         try:
             stored = self._read(selected_run, split)
@@ -57,18 +71,19 @@ class PredictionStore:
         return stored.label, stored.score.astype(np.float64)
 
     def matrix(self, selected_runs: Sequence[SelectedRun], split: str) -> np.ndarray | None:
-        """Correctness float64[S,n], in [0, 1], of several trials, if all answered the same list of images."""
-        found = [
-            a
-            for selected_run in selected_runs
-            if (a := self.answers(selected_run, split)) is not None
-        ]
-        if len(found) < len(selected_runs) or not same_images(found):
+        """Return the correctness of several trials, float64[S,n] in [0, 1].
+
+        None if predictions of a trial are missing, or if the trials have different images.
+        """
+        predictions = [self.get(selected_run, split) for selected_run in selected_runs]
+        known = [found for found in predictions if found is not None]
+        if len(known) < len(predictions) or not same_images(known):
             return None
-        return np.stack([a.right for a in found]).astype(np.float64)
+        return np.stack([found.right for found in known]).astype(np.float64)
 
     def _read(self, selected_run: SelectedRun, split: str) -> StoredPredictions:
-        key, path = selected_run.run.key, selected_run.run.folder.predictions
+        key = selected_run.run.key
+        path = selected_run.run.folder.predictions
         try:
             found = read_predictions(
                 selected_run.run, selected_run.criterion, split, verify=key not in self._verified
@@ -82,8 +97,9 @@ class PredictionStore:
 
 
 def _checked(stored: StoredPredictions, selected_run: SelectedRun, split: str) -> Predictions:
-    """The answers, once they are known to be those that the record counts."""
-    label, score = stored.label, stored.score
+    """Return the predictions, checked against the counts of the record."""
+    label = stored.label
+    score = stored.score
     several = label.ndim == 2
     predicted = score > 0 if several else score.argmax(1)
     counts = selected_run.at.counts.get(split)
@@ -95,7 +111,7 @@ def _checked(stored: StoredPredictions, selected_run: SelectedRun, split: str) -
 
 
 def same_images(found: Sequence[Predictions]) -> bool:
-    """Whether several lists of answers are about the same list of images, as far as labels and pair ids can tell."""
+    """Return whether all predictions are of the same images, as far as labels and pair ids tell."""
     first, *others = found
     return all(
         np.array_equal(first.label, other.label) and _equal_or_absent(first.pair_id, other.pair_id)
@@ -108,27 +124,35 @@ def _equal_or_absent(a: np.ndarray | None, b: np.ndarray | None) -> bool:
 
 
 def pair_order(biased: Predictions, deceiving: Predictions) -> tuple[np.ndarray, np.ndarray] | None:
-    """Rows of two splits that bring the same objects beside each other; None where they are not one to one."""
+    """Return the rows of two splits in the same order of objects.
+
+    Returns:
+        Rows of the biased and of the deceiving split, int64[N] each; None if the splits do not show
+        the same objects once each.
+    """
     if biased.pair_id is None or deceiving.pair_id is None:
         return None
-    rows = np.argsort(biased.pair_id, kind="stable"), np.argsort(deceiving.pair_id, kind="stable")
-    ids = biased.pair_id[rows[0]]
-    if not np.array_equal(ids, deceiving.pair_id[rows[1]]) or (ids[1:] == ids[:-1]).any():
+    biased_rows = np.argsort(biased.pair_id, kind="stable")
+    deceiving_rows = np.argsort(deceiving.pair_id, kind="stable")
+    ids = biased.pair_id[biased_rows]
+    has_repeats = bool((ids[1:] == ids[:-1]).any())
+    if has_repeats or not np.array_equal(ids, deceiving.pair_id[deceiving_rows]):
         return None
-    return rows
+    return biased_rows, deceiving_rows
 
 
 def _agree(
     label: np.ndarray, predicted: np.ndarray, confounder: np.ndarray | None, counts: np.ndarray
 ) -> bool:
-    """Whether answers are those that were counted, image by image, with confounders where they are known."""
+    """Return whether predictions give the counts, by confounder if confounders are known."""
     if is_multi_label(counts):
         return label.ndim == 2 and all(
             _agree(label[:, k], predicted[:, k].astype(np.int64), confounder, counts[k])
             for k in range(len(counts))
         )
-    rows, classes, _ = counts.shape
-    place = np.zeros_like(label) if rows == 1 or confounder is None else confounder
+    confounders, classes, _ = counts.shape
+    by_confounder = confounders > 1 and confounder is not None
+    place = confounder if by_confounder else np.zeros_like(label)
     cell = (place * classes + label) * classes + predicted
     counted = np.bincount(cell, minlength=counts.size).reshape(counts.shape)
     if confounder is None:

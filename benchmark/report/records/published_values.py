@@ -18,7 +18,21 @@ MEANING = {"tea": "posterior sd of the test sample", "ex2l": "sd over three runs
 
 @dataclass(frozen=True)
 class PublishedValue:
-    """One printed figure. ``value`` and ``pm`` are fractions; ``step``: between neighbouring printed values."""
+    """A number that a paper prints.
+
+    Attributes:
+        file: Name of the transcribed table, such as ``tea_table4``.
+        dataset: Data set, by the paper's name.
+        method: Method, by the paper's name.
+        metric: Metric.
+        printed: The number as it is printed.
+        value: The number as a fraction.
+        pm: The number after ±, as a fraction, or None.
+        n: Number of test images, or None.
+        table: Table of the paper.
+        note: Remark of the transcription.
+        step: Difference of neighbouring printed values, as a fraction.
+    """
 
     file: str
     dataset: str
@@ -34,13 +48,15 @@ class PublishedValue:
 
     @property
     def paper(self) -> str:
+        """Short name of the paper."""
         return self.file.split("_table")[0]
 
     @property
     def shown(self) -> str:
-        """In per cent, with the paper's own digits where these are per cent."""
-        pm = "" if self.pm is None else f" ± {_trim(self.pm * 100)}"
-        return f"{self.printed if self.step > 0.005 or '.' in self.printed else _trim(self.value * 100)}{pm}"
+        """The value in per cent, with the paper's own digits if these are per cent."""
+        is_per_cent = self.step > 0.005 or "." in self.printed
+        value = self.printed if is_per_cent else _trim(self.value * 100)
+        return value if self.pm is None else f"{value} ± {_trim(self.pm * 100)}"
 
 
 def _trim(number: float) -> str:
@@ -48,15 +64,19 @@ def _trim(number: float) -> str:
 
 
 def table_names(folder: Path = FOLDER) -> list[str]:
-    """Names of the transcribed tables, such as ``tea_table4``."""
+    """Return the names of the transcribed tables, such as ``tea_table4``."""
     return sorted(path.stem for path in folder.glob("*_table*.csv"))
 
 
 def read_table(name: str, folder: Path = FOLDER) -> list[PublishedValue]:
-    """The figures of one transcribed table; rows whose value is no number are left out.
+    """Return the values of a transcribed table, without rows whose value is no number.
+
+    Args:
+        name: Name of the table.
+        folder: Folder of the transcribed tables.
 
     Raises:
-        UserError: no such table, or a file that is not one.
+        UserError: If there is no such table, or if its file is damaged.
     """
     path = folder / f"{name}.csv"
     if not path.is_file():
@@ -65,16 +85,16 @@ def read_table(name: str, folder: Path = FOLDER) -> list[PublishedValue]:
         )
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [
-                figure for row in csv.DictReader(file) if (figure := _figure(name, row)) is not None
-            ]
+            values = [_parse(name, row) for row in csv.DictReader(file)]
+            return [value for value in values if value is not None]
     except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise UserError(
-            f"{path} is not a published table ({error}); expected dataset,method,metric,value,pm,n,table,note."
+            f"{path} is not a published table ({error}); "
+            "expected the columns dataset,method,metric,value,pm,n,table,note."
         ) from None
 
 
-def _figure(name: str, row: dict[str, str]) -> PublishedValue | None:
+def _parse(name: str, row: dict[str, str]) -> PublishedValue | None:
     try:
         value = float(row["value"])
     except ValueError:
@@ -85,6 +105,15 @@ def _figure(name: str, row: dict[str, str]) -> PublishedValue | None:
     digits = len(row["value"].partition(".")[2])
     pm = float(row["pm"]) * unit if row["pm"] else None
     return PublishedValue(
-        name, row["dataset"], row["method"], row["metric"], row["value"], value * unit, pm,
-        int(row["n"]) if row["n"] else None, row["table"], row["note"], unit * 10.0**-digits,
-    )  # fmt: skip
+        file=name,
+        dataset=row["dataset"],
+        method=row["method"],
+        metric=row["metric"],
+        printed=row["value"],
+        value=value * unit,
+        pm=pm,
+        n=int(row["n"]) if row["n"] else None,
+        table=row["table"],
+        note=row["note"],
+        step=unit * 10.0**-digits,
+    )

@@ -1,4 +1,4 @@
-"""The arrays beside a record: predictions, heatmaps and embeddings, checked against the record when they are read."""
+"""Read the arrays of a run, checked against its record: predictions, heatmaps and embeddings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmark.core.record import RunRecord
 from benchmark.core.summaries import DataSummary
 from benchmark.report.records.sweep_records import SweepRun
 
-#: Bytes of one array of a gallery or of embeddings, far above what the engine writes.
+#: Most bytes of an array of a gallery or of embeddings, far above what the engine writes.
 _SMALL = 1 << 28
 
 
@@ -23,11 +23,11 @@ class StoredPredictions:
     """The predictions of a run on one split.
 
     Attributes:
-        label: int64[N], or int64[N,K] of 0 and 1 where an image may have several labels.
-        score: logits, float[N,K].
-        confounder: int64[N], or None where it is not known.
-        pair_id: int64[N], or None.
-        cluster: int64[N], or None.
+        label: int64[N], or int64[N,K] of 0 and 1 if an image may have several labels.
+        score: Logits, float[N,K].
+        confounder: int64[N], or None if unknown.
+        pair_id: Number of the object that an image shows, int64[N], or None.
+        cluster: Number of the patient of an image, int64[N], or None.
     """
 
     label: np.ndarray
@@ -42,14 +42,14 @@ class StoredHeatmaps:
     """The gallery of a run.
 
     Attributes:
-        split: the split of each image.
-        row: its row there, int64[G].
+        split: Split of each image.
+        row: Row of each image in its split, int64[G].
         image: uint8[G,C,H,W].
-        mask: bool[G,1,H,W], true in the foreground.
+        mask: bool[G,1,H,W], True in the foreground.
         heatmap: float[G,H,W].
         label: int64[G], or int64[G,K] of 0 and 1.
-        prediction: the class that is explained, int64[G].
-        explainer: its name.
+        prediction: Predicted class, which is explained, int64[G].
+        explainer: Name of the explainer.
     """
 
     split: list[str]
@@ -62,7 +62,7 @@ class StoredHeatmaps:
     explainer: str
 
     def has_same_images(self, other: StoredHeatmaps) -> bool:
-        """Whether two galleries show the same images."""
+        """Return whether two galleries show the same images."""
         return self.split == other.split and all(
             np.array_equal(getattr(self, name), getattr(other, name))
             for name in ("row", "image", "mask", "label")
@@ -74,10 +74,10 @@ class StoredEmbeddings:
     """The features of test images of a run.
 
     Attributes:
-        split: the split of each image.
+        split: Split of each image.
         feature: float[M,P].
         label: int64[M], or int64[M,K] of 0 and 1.
-        confounder: int64[M], or None where it is not known.
+        confounder: int64[M], or None if unknown.
     """
 
     split: list[str]
@@ -89,20 +89,21 @@ class StoredEmbeddings:
 def read_predictions(
     run: SweepRun, criterion: str, split: str, *, verify: bool = True
 ) -> StoredPredictions:
-    """The predictions of a finished run at the step that a criterion chose.
+    """Return the predictions of a finished run at a selected step.
 
     Args:
-        run: with its record.
-        criterion: by which the step was chosen.
-        split: its name.
-        verify: whether the checksum of the file is compared with that in the record.
+        run: A run with a record.
+        criterion: Criterion of the selected step.
+        split: Name of the split.
+        verify: Whether to compare the checksum of the file with the one in the record.
 
     Raises:
-        FileNotFoundError: there is no file.
-        DamagedError: it is damaged, of another run, or has no predictions of the split.
+        FileNotFoundError: If there is no file.
+        DamagedError: If it is damaged, of another run, or has no predictions of the split.
     """
     record = _record(run)
-    data, counts = record.data, run.selected[criterion].counts.get(split)
+    data = record.data
+    counts = run.selected[criterion].counts.get(split)
     with _open(record, run.folder.predictions, verify=verify) as file:
         score = f"{criterion}/{split}/score"
         if score not in file.names or f"{split}/label" not in file.names:
@@ -123,11 +124,11 @@ def read_predictions(
 
 
 def read_heatmaps(run: SweepRun) -> StoredHeatmaps:
-    """The gallery of a finished run.
+    """Return the gallery of a finished run.
 
     Raises:
-        FileNotFoundError: there is none.
-        DamagedError: it is damaged or of another run.
+        FileNotFoundError: If there is no file.
+        DamagedError: If it is damaged or of another run.
     """
     record = _record(run)
     data = record.data
@@ -153,11 +154,11 @@ def read_heatmaps(run: SweepRun) -> StoredHeatmaps:
 
 
 def read_embeddings(run: SweepRun) -> StoredEmbeddings:
-    """The features of test images of a finished run.
+    """Return the features of test images of a finished run.
 
     Raises:
-        FileNotFoundError: there are none.
-        DamagedError: they are damaged or of another run.
+        FileNotFoundError: If there is no file.
+        DamagedError: If it is damaged or of another run.
     """
     record = _record(run)
     data = record.data
@@ -183,7 +184,7 @@ def _record(run: SweepRun) -> RunRecord:
 def _open(
     record: RunRecord, path: Path, most: int = MAX_ARRAY_BYTES, *, verify: bool = True
 ) -> ArrayFile:
-    """A file beside the record; records of earlier versions hold no checksums."""
+    """Open a file beside the record; records of earlier versions hold no checksums."""
     checksum = record.checksums.get(path.name)
     if record.checksums and checksum is None and path.exists():
         raise DamagedError(f"{path.name} is of another run: record.json does not list it.")
@@ -196,7 +197,7 @@ def _images(counts: np.ndarray) -> int:
 
 
 def _labels(file: ArrayFile, name: str, images: int | None, data: DataSummary) -> np.ndarray:
-    """Classes int64[N], or int64[N,K] of 0 and 1 where an image may have several labels."""
+    """Return classes int64[N], or int64[N,K] of 0 and 1 if an image may have several labels."""
     classes = len(data.label_names)
     shape = [images, classes] if data.multi_label else [images]
     label = file.read(name, "i", shape)

@@ -1,4 +1,4 @@
-"""A sweep's folder, read: what was planned, what each run's state is, and what the finished ones found."""
+"""Read the folder of a sweep: its plan, and the state and the record of each run."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class SweepRun:
     """One planned run.
 
     Attributes:
-        key: of the run.
-        dataset: as the sweep file writes it.
-        method: as the sweep file writes it.
-        requested: whether the sweep asked for it, or only another run needs it.
-        folder: of the run.
-        state: what its files say.
-        reason: why there is no result, or empty.
-        trial: its number; None where neither the plan nor spec.json tells.
-        draw: of the hyper-parameters; None where neither tells.
-        spec: None where it cannot be read.
-        record: None unless the run is done.
+        key: Key of the run.
+        dataset: Data set, as written in the sweep file.
+        method: Method, as written in the sweep file.
+        requested: Whether the sweep asked for the run; otherwise, only another run needs it.
+        folder: Folder of the run.
+        state: State of the run according to its files.
+        reason: Why there is no result; empty if there is one.
+        trial: Number of the trial; None if neither the plan nor spec.json has it.
+        draw: Number of the draw of hyper-parameters; None if neither has it.
+        spec: Spec of the run; None if it cannot be read.
+        record: Record of the run; None unless the run is done.
     """
 
     key: str
@@ -64,7 +64,7 @@ class SweepRun:
 
     @property
     def selected(self) -> Mapping[str, SelectedStep]:
-        """The steps that criteria chose; empty unless the run is done."""
+        """The selected step of each criterion; empty unless the run is done."""
         return self.record.selected if self.record is not None else {}
 
 
@@ -73,14 +73,14 @@ class Sweep:
     """Everything that the report is made from.
 
     Attributes:
-        folder: of the sweep.
-        name: of the sweep.
-        title: for people.
-        created: seconds since 1970, or 0 where that is not known.
-        runs: in the order of the plan.
-        refused: planned runs that cannot run.
-        config: the sweep file, resolved.
-        notes: what a reader must know of the folder itself, one sentence each.
+        folder: Folder of the sweep.
+        name: Name of the sweep.
+        title: Title of the sweep.
+        created: Seconds since 1970, or 0 if unknown.
+        runs: Runs in the order of the plan.
+        refused: Planned runs that cannot run.
+        config: The resolved sweep file.
+        notes: Problems of the folder that a reader must know, one sentence each.
     """
 
     folder: Path
@@ -93,20 +93,20 @@ class Sweep:
     notes: list[str]
 
     def states(self) -> dict[str, int]:
-        """How many runs are in each state, done first."""
+        """Return the number of runs in each state, done first."""
         counted = Counter(str(run.state) for run in self.runs)
         return dict(sorted(counted.items(), key=lambda item: (item[0] != State.DONE, item[0])))
 
-    def criteria(self) -> list[str]:
-        """The criteria that finished runs were selected by, in the order in which the specs name them."""
-        return list(dict.fromkeys(name for run in self.runs for name in run.selected))
-
 
 def find_sweep_folder(given: str | None, root: Path = Path("results")) -> Path:
-    """The sweep folder that a command line means: a path, a name under ``root``, or without either the newest one.
+    """Return the sweep folder that the command line names.
+
+    Args:
+        given: A path, or a name under ``root``; None for the newest sweep under ``root``.
+        root: Folder of the sweeps.
 
     Raises:
-        UserError: there is none.
+        UserError: If there is no such sweep.
     """
     if given is None:
         return require_newest_sweep(root).path
@@ -117,7 +117,8 @@ def find_sweep_folder(given: str | None, root: Path = Path("results")) -> Path:
     run = RunFolder(folder.absolute())  # `resolve` fails on links in a circle
     if run.record.exists() or run.spec.exists():
         raise UserError(
-            f"{folder} is the folder of one run, expected the folder of its sweep: {run.sweep.path}."
+            f"{folder} is the folder of one run, expected the folder of its sweep: "
+            f"{run.sweep.path}."
         )
     if folder.is_dir():
         newest = newest_sweep(folder)
@@ -128,16 +129,17 @@ def find_sweep_folder(given: str | None, root: Path = Path("results")) -> Path:
 
 
 def load_sweep(folder: Path, keep: str | None = None) -> Sweep:
-    """Read a sweep's folder without changing it.
+    """Read the folder of a sweep without changing it.
 
-    A damaged piece never stops the rest: it is named in ``Sweep.notes`` or in its run's ``reason``.
+    Damaged files do not stop the others from being read. They are named in ``Sweep.notes`` or in
+    the ``reason`` of their run.
 
     Args:
-        folder: ``results/<sweep>``.
-        keep: the one criterion whose counts are kept in memory; None keeps all that the runs have.
+        folder: Folder of the sweep, ``results/<sweep>``.
+        keep: The only criterion whose counts are kept in memory; None for all.
 
     Raises:
-        UserError: no sweep here, or its sweep.json is of another schema version.
+        UserError: If the folder is no sweep, or if its sweep.json has another schema version.
     """
     sweep = SweepFolder(folder)
     if not sweep.exists():
@@ -166,7 +168,7 @@ def _no_sweep(sweep: SweepFolder) -> str:
 
 
 def _read_plan(sweep: SweepFolder) -> tuple[ReadPlan, list[str]]:
-    """sweep.json, or what the run folders let us conclude where it is missing or damaged."""
+    """Return the plan and its problems; without sweep.json, a plan of the existing run folders."""
     try:
         found = read_plan(sweep)
     except FileNotFoundError:
@@ -210,7 +212,7 @@ def _runs_from_folders(sweep: SweepFolder) -> dict[str, PlannedEntry]:
 
 
 def _dataset(spec: RunSpec) -> str:
-    """The data set of a spec as a sweep file would write it with every option."""
+    """Return the data set of a spec as a sweep file writes it, with every option."""
     options = {name: str(value) for name, value in sorted(spec.dataset_options.items())}
     return str(NamedOptions(spec.dataset, options))
 
@@ -218,13 +220,13 @@ def _dataset(spec: RunSpec) -> str:
 def _read_run(
     run: SweepRun, keep: str | None, shared: dict[tuple[type, str], Any], damaged: str | None
 ) -> None:
-    """State, spec and record of a run; what cannot be used makes it unreadable, whatever it is.
+    """Read state, spec and record of a run; a run with a damaged file is unreadable.
 
     Args:
-        run: is filled.
-        keep: as in ``load_sweep``.
-        shared: parts of records that many runs have in common.
-        damaged: why its entry in the plan cannot be used, or None.
+        run: The run, which is filled in.
+        keep: As in ``load_sweep``.
+        shared: Parts of records that several runs have in common.
+        damaged: Why the run's entry in the plan cannot be used, or None.
     """
     problems = [] if damaged is None else [damaged]
     try:
@@ -262,11 +264,9 @@ def _read_record(run: SweepRun, keep: str | None, shared: dict[tuple[type, str],
     _lighten(value, keep)
     record = RunRecord.from_json(value, str(folder.record))
     check_key(record.key, folder.record)
-    with suppress(FileNotFoundError):  # the record tells the same
-        read_upstream(
-            folder.path
-        )  # raises unless the spec has the key of the folder, as the record's has
-    return replace(  # these are the same for hundreds of runs: hold one copy
+    with suppress(FileNotFoundError):  # the record has the same content
+        read_upstream(folder.path)  # raises unless the key of the spec is the name of the folder
+    return replace(  # hundreds of runs share these parts: keep one copy
         record,
         data=_one_copy(record.data, run.dataset, shared),
         method=_one_copy(record.method, run.method, shared),
@@ -274,13 +274,13 @@ def _read_record(run: SweepRun, keep: str | None, shared: dict[tuple[type, str],
     )
 
 
-def _one_copy(part: T, of: str, shared: dict[tuple[type, str], Any]) -> T:
-    known: T = shared.setdefault((type(part), of), part)
+def _one_copy(part: T, owner: str, shared: dict[tuple[type, str], Any]) -> T:
+    known: T = shared.setdefault((type(part), owner), part)
     return known if known == part else part
 
 
 def _lighten(value: Any, keep: str | None) -> None:
-    """Drop the counts that the report does not use: other criteria's, and those of upstream runs."""
+    """Drop the counts of other criteria and of upstream runs, which the report does not use."""
     if not isinstance(value, dict):
         return
     selected, upstream = value.get("selected"), value.get("upstream")
@@ -292,16 +292,16 @@ def _lighten(value: Any, keep: str | None) -> None:
 
 
 def _contradiction(run: SweepRun, spec: RunSpec) -> str | None:
-    """How the plan's entry of a run contradicts its spec, or None."""
-    entry = base_name(run.dataset), run.method, run.trial, run.draw
-    told = spec.dataset, spec.method, spec.trial, spec.draw
-    if run.method == "?" or all(a in (None, b) for a, b in zip(entry, told, strict=True)):
+    """Return how the entry of a run in the plan contradicts its spec; None if it does not."""
+    planned = (base_name(run.dataset), run.method, run.trial, run.draw)
+    actual = (spec.dataset, spec.method, spec.trial, spec.draw)
+    if run.method == "?" or all(a in (None, b) for a, b in zip(planned, actual, strict=True)):
         return None
-    return f"its spec is of {spec.label()}, which is not what {run.folder.sweep.plan.name} says."
+    return f"its spec is of {spec.label()}, which contradicts {run.folder.sweep.plan.name}."
 
 
 def _failure(folder: RunFolder) -> str:
-    """Why a run failed, in one line."""
+    """Return why a run failed, on one line."""
     try:
         failure = read_failure(folder.path)
     except (OSError, UserError) as error:
@@ -311,12 +311,12 @@ def _failure(folder: RunFolder) -> str:
 
 
 def _without_folder(message: str, path: Path) -> str:
-    """A message with the names of files alone: the folder is named where it is shown."""
+    """Return a message without the folder of its file and without the final full stop."""
     return message.replace(f"{path.parent}{os.sep}", "").removesuffix(".")
 
 
 def _compare_data(runs: list[SweepRun]) -> None:
-    """Runs on one data set have the same labels and splits; one that names others has been mixed in."""
+    """Mark runs whose labels or splits differ from those of most runs on the same data set."""
     found: dict[tuple[str, bool], Counter[tuple[Any, ...]]] = {}
     for run in runs:
         if run.record is not None:
@@ -328,11 +328,14 @@ def _compare_data(runs: list[SweepRun]) -> None:
         usual = found[run.dataset, run.record.data.stand_in].most_common(1)[0][0]
         if _frame(run.record.data) != usual:
             run.state, run.record = State.UNREADABLE, None
-            run.reason = f"{run.folder.record.name} names other labels or splits than the other runs on its data"
+            run.reason = (
+                f"{run.folder.record.name} names other labels or splits than the other runs "
+                "on its data"
+            )
 
 
 def _frame(data: DataSummary) -> tuple[Any, ...]:
-    """What the columns of a table are made from."""
+    """Return what determines the columns of a table."""
     return data.label_names, data.multi_label, tuple(data.test_splits), data.bias_splits
 
 
@@ -366,7 +369,7 @@ def _unplanned_folders(sweep: SweepFolder, planned: set[str]) -> list[str]:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Reading makes millions of small objects and no cycles: the garbage collector would only re-count them."""
+    """Pause the garbage collector: reading creates millions of small objects and no cycles."""
     enabled = gc.isenabled()
     gc.disable()
     try:

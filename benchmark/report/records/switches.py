@@ -1,4 +1,4 @@
-"""From which step a run is what its method's name says, and which choices were made before that."""
+"""The step at which a run begins to train its method, and selections before that step."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from benchmark.core.spec import RunSpec, before_switch
 from benchmark.core.summaries import SelectedStep
 from benchmark.report.records.sweep_records import SweepRun
 
-#: Records from before methods declared their switch do not hold it. These are the methods that had one then, with the
-#: rule of ``Algorithm.active_from`` in their classes.
+#: The rule of ``Algorithm.active_from`` by method, for records of versions that did not record it.
 _UNDECLARED: Mapping[str, Callable[[Mapping[str, Any], int], float]] = {
     "irm": lambda hp, steps: 0 if hp["penalty_weight"] == 1 else hp["anneal_iters"],
     "pgi": lambda hp, steps: math.ceil(max(hp["ramp"] * steps, 1) / 2) - 1,
@@ -21,7 +20,7 @@ _UNDECLARED: Mapping[str, Callable[[Mapping[str, Any], int], float]] = {
 
 
 def switch_of(run: SweepRun) -> int:
-    """The first step that trains what the run's method is called; 0 where there is no such switch, or none is known."""
+    """Return the first step that trains the method of a run; 0 if all steps do."""
     declared = run.record.method.active_from if run.record else None
     if declared is None and run.spec is not None:
         declared = _undeclared(run.spec)
@@ -29,7 +28,7 @@ def switch_of(run: SweepRun) -> int:
 
 
 def chosen_before_switch(run: SweepRun, at: SelectedStep) -> bool:
-    """Whether a selected step is one at which no step of the method had been made."""
+    """Return whether a selected step precedes the first step of the method."""
     return before_switch(at.step, switch_of(run))
 
 
@@ -39,5 +38,5 @@ def _undeclared(spec: RunSpec) -> int:
         return 0
     try:
         return int(rule(spec.hparams, int(spec.budget["steps"])))
-    except (KeyError, TypeError, ValueError, OverflowError):  # another version's hyper-parameters
+    except (KeyError, TypeError, ValueError, OverflowError):  # hyper-parameters of another version
         return 0

@@ -1,4 +1,4 @@
-"""Records as one tidy table, a row per run, criterion and split: CSV always, Parquet where pyarrow is installed."""
+"""Export the records as one tidy table, with a row per run, criterion and split."""
 
 from __future__ import annotations
 
@@ -22,14 +22,22 @@ SUFFIXES = (".csv", ".parquet")
 
 
 def export(sweep: Sweep, path: Path) -> int:
-    """Write every run of a sweep as tidy rows and return how many.
+    """Write every run of a sweep as tidy rows.
 
-    A run without a result has one row with its state and reason. Columns: what the run is, ``criterion``, ``step``,
-    ``active_from`` and ``before_switch`` (whether the step was chosen before the method began), ``split``, ``n``,
-    accuracies (fractions), cost, and ``hparam.<name>`` for every hyper-parameter.
+    A run without a result has one row with its state and reason. The columns are the description of
+    the run, ``criterion``, ``step``, ``active_from`` and ``before_switch`` (whether the step
+    precedes the method's own training), ``split``, ``n``, accuracies as fractions, cost, and
+    ``hparam.<name>`` for every hyper-parameter.
+
+    Args:
+        sweep: The sweep.
+        path: A ``.csv`` file, or a ``.parquet`` file if pyarrow is installed.
+
+    Returns:
+        The number of rows.
 
     Raises:
-        UserError: a suffix other than .csv and .parquet, no folder, or Parquet without pyarrow.
+        UserError: If the suffix is another, the folder does not exist, or pyarrow is missing.
     """
     if path.suffix not in SUFFIXES:
         raise UserError(
@@ -60,20 +68,19 @@ def _parquet(rows: list[dict[str, Any]], columns: list[str], path: Path) -> None
     import pandas
 
     frame = pandas.DataFrame(rows, columns=columns)
-    for name in (
-        frame.columns
-    ):  # a column of mixed types, such as a hyper-parameter of two methods, becomes text
-        if frame[name].map(type).nunique() > 1 and not pandas.api.types.is_numeric_dtype(
-            frame[name]
-        ):
-            frame[name] = frame[name].map(
+    for name, column in frame.items():
+        # Parquet has no mixed columns, such as a hyper-parameter of two methods: write text.
+        is_mixed = column.map(type).nunique() > 1
+        if is_mixed and not pandas.api.types.is_numeric_dtype(column):
+            frame[name] = column.map(
                 lambda value: None if value is None or value != value else str(value)
             )
     write_atomic(path, lambda file: frame.to_parquet(file, index=False))
 
 
 def _rows(run: SweepRun) -> Iterator[dict[str, Any]]:
-    record, spec = run.record, run.spec
+    record = run.record
+    spec = run.spec
     about: dict[str, Any] = {
         "key": run.key,
         "dataset": run.dataset,
@@ -110,9 +117,9 @@ def _rows(run: SweepRun) -> Iterator[dict[str, Any]]:
                 "n": num_images(counts),
                 "accuracy": finite_or_none(accuracy(counts)),
                 "balanced_accuracy": overall(counts).get("balanced_accuracy"),
-                "worst_group_accuracy": finite_or_none(worst_group_accuracy(counts))
-                if grouped
-                else None,
+                "worst_group_accuracy": (
+                    finite_or_none(worst_group_accuracy(counts)) if grouped else None
+                ),
                 "worst_group": worst_group(counts) if grouped else None,
                 **cost,
                 **hparams,

@@ -172,7 +172,7 @@ class Scores:
         if key not in self._macro:
             found, answers = (
                 self.store.scores(selected_run, self.split),
-                self.store.answers(selected_run, self.split),
+                self.store.get(selected_run, self.split),
             )
             self._macro[key] = (
                 {}

@@ -145,7 +145,7 @@ class Metric(ABC):
     def _have_own_images(self, runs: Sequence[SelectedRun], predictions: PredictionStore) -> bool:
         """Return whether the predictions show that trials have different test images."""
         return all(
-            predictions.answers(run, split) is not None for run in runs for split in self.splits
+            predictions.get(run, split) is not None for run in runs for split in self.splits
         ) and any(predictions.matrix(runs, split) is None for split in self.splits)
 
     def per_image(

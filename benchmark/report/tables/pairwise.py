@@ -209,7 +209,7 @@ def _difference_table(
     if tables[0] is None or tables[1] is None:
         return None
     for split in metric.splits:  # the data of a trial are the same for all methods
-        first, second = (store.answers(runs[0], split) for runs in sides)
+        first, second = (store.get(runs[0], split) for runs in sides)
         if first is None or second is None or not same_images([first, second]):
             return None
     values = _sign(metric, mine.value) * tables[0].values

@@ -33,7 +33,7 @@ class SplitMetric(Metric):
         """Return the correctness of each image."""
         split = self.splits[0]
         correct = predictions.matrix(runs, split)
-        answers = predictions.answers(runs[0], split)
+        answers = predictions.get(runs[0], split)
         if correct is None or answers is None:
             return None
         return PerImage(correct, cluster=answers.cluster, is_correctness=True)
@@ -49,7 +49,7 @@ def accuracy_estimate(
     run: SelectedRun, split: str, predictions: PredictionStore | None = None
 ) -> Estimate:
     """Return the accuracy of a chosen run on a split."""
-    answers = None if predictions is None else predictions.answers(run, split)
+    answers = None if predictions is None else predictions.get(run, split)
     return _estimate(run.at.counts[split], answers)
 
 

@@ -48,7 +48,7 @@ class GeneralizationGap(Metric):
         )
 
     def _paired(self, run: SelectedRun, predictions: PredictionStore) -> Estimate | None:
-        biased, deceiving = (predictions.answers(run, split) for split in self.splits)
+        biased, deceiving = (predictions.get(run, split) for split in self.splits)
         rows = None if biased is None or deceiving is None else pair_order(biased, deceiving)
         if biased is None or deceiving is None or rows is None:
             return None
@@ -72,7 +72,7 @@ class GeneralizationGap(Metric):
         samples and their common trials are counted.
         """
         correct = [predictions.matrix(runs, split) for split in self.splits]
-        answers = [predictions.answers(runs[0], split) for split in self.splits]
+        answers = [predictions.get(runs[0], split) for split in self.splits]
         if correct[0] is None or correct[1] is None or answers[0] is None or answers[1] is None:
             return None
         clusters = [each.cluster for each in answers if each is not None]
