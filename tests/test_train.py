@@ -194,7 +194,7 @@ def test_a_full_disk_is_a_sentence_and_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _main(tmp_path, "--hparam", "how=disk", algorithm="toy_accident") == 2
-    assert "error: No space left on device; nothing was lost" in capsys.readouterr().err
+    assert "error: No space left on device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", ["runs", "run"])
@@ -236,7 +236,7 @@ def test_asked_to_stop_it_saves_the_run_and_the_same_command_ends_it_as_if_nothi
     process.send_signal(number)
     _, said = process.communicate(timeout=100)
     assert shown[1].startswith("step     10/200") and process.returncode == 130, said
-    assert said == "interrupted; what is done is kept: launch again to go on.\n"
+    assert said.startswith("interrupted") and said.count("\n") == 1
     (folder,) = _folders(tmp_path / "a")
     saved = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert 10 <= saved["step"] < 200 and not (folder / "lease.json").exists()

@@ -1,9 +1,8 @@
-"""From confusion counts to accuracies, the same for model selection and for tables.
+"""Accuracies from confusion counts, for model selection and for tables.
 
-Counts are ``int[confounder, label, predicted]``, with one confounder where confounders are
-unknown. Where an image may have several labels they are ``int[label, confounder, present,
-predicted]``: a table of yes and no for every label. Accuracies are fractions, and NaN where there
-are no images.
+Counts are ``int[confounder, label, predicted]``, with one confounder if confounders are unknown.
+Multi-label counts are ``int[label, confounder, present, predicted]``: a binary table for every
+label. Accuracies are fractions, and NaN if there are no images.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ Floats = NDArray[np.float64]
 
 
 def is_multi_label(counts: np.ndarray) -> bool:
-    """Return whether these are counts of data whose images may have several labels."""
+    """Return True for counts of multi-label data."""
     return counts.ndim == 4
 
 
@@ -38,9 +37,9 @@ def num_images(counts: np.ndarray) -> int:
 
 
 def correct_and_total(counts: np.ndarray) -> tuple[int, int]:
-    """Return the numbers of correct answers and of all answers of a split.
+    """Return the number of correct predictions and the number of all predictions.
 
-    There is one answer per image, or one per image and label.
+    There is one prediction per image, or one per image and label.
     """
     correct = np.einsum("...ll->...l", counts, dtype=np.int64).sum()
     return int(correct), int(counts.sum(dtype=np.int64))
@@ -67,7 +66,7 @@ def class_counts(counts: np.ndarray) -> tuple[Ints, Ints]:
 
 
 def accuracy(counts: np.ndarray) -> float:
-    """Return the share of all answers that are correct."""
+    """Return the fraction of correct predictions."""
     correct, total = correct_and_total(counts)
     return correct / total if total else float("nan")
 
@@ -78,7 +77,7 @@ def group_accuracy(counts: np.ndarray) -> Floats:
 
 
 def worst_group(counts: np.ndarray) -> int | None:
-    """Return the number of the group with the lowest accuracy, of equal ones the first.
+    """Return the index of the group with the lowest accuracy; of equal groups, the first.
 
     Groups without images are left out. The result is None if no group has images.
     """

@@ -1,8 +1,10 @@
-"""From JSON to typed dataclasses: types, ranges, lengths and finiteness are checked once, where a file is read.
+"""Decode JSON into typed dataclasses.
 
-``decode(Kind, value, where)`` follows the annotations of a dataclass. A field whose default is given may be missing, as
-it is in files of earlier versions; names that the class does not know are ignored. Values are never converted: a whole
-number stays one where a float is expected, so that what is read can be written again without a change.
+Types, ranges, lengths and finiteness are checked once, when a file is read.
+``decode(kind, value, where)`` follows the annotations of a dataclass. A field with a default may be
+missing, as in files of earlier versions. Names that the class does not have are ignored. Values are
+never converted: an integer stays an integer where a float is expected, so that writing what was
+read changes nothing.
 """
 
 from __future__ import annotations
@@ -23,15 +25,17 @@ from benchmark.core.text import one_line
 T = TypeVar("T")
 Check: TypeAlias = Callable[[Any], Any]
 
-#: How deep tables and lists of free content may be nested, and how many characters a text may have.
-DEPTH, CHARACTERS = 8, 1_000_000
-#: Characters that the name of an entry may have.
-_NAME_CHARACTERS = 10_000
+#: Largest depth of nested tables and lists in free content.
+MAX_DEPTH = 8
+#: Largest number of characters of a string.
+MAX_TEXT_LENGTH = 1_000_000
+#: Largest number of characters of the name of an entry.
+_MAX_NAME_LENGTH = 10_000
 
 
 @dataclass(frozen=True)
 class Between:
-    """A bound on numbers, both ends included."""
+    """Bounds of a number, both inclusive."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -39,18 +43,18 @@ class Between:
 
 @dataclass(frozen=True)
 class Longest:
-    """The most characters that a text may have, or the most items of a list or table."""
+    """Largest number of characters of a string, or of items of a list or table."""
 
     length: int
 
 
 @dataclass(frozen=True)
 class Matching:
-    """A pattern that a whole text must match.
+    """Pattern that a whole string must match.
 
     Attributes:
-        pattern: a regular expression.
-        meaning: what such a text is, for messages.
+        pattern: A regular expression.
+        meaning: Description of such strings, for messages.
     """
 
     pattern: str
@@ -60,8 +64,8 @@ class Matching:
 #: Types of fields.
 Count: TypeAlias = Annotated[int, Between(0, 2**60)]
 Positive: TypeAlias = Annotated[int, Between(1, 2**60)]
-Name: TypeAlias = Annotated[str, Longest(_NAME_CHARACTERS)]
-Text: TypeAlias = Annotated[str, Longest(CHARACTERS)]
+Name: TypeAlias = Annotated[str, Longest(_MAX_NAME_LENGTH)]
+Text: TypeAlias = Annotated[str, Longest(MAX_TEXT_LENGTH)]
 Key: TypeAlias = Annotated[str, Matching("[0-9a-f]{16}", "the key of a run")]
 Seconds: TypeAlias = Annotated[float, Between(0.0, 1e10)]
 #: Seconds since 1970, up to the year 9999.
@@ -71,10 +75,10 @@ Json: TypeAlias = Any
 
 
 class _WrongError(Exception):
-    """A value that a check refuses.
+    """A value that a check rejects.
 
     Args:
-        reason: what it is and what was expected.
+        reason: The value and what was expected.
     """
 
     def __init__(self, reason: str) -> None:
@@ -84,17 +88,19 @@ class _WrongError(Exception):
 
 
 def decode(kind: type[T], value: Any, where: str, place: str = "") -> T:
-    """A value of type ``kind`` from parsed JSON.
+    """Decode parsed JSON into a value of type ``kind``.
 
     Args:
-        kind: a dataclass, or any type that its fields may have: ``bool``, ``int``, ``float``, ``str``, ``None``,
-            unions, ``tuple[X, ...]``, ``Mapping[str, X]``, ``Any``, dataclasses, and ``Annotated`` with bounds.
-        value: what ``json.loads`` returned.
-        where: the file, for messages.
-        place: where in the file, for messages.
+        kind: A dataclass, or any type that its fields may have: ``bool``, ``int``, ``float``,
+            ``str``, ``None``, unions, ``tuple[X, ...]``, ``Mapping[str, X]``, ``Any``, dataclasses,
+            and ``Annotated`` with bounds.
+        value: The result of ``json.loads``.
+        where: Name of the file, for messages.
+        place: Position in the file, for messages.
 
     Raises:
-        DamagedError: the value has another type, is out of bounds, not finite, or lacks something.
+        DamagedError: If the value has another type, is out of bounds or not finite, or if a field
+            is missing.
     """
     hashable: Any = kind
     return _apply(_check(hashable), value, where, place)  # type: ignore[no-any-return]
@@ -103,16 +109,16 @@ def decode(kind: type[T], value: Any, where: str, place: str = "") -> T:
 def decode_fields(
     kind: type, value: Any, where: str, *, skip: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
-    """Decode some fields of a dataclass, for content that its caller completes.
+    """Decode some fields of a dataclass; the caller decodes the others.
 
     Args:
         kind: The dataclass.
-        value: What ``json.loads`` returned.
-        where: The file, for messages.
+        value: The result of ``json.loads``.
+        where: Name of the file, for messages.
         skip: Names of the fields that are left out.
 
     Returns:
-        The values by name; a field that has a default and is missing in ``value`` is left out.
+        The values by name, without fields that are missing in ``value`` and have a default.
 
     Raises:
         DamagedError: As in ``decode``.
@@ -129,37 +135,37 @@ def _apply(check: Check, value: Any, where: str, place: str = "") -> Any:
 
 
 def field_types(kind: type) -> dict[str, Any]:
-    """The types of a dataclass's fields with their bounds, for ``decode``."""
+    """Return the types of the fields of a dataclass, including bounds, for ``decode``."""
     return typing.get_type_hints(kind, include_extras=True)
 
 
 @functools.cache
 def _check(kind: Any) -> Check:
-    """The function that checks values of a type and returns them as that type."""
+    """Return the function that checks values of a type and returns them as that type."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         return _bounded(arguments[0], arguments[1:])
     if origin in (typing.Union, types.UnionType):
-        return _either(arguments)
+        return _union(arguments)
     if origin is tuple:
         return _sequence(arguments)
     if origin is not None and issubclass(origin, Mapping):
-        return _table(arguments[1])
+        return _mapping(arguments[1])
     if is_dataclass(kind):
-        return _record(kind)
+        return _dataclass(kind)
     if kind is Any:
-        return _free
+        return _json_value
     if kind is float:
         return _number
     if kind is str:
         return _text
     if kind in (int, bool, type(None)):
-        return _exactly(kind)
-    raise TypeError(f"{kind} is no type that a field of a stored file may have")
+        return _exact_type(kind)
+    raise TypeError(f"fields of stored files cannot have the type {kind}")
 
 
-def _exactly(kind: type) -> Check:
-    """Without subclasses: a bool is no int."""
+def _exact_type(kind: type) -> Check:
+    """Accept a type but not its subclasses: a bool is not an int."""
     name = {int: "a whole number", bool: "true or false"}.get(kind, "null")
 
     def check(value: Any) -> Any:
@@ -182,10 +188,10 @@ def _number(value: Any) -> Any:
 def _text(value: Any) -> Any:
     if type(value) is not str:
         raise _WrongError(f"is {_shown(value)}, expected a text")
-    if len(value) > CHARACTERS:
-        raise _WrongError(f"has {len(value):,} characters, expected at most {CHARACTERS:,}")
+    if len(value) > MAX_TEXT_LENGTH:
+        raise _WrongError(f"has {len(value):,} characters, expected at most {MAX_TEXT_LENGTH:,}")
     if not value.isascii() and _SURROGATE.search(value):
-        raise _WrongError("holds half a character, expected Unicode")
+        raise _WrongError("has a lone surrogate, expected valid Unicode")
     return value
 
 
@@ -197,7 +203,7 @@ def _bounded(kind: Any, bounds: tuple[Any, ...]) -> Check:
         elif isinstance(bound, Longest):
             inner = _not_longer(inner, bound.length)
         elif isinstance(bound, Matching):
-            inner = _like(inner, re.compile(bound.pattern), bound.meaning)
+            inner = _matching(inner, re.compile(bound.pattern), bound.meaning)
     return inner
 
 
@@ -205,37 +211,37 @@ def _within(inner: Check, bound: Between) -> Check:
     low, high = bound.low, bound.high
 
     def check(value: Any) -> Any:
-        found = inner(value)
-        if found is not None and not low <= found <= high:
-            expected = f"at least {low:,}" if found < low else f"at most {high:,}"
+        checked = inner(value)
+        if checked is not None and not low <= checked <= high:
+            expected = f"at least {low:,}" if checked < low else f"at most {high:,}"
             raise _WrongError(f"is {_shown(value)}, expected {expected}")
-        return found
+        return checked
 
     return check
 
 
 def _not_longer(inner: Check, length: int) -> Check:
     def check(value: Any) -> Any:
-        found = inner(value)
-        if found is not None and len(found) > length:
-            raise _WrongError(f"has a length of {len(found):,}, expected at most {length:,}")
-        return found
+        checked = inner(value)
+        if checked is not None and len(checked) > length:
+            raise _WrongError(f"has a length of {len(checked):,}, expected at most {length:,}")
+        return checked
 
     return check
 
 
-def _like(inner: Check, pattern: re.Pattern[str], meaning: str) -> Check:
+def _matching(inner: Check, pattern: re.Pattern[str], meaning: str) -> Check:
     def check(value: Any) -> Any:
-        found = inner(value)
-        if pattern.fullmatch(found) is None:
+        checked = inner(value)
+        if pattern.fullmatch(checked) is None:
             raise _WrongError(f"is {_shown(value)}, expected {meaning}")
-        return found
+        return checked
 
     return check
 
 
-def _either(kinds: tuple[Any, ...]) -> Check:
-    """The first type that fits; the reason of the last one is told, so None stands first or last alike."""
+def _union(kinds: tuple[Any, ...]) -> Check:
+    """Accept the first type that fits; a message gives the reason of the last one."""
     nullable = type(None) in kinds
     checks = [_check(kind) for kind in kinds if kind is not type(None)]
 
@@ -253,7 +259,7 @@ def _either(kinds: tuple[Any, ...]) -> Check:
 
 
 def _sequence(kinds: tuple[Any, ...]) -> Check:
-    """A list as a tuple: ``(X, ...)`` of any length, ``(X, Y)`` of exactly that."""
+    """Decode a list into a tuple: ``(X, ...)`` of any length, ``(X, Y)`` of exactly two items."""
     size = None if kinds[-1] is Ellipsis else len(kinds)
     checks = [_check(kind) for kind in kinds if kind is not Ellipsis]
 
@@ -262,39 +268,40 @@ def _sequence(kinds: tuple[Any, ...]) -> Check:
             raise _WrongError(f"is {_shown(value)}, expected a list")
         if size is not None and len(value) != size:
             raise _WrongError(f"has {len(value)} items, expected {size}")
-        found: list[Any] = []
+        checked: list[Any] = []
         try:
             for item in value:
-                found.append(checks[len(found) % len(checks)](item))
+                checked.append(checks[len(checked) % len(checks)](item))
         except _WrongError as error:
-            error.path.append(str(len(found)))
+            error.path.append(str(len(checked)))
             raise
-        return tuple(found)
+        return tuple(checked)
 
     return check
 
 
-def _table(kind: Any) -> Check:
+def _mapping(kind: Any) -> Check:
     inner = _check(kind)
 
     def check(value: Any) -> Any:
         if type(value) is not dict:
             raise _WrongError(f"is {_shown(value)}, expected a table")
-        found, name = {}, ""
+        checked: dict[str, Any] = {}
+        name = ""
         try:
             for name, item in value.items():
-                if len(name) > _NAME_CHARACTERS or not name.isascii():
-                    _name(name)
-                found[name] = inner(item)
+                if len(name) > _MAX_NAME_LENGTH or not name.isascii():
+                    _check_name(name)
+                checked[name] = inner(item)
         except _WrongError as error:
             error.path.append(name)
             raise
-        return found
+        return checked
 
     return check
 
 
-def _record(kind: Any) -> Check:
+def _dataclass(kind: Any) -> Check:
     check_fields = _fields(kind, frozenset())
     return lambda value: kind(**check_fields(value))
 
@@ -312,22 +319,22 @@ def _fields(kind: Any, skip: frozenset[str]) -> Check:
             raise _WrongError(f"is {_shown(value)}, expected a table")
         if not needed <= value.keys():
             raise _WrongError(f"lacks {', '.join(sorted(needed - value.keys()))}")
-        found: dict[str, Any] = {}
+        decoded: dict[str, Any] = {}
         name = ""
         try:
             for name, inner in checks:
                 if name in value:
-                    found[name] = inner(value[name])
+                    decoded[name] = inner(value[name])
         except _WrongError as error:
             error.path.append(name)
             raise
-        return found
+        return decoded
 
     return check
 
 
-def _free(value: Any, depth: int = DEPTH) -> Any:
-    """Free content: what JSON can hold, finite, of bounded depth; returned as it is."""
+def _json_value(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """Accept any finite JSON value of limited depth and return it unchanged."""
     kind = type(value)
     if kind is str:
         return _text(value)
@@ -344,24 +351,24 @@ def _free(value: Any, depth: int = DEPTH) -> Any:
         for name, item in value.items() if kind is dict else enumerate(value):
             if kind is dict:
                 _text(name)
-            _free(item, depth - 1)
+            _json_value(item, depth - 1)
     except _WrongError as error:
         error.path.append(str(name))
         raise
     return value
 
 
-def _name(value: Any) -> Any:
-    """The name of an entry in a table."""
-    if len(value) > _NAME_CHARACTERS:
+def _check_name(value: Any) -> Any:
+    """Check the name of an entry in a table."""
+    if len(value) > _MAX_NAME_LENGTH:
         raise _WrongError(
-            f"is a name of {len(value):,} characters, expected at most {_NAME_CHARACTERS:,}"
+            f"has a name of {len(value):,} characters, expected at most {_MAX_NAME_LENGTH:,}"
         )
     return _text(value)
 
 
 def _shown(value: Any) -> str:
-    """A value in a message, short whatever it is."""
+    """Return a short representation of a value for a message."""
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list | tuple):

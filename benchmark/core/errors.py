@@ -1,4 +1,4 @@
-"""Errors meant for the person at the keyboard, and how a command line ends on them."""
+"""Errors that are reported to users, and the exit codes of command lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmark.core.text import escape_controls
 
 T = TypeVar("T")
 
-#: Operating-system errors that are the state of the machine or of its files, and not a bug of ours.
+#: Operating-system errors that a user can correct, as opposed to bugs.
 _ENVIRONMENT = {
     getattr(errno, name)
     for name in (
@@ -34,18 +34,21 @@ _ENVIRONMENT = {
         "ENFILE",
         "ENOMEM",
     )
-    if hasattr(errno, name)  # not every system has quotas and network file systems
+    if hasattr(errno, name)  # Not every system has quotas and network file systems.
 }
-#: Characters of a value that a message quotes, and levels of nesting.
-_QUOTED, _LEVELS = 100, 3
-#: Problems that are listed; a file with a wrong line in a loop has thousands.
-_MOST_LISTED = 100
+#: Largest number of characters of a value that a message quotes.
+_MAX_QUOTED = 100
+#: Largest number of levels of nesting that a message quotes.
+_MAX_LEVELS = 3
+#: Largest number of problems in one message; a generated file may have thousands.
+_MAX_LISTED = 100
 
 
 class UserError(Exception):
-    """A mistake that a user can correct: what is wrong, what was expected, and how to fix it, in a sentence or two.
+    """A mistake that the user can correct.
 
-    The message is one line: control characters of names and values that it quotes are spelled out.
+    The message states what is wrong, what was expected, and how to fix it, in one or two sentences.
+    It is one line: control characters in quoted names and values are escaped.
     """
 
     def __init__(self, message: str) -> None:
@@ -53,47 +56,52 @@ class UserError(Exception):
 
 
 class Refused(UserError):
-    """A method that cannot run on this data; tables show it as – with this sentence as the footnote."""
+    """A method that cannot run on some data. Tables show a dash and this message as a footnote."""
 
 
 class DamagedError(UserError, ValueError):
-    """A file that is not what ShortcutBed writes; the message is one sentence that names the file and the reason."""
+    """A stored file whose content is invalid; the message names the file and the reason."""
 
 
 class Problems(UserError):
-    """Several mistakes found together.
+    """Several mistakes that were found together.
 
     Args:
-        problems: one sentence each, in the order in which they were found.
+        problems: One sentence per mistake, in the order in which they were found.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(map(escape_controls, problems))
-        rest = len(self.problems) - _MOST_LISTED
-        lines = [f"{len(self.problems)} problems:", *self.problems[:_MOST_LISTED]]
-        many = "\n  - ".join([*lines, *([f"and {rest:,} more"] if rest > 0 else [])])
-        Exception.__init__(self, many if len(self.problems) != 1 else self.problems[0])
+        if len(self.problems) == 1:
+            Exception.__init__(self, self.problems[0])
+            return
+        lines = [f"{len(self.problems)} problems:", *self.problems[:_MAX_LISTED]]
+        unlisted = len(self.problems) - _MAX_LISTED
+        if unlisted > 0:
+            lines.append(f"and {unlisted:,} more")
+        Exception.__init__(self, "\n  - ".join(lines))
 
 
 def shown(value: object) -> str:
-    """``repr(value)`` for a message, shortened where the value is long, deeply nested or a huge integer."""
+    """Return ``repr(value)`` for a message, shortened if it is long or deeply nested."""
     short = reprlib.Repr()
-    short.maxlevel = _LEVELS
-    short.maxstring = short.maxother = short.maxlong = _QUOTED
+    short.maxlevel = _MAX_LEVELS
+    short.maxstring = short.maxother = short.maxlong = _MAX_QUOTED
     try:
         text = short.repr(value)
-    except ValueError:  # an integer with more digits than Python writes out
+    except ValueError:  # Python refuses to print integers with too many digits.
         return "an integer of thousands of digits"
-    return text if len(text) <= 2 * _QUOTED else f"{text[: 2 * _QUOTED]}…"
+    return text if len(text) <= 2 * _MAX_QUOTED else f"{text[: 2 * _MAX_QUOTED]}…"
 
 
 class StopRequestedError(BaseException):
-    """A run was asked to stop while it had nothing to save.
+    """A request to stop a run that has nothing to save.
 
-    Like KeyboardInterrupt it is no Exception, so that code which goes on after errors does not go on after this.
+    Like KeyboardInterrupt it is not an Exception, so that code that handles errors does not catch
+    it.
 
     Args:
-        reason: why, in a word or two.
+        reason: Why the run should stop, in a word or two.
     """
 
     def __init__(self, reason: str) -> None:
@@ -102,13 +110,13 @@ class StopRequestedError(BaseException):
 
 
 class ErrorCollector:
-    """Goes on after a user's mistake, so that all of them are reported together."""
+    """Collect the mistakes of several steps, so that all of them are reported together."""
 
     def __init__(self) -> None:
         self.problems: dict[str, None] = {}
 
     def __call__(self, make: Callable[..., T], *arguments: object) -> T | None:
-        """``make(*arguments)``, or None where that is a mistake, which is kept."""
+        """Return ``make(*arguments)``, or None and keep the mistake if it raises a UserError."""
         try:
             return make(*arguments)
         except UserError as error:
@@ -116,7 +124,7 @@ class ErrorCollector:
             return None
 
     def finish(self) -> None:
-        """Raise what was found: a UserError, or Problems if there are several."""
+        """Raise the collected mistakes, if any: a UserError, or Problems if there are several."""
         if len(self.problems) > 1:
             raise Problems(list(self.problems))
         for problem in self.problems:
@@ -124,20 +132,28 @@ class ErrorCollector:
 
 
 def exit_code(main: Callable[[], int | None]) -> int:
-    """Run a command line and return its exit code: 0 done, 1 something failed, 2 a user's mistake, 130 Ctrl-C.
+    """Run a command line and return its exit code.
 
-    A ``UserError`` and an error of the machine (disk full, folder read-only) become one sentence on standard error;
-    any other exception is a bug and keeps its traceback. Characters that the terminal lacks are replaced.
+    A ``UserError`` and an error of the machine (disk full, folder read-only) are printed in one
+    line on standard error. Any other exception is a bug and keeps its traceback. Characters that
+    the terminal cannot print are replaced.
+
+    Args:
+        main: The command line, which may return an exit code.
+
+    Returns:
+        0 if it succeeded, 1 if something failed, 2 for a mistake of the user, 130 for Ctrl-C.
     """
     prepare_streams()
     try:
         code = main() or 0
-        sys.stdout.flush()  # here, where an error still becomes a sentence, and not when the interpreter ends
+        # Flush here, so that an error is reported as below and not at interpreter shutdown.
+        sys.stdout.flush()
         return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `… list | head`: the reader has seen enough
+    except BrokenPipeError:  # The reader has closed the pipe, as in `… list | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -145,20 +161,21 @@ def exit_code(main: Callable[[], int | None]) -> int:
             raise
         where = f" ({escape_controls(str(error.filename))})" if error.filename else ""
         print(
-            f"error: {error.strerror}{where}; nothing was lost: correct this and run the command again.",
+            f"error: {error.strerror}{where}; correct this and run the command again. "
+            "Finished runs are kept.",
             file=sys.stderr,
         )
         return 2
     except UnicodeEncodeError as error:
-        # a path, since standard output and standard error take every text
+        # The text is a path, since the standard streams accept every character.
         if sys.getfilesystemencoding() == "utf-8":
             raise
         print(
-            f"error: file names are in {sys.getfilesystemencoding()} here (the locale says so), which has no "
-            f"{error.object[error.start : error.end]!a}; set PYTHONUTF8=1, which makes them UTF-8.",
+            f"error: file names are encoded in {sys.getfilesystemencoding()} in this locale, which "
+            f"lacks {error.object[error.start : error.end]!a}; set PYTHONUTF8=1 to use UTF-8.",
             file=sys.stderr,
         )
         return 2
     except KeyboardInterrupt:
-        print("interrupted; what is done is kept: launch again to go on.", file=sys.stderr)
+        print("interrupted; finished work is kept. Launch again to continue.", file=sys.stderr)
         return 130

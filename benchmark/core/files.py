@@ -1,4 +1,4 @@
-"""Writes that a crash cannot tear and a second writer cannot overwrite."""
+"""Reading and writing files: atomic writes, and reads with a limited size."""
 
 from __future__ import annotations
 
@@ -18,23 +18,28 @@ from typing import IO, Any
 
 from benchmark.core.errors import DamagedError, UserError, shown
 
-#: Bytes of a path and of a name in it, where the file system does not say; bytes that files below a folder add.
-_LONGEST_PATH, _LONGEST_NAME, _BELOW = 4096, 255, 256
-#: Bytes that the name of a temporary file adds to that of the file that it becomes.
-_ADDED = 16
-#: Bytes that a JSON file may have: more than any table of counts needs, and no more than memory holds.
+#: Largest length of a path in bytes, if the file system does not tell.
+_MAX_PATH = 4096
+#: Largest length of a file name in bytes, if the file system does not tell.
+_MAX_NAME = 255
+#: Length in bytes of the paths of files inside a folder of results.
+_INNER_PATH = 256
+#: Length in bytes that a temporary file adds to the name of the final file.
+_TEMPORARY_SUFFIX = 16
+#: Largest size of a JSON file in bytes: more than any table of counts needs.
 JSON_BYTES = 1 << 28
 
 
 def write_atomic(path: Path, write: bytes | Callable[[IO[bytes]], None]) -> None:
-    """Replace ``path`` by new content: temporary file in the same folder, fsync, rename.
+    """Replace the content of a file: write a temporary file in the same folder, sync it, rename it.
 
     Args:
-        path: the final name.
-        write: the bytes, or a function that writes them to an open binary file.
+        path: The file.
+        write: The content, or a function that writes it to an open binary file.
 
     Raises:
-        OSError: the old content is untouched and the temporary file is gone.
+        OSError: If it cannot be written. The old content is then unchanged and the temporary file
+            is removed.
     """
     temporary = _write_temporary(path, write)
     try:
@@ -46,10 +51,10 @@ def write_atomic(path: Path, write: bytes | Callable[[IO[bytes]], None]) -> None
 
 
 def commit_once(path: Path, content: bytes) -> bool:
-    """Create ``path`` with all of its content, or leave it alone if it exists: the first writer wins.
+    """Create a file with all of its content unless it exists: the first writer wins.
 
     Returns:
-        True if this call created it.
+        True if this call created the file.
     """
     temporary = _write_temporary(path, content)
     try:
@@ -64,66 +69,77 @@ def commit_once(path: Path, content: bytes) -> bool:
 
 
 def check_folder(path: Path, option: str = "--output") -> None:
-    """Raise a UserError unless ``path`` is a folder or could be made as one; nothing is written.
+    """Check that a path is a folder or can become one. Nothing is written.
 
     Args:
-        option: the option that names the folder, for the message.
+        path: The path.
+        option: The command-line option that names the folder, for messages.
+
+    Raises:
+        UserError: If the path is a file or a broken link, or if a name or the path is too long.
     """
     name = os.fspath(path)
     if "\0" in name:
-        raise UserError(f"{name!r} holds a zero character; choose another folder with {option}.")
+        raise UserError(f"{name!r} has a null character; choose another folder with {option}.")
     whole = Path(os.path.abspath(name))
-    there = whole
-    while not os.path.lexists(there) and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        what = "a link that leads nowhere" if there.is_symlink() else "a file"
-        raise UserError(f"{there} is {what}; choose a folder with {option}.")
-    longest = _longest(there, "PC_NAME_MAX", _LONGEST_NAME)
-    long = [part for part in whole.parts if len(os.fsencode(part)) > longest]
-    if long:
+    existing = whole
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        kind = "a broken link" if existing.is_symlink() else "a file"
+        raise UserError(f"{existing} is {kind}; choose a folder with {option}.")
+    max_name = _path_limit(existing, "PC_NAME_MAX", _MAX_NAME)
+    for part in whole.parts:
+        length = len(os.fsencode(part))
+        if length > max_name:
+            raise UserError(
+                f"the name {part[:40]}… has {length} bytes, expected at most {max_name}; "
+                f"choose a shorter one with {option}."
+            )
+    max_path = _path_limit(existing, "PC_PATH_MAX", _MAX_PATH) - _INNER_PATH
+    length = len(os.fsencode(whole))
+    if length > max_path:
         raise UserError(
-            f"the name {long[0][:40]}… has {len(os.fsencode(long[0]))} bytes, and {there} takes at most {longest}; "
+            f"the path {name[:40]}… has {length} bytes, expected at most {max_path}; "
             f"choose a shorter one with {option}."
-        )
-    room = _longest(there, "PC_PATH_MAX", _LONGEST_PATH) - _BELOW
-    if len(os.fsencode(whole)) > room:
-        raise UserError(
-            f"the path {name[:40]}… has {len(os.fsencode(whole))} bytes, expected at most {room}; choose a shorter one "
-            f"with {option}."
         )
 
 
 def check_file(path: Path, option: str = "--output") -> None:
-    """Raise a UserError unless a file could be written at ``path``; nothing is written.
+    """Check that a file can be written at a path. Nothing is written.
 
     Args:
-        option: the option that names the file, for the message.
+        path: The path.
+        option: The command-line option that names the file, for messages.
+
+    Raises:
+        UserError: If the path is a folder, or if its name is too long.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; choose a file with {option}.")
     check_folder(path.parent, option)
-    longest = _longest(path.parent, "PC_NAME_MAX", _LONGEST_NAME) - _ADDED
-    if len(os.fsencode(path.name)) > longest:
+    max_name = _path_limit(path.parent, "PC_NAME_MAX", _MAX_NAME) - _TEMPORARY_SUFFIX
+    length = len(os.fsencode(path.name))
+    if length > max_name:
         raise UserError(
-            f"the name {path.name[:40]}… has {len(os.fsencode(path.name))} bytes, expected at most {longest}; choose a "
-            f"shorter one with {option}."
+            f"the name {path.name[:40]}… has {length} bytes, expected at most {max_name}; "
+            f"choose a shorter one with {option}."
         )
 
 
-def _longest(folder: Path, name: str, usual: int) -> int:
-    """A limit of the file system that ``folder`` is on, or the usual one where it does not say."""
+def _path_limit(folder: Path, name: str, default: int) -> int:
+    """Return a limit of the file system that contains a folder."""
     try:
         return os.pathconf(folder, name)
     except (OSError, ValueError, AttributeError):
-        return usual
+        return default
 
 
 class StagedFiles:
-    """Files of one result, written completely under temporary names and then renamed together.
+    """Files of one result that are written under temporary names and then renamed together.
 
-    Use it as a context. What has not been published at its end is removed, so that an interrupted
-    result leaves nothing and replaces nothing.
+    Use it in a ``with`` statement. Files that are not published at its end are removed, so that an
+    interrupted result leaves nothing and replaces nothing.
     """
 
     def __init__(self) -> None:
@@ -138,30 +154,30 @@ class StagedFiles:
         self._waiting.clear()
 
     def add(self, path: Path, write: bytes | Callable[[IO[bytes]], None]) -> None:
-        """Write the content of ``path`` to a temporary file beside it.
+        """Write the content of a file to a temporary file in the same folder.
 
         Args:
-            path: the final name.
-            write: the bytes, or a function that writes them to an open binary file.
+            path: The final path.
+            write: The content, or a function that writes it to an open binary file.
 
         Raises:
-            OSError: it cannot be written; its temporary file is gone.
+            OSError: If it cannot be written. The temporary file is then removed.
         """
         self._waiting.append((_write_temporary(path, write), path))
 
     def checksums(self) -> dict[str, str]:
-        """The sha256 of every file that waits, by its final name.
+        """Return the SHA-256 of every staged file, by its final name.
 
         Raises:
-            OSError: a file cannot be read.
+            OSError: If a file cannot be read.
         """
         return {path.name: sha256_of(Path(temporary)) for temporary, path in self._waiting}
 
     def publish(self) -> None:
-        """Give every file its final name, replacing what is there; nothing slow happens in between.
+        """Rename all files to their final names, replacing existing files.
 
         Raises:
-            OSError: a file cannot be renamed; those after it keep their old content.
+            OSError: If a file cannot be renamed. The files after it keep their old content.
         """
         folders = {path.parent for _, path in self._waiting}
         while self._waiting:
@@ -172,14 +188,18 @@ class StagedFiles:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON, atomically; NaN and infinity are refused, since they are not JSON."""
+    """Write a value as JSON, atomically. NaN and infinity are errors, since they are not JSON."""
     write_atomic(path, to_json(value))
 
 
 def to_json(value: Any, indent: int | None = 1) -> bytes:
-    """``value`` as JSON with a final newline; ``indent=None`` for tables of numbers, one line in all.
+    """Return a value as JSON with a final newline.
 
-    Lone surrogates, as in file names that are not valid text, are kept, as escapes of JSON.
+    Lone surrogates, as in file names that are not valid text, are written as JSON escapes.
+
+    Args:
+        value: The value.
+        indent: Indentation, or None to write everything on one line.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     try:
@@ -188,33 +208,34 @@ def to_json(value: Any, indent: int | None = 1) -> bytes:
         return f"{json.dumps(value, indent=indent, allow_nan=False)}\n".encode()
 
 
-def read_json(path: Path, most: int = JSON_BYTES) -> Any:
-    """The value stored in a JSON file.
+def read_json(path: Path, max_bytes: int = JSON_BYTES) -> Any:
+    """Return the value stored in a JSON file.
 
     Args:
-        path: the file.
-        most: bytes that the file may have.
+        path: The file.
+        max_bytes: Largest size of the file.
 
     Raises:
-        FileNotFoundError: there is none.
-        DamagedError: it is not a file, too large, not JSON, nested too deeply, or repeats a name within a table.
+        FileNotFoundError: If the file does not exist.
+        DamagedError: If it is not a regular file, too large, not JSON, nested too deeply, or
+            repeats a name within a table.
     """
-    return parse_json(read_bytes(path, most), str(path))
+    return parse_json(read_bytes(path, max_bytes), str(path))
 
 
-def read_bytes(path: Path, most: int) -> bytes:
-    """The content of a file.
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a file.
 
     Args:
-        path: the file; a pipe or a device is refused, since reading it might never end.
-        most: bytes that the file may have.
+        path: The file. Pipes and devices are refused, since reading them might never end.
+        max_bytes: Largest size of the file.
 
     Raises:
-        FileNotFoundError: there is none.
-        PermissionError: it may not be read.
-        DamagedError: it is not a regular file, is larger than ``most``, or cannot be read.
+        FileNotFoundError: If the file does not exist.
+        PermissionError: If it may not be read.
+        DamagedError: If it is not a regular file, too large, or cannot be read.
     """
-    require_file(path, most)
+    require_file(path, max_bytes)
     try:
         return path.read_bytes()
     except (FileNotFoundError, PermissionError):
@@ -223,48 +244,52 @@ def read_bytes(path: Path, most: int) -> bytes:
         raise DamagedError(f"{path} cannot be read ({error}).") from None
 
 
-def require_file(path: Path, most: int) -> None:
-    """Raise unless ``path`` is a regular file of at most ``most`` bytes; as ``read_bytes``."""
+def require_file(path: Path, max_bytes: int) -> None:
+    """Check that a path is a regular file of at most ``max_bytes`` bytes.
+
+    Raises:
+        FileNotFoundError: As in ``read_bytes``.
+        PermissionError: As in ``read_bytes``.
+        DamagedError: As in ``read_bytes``.
+    """
     try:
-        found = path.stat()
+        status = path.stat()
     except (FileNotFoundError, PermissionError):
         raise
     except NotADirectoryError:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
-    except (OSError, ValueError) as error:  # a circle of links, a name with a null character
+    except (OSError, ValueError) as error:  # A loop of links, or a name with a null character.
         raise DamagedError(f"{path} cannot be read ({error}).") from None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise DamagedError(f"{path} is not a file.")
-    if found.st_size > most:
-        raise DamagedError(f"{path} has {found.st_size:,} bytes, expected at most {most:,}.")
+    if status.st_size > max_bytes:
+        raise DamagedError(f"{path} has {status.st_size:,} bytes, expected at most {max_bytes:,}.")
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file's content, 64 hexadecimal digits.
+    """Return the SHA-256 of a file, as 64 hexadecimal digits.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: If the file cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def parse_json(content: str | bytes, where: str = "the text") -> Any:
-    """The value of a JSON text.
+    """Return the value of a JSON text.
 
     Args:
-        content: the text, or its UTF-8.
-        where: its file, for messages.
+        content: The text, or its UTF-8 encoding.
+        where: Name of the file, for messages.
 
     Raises:
-        DamagedError: it is not JSON, is nested too deeply, or repeats a name within a table.
+        DamagedError: If it is not JSON, nested too deeply, or repeats a name within a table.
     """
     try:
         return json.loads(content, object_pairs_hook=_table)
     except RecursionError:
-        raise DamagedError(
-            f"{where} is not JSON that can be read (it is nested too deeply)."
-        ) from None
+        raise DamagedError(f"{where} cannot be read as JSON (it is nested too deeply).") from None
     except ValueError as error:
         raise DamagedError(f"{where} is not JSON ({error}).") from None
 
@@ -272,17 +297,18 @@ def parse_json(content: str | bytes, where: str = "the text") -> Any:
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
-        raise ValueError(f"the name {shown(twice)} stands twice in one table")
+        counts = Counter(name for name, _ in pairs)
+        repeated = next(name for name, count in counts.items() if count > 1)
+        raise ValueError(f"the name {shown(repeated)} appears twice in one table")
     return table
 
 
 def is_temporary(name: str, of: str | None = None) -> bool:
-    """Whether a file name is that of a temporary file of ``write_atomic`` or ``commit_once``.
+    """Return True if a file name is that of a temporary file of this module.
 
     Args:
-        name: the name of a file, without its folder.
-        of: only of writes to the file with this name; by default of any.
+        name: Name of a file, without its folder.
+        of: Name of the final file; by default, any.
     """
     match = _TEMPORARY.fullmatch(name)
     return match is not None and of in (None, match[1])
@@ -292,8 +318,8 @@ def remove_abandoned(folder: Path, seconds: float) -> None:
     """Remove temporary files that a killed process left in a folder.
 
     Args:
-        folder: it need not exist; folders in it are not visited.
-        seconds: how long ago a file must have been written, so that one in use is never removed.
+        folder: The folder, which need not exist. Its subfolders are not visited.
+        seconds: Minimum age of the removed files, so that files in use are kept.
     """
     try:
         names = [name for name in os.listdir(folder) if is_temporary(name)]
@@ -304,13 +330,13 @@ def remove_abandoned(folder: Path, seconds: float) -> None:
         try:
             if time.time() - path.stat().st_mtime > seconds:
                 path.unlink()
-        except OSError:  # another process removed or renamed it
+        except OSError:  # Another process removed or renamed it.
             continue
 
 
-#: Temporary files: a dot, the final name, random characters, and this ending.
+#: Temporary files: a dot, the final name, random characters, and ``.tmp``.
 _TEMPORARY = re.compile(r"\.(.+)\.[^.]+\.tmp", re.DOTALL)
-#: What file systems without hard links answer; Windows says EINVAL.
+#: Errors of file systems without hard links; Windows reports EINVAL.
 _NO_LINKS = {
     getattr(errno, name)
     for name in ("EPERM", "EOPNOTSUPP", "ENOTSUP", "EMLINK", "ENOSYS", "EINVAL")
@@ -336,13 +362,13 @@ def _write_temporary(path: Path, write: bytes | Callable[[IO[bytes]], None]) -> 
 
 
 def _link_once(temporary: str, path: Path) -> bool:
-    """Give a file its final name as well, as a hard link.
+    """Give a file its final name as a hard link.
 
     Returns:
-        False where the system or the file system has no hard links.
+        False if the system or the file system has no hard links.
 
     Raises:
-        FileExistsError: another writer was first.
+        FileExistsError: If another writer was first.
     """
     if not hasattr(os, "link"):
         return False
@@ -358,10 +384,10 @@ def _link_once(temporary: str, path: Path) -> bool:
 
 
 def _rename_once(temporary: str, path: Path) -> bool:
-    """Rename a file unless its new name exists, on a file system without hard links.
+    """Rename a file unless the new name exists, on a file system without hard links.
 
-    The folder is locked meanwhile, so that of several writers on one machine the first wins. File
-    systems that know no locks either leave it to the lease to keep a second writer away.
+    The folder is locked meanwhile, so that the first of several writers on one machine wins. If the
+    file system has no locks either, only the lease keeps a second writer away.
 
     Returns:
         True if this call created ``path``.
@@ -371,17 +397,17 @@ def _rename_once(temporary: str, path: Path) -> bool:
             return False
         try:
             os.rename(temporary, path)
-        except FileExistsError:  # Windows never replaces a file by renaming
+        except FileExistsError:  # On Windows, renaming never replaces a file.
             return False
         return True
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder where the system and the file system have one."""
+    """Hold the lock of a folder if the system and the file system have locks."""
     try:
         import fcntl
-    except ImportError:  # Windows, where renaming is enough
+    except ImportError:  # Windows, where renaming is sufficient.
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -394,7 +420,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; some file systems cannot, and then there is nothing to do."""
+    """Make a rename durable, if the file system supports it."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -1,4 +1,7 @@
-"""Hyper-parameters: a default, a random distribution and a line of documentation, declared in the algorithm's class."""
+"""Hyper-parameters, which the class of an algorithm declares.
+
+Each has a default, a random distribution and a line of documentation.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,15 @@ from benchmark.core.errors import ErrorCollector, UserError, shown
 from benchmark.core.registry import did_you_mean
 from benchmark.core.seeds import seed_for
 
-#: Characters of a text, at most.
-LONGEST_TEXT = 2_000
-#: Images up to this side count as small; larger ones take an HParam's ``large`` setting (DomainBed's two regimes).
+#: Largest number of characters of a text.
+MAX_TEXT_LENGTH = 2_000
+#: Largest side of small images. Larger ones use ``HParam.large``, as DomainBed's two regimes.
 SMALL_SIDE = 64
 
 
 @runtime_checkable
 class Distribution(Protocol):
-    """Something a random value can be drawn from."""
+    """A distribution that values can be drawn from."""
 
     def draw(self, rng: np.random.Generator) -> Any: ...
 
@@ -32,7 +35,14 @@ class Distribution(Protocol):
 
 @dataclass(frozen=True)
 class LogUniform:
-    """``base ** U(low, high)``; low and high are exponents, as DomainBed writes them. ``integer`` truncates."""
+    """``base ** U(low, high)``. The bounds are exponents, as in DomainBed.
+
+    Args:
+        low: Smallest exponent.
+        high: Largest exponent.
+        base: The base.
+        integer: True to truncate the value to an integer.
+    """
 
     low: float
     high: float
@@ -63,7 +73,7 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of the given values, each as likely as the others."""
+    """One of the given values, all equally likely."""
 
     values: tuple[Any, ...]
 
@@ -76,17 +86,18 @@ class Choice:
 
 @dataclass(frozen=True)
 class HParam:
-    """One hyper-parameter (or one option of a data set or backbone).
+    """A hyper-parameter, or an option of a data set or a backbone.
 
     Args:
-        default: the value of draw 0; its type is the type of every value.
-        random: the distribution of draws 1, 2, …; None keeps the default in every draw.
-        doc: one line, shown by ``python -m benchmark.sweep list algorithms --long``.
-        large: default and distribution for images above 64 pixels, where they differ.
-        low, high: bounds, both included; None for none. A registered number has both (the contract tests ask for it):
-            what has no upper bound fills the memory of the machine when a user types three zeros too many.
-        choices: the only values allowed; None for any.
-        form: regular expression that the whole of a text must match; None for any.
+        default: Value in draw 0. Its type is the type of every value.
+        random: Distribution of draws 1, 2, …; None keeps the default in every draw.
+        doc: Description in one line, shown by ``python -m benchmark.sweep list algorithms --long``.
+        large: Default and distribution for images above 64 pixels, if they differ.
+        low: Smallest value; None for no bound. A registered number has both bounds, so that a
+            typing mistake does not fill the memory of the machine.
+        high: Largest value; None for no bound.
+        choices: The allowed values; None for any.
+        form: Regular expression that the whole of a text must match; None for any text.
     """
 
     default: Any
@@ -99,14 +110,14 @@ class HParam:
     form: str | None = None
 
     def at(self, side: int) -> HParam:
-        """This hyper-parameter for images of ``side`` pixels."""
+        """Return this hyper-parameter for images of ``side`` pixels."""
         return self.large if self.large is not None and side > SMALL_SIDE else self
 
     def draw(self, name: str, trial: int, draw: int) -> Any:
-        """The value in draw ``draw`` of trial ``trial``: the default in draw 0, else random.
+        """Return the value in a draw of a trial: the default in draw 0, otherwise a random one.
 
-        The seed is made of trial, draw and name, never of the algorithm: methods that share a hyper-parameter
-        share its draws, and adding a hyper-parameter moves no other.
+        The seed depends on trial, draw and name, but not on the algorithm. Methods that share a
+        hyper-parameter have the same draws of it, and a new hyper-parameter does not change others.
         """
         if draw == 0 or self.random is None:
             return self.default
@@ -131,27 +142,43 @@ class HParam:
         return replace(self, random=given)
 
     def check(self, name: str, value: Any) -> Any:
-        """``value`` in this hyper-parameter's type, or a UserError saying what was expected."""
-        wanted = type(self.default)
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        """Return a value in the type of this hyper-parameter.
+
+        Args:
+            name: Name of the hyper-parameter, for messages.
+            value: The value.
+
+        Raises:
+            UserError: If the value has the wrong type, is out of bounds, or is not allowed.
+        """
+        kind = type(self.default)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value) if abs(value) <= sys.float_info.max else math.inf
-        if wanted is int and isinstance(value, float) and value.is_integer():
+        if kind is int and isinstance(value, float) and value.is_integer():
             value = int(value)
-        if wanted is not type(None) and type(value) is not wanted:
+        if kind is not type(None) and type(value) is not kind:
             raise UserError(
-                f"{name} = {shown(value)} is {_kind(value)}, expected {_kind(self.default)} such as {self.default!r}."
+                f"{name} = {shown(value)} is {_kind_name(value)}, "
+                f"expected {_kind_name(self.default)} such as {self.default!r}."
             )
+        self._check_value(name, value)
+        return value
+
+    def _check_value(self, name: str, value: Any) -> None:
+        """Raise a UserError unless a value of the right type is allowed."""
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(
                 f"{name} = {value!r} is not finite, expected a number such as {self.default!r}."
             )
-        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+        if isinstance(value, str) and len(value) > MAX_TEXT_LENGTH:
             raise UserError(
-                f"{name} = {shown(value)} has {len(value):,} characters, expected at most {LONGEST_TEXT:,}."
+                f"{name} = {shown(value)} has {len(value):,} characters, "
+                f"expected at most {MAX_TEXT_LENGTH:,}."
             )
-        if isinstance(value, str) and not _plain(value):
+        if isinstance(value, str) and not _is_plain(value):
             raise UserError(
-                f"{name} = {shown(value)} holds a control character or a byte that is not UTF-8, expected a plain text."
+                f"{name} = {shown(value)} has a control character or is not UTF-8, "
+                "expected plain text."
             )
         if self.choices is not None and value not in self.choices:
             raise UserError(
@@ -159,7 +186,8 @@ class HParam:
             )
         if self.form is not None and not re.fullmatch(self.form, value):
             raise UserError(
-                f"{name} = {shown(value)} is not of the right form, expected one such as {self.default!r}."
+                f"{name} = {shown(value)} has the wrong form, expected one such as "
+                f"{self.default!r}."
             )
         if (self.low is not None and value < self.low) or (
             self.high is not None and value > self.high
@@ -169,23 +197,31 @@ class HParam:
             raise UserError(
                 f"{name} = {shown(value)} is out of bounds, expected a value from {low} to {high}."
             )
-        return value
 
     def parse(self, name: str, text: str) -> Any:
-        """The value written as ``text`` on a command line, in this hyper-parameter's type."""
-        wanted = type(self.default)
+        """Parse a value from a command line.
+
+        Args:
+            name: Name of the hyper-parameter, for messages.
+            text: The value as text.
+
+        Raises:
+            UserError: As in ``check``.
+        """
+        kind = type(self.default)
         try:
-            if wanted is bool:
+            if kind is bool:
                 value: Any = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-            elif wanted is int and re.fullmatch(r"\s*[+-]?\d+\s*", text):
-                value = int(text)  # by way of a float, digits beyond the sixteenth would be lost
-            elif wanted in (int, float):
+            elif kind is int and re.fullmatch(r"\s*[+-]?\d+\s*", text):
+                value = int(text)  # A float would lose digits beyond the sixteenth.
+            elif kind in (int, float):
                 value = float(text)
             else:
                 value = text
         except (KeyError, ValueError, OverflowError):
             raise UserError(
-                f"{name} = {shown(text)} is not {_kind(self.default)} such as {self.default!r}."
+                f"{name} = {shown(text)} is not {_kind_name(self.default)} such as "
+                f"{self.default!r}."
             ) from None
         return self.check(name, value)
 
@@ -266,11 +302,17 @@ def _ends(distribution: Distribution) -> list[float | int]:
 def check_values(
     declared: Mapping[str, HParam], given: Mapping[str, Any], owner: str, what: str = "hparam"
 ) -> dict[str, Any]:
-    """The given values in their declared types.
+    """Return the given values in their declared types.
+
+    Args:
+        declared: The declared hyper-parameters by name.
+        given: The values by name.
+        owner: Name of the class that declares them, for messages.
+        what: What the values are called in messages.
 
     Raises:
-        UserError: an undeclared name (with the nearest declared ones) or a value of the wrong type or range.
-        Problems: several of them.
+        UserError: If a name is not declared, or a value has the wrong type or is out of bounds.
+        Problems: If there are several such mistakes.
     """
 
     def check(name: str, value: Any) -> Any:
@@ -278,9 +320,9 @@ def check_values(
             raise UserError(f"{owner} has no {what} {name!r}{did_you_mean(name, declared)}")
         return declared[name].check(f"{owner}: {name}", value)
 
-    gather = ErrorCollector()
-    checked = {name: gather(check, name, value) for name, value in given.items()}
-    gather.finish()
+    errors = ErrorCollector()
+    checked = {name: errors(check, name, value) for name, value in given.items()}
+    errors.finish()
     return checked
 
 
@@ -305,12 +347,12 @@ def parse_values(
     return parsed
 
 
-def _plain(text: str) -> bool:
-    """Whether a text can be written to UTF-8 files and given to the operating system as a name."""
+def _is_plain(text: str) -> bool:
+    """Return True if a text can be written to UTF-8 files and can be a file name."""
     return not any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in text)
 
 
-def _kind(value: Any) -> str:
+def _kind_name(value: Any) -> str:
     names = {
         bool: "true or false",
         int: "an integer",

@@ -1,4 +1,4 @@
-"""The names of the files in the folders of sweeps and runs; no other module knows them."""
+"""Names of the files in the folders of sweeps and runs. No other module contains them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from pathlib import Path
 from benchmark.core.errors import UserError
 from benchmark.core.files import is_temporary
 
-#: A lease whose heartbeat is older than this has lost its owner, seconds.
+#: A lease whose last heartbeat is older than this, in seconds, has lost its owner.
 LEASE_SECONDS = 120.0
-#: Files outside of any lease (the plan's) are still being written for at most so long, seconds.
+#: Temporary files outside of a lease, such as those of a plan, are abandoned after this time, in
+#: seconds.
 ABANDONED_SECONDS = 3600.0
 
-#: The names that tell the state of a run.
-_RECORD, _FAILURE, _LEASE = "record.json", "failure.json", "lease.json"
+# The files that determine the state of a run.
+_RECORD = "record.json"
+_FAILURE = "failure.json"
+_LEASE = "lease.json"
 
 
 class State(enum.StrEnum):
     """The state of a run.
 
-    ``blocked`` and ``refused`` follow from the sweep; the folder of the run alone does not tell.
-    ``unreadable`` is a run whose files exist but are damaged, were mixed with those of another run,
-    or are of another schema version.
+    ``blocked`` and ``refused`` depend on the sweep and cannot be read from the folder of the run. A
+    run is ``unreadable`` if its files are damaged, were mixed with those of another run, or have
+    another schema version.
     """
 
     PENDING = "pending"
@@ -41,54 +44,57 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True)
 class AttemptFolder:
-    """``attempts/<n>/``: what one try of a run leaves.
+    """``attempts/<n>/``: the files of one attempt of a run.
 
     Attributes:
-        path: the folder.
+        path: The folder.
     """
 
     path: Path
 
     @property
     def log(self) -> Path:
-        """Lines of the log; they move up to the run's folder when its record is committed."""
+        """Lines of the log. They move to the folder of the run when its record is committed."""
         return self.path / "log.jsonl"
 
     @property
     def output(self) -> Path:
-        """Standard output and standard error; they move up as the log does."""
+        """Standard output and standard error. They move as the log does."""
         return self.path / "output.txt"
 
     @property
     def ended(self) -> Path:
-        """Why the try ended, where it left neither a record nor a failure."""
+        """Why the attempt ended, if it left neither a record nor a failure."""
         return self.path / "ended.json"
 
     @property
     def failure(self) -> Path:
-        """A failure of this try that ``retry`` put aside."""
+        """The failure of this attempt, if ``retry`` has moved it here."""
         return self.path / "failure.json"
 
     def unused_failure(self) -> Path:
-        """The name for one more failure of this try: ``failure.json``, ``failure.2.json``, …"""
-        path, number = self.failure, 2
+        """Return the first unused of the names ``failure.json``, ``failure.2.json``, …"""
+        path = self.failure
+        number = 2
         while path.exists():
-            path, number = self.path / f"failure.{number}.json", number + 1
+            path = self.path / f"failure.{number}.json"
+            number += 1
         return path
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """``runs/<key>/``: everything about one run.
+    """``runs/<key>/``: the files of one run.
 
     Attributes:
-        path: the folder; its name is the key of the run.
+        path: The folder. Its name is the key of the run.
     """
 
     path: Path
 
     @property
     def key(self) -> str:
+        """The key of the run."""
         return self.path.name
 
     @property
@@ -98,7 +104,7 @@ class RunFolder:
 
     @property
     def spec(self) -> Path:
-        """The resolved spec, written by the planner."""
+        """The resolved spec, which planning writes."""
         return self.path / "spec.json"
 
     @property
@@ -113,7 +119,7 @@ class RunFolder:
 
     @property
     def lease(self) -> Path:
-        """The process that works on the run; the age of the file is that of its last heartbeat."""
+        """The process that works on the run. The file is modified at every heartbeat."""
         return self.path / _LEASE
 
     @property
@@ -133,12 +139,12 @@ class RunFolder:
 
     @property
     def heatmaps(self) -> Path:
-        """A gallery of images, masks and heatmaps; only where the data have masks."""
+        """A gallery of images, masks and heatmaps, for data with masks."""
         return self.path / "heatmaps.npz"
 
     @property
     def embeddings(self) -> Path:
-        """Features of test images; only where the network declares them."""
+        """Features of test images, for networks that declare features."""
         return self.path / "embeddings.npz"
 
     @property
@@ -148,38 +154,42 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The state that the run resumes from; removed once the run is done."""
+        """The state that the run resumes from. It is removed when the run is done."""
         return self.path / "checkpoint.pt"
 
     @property
     def attempts(self) -> Path:
-        """The folders of all tries, by number."""
+        """The parent of the folders of all attempts."""
         return self.path / "attempts"
 
     def attempt(self, number: int) -> AttemptFolder:
-        """The folder of one try, from 1."""
+        """Return the folder of an attempt. Attempts are numbered from 1."""
         return AttemptFolder(self.attempts / str(number))
 
     def attempt_numbers(self) -> list[int]:
-        """The numbers of all tries, ascending; empty where there was none."""
+        """Return the numbers of all attempts in ascending order."""
         return sorted(int(name) for name in _names(self.attempts) if _is_number(name))
 
     def names(self) -> set[str]:
-        """The names in the folder; empty where it does not exist."""
+        """Return the names in the folder; empty if it does not exist."""
         return _names(self.path)
 
     def obstacle(self) -> Path | None:
-        """What keeps the run from being launched: a folder where its lease must be, a file for its attempts."""
-        for path, is_right in ((self.lease, Path.is_file), (self.attempts, Path.is_dir)):
-            if os.path.lexists(path) and not is_right(path):
-                return path
+        """Return a path that prevents a launch, or None.
+
+        This is a folder in place of the lease, or a file in place of the folder of attempts.
+        """
+        if os.path.lexists(self.lease) and not self.lease.is_file():
+            return self.lease
+        if os.path.lexists(self.attempts) and not self.attempts.is_dir():
+            return self.attempts
         return None
 
     def is_leftover(self, name: str) -> bool:
-        """Whether a name in the folder is a temporary file that only the owner of the lease writes.
+        """Return True for the name of a temporary file that only the owner of the lease writes.
 
-        Every temporary file is one, whatever it was to become, except that of the spec: planners
-        write the spec without holding the lease.
+        These are all temporary files except that of the spec, which planning writes without a
+        lease.
         """
         return is_temporary(name) and not is_temporary(name, self.spec.name)
 
@@ -189,32 +199,32 @@ class SweepFolder:
     """``results/<sweep>/``: a plan, the folders of its runs, and the report.
 
     Attributes:
-        path: the folder.
+        path: The folder.
     """
 
     path: Path
 
     @property
     def plan(self) -> Path:
-        """What was planned and what was refused."""
+        """The planned and the refused runs."""
         return self.path / "sweep.json"
 
     @property
     def runs(self) -> Path:
-        """The folder of the run folders."""
+        """The parent of the folders of all runs."""
         return self.path / "runs"
 
     @property
     def report(self) -> Path:
-        """The folder that the tables and figures are written to."""
+        """The folder of tables and figures."""
         return self.path / "report"
 
     def run(self, key: str) -> RunFolder:
-        """The folder of the run with this key, which need not exist."""
+        """Return the folder of the run with this key, which need not exist."""
         return RunFolder(self.runs / key)
 
     def run_names(self) -> list[str]:
-        """The names of all folders in ``runs/``, sorted; empty where there are none."""
+        """Return the sorted names of all folders in ``runs/``."""
         try:
             with os.scandir(self.runs) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir())
@@ -222,22 +232,23 @@ class SweepFolder:
             return []
 
     def exists(self) -> bool:
-        """Whether this is the folder of a sweep: it has a plan, or runs."""
+        """Return True if the folder has a plan or runs."""
         return self.plan.is_file() or self.runs.is_dir()
 
 
 def newest_sweep(root: Path) -> SweepFolder | None:
-    """The sweep in ``root`` that was launched last, since every launch writes its plan; or None.
+    """Return the sweep in ``root`` that was launched last, or None if there is no sweep.
 
-    A sweep whose plan is gone counts by the time of its folder.
+    Every launch writes the plan, so its time counts. For a sweep without a plan, the time of its
+    folder counts.
     """
-    found: list[tuple[float, str, SweepFolder]] = []
+    sweeps: list[tuple[float, str, SweepFolder]] = []
     for name in _names(root):
         sweep = SweepFolder(root / name)
         if sweep.exists():
-            told = sweep.plan if sweep.plan.is_file() else sweep.path
-            found.append((told.stat().st_mtime, name, sweep))
-    return max(found)[2] if found else None
+            dated = sweep.plan if sweep.plan.is_file() else sweep.path
+            sweeps.append((dated.stat().st_mtime, name, sweep))
+    return max(sweeps)[2] if sweeps else None
 
 
 def require_newest_sweep(root: Path) -> SweepFolder:
@@ -256,14 +267,14 @@ def require_newest_sweep(root: Path) -> SweepFolder:
 
 
 def state_of(folder: Path, now: float | None = None) -> State:
-    """The state of a run from the listing of its folder alone.
+    """Return the state of a run from the listing of its folder alone.
 
-    A folder that does not exist is pending. ``lost`` is a lease whose heartbeat stopped more than
-    LEASE_SECONDS ago: the next launcher takes it over.
+    A folder that does not exist is pending. A run is ``lost`` if the heartbeat of its lease stopped
+    more than LEASE_SECONDS ago; the next launcher takes it over.
 
     Args:
-        folder: the folder of the run.
-        now: seconds since 1970; by default the time of the call.
+        folder: Folder of the run.
+        now: Seconds since 1970; by default the current time.
     """
     names = _names(folder)
     if _RECORD in names:

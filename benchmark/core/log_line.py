@@ -16,13 +16,13 @@ from benchmark.core.summaries import DataSummary
 
 @dataclass(frozen=True)
 class LogProgress:
-    """How far a run was at a line of its log.
+    """The progress of a run at a line of its log.
 
     Attributes:
-        step: steps made.
-        steps: the budget; 0 where the line does not tell.
-        seconds: of training and evaluation so far.
-        images_per_second: of training since the last line.
+        step: Number of steps made.
+        steps: Number of steps in the budget; 0 if the line does not contain it.
+        seconds: Seconds of training and evaluation so far.
+        images_per_second: Training speed since the last line.
     """
 
     step: Count
@@ -36,11 +36,11 @@ class LogLine(LogProgress):
     """One evaluation.
 
     Attributes:
-        terms: mean of each term of the loss since the last line.
-        lr: learning rate of the first optimiser, or None.
-        memory_bytes: most memory held so far.
-        splits: confusion counts by split.
-        objective: the method's own, on validation; None unless a criterion asks for it.
+        terms: Mean of each term of the loss since the last line.
+        lr: Learning rate of the first optimizer, or None.
+        memory_bytes: Peak memory so far.
+        splits: Confusion counts by split.
+        objective: Mean of ``Algorithm.objective`` on validation; None unless a criterion uses it.
     """
 
     terms: Mapping[str, float] = field(kw_only=True)
@@ -50,7 +50,7 @@ class LogLine(LogProgress):
     objective: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The line as it is written."""
+        """Return the line as JSON."""
         value: dict[str, Any] = {
             "step": self.step,
             "steps": self.steps,
@@ -65,20 +65,20 @@ class LogLine(LogProgress):
 
     @classmethod
     def from_json(cls, value: Any, data: DataSummary, where: str) -> LogLine:
-        """The line from parsed JSON.
+        """Decode a line from parsed JSON.
 
         Args:
-            value: the parsed line.
-            data: of the run.
-            where: file and line, for messages.
+            value: The parsed line.
+            data: Data of the run.
+            where: File and line, for messages.
 
         Raises:
-            DamagedError: something is missing or of the wrong type.
+            DamagedError: If something is missing or has the wrong type.
         """
         plain = decode_fields(cls, value, where, skip=frozenset({"splits"}))
         splits = value.get("splits")
         if not isinstance(splits, dict) or not all(isinstance(c, dict) for c in splits.values()):
-            raise DamagedError(f"{where} is damaged: splits is no table of tables.")
+            raise DamagedError(f"{where} is damaged: splits is not a table of tables.")
         counts = {
             name: parse_counts(content.get("counts"), data, where, f"splits.{name}")
             for name, content in splits.items()

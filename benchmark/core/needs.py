@@ -1,10 +1,10 @@
-"""What an algorithm asks of its data, and what a data set can give."""
+"""Annotations that an algorithm needs and that a data set provides."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-#: What each kind of knowledge is called in tables and in error messages.
+#: Names of the annotations in tables and messages.
 DESCRIPTIONS = {
     "masks": "foreground masks in training",
     "confounder": "confounder labels in training",
@@ -18,10 +18,19 @@ DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class Needs:
-    """The annotation budget of a method, or the annotations of a data set.
+    """The annotations that a method uses, or that a data set provides.
 
-    The engine strips every optional field of a batch that the algorithm did not declare here, so a method cannot
-    use what its row in the table does not admit to.
+    The engine removes every optional field of a batch that the algorithm does not declare here. A
+    method therefore cannot use annotations that its row of the table does not list.
+
+    Attributes:
+        masks: Foreground masks in training.
+        confounder: Confounder labels in training.
+        groups: Group labels in training.
+        environments: At least two training environments.
+        teacher: A trained teacher.
+        val_groups: Group labels in validation.
+        val_masks: Foreground masks in validation.
     """
 
     masks: bool = False
@@ -33,17 +42,17 @@ class Needs:
     val_masks: bool = False
 
     def names(self) -> tuple[str, ...]:
-        """The names that are set, in the order of declaration."""
+        """Return the names that are set, in the order of declaration."""
         return tuple(f.name for f in fields(self) if getattr(self, f.name))
 
     def missing_from(self, provided: Needs) -> tuple[str, ...]:
-        """Names needed here that ``provided`` lacks; a teacher is a run, not an annotation, so it never counts."""
+        """Return the names that ``provided`` lacks, except the teacher, which is a run."""
         return tuple(
             name for name in self.names() if name != "teacher" and not getattr(provided, name)
         )
 
     def on_validation(self) -> Needs:
-        """What may be seen of validation images: what training sees, and what is needed at validation time only."""
+        """Return the annotations that may be used of validation images."""
         return replace(
             self, masks=self.masks or self.val_masks, groups=self.groups or self.val_groups
         )

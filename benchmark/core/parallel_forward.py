@@ -1,7 +1,7 @@
-"""Networks of one step at the same time: each gets its share of the CPU's threads.
+"""Run several networks at the same time, each on a share of the threads of the CPU.
 
-One small network cannot keep many threads busy: every operation ends with waiting for the slowest of them. Two networks
-that need nothing of each other's, each on half of the threads, wait half as often.
+One small network cannot keep many threads busy, because every operation ends with waiting for the
+slowest thread. Two independent networks, each on half of the threads, wait half as often.
 """
 
 from __future__ import annotations
@@ -23,11 +23,16 @@ Outputs = tuple[torch.Tensor, ...]
 
 
 def can_overlap(networks: Sequence[nn.Module], image: torch.Tensor) -> bool:
-    """Whether these networks may run at the same time on images float[B,C,H,W], and come to the same result.
+    """Return True if networks can run at the same time without changing their results.
 
-    They may on a CPU where this process uses at least one thread for each, unless one of them is compiled or draws
-    random numbers (dropout, stochastic depth): those come from one stream, and who drew first would be left to chance.
-    A copy of each is tried in the mode it is in, so nothing changes.
+    They can if they run on a CPU, if this process uses at least one thread per network, and if no
+    network is compiled or draws random numbers (dropout, stochastic depth). Random numbers come
+    from one stream, so their order would be undefined. A copy of each network is tried in its
+    current mode; the networks themselves do not change.
+
+    Args:
+        networks: The networks.
+        image: float[B,C,H,W], images like those that the networks see.
     """
     if image.device.type != "cpu" or torch.get_num_threads() < len(networks):
         return False
@@ -42,11 +47,11 @@ def _draws(network: nn.Module, image: torch.Tensor) -> bool:
 
 
 class ParallelForward:
-    """Runs several networks at the same time where that leaves the result unchanged.
+    """Run several networks at the same time if that does not change the results.
 
     Attributes:
-        overlaps: whether the networks run at the same time (``can_overlap``); None before the
-            first call, which decides it for all later ones.
+        overlaps: Whether the networks run at the same time (see ``can_overlap``). None before the
+            first call, which decides it for all later calls.
     """
 
     def __init__(self) -> None:
@@ -55,12 +60,12 @@ class ParallelForward:
     def __call__(
         self, networks: Sequence[nn.Module], image: torch.Tensor, *calls: Callable[[], Outputs]
     ) -> list[Outputs]:
-        """Return what the calls return, in their order.
+        """Return the results of the calls in their order.
 
         Args:
-            networks: the networks that the calls run.
-            image: images float[B,C,H,W] like those that the networks see.
-            calls: as for ``together``.
+            networks: The networks that the calls run.
+            image: float[B,C,H,W], images like those that the networks see.
+            calls: As for ``together``.
         """
         if self.overlaps is None:
             with torch.autocast(image.device.type, enabled=False):
@@ -69,66 +74,74 @@ class ParallelForward:
 
 
 def together(*calls: Callable[[], Outputs]) -> list[Outputs]:
-    """What the calls return, made at the same time; the backward passes through them run at the same time too.
+    """Run functions at the same time and return their results in order.
 
-    The gradients arrive where ``backward()`` puts them, in the ``grad`` of the parameters; ``torch.autograd.grad``
-    finds no path to them. In the calls the modes of autograd and autocast are those of the caller.
+    The backward passes through the results also run at the same time. Gradients arrive in the
+    ``grad`` of the parameters, as with ``backward()``; ``torch.autograd.grad`` finds no path to
+    them. The modes of autograd and autocast are those of the caller.
 
     Args:
-        calls: functions of no arguments that share no state; each returns tensors, on the CPU.
+        calls: Functions without arguments that share no state. Each returns tensors on the CPU.
     """
-    pool, wrapped = _pool(len(calls), torch.get_num_threads()), [_like_here(call) for call in calls]
-    found = _results([pool.submit(call) for call in wrapped])
+    pool = _pool(len(calls), torch.get_num_threads())
+    results = _results([pool.submit(_in_current_modes(call)) for call in calls])
     if not torch.is_grad_enabled():
-        return found
-    joined = iter(_Join.apply(torch.empty(0, requires_grad=True), pool, found))  # type: ignore[no-untyped-call]
-    return [tuple(next(joined) for _ in outputs) for outputs in found]
+        return results
+    anchor = torch.empty(0, requires_grad=True)
+    joined = iter(_Join.apply(anchor, pool, results))  # type: ignore[no-untyped-call]
+    return [tuple(next(joined) for _ in outputs) for outputs in results]
 
 
 class _Join(torch.autograd.Function):
-    """Lets one backward pass go on in several threads: the outputs, cut off from the graphs that made them."""
+    """Separate outputs from their graphs, so that a backward pass can use several threads."""
 
     @staticmethod
     def forward(
-        ctx: Any, anchor: torch.Tensor, pool: ThreadPoolExecutor, found: list[Outputs]
+        ctx: Any, anchor: torch.Tensor, pool: ThreadPoolExecutor, joined_outputs: list[Outputs]
     ) -> Outputs:
         ctx.set_materialize_grads(False)
-        ctx.pool, ctx.found = pool, found
-        return tuple(output.detach() for outputs in found for output in outputs)
+        ctx.pool = pool
+        ctx.joined_outputs = joined_outputs
+        return tuple(output.detach() for outputs in joined_outputs for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[None, None, None]:  # type: ignore[override]
-        rest, running = iter(gradients), []
-        for outputs in ctx.found:
-            pairs = [(output, next(rest)) for output in outputs]
-            moved = [(o, g) for o, g in pairs if g is not None and o.requires_grad]
-            if moved:
-                running.append(
-                    ctx.pool.submit(torch.autograd.backward, *map(list, zip(*moved, strict=True)))
-                )
-        _results(running)
+        remaining = iter(gradients)
+        futures = []
+        for outputs in ctx.joined_outputs:
+            tensors: list[torch.Tensor] = []
+            grads: list[torch.Tensor] = []
+            for output in outputs:
+                gradient = next(remaining)
+                if gradient is not None and output.requires_grad:
+                    tensors.append(output)
+                    grads.append(gradient)
+            if tensors:
+                futures.append(ctx.pool.submit(torch.autograd.backward, tensors, grads))
+        _results(futures)
         return None, None, None
 
 
 def joined_graphs(node: Any) -> list[Any]:
-    """The nodes at which the graphs begin that a node of ``together`` stands for; none for any other node."""
-    found: list[Outputs] = getattr(node, "found", [])
-    return [out.grad_fn for outputs in found for out in outputs if out.grad_fn is not None]
+    """Return the roots of the graphs behind a node of ``together``; empty for any other node."""
+    joined: list[Outputs] = getattr(node, "joined_outputs", [])
+    return [out.grad_fn for outputs in joined for out in outputs if out.grad_fn is not None]
 
 
-def _results(running: Sequence[Future[Any]]) -> list[Any]:
-    """What they return, or the first one's error once all have ended: nothing goes on behind the caller's back."""
-    wait(running)
-    return [future.result() for future in running]
+def _results(futures: Sequence[Future[Any]]) -> list[Any]:
+    """Wait for all futures, then return their results or raise the first error."""
+    wait(futures)
+    return [future.result() for future in futures]
 
 
-def _like_here(call: Callable[[], Outputs]) -> Callable[[], Outputs]:
-    """The call under the caller's modes, which a thread of its own does not inherit."""
-    grad, cast = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+def _in_current_modes(call: Callable[[], Outputs]) -> Callable[[], Outputs]:
+    """Return a function that makes the call in the caller's modes, which threads do not inherit."""
+    grad = torch.is_grad_enabled()
+    autocast = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu")
 
     def run() -> Outputs:
-        with torch.set_grad_enabled(grad), torch.autocast("cpu", dtype, enabled=cast):
+        with torch.set_grad_enabled(grad), torch.autocast("cpu", dtype, enabled=autocast):
             return call()
 
     return run
@@ -136,15 +149,15 @@ def _like_here(call: Callable[[], Outputs]) -> Callable[[], Outputs]:
 
 @functools.cache
 def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
-    """Workers that have equal shares of the threads; the caller's own number stays as it is."""
+    """Return workers that share the threads equally. The caller keeps its number of threads."""
     ready = threading.Barrier(workers)
 
     def start() -> None:
         torch.set_num_threads(max(1, threads // workers))
-        torch.get_num_threads()  # a thread takes its number at first need, which the caller's would then be
+        torch.get_num_threads()  # Applies the number now; otherwise the caller's would be used.
         ready.wait()
 
     pool = ThreadPoolExecutor(workers, "together")
     _results([pool.submit(start) for _ in range(workers)])
-    torch.set_num_threads(threads)  # what a worker sets is also the number of threads still to come
+    torch.set_num_threads(threads)  # The workers have changed the number for new threads.
     return pool

@@ -1,4 +1,4 @@
-"""Seeds derived from names, so that adding one random quantity never moves another."""
+"""Seeds that are derived from names, so that a new random quantity does not change others."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 
 
 def seed_for(*parts: object) -> int:
-    """A 63-bit seed that depends on every part and on nothing else.
+    """Return a 63-bit seed that depends on all parts and on nothing else.
 
     Args:
-        parts: strings and numbers that name the quantity, such as ``("hparam", trial, draw, "lr")``.
+        parts: Strings and numbers that name the quantity, such as ``("hparam", trial, draw,
+            "lr")``.
 
     Returns:
         An integer in [0, 2**63), the same on every machine and in every process.

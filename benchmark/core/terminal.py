@@ -1,8 +1,8 @@
-"""Standard output and standard error that accept every text.
+"""Standard output and standard error that accept every character.
 
-A POSIX locale, Windows code page 1252 and other encodings lack characters that our messages use, and
-no encoding holds the lone surrogates by which Python represents file names that are not valid text.
-By default Python raises ``UnicodeEncodeError`` when such a character is printed.
+A POSIX locale, Windows code page 1252 and other encodings lack characters that messages use. No
+encoding has the lone surrogates by which Python represents file names that are not valid text. By
+default, Python raises ``UnicodeEncodeError`` when such a character is printed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import TextIO
 
 from benchmark.core.text import escape_controls
 
-#: The name of our error handler, as ``str.encode`` and ``open`` take it.
+#: Name of the encoding error handler, for ``str.encode`` and ``open``.
 REPLACE = "shortcutbed.replace"
 
-#: How a character is spelled where the terminal lacks it; every other one becomes a question mark.
+#: Replacements of characters that a terminal lacks; all others become question marks.
 _SPELLINGS = {
     "±": "+-",
     "×": "x",
@@ -39,30 +39,31 @@ _SPELLINGS = {
     "\u00a0": " ",
 }
 
-#: Handlers that raise, or print escapes that are not readable; a handler that a user chose is kept.
+#: Python's default handlers, which raise or print unreadable escapes. Other handlers are kept.
 _DEFAULTS = ("strict", "surrogateescape", "backslashreplace")
 
 
 def prepare_streams() -> None:
-    """Let standard output and standard error take every text.
+    """Make standard output and standard error accept every character.
 
-    Characters that their encoding lacks are replaced. A stream that was closed when the process
-    started, as services and ``>&-`` do, leads nowhere from now on. Streams that are not text files
-    of the interpreter, such as those of a notebook, are left alone.
+    Characters that the encoding lacks are replaced. A stream that was closed when the process
+    started, as by services and ``>&-``, is redirected to the null device. Streams that are not text
+    files of the interpreter, such as those of a notebook, are left alone.
     """
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
-            setattr(sys, name, _nowhere(number))
+            setattr(sys, name, _open_null(number))
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None and stream.errors in _DEFAULTS:
             reconfigure(errors=REPLACE)
 
 
-def _nowhere(number: int) -> TextIO:
-    """A stream that discards what is written, under its usual number where that is free.
+def _open_null(number: int) -> TextIO:
+    """Open the null device, if possible under the file descriptor of the closed stream.
 
-    Otherwise the next file that is opened would get the number, and be written to by what prints.
+    Otherwise the next file that is opened would get that descriptor, and printed text would be
+    written to it.
     """
     handle = os.open(os.devnull, os.O_WRONLY)
     try:
@@ -77,22 +78,22 @@ def _nowhere(number: int) -> TextIO:
 
 
 def say(text: object, *, error: bool = False) -> None:
-    """Print a text whose names and values come from files or arguments; control characters are spelled out.
+    """Print text and escape its control characters, which names from files may contain.
 
     Args:
-        text: line breaks in it are kept.
-        error: print to standard error instead of standard output.
+        text: The text. Its line breaks are kept.
+        error: True to print to standard error instead of standard output.
     """
     lines = map(escape_controls, str(text).split("\n"))
     print("\n".join(lines), file=sys.stderr if error else sys.stdout, flush=True)
 
 
-def _spell(error: UnicodeError) -> tuple[str, int]:
-    """The handler: plain spellings of the characters that cannot be encoded."""
+def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
+    """Replace characters that cannot be encoded, as an encoding error handler."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
     return "".join(_SPELLINGS.get(character, "?") for character in text), error.end
 
 
-codecs.register_error(REPLACE, _spell)
+codecs.register_error(REPLACE, _replace_unencodable)

@@ -72,7 +72,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("number", [1.0], "number is a list"),
     ("name", 3, "name is 3, expected a text"),
     ("name", "x" * 10_001, "name has a length of 10,001"),
-    ("name", "\ud800", "name holds half a character"),
+    ("name", "\ud800", "name has a lone surrogate"),
     ("key", "../../elsewhere", "expected the key of a run"),
     ("key", "0123456789abcdef\n", "expected the key of a run"),
     ("pair", ["a"], "pair has 1 items, expected 2"),
@@ -83,9 +83,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("tables", [], "tables is a list, expected a table"),
     ("tables", {"t": 1}, "tables.t is 1, expected a table"),
     ("tables", {"t": {"share": 2}}, "tables.t.share is 2, expected at most 1"),
-    ("tables", {"n" * 10_001: {}}, "is a name of 10,001 characters"),
+    ("tables", {"n" * 10_001: {}}, "has a name of 10,001 characters"),
     ("free", {"a": math.nan}, "free.a is nan"),
-    ("free", {"a": {"\udc00": 1}}, "half a character"),
+    ("free", {"a": {"\udc00": 1}}, "lone surrogate"),
     ("free", {"a": object()}, "which JSON cannot hold"),
 ]
 
@@ -131,5 +131,5 @@ def test_a_type_that_no_file_can_have_is_a_programming_error() -> None:
     class Odd:
         value: set[int]
 
-    with pytest.raises(TypeError, match="no type that a field"):
+    with pytest.raises(TypeError, match="cannot have the type"):
         decode(Odd, {"value": []}, "f")

@@ -154,7 +154,7 @@ BAD = [
     (
         HParam("0.5", form=r"[\d.]+"),
         "0.5;",
-        "x = '0.5;' is not of the right form, expected one such as '0.5'.",
+        "x = '0.5;' has the wrong form, expected one such as '0.5'.",
     ),
 ]
 

@@ -222,7 +222,7 @@ def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("target", "words"),
-    [("file", "is a file"), ("file/out", "is a file"), ("circle", "link that leads nowhere")],
+    [("file", "is a file"), ("file/out", "is a file"), ("circle", "broken link")],
 )
 def test_a_target_that_is_not_a_folder(target: str, words: str, tmp_path: Path) -> None:
     path = tar(tmp_path / "a.tar")

@@ -500,7 +500,7 @@ class TestFolder:
         options = trees.folder(tmp_path)
         (tmp_path / "my_data").rename(tmp_path / "cats und dogs")
         assert load("folder", tmp_path, options, path="cats und dogs").splits
-        with pytest.raises(UserError, match="is not of the right form"):
+        with pytest.raises(UserError, match="wrong form"):
             DATASETS.get("folder")(tmp_path, path="/etc")
 
 

@@ -226,7 +226,7 @@ def test_all_problems_of_all_kinds_are_told_together() -> None:
         ),
         (
             {"fixed": {"lr_milestones": "0.5;0.7"}},
-            "erm: lr_milestones = '0.5;0.7' is not of the right form",
+            "erm: lr_milestones = '0.5;0.7' has the wrong form",
         ),
         (
             {"datasets": ["tiny", "tiny:bias=0.9"]},

@@ -187,10 +187,10 @@ def test_impossible_batches_can_be_left_out() -> None:
         ("/".join(["long"] * 1000), "the path"),
         ("file/inside", "is a file; choose a folder with --output"),
         ("file", "is a file; choose a folder with --output"),
-        ("circle", "is a link that leads nowhere"),
-        ("circle/inside", "is a link that leads nowhere"),
-        ("nowhere/inside", "is a link that leads nowhere"),
-        ("zero\0", "zero character"),
+        ("circle", "is a broken link"),
+        ("circle/inside", "is a broken link"),
+        ("nowhere/inside", "is a broken link"),
+        ("zero\0", "null character"),
     ],
 )
 def test_folders_that_cannot_be_made(name: str, said: str, tmp_path: Path) -> None:

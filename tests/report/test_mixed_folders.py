@@ -162,7 +162,7 @@ def test_a_plan_with_the_same_key_twice(two: tuple[Path, str, str]) -> None:
     entry = json.dumps(json.loads(text)["runs"][erm])
     (folder / "sweep.json").write_text(text.replace('"runs": {', f'"runs": {{"{erm}": {entry}, '))
     sweep = load_sweep(folder)
-    assert f"the name '{erm}' stands twice in one table" in sweep.notes[0]
+    assert f"the name '{erm}' appears twice" in sweep.notes[0]
     assert {run.key for run in sweep.runs} == set(two[1:])  # as the folders tell
 
 
