@@ -1,4 +1,4 @@
-"""The fork server imports this first; nothing else should."""
+"""Quiets harmless errors of the fork server, which imports this module first."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import sys
 from types import TracebackType
 
 
-def _only_what_matters(
+def _ignore_broken_pipes(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """A process that was being forked when its launcher ended finds its pipes gone; nobody needs to read of that."""
+    """Print no traceback for a process whose launcher ended while it was being forked.
+
+    Such a process finds its pipes closed.
+    """
     if not issubclass(kind, (OSError, EOFError)):
         sys.__excepthook__(kind, error, trace)
 
 
-sys.excepthook = _only_what_matters
+sys.excepthook = _ignore_broken_pipes

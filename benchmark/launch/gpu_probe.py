@@ -1,7 +1,7 @@
-"""A program of its own: whether PyTorch can compute on the GPUs that CUDA_VISIBLE_DEVICES leaves it.
+"""A program that checks on which of the visible GPUs PyTorch can compute.
 
-The launcher must not touch CUDA, whose state every forked process would inherit, so it starts
-``python gpu_probe.py`` and reads the last line of its standard output, one JSON object.
+The launcher must not use CUDA, since every forked process would inherit its state. It therefore
+starts ``python gpu_probe.py`` and reads one JSON object from the last line of its output.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import Any
 
 
 def main() -> None:
-    """Print what was found; see ``probe``."""
+    """Print the result of ``probe`` as JSON."""
     print(json.dumps(probe()))
 
 
 def probe() -> dict[str, Any]:
-    """What PyTorch can do here.
+    """Try to compute on every GPU that CUDA_VISIBLE_DEVICES leaves.
 
     Returns:
-        ``reason``: why PyTorch can use no GPU at all, or an empty text.
-        ``hopeless``: whether that has nothing to do with which GPUs are visible.
-        ``devices``: for each GPU that CUDA shows, in its order, ``uuid`` (empty where PyTorch does
-            not tell) and ``reason``: why a small sum failed, or an empty text.
+        ``reason``: why PyTorch can use no GPU at all; empty if it can.
+        ``hopeless``: True if this holds no matter which GPUs are visible.
+        ``devices``: one entry for each GPU, in CUDA's order, with ``uuid`` (empty if PyTorch does
+            not report it) and ``reason`` (why a small sum failed; empty if it did not).
     """
     try:
         import torch
-    except Exception as error:  # such as a library of CUDA that is not there
+    except Exception as error:  # such as a missing CUDA library
         return _failed(f"PyTorch cannot be imported: {error}", hopeless=True)
     if torch.version.cuda is None and torch.version.hip is None:
         return _failed("this PyTorch is built without CUDA", hopeless=True)
@@ -49,7 +49,7 @@ def _examine(index: int) -> dict[str, str]:
         total = torch.ones(8, device=f"cuda:{index}").add(1).sum().item()
     except Exception as error:  # the architecture is too new or too old, the memory is full, ...
         return {"uuid": uuid, "reason": str(error)}
-    return {"uuid": uuid, "reason": "" if total == 16.0 else f"8 times 2 is {total} on it"}
+    return {"uuid": uuid, "reason": "" if total == 16.0 else f"it computes 8 × 2 = {total}"}
 
 
 def _failed(reason: str, *, hopeless: bool = False) -> dict[str, Any]:

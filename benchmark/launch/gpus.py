@@ -1,8 +1,9 @@
-"""The GPUs of this machine: those that nvidia-smi lists and PyTorch can use.
+"""The GPUs of this machine that nvidia-smi lists and PyTorch can use.
 
-A driver that is too old, a PyTorch without CUDA, a container without the driver's library, or one GPU
-that fell off the bus: nvidia-smi lists GPUs on which every run would fail. PyTorch is asked in a
-short process of its own, so that no CUDA context is made in the process that asks.
+nvidia-smi alone also lists GPUs on which every run would fail: the driver may be too old, PyTorch
+may be built without CUDA, a container may lack the driver's library, or a GPU may have fallen off
+the bus. PyTorch is tried in a short process of its own, so that this process creates no CUDA
+context.
 """
 
 from __future__ import annotations
@@ -26,22 +27,25 @@ from benchmark.core.errors import UserError
 from benchmark.core.text import one_line
 from benchmark.launch import gpu_probe
 
-#: Limits which GPUs CUDA shows to a process.
+#: The environment variable that limits the GPUs that CUDA shows to a process.
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-#: Seconds within which a driver that works answers, also where it first has to wake eight GPUs.
-_LISTING_SECONDS, _PROBE_SECONDS = 30.0, 60.0
+#: Seconds within which a working driver answers, even if it has to wake eight GPUs first.
+_LISTING_SECONDS = 30.0
+_PROBE_SECONDS = 60.0
 _UUID = re.compile(r"\bGPU-[0-9A-Za-z-]+")
-#: GPUs that a message names, and characters that it quotes.
-_NAMED, _QUOTED = 4, 160
+#: The largest number of GPUs that a message names.
+_MAX_NAMED = 4
+#: The largest number of characters that a message quotes.
+_MAX_QUOTED = 160
 
 
 @dataclass(frozen=True)
 class Gpus:
-    """What there is to run on.
+    """The GPUs of this machine.
 
     Args:
-        usable: what CUDA_VISIBLE_DEVICES may be set to, one entry for each GPU.
-        problems: why other GPUs are not used, each a clause without a full stop.
+        usable: a value of CUDA_VISIBLE_DEVICES for each usable GPU.
+        problems: why other GPUs are not used; each is a clause without a full stop.
     """
 
     usable: tuple[str, ...] = ()
@@ -49,7 +53,7 @@ class Gpus:
 
     @property
     def note(self) -> str:
-        """One sentence about GPUs that are left out and what is used instead, or an empty text."""
+        """Return one sentence about GPUs that cannot be used, or an empty text."""
         if not self.problems:
             return ""
         used = f"used: {', '.join(self.usable)}" if self.usable else "the CPU is used"
@@ -58,16 +62,16 @@ class Gpus:
 
 @dataclass(frozen=True)
 class _Listing:
-    """Answer of nvidia-smi: the GPUs that it names, and its complaint, if it has one."""
+    """The answer of nvidia-smi: the GPUs that it names, and its error, if any."""
 
     present: tuple[str, ...]
-    complaint: str = ""
+    error: str = ""
     hung: bool = False
 
 
 @dataclass(frozen=True)
 class _Probe:
-    """Answer of PyTorch: why it can use no GPU, and uuid and problem of each GPU that it sees."""
+    """The answer of ``gpu_probe``; ``devices`` holds the uuid and the problem of each GPU."""
 
     reason: str = ""
     hopeless: bool = False
@@ -75,160 +79,181 @@ class _Probe:
 
 
 @dataclass(frozen=True)
-class _Ended:
+class _Completed:
+    """A command that has ended."""
+
     code: int
     out: str
     err: str
 
 
 def find_gpus() -> Gpus:
-    """The GPUs that runs can use; asked once per process.
+    """Return the GPUs that runs can use. The result is cached.
 
-    UUIDs rather than numbers, since nvidia-smi counts in the order of the bus and CUDA by speed.
-    CUDA_VISIBLE_DEVICES narrows them, and an empty value means none.
+    GPUs are identified by UUID, since nvidia-smi numbers them by bus position and CUDA by speed.
+    CUDA_VISIBLE_DEVICES limits them; an empty value means none.
     """
     return _find(shutil.which("nvidia-smi"), os.environ.get(VISIBLE))
 
 
 def require_gpus() -> Gpus:
-    """The GPUs that runs can use, where the user asked for GPUs.
+    """As ``find_gpus``, for a user who asked for GPUs.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no usable GPU.
     """
-    found = find_gpus()
-    if not found.usable:
-        default = (
-            "no NVIDIA GPU answers (nvidia-smi lists none that this process may use; "
+    gpus = find_gpus()
+    if not gpus.usable:
+        no_gpu = (
+            "no NVIDIA GPU was found (nvidia-smi lists none that this process may use; "
             f"{VISIBLE} is {os.environ.get(VISIBLE, 'not set')!r})"
         )
-        raise UserError(
-            f"device is cuda, but {'; '.join(found.problems) or default}; use --device cpu."
-        )
-    return found
+        problem = "; ".join(gpus.problems) or no_gpu
+        raise UserError(f"device is cuda, but {problem}; use --device cpu.")
+    return gpus
 
 
 @functools.cache
-def _find(program: str | None, allowed: str | None) -> Gpus:
-    chosen = None if allowed is None else _entries(allowed)
-    if program is None or chosen == ():
+def _find(program: str | None, visible: str | None) -> Gpus:
+    """Find the usable GPUs.
+
+    Args:
+        program: the path of nvidia-smi, or None if it is not installed.
+        visible: the value of CUDA_VISIBLE_DEVICES, or None if it is not set.
+    """
+    allowed = None if visible is None else _parse_visible(visible)
+    if program is None or allowed == ():
         return Gpus()
     listing = _list_gpus(program)
-    problems = [f"nvidia-smi {listing.complaint}"] if listing.complaint else []
-    candidates = listing.present if chosen is None else chosen
+    problems = [f"nvidia-smi {listing.error}"] if listing.error else []
+    candidates = listing.present if allowed is None else allowed
     if candidates:
-        usable, bad = _usable(candidates)
+        usable, bad = _try_gpus(candidates)
         return Gpus(usable, (*problems, *bad))
     if listing.hung:  # CUDA would hang as well
         return Gpus((), tuple(problems))
-    # CUDA may still work with the GPUs that are left
-    answer = _ask(None)
-    if answer.reason:
+    # CUDA may still work with the remaining GPUs.
+    probe = _run_probe(None)
+    if probe.reason:
         return Gpus((), tuple(problems))
-    names = [f"GPU-{uuid}" if uuid else str(i) for i, (uuid, _) in enumerate(answer.devices)]
-    reasons = {name: why for name, (_, why) in zip(names, answer.devices, strict=True)}
+    names = [f"GPU-{uuid}" if uuid else str(i) for i, (uuid, _) in enumerate(probe.devices)]
+    reasons = {name: reason for name, (_, reason) in zip(names, probe.devices, strict=True)}
     usable = tuple(name for name in names if not reasons[name])
-    return Gpus(usable, (*problems, *_in_words(reasons)))
+    return Gpus(usable, (*problems, *_describe(reasons)))
 
 
-def _entries(allowed: str) -> tuple[str, ...]:
-    """The GPUs that CUDA_VISIBLE_DEVICES names; CUDA stops reading at the first entry that is none."""
-    chosen: dict[str, None] = {}
-    for entry in (part.strip() for part in allowed.split(",")):
+def _parse_visible(visible: str) -> tuple[str, ...]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES names; like CUDA, stop at an invalid entry."""
+    entries: dict[str, None] = {}
+    for entry in (part.strip() for part in visible.split(",")):
         if not entry or entry.startswith("-"):
             break
-        chosen[entry] = None
-    return tuple(chosen)
+        entries[entry] = None
+    return tuple(entries)
 
 
 def _list_gpus(program: str) -> _Listing:
-    answer = _run([program, "--query-gpu=uuid", "--format=csv,noheader"], _LISTING_SECONDS)
-    if answer is None:
-        why = f"did not answer within {_LISTING_SECONDS:g} seconds"
-        return _Listing((), why, hung=True)
-    present = tuple(dict.fromkeys(_UUID.findall(answer.out)))
-    if answer.code == 0 and present:
+    completed = _run([program, "--query-gpu=uuid", "--format=csv,noheader"], _LISTING_SECONDS)
+    if completed is None:
+        error = f"did not answer within {_LISTING_SECONDS:g} seconds"
+        return _Listing((), error, hung=True)
+    present = tuple(dict.fromkeys(_UUID.findall(completed.out)))
+    if completed.code == 0 and present:
         return _Listing(present)
-    lines = [line for line in f"{answer.err}\n{answer.out}".splitlines() if line.strip()]
-    said = next((line for line in lines if not _UUID.match(line.strip())), "")
-    why = f"failed with exit code {answer.code}" if answer.code else "lists no GPU"
-    if not present:  # where one GPU is lost, this command still lists the others
+    lines = [line for line in f"{completed.err}\n{completed.out}".splitlines() if line.strip()]
+    message = next((line for line in lines if not _UUID.match(line.strip())), "")
+    error = f"failed with exit code {completed.code}" if completed.code else "lists no GPU"
+    if message:
+        error += f" ({_clause(message)})"
+    if not present:  # if one GPU is lost, this command still lists the others
         other = _run([program, "-L"], _LISTING_SECONDS)
         present = () if other is None else tuple(dict.fromkeys(_UUID.findall(other.out)))
-    return _Listing(present, f"{why} ({_clause(said)})" if said else why)
+    return _Listing(present, error)
 
 
-def _usable(candidates: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Those of the GPUs that PyTorch can use, and in words why it cannot use the others."""
-    answer = _ask(candidates)
-    if answer.hopeless:
-        reasons = dict.fromkeys(candidates, answer.reason)
-    elif len(answer.devices) == len(candidates):
-        reasons = {name: why for name, (_, why) in zip(candidates, answer.devices, strict=True)}
+def _try_gpus(candidates: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the GPUs that PyTorch can use, and descriptions of why it cannot use the others."""
+    probe = _run_probe(candidates)
+    if probe.hopeless:
+        reasons = dict.fromkeys(candidates, probe.reason)
+    elif len(probe.devices) == len(candidates):
+        reasons = {name: why for name, (_, why) in zip(candidates, probe.devices, strict=True)}
     elif len(candidates) == 1:
-        reasons = {candidates[0]: answer.reason or "CUDA shows another number of GPUs"}
-    else:  # a GPU that is lost hides those after it, or stops CUDA as a whole: ask for each alone
+        reasons = {candidates[0]: probe.reason or "CUDA shows a different number of GPUs"}
+    else:
+        # A lost GPU hides those after it, or stops CUDA as a whole: try each GPU alone.
         with ThreadPoolExecutor(len(candidates)) as threads:
-            alone = threads.map(lambda name: _ask([name]), candidates)
+            probes = threads.map(lambda name: _run_probe([name]), candidates)
             reasons = {
-                name: one.reason or (one.devices[0][1] if one.devices else "CUDA does not show it")
-                for name, one in zip(candidates, alone, strict=True)
+                name: _reason_alone(alone) for name, alone in zip(candidates, probes, strict=True)
             }
-    return tuple(name for name in candidates if not reasons[name]), _in_words(reasons)
+    return tuple(name for name in candidates if not reasons[name]), _describe(reasons)
 
 
-def _in_words(reasons: Mapping[str, str]) -> tuple[str, ...]:
-    """A clause for each reason, with the GPUs that it is about."""
+def _reason_alone(probe: _Probe) -> str:
+    """Return why PyTorch cannot use the only visible GPU; empty if it can."""
+    if probe.reason:
+        return probe.reason
+    return probe.devices[0][1] if probe.devices else "CUDA does not show it"
+
+
+def _describe(reasons: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a clause for each different reason, with the names of its GPUs."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         if reason:
             by_reason.setdefault(_clause(reason), []).append(name)
     return tuple(
-        f"PyTorch cannot use {_names(names)} ({reason})" for reason, names in by_reason.items()
+        f"PyTorch cannot use {_join_names(names)} ({reason})" for reason, names in by_reason.items()
     )
 
 
-def _names(names: Sequence[str]) -> str:
-    called = [name if name.startswith(("GPU-", "MIG-")) else f"GPU {name}" for name in names]
-    more = f" and {len(called) - _NAMED} more GPUs" if len(called) > _NAMED else ""
-    return ", ".join(called[:_NAMED]) + more
+def _join_names(names: Sequence[str]) -> str:
+    full = [name if name.startswith(("GPU-", "MIG-")) else f"GPU {name}" for name in names]
+    text = ", ".join(full[:_MAX_NAMED])
+    if len(full) > _MAX_NAMED:
+        text += f" and {len(full) - _MAX_NAMED} more GPUs"
+    return text
 
 
 def _clause(text: str) -> str:
-    """The first line of a message, printable, not too long, and without its full stop."""
-    line = next((line for line in text.splitlines() if line.strip()), "")
-    plain = one_line(line)
-    return (plain if len(plain) <= _QUOTED else plain[:_QUOTED] + "…").rstrip(".")
+    """Return the first line of a message, printable, shortened and without a full stop."""
+    line = one_line(next((line for line in text.splitlines() if line.strip()), ""))
+    if len(line) > _MAX_QUOTED:
+        line = f"{line[:_MAX_QUOTED]}…"
+    return line.rstrip(".")
 
 
-def _ask(visible: Sequence[str] | None) -> _Probe:
-    """Ask PyTorch in a process that sees these GPUs, or, with None, those that this process sees."""
+def _run_probe(visible: Sequence[str] | None) -> _Probe:
+    """Run ``gpu_probe`` in a process of its own.
+
+    Args:
+        visible: the GPUs that the process sees, or None for those that this process sees.
+    """
     environment = dict(os.environ)
     if visible is not None:
         environment[VISIBLE] = ",".join(visible)
-    # -P: the folder of the program must not come before the packages that it imports
+    # -P: the folder of the program must not come before the packages that it imports.
     command = [sys.executable, "-P", str(Path(gpu_probe.__file__))]
-    answer = _run(command, _PROBE_SECONDS, environment)
-    if answer is None:
+    completed = _run(command, _PROBE_SECONDS, environment)
+    if completed is None:
         return _Probe(f"PyTorch did not answer within {_PROBE_SECONDS:g} seconds")
     try:
-        told = json.loads(answer.out.splitlines()[-1])
+        answer = json.loads(completed.out.splitlines()[-1])
     except (IndexError, ValueError):
-        last = answer.err.strip().splitlines()[-1:]
-        return _Probe(
-            f"a trial process ended with code {answer.code}" + "".join(f": {line}" for line in last)
-        )
-    devices = tuple((one["uuid"], one["reason"]) for one in told["devices"])
-    return _Probe(told["reason"], told["hopeless"], devices)
+        last_line = "".join(f": {line}" for line in completed.err.strip().splitlines()[-1:])
+        return _Probe(f"a trial process ended with code {completed.code}{last_line}")
+    devices = tuple((device["uuid"], device["reason"]) for device in answer["devices"])
+    return _Probe(answer["reason"], answer["hopeless"], devices)
 
 
 def _run(
     command: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None
-) -> _Ended | None:
-    """Run a command; None where it does not end in time.
+) -> _Completed | None:
+    """Run a command; return None if it does not end in time.
 
-    Its output goes to files and not to pipes, and it is not waited for: a process that hangs in the
-    driver does not even die of SIGKILL, and its children would keep a pipe open.
+    Its output goes to files rather than pipes, and it is not waited for without a limit: a process
+    that hangs in the driver does not even die of SIGKILL, and its children would keep a pipe open.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
@@ -241,10 +266,10 @@ def _run(
                 start_new_session=True,
             )
         except OSError as error:
-            return _Ended(127, "", str(error))
+            return _Completed(127, "", str(error))
         try:
             code = process.wait(seconds)
-        except BaseException as error:  # Ctrl-C reaches this process alone
+        except BaseException as error:  # Ctrl-C reaches only this process
             _kill(process)
             if isinstance(error, subprocess.TimeoutExpired):
                 return None
@@ -253,11 +278,11 @@ def _run(
         for file in (out, err):
             file.seek(0)
             texts.append(file.read().decode("utf-8", "replace"))
-    return _Ended(code, texts[0], texts[1])
+    return _Completed(code, texts[0], texts[1])
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and what it started, and give it a moment to be gone."""
+    """Kill a process and its children, and wait for a moment."""
     with suppress(OSError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""The main module of the program that launches, be it a command, a script or a notebook: no run imports it.
+"""Keeps the processes of runs from importing the main module of the program that launches.
 
-``multiprocessing`` imports it again in every process that it starts. A script that launches without
-``if __name__ == "__main__"`` would run again from its beginning in each of them.
+``multiprocessing`` imports the main module again in every process that it starts. A script that
+launches without ``if __name__ == "__main__"`` would run again from its beginning in each of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAIN = "__main__"
 
 
 class _Stub(ModuleType):
-    """A main module whose source nothing can find; everything else is that of the real one."""
+    """A stand-in for the main module without a file; its other attributes are the real ones."""
 
     def __init__(self, real: ModuleType) -> None:
         super().__init__(_MAIN)
@@ -42,7 +42,7 @@ class _Stub(ModuleType):
 
 @contextmanager
 def hidden_main() -> Iterator[None]:
-    """Let the processes that are started meanwhile not import the main module."""
+    """Keep the processes that are started meanwhile from importing the main module."""
     real = sys.modules[_MAIN]
     sys.modules[_MAIN] = _Stub(real)
     try:
@@ -52,34 +52,35 @@ def hidden_main() -> Iterator[None]:
 
 
 def modules_to_import(specs: Iterable[RunSpec]) -> tuple[str, ...]:
-    """The modules whose classes these runs use and that the registries would not find in another process.
+    """Return the modules that the processes of these runs must import.
 
-    A program may import such a module before it launches; the processes of the runs then import it too.
+    They define classes that the runs use and that the registries would not find in another process.
+    A program may import such a module before it launches.
 
     Raises:
         UserError: the main module itself defines one of the classes.
     """
     kinds = (ALGORITHMS, BACKBONES, DATASETS)
-    known = [_elsewhere(registry) for registry in kinds]
+    known = [_modules_outside(registry) for registry in kinds]
     found: set[str] = set()
     for registry in (EXPLAINERS, EXPLANATION_METRICS, CRITERIA.registry):
-        found.update(_elsewhere(registry).values())
+        found.update(_modules_outside(registry).values())
     found.discard(_MAIN)
     for spec in specs:
         names = (spec.algorithm, spec.backbone, spec.dataset)
         for registry, modules, name in zip(kinds, known, names, strict=True):
             if modules.get(name) == _MAIN:
                 raise UserError(
-                    f"the {registry.kind} {name!r} is defined in the program that launches, which the processes of "
-                    "the runs do not import; move its class into a module of its own and import that module."
+                    f"the {registry.kind} {name!r} is defined in the program that launches, which "
+                    "the runs do not import; move its class to a module and import that module."
                 )
             if name in modules:
                 found.add(modules[name])
     return tuple(sorted(found))
 
 
-def _elsewhere(registry: Registry[Any]) -> dict[str, str]:
-    """Of the classes that do not belong to the registry's own package: their names and modules."""
+def _modules_outside(registry: Registry[Any]) -> dict[str, str]:
+    """Return the modules of the classes outside the package of the registry, by name."""
     own = f"{registry.package}."
     return {
         name: module

@@ -1,8 +1,9 @@
-"""What the fork server imports once, so that every run's process starts with it.
+"""Imports everything that runs need; the fork server imports this module once for all runs.
 
-Nothing here computes: a process forked after OpenMP started its threads would hang in its first parallel loop.
-On macOS nothing is imported at all: its system libraries, which numpy and PyTorch load, may not be used in a process
-that was forked after they were loaded. There every run imports for itself, a few seconds each.
+Nothing here computes: a process that is forked after OpenMP has started its threads hangs in its
+first parallel loop. On macOS nothing is imported: numpy and PyTorch load system libraries that must
+not be used in a process forked after they were loaded. Every run there imports for itself, which
+takes a few seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _MODULES = ("numpy", "torch", "torchvision", "benchmark.launch.worker", "benchma
 
 def _import_all() -> None:
     for name in _MODULES:
-        # what cannot be imported is not reported here, where the fork server would die of it: each run reports it
+        # An error here would end the fork server; each run reports it instead.
         with suppress(Exception):
             importlib.import_module(name)
     for registry in (ALGORITHMS, BACKBONES, DATASETS, EXPLAINERS, EXPLANATION_METRICS):

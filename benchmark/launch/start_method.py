@@ -1,4 +1,4 @@
-"""How processes of runs start, and the systems on which they can."""
+"""The check that this system has a fork server."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from benchmark.core.errors import UserError
 
 
 def require_fork_server() -> None:
-    """Refuse to launch where there is no fork server, from which every run starts.
+    """Check that this system has a fork server, from which the local launcher starts runs.
 
     Raises:
-        UserError: this is Windows, or another system without it.
+        UserError: it has none, as on Windows.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         raise UserError(
-            f"{platform.system() or 'this system'} has no fork server, from which `sweep launch` starts runs; use "
-            "Linux, macOS or WSL, or train single runs with `python -m benchmark.train`."
+            f"{platform.system() or 'this system'} has no fork server, which `sweep launch` needs "
+            "to start runs; use Linux, macOS or WSL, or train single runs with "
+            "`python -m benchmark.train`."
         )

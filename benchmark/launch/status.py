@@ -1,4 +1,4 @@
-"""How a sweep stands and how far its runs are, read from the folder alone."""
+"""The states of the runs of a sweep and their progress, read from the sweep folder alone."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
 from benchmark.core.log_line import LogProgress
 from benchmark.core.run_states import WITHOUT_RESULT, blocked_runs
 from benchmark.core.spec import read_spec, read_upstream
-from benchmark.launch.attempts import numbers
+from benchmark.launch.attempts import latest
 
-#: How much of a log is read from its end, bytes; one line is a few kilobytes at most.
-_TAIL = 1 << 16
+#: Bytes that are read from the end of a log; a line has a few kilobytes at most.
+_TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, or why it failed.
+    """The progress of a run, or the reason why it failed.
 
     Args:
-        step, steps: steps made and budgeted; both 0 where nothing has been logged.
-        images_per_second: of training, at the last line of the log.
-        seconds: spent so far, over all attempts that counted.
-        seconds_left: for the steps that are left, at the pace of the last line; None where it cannot be told.
-        attempt: number of the newest try, or 0.
-        reason: why the run failed, or an empty text.
+        step: the number of steps made; 0 if nothing has been logged.
+        steps: the number of steps in the budget; 0 if nothing has been logged.
+        images_per_second: the training speed in the last line of the log.
+        seconds_left: the time for the remaining steps at the current pace; None if unknown.
+        attempt: the number of the latest attempt, or 0.
+        reason: why the run failed; empty if it did not.
     """
 
     step: int = 0
     steps: int = 0
     images_per_second: float = 0.0
-    seconds: float = 0.0
     seconds_left: float | None = None
     attempt: int = 0
     reason: str = ""
 
     @property
     def fraction(self) -> float:
+        """Return the share of the steps that are made, from 0 to 1."""
         return min(1.0, self.step / self.steps) if self.steps else 0.0
 
 
@@ -80,7 +80,7 @@ def sweep_states(folder: Path, keys: Sequence[str]) -> dict[str, State]:
 
 
 def problem_of(folder: Path) -> str:
-    """What is wrong with the spec.json of a run that is not done, in a sentence; empty where nothing is."""
+    """Return what is wrong with the spec.json of a run that is not done; empty if nothing is."""
     try:
         read_spec(folder)
     except FileNotFoundError:
@@ -90,13 +90,17 @@ def problem_of(folder: Path) -> str:
     return ""
 
 
-#: Upstream keys by folder of a run: its name, the key, is the hash of a spec, so the answer never changes, and
-#: ``status`` asks every second.
+#: Upstream keys by folder of a run. They never change, since the name of the folder is a hash of
+#: the spec, and ``status`` asks for them every second.
 _known_upstream: dict[Path, tuple[str, ...]] = {}
 
 
 def _upstream(folder: Path) -> tuple[str, ...] | None:
-    """The keys of the runs that a run needs; None where its spec is damaged, nothing where it is missing."""
+    """Return the keys of the runs that a run needs.
+
+    Returns:
+        The keys; an empty tuple if the spec is missing, None if it is damaged.
+    """
     known = _known_upstream.get(folder)
     if known is None:
         try:
@@ -110,27 +114,32 @@ def _upstream(folder: Path) -> tuple[str, ...] | None:
 
 
 def progress(folder: Path) -> Progress:
-    """How far a run is, from its newest log; a torn last line counts as not written."""
-    tries = numbers(folder)
-    attempt = tries[-1] if tries else 0
+    """Read the progress of a run from its latest log; a torn last line is ignored."""
     run = RunFolder(folder)
-    lines = _last_lines(run.attempt(attempt).log) or _last_lines(run.log)
+    attempt = latest(folder)
     reason = failure_reason(folder) if run.failure.exists() else ""
+    lines = _last_lines(run.attempt(attempt).log) or _last_lines(run.log)
     if not lines:
         return Progress(attempt=attempt, reason=reason)
     last = lines[-1]
-    before = lines[-2] if len(lines) > 1 else LogProgress(0)
-    moved, spent = last.step - before.step, last.seconds - before.seconds
-    left = None
-    if moved > 0 and spent >= 0:
-        left = max(0, last.steps - last.step) * spent / moved
+    previous = lines[-2] if len(lines) > 1 else LogProgress(0)
+    steps = last.step - previous.step
+    seconds = last.seconds - previous.seconds
+    seconds_left = None
+    if steps > 0 and seconds >= 0:
+        seconds_left = max(0, last.steps - last.step) * seconds / steps
     return Progress(
-        last.step, last.steps, last.images_per_second, last.seconds, left, attempt, reason
+        step=last.step,
+        steps=last.steps,
+        images_per_second=last.images_per_second,
+        seconds_left=seconds_left,
+        attempt=attempt,
+        reason=reason,
     )
 
 
 def failure_reason(folder: Path) -> str:
-    """The sentence in a run's failure.json; where that is damaged, what is wrong with it."""
+    """Return the message of a run's failure.json, or what is wrong with that file."""
     try:
         return read_failure(folder).message
     except FileNotFoundError:
@@ -140,19 +149,19 @@ def failure_reason(folder: Path) -> str:
 
 
 def _last_lines(path: Path) -> list[LogProgress]:
-    """The last two whole lines of a log."""
+    """Return the last two complete lines of a log."""
     try:
         require_file(path, JSON_BYTES)
         with path.open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL))
+            file.seek(max(0, size - _TAIL_BYTES))
             rows = file.read().split(b"\n")
     except (OSError, UserError):
         return []
-    found: list[LogProgress] = []
+    lines: list[LogProgress] = []
     for row in reversed(rows[:-1]):  # what follows the last newline is torn or empty
         with suppress(DamagedError):
-            found.insert(0, decode(LogProgress, parse_json(row, path.name), path.name))
-        if len(found) == 2:
+            lines.insert(0, decode(LogProgress, parse_json(row, path.name), path.name))
+        if len(lines) == 2:
             break
-    return found
+    return lines

@@ -110,7 +110,7 @@ def test_a_machine_without_nvidia_smi_has_none(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PATH", "")
     gpus._find.cache_clear()
     assert find_gpus() == gpus.Gpus()
-    with pytest.raises(UserError, match=r"no NVIDIA GPU answers .*use --device cpu"):
+    with pytest.raises(UserError, match=r"no NVIDIA GPU was found .*use --device cpu"):
         require_gpus()
 
 
