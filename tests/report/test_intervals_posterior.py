@@ -19,6 +19,7 @@ from benchmark.report.statistics.posterior import (
     MINIMUM_DRAWS,
     ConfusionPosterior,
     PosteriorEstimate,
+    accuracy_posterior,
     confusion_posterior,
 )
 
@@ -331,3 +332,14 @@ def test_nuts_finds_the_same_posterior(table: np.ndarray) -> None:
         assert number(score.sd) == pytest.approx(
             number(exact[key].sd), abs=5 * number(score.sd_error)
         ), key
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_accuracy_alone_is_that_of_the_whole_posterior(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    table = random.integers(0, 30, (4, 4)) * (random.random((4, 1)) < 0.8)
+    table[0, 0] += 1
+    alone = accuracy_posterior(table)
+    whole = confusion_posterior(table, draws=100).accuracy
+    for name in ("value", "sd", "low", "high", "sampling_sd", "posterior_mean"):
+        assert getattr(alone, name) == pytest.approx(getattr(whole, name)), name

@@ -66,6 +66,15 @@ def sampling_sd(table: Ints) -> dict[str, Floats]:
     }
 
 
+def accuracy_sampling_sd(table: Ints) -> float:
+    """Return the sd of the accuracy in ``sampling_sd``: √(p (1 − p)/N) with the added images."""
+    size = table.sum(1)
+    weight = size / (size + 2.0)
+    total = float(size.sum())
+    share = float((weight * (np.diag(table) + 1.0)).sum()) / total
+    return math.sqrt(share * (1.0 - share) / total)
+
+
 def gradients(
     j: int, correct: float, size: float, predicted: float, total: float, classes: int
 ) -> tuple[Floats, ...]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from benchmark.report.statistics.delta_method import sampling_sd
+from benchmark.report.statistics.delta_method import accuracy_sampling_sd, sampling_sd
 from benchmark.report.statistics.estimate import (
     NORMAL_QUANTILE,
     Estimate,
@@ -152,9 +152,20 @@ def confusion_posterior(
 def accuracy_posterior(counts: ArrayLike) -> PosteriorEstimate:
     """Return the accuracy alone, as in ``confusion_posterior``, without drawing samples."""
     table = _checked_table(counts)
-    value = float(plug_in(table)["accuracy"][0])
-    sampling = float(sampling_sd(table)["accuracy"][0])
-    return _estimate(value, closed_form(table)["accuracy"], sampling, 0, "")
+    value = float(np.trace(table) / table.sum())
+    present = table.sum(1) > 0
+    size = table.sum(1)[present]
+    mean, variance = _recall_moments(np.diag(table)[present], size, len(table))
+    centre, spread = _weighted_mean_moments(size + 1.0, mean, variance)
+    none = np.zeros(1)
+    moments = Moments(np.array([centre]), np.array([math.sqrt(spread)]), none, none)
+    return _estimate(value, moments, accuracy_sampling_sd(table), 0, "")
+
+
+def _recall_moments(correct: Ints, size: Ints, classes: int) -> tuple[Floats, Floats]:
+    """Return the mean and the variance of the recall of each class, a Beta distribution."""
+    mean = (correct + 1.0) / (size + classes)
+    return mean, mean * (1.0 - mean) / (size + classes + 1.0)
 
 
 def _checked_table(counts: ArrayLike) -> Ints:
