@@ -34,7 +34,8 @@ class Setting:
         trials: Number of trials.
         columns: Columns to count; all of the table if empty.
         worse: Methods that are truly worse than the others; the others are equal.
-        spread: Standard deviation of methods around ``centres``, drawn in each repetition.
+        spread: Range of the standard deviation of methods around ``centres``; the standard
+            deviation (log-uniform) and the methods are drawn in each repetition.
     """
 
     topic: str
@@ -45,7 +46,7 @@ class Setting:
     trials: int
     columns: tuple[str, ...] = ()
     worse: tuple[int, ...] = ()
-    spread: float = 0.0
+    spread: tuple[float, float] | None = None
 
 
 def centre(accuracy: float | list[float], world: World) -> np.ndarray:
@@ -235,7 +236,10 @@ def _comparisons() -> list[Setting]:
     found = []
     for trials in (1, 3, 5):
         for methods in (2, 6):
-            for points, spread in (("1 point", 0.05), ("4 points", 0.2)):
+            for points, spread in (
+                ("1 point", (0.05, 0.05)),
+                ("0.5 to 6 points", (0.025, 0.3)),
+            ):
                 world = World((250, 250), trial_sd=_LITTLE)
                 title = f"{methods} methods that differ by {points}, {trials} trials, 500 images"
                 found.append(
@@ -261,7 +265,7 @@ def _comparisons() -> list[Setting]:
                 equal(6, [0.85, 0.75, 0.75, 0.85], world),
                 trials,
                 ("gap",),
-                spread=0.2,
+                spread=(0.2, 0.2),
             )
         )
     return found

@@ -118,9 +118,10 @@ def measured(setting: Setting, repetitions: int, seed: int) -> Measurement:
         simulator = Simulator(Path(folder), setting.world, setting.centres, setting.trials)
         truth = _Truth(setting, simulator)
         for _ in range(repetitions):
-            centres = setting.centres + setting.spread * random.normal(
-                size=(len(setting.centres), 1)
-            )
+            centres = setting.centres
+            if setting.spread is not None:
+                spread = np.exp(random.uniform(*np.log(setting.spread)))
+                centres = centres + spread * random.normal(size=(len(centres), 1))
             sweep, store, effects = simulator.load(random, centres)
             (table,) = tables_of(sweep, CRITERION, store, own=True)
             chosen = _chosen_effects(table, effects)
@@ -158,8 +159,8 @@ class _Truth:
         setting = self._setting
         if setting.trials == 1:
             return true_scores(setting.world, self._simulator.images, chosen[:, 0])
-        if setting.spread or self._known is None:
-            trials = 1_000 if setting.spread else TRUE_TRIALS
+        if setting.spread is not None or self._known is None:
+            trials = 1_000 if setting.spread is not None else TRUE_TRIALS
             effects = self._simulator.effects(self._random, centres, trials)[:, :, 0]
             scores = true_scores(setting.world, self._simulator.images, effects)
             self._known = {name: value.mean(1) for name, value in scores.items()}

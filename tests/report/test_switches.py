@@ -57,7 +57,7 @@ def test_text_markdown_and_latex_mark_the_row_and_say_why(marked: Path) -> None:
     table = report.tables[0]
     assert [row.marked_label for row in table.rows] == ["erm", "irm†"]
     for spread in ("sd", "interval"):
-        assert "† chosen before" in " ".join(table.full_caption(spread))
+        assert "† selected before" in " ".join(table.full_caption(spread))
     text = render(report, "text")
     assert "irm†" in text and SENTENCE in " ".join(text.split()) and "erm†" not in text
     markdown = render(report, "markdown")
@@ -91,7 +91,7 @@ def test_csv_and_json_name_the_trials(marked: Path) -> None:
 def test_html_marks_the_row_and_the_run(marked: Path) -> None:
     write_page(make_report(marked), marked, figures="none")
     page = (marked / "report.html").read_text(encoding="utf-8")
-    assert "irm†<sup>" in page and SENTENCE in page and "† chosen before" in page
+    assert "irm†<sup>" in page and SENTENCE in page and "† selected before" in page
     assert page.count("† within the first 200 steps") == 2
 
 

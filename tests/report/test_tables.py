@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -87,31 +88,74 @@ def test_one_trial_shows_test_sampling_only(tmp_path: Path) -> None:
         worst.estimate.sd is None
         and worst.estimate.low < worst.estimate.value < worst.estimate.high
     )
-    assert "1 trial: plug-in ± posterior sd, test sampling only" in " ".join(table.caption)
+    caption = " ".join(table.full_caption())
+    assert "1 trial: plug-in ± posterior sd" in caption
+    assert "trained networks" in caption
 
 
 def test_caption_says_how(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     fake.add(WORLD, ERM, draws=(0, 1))
     fake.add(WORLD, DRO, trials=(0,))
-    caption = " ".join(table_of(fake.finish()).caption)
+    table = table_of(fake.finish())
+    caption = " ".join(table.full_caption())
     for part in (
-        "mean ± sd over 3 trials; rows with 1 trial: ± posterior sd, test sampling only",
+        "mean ± sd over 3 trials; rows with 1 trial: ± posterior sd",
         "Step chosen by validation accuracy, then the best of 2 draws in each trial by the same",
         "Average: all images of split unbiased",
-        "the lowest of its 4 groups",
-        "mean of the trials' minima",
+        "of 4 groups (label/confounder), the smallest with",
         "gap = biased − deceiving, signed; both show the same objects",
         "n: val 120, biased 120",
         "Backbone: convnet, 300 steps",
         "groups = group labels in training",
     ):
         assert part in caption
-    assert "whatever a method needs" not in caption
+    assert "uses group labels in validation" not in caption
     by_groups = FakeSweep(tmp_path / "by_groups", criteria=("val_mean", "last"))
     by_groups.add(WORLD, ERM)
-    caption = " ".join(table_of(by_groups.finish()).caption)
-    assert "worst-group accuracy uses group labels in validation, whatever a method" in caption
+    caption = " ".join(table_of(by_groups.finish()).full_caption())
+    assert "worst-group accuracy uses group labels in validation" in caption
+
+
+def test_intervals_are_not_called_standard_deviations(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM)
+    table = table_of(fake.finish())
+    caption = " ".join(table.full_caption("interval"))
+    assert "±" not in caption and "new trials and new test images" in caption
+    assert "±" in " ".join(table.full_caption("both"))
+
+
+def test_the_caption_says_what_marks_compare_and_how_much_is_found(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM)
+    fake.add(WORLD, DRO)
+    caption = " ".join(table_of(fake.finish()).full_caption())
+    assert "group by group: worst group (unbiased)" in caption
+    assert "image by image: average (unbiased)" in caption
+    assert re.search(r"with 3 trials and 120 images .* 5 points in \d+ %", caption)
+    single = FakeSweep(tmp_path / "single")
+    single.add(WORLD, ERM, trials=(0,))
+    single.add(WORLD, DRO, trials=(0,))
+    caption = " ".join(table_of(single.finish()).full_caption())
+    assert "compares these networks" in caption
+
+
+def test_a_row_that_was_not_compared_is_marked(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=(0, 1))
+    fake.add(WORLD, DRO, trials=(0, 1))
+    fake.add(WORLD, Method("late"), trials=(7,))
+    report = make_report(fake.finish())
+    table = report.tables[0]
+    late = next(row for row in table.rows if row.method == "late").values[0]
+    assert late.best is None and late.not_compared
+    text = render(report, "text")
+    assert re.search(r"late +none +[\d.]+ ± [\d.]+\?", text)
+    assert late.not_compared in text
+    assert "? not compared" in " ".join(table.full_caption())
+    for form in ("latex", "markdown"):
+        assert late.not_compared in render(report, form)
 
 
 def test_everything_planned_is_in_the_table(tmp_path: Path) -> None:
@@ -179,7 +223,7 @@ def test_unknown_confounders(tmp_path: Path) -> None:
     assert list((worst.per_trial or {}).values()) == lowest
     assert worst.estimate.value == pytest.approx(np.mean(lowest)) and worst.estimate.low is not None
     assert worst.estimate.low < worst.estimate.value < 1 and worst.notes == ()
-    assert "worst class: the lowest of its 2 classes" in " ".join(table.caption)
+    assert "of 2 classes" in " ".join(table.full_caption())
 
 
 def test_worst_class_of_a_split_without_images_of_a_class(tmp_path: Path) -> None:
@@ -203,7 +247,7 @@ def test_main_split_without_unbiased_and_test(tmp_path: Path) -> None:
         "biased_accuracy",
         "gap",
     ]
-    assert "Average: all images of split deceiving" in " ".join(table.caption)
+    assert "Average: all images of split deceiving" in " ".join(table.full_caption())
 
 
 def edit_counts(folder: Path, counts: dict[str, object]) -> None:

@@ -201,7 +201,7 @@ def _specification(table: Table, show: Printer) -> str:
 def latex_cell(value: Value, show: Printer, marks: str) -> str:
     """``93.2(4)``, which siunitx prints as 93.2 ± 0.4; braces keep what is not a number out of its parser."""
     estimate, decimals, spread = value.estimate, show.decimals, show.spread
-    marks = ",".join(filter(None, ("*" if value.best else "", marks)))
+    marks = ",".join(filter(None, (value.mark, marks)))
     if estimate.value is None:
         return f"{{{escape(DASH)}{_superscript(marks)}}}"
     number = percent(estimate.value, decimals)

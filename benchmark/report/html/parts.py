@@ -34,23 +34,24 @@ def table_part(table: Table) -> str:
             f'<td data-label="needs" data-sort="{text(show.needs(row))}">{text(show.needs(row))}</td>',
         ]
         for title, value in zip(titles, row.values, strict=True):
-            shown = text(_value(show(value))) + _sup(notes.marks(notes_of(value, "interval")))
+            shown = text(_value(show(value), value.mark)) + _sup(
+                notes.marks(notes_of(value, "interval"))
+            )
             sort = "" if value.estimate.value is None else repr(value.estimate.value)
             cells.append(
                 f'<td class="number" data-label="{text(title)}" data-sort="{sort}"><span>{shown}'
                 f"{_interval(value, show.decimals)}</span></td>"
             )
         rows.append(f"<tr{'' if row.requested else ' class=upstream'}>{''.join(cells)}</tr>")
-    caption = (
-        f'<p class="caption">{text(" ".join(table.full_caption("interval")))}{_sup(general)}</p>'
-    )
+    caption = f'<p class="caption">{text(" ".join(table.full_caption("both")))}{_sup(general)}</p>'
     body = f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody>"
     return f'{caption}<div class="wide"><table class="sortable cards">{body}</table></div>{_footnotes(notes)}'
 
 
-def _value(shown: str) -> str:
-    """The number without its bracket, which stands below it."""
-    return shown.partition(" [")[0] + ("*" if shown.endswith("*") and "[" in shown else "")
+def _value(shown: str, mark: str) -> str:
+    """Return the number without its bracket, which stands below it."""
+    number, bracket, _ = shown.partition(" [")
+    return number + (mark if bracket else "")
 
 
 def _interval(value: Value, decimals: int) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import gammaincinv, ndtr
 
 from benchmark.report.statistics.estimate import Floats
 
-#: Median of the prior of τ, the standard deviation between methods: two points of accuracy.
-PRIOR_SCALE = 0.02
+#: Mean of the prior of τ, the standard deviation between methods: two points of accuracy.
+PRIOR_MEAN = 0.02
 #: Values of τ over which the posterior is averaged.
 _GRID = 64
 
@@ -34,22 +33,23 @@ def shrunken_probabilities(
     differences: Sequence[float],
     standard_errors: Sequence[float],
     margin: float,
-    scale: float = PRIOR_SCALE,
+    prior_mean: float = PRIOR_MEAN,
 ) -> tuple[Probabilities, ...]:
     """Return the posterior probabilities of differences from one reference.
 
     The true values of the reference and of all methods are normal about a common mean with standard
-    deviation τ, and τ has a half-Cauchy prior. If methods hardly differ, the differences are
-    therefore drawn towards zero. Given τ everything is normal and in closed form; the posterior of
+    deviation τ, and τ has a Gamma(2) prior. If methods hardly differ, the differences are therefore
+    drawn towards zero. Given τ everything is normal and in closed form; the posterior of
     τ is a sum over quantiles of its prior.
 
     Args:
         differences: K ≥ 1 differences from the reference.
         standard_errors: Of the differences, positive.
         margin: A smaller |Δ| counts as equivalent.
-        scale: Median of the prior of τ, in the unit of the differences.
+        prior_mean: Mean of the prior of τ, in the unit of the differences.
 
-    Source: Gelman et al., Bayesian Data Analysis, section 5.4; prior of τ: Gelman (2006).
+    Source: Gelman et al., Bayesian Data Analysis, section 5.4; prior of τ: Chung et al.
+    (2013), which keeps it from zero.
     """
     difference = np.asarray(differences, np.float64)
     variance = np.asarray(standard_errors, np.float64) ** 2
@@ -59,7 +59,7 @@ def shrunken_probabilities(
     reference = float(variance.min()) / 2.0
     noise = np.diag(variance - reference) + reference * shared
     quantiles = (np.arange(_GRID) + 0.5) / _GRID
-    between = (scale * np.tan(math.pi / 2.0 * quantiles)) ** 2
+    between = (prior_mean / 2.0 * gammaincinv(2.0, quantiles)) ** 2
     prior = between[:, None, None] * (own + shared)
     total = prior + noise
     gain = np.linalg.solve(total, prior).transpose(0, 2, 1)

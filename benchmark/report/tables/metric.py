@@ -77,6 +77,7 @@ class Metric(ABC):
             says in which direction a model errs.
         limits: Range of the metric; intervals are kept inside.
         continues_caption: Whether ``caption`` continues the sentence of the previous column.
+        shows_bounds: Whether tables print the bounds in any case, see ``Value.shows_bounds``.
         sampling_kind: Caption text about the standard error from ``sampling_variance``.
         splits: What the instance is computed on.
         title: One or two short lines.
@@ -89,6 +90,7 @@ class Metric(ABC):
     compares_magnitude: ClassVar[bool] = False
     limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
     continues_caption: ClassVar[bool] = False
+    shows_bounds: ClassVar[bool] = False
     sampling_kind: ClassVar[str] = "sampling of the test images"
 
     def __init__(
@@ -209,10 +211,11 @@ class Metric(ABC):
         if not values:
             return Value(notes=tuple(notes))
         if len(values) == 1:
-            return Value(estimates[next(iter(values))], values, tuple(notes))
+            estimate = estimates[next(iter(values))]
+            return Value(estimate, values, tuple(notes), shows_bounds=self.shows_bounds)
         chosen = [run for run in counted if run.trial in values]
         estimate = self.over_trials(chosen, list(values.values()), predictions)
-        return Value(estimate, values, tuple(notes))
+        return Value(estimate, values, tuple(notes), shows_bounds=self.shows_bounds)
 
 
 METRICS: Registry[type[Metric]] = Registry(

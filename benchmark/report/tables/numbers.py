@@ -45,7 +45,7 @@ def plain(value: Value, decimals: int, spread: str = "sd") -> str:
         return DASH
     text = percent(estimate.value, decimals)
     edges = bounds(value, decimals if spread == "interval" else 0)
-    if edges and (spread == "interval" or estimate.sd is None):
+    if edges and (spread == "interval" or estimate.sd is None or value.shows_bounds):
         return f"{text} [{edges[0]}, {edges[1]}]"
     return text if estimate.sd is None else f"{text} ± {percent(estimate.sd, decimals)}"
 
@@ -85,7 +85,7 @@ class Printer:
     spread: str
 
     def __call__(self, value: Value) -> str:
-        return plain(value, self.decimals, self.spread) + ("*" if value.best else "")
+        return plain(value, self.decimals, self.spread) + value.mark
 
     def label(self, row: Row) -> str:
         """The method as the sweep names it; runs that only serve others say so, as does one chosen too early."""
@@ -101,13 +101,17 @@ def printer(table: Table, spread: str) -> Printer:
 
 
 def notes_of(value: Value, spread: str) -> list[str]:
-    """Footnotes of a cell; why an interval is missing matters only where intervals are printed."""
-    missing = value.estimate.note if spread == "interval" and value.estimate.low is None else ""
-    return list(
-        dict.fromkeys(
-            [*value.notes, *([missing] if missing and value.estimate.value is not None else [])]
-        )
-    )
+    """Return the footnotes of a cell.
+
+    Why an interval is missing matters only if intervals are printed.
+    """
+    notes = list(value.notes)
+    estimate = value.estimate
+    if spread == "interval" and estimate.low is None and estimate.value is not None:
+        notes.append(estimate.note)
+    if value.not_compared:
+        notes.append(f"not compared with the best of its column: {value.not_compared}")
+    return [note for note in dict.fromkeys(notes) if note]
 
 
 def head_line(head: Sequence[str], level: int, tall: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 import statistics
 from collections.abc import Sequence
@@ -25,6 +26,14 @@ from benchmark.report.tables.value import Value
 MARGIN = 0.01
 #: Level of the tests after Holm's correction.
 ALPHA = 0.05
+
+
+class Pairing(enum.StrEnum):
+    """What the comparisons of a column compare, in the words of the caption."""
+
+    IMAGES = "image by image"
+    GROUPS = "group by group"
+    TRIALS = "without pairs of images"
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,9 @@ class Comparison:
         p_equivalent: Posterior probability that the two differ by less than ``MARGIN``.
         trials: Number of trials that both have.
         p_holm: ``p`` adjusted within its family.
+        error: Standard error behind the interval; its first component is that of the trials if
+            there are several.
+        pairing: What was compared; None if nothing was.
     """
 
     difference: Estimate
@@ -63,8 +75,27 @@ class Comparison:
     p_equivalent: float | None = None
     trials: int = 0
     p_holm: float | None = None
+    error: StandardError | None = None
+    pairing: Pairing | None = None
 
 
+@dataclass(frozen=True)
+class Marks:
+    """The marks of a column.
+
+    Attributes:
+        best: For each method whether it cannot be distinguished from the best; the best itself is
+            True. None if the method has no value or was not compared.
+        not_compared: For each method why it was not compared although others were; else empty.
+        comparisons: The comparisons with the best that could be made.
+    """
+
+    best: tuple[bool | None, ...]
+    not_compared: tuple[str, ...]
+    comparisons: tuple[Comparison, ...] = ()
+
+
+NO_MARKS = Marks((), ())
 NO_COMPARISON = Comparison(without_interval(None, "no trial that both have"))
 
 
@@ -103,32 +134,31 @@ def add_holm(family: Sequence[Comparison], factor: float = 1.0) -> list[Comparis
     return [replace(c, p_holm=p) for c, p in zip(family, holm(p_values), strict=True)]
 
 
-def mark_best(
-    metric: Metric, entries: Sequence[Entry], store: PredictionStore
-) -> list[bool | None]:
-    """Tell which methods cannot be distinguished from the best of a column.
+def mark_best(metric: Metric, entries: Sequence[Entry], store: PredictionStore) -> Marks:
+    """Mark the methods that cannot be distinguished from the best of a column.
 
     The best is chosen from the data, so that any of the K(K − 1)/2 pairs may be compared: p-values
     are multiplied by K/2 before Holm's adjustment of the K − 1 comparisons.
-
-    Returns:
-        For each method whether it cannot be distinguished from the best; the best itself is True.
-        None if the method has no value or could not be compared, and everywhere if none could be.
     """
     with_value = [i for i, entry in enumerate(entries) if entry.value.estimate.value is not None]
-    marks: list[bool | None] = [None] * len(entries)
+    best: list[bool | None] = [None] * len(entries)
+    problems = [""] * len(entries)
     if len(with_value) < 2:
-        return marks
-    best = max(with_value, key=lambda i: _quality(metric, entries[i].value))
-    others = [i for i in with_value if i != best]
-    found = compare_column(metric, [entries[i] for i in others], entries[best], store)
+        return Marks(tuple(best), tuple(problems))
+    first = max(with_value, key=lambda i: _quality(metric, entries[i].value))
+    others = [i for i in with_value if i != first]
+    found = compare_column(metric, [entries[i] for i in others], entries[first], store)
     family = add_holm(found, factor=len(with_value) / 2.0)
     if all(comparison.p_holm is None for comparison in family):
-        return marks
-    marks[best] = True
+        return Marks(tuple(best), tuple(problems))
+    best[first] = True
     for i, comparison in zip(others, family, strict=True):
-        marks[i] = None if comparison.p_holm is None else comparison.p_holm >= ALPHA
-    return marks
+        if comparison.p_holm is None:
+            problems[i] = comparison.difference.note or "no standard error"
+        else:
+            best[i] = comparison.p_holm >= ALPHA
+    made = tuple(comparison for comparison in family if comparison.p_holm is not None)
+    return Marks(tuple(best), tuple(problems), made)
 
 
 def _quality(metric: Metric, value: Value) -> float:
@@ -224,19 +254,21 @@ def _one_trial(table: PerImage) -> Comparison:
     p = found.p_value
     if table.is_correctness and table.cluster is None and np.isin(z, (-1.0, 0.0, 1.0)).all():
         p = mcnemar(int((z > 0).sum()), int((z < 0).sum()))
-    return Comparison(estimate, p)
+    error = None if found.sd is None else StandardError((found.sd**2,), (math.inf,))
+    return Comparison(estimate, p, error=error, pairing=Pairing.IMAGES)
 
 
 def _several_trials(table: PerImage, between: TrialVariance) -> Comparison:
     z = table.values
     if not np.any(z):
         note = f"the two agree on all {z.shape[1]} images"
-        return Comparison(without_interval(0.0, note), 1.0)
+        return Comparison(without_interval(0.0, note), 1.0, pairing=Pairing.IMAGES)
     found = crossed_variance(z, table.stratum, table.cluster, between)
     estimate = Estimate(found.value, found.sd, found.low, found.high, found.kind, found.note)
     if found.error is None or found.value is None:
         return Comparison(estimate)
-    return Comparison(estimate, found.error.p_value(found.value))
+    p = found.error.p_value(found.value)
+    return Comparison(estimate, p, error=found.error, pairing=Pairing.IMAGES)
 
 
 def _lowest(
@@ -257,7 +289,7 @@ def _lowest(
     sd = math.sqrt(sampling + (0.0 if mean is None else mean.variance))
     kind = f"{metric.sampling_kind}{'' if mean is None else ' and trials'}, group by group"
     estimate = Estimate(value, sd, min(found.low, value), max(found.high, value), kind)
-    return Comparison(estimate, found.p_value)
+    return Comparison(estimate, found.p_value, pairing=Pairing.GROUPS)
 
 
 def _from_trials(
@@ -282,7 +314,8 @@ def _from_trials(
     kinds += [metric.sampling_kind] if sampling else []
     half = error.half_width()
     estimate = Estimate(value, error.sd, value - half, value + half, " and ".join(kinds))
-    return Comparison(estimate, error.p_value(value))
+    p = error.p_value(value)
+    return Comparison(estimate, p, error=error, pairing=Pairing.TRIALS)
 
 
 def _mean_difference(metric: Metric, mine: Entry, theirs: Entry, trials: Sequence[int]) -> float:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from benchmark.core.backbone_options import with_defaults
 from benchmark.core.counts import num_images
-from benchmark.core.criteria import CRITERIA, title_of
+from benchmark.core.criteria import title_of
 from benchmark.core.layout import State
-from benchmark.core.needs import DESCRIPTIONS
 from benchmark.core.spec import RunSpec
 from benchmark.core.summaries import UNKNOWN_DATA, DataSummary
 from benchmark.report.records.model_selection import Cell, SelectedRun, cells_of
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.sweep_records import Sweep
 from benchmark.report.records.switches import switch_of
+from benchmark.report.tables.caption import describe_marks, describe_spread, describe_table
 from benchmark.report.tables.metric import Metric, columns_of
-from benchmark.report.tables.pairwise import Entry, mark_best
+from benchmark.report.tables.pairwise import NO_MARKS, Entry, Marks, mark_best
 from benchmark.report.tables.run_conditions import condition_notes
 from benchmark.report.tables.value import NO_VALUE, Value
 
@@ -32,9 +32,14 @@ class Row:
     """One method.
 
     Attributes:
-        needs: None where no run has finished to tell.
-        label: unique in its table.
-        criterion: what chose the steps and draws of ``winners``.
+        method: Its name in the sweep file.
+        requested: Whether the sweep file asks for it, or only other runs need it.
+        needs: Annotations that it needs; None if no run has finished, so that this is unknown.
+        values: One per column.
+        notes: Footnotes of the row.
+        selected_runs: The selected run of each trial.
+        label: Name in the table, unique there.
+        criterion: Criterion that selected steps and draws.
     """
 
     method: str
@@ -48,22 +53,31 @@ class Row:
 
     @property
     def before_switch(self) -> list[SelectedRun]:
-        """The winners that had not yet made a step of their method."""
-        return [
-            selected_run for selected_run in self.selected_runs if selected_run.is_before_switch
-        ]
+        """The selected runs that had made no step of their method yet."""
+        return [run for run in self.selected_runs if run.is_before_switch]
 
     @property
     def marked_label(self) -> str:
-        """The label as tables and figures show it: with a mark if a winner was chosen before its method began."""
+        """The label, with a mark if a run was selected before its method began."""
         return self.label + (BEFORE_SWITCH if self.before_switch else "")
 
 
 @dataclass
 class Table:
-    """One data set. ``caption`` holds whole sentences; ``notes`` are footnotes of the table as a whole.
+    """The results on one data set.
 
-    ``criterion`` is that of most rows.
+    Attributes:
+        dataset: The data set as the sweep file names it.
+        title: Title of the table.
+        criterion: Selection criterion of most rows.
+        stand_in: Whether the data were generated in place of real ones.
+        columns: The metrics.
+        rows: The methods.
+        caption: Sentences that do not depend on the printed spread, see ``full_caption``.
+        notes: Footnotes of the table as a whole.
+        sizes: Number of images of each split.
+        marks: The marks of each column.
+        has_several_labels: Whether an image may have several labels.
     """
 
     dataset: str
@@ -75,28 +89,21 @@ class Table:
     caption: list[str]
     notes: list[str]
     sizes: Mapping[str, int]
+    marks: list[Marks] = field(default_factory=list)
+    has_several_labels: bool = False
 
     def full_caption(self, spread: str = "sd") -> list[str]:
-        """The caption with what the printed spread and the stars mean."""
-        values = [value for row in self.rows for value in row.values]
-        parts = list(self.caption)
-        kinds = dict.fromkeys(v.estimate.kind for v in values if v.estimate.low is not None)
-        if spread == "interval" and kinds:
-            parts.append(f"Brackets: 95 % intervals ({'; '.join(kinds)}).")
-        bare = dict.fromkeys(
-            v.estimate.kind for v in values if v.estimate.sd is None and v.estimate.low is not None
-        )
-        if spread != "interval" and bare:
-            parts.append(f"Brackets: 95 % interval ({'; '.join(bare)}).")
+        """Return the whole caption.
+
+        Args:
+            spread: What is printed beside a value: ``sd``, ``interval``, or ``both``.
+        """
+        sentences = [f"{self.title}.", *describe_spread(self, spread), *self.caption]
         if any(row.before_switch for row in self.rows):
-            parts.append(
-                f"{BEFORE_SWITCH} chosen before the first step at which the method is what its name says."
+            sentences.append(
+                f"{BEFORE_SWITCH} selected before the first step of the method itself."
             )
-        if any(v.best for v in values):
-            parts.append(
-                "* not distinguishable from the best of its column (paired on the same images, Holm, 5 %)."
-            )
-        return parts
+        return sentences + describe_marks(self)
 
 
 def tables_of(
@@ -139,8 +146,8 @@ def _table(
     selected_runs = {
         id(cell): [w for w in cell.selected_runs if _stand_in(w) == stand_in] for cell in cells
     }
-    all_winners = [w for cell in cells for w in selected_runs[id(cell)]]
-    records = [w.run.record for w in all_winners if w.run.record]
+    all_runs = [w for cell in cells for w in selected_runs[id(cell)]]
+    records = [w.run.record for w in all_runs if w.run.record]
     data = _usual_data([record.data for record in records])
     columns = columns_of(data)
     usual = _usual([w for cell in cells if cell.requested for w in selected_runs[id(cell)]])
@@ -148,22 +155,23 @@ def _table(
     criterion = max(dict.fromkeys(counted), key=counted.count, default=criterion)
     rows = [_row(cell, selected_runs[id(cell)], columns, usual, criterion, store) for cell in cells]
     _add_labels(rows)
-    if store is not None:
-        _add_stars(rows, columns, store)
+    marks = [NO_MARKS] * len(columns) if store is None else _mark_columns(rows, columns, store)
     kind = " (stand-in data: generated, not real)" if stand_in else " (real data)" if mixed else ""
     table = Table(
-        dataset,
-        f"{dataset}{kind}",
-        criterion,
-        stand_in,
-        columns,
-        rows,
-        [],
-        [],
-        dict(data.splits),
+        dataset=dataset,
+        title=f"{dataset}{kind}",
+        criterion=criterion,
+        stand_in=stand_in,
+        columns=columns,
+        rows=rows,
+        caption=[],
+        notes=[],
+        sizes=dict(data.splits),
+        marks=marks,
+        has_several_labels=data.multi_label,
     )
-    table.caption = _caption(table, data, all_winners)
-    table.notes = _table_notes(table, all_winners) + _prediction_notes(all_winners, store)
+    table.caption = describe_table(table, data, all_runs)
+    table.notes = _table_notes(table, all_runs) + _prediction_notes(all_runs, store)
     return table
 
 
@@ -271,14 +279,23 @@ def _add_labels(rows: Sequence[Row]) -> None:
         row.label = label if seen[label] == 1 else f"{row.method} (upstream {seen[label]})"
 
 
-def _add_stars(rows: Sequence[Row], columns: Sequence[Metric], store: PredictionStore) -> None:
-    """Mark in each column what cannot be told from its best; runs that only serve others do not compete."""
+def _mark_columns(
+    rows: Sequence[Row], columns: Sequence[Metric], store: PredictionStore
+) -> list[Marks]:
+    """Mark in each column what cannot be distinguished from the best.
+
+    Runs that only serve others do not compete.
+    """
     competing = [row for row in rows if row.requested]
+    found = []
     for i, column in enumerate(columns):
-        entries = [Entry(row.selected_runs, row.values[i]) for row in competing]
-        marks = mark_best(column, entries, store)
-        for row, best in zip(competing, marks, strict=True):
-            row.values[i] = replace(row.values[i], best=best)
+        marks = mark_best(
+            column, [Entry(row.selected_runs, row.values[i]) for row in competing], store
+        )
+        for row, best, problem in zip(competing, marks.best, marks.not_compared, strict=True):
+            row.values[i] = replace(row.values[i], best=best, not_compared=problem)
+        found.append(marks)
+    return found
 
 
 def _prediction_notes(
@@ -298,111 +315,6 @@ def _prediction_notes(
         f"{', …' if len(keys) > MAX_RUNS_NAMED else ''}): {reason}; they are not compared image by image"
         for reason, keys in reasons.items()
     ]
-
-
-def _caption(table: Table, data: DataSummary, selected_runs: Sequence[SelectedRun]) -> list[str]:
-    if not selected_runs:
-        return [f"{table.title}. No run has finished."]
-    parts = [f"{table.title}. Accuracy in per cent, {_spread(table, _several(selected_runs[0]))}."]
-    parts.append(f"Step chosen by {_chosen_by(table)}{_draws(table)}.")
-    grouped = [
-        row.criterion
-        for row in table.rows
-        if row.selected_runs
-        and row.criterion in CRITERIA
-        and CRITERIA[row.criterion].needs.val_groups
-    ]
-    if grouped:
-        parts.append(
-            f"Selection by {' or '.join(map(title_of, dict.fromkeys(grouped)))} uses group labels in validation, "
-            "whatever a method needs beside them."
-        )
-    parts += _definitions(table, data, selected_runs)
-    sizes = ", ".join(
-        f"{name} {table.sizes[name]:,}"
-        for name in ("val", *data.test_splits)
-        if name in table.sizes
-    )
-    parts.append(f"n: {sizes}.")
-    parts.append(
-        _network(
-            [w for row in table.rows if row.requested for w in row.selected_runs] or selected_runs
-        )
-    )
-    needed = dict.fromkeys(name for row in table.rows for name in row.needs or ())
-    if needed:
-        parts.append(
-            "Needs: "
-            + "; ".join(f"{name} = {DESCRIPTIONS.get(name, name)}" for name in needed)
-            + "."
-        )
-    return parts
-
-
-def _spread(table: Table, several: bool) -> str:
-    single = "standard error over images" if several else "posterior sd"
-    trials = sorted({value.trials for row in table.rows for value in row.values if value.trials})
-    if trials == [1]:
-        return f"1 trial: plug-in ± {single}, test sampling only"
-    many = [n for n in trials if n > 1]
-    count = str(many[0]) if len(many) == 1 else f"{min(many)} to {max(many)}" if many else "0"
-    one = f"; rows with 1 trial: ± {single}, test sampling only" if 1 in trials else ""
-    return f"mean ± sd over {count} trials{one}"
-
-
-def _chosen_by(table: Table) -> str:
-    """The criterion of the table, and those of the methods that have another one."""
-    others: dict[str, list[str]] = {}
-    for row in table.rows:
-        if row.selected_runs and row.criterion != table.criterion:
-            others.setdefault(row.criterion, []).append(row.label)
-    parts = [f"of {', '.join(labels)} by {title_of(name)}" for name, labels in others.items()]
-    return "; ".join([title_of(table.criterion), *parts])
-
-
-def _draws(table: Table) -> str:
-    most = max((w.draw_count for row in table.rows for w in row.selected_runs), default=1)
-    if most < 2:
-        return ""
-    used = {row.criterion for row in table.rows if row.selected_runs}
-    steps = [name for name in used if name in CRITERIA and not CRITERIA[name].is_quality]
-    how = "validation accuracy" if steps else "the same"
-    if steps and len(used) > len(steps):
-        how = f"the same (with {' or '.join(map(title_of, steps))} by validation accuracy)"
-    return f", then the best of {most} draws in each trial by {how}"
-
-
-def _definitions(
-    table: Table, data: DataSummary, selected_runs: Sequence[SelectedRun]
-) -> list[str]:
-    """Return sentences that explain the columns."""
-    several_trials = any(value.trials > 1 for row in table.rows for value in row.values)
-    sentences: list[str] = []
-    for column in table.columns:
-        clause = column.caption(selected_runs, data, several_trials=several_trials)
-        if clause and column.continues_caption and sentences:
-            sentences[-1] += f"; {clause}"
-        elif clause:
-            sentences.append(clause)
-    return [f"{sentence}." for sentence in sentences]
-
-
-def _several(selected_run: SelectedRun) -> bool:
-    return bool(selected_run.run.record and selected_run.run.record.data.multi_label)
-
-
-def _network(selected_runs: Iterable[SelectedRun]) -> str:
-    specs = [w.run.spec for w in selected_runs if w.run.spec]
-    backbones = sorted({spec.backbone for spec in specs})
-    steps = sorted({int(spec.budget["steps"]) for spec in specs if "steps" in spec.budget})
-    budget = (
-        f", {steps[0]:,} steps"
-        if len(steps) == 1
-        else f", {steps[0]:,} to {steps[-1]:,} steps"
-        if steps
-        else ""
-    )
-    return f"Backbone: {', '.join(backbones)}{budget}."
 
 
 def _table_notes(table: Table, selected_runs: Sequence[SelectedRun]) -> list[str]:

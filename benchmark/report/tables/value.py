@@ -18,17 +18,30 @@ class Value:
         notes: Footnotes that do not depend on the printed spread.
         best: Whether it cannot be distinguished from the best value of its column; None if that
             was not tested.
+        not_compared: Why it was not compared with the best value of its column; empty if it was,
+            or if nothing in the column was.
+        shows_bounds: Whether the bounds are printed even where the standard deviation is asked for,
+            because the value ± its standard deviation says little about the true value.
     """
 
     estimate: Estimate = NO_ESTIMATE
     per_trial: Mapping[int, float] | None = None
     notes: tuple[str, ...] = ()
     best: bool | None = None
+    not_compared: str = ""
+    shows_bounds: bool = False
 
     @property
     def trials(self) -> int:
         """Number of trials that have a value."""
         return len(self.per_trial or ())
+
+    @property
+    def mark(self) -> str:
+        """``*`` if it cannot be distinguished from the best, ``?`` if this was not tested."""
+        if self.best:
+            return "*"
+        return "?" if self.not_compared else ""
 
 
 NO_VALUE = Value()

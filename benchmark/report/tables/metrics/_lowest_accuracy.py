@@ -35,6 +35,7 @@ class LowestAccuracy(Metric):
     parts: ClassVar[str]
     position: ClassVar[int] = 20
     continues_caption: ClassVar[bool] = True
+    shows_bounds: ClassVar[bool] = True
     sampling_kind: ClassVar[str] = "binomial of the worst groups"
 
     def __init__(self, split: str) -> None:
@@ -89,10 +90,15 @@ class LowestAccuracy(Metric):
         counts = runs[0].at.counts.get(self.splits[0])
         if counts is None or not counts.any():
             return ""
-        number = int((self.part_counts(counts)[1] > 0).sum())
-        mean = ", mean of the trials' minima" if several_trials else ""
-        parts = f"{number} {self.parts}{self.parts_of(data)}"
-        return f"worst {self.part}: the lowest of its {parts}{mean}"
+        sizes = self.part_counts(counts)[1]
+        sizes = sizes[sizes > 0]
+        parts = f"{len(sizes)} {self.parts}{self.parts_of(data)}"
+        smallest = f"the smallest with {int(sizes.min()):,} images"
+        what = "the mean of the lowest in each trial" if several_trials else "the lowest"
+        return (
+            f"worst {self.part}: {what} of {parts}, {smallest}; a minimum lies below the true value "
+            f"if {self.parts} are many or small, so that bounds are printed"
+        )
 
     def _all_counts(self, runs: Sequence[SelectedRun]) -> tuple[list[Ints], list[Ints]]:
         counts = [self.part_counts(run.at.counts[self.splits[0]]) for run in runs]

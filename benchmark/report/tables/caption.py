@@ -1,0 +1,216 @@
+"""The caption of a results table: how every number was made, and what it may be used for."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from benchmark.core.criteria import CRITERIA, title_of
+from benchmark.core.needs import DESCRIPTIONS
+from benchmark.core.record import DataSummary
+from benchmark.report.records.model_selection import SelectedRun
+from benchmark.report.statistics.power import ENOUGH, family_tail, power, trials_needed
+from benchmark.report.statistics.standard_error import StandardError
+from benchmark.report.tables.metric import Metric
+from benchmark.report.tables.pairwise import ALPHA, Marks, Pairing
+
+if TYPE_CHECKING:
+    from benchmark.report.tables.results_table import Table
+
+#: Differences whose detection the caption describes.
+_DIFFERENCES = (0.02, 0.05)
+
+
+def describe_table(
+    table: Table, data: DataSummary, selected_runs: Sequence[SelectedRun]
+) -> list[str]:
+    """Return the sentences that do not depend on the printed spread.
+
+    Args:
+        table: The table with its rows.
+        data: The data set of most runs.
+        selected_runs: All selected runs.
+    """
+    if not selected_runs:
+        return ["No run has finished."]
+    sentences = [f"Step chosen by {_criteria(table)}{_draws(table)}."]
+    with_groups = dict.fromkeys(
+        title_of(row.criterion)
+        for row in table.rows
+        if row.selected_runs
+        and row.criterion in CRITERIA
+        and CRITERIA[row.criterion].needs.val_groups
+    )
+    if with_groups:
+        sentences.append(
+            f"Selection by {' or '.join(with_groups)} uses group labels in validation, "
+            "whatever else a method needs."
+        )
+    sentences += _definitions(table, data, selected_runs)
+    names = [name for name in ("val", *data.test_splits) if name in table.sizes]
+    sentences.append(f"n: {', '.join(f'{name} {table.sizes[name]:,}' for name in names)}.")
+    requested = [run for row in table.rows if row.requested for run in row.selected_runs]
+    sentences.append(_network(requested or selected_runs))
+    needed = dict.fromkeys(name for row in table.rows for name in row.needs or ())
+    if needed:
+        needs = "; ".join(f"{name} = {DESCRIPTIONS.get(name, name)}" for name in needed)
+        sentences.append(f"Needs: {needs}.")
+    return sentences
+
+
+def describe_spread(table: Table, spread: str) -> list[str]:
+    """Return what stands beside a value, and what the intervals are for.
+
+    Args:
+        table: The table with its rows.
+        spread: ``sd``, ``interval``, or ``both``.
+    """
+    values = [value for row in table.rows for value in row.values]
+    trials = sorted({value.trials for value in values if value.trials})
+    if not trials:
+        return []
+    sentences = [f"Accuracy in per cent, {_center(trials, table.has_several_labels, spread)}."]
+    with_bounds = [value for value in values if value.estimate.low is not None]
+    if spread == "sd":
+        with_bounds = [v for v in with_bounds if v.estimate.sd is None or v.shows_bounds]
+    kinds = dict.fromkeys(value.estimate.kind for value in with_bounds)
+    if kinds:
+        sentences.append(f"Brackets: 95 % intervals ({'; '.join(kinds)}).")
+        sentences += _target({value.trials for value in with_bounds})
+    return sentences
+
+
+def _center(trials: Sequence[int], several_labels: bool, spread: str) -> str:
+    """Return how many trials a value is from, and what ± is."""
+    several = [number for number in trials if number > 1]
+    count = "1 trial" if trials == [1] else f"mean over {_range(several)} trials"
+    single = "standard error over images" if several_labels else "posterior sd"
+    if spread == "interval":
+        return f"{count}{', or 1 trial' if several and 1 in trials else ''}"
+    if not several:
+        return f"{count}: plug-in ± {single}, test sampling only"
+    one = f"; rows with 1 trial: ± {single}, test sampling only" if 1 in trials else ""
+    return f"mean ± sd over {_range(several)} trials{one}"
+
+
+def _range(numbers: Sequence[int]) -> str:
+    return str(numbers[0]) if len(numbers) == 1 else f"{min(numbers)} to {max(numbers)}"
+
+
+def _target(trials: set[int]) -> list[str]:
+    """Return what the intervals are for."""
+    if trials == {1}:
+        return [
+            "The intervals are for these trained networks on new test images, not for the method "
+            "with other seeds."
+        ]
+    one = ", with 1 trial for these networks on new test images" if 1 in trials else ""
+    return [f"The intervals are for new trials and new test images{one}."]
+
+
+def describe_marks(table: Table) -> list[str]:
+    """Return what the marks of a table mean, and how likely a difference is found."""
+    values = [value for row in table.rows for value in row.values]
+    if not any(value.best for value in values):
+        return []
+    how: dict[Pairing, list[str]] = {}
+    for column, marks in zip(table.columns, table.marks, strict=True):
+        for pairing in dict.fromkeys(c.pairing for c in marks.comparisons if c.pairing):
+            how.setdefault(pairing, []).append(" ".join(column.title))
+    named = [f"{pairing}: {', '.join(titles)}" for pairing, titles in how.items()]
+    pairs = "; ".join(named if len(how) > 1 else how)
+    sentences = [
+        f"* not distinguishable from the best of its column ({100 * ALPHA:g} %, Holm over all "
+        f"pairs; {pairs})."
+    ]
+    if all(value.trials <= 1 for value in values):
+        sentences.append("With 1 trial a mark compares these networks, not the methods.")
+    if any(value.not_compared for value in values):
+        sentences.append("? not compared with the best of its column.")
+    if table.columns and (sentence := _power(table, table.columns[0], table.marks[0])):
+        sentences.append(sentence)
+    return sentences
+
+
+def _power(table: Table, column: Metric, marks: Marks) -> str:
+    """Return how often a difference would be found in tables like this one.
+
+    The comparison with the median standard error stands for all.
+    """
+    known = [c for c in marks.comparisons if c.error is not None and c.error.sd > 0.0]
+    if not known:
+        return ""
+    median = statistics.median_low([c.error.sd for c in known if c.error is not None])
+    typical = next(c for c in known if c.error is not None and c.error.sd == median)
+    assert typical.error is not None
+    methods = sum(best is not None for best in marks.best)
+    tail = family_tail(methods, ALPHA)
+    images = table.sizes.get(column.splits[0])
+    sizes = f"{typical.trials} trial{'' if typical.trials == 1 else 's'}"
+    sizes += f" and {images:,} images" if images else ""
+    small, large = (100 * power(typical.error, difference, tail) for difference in _DIFFERENCES)
+    sentence = (
+        f"Power ({' '.join(column.title)}): with {sizes} a difference of "
+        f"{100 * _DIFFERENCES[0]:g} points is found in {small:.0f} % of such tables, one of "
+        f"{100 * _DIFFERENCES[1]:g} points in {large:.0f} %"
+    )
+    if typical.trials < 2:
+        return f"{sentence}."
+    needed = dict.fromkeys(
+        _trials(typical.error, typical.trials, difference, tail) for difference in _DIFFERENCES
+    )
+    return f"{sentence}; {100 * ENOUGH:.0f} % takes {' or '.join(needed)}."
+
+
+def _trials(error: StandardError, trials: int, difference: float, tail: float) -> str:
+    needed = trials_needed(error, trials, difference, tail)
+    return "more test images" if needed is None else f"{needed} trials"
+
+
+def _criteria(table: Table) -> str:
+    """Return the criterion of the table, and those of the methods that have another one."""
+    others: dict[str, list[str]] = {}
+    for row in table.rows:
+        if row.selected_runs and row.criterion != table.criterion:
+            others.setdefault(row.criterion, []).append(row.label)
+    parts = [f"of {', '.join(labels)} by {title_of(name)}" for name, labels in others.items()]
+    return "; ".join([title_of(table.criterion), *parts])
+
+
+def _draws(table: Table) -> str:
+    most = max((run.draw_count for row in table.rows for run in row.selected_runs), default=1)
+    if most < 2:
+        return ""
+    used = {row.criterion for row in table.rows if row.selected_runs}
+    steps = [name for name in used if name in CRITERIA and not CRITERIA[name].is_quality]
+    how = "validation accuracy" if steps else "the same"
+    if steps and len(used) > len(steps):
+        how = f"the same (with {' or '.join(map(title_of, steps))} by validation accuracy)"
+    return f", then the best of {most} draws in each trial by {how}"
+
+
+def _definitions(
+    table: Table, data: DataSummary, selected_runs: Sequence[SelectedRun]
+) -> list[str]:
+    """Return sentences that explain the columns."""
+    several_trials = any(value.trials > 1 for row in table.rows for value in row.values)
+    sentences: list[str] = []
+    for column in table.columns:
+        clause = column.caption(selected_runs, data, several_trials=several_trials)
+        if clause and column.continues_caption and sentences:
+            sentences[-1] += f"; {clause}"
+        elif clause:
+            sentences.append(clause)
+    return [f"{sentence}." for sentence in sentences]
+
+
+def _network(selected_runs: Iterable[SelectedRun]) -> str:
+    specs = [run.run.spec for run in selected_runs if run.run.spec]
+    backbones = sorted({spec.backbone for spec in specs})
+    steps = sorted({int(spec.budget["steps"]) for spec in specs if "steps" in spec.budget})
+    budget = ""
+    if steps:
+        numbers = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+        budget = f", {numbers} steps"
+    return f"Backbone: {', '.join(backbones)}{budget}."
