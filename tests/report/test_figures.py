@@ -37,7 +37,6 @@ def test_curves_are_those_of_the_log(tmp_path: Path) -> None:
     curves = read_curves(RunFolder(tmp_path), DATA)
     assert (curves.steps, curves.note) == ([10, 20], "")
     assert curves.accuracy == {"val": [8 / 12, 1.0]} and curves.worst == {"val": [0.0, 1.0]}
-    assert curves.terms == {"loss": [0.1, 0.05]}
     plain = [json.loads(line_) for line_ in text.splitlines()]
     for value in plain:  # the same without confounders
         value["splits"]["val"]["counts"] = value["splits"]["val"]["counts"][:1]

@@ -1,4 +1,4 @@
-"""The heatmap gallery: the same images for every method, one rule for all scales, written on the figure."""
+"""A figure of the heatmaps of every method for the same images."""
 
 from __future__ import annotations
 
@@ -17,45 +17,63 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-#: Columns of heatmaps that a page is wide enough for; the methods beyond are named, not drawn.
+#: Most methods that fit the page; the others are named only.
 MAX_METHODS = 12
-#: The scale rule; 99 and not 100 so that a single bright pixel does not hide all others.
+#: Percentile of absolute values that scales a map, so that one bright pixel does not hide others.
 PERCENTILE = 99
-RULE = f"Each map is divided by the {PERCENTILE}th percentile of its absolute values and cut off at ±1."
+RULE = (
+    f"Each map is divided by the {PERCENTILE}th percentile of its absolute values "
+    "and cut off at ±1."
+)
 LEGEND = f"{RULE}\n✓ right, ✗ wrong (thick frame), with the predicted class. Outline: foreground."
-#: Inches: side of a picture, gaps between columns and rows, and what surrounds the grid.
-_CELL, _GAP, _LINE = 0.95, 0.07, 0.24
-_LEFT, _RIGHT, _TOP, _BOTTOM = 0.5, 0.12, 0.5, 0.85
-_SEPARATORS = re.compile(r"[^A-Za-z0-9_-]+")  # LaTeX takes what follows a dot for the kind of file
+#: Lengths in inches: side of an image, gaps between columns and rows, and margins of the grid.
+_CELL = 0.95
+_COLUMN_GAP = 0.07
+_ROW_GAP = 0.24
+_LEFT = 0.5
+_RIGHT = 0.12
+_TOP = 0.5
+_BOTTOM = 0.85
+_SEPARATORS = re.compile(r"[^A-Za-z0-9_-]+")  # dots too: LaTeX reads a suffix from the first one
 
 
 def file_name(table: Table, taken: Sequence[str] = ()) -> str:
-    """``heatmaps_<dataset>``, in characters that every file system takes; numbered where it is taken."""
+    """Return ``heatmaps_<dataset>`` in portable characters, with a number if that name is taken."""
     base = "heatmaps_" + (_SEPARATORS.sub("-", table.dataset).strip("-")[:80] or "data")
-    name, number = base, 2
+    name = base
+    number = 2
     while name in taken:
-        name, number = f"{base}_{number}", number + 1
+        name = f"{base}_{number}"
+        number += 1
     return name
 
 
 def scaled(heatmap: np.ndarray) -> np.ndarray:
-    """A map float[H,W] by RULE; where the percentile is 0, by the largest absolute value; a zero map stays zero."""
+    """Return a map float[H,W] scaled by RULE.
+
+    If the percentile is 0, the largest absolute value takes its place. A map of zeros stays as it
+    is.
+    """
     size = np.abs(heatmap)
-    by = float(np.percentile(size, PERCENTILE)) or float(size.max())
-    return np.clip(heatmap / by, -1.0, 1.0) if by > 0 else np.zeros_like(heatmap)
+    scale = float(np.percentile(size, PERCENTILE)) or float(size.max())
+    return np.clip(heatmap / scale, -1.0, 1.0) if scale > 0 else np.zeros_like(heatmap)
 
 
 def draw_gallery(canvas: Canvas, table: Table, store: PredictionStore | None = None) -> str:
-    """Rows are images; columns the image, its foreground, every method's heatmap. Returns what it shows, in words."""
+    """Draw a row per image: the image, its foreground, and the heatmap of every method.
+
+    Returns:
+        A description of the figure; empty if there are no heatmaps.
+    """
     gallery = read_gallery(table)
     if gallery is None or not gallery.methods:
         return ""
     methods = gallery.methods[:MAX_METHODS]
-    rows, columns = len(gallery.label), 2 + len(methods)
-    axes, scale = _grid(canvas, rows, columns)
+    rows = len(gallery.label)
+    axes, scale = _grid(canvas, rows, 2 + len(methods))
     for r in range(rows):
-        _picture(axes[r, 0], gallery, r)
-        _picture(axes[r, 1], gallery, r, outlined=True)
+        _image(axes[r, 0], gallery, r)
+        _image(axes[r, 1], gallery, r, outlined=True)
         axes[r, 0].set_ylabel(_row_label(gallery, r), fontsize=7)
         for c, heatmaps in enumerate(methods, 2):
             _heatmap(axes[r, c], gallery, heatmaps, r)
@@ -70,21 +88,23 @@ def draw_gallery(canvas: Canvas, table: Table, store: PredictionStore | None = N
 
 
 def _grid(canvas: Canvas, rows: int, columns: int) -> tuple[np.ndarray, Axes]:
-    """Axes [rows, columns] and those of the colour scale, all placed in inches: a layout engine would take seconds."""
+    """Return axes [rows, columns] and those of the colour scale.
+
+    They are placed in inches, since a layout engine takes seconds.
+    """
     canvas.set_layout_engine("none")
-    width = max(_LEFT + columns * (_CELL + _GAP) + _RIGHT, 4.6)
-    height = _TOP + rows * (_CELL + _LINE) + _BOTTOM
+    width = max(_LEFT + columns * (_CELL + _COLUMN_GAP) + _RIGHT, 4.6)
+    height = _TOP + rows * (_CELL + _ROW_GAP) + _BOTTOM
     canvas.set_size_inches(width, height)
     axes = np.empty((rows, columns), dtype=object)
     for r, c in np.ndindex(rows, columns):
-        bottom = height - _TOP - r * (_CELL + _LINE) - _CELL
-        axes[r, c] = canvas.add_axes(
-            ((_LEFT + c * (_CELL + _GAP)) / width, bottom / height, _CELL / width, _CELL / height)
-        )
+        left = _LEFT + c * (_CELL + _COLUMN_GAP)
+        bottom = height - _TOP - r * (_CELL + _ROW_GAP) - _CELL
+        axes[r, c] = canvas.add_axes((left / width, bottom / height, _CELL / width, _CELL / height))
     return axes, canvas.add_axes((0.5 - 1.2 / width, 0.62 / height, 2.4 / width, 0.09 / height))
 
 
-def _picture(axes: Axes, gallery: Gallery, r: int, outlined: bool = False) -> None:
+def _image(axes: Axes, gallery: Gallery, r: int, *, outlined: bool = False) -> None:
     image = gallery.image[r].transpose(1, 2, 0)
     image = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, 2)
     _bare(axes)
@@ -101,7 +121,7 @@ def _heatmap(axes: Axes, gallery: Gallery, heatmaps: MethodHeatmaps, r: int) -> 
         scaled(heatmaps.heatmap[r]), cmap="seismic", vmin=-1, vmax=1, interpolation="nearest"
     )
     _outline(axes, gallery.mask[r])
-    right = bool(_right(gallery, heatmaps)[r])
+    right = bool(_is_right(gallery, heatmaps)[r])
     axes.set_xlabel(
         f"{'✓' if right else '✗'} {_name(gallery, int(heatmaps.prediction[r]))}",
         fontsize=7,
@@ -113,22 +133,28 @@ def _heatmap(axes: Axes, gallery: Gallery, heatmaps: MethodHeatmaps, r: int) -> 
 
 
 def _outline(axes: Axes, mask: np.ndarray) -> None:
-    """The mask's edge along pixel borders, black on white so that it shows on every ground."""
+    """Draw the edge of a mask along pixel borders, black on white to be visible everywhere."""
     axes.autoscale(False)
     padded = np.pad(mask, 1)
-    for edges, across in (
-        (padded[1:, :] != padded[:-1, :], True),
-        (padded[:, 1:] != padded[:, :-1], False),
-    ):
-        found = np.argwhere(edges)
-        if not len(found):
-            continue
-        y, x = found[:, 0] - (0.5 if across else 1), found[:, 1] - (1 if across else 0.5)
-        gap = np.full(len(found), np.nan)
-        xs = np.stack([x - 0.5, x + 0.5, gap] if across else [x, x, gap], 1).ravel()
-        ys = np.stack([y, y, gap] if across else [y - 0.5, y + 0.5, gap], 1).ravel()
-        axes.plot(xs, ys, color="white", linewidth=1.6, solid_capstyle="projecting")
-        axes.plot(xs, ys, color="black", linewidth=0.8, solid_capstyle="projecting")
+    rows, columns = np.nonzero(padded[1:, :] != padded[:-1, :])
+    y = rows - 0.5
+    _segments(axes, (columns - 1.5, columns - 0.5), (y, y))
+    rows, columns = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    x = columns - 0.5
+    _segments(axes, (x, x), (rows - 1.5, rows - 0.5))
+
+
+def _segments(
+    axes: Axes, x: tuple[np.ndarray, np.ndarray], y: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Draw line segments from their two ends."""
+    if not len(x[0]):
+        return
+    gap = np.full(len(x[0]), np.nan)
+    xs = np.stack([*x, gap], axis=1).ravel()
+    ys = np.stack([*y, gap], axis=1).ravel()
+    axes.plot(xs, ys, color="white", linewidth=1.6, solid_capstyle="projecting")
+    axes.plot(xs, ys, color="black", linewidth=0.8, solid_capstyle="projecting")
 
 
 def _bare(axes: Axes) -> None:
@@ -139,42 +165,43 @@ def _bare(axes: Axes) -> None:
 
 
 def _name(gallery: Gallery, label: int) -> str:
-    name = (
-        one_line(str(gallery.label_names[label]))
-        if label < len(gallery.label_names)
-        else str(label)
-    )
+    known = label < len(gallery.label_names)
+    name = one_line(str(gallery.label_names[label])) if known else str(label)
     return name if len(name) <= 12 else f"{name[:11]}…"
 
 
 def _row_label(gallery: Gallery, r: int) -> str:
+    split = one_line(gallery.split[r])
     if gallery.label.ndim == 1:
-        return f"{one_line(gallery.split[r])}\n{_name(gallery, int(gallery.label[r]))}"
-    there = np.flatnonzero(gallery.label[r])
-    more = f" +{len(there) - 1}" if len(there) > 1 else ""
-    return f"{one_line(gallery.split[r])}\n{_name(gallery, int(there[0])) if len(there) else 'none'}{more}"
+        return f"{split}\n{_name(gallery, int(gallery.label[r]))}"
+    labels = np.flatnonzero(gallery.label[r])
+    if not len(labels):
+        return f"{split}\nnone"
+    more = f" +{len(labels) - 1}" if len(labels) > 1 else ""
+    return f"{split}\n{_name(gallery, int(labels[0]))}{more}"
 
 
-def _right(gallery: Gallery, heatmaps: MethodHeatmaps) -> np.ndarray:
-    """Whether what each map explains is right, bool[G]; where an image may have several labels, whether it is there."""
+def _is_right(gallery: Gallery, heatmaps: MethodHeatmaps) -> np.ndarray:
+    """Return whether the class that each map explains is a label of the image, bool[G]."""
     if gallery.label.ndim == 1:
         return heatmaps.prediction == gallery.label
     return gallery.label[np.arange(len(gallery.label)), heatmaps.prediction] == 1
 
 
 def _title(heatmaps: MethodHeatmaps) -> str:
-    """The method, broken where it may be; another explanation than LRP is named."""
+    """Return the method, broken into short lines, and the explainer if it is not LRP."""
     name = one_line(heatmaps.method).replace(" (", "\n(").replace(":", ":\n")
     name = name.replace("_", "_\n", 1) if max(map(len, name.split("\n"))) > 13 else name
     lines = [line if len(line) <= 17 else f"{line[:16]}…" for line in name.split("\n")]
-    return "\n".join(
-        [*lines, *([f"[{heatmaps.explainer}]"] if heatmaps.explainer != "lrp" else [])]
-    )
+    if heatmaps.explainer != "lrp":
+        lines.append(f"[{heatmaps.explainer}]")
+    return "\n".join(lines)
 
 
 def _description(gallery: Gallery, methods: Sequence[MethodHeatmaps]) -> str:
     right = ", ".join(
-        f"{one_line(heatmaps.method)} {int(_right(gallery, heatmaps).sum())} of {len(gallery.label)}"
+        f"{one_line(heatmaps.method)} {int(_is_right(gallery, heatmaps).sum())} "
+        f"of {len(gallery.label)}"
         for heatmaps in methods
     )
     splits = " and ".join(dict.fromkeys(one_line(split) for split in gallery.split))
@@ -185,6 +212,7 @@ def _description(gallery: Gallery, methods: Sequence[MethodHeatmaps]) -> str:
     ]
     missing = f" Not shown: {one_line('; '.join(left))}." if left else ""
     return (
-        f"Heatmaps ({explainers}) of the predicted class for the same {len(gallery.label)} images of {splits}, trial "
-        f"{gallery.trial}; red: for, blue: against. {RULE} Right: {right}.{missing}"
+        f"Heatmaps ({explainers}) of the predicted class for the same {len(gallery.label)} "
+        f"images of {splits}, trial {gallery.trial}. Red: evidence for the class; blue: against. "
+        f"{RULE} Correct predictions: {right}.{missing}"
     )

@@ -22,29 +22,40 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-#: Methods that a page is wide enough for, and names that a legend holds; the others are counted in words.
+#: Most methods that fit the page; the others are named only.
 MAX_METHODS = 6
+#: Most names in a legend; the others are counted.
 MAX_LEGEND_NAMES = 8
-#: UMAP's usual number of neighbours; a split with no more images than that is projected by PCA.
+#: Default number of neighbours of UMAP. Splits with no more images are projected by PCA.
 NEIGHBOURS = 15
-_OF = ("label", "confounder")
+#: What the images are coloured by.
+_COLOURED_BY = ("label", "confounder")
 
 
 @dataclass(frozen=True)
 class View:
-    """One method's images of one split: ``place`` float[M,2], ``label``, ``confounder`` int64[M]."""
+    """Images of one split in the latent space of one method.
+
+    Attributes:
+        method: Label of the method.
+        position: Position of each image, float[M,2].
+        label: int64[M].
+        confounder: int64[M].
+        projection: Name of the projection.
+    """
 
     method: str
-    place: np.ndarray
+    position: np.ndarray
     label: np.ndarray
     confounder: np.ndarray
     projection: str
 
 
 def draw_latent(canvas: Canvas, table: Table, store: PredictionStore | None = None) -> str:
-    """Every method's images of the main split in two dimensions: coloured by label above, by confounder below.
+    """Draw the images of the main split for each method, coloured by label and by confounder.
 
-    Returns what it shows, in words; nothing where no run kept features and confounders.
+    Returns:
+        A description of the figure; empty if no run recorded features and confounders.
     """
     trial, views, left = _views(table)
     if not views:
@@ -54,24 +65,26 @@ def draw_latent(canvas: Canvas, table: Table, store: PredictionStore | None = No
     axes = canvas.subplots(2, len(views), squeeze=False)
     for c, view in enumerate(views):
         axes[0, c].set_title(_title(view), fontsize=8)
-        for r, of in enumerate(_OF):
-            _scatter(axes[r, c], view.place, getattr(view, of))
-    for r, of in enumerate(_OF):
-        axes[r, 0].set_ylabel(f"by {of}", fontsize=8)
-        present = np.unique(np.concatenate([getattr(view, of) for view in views]))
-        names = data.label_names if of == "label" else data.confounder_names
+        for r, attribute in enumerate(_COLOURED_BY):
+            _scatter(axes[r, c], view.position, getattr(view, attribute))
+    for r, attribute in enumerate(_COLOURED_BY):
+        axes[r, 0].set_ylabel(f"by {attribute}", fontsize=8)
+        present = np.unique(np.concatenate([getattr(view, attribute) for view in views]))
+        names = data.label_names if attribute == "label" else data.confounder_names
         _legend(axes[r, -1], present, names)
-    ways = " and ".join(dict.fromkeys(view.projection for view in views))
+    projections = " and ".join(dict.fromkeys(view.projection for view in views))
     missing = f" Not shown: {one_line('; '.join(left))}." if left else ""
     return (
-        f"Features of up to {max(len(v.label) for v in views)} images of split {one_line(str(data.main_split))}, "
-        f"trial {trial}, projected to two dimensions by {ways}, each method for itself; above coloured by label, "
-        f"below by confounder. Distances in such a picture deceive: the table of silhouettes measures them.{missing}"
+        f"Features of up to {max(len(v.label) for v in views)} images of split "
+        f"{one_line(str(data.main_split))}, trial {trial}, projected to two dimensions by "
+        f"{projections} for each method separately, coloured by label (above) and by confounder "
+        "(below). Projections distort distances; the table of silhouettes measures them in the "
+        f"full space.{missing}"
     )
 
 
 def _views(table: Table) -> tuple[int, list[View], list[str]]:
-    """The first trial that has features, every method's view of it, and what is left out and why."""
+    """Return the first trial with features, its views, and the reasons for methods without one."""
     trials = sorted(
         {
             w.trial
@@ -94,15 +107,15 @@ def _views(table: Table) -> tuple[int, list[View], list[str]]:
             left.append(f"{row.marked_label}: {shown}")
             continue
         feature, label, confounder = shown
-        place, projection = project(feature)
-        views.append(View(row.marked_label, place, label, confounder, projection))
+        position, projection = project(feature)
+        views.append(View(row.marked_label, position, label, confounder, projection))
     return (trials[0] if trials else 0), views, left
 
 
 def _shown(
     selected_run: SelectedRun, split: str | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
-    """Features, labels and confounders of the split's images, or why they cannot be shown."""
+    """Return features, labels and confounders of a split, or why they cannot be shown."""
     name = selected_run.run.folder.embeddings.name
     try:
         found = read_embeddings(selected_run.run)
@@ -121,35 +134,40 @@ def _shown(
 
 
 def project(feature: np.ndarray) -> tuple[np.ndarray, str]:
-    """Two dimensions float[M,2] of features float[M,P], and the name of the projection.
+    """Project features to two dimensions.
 
-    UMAP (McInnes et al. 2018, seed 0) where umap-learn is installed and there are images enough, else PCA.
+    The projection is UMAP (McInnes et al., 2018) with seed 0 if umap-learn is installed and there
+    are more than NEIGHBOURS images, else PCA.
+
+    Args:
+        feature: float[M,P].
+
+    Returns:
+        Positions float[M,2] and the name of the projection.
     """
     if len(feature) > NEIGHBOURS:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it warns that a seed costs it its parallelism
+                warnings.simplefilter("ignore")  # it warns that a seed makes it run on one thread
                 import umap
 
-                return np.asarray(
-                    umap.UMAP(n_neighbors=NEIGHBOURS, random_state=0).fit_transform(feature)
-                ), "UMAP"
-        except Exception as error:  # it is somebody else's, and a figure is not worth a report
+                projection = umap.UMAP(n_neighbors=NEIGHBOURS, random_state=0)
+                return np.asarray(projection.fit_transform(feature)), "UMAP"
+        except Exception as error:  # a failure of UMAP must not stop the report
             if not isinstance(error, ImportError):
                 print(f"PCA instead of UMAP: {type(error).__name__}: {error}", file=sys.stderr)
     centred = feature.astype(np.float64) - feature.mean(0, dtype=np.float64)
     left, size, _ = np.linalg.svd(centred, full_matrices=False)
-    place = np.zeros((len(feature), 2))
-    place[:, : min(2, len(size))] = (left * size)[:, :2]
-    return place, "PCA"
+    position = np.zeros((len(feature), 2))
+    position[:, : min(2, len(size))] = (left * size)[:, :2]
+    return position, "PCA"
 
 
-def _scatter(axes: Axes, place: np.ndarray, of: np.ndarray) -> None:
-    for rows in np.array_split(
-        np.arange(len(of)), 16
-    ):  # in turns, so that no value covers the others
-        for value in np.unique(of[rows]):
-            part = place[rows][of[rows] == value]
+def _scatter(axes: Axes, position: np.ndarray, values: np.ndarray) -> None:
+    # Draw in sixteen parts, so that no value covers the others.
+    for rows in np.array_split(np.arange(len(values)), 16):
+        for value in np.unique(values[rows]):
+            part = position[rows][values[rows] == value]
             axes.scatter(
                 part[:, 0],
                 part[:, 1],
@@ -163,15 +181,16 @@ def _scatter(axes: Axes, place: np.ndarray, of: np.ndarray) -> None:
 
 
 def _marker_style(value: int) -> dict[str, Any]:
+    marker = MARKERS[value % len(MARKERS)]
     return {
         "color": COLOURS[value % len(COLOURS)],
-        "marker": MARKERS[value % len(MARKERS)],
-        "edgecolors": "white" if MARKERS[value % len(MARKERS)] not in "xX+" else None,
+        "marker": marker,
+        "edgecolors": "white" if marker not in "xX+" else None,
     }
 
 
 def _legend(axes: Axes, present: np.ndarray, names: Sequence[str]) -> None:
-    """Right of the last picture of a row."""
+    """Draw a legend to the right of the last axes of a row."""
     for value in present[:MAX_LEGEND_NAMES]:
         name = one_line(str(names[value])) if value < len(names) else str(value)
         short = name if len(name) <= 16 else f"{name[:15]}…"

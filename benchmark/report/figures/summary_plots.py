@@ -1,4 +1,4 @@
-"""Figures by matplotlib: PDF and PNG for papers, SVG for the page. Readable without colour: markers, lines, hatches."""
+"""Figures of the results: PDF and PNG files for papers, and SVG for the HTML page."""
 
 from __future__ import annotations
 
@@ -27,15 +27,30 @@ if TYPE_CHECKING:
 
 LINES = ("-", "--", "-.", ":")
 _STYLE: Any = {
-    "font.size": 9, "svg.fonttype": "none", "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False,
-    "legend.frameon": False, "legend.fontsize": 8, "figure.dpi": 100, "svg.hashsalt": "shortcutbed",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.dpi": 100,
+    "font.size": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "shortcutbed",
     "text.parse_math": False,
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
 class SavedFigure:
-    """One drawn figure: ``svg`` is an element, ``description`` says what it shows, ``full`` asks for a page's width."""
+    """A figure that has been drawn.
+
+    Attributes:
+        name: Name of its files, without suffix.
+        title: Title of the figure.
+        description: Text that says what the figure shows.
+        svg: The figure as an SVG element.
+        full: Whether the figure takes the width of the page.
+    """
 
     name: str
     title: str
@@ -47,9 +62,17 @@ class SavedFigure:
 def draw_all(
     tables: Sequence[Table], store: PredictionStore, out: Path
 ) -> dict[int, list[SavedFigure]]:
-    """Draw the figures of every table into ``out`` (PDF and PNG); by position of the table. Empty ones are left out.
+    """Draw the figures of every table and write them as PDF and PNG files.
 
-    A figure that has nothing to show (no gap, no log, no predictions) is not made.
+    Figures without content, such as learning curves without a log, are not drawn.
+
+    Args:
+        tables: The results.
+        store: Predictions of the selected runs.
+        out: Folder of the files.
+
+    Returns:
+        The figures by the position of their table.
     """
     import matplotlib
 
@@ -58,9 +81,8 @@ def draw_all(
     remove_abandoned(out, ABANDONED_SECONDS)
     drawn: dict[int, list[SavedFigure]] = {}
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph"
-        )  # a name in a script that the font lacks: boxes are drawn
+        # The font lacks the script of some names; boxes are drawn instead.
+        warnings.filterwarnings("ignore", message="Glyph")
         for i, table in enumerate(tables):
             for name, (title, draw) in _FIGURES.items():
                 figure = _draw(
@@ -91,7 +113,7 @@ def _draw(
     if not description:
         return None
     canvas.draw_without_rendering()
-    canvas.set_layout_engine("none")  # laid out once, not for every format anew
+    canvas.set_layout_engine("none")  # keep the layout for all formats
     metadata: dict[str, dict[str, Any]] = {
         "pdf": {"CreationDate": None},
         "png": {},
@@ -109,7 +131,7 @@ def _draw(
 
 
 def style(i: int) -> dict[str, Any]:
-    """Colour, marker and line of the i-th method."""
+    """Return colour, marker and line style of the i-th method."""
     return {
         "color": COLOURS[i % len(COLOURS)],
         "marker": MARKERS[i % len(MARKERS)],
@@ -128,7 +150,7 @@ def _column(table: Table, metric: str) -> int | None:
 
 
 def _error(value: Value) -> list[list[float]] | None:
-    """Distances to the interval's bounds in per cent, as matplotlib wants them."""
+    """Return the distances to the bounds of the interval in per cent, for ``errorbar``."""
     e = value.estimate
     if e.value is None or e.low is None or e.high is None:
         return None
@@ -136,20 +158,28 @@ def _error(value: Value) -> list[list[float]] | None:
 
 
 def _accuracy_and_worst(canvas: Canvas, table: Table, store: PredictionStore) -> str:
-    at = _column(table, "average_accuracy"), _column(table, "worst_group_accuracy")
-    if at[0] is None or at[1] is None:
+    average = _column(table, "average_accuracy")
+    worst = _column(table, "worst_group_accuracy")
+    if average is None or worst is None:
         return ""
     axes = canvas.add_subplot()
     shown = []
     for i, row in _shown(table):
-        x, y = row.values[at[0]], row.values[at[1]]
+        x = row.values[average]
+        y = row.values[worst]
         if x.estimate.value is None or y.estimate.value is None:
             continue
         marker = {**style(i), "linestyle": "none"}
         axes.errorbar(
-            x.estimate.value * 100, y.estimate.value * 100, xerr=_error(x), yerr=_error(y), capsize=2, elinewidth=0.8,
-            label=_short(row.marked_label), **marker,
-        )  # fmt: skip
+            x.estimate.value * 100,
+            y.estimate.value * 100,
+            xerr=_error(x),
+            yerr=_error(y),
+            capsize=2,
+            elinewidth=0.8,
+            label=_short(row.marked_label),
+            **marker,
+        )
         shown.append(
             f"{row.marked_label} {x.estimate.value * 100:.1f} and {y.estimate.value * 100:.1f}"
         )
@@ -181,9 +211,16 @@ def _gap(canvas: Canvas, table: Table, store: PredictionStore) -> str:
         value = row.values[at]
         gap = float(value.estimate.value or 0.0) * 100
         axes.barh(
-            y, gap, xerr=_error(value), color="0.85" if row.requested else "white", edgecolor="black", height=0.65,
-            hatch="" if row.requested else "///", linewidth=0.8, error_kw={"elinewidth": 0.9, "capsize": 2},
-        )  # fmt: skip
+            y,
+            gap,
+            xerr=_error(value),
+            color="0.85" if row.requested else "white",
+            edgecolor="black",
+            height=0.65,
+            hatch="" if row.requested else "///",
+            linewidth=0.8,
+            error_kw={"elinewidth": 0.9, "capsize": 2},
+        )
         high = value.estimate.high if value.estimate.high is not None else value.estimate.value
         axes.text(
             max(gap, float(high or 0.0) * 100, 0.0) + 1, y, f"{gap:z.1f}", va="center", fontsize=8
@@ -194,9 +231,7 @@ def _gap(canvas: Canvas, table: Table, store: PredictionStore) -> str:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.margins(x=0.12)
     low, high = axes.get_xlim()
-    if (
-        high - low < 2
-    ):  # all gaps near 0: the numbers stand a point beside the bars and would lie outside
+    if high - low < 2:  # all gaps are near 0: make room for the numbers beside the bars
         axes.set_xlim(low - 1, high + 1)
     biased, deceiving = table.columns[at].splits
     axes.set_xlabel(f"accuracy on {one_line(biased)} − {one_line(deceiving)}, points")
@@ -204,7 +239,7 @@ def _gap(canvas: Canvas, table: Table, store: PredictionStore) -> str:
 
 
 def _curves(canvas: Canvas, table: Table, store: PredictionStore) -> str:
-    """Two panels: biased and deceiving data where the runs looked at them (oracle), else validation."""
+    """Draw the accuracy on biased and deceiving data if it was logged, else on validation data."""
     by_row = {}
     for i, row in _shown(table):
         runs = [w.run for w in row.selected_runs]
@@ -228,10 +263,10 @@ def _curves(canvas: Canvas, table: Table, store: PredictionStore) -> str:
     canvas.set_size_inches(4.8, 3.6)
     all_axes = canvas.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     drawn = 0
-    for axes, (title, split, what) in zip(all_axes, panels, strict=True):
+    for axes, (title, split, attribute) in zip(all_axes, panels, strict=True):
         for i, found in by_row.items():
             steps, values = mean_curve(
-                [(c.steps, getattr(c, what).get(split, [])) for c in found if c.steps]
+                [(c.steps, getattr(c, attribute).get(split, [])) for c in found if c.steps]
             )
             if steps:
                 axes.plot(
@@ -248,7 +283,8 @@ def _curves(canvas: Canvas, table: Table, store: PredictionStore) -> str:
         return ""
     all_axes[0].set_ylabel("%")
     _legend(canvas, all_axes[0])
-    return f"Learning curves, mean over trials: {' and '.join(panel[0] for panel in panels)} against the step."
+    shown = " and ".join(title for title, _, _ in panels)
+    return f"Learning curves, mean over trials: {shown} against the step."
 
 
 def _reliability(canvas: Canvas, table: Table, store: PredictionStore) -> str:
@@ -290,12 +326,15 @@ def _reliability(canvas: Canvas, table: Table, store: PredictionStore) -> str:
 
 
 def _pooled(points: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
+    """Return the mean confidence and the accuracy of the same bin of several trials."""
     total = sum(n for _, _, n in points)
-    return sum(x * n for x, _, n in points) / total, sum(y * n for _, y, n in points) / total
+    confidence = sum(x * n for x, _, n in points) / total
+    accuracy = sum(y * n for _, y, n in points) / total
+    return confidence, accuracy
 
 
 def _legend(canvas: Canvas, axes: Axes) -> None:
-    """A legend below the axes; the figure grows with its rows, so that the axes keep their size."""
+    """Draw a legend below the axes; the figure grows, so that the axes keep their size."""
     handles, labels = axes.get_legend_handles_labels()
     longest = max(map(len, labels), default=0)
     columns = 2 if longest > 18 else 3 if longest > 12 else 4
@@ -304,12 +343,12 @@ def _legend(canvas: Canvas, axes: Axes) -> None:
 
 
 def _short(name: str) -> str:
-    """A name that fits a legend; the tables have it whole."""
+    """Return a name that fits a legend; the tables show it in full."""
     name = one_line(name)
     return name if len(name) <= 26 else f"{name[:15]}…{name[-10:]}"
 
 
-#: Figures that want a page's width.
+#: Figures that take the width of the page.
 _FULL = ("latent_space",)
 _FIGURES: Mapping[str, tuple[str, Callable[[Canvas, Table, PredictionStore], str]]] = {
     "accuracy_worst_group": ("Accuracy and worst group", _accuracy_and_worst),
