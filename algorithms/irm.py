@@ -9,7 +9,7 @@ import torch
 
 from benchmark.core import (
     ALGORITHMS,
-    MOST_STEPS,
+    MAX_STEPS,
     Algorithm,
     Batch,
     DatasetInfo,
@@ -80,7 +80,7 @@ class IRM(Algorithm):
             LogUniform(0, 4, integer=True),
             "steps during which the weight is 1",
             low=0,
-            high=MOST_STEPS,
+            high=MAX_STEPS,
         ),
     }
 

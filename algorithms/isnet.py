@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from benchmark.core import (
     ALGORITHMS,
     BACKBONES,
-    MOST_STEPS,
+    MAX_STEPS,
     Algorithm,
     Batch,
     Choice,
@@ -135,7 +135,7 @@ class ISNet(Algorithm):
             200,
             doc="training steps of the standard classifier on which C₁ and C₂ are measured",
             low=1,
-            high=MOST_STEPS,
+            high=MAX_STEPS,
         ),
         "lr": HParam(1e-3, LogUniform(-4, -2), "learning rate", low=0.0, high=1e3),
         "clip_norm": HParam(

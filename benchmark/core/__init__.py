@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from benchmark.core.registry import EXPLANATION_METRICS as EXPLANATION_METRICS
     from benchmark.core.registry import Registry as Registry
     from benchmark.core.seeds import seed_for as seed_for
-    from benchmark.core.spec import MOST_STEPS as MOST_STEPS
+    from benchmark.core.spec import MAX_STEPS as MAX_STEPS
     from benchmark.core.spec import SCHEMA as SCHEMA
     from benchmark.core.spec import RunSpec as RunSpec
 
@@ -70,7 +70,7 @@ _HOME = {
         "Registry",
     ),
     "seeds": ("seed_for",),
-    "spec": ("MOST_STEPS", "SCHEMA", "RunSpec"),
+    "spec": ("MAX_STEPS", "SCHEMA", "RunSpec"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -16,8 +16,8 @@ from benchmark.core.files import read_json
 from benchmark.core.layout import RunFolder
 from benchmark.core.spec import SCHEMA, check_key
 
-#: Characters that are kept of a message or traceback.
-_MESSAGE = 100_000
+#: Largest number of characters that are kept of a message or a traceback.
+_MAX_LENGTH = 100_000
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Failure:
     """Why a run ended without a result.
 
     Attributes:
-        message: one sentence.
-        kind: ``non_finite``, ``exception``, ``user_error``, ``out_of_memory``, ``signal`` or ``timeout``; empty where
-            the file does not tell.
-        key: of the run; empty where the file does not tell.
-        attempt: number of the try, or 0 where the file does not tell.
-        traceback: of a programming error, or empty.
+        message: One sentence.
+        kind: ``non_finite``, ``exception``, ``user_error``, ``out_of_memory``, ``signal`` or
+            ``timeout``; empty if the file does not contain it.
+        key: Key of the run; empty if the file does not contain it.
+        attempt: Number of the attempt; 0 if the file does not contain it.
+        traceback: Traceback of a programming error, or empty.
     """
 
     message: Text
@@ -41,11 +41,11 @@ class Failure:
 
 
 def read_failure(folder: Path) -> Failure:
-    """Why the run in a folder failed.
+    """Return why the run in a folder failed.
 
     Raises:
-        FileNotFoundError: it did not fail.
-        DamagedError: failure.json is damaged, or of another run.
+        FileNotFoundError: If it did not fail.
+        DamagedError: If failure.json is damaged, or belongs to another run.
     """
     run = RunFolder(folder)
     failure = decode(Failure, read_json(run.failure), str(run.failure))
@@ -55,25 +55,28 @@ def read_failure(folder: Path) -> Failure:
 
 
 def failure_json(key: str, attempt: int, kind: str, message: str, **more: Any) -> dict[str, Any]:
-    """The content of failure.json: why a run ended without a result.
+    """Return the content of failure.json.
 
-    Texts are shortened, and halves of characters, as file names may hold, are escaped.
+    Long texts are shortened. Lone surrogates, as in file names that are not valid text, are
+    escaped.
 
     Args:
-        key: of the run.
-        attempt: number of the try, from 1.
-        kind: ``non_finite``, ``exception``, ``user_error``, ``out_of_memory``, ``signal`` or ``timeout``.
-        message: one sentence.
-        more: ``traceback``, ``step``, ``term``, ``signal``.
+        key: Key of the run.
+        attempt: Number of the attempt, from 1.
+        kind: ``non_finite``, ``exception``, ``user_error``, ``out_of_memory``, ``signal`` or
+            ``timeout``.
+        message: One sentence.
+        more: ``traceback``, ``step``, ``term`` or ``signal``.
     """
-    about = {"schema": SCHEMA, "key": key, "attempt": attempt, "kind": kind, "message": message}
+    content = {"schema": SCHEMA, "key": key, "attempt": attempt, "kind": kind, "message": message}
+    content.update(more)
     return {
         name: _storable(value) if isinstance(value, str) else value
-        for name, value in {**about, **more}.items()
+        for name, value in content.items()
     }
 
 
 def _storable(text: str) -> str:
-    """A text that UTF-8 can hold and that ``read_failure`` accepts; the end of a long one is kept."""
-    whole = text.encode("utf-8", "backslashreplace").decode()
-    return whole if len(whole) <= _MESSAGE else f"…{whole[-_MESSAGE:]}"
+    """Return a text that ``read_failure`` accepts. The end of a long text is kept."""
+    encodable = text.encode("utf-8", "backslashreplace").decode()
+    return encodable if len(encodable) <= _MAX_LENGTH else f"…{encodable[-_MAX_LENGTH:]}"

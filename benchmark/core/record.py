@@ -43,30 +43,31 @@ Sha256: TypeAlias = Annotated[str, Matching("[0-9a-f]{64}", "a sha256")]
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The result of one run; ``docs/log_schema.md`` describes every field.
+    """The result of one run. ``docs/log_schema.md`` describes every field.
 
     Attributes:
-        key: of the run.
-        spec: of the run.
-        attempt: which try it was, from 1.
-        selected: the step that each criterion chose.
-        data: names and sizes.
-        method: needs, sampling and paper.
-        seconds: what parts of the run took.
-        steps: steps made.
-        stopped_early: whether patience ended the run.
-        images_per_second: of training.
-        peak_memory_bytes: of training; 0 is unknown, as on Windows.
-        parameters: of the model that predicts.
-        machine: where the run was made.
-        started: seconds since 1970.
-        finished: seconds since 1970.
-        upstream: the runs that came first, by role.
-        explanations: where the network looks; None where that was not asked for or there are no masks.
-        embeddings: how the network arranges test images; None where that was not asked for.
-        extra: what the algorithm itself wants on record, by name.
-        checksums: sha256 of the files beside the record, by name; empty in records of earlier versions.
-        schema: version of the layout.
+        key: Key of the run.
+        spec: Spec of the run.
+        attempt: Number of the attempt, from 1.
+        selected: Step that each criterion selected.
+        data: Names and sizes of the data.
+        method: Needs, sampling and paper of the method.
+        seconds: Time that parts of the run took.
+        steps: Number of steps made.
+        stopped_early: True if early stopping ended the run.
+        images_per_second: Training speed.
+        peak_memory_bytes: Peak memory of training; 0 if unknown, as on Windows.
+        parameters: Number of parameters of the model that predicts.
+        machine: Machine and software.
+        started: Seconds since 1970.
+        finished: Seconds since 1970.
+        upstream: Upstream runs by role.
+        explanations: Where the network looks; None if that was not asked for or there are no masks.
+        embeddings: How the features of test images are arranged; None if that was not asked for.
+        extra: Additional results of the algorithm, by name.
+        checksums: SHA-256 of the files beside the record, by name; empty in records of earlier
+            versions.
+        schema: Version of the format.
     """
 
     key: Key
@@ -92,7 +93,7 @@ class RunRecord:
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
-        """The content of record.json."""
+        """Return the content of record.json."""
         tables = {
             "explanations": self.explanations.to_json() if self.explanations else None,
             "embeddings": self.embeddings.to_json() if self.embeddings else None,
@@ -113,16 +114,16 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, value: Any, where: str = "record.json") -> RunRecord:
-        """The record of a run from parsed JSON.
+        """Decode a record from parsed JSON.
 
         Args:
-            value: the content of record.json.
-            where: the file, for messages.
+            value: The content of record.json.
+            where: Name of the file, for messages.
 
         Raises:
-            UserError: it is of another schema version.
-            DamagedError: a field is missing, unknown, of the wrong type or out of bounds, or the key is not that of
-                the spec.
+            UserError: If it has another schema version.
+            DamagedError: If a field is missing, unknown, of the wrong type or out of bounds, or if
+                the key does not match the spec.
         """
         check_schema(value, where)
         names = {f.name for f in fields(cls)} - {"explanations", "embeddings"}
@@ -144,50 +145,54 @@ class RunRecord:
         return cls(spec=spec, selected=selected, upstream=upstream, **plain)
 
 
-#: Fields of a record whose content needs the data of the run, or the spec, to be checked.
+#: Fields that cannot be checked without the data or the spec of the run.
 _DECODED_APART = frozenset({"spec", "selected", "upstream", "schema"})
 
 
 def _tables(extra: Any) -> dict[str, Any]:
-    """What stands in ``extra`` beside the method's own: explanations and embeddings have fields of their own."""
+    """Separate explanations and embeddings from the algorithm's own content of ``extra``."""
     if not isinstance(extra, dict):
         return {"extra": extra}
-    own = {name: item for name, item in extra.items() if name not in _SHOWN}
-    return {"extra": own, **{name: extra[name] for name in _SHOWN if name in extra}}
+    own = {name: item for name, item in extra.items() if name not in _EXTRA_TABLES}
+    return {"extra": own, **{name: extra[name] for name in _EXTRA_TABLES if name in extra}}
 
 
-_SHOWN = ("explanations", "embeddings")
+#: Tables that record.json stores in ``extra`` and that are fields of RunRecord.
+_EXTRA_TABLES = ("explanations", "embeddings")
 
 
 def _check_names(data: DataSummary, where: str) -> None:
-    """Names that must fit each other, since tables take one for the other by position."""
+    """Check that lists of names fit each other, since tables combine them by position."""
     groups = len(data.label_names) * len(data.confounder_names) * (2 if data.multi_label else 1)
     if not data.label_names:
         raise DamagedError(f"{where} is damaged: data.label_names is empty.")
     if data.group_names and len(data.group_names) != groups:
         raise DamagedError(
-            f"{where} is damaged: data.group_names has {len(data.group_names)} names, expected {groups}."
+            f"{where} is damaged: data.group_names has {len(data.group_names)} names, "
+            f"expected {groups}."
         )
     if not set(data.bias_splits or ()) <= data.splits.keys():
         raise DamagedError(f"{where} is damaged: data.bias_splits names no split.")
 
 
 def _check_choice(criterion: str, chosen: SelectedStep, steps: int, where: str) -> None:
-    """A step that was made, by a value that the criterion can have."""
+    """Check that a selected step was made and that the criterion can have its value."""
     rule = CRITERIA.get(criterion)
-    share = rule is not None and rule.is_quality and not rule.uses_objective
+    is_share = rule is not None and rule.is_quality and not rule.uses_objective
     if chosen.step > steps:
         raise DamagedError(
-            f"{where} is damaged: selected.{criterion}.step is {chosen.step}, but {steps} were made."
+            f"{where} is damaged: selected.{criterion}.step is {chosen.step}, "
+            f"but {steps} steps were made."
         )
-    if share and chosen.value is not None and not 0.0 <= chosen.value <= 1.0:
+    if is_share and chosen.value is not None and not 0.0 <= chosen.value <= 1.0:
         raise DamagedError(
-            f"{where} is damaged: selected.{criterion}.value is {shown(chosen.value)}, expected 0 to 1."
+            f"{where} is damaged: selected.{criterion}.value is {shown(chosen.value)}, "
+            "expected 0 to 1."
         )
 
 
 def _upstream(value: Any, data: DataSummary, where: str) -> dict[str, UpstreamSummary]:
-    """The runs that came first; they have the same labels, though other confounders may be known of their data."""
+    """Decode upstream runs. They have the same labels, but may have other confounders."""
     first = decode(Mapping[str, _UpstreamRun], value, where, "upstream")  # type: ignore[type-abstract]
     steps = {
         role: _selected(
@@ -213,16 +218,16 @@ class _Step:
 def _selected(
     value: Any, data: DataSummary, where: str, place: str, own: bool = True
 ) -> dict[str, SelectedStep]:
-    """Selected steps by criterion.
+    """Decode selected steps by criterion.
 
     Args:
-        value: parsed JSON.
-        data: of the run that the record is of.
-        where: the file, for messages.
-        place: where in the file.
-        own: whether the steps are of that run, so that its splits and confounders are expected.
+        value: Parsed JSON.
+        data: Data of the run that the record belongs to.
+        where: Name of the file, for messages.
+        place: Position in the file.
+        own: True if the steps belong to that run, so that its splits and confounders are expected.
     """
-    found = {}
+    selected = {}
     for criterion, entry in _entries(value, where, place):
         at = f"{place}.{criterion}"
         plain = decode(_Step, _without_nan(entry), where, at)
@@ -233,31 +238,31 @@ def _selected(
             counts[split] = parse_counts(
                 content.get("counts"), data, where, f"{at}.splits.{split}", own=own
             )
-        found[criterion] = SelectedStep(plain.step, plain.value, counts)
-    return found
+        selected[criterion] = SelectedStep(plain.step, plain.value, counts)
+    return selected
 
 
 def _entries(value: Any, where: str, place: str) -> Iterable[tuple[str, dict[str, Any]]]:
-    """The entries of a table of tables."""
+    """Return the entries of a table of tables."""
     if not isinstance(value, dict) or not all(isinstance(item, dict) for item in value.values()):
-        raise DamagedError(f"{where} is damaged: {one_line(place)[:200]} is no table of tables.")
+        raise DamagedError(f"{where} is damaged: {one_line(place)[:200]} is not a table of tables.")
     return value.items()
 
 
 def _without_nan(entry: dict[str, Any]) -> dict[str, Any]:
-    """A criterion whose value is no number has none: its step stands, but never wins against another."""
+    """Replace a value that is not finite by None. Such a step is kept but never selected."""
     value = entry.get("value")
     missing = isinstance(value, float) and not math.isfinite(value)
     return {**entry, "value": None} if missing else entry
 
 
 def read_record(folder: Path) -> RunRecord:
-    """The record of a finished run.
+    """Return the record of a finished run.
 
     Raises:
-        FileNotFoundError: the run is not done.
-        UserError: it is of another schema version.
-        DamagedError: it is damaged, or is not the record of the run that the folder is named after.
+        FileNotFoundError: If the run is not done.
+        UserError: If the record has another schema version.
+        DamagedError: If the record is damaged, or belongs to another run than the folder.
     """
     run = RunFolder(folder)
     try:

@@ -1,4 +1,7 @@
-"""Registries: names to classes, found by importing every module of a package and every installed plug-in."""
+"""Registries of classes by name.
+
+A registry imports every module of its package and every installed plug-in.
+"""
 
 from __future__ import annotations
 
@@ -17,52 +20,58 @@ from benchmark.core.errors import UserError, shown
 
 T = TypeVar("T")
 
-#: Characters that are kept of the reason why a class of another package cannot be used.
-_LONGEST_REASON = 300
+#: Largest number of characters of the reason why a class of another package cannot be used.
+_MAX_REASON = 300
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest known ones, or all of them where they are few."""
+    """Return the end of a message about an unknown name, which lists similar or all names."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         return f"; did you mean {' or '.join(near)}?"
     if not known:
         return "; there are none."
-    shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
-    return f"; there are: {shown}."
+    listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+    return f"; there are: {listed}."
 
 
 class Registry(Generic[T]):
-    """The classes of one kind, by name.
+    """The classes of one kind by name.
 
-    Ours are those of the package. A class of another package, found through an entry point, never stops ours: one that
-    cannot be used is listed in ``broken`` with the reason.
+    ShortcutBed's own classes are those of the package. Classes of other packages are found through
+    entry points and never stop ShortcutBed's own: those that cannot be used are listed in
+    ``broken``.
 
     Args:
-        kind: what they are, as error messages call it: ``"algorithm"``.
-        package: the package whose modules are all imported, by name, on first use.
-        group: the entry-point group through which installed packages add theirs.
-        base: ``"module:Class"`` that every class of another package must inherit from; ``""`` for none. It is imported
-            when there are such classes.
+        kind: What the classes are called in messages, such as ``"algorithm"``.
+        package: Package whose modules are imported on first use.
+        group: Entry-point group of installed packages.
+        base: ``"module:Class"`` that classes of other packages must inherit from; empty for none.
+            It is imported only if there are such classes.
     """
 
     def __init__(self, kind: str, package: str, group: str, base: str = "") -> None:
-        self.kind, self.package, self.group, self.base = kind, package, group, base
-        #: Module, class or entry point -> why it cannot be used.
+        self.kind = kind
+        self.package = package
+        self.group = group
+        self.base = base
+        #: Why a module, class or entry point cannot be used, by its name.
         self.broken: dict[str, str] = {}
         self._items: dict[str, T] = {}
         self._origin: dict[str, str] = {}
-        self._claimed: dict[str, str] = {}  # name -> why no class has it: two packages claim it
-        self._loaded, self._lock = False, threading.RLock()
+        #: Conflicts of two other packages, by the name that both of them use.
+        self._conflicts: dict[str, str] = {}
+        self._loaded = False
+        self._lock = threading.RLock()
 
     def register(self, item: T) -> T:
-        """Add a class under its ``name``; use as a decorator.
+        """Register a class under its ``name``. Use it as a decorator.
 
         Raises:
-            UserError: it has no name, or another class has it; both are named. One of ours keeps its name, whichever
-                came first; of two classes of other packages neither can be used, since the choice between them would
-                depend on the order in which they were installed.
+            UserError: If the class has no name, or if another class has the same name.
+                ShortcutBed's own class then keeps the name. Of two classes of other packages
+                neither can be used, since the choice would depend on the order of installation.
         """
         name = getattr(item, "name", "")
         origin = _origin_of(item)
@@ -70,8 +79,8 @@ class Registry(Generic[T]):
             raise UserError(
                 f'{origin} has no name, expected a class attribute such as name = "my_{self.kind}".'
             )
-        if name in self._claimed:
-            raise UserError(f"{self._claimed[name]} ({origin} too).")
+        if name in self._conflicts:
+            raise UserError(f"{self._conflicts[name]} ({origin} too).")
         first = self._origin.get(name, origin)
         if first != origin:
             conflict = (
@@ -82,22 +91,24 @@ class Registry(Generic[T]):
                 raise UserError(f"{conflict}.")
             self._remove(name, conflict)
             if not self._is_of_package(origin):
-                self._claimed[name] = conflict
+                self._conflicts[name] = conflict
                 raise UserError(f"{conflict}.")
-        self._items[name], self._origin[name] = item, origin
+        self._items[name] = item
+        self._origin[name] = origin
         return item
 
     def get(self, name: str) -> T:
-        """The class called ``name``.
+        """Return the class with a name.
 
         Raises:
-            UserError: no such name; the sentence offers the nearest ones and says which modules could not be imported.
+            UserError: If there is none. The message contains similar names and the modules that
+                could not be imported.
         """
         self._load()
         if name in self._items:
             return self._items[name]
-        if name in self._claimed:
-            raise UserError(f"{self._claimed[name]}.")
+        if name in self._conflicts:
+            raise UserError(f"{self._conflicts[name]}.")
         unusable = "".join(
             f" ({origin} cannot be used: {why})" for origin, why in sorted(self.broken.items())
         )
@@ -106,28 +117,28 @@ class Registry(Generic[T]):
         )
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """Return all names, sorted."""
         self._load()
         return sorted(self._items)
 
     def origin(self, name: str) -> str:
-        """Module and class behind a name."""
+        """Return the module and the name of a class, joined by a dot."""
         self.get(name)
         return self._origin[name]
 
     def known_modules(self) -> dict[str, str]:
-        """The module of every class that is registered so far, by name; imports nothing."""
+        """Return the modules of the classes registered so far, by name. Imports nothing."""
         return {name: getattr(item, "__module__", "") for name, item in self._items.items()}
 
     def is_ours(self, name: str) -> bool:
-        """Whether the class called ``name`` belongs to this project, and not to another installed package."""
+        """Return True if a class belongs to ShortcutBed and not to another installed package."""
         return self._is_of_package(self.origin(name))
 
     def withdraw(self, name: str, error: Exception) -> None:
-        """Take a class of another package out because it does not work, and list it as broken.
+        """Remove a class of another package that does not work, and list it as broken.
 
         Raises:
-            Exception: ``error`` itself, where the class is ours: that is a bug to be seen.
+            Exception: ``error`` itself if the class is ShortcutBed's own, since that is a bug.
         """
         if self.is_ours(name):
             raise error
@@ -141,24 +152,21 @@ class Registry(Generic[T]):
         return origin.startswith(f"{self.package}.")
 
     def _load(self) -> None:
-        with self._lock:  # another thread waits until all are there
+        with self._lock:
             if self._loaded:
                 return
-            self._loaded = True  # before importing: a module may itself look something up
+            self._loaded = True  # Set first: a module may look up a name while it is imported.
             try:
                 self._load_package()
                 self._load_entry_points()
             except BaseException:
-                self._loaded = (
-                    False  # a collision or a bug must be raised each time, not only the first
-                )
+                self._loaded = False  # A conflict or a bug must be raised at every call.
                 raise
 
     def _load_package(self) -> None:
-        found = importlib.util.find_spec(self.package)
-        _must_be_ours(
-            self.package, found.origin if found else None
-        )  # before any code of a foreign package runs
+        spec = importlib.util.find_spec(self.package)
+        # Check before any code of another package runs.
+        _check_package(self.package, spec.origin if spec else None)
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
             if not module.name.startswith("_"):
@@ -169,13 +177,13 @@ class Registry(Generic[T]):
             importlib.import_module(module)
         except UserError:
             raise
-        except ImportError as error:  # an optional dependency is missing: the others still work
+        except ImportError as error:  # An optional dependency is missing.
             self.broken[module] = str(error)
 
     def _load_entry_points(self) -> None:
         try:
             points = list(importlib.metadata.entry_points(group=self.group))
-        except Exception as error:  # metadata of some installed package that cannot be read
+        except Exception as error:  # The metadata of an installed package cannot be read.
             self.broken[f"entry points {self.group}"] = _reason(error)
             return
         for point in points:
@@ -184,21 +192,21 @@ class Registry(Generic[T]):
                 self._load_entry_point(point)
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # even sys.exit: a foreign package must not stop ours
+            except BaseException as error:  # Even sys.exit in another package must not stop us.
                 self.broken[f"entry point {point.value}"] = _reason(error)
                 for name in self._items.keys() - before.keys():
                     del self._items[name], self._origin[name]
 
     def _load_entry_point(self, point: importlib.metadata.EntryPoint) -> None:
-        """A plug-in names a class (registered here if its module did not) or a module that registers its own."""
-        thing = point.load()
-        if isinstance(thing, type):
-            self.register(thing)  # type: ignore[arg-type]
-        elif not isinstance(thing, ModuleType):
+        """Load a plug-in: a class, or a module that registers its own classes."""
+        loaded = point.load()
+        if isinstance(loaded, type):
+            self.register(loaded)  # type: ignore[arg-type]
+        elif not isinstance(loaded, ModuleType):
             raise UserError(
-                f"{point.value} is {type(thing).__name__}, expected a class or a module."
+                f"{point.value} is {type(loaded).__name__}, expected a class or a module."
             )
-        module = thing.__module__ if isinstance(thing, type) else thing.__name__
+        module = loaded.__module__ if isinstance(loaded, type) else loaded.__name__
         added = [
             name
             for name, origin in self._origin.items()
@@ -210,13 +218,17 @@ class Registry(Generic[T]):
             self._check_declaration(self._items[name], self._origin[name])
 
     def _check_declaration(self, item: T, origin: str) -> None:
-        """Raise a UserError unless a class of another package can be used like ours."""
+        """Check that a class of another package can be used.
+
+        Raises:
+            UserError: If it cannot.
+        """
         if self.base:
             module, _, name = self.base.partition(":")
             base = getattr(importlib.import_module(module), name)
             if not isinstance(item, type) or not issubclass(item, base):
-                raise UserError(f"{origin} is no {name}, expected a subclass of {module}.{name}.")
-        from benchmark.core.hparam import HParam  # which needs this module
+                raise UserError(f"{origin} is not a subclass of {module}.{name}.")
+        from benchmark.core.hparam import HParam  # Imported here because it imports this module.
 
         for attribute, entry in (("hparams", HParam), ("options", HParam), ("variants", Mapping)):
             table = getattr(item, attribute, {})
@@ -224,7 +236,7 @@ class Registry(Generic[T]):
                 raise UserError(f"{attribute} of {origin} is {type(table).__name__}, not a table.")
             wrong = [key for key, value in table.items() if not isinstance(value, entry)]
             if wrong:
-                raise UserError(f"{attribute} of {origin}: {wrong[0]!r} is no {entry.__name__}.")
+                raise UserError(f"{attribute} of {origin}: {wrong[0]!r} is not {entry.__name__}.")
 
 
 def _origin_of(item: object) -> str:
@@ -232,36 +244,44 @@ def _origin_of(item: object) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Why something of another package cannot be used, on one line."""
+    """Return why something of another package cannot be used, on one line."""
     try:
         text = " ".join(str(error).split())
     except Exception:
         text = "an error without a text"
     if isinstance(error, UserError):
-        return text.rstrip(".")[:_LONGEST_REASON]
+        return text.rstrip(".")[:_MAX_REASON]
     kind = type(error).__name__
-    return (f"{kind}: {text}" if text else kind)[:_LONGEST_REASON]
+    return (f"{kind}: {text}" if text else kind)[:_MAX_REASON]
 
 
-def _must_be_ours(package: str, file: str | None) -> None:
-    """Our top-level packages have plain names; refuse a foreign package that stands in front of one."""
+def _check_package(package: str, file: str | None) -> None:
+    """Check that a top-level package is ShortcutBed's own.
+
+    Their names are common, so that another package could come first on the path.
+
+    Raises:
+        UserError: If it is another package.
+    """
     if "." in package:
         return
     ours = Path(__file__).resolve().parents[2] / package / "__init__.py"
     if file is None or Path(file).resolve() != ours:
         where = file or "a folder without __init__.py"
         raise UserError(
-            f"the import name {package!r} belongs to another package ({where}), expected ShortcutBed's own {package}/; "
-            f"use a virtual environment without that package, or run `pip uninstall {package}`."
+            f"the import name {package!r} belongs to another package ({where}), expected "
+            f"ShortcutBed's own {package}/; use a virtual environment without that package, or run "
+            f"`pip uninstall {package}`."
         )
     if package == "datasets":
         try:
-            found = importlib.metadata.distribution("datasets")
+            distribution = importlib.metadata.distribution("datasets")
         except importlib.metadata.PackageNotFoundError:
             return
         raise UserError(
-            f"Hugging Face's package datasets {found.version} is installed in this environment and has the same import "
-            "name as ShortcutBed's datasets/; use a virtual environment without it, or run `pip uninstall datasets`."
+            f"Hugging Face's package datasets {distribution.version} is installed in this "
+            "environment and has the same import name as ShortcutBed's datasets/; use a virtual "
+            "environment without it, or run `pip uninstall datasets`."
         )
 
 

@@ -1,4 +1,4 @@
-"""A run, fully resolved: everything that its result depends on, and nothing else."""
+"""The spec of a run: everything that its result depends on, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from benchmark.core.layout import RunFolder
 from benchmark.core.named_options import method_name
 from benchmark.core.text import one_line
 
-#: Version of spec.json, log.jsonl, record.json and failure.json; docs/log_schema.md describes it.
+#: Version of spec.json, log.jsonl, record.json and failure.json; see docs/log_schema.md.
 SCHEMA = 1
-#: Bytes that a spec may have.
+#: Largest size of a spec in bytes.
 SPEC_BYTES = 1 << 22
 
 #: The type of ``RunSpec.upstream``, for ``decode``.
 _UPSTREAM: Any = Mapping[str, Key]
 
-#: Steps of a run at most: more than any training of a network that fits one GPU has made.
-MOST_STEPS = 100_000_000
+#: Largest number of steps of a run: more than any network that fits one GPU was trained for.
+MAX_STEPS = 100_000_000
 
 #: The reason to stop that forbids writing anything more: another process may own the run by now.
 LEASE_LOST = "lease lost"
@@ -37,19 +37,28 @@ class RunSpec:
     """One run with all defaults resolved.
 
     Args:
-        dataset, dataset_options, data_fingerprint: the data; every option is present.
-        algorithm, variant, hparams: the method; every hyper-parameter is present.
-        backbone, backbone_options: the network.
-        augmentation: what is done to training images, by name.
-        trial: the seed of data, split, weights and batches; draw: number of the hyper-parameter draw, 0 = defaults.
-        budget: ``steps``, ``evaluate_every``, ``patience`` (evaluations without improvement; 0 = never stop early)
-            and ``min_delta``.
-        selection: criteria to select a step by; early stopping follows the first.
-        oracle: whether test splits are evaluated along the way (shown in the tables).
-        compute: ``precision`` (fp32 or bf16), ``channels_last``, ``compile``, ``deterministic`` (auto, true, false).
-        upstream: keys of the runs that come first, by role.
-        select_before_switch: whether a step may be selected at which the model is not yet the method's (see
-            ``Algorithm.active_from``); false, the default, is left out of the JSON.
+        dataset: Name of the data set.
+        dataset_options: All of its options.
+        data_fingerprint: Identity of the data.
+        algorithm: Name of the algorithm.
+        variant: Name of the variant; empty for none.
+        backbone: Name of the backbone.
+        backbone_options: Its options.
+        hparams: All hyper-parameters.
+        trial: Seed of data, splits, weights and batches.
+        draw: Number of the hyper-parameter draw; 0 for the defaults.
+        budget: ``steps``, ``evaluate_every``, ``patience`` (evaluations without improvement; 0 for
+            no early stopping) and ``min_delta``.
+        selection: Criteria that select a step. Early stopping follows the first one.
+        augmentation: Augmentations of training images, by name.
+        oracle: True if test splits are evaluated during training, which tables show.
+        compute: ``precision`` (fp32 or bf16), ``channels_last``, ``compile`` and ``deterministic``
+            (auto, true or false).
+        upstream: Keys of the upstream runs by role.
+        select_before_switch: True if a step may be selected at which the model is not yet a model
+            of the method (see ``Algorithm.active_from``). The default, False, is not written to
+            JSON.
+        schema: Version of the format.
     """
 
     dataset: Name
@@ -73,37 +82,41 @@ class RunSpec:
 
     @property
     def key(self) -> str:
-        """16 hexadecimal digits of the sha256 of the canonical JSON: the same work has the same key everywhere."""
+        """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON.
+
+        The same work has the same key on every machine.
+        """
         return _key_of(self.to_json())
 
     @property
     def method(self) -> str:
-        """Algorithm and variant as sweep files write them: ``cdan`` or ``cdan:cdann``."""
+        """Algorithm and variant as in sweep files: ``cdan`` or ``cdan:cdann``."""
         return method_name(self.algorithm, self.variant)
 
     def label(self) -> str:
-        """A short name for people."""
+        """Return a short readable name."""
         draw = f" draw {self.draw}" if self.draw else ""
         return f"{self.method} on {self.dataset}, trial {self.trial}{draw}"
 
     def to_json(self) -> dict[str, Any]:
-        """The spec as JSON can hold it; the tables are copies."""
-        values = ((f.name, getattr(self, f.name)) for f in fields(self))
-        tables = {
-            name: dict(value) if isinstance(value, Mapping) else value for name, value in values
-        }
-        value = {**tables, "selection": list(self.selection)}
+        """Return the spec as JSON. Its tables are copies."""
+        content: dict[str, Any] = {}
+        for spec_field in fields(self):
+            value = getattr(self, spec_field.name)
+            content[spec_field.name] = dict(value) if isinstance(value, Mapping) else value
+        content["selection"] = list(self.selection)
         if not self.select_before_switch:
-            del value["select_before_switch"]  # older specs do not have it: their keys stay
-        return value
+            # Older specs do not have this field, and their keys must not change.
+            del content["select_before_switch"]
+        return content
 
     @classmethod
     def from_json(cls, value: Any, where: str = "spec.json") -> RunSpec:
-        """The spec stored in a run folder.
+        """Decode the spec of a run from parsed JSON.
 
         Raises:
-            UserError: it is of another schema version.
-            DamagedError: fields are missing, unknown, of the wrong type or out of bounds.
+            UserError: If it has another schema version.
+            DamagedError: If fields are missing, unknown, of the wrong type or out of bounds.
         """
         check_schema(value, where)
         names = {f.name for f in fields(cls)}
@@ -117,7 +130,7 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class _Budget:
-    """What a budget must hold; other entries are free."""
+    """Required entries of a budget. Other entries are not checked."""
 
     steps: Count
     evaluate_every: Positive = 1
@@ -126,12 +139,12 @@ class _Budget:
 
 
 def read_spec(folder: Path) -> RunSpec:
-    """The spec in the folder of a run.
+    """Return the spec in the folder of a run.
 
     Raises:
-        FileNotFoundError: there is none.
-        UserError: it is of another schema version.
-        DamagedError: it is damaged, or is not the spec whose key is the folder's name.
+        FileNotFoundError: If there is none.
+        UserError: If it has another schema version.
+        DamagedError: If it is damaged, or if its key is not the name of the folder.
     """
     run = RunFolder(folder)
     try:
@@ -142,21 +155,22 @@ def read_spec(folder: Path) -> RunSpec:
         ) from None
     if spec.key != run.key:
         raise DamagedError(
-            f"{run.spec} does not belong to its folder; it was edited: delete that run folder and launch again."
+            f"{run.spec} does not belong to its folder; it was edited. "
+            "Delete that run folder and launch again."
         )
     return spec
 
 
 def read_upstream(folder: Path) -> tuple[str, ...]:
-    """The keys of the runs that the run in a folder needs.
+    """Return the keys of the upstream runs of the run in a folder.
 
-    As ``read_spec`` for that alone, and several times as fast: JSON whose key is the name of the folder is what the
-    planner wrote, so that nothing else of it needs to be checked.
+    This is several times as fast as ``read_spec``. JSON whose key is the name of the folder was
+    written by planning, so that the rest of it need not be checked.
 
     Raises:
-        FileNotFoundError: there is no spec.
-        UserError: it is of another schema version.
-        DamagedError: it is damaged, or is not the spec whose key is the folder's name.
+        FileNotFoundError: If there is no spec.
+        UserError: If it has another schema version.
+        DamagedError: If it is damaged, or if its key is not the name of the folder.
     """
     run = RunFolder(folder)
     content = read_bytes(run.spec, SPEC_BYTES)
@@ -176,36 +190,53 @@ def _key_of(value: Any) -> str:
 def check_fields(
     value: Mapping[str, Any], known: Set[str], where: str, optional: Set[str] = frozenset()
 ) -> None:
-    """Raise a DamagedError unless a table has the known names, and no others than these and the optional ones."""
-    odd = ", ".join(sorted((set(value) ^ known) - optional))
-    if odd:
+    """Check that a table has the known names and no others, except optional ones.
+
+    Raises:
+        DamagedError: If names are missing or unknown.
+    """
+    wrong = ", ".join(sorted((set(value) ^ known) - optional))
+    if wrong:
         raise DamagedError(
-            f"{where} has missing or unknown fields ({one_line(odd)[:200]}); it was edited or damaged, or another "
-            "version of ShortcutBed wrote it."
+            f"{where} has missing or unknown fields ({one_line(wrong)[:200]}); "
+            "it was edited or damaged, or another version of ShortcutBed wrote it."
         )
 
 
 def before_switch(step: int, switch: int) -> bool:
-    """Whether a model after ``step`` training steps has had no step of its method, which begins at step ``switch``.
+    """Return True if the model after ``step`` steps has had no step of its method.
 
-    A method without a switch (0) is what its name says from the start, even before its first step.
+    Args:
+        step: Number of training steps made.
+        switch: First step of the method (see ``Algorithm.active_from``). A method with 0 is active
+            from the start, even before its first step.
     """
     return switch > 0 and step <= switch
 
 
 def check_schema(value: Any, where: str) -> None:
-    """Raise a UserError unless ``value`` is a JSON table of this schema version."""
-    found = value.get("schema") if isinstance(value, dict) else None
-    if type(found) is not int or found != SCHEMA:
+    """Check that a value is a JSON table of the current schema version.
+
+    Raises:
+        UserError: If it is not.
+    """
+    version = value.get("schema") if isinstance(value, dict) else None
+    if type(version) is not int or version != SCHEMA:
         raise UserError(
-            f"{where} has schema version {shown(found)}, expected {SCHEMA}; another version of ShortcutBed wrote it: "
-            "read it with that version, or launch into a new folder with --output."
+            f"{where} has schema version {shown(version)}, expected {SCHEMA}; another version of "
+            "ShortcutBed wrote it. Read it with that version, or launch into a new folder with "
+            "--output."
         )
 
 
 def check_key(key: str, path: Path) -> None:
-    """Raise a DamagedError unless a file with this key lies in the folder of that run."""
+    """Check that a file with this key is in the folder of the run.
+
+    Raises:
+        DamagedError: If it is not.
+    """
     if key != path.parent.name:
         raise DamagedError(
-            f"{path} is of the run {one_line(key)[:100]}, not of {path.parent.name}: files of two runs were mixed."
+            f"{path} is of the run {one_line(key)[:100]}, not of {path.parent.name}: "
+            "files of two runs were mixed."
         )

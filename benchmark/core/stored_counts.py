@@ -14,24 +14,27 @@ from benchmark.core.summaries import (
 )
 from benchmark.core.text import one_line
 
-#: Images that a cell of a confusion matrix may count; sums of such numbers stay exact.
-MOST_IMAGES = 10**12
+#: Largest number of images in a cell of a confusion matrix. Sums of such numbers are exact.
+MAX_IMAGES = 10**12
 
 
 def parse_counts(
     nested: Any, data: DataSummary, where: str, place: str, own: bool = True
 ) -> np.ndarray:
-    """Confusion counts as the smallest unsigned type that holds them: a sweep has thousands of such tables.
+    """Decode confusion counts as the smallest unsigned type that can represent them.
+
+    A sweep has thousands of such tables, so their size matters.
 
     Args:
-        nested: parsed JSON, [confounder][label][predicted], or with several labels [label][confounder][2][2].
-        data: of the run.
-        where: the file, for messages.
-        place: where in the file.
-        own: whether the run's own confounders are expected; otherwise any number of them may be there.
+        nested: Parsed JSON, [confounder][label][predicted], or [label][confounder][2][2] for
+            multi-label data.
+        data: Data of the run.
+        where: Name of the file, for messages.
+        place: Position in the file, for messages.
+        own: True to accept only the confounders of ``data``; False to accept any number of them.
 
     Raises:
-        DamagedError: another shape, or numbers that are no counts.
+        DamagedError: If the table has another shape or contains invalid counts.
     """
     classes = len(data.label_names)
     confounders = {1, len(data.confounder_names) or 1}
@@ -42,23 +45,23 @@ def parse_counts(
         array = np.empty(0, object)
     rows = array.shape[shape.index(-1)] if array.ndim == len(shape) else 0
     fits = rows > 0 and all(
-        want in (-1, have) for want, have in zip(shape, array.shape, strict=True)
+        expected in (-1, size) for expected, size in zip(shape, array.shape, strict=True)
     )
     if not fits or array.dtype.kind != "i" or (own and rows not in confounders):
-        wanted = ", ".join("confounder" if n < 0 else str(n) for n in shape)
-        problem = f"are {array.dtype}{list(array.shape)}, expected whole numbers [{wanted}]"
-    elif any(type(count) is not int for count in _flat(nested, array.ndim)):
-        problem = "hold true or false, expected whole numbers"
+        sizes = ", ".join("confounder" if n < 0 else str(n) for n in shape)
+        problem = f"are {array.dtype}{list(array.shape)}, expected whole numbers [{sizes}]"
+    elif any(type(count) is not int for count in _flatten(nested, array.ndim)):
+        problem = "contain true or false, expected whole numbers"
     elif (low := int(array.min())) < 0:
-        problem = f"hold {low}, expected at least 0"
-    elif (high := int(array.max())) > MOST_IMAGES:
-        problem = f"hold {high}, expected at most {MOST_IMAGES:,}"
+        problem = f"contain {low}, expected at least 0"
+    elif (high := int(array.max())) > MAX_IMAGES:
+        problem = f"contain {high}, expected at most {MAX_IMAGES:,}"
     else:
         return array.astype(np.min_scalar_type(high))
     raise DamagedError(f"{where} is damaged: counts of {one_line(place)[:200]} {problem}.")
 
 
-def _flat(nested: Any, dimensions: int) -> Iterable[Any]:
+def _flatten(nested: Any, dimensions: int) -> Iterable[Any]:
     for _ in range(dimensions - 1):
         nested = itertools.chain.from_iterable(nested)
     return nested

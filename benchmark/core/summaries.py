@@ -1,4 +1,4 @@
-"""Parts of the record of a run: what it was made on, how, and what was measured."""
+"""Parts of the record of a run: its data, its method, and what was measured."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class DataSummary:
     """The data of a run.
 
     Attributes:
-        label_names: of the classes.
-        confounder_names: empty where they are not known.
-        environment_names: empty where they are not known.
-        group_names: in the order of ``DatasetInfo.group_names``.
-        splits: images per split, in table order.
-        bias_splits: the biased and the deceiving split, or None.
-        paired: whether those two show the same objects.
-        multi_label: whether an image may have several labels or none.
-        stand_in: whether the data were generated in place of real ones.
-        source: where the data come from.
-        licence: the terms of their use.
+        label_names: Names of the classes.
+        confounder_names: Names of the confounders; empty if they are unknown.
+        environment_names: Names of the training environments; empty if they are unknown.
+        group_names: Names of the groups, in the order of ``DatasetInfo.group_names``.
+        splits: Number of images per split, in table order.
+        bias_splits: The biased and the deceiving split, or None.
+        paired: True if these two splits show the same objects.
+        multi_label: True if an image may have several labels or none.
+        stand_in: True if the data were generated in place of real ones.
+        source: Origin of the data.
+        licence: Terms of use.
     """
 
     label_names: Names
@@ -60,9 +60,9 @@ class DataSummary:
 
     @property
     def main_split(self) -> str | None:
-        """The test split of average and worst-group accuracy; None without test splits.
+        """The test split of average and worst-group accuracy, or None without test splits.
 
-        It is ``unbiased``, else ``test``, else the first other one. A split that only shows the
+        It is ``unbiased``, else ``test``, else the first other split. A split that only shows the
         bias comes last: the deceiving one of ``bias_splits``, then the biased one.
         """
         names = self.test_splits
@@ -72,7 +72,7 @@ class DataSummary:
         return next((name for name in preferred if name in names), None)
 
 
-#: Where no record tells.
+#: The data of a run without a record.
 UNKNOWN_DATA = DataSummary(label_names=(), splits={})
 
 
@@ -81,11 +81,11 @@ class MethodSummary:
     """The method of a run.
 
     Attributes:
-        needs: names of the annotations that it used.
-        sampling: how batches were drawn.
-        paper: its source, or None.
-        active_from: the first step that trains what the method is called (see ``Algorithm.active_from``); None in
-            records that do not tell.
+        needs: Names of the annotations that it used.
+        sampling: How batches were drawn.
+        paper: Its publication, or None.
+        active_from: First step that trains the method (see ``Algorithm.active_from``); None in
+            records that do not contain it.
     """
 
     needs: tuple[Name, ...]
@@ -96,11 +96,14 @@ class MethodSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Seconds that parts of a run took, over all attempts that counted.
+    """Seconds that parts of a run took, over all attempts that contributed to it.
 
     Attributes:
-        training, evaluation, total: of every run.
-        explanations, embeddings: None where none were made.
+        training: Training.
+        evaluation: Evaluation.
+        explanations: Heatmaps; None if there are none.
+        embeddings: Features; None if there are none.
+        total: All of them.
     """
 
     training: Seconds
@@ -110,6 +113,7 @@ class Timing:
     total: Seconds
 
     def to_json(self) -> dict[str, float]:
+        """Return the content of ``seconds`` in record.json."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -118,8 +122,8 @@ class MachineSummary(Conditions):
     """The machine and the software of a run.
 
     Attributes:
-        host: name of the machine.
-        resumed: what had changed when the run was resumed, such as ``torch 2.10.0 after 2.9.1``.
+        host: Name of the machine.
+        resumed: What had changed when the run was resumed, such as ``torch 2.10.0 after 2.9.1``.
     """
 
     host: Name = ""
@@ -128,16 +132,20 @@ class MachineSummary(Conditions):
 
 @dataclass(frozen=True)
 class ExplainedSplit:
-    """Where the network looks on one split: means over the images for which they are defined, or None.
+    """Where the network looks on one split.
+
+    Values are means over the images for which they are defined, or None if there are none.
 
     Attributes:
-        images: how many were explained.
-        zero_maps, nonfinite_maps, empty_masks: images that do not count.
-        energy: share of absolute relevance in the foreground.
-        correlation: Pearson's, of absolute relevance and mask.
-        area: share of the image that is foreground.
-        distance: from the teacher's heatmap; None for other methods.
-        metrics: the explanation metrics of installed packages, by name.
+        images: Number of explained images.
+        zero_maps: Number of images left out because their heatmap is zero.
+        nonfinite_maps: Number of images left out because their heatmap is not finite.
+        empty_masks: Number of images left out because their mask is empty.
+        energy: Share of absolute relevance in the foreground.
+        correlation: Pearson correlation of absolute relevance and mask.
+        area: Share of the image that is foreground.
+        distance: Distance from the heatmap of the teacher; None for other methods.
+        metrics: Explanation metrics of installed packages, by name.
     """
 
     images: Count = 0
@@ -169,9 +177,9 @@ class ExplanationSummary:
     """Where the network of a run looks.
 
     Attributes:
-        explainer: its name; None where there is no explanation, and ``note`` says why.
-        splits: by name of the test split.
-        note: why there is no explanation, or empty.
+        explainer: Name of the explainer; None if there is no explanation.
+        splits: Results by test split.
+        note: Why there is no explanation, or empty.
     """
 
     explainer: Name | None
@@ -179,9 +187,10 @@ class ExplanationSummary:
     note: Text = ""
 
     def to_json(self) -> dict[str, Any]:
+        """Return the content of ``extra.explanations`` in record.json."""
         splits = {name: split.to_json() for name, split in self.splits.items()}
         if all(split.distance is None for split in self.splits.values()):
-            for split in splits.values():  # only students have one
+            for split in splits.values():  # Only students have a distance.
                 del split["distance"]
         found = {"explainer": self.explainer, "splits": splits}
         return {**found, "note": self.note} if self.note else found
@@ -189,11 +198,12 @@ class ExplanationSummary:
 
 @dataclass(frozen=True)
 class EmbeddedSplit:
-    """How labels and confounders cluster among the features of one split: silhouettes, or None.
+    """How labels and confounders cluster among the features of one split.
 
     Attributes:
-        images: how many.
-        label, confounder: silhouettes from −1 to 1.
+        images: Number of images.
+        label: Silhouette of the labels, from −1 to 1, or None.
+        confounder: Silhouette of the confounders, from −1 to 1, or None.
     """
 
     images: Count = 0
@@ -203,12 +213,12 @@ class EmbeddedSplit:
 
 @dataclass(frozen=True)
 class EmbeddingSummary:
-    """How the network of a run arranges test images.
+    """How the features of test images are arranged.
 
     Attributes:
-        dimensions: of the features; None where there are none, and ``note`` says why.
-        splits: by name of the test split.
-        note: why there are none, or empty.
+        dimensions: Number of features; None if there are none.
+        splits: Results by test split.
+        note: Why there are no features, or empty.
     """
 
     dimensions: Count | None
@@ -216,6 +226,7 @@ class EmbeddingSummary:
     note: Text = ""
 
     def to_json(self) -> dict[str, Any]:
+        """Return the content of ``extra.embeddings`` in record.json."""
         splits = {name: asdict(split) for name, split in self.splits.items()}
         found = {"dimensions": self.dimensions, "splits": splits}
         return {**found, "note": self.note} if self.note else found
@@ -223,13 +234,13 @@ class EmbeddingSummary:
 
 @dataclass(frozen=True, eq=False)
 class SelectedStep:
-    """The step that one criterion chose.
+    """The step that a criterion selected.
 
     Attributes:
-        step: its number.
-        value: of the criterion; the higher the better. None where it is no number.
-        counts: confusion counts by split, int[confounder, label, predicted], or with several labels per image
-            int[label, confounder, present, predicted].
+        step: Number of the step.
+        value: Value of the criterion, higher is better; None if it is not finite.
+        counts: Confusion counts by split, int[confounder, label, predicted], or int[label,
+            confounder, present, predicted] for multi-label data.
     """
 
     step: int
@@ -246,12 +257,12 @@ class SelectedStep:
 
 @dataclass(frozen=True)
 class UpstreamSummary:
-    """A run that came first.
+    """An upstream run.
 
     Attributes:
-        key: of the run.
-        method: its name.
-        selected: its own selected steps, by criterion; empty where they were not read.
+        key: Key of the run.
+        method: Its method.
+        selected: Its selected steps by criterion; empty if they were not read.
     """
 
     key: Key

@@ -1,4 +1,4 @@
-"""sweep.json: what a sweep planned, and what it refused."""
+"""The plan of a sweep: sweep.json."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from benchmark.core.spec import SCHEMA, check_schema
 from benchmark.core.text import one_line
 
 #: A name that can also be the name of a file.
-FileName: TypeAlias = Annotated[
-    Name, Matching(r"(?!\.{1,2}$)[^/\x00]{1,255}", "a name that a file could have")
-]
+FileName: TypeAlias = Annotated[Name, Matching(r"(?!\.{1,2}$)[^/\x00]{1,255}", "a valid file name")]
 _KEY = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
 class PlannedEntry:
-    """One run of a plan, as the tables name it.
+    """One run of a plan.
 
     Attributes:
-        dataset: as the sweep file writes it.
-        method: as the sweep file writes it.
-        trial: its number; None where the plan does not tell.
-        draw: of the hyper-parameters; None where the plan does not tell.
-        requested: whether the sweep asked for it; otherwise only another run needs it.
+        dataset: Data set as the sweep file writes it.
+        method: Method as the sweep file writes it.
+        trial: Number of the trial; None if the plan does not contain it.
+        draw: Number of the hyper-parameter draw; None if the plan does not contain it.
+        requested: True if the sweep asks for the run; False if only another run needs it.
     """
 
     dataset: Name
@@ -41,20 +39,20 @@ class PlannedEntry:
 
     @property
     def row(self) -> tuple[str, str, int | None, int | None]:
-        """Every requested run of a plan has another one."""
+        """Data set, method, trial and draw, which are unique among the requested runs of a plan."""
         return self.dataset, self.method, self.trial, self.draw
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A run that a plan refused.
+    """A run that cannot run.
 
     Attributes:
-        dataset: as the sweep file writes it.
-        method: as the sweep file writes it.
-        trial: its number.
-        draw: of the hyper-parameters.
-        reason: why it cannot run, in a sentence.
+        dataset: Data set as the sweep file writes it.
+        method: Method as the sweep file writes it.
+        trial: Number of the trial.
+        draw: Number of the hyper-parameter draw.
+        reason: Why it cannot run, in one sentence.
     """
 
     dataset: Name
@@ -65,6 +63,7 @@ class Refusal:
 
     @property
     def row(self) -> tuple[str, str, int | None, int | None]:
+        """Data set, method, trial and draw."""
         return self.dataset, self.method, self.trial, self.draw
 
 
@@ -73,13 +72,13 @@ class SweepPlan:
     """The plan of a sweep.
 
     Attributes:
-        name: of the sweep; a file could have it.
-        title: for people; may be empty.
-        created: seconds since 1970 of the first launch.
-        selection: criteria; the first one is that of the tables.
-        runs: by key, upstream runs before those that need them.
-        refused: what cannot run.
-        config: the sweep file, resolved.
+        name: Name of the sweep, a valid file name.
+        title: Title for tables; may be empty.
+        created: Time of the first launch, in seconds since 1970.
+        selection: Criteria; tables use the first one.
+        runs: Runs by key, upstream runs before those that need them.
+        refused: Runs that cannot run.
+        config: The resolved sweep file.
     """
 
     name: FileName
@@ -91,7 +90,7 @@ class SweepPlan:
     config: Mapping[str, Json] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of sweep.json."""
+        """Return the content of sweep.json."""
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -106,12 +105,12 @@ class SweepPlan:
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """A plan as it could be read.
+    """A plan as far as it could be read.
 
     Attributes:
-        plan: what is sound of it.
-        damaged: by key, why the entry of a run cannot be used.
-        problems: what else is damaged and was replaced by a default, one sentence each.
+        plan: The valid parts of the plan.
+        damaged: Why the entry of a run cannot be used, by key.
+        problems: What else is damaged and was replaced by a default, one sentence each.
     """
 
     plan: SweepPlan
@@ -120,12 +119,12 @@ class ReadPlan:
 
 
 def read_plan(sweep: SweepFolder) -> ReadPlan:
-    """The plan of a sweep; what is damaged of it is left out and named.
+    """Read the plan of a sweep. Damaged parts are left out and reported.
 
     Raises:
-        FileNotFoundError: the folder has none.
-        UserError: it is of another schema version.
-        DamagedError: it is no JSON, or has no table of runs.
+        FileNotFoundError: If the folder has no plan.
+        UserError: If it has another schema version.
+        DamagedError: If it is not JSON or has no table of runs.
     """
     where = sweep.plan.name
     value = read_json(sweep.plan)
@@ -133,38 +132,42 @@ def read_plan(sweep: SweepFolder) -> ReadPlan:
     if not isinstance(value.get("runs"), dict):
         raise DamagedError(f"{sweep.plan} was edited or damaged: it has no table of runs.")
     problems: list[str] = []
-    found: dict[str, Any] = {
-        "name": one_line(sweep.path.name), "title": "", "created": 0.0, "selection": (), "refused": (), "config": {},
-    }  # fmt: skip
+    content: dict[str, Any] = {
+        "name": one_line(sweep.path.name),
+        "title": "",
+        "created": 0.0,
+        "selection": (),
+        "refused": (),
+        "config": {},
+    }
     types = field_types(SweepPlan)
-    for name in found:
+    for name in content:
         if name in value:
             try:
-                found[name] = decode(types[name], value[name], where, name)
+                content[name] = decode(types[name], value[name], where, name)
             except DamagedError as error:
                 problems.append(str(error))
-    runs, damaged = _runs(value["runs"], where, problems)
-    return ReadPlan(SweepPlan(runs=runs, **found), damaged, tuple(problems))
+    runs, damaged = _read_runs(value["runs"], where, problems)
+    return ReadPlan(SweepPlan(runs=runs, **content), damaged, tuple(problems))
 
 
-def _runs(
+def _read_runs(
     table: dict[str, Any], where: str, problems: list[str]
 ) -> tuple[dict[str, PlannedEntry], dict[str, str]]:
-    """The entries of runs, and by key what is wrong with those that cannot be used."""
+    """Return the entries of runs, and why some of them cannot be used, by key."""
     runs: dict[str, PlannedEntry] = {}
     damaged: dict[str, str] = {}
     rows: dict[tuple[str, str, int | None, int | None], str] = {}
-    strange = [name for name in table if _KEY.fullmatch(name) is None]
-    if strange:
-        shown = ", ".join(one_line(name)[:40] for name in strange[:3])
-        problems.append(
-            f"{where} lists {len(strange)} runs under names that are no keys ({shown})."
-        )
+    invalid = [name for name in table if _KEY.fullmatch(name) is None]
+    if invalid:
+        shown = ", ".join(one_line(name)[:40] for name in invalid[:3])
+        problems.append(f"{where} has {len(invalid)} runs with invalid keys ({shown}).")
     for key in [name for name in table if _KEY.fullmatch(name)]:
         try:
             entry = decode(PlannedEntry, table[key], where, f"runs.{key}")
         except DamagedError as error:
-            runs[key], damaged[key] = PlannedEntry("?", "?"), str(error)
+            runs[key] = PlannedEntry("?", "?")
+            damaged[key] = str(error)
             continue
         runs[key] = entry
         first = rows.setdefault(entry.row, key) if entry.requested else key

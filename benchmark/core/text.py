@@ -28,7 +28,7 @@ def one_line(text: object) -> str:
 
 
 def printable_lines(text: object) -> str:
-    """Return the text as ``one_line`` does, but keep its line breaks and the spaces in each line."""
+    """Return the text as ``one_line`` does, but keep line breaks and the spaces in each line."""
     return "\n".join(map(_printable, str(text).split("\n")))
 
 

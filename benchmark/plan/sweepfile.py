@@ -15,7 +15,7 @@ from benchmark.core.errors import Problems, UserError, shown
 from benchmark.core.named_options import NamedOptions, parse_named_options
 from benchmark.core.registry import did_you_mean
 from benchmark.core.shipped import shipped
-from benchmark.core.spec import MOST_STEPS
+from benchmark.core.spec import MAX_STEPS
 
 #: Where sweeps are looked up by name.
 SWEEPS = shipped("sweeps")
@@ -26,8 +26,8 @@ COMPUTE: dict[str, Any] = {
 }  # fmt: skip
 #: Smallest and largest value of every number in these tables.
 _BOUNDS: dict[str, tuple[float, float]] = {
-    "steps": (1, MOST_STEPS),
-    "evaluate_every": (1, MOST_STEPS),
+    "steps": (1, MAX_STEPS),
+    "evaluate_every": (1, MAX_STEPS),
     "patience": (0, 1_000_000),
     "min_delta": (0, 1e9),
 }

@@ -228,10 +228,10 @@ class Shape:
         ("class Bee:\n    name = 3", "plugin_x.Bee has no name"),
         ("Bee = 3", "plugin_x:Bee is int, expected a class or a module"),
         ("def Bee(): pass", "plugin_x:Bee is function, expected a class or a module"),
-        ("class Bee:\n    name = 'bee'", "plugin_x.Bee is no Shape"),
+        ("class Bee:\n    name = 'bee'", "plugin_x.Bee is not a subclass"),
         (f"{SUBCLASS}    options = 3", "options of plugin_x.Bee is int, not a table"),
-        (f"{SUBCLASS}    hparams = {{'a': 3}}", "hparams of plugin_x.Bee: 'a' is no HParam"),
-        (f"{SUBCLASS}    variants = {{'a': 3}}", "variants of plugin_x.Bee: 'a' is no Mapping"),
+        (f"{SUBCLASS}    hparams = {{'a': 3}}", "hparams of plugin_x.Bee: 'a' is not HParam"),
+        (f"{SUBCLASS}    variants = {{'a': 3}}", "variants of plugin_x.Bee: 'a' is not Mapping"),
         (f"{SUBCLASS}    variants = None", "variants of plugin_x.Bee is NoneType, not a table"),
     ],
 )

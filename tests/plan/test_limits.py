@@ -12,7 +12,7 @@ from benchmark.core.dataset import ACCEPTED_BATCH_SIZE, MAX_REPEATS_PER_BATCH
 from benchmark.core.errors import Problems, Refused, UserError
 from benchmark.core.files import check_folder
 from benchmark.core.optim import LARGEST_BATCH
-from benchmark.core.spec import MOST_STEPS
+from benchmark.core.spec import MAX_STEPS
 from benchmark.plan.planner import MOST_RUNS, expand
 from benchmark.plan.resolve import MOST_BATCH_BYTES, MOST_EVALUATIONS
 from benchmark.plan.sweepfile import (
@@ -218,7 +218,7 @@ def test_the_page_on_sweep_files_tells_the_limits() -> None:
     rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ")]
     told = [int(value.replace(",", "")) for _, value in rows[1:]]
     assert told == [
-        MOST_STEPS,
+        MAX_STEPS,
         MOST_EVALUATIONS,
         MOST_ENTRIES,
         LARGEST_NUMBER,

@@ -185,7 +185,7 @@ def test_a_plan_that_lists_what_is_no_key(two: tuple[Path, str, str], name: str)
     (folder / "sweep.json").write_text(json.dumps(plan))
     sweep = load_sweep(folder)
     assert len(sweep.runs) == 2 and all(run.state == State.DONE for run in sweep.runs)
-    assert "1 runs under names that are no keys" in sweep.notes[0]
+    assert "1 runs with invalid keys" in sweep.notes[0]
 
 
 def test_runs_on_one_data_set_have_the_same_labels(tmp_path: Path) -> None:
