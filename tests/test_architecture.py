@@ -55,6 +55,8 @@ CORE_WITH_TORCH = {
     "compilation",
     "optim",
     "parallel_forward",
+    "convolution",
+    "memory",
 }
 
 OURS = ("benchmark", "algorithms", "datasets")

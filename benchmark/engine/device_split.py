@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,45 +10,13 @@ import torch
 
 from benchmark.core.batch import Batch
 from benchmark.core.dataset import GroupedDataset
+from benchmark.core.speed.memory import Scratch
 
 #: Share of the free memory of a GPU that one split may take; larger splits stay in host memory.
 _SHARE = 0.25
 #: On the CPU images are taken and normalised so many bytes at a time: what was just read is still in the cache of the
 #: processor, and no second batch's worth of memory is asked of the system, which costs more than the arithmetic.
 _CHUNK = 1 << 20
-
-
-class Scratch:
-    """Memory for batches on the CPU, used again once nothing holds the batch that it was given to.
-
-    Pages that are new to the process cost several times what filling them does. A tensor of ``torch.from_numpy`` holds
-    its array as long as the tensor, a view of it or a graph lives: an array to which nothing else refers is free.
-
-    Args:
-        keep: blocks of memory to hold on to; whoever asks for more at a time gets new ones.
-    """
-
-    def __init__(self, keep: int = 3) -> None:
-        self.keep = keep
-        self._blocks: list[np.ndarray] = [np.empty(0, np.float32)]
-        self._free = sys.getrefcount(self._blocks[0])  # what it is where nothing else refers to it
-
-    def take(self, *shape: int) -> torch.Tensor:
-        """float32[shape], whose values are whatever the memory holds."""
-        size = math.prod(shape)
-        free = [
-            i for i in range(len(self._blocks)) if sys.getrefcount(self._blocks[i]) == self._free
-        ]
-        fitting = [i for i in free if self._blocks[i].size >= size]
-        if fitting:
-            block = self._blocks[min(fitting, key=lambda i: self._blocks[i].size)]
-        else:
-            for i in reversed(free):  # too small for what is asked now
-                del self._blocks[i]
-            block = np.empty(size, np.float32)
-            if len(self._blocks) < self.keep:
-                self._blocks.append(block)
-        return torch.from_numpy(block[:size].reshape(shape))
 
 
 #: One for all splits: a batch of one is gone when the next is asked for a batch.

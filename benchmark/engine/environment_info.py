@@ -1,4 +1,4 @@
-"""What a result is made with: versions, settings, and how this process asks the system for memory."""
+"""What a result is made with: versions and settings."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ import torch
 
 import benchmark
 from benchmark.core.conditions import VARIABLES, Conditions
-
-#: Parameters of glibc's mallopt (malloc.h), and what they are set to.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 2**31 - 1), (-3, 2**30)
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "scikit-image")
 #: Characters that are kept of a variable of the environment.
@@ -124,17 +121,3 @@ def peak_memory_bytes() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others KiB
-
-
-def keep_memory() -> bool:
-    """Have this process keep up to 2 GiB of the memory that it frees; whether that could be arranged.
-
-    A training step frees its activations and asks for as much again in the next one. By default glibc hands large
-    blocks back to the system each time, which then clears every page anew: up to a tenth of a step's processor time.
-    """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
-        return False
-    import ctypes
-
-    mallopt = ctypes.CDLL(None).mallopt
-    return all(mallopt(*parameter) for parameter in (_TRIM_THRESHOLD, _MMAP_THRESHOLD))

@@ -30,6 +30,7 @@ from benchmark.core.outcome import RunOutcome
 from benchmark.core.record import RunRecord, read_record
 from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.spec import LEASE_LOST, RunSpec, read_spec
+from benchmark.core.speed.memory import keep_memory
 from benchmark.core.summaries import (
     DataSummary,
     EmbeddingSummary,
@@ -43,7 +44,7 @@ from benchmark.core.summaries import (
 from benchmark.engine.build import build_algorithm
 from benchmark.engine.checkpoint import conditions_of, load_checkpoint, write_weights
 from benchmark.engine.embeddings import Embeddings, embed_splits
-from benchmark.engine.environment_info import current_conditions, keep_memory
+from benchmark.engine.environment_info import current_conditions
 from benchmark.engine.exceptions import InterruptedRunError, NonFiniteError
 from benchmark.engine.explanations import Explanations, explain_splits
 from benchmark.engine.loop import TrainingRun

@@ -17,10 +17,12 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from benchmark.core import speed
 from benchmark.core.batch_norm import BATCH_NORMS
 from benchmark.core.compilation import eagerly
 from benchmark.core.errors import UserError
-from benchmark.explain.layers import BatchNorm, Conv, Geometry, Relu
+from benchmark.core.speed.convolution import Conv, Geometry
+from benchmark.explain.layers import BatchNorm, Relu
 
 _aten = torch.ops.aten  # what an exported network calls
 
@@ -228,7 +230,7 @@ class Rules(TorchFunctionMode):
             return self._batch_norm(*args, **kwargs)
         if func in _BATCH_NORM:
             return self._aten_batch_norm(*args, **kwargs)
-        if func is torch.conv2d and self.to_image:
+        if func is torch.conv2d and self.to_image and speed.is_enabled():
             return self._conv2d(*args, **kwargs)
         if self.epsilon is not None:
             if func is F.relu:

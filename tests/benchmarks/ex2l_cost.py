@@ -37,7 +37,7 @@ from benchmark.core.algorithm import Algorithm, Setting
 from benchmark.core.batch import Batch
 from benchmark.core.parallel_forward import ParallelForward
 from benchmark.core.registry import ALGORITHMS, BACKBONES
-from benchmark.engine.environment_info import keep_memory
+from benchmark.core.speed.memory import keep_memory
 from tests.benchmarks.explanation_cost import Flops
 
 CLASSES, CONFOUNDERS = 4, 6  # Spawrious

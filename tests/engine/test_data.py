@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from benchmark.core.dataset import GroupedDataset
-from benchmark.engine.device_split import DeviceSplit, Scratch
+from benchmark.core.speed.memory import Scratch
+from benchmark.engine.device_split import DeviceSplit
 from tests.support.random_data import INFO, random_data
 
 

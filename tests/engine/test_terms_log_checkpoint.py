@@ -272,7 +272,7 @@ def test_memory_that_is_freed_is_kept() -> None:
     differs from process to process, so that the count begins when they have found their place.
     """
     code = (
-        "import resource, torch\nfrom benchmark.engine.environment_info import keep_memory\n"
+        "import resource, torch\nfrom benchmark.core.speed.memory import keep_memory\n"
         "torch.set_num_threads(1)\n"
         "def faults(times=4):\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

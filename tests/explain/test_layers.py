@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmark.explain import layers
-from benchmark.explain.layers import BatchNorm, Conv, Geometry, Relu
+from benchmark.core import speed
+from benchmark.core.speed.convolution import Conv, Geometry, input_gradient
+from benchmark.explain import get
+from benchmark.explain.layers import BatchNorm, Relu
 
 IDLE: Any = SimpleNamespace(explaining=False)
 
@@ -68,16 +71,12 @@ CONVOLUTIONS = [
 
 
 @pytest.mark.parametrize(("shape", "wide", "kernel", "geometry"), CONVOLUTIONS)
-@pytest.mark.parametrize("columns", [0, 10**9])
 def test_convolution_has_pytorchs_first_and_second_derivatives(
     shape: tuple[int, int, int],
     wide: int,
     kernel: int,
     geometry: Geometry,
-    columns: int,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(layers, "_COLUMNS", columns)  # images folded one by one, and all together
     rules = SimpleNamespace(explaining=False)
     x = rand(3, *shape).requires_grad_()
     weight = rand(wide, shape[0] // geometry.groups, kernel, kernel, seed=1).requires_grad_()
@@ -94,6 +93,37 @@ def test_convolution_has_pytorchs_first_and_second_derivatives(
     ours = derivatives(Conv.apply(x, weight, bias, geometry, False, rules))  # type: ignore[no-untyped-call]
     for mine, theirs in zip(ours, expected, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(("shape", "wide", "kernel", "geometry"), CONVOLUTIONS)
+@pytest.mark.parametrize("max_columns", [0, 10**9])
+def test_images_are_folded_one_by_one_or_all_together(
+    shape: tuple[int, int, int], wide: int, kernel: int, geometry: Geometry, max_columns: int
+) -> None:
+    x = rand(3, *shape).requires_grad_()
+    weight = rand(wide, shape[0] // geometry.groups, kernel, kernel, seed=1)
+    y = torch.conv2d(x, weight, None, *geometry)
+    g = torch.randn_like(y)
+    ours = input_gradient(g, weight, x.shape, geometry, max_columns)
+    torch.testing.assert_close(ours, torch.autograd.grad(y, x, g)[0])
+
+
+def test_without_the_faster_code_the_derivatives_are_the_same() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, 2), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(3)
+    ).double()
+    x = rand(2, 3, 7, 7)
+    network(x)
+    target = torch.tensor([0, 2])
+    found = []
+    for context in (nullcontext(), speed.disabled()):
+        with context:
+            heatmap = get("input_gradient")(network, x, target, create_graph=True)
+            weight_gradient = torch.autograd.grad(heatmap.square().sum(), network[0].weight)[0]
+        found.append((heatmap, weight_gradient))
+    assert speed.is_enabled()
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_no_gradient_to_an_image_that_needs_none() -> None:
