@@ -133,7 +133,7 @@ def test_thousands_of_runs_do_not_make_a_page_nobody_can_open(
     write_page(make_report(folder), folder, figures="none")
     page = checked(folder / "report.html")
     assert sum(i.startswith("run-") for i in page.ids) == 4
-    assert any("2 more chosen runs are not shown here" in text for text in page.texts)
+    assert any(text.startswith("2 more") for text in page.texts)
 
 
 def test_figures_are_drawn_unasked_only_where_that_is_quick(

@@ -92,7 +92,7 @@ def test_html_marks_the_row_and_the_run(marked: Path) -> None:
     write_page(make_report(marked), marked, figures="none")
     page = (marked / "report.html").read_text(encoding="utf-8")
     assert "irm†<sup>" in page and SENTENCE in page and "† selected before" in page
-    assert page.count("† within the first 200 steps") == 2
+    assert page.count("† the first 200 steps") == 2
 
 
 def test_the_tidy_table_has_a_column(marked: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from benchmark.core.counts import worst_class_accuracy
 from benchmark.report.formats.report_format import file_names
-from benchmark.report.formats.text import WIDTH, len_, wrap
+from benchmark.report.formats.text import WIDTH, display_width, wrap
 from benchmark.report.render import render
 from benchmark.report.report import make_report
 from benchmark.report.tables.numbers import mark, percent
@@ -326,7 +326,7 @@ def test_text_fits_a_terminal_of_100_columns(tmp_path: Path) -> None:
     folder = fake.finish()
     for spread in ("sd", "interval"):
         text = render(make_report(folder, spread=spread), "text")
-        assert max(map(len_, text.splitlines())) <= WIDTH
+        assert max(map(display_width, text.splitlines())) <= WIDTH
         for i in range(9):
             assert f"a_rather_long_split_name_{i}" in text
     assert "m" * 70 in text.replace("\n", "").replace(" ", "")
@@ -342,7 +342,9 @@ def test_long_names_break_where_words_do(tmp_path: Path) -> None:
     report = make_report(fake.finish())
     for width in (60, 80):
         text = render(replace(report, width=width), "text")
-        assert max(map(len_, text.splitlines())) <= width and "segment_classif\n" not in text
+        assert (
+            max(map(display_width, text.splitlines())) <= width and "segment_classif\n" not in text
+        )
 
 
 def test_numbers() -> None:

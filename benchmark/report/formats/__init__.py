@@ -1,1 +1,1 @@
-"""How tables are written down: text, LaTeX, Markdown, CSV and JSON."""
+"""Formats of the tables: text, LaTeX, Markdown, CSV and JSON."""

@@ -59,16 +59,19 @@ class Csv(ReportFormat):
 
 
 def flat_records(tables: Sequence[Table]) -> list[dict[str, Any]]:
-    """One flat record per data set, method and metric; values are fractions, and None where there is nothing."""
-    found = []
+    """Return one record per data set, method and metric.
+
+    Values are fractions, or None if there is none.
+    """
+    records = []
     for table in tables:
         for row in table.rows:
             for column, value in zip(table.columns, row.values, strict=True):
                 for metric in (column.name, *column.aliases):
-                    found.append(_record(table, row, metric, column.splits, value))
+                    records.append(_record(table, row, metric, column.splits, value))
             if not table.columns:
-                found.append(_record(table, row, "", (), NO_VALUE))
-    return found
+                records.append(_record(table, row, "", (), NO_VALUE))
+    return records
 
 
 def _record(
@@ -126,9 +129,10 @@ def csv_text(
 
 
 def sheets_csv(sheets: Sequence[Sheet]) -> str:
-    """Sheets as CSV of their printed cells; the first two columns name the sheet and the heading above the row.
+    """Return the printed cells of sheets as CSV; no cell begins like a formula.
 
-    A sheet's notes follow its rows, with the heading ``note``. No cell begins like a formula.
+    The first two columns are the title of the sheet and the heading above the row. Notes of a sheet
+    follow its rows, with the heading ``note``.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

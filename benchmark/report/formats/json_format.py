@@ -83,7 +83,7 @@ def _unfinished(run: SweepRun) -> dict[str, Any]:
 
 
 def json_tables(tables: Sequence[Table]) -> list[dict[str, Any]]:
-    """The tables with their captions, per-trial values and footnotes, for programs."""
+    """Return the tables with captions, values of each trial and footnotes."""
     return [
         {
             "dataset": table.dataset,

@@ -1,4 +1,4 @@
-"""LaTeX tables (booktabs, siunitx) that compile under pdflatex whatever the names contain."""
+"""Tables in LaTeX with booktabs and siunitx, which compile under pdflatex for all names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
 from benchmark.report.tables.value import Value
 
-#: The file is a document of its own and can also be \input into another one, whose preamble then loads the packages.
+#: Head of the file, which is a document and can also be \input into another one.
 HEADER = r"""% Tables of {title}.
 % Compile this file as it is, or \input it into a paper whose preamble has:
 %   \usepackage[T1]{{fontenc}} \usepackage{{textcomp,array,booktabs,siunitx}}
@@ -70,14 +70,14 @@ def latex_document(
     spread: str = "sd",
     notes: Sequence[str] = (),
 ) -> str:
-    """All tables in one file that compiles alone and can be \\input.
+    """Return a document of all tables, which can also be \\input into another document.
 
     Args:
-        tables: floating tables of numbers.
-        sheets: floating tables of texts, after them.
-        title: for a comment at the head.
-        spread: what stands beside a value.
-        notes: of the sweep as a whole, after everything.
+        tables: Tables of results.
+        sheets: Further tables, which follow the results.
+        title: Title in the comment at the head of the file.
+        spread: What is printed beside a value, ``sd`` or ``interval``.
+        notes: Notes of the sweep, at the end.
     """
     ascii_title = one_line(title).encode("ascii", "replace").decode()
     return (
@@ -89,7 +89,7 @@ def latex_document(
 
 
 def latex_table(table: Table, spread: str = "sd") -> str:
-    """One floating table: caption above, S columns, footnotes below it."""
+    """Return a floating table with its caption above and its footnotes below."""
     notes = Footnotes()
     general = notes.marks(table.notes)
     show = printer(table, spread)
@@ -105,7 +105,8 @@ def latex_table(table: Table, spread: str = "sd") -> str:
         r"\centering\footnotesize",
         rf"\caption{{{' '.join(map(escape, table.full_caption(spread)))}{_superscript(general)}}}",
         *([r"\scriptsize\setlength{\tabcolsep}{3pt}"] if len(table.columns) > 7 else []),
-        r"\par\smallskip\sisetup{separate-uncertainty=true,table-align-uncertainty=false,retain-zero-uncertainty=true}",
+        r"\par\smallskip\sisetup{separate-uncertainty=true,table-align-uncertainty=false,"
+        r"retain-zero-uncertainty=true}",
         rf"\begin{{tabular}}{{@{{}}{_stub(table, show)}{_specification(table, show)}@{{}}}}",
         r"\toprule",
         *_heads([("method",), ("needs",), *(column.title for column in table.columns)]),
@@ -124,7 +125,7 @@ def latex_table(table: Table, spread: str = "sd") -> str:
 
 
 def latex_sheet(sheet: Sheet) -> str:
-    """A floating table of texts; long ones are set smaller rather than cut."""
+    """Return a sheet as a floating table; long cells are wrapped."""
     longest = [
         max((len(row[i]) for row in sheet.rows if len(row) > 1), default=0)
         for i in range(len(sheet.heads))
@@ -170,7 +171,7 @@ def _heads(heads: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _stub(table: Table, show: Printer) -> str:
-    """The two text columns: as wide as their words where these are short, else wrapped."""
+    """Return the specification of the name columns, which wrap long names."""
     text = (
         max((len(label(row)) for row in table.rows), default=0)
         for label in (show.label, show.needs)
@@ -182,7 +183,7 @@ def _stub(table: Table, show: Printer) -> str:
 
 
 def _specification(table: Table, show: Printer) -> str:
-    """One S column each, wide enough for its numbers; plain centred columns where intervals are printed."""
+    """Return the specification of the number columns, centred if they hold intervals."""
     if show.spread == "interval":
         return "c" * len(table.columns)
     columns = ""
@@ -194,13 +195,20 @@ def _specification(table: Table, show: Printer) -> str:
             key=len,
             default="",
         )
-        columns += f"S[table-format={'-' if negative else ''}3.{show.decimals}{f'({len(widest)})' if widest else ''}]"
+        sign = "-" if negative else ""
+        uncertainty = f"({len(widest)})" if widest else ""
+        columns += f"S[table-format={sign}3.{show.decimals}{uncertainty}]"
     return columns
 
 
 def latex_cell(value: Value, show: Printer, marks: str) -> str:
-    """``93.2(4)``, which siunitx prints as 93.2 ± 0.4; braces keep what is not a number out of its parser."""
-    estimate, decimals, spread = value.estimate, show.decimals, show.spread
+    """Return a cell such as ``93.2(4)``, which siunitx prints as 93.2 ± 0.4.
+
+    Braces keep cells that are no numbers out of the parser of siunitx.
+    """
+    estimate = value.estimate
+    decimals = show.decimals
+    spread = show.spread
     marks = ",".join(filter(None, (value.mark, marks)))
     if estimate.value is None:
         return f"{{{escape(DASH)}{_superscript(marks)}}}"
@@ -216,7 +224,7 @@ def latex_cell(value: Value, show: Printer, marks: str) -> str:
 
 
 def _uncertainty(sd: float, decimals: int) -> str:
-    """The ± in units of the last digit: 0.43 points with one decimal is ``4``, 12.3 points is ``123``."""
+    """Return an uncertainty in units of the last decimal: 12.3 points are ``123`` tenths."""
     return str(round(float(percent(sd, decimals)) * 10**decimals))
 
 

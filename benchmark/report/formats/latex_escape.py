@@ -1,4 +1,4 @@
-"""Any text as LaTeX that pdflatex can print."""
+"""Escape any text for pdflatex."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ _GREEK = {
     "Ψ": "Psi",
     "Ω": "Omega",
 }
-#: Characters of a word after which a line may break.
+#: Words of more characters may be broken.
 _LONGEST = 16
-#: Combining accents and LaTeX's commands for them.
+#: Combining accents and their LaTeX commands.
 _ACCENTS = {
     0x300: "`",
     0x301: "'",
@@ -113,13 +113,13 @@ _ACCENTS = {
 
 
 def escape(text: str) -> str:
-    """Any text as LaTeX that prints it; a character that pdflatex's fonts lack becomes its code point, U+4E2D."""
+    """Escape a text; a character that the fonts lack becomes its code point, such as U+4E2D."""
     words = unicodedata.normalize("NFC", one_line(text)).split(" ")
     return " ".join(_word(word) for word in words)
 
 
 def _word(word: str) -> str:
-    """A word that may be broken where it is so long that it would run over the next column."""
+    """Escape a word, and allow breaks in a long one, which would run over the next column."""
     pieces = [word[i : i + _LONGEST] for i in range(0, len(word), _LONGEST)]
     return r"\allowbreak{}".join("".join(map(_escape, piece)) for piece in pieces)
 

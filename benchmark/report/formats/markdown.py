@@ -36,7 +36,7 @@ class Markdown(ReportFormat):
 
 
 def markdown_table(table: Table, spread: str = "sd") -> str:
-    """A pipe table with its caption above and its footnotes below."""
+    """Return a pipe table with its caption above and its footnotes below."""
     notes = Footnotes()
     general = notes.marks(table.notes)
     show = printer(table, spread)
@@ -57,27 +57,27 @@ def markdown_table(table: Table, spread: str = "sd") -> str:
 
 
 def markdown_sheet(sheet: Sheet) -> str:
-    """A pipe table of texts."""
+    """Return a sheet as a pipe table."""
     lines = ["| " + " | ".join(escape(" ".join(head)) for head in sheet.heads) + " |"]
-    lines.append(
-        "|" + "".join("---|" if i < sheet.stub else "---:|" for i in range(len(sheet.heads)))
-    )
+    numbers = len(sheet.heads) - sheet.stub
+    lines.append("|" + "---|" * sheet.stub + "---:|" * numbers)
     for row in sheet.rows:
-        cells = [f"**{escape(row[0])}**", *[""] * (len(sheet.heads) - 1)] if len(row) == 1 else row
-        shown = cells if len(row) == 1 else [escape(cell) for cell in cells]
-        lines.append("| " + " | ".join(shown) + " |")
+        cells = [escape(cell) for cell in row]
+        if len(row) == 1:  # a heading over the rows below it
+            cells = [f"**{cells[0]}**", *[""] * (len(sheet.heads) - 1)]
+        lines.append("| " + " | ".join(cells) + " |")
     notes = [paragraph(note) + "  " for note in sheet.notes]
     caption = paragraph(" ".join(sheet.caption))
     return "\n".join([f"### {escape(sheet.title)}", "", caption, "", *lines, "", *notes]) + "\n"
 
 
 def escape(text: str) -> str:
-    """A text on one line that Markdown shows as it is: neither markup, nor HTML, nor a formula."""
+    """Escape a text, so that Markdown shows it on one line without markup, HTML or formulas."""
     return re.sub(r"([\\`*_{}\[\]<>|#~&$])", r"\\\1", one_line(text))
 
 
 def paragraph(text: str) -> str:
-    """As ``escape``, for the beginning of a line: neither a list, nor a rule, nor a quotation."""
+    """Escape a text that begins a line, so that it is no list, rule or quotation either."""
     return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", escape(text))
 
 

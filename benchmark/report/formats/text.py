@@ -1,4 +1,4 @@
-"""Tables for a terminal of 100 columns."""
+"""Tables as plain text for a terminal."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from benchmark.report.tables.sheet import Sheet
 
 _GAP = "  "
 _TAIL = re.compile(r"± [\d.]+(.*)$")
-#: Where a name that is too long for its column is broken first.
+#: Characters after which a name that is too long for its column is broken.
 _BREAKS = "_:,/=.-"
-#: Widest name columns, tried in this order: the first that needs the fewest blocks of columns is taken.
+#: Widths of the name columns; the first that needs the fewest blocks of columns is taken.
 _STUB_WIDTHS = ((26, 12), (20, 12), (15, 12), (15, 9))
 
 
@@ -45,7 +45,7 @@ class Text(ReportFormat):
 
 
 def text_table(table: Table, spread: str = "sd", width: int = WIDTH) -> str:
-    """The caption, the table (in blocks where it is too wide) and its footnotes; no line is longer than ``width``."""
+    """Return a table with caption and footnotes in lines of at most ``width`` columns."""
     notes = Footnotes()
     general = notes.marks(table.notes)
     show = printer(table, spread)
@@ -67,7 +67,7 @@ def text_table(table: Table, spread: str = "sd", width: int = WIDTH) -> str:
 
 
 def text_sheet(sheet: Sheet, width: int = WIDTH) -> str:
-    """As ``text_table``, of a sheet."""
+    """Return a sheet with caption and notes in lines of at most ``width`` columns."""
     lines = [*wrap(one_line(" ".join([f"{sheet.title}.", *sheet.caption])), width), ""]
     part: list[list[str]] = []
     tables: list[tuple[str, list[list[str]]]] = [("", part)]
@@ -100,45 +100,70 @@ def _footnotes(notes: Footnotes, width: int) -> list[str]:
 def _grid(
     heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], stub: int, width: int
 ) -> list[str]:
-    """Rows under their heads; name columns wrap, number columns are aligned at the right, too many go into blocks."""
+    """Return the lines of a table, in several blocks of columns if it is too wide.
+
+    Name columns are wrapped, and number columns are aligned to the right.
+    """
     cleaned = [[one_line(line) for line in head] for head in heads]
     body = [list(row[stub:]) for row in rows]
     _align(body)
     widths = [
-        max([*map(len_, head), *(len_(cells[i]) for cells in body)])
+        max([*map(display_width, head), *(display_width(cells[i]) for cells in body)])
         for i, head in enumerate(cleaned[stub:])
     ]
     layouts = []
-    for most in _STUB_WIDTHS:
-        limits = [*most, *([12] * stub)][:stub]
-        longest = [max(len_(cleaned[i][-1]), *(len_(row[i]) for row in rows)) for i in range(stub)]
-        if stub and not body[0]:  # names only: the last column takes what the others leave
-            limits = [max(limit, len_(cleaned[i][-1])) for i, limit in enumerate(limits)]
-            limits[-1] = max(
-                limits[-1], width - sum(map(min, limits[:-1], longest)) - len(_GAP) * (stub - 1)
-            )
-        stub_widths = [min(limit, long) for limit, long in zip(limits, longest, strict=True)]
-        layouts.append(
-            (stub_widths, _blocks(widths, width - sum(stub_widths) - len(_GAP) * (stub - 1)))
-        )
+    for limits in _STUB_WIDTHS:
+        stub_widths = _stub_widths(cleaned[:stub], rows, limits, width, only_names=not body[0])
+        room = width - sum(stub_widths) - len(_GAP) * (stub - 1)
+        layouts.append((stub_widths, _blocks(widths, room)))
     stub_widths, blocks = min(layouts, key=lambda layout: len(layout[1]))
     lines: list[str] = []
     for block in blocks:
-        columns = [*range(stub), *(stub + i for i in block)]
-        lines += [""] if lines else []
-        chosen = [
-            [*row[:stub], *(cells[i] for i in block)] for row, cells in zip(rows, body, strict=True)
-        ]
+        if lines:
+            lines.append("")
         lines += _block(
-            [cleaned[i] for i in columns], chosen, stub, [*stub_widths, *(widths[i] for i in block)]
+            [*cleaned[:stub], *(cleaned[stub + i] for i in block)],
+            [
+                [*row[:stub], *(cells[i] for i in block)]
+                for row, cells in zip(rows, body, strict=True)
+            ],
+            stub,
+            [*stub_widths, *(widths[i] for i in block)],
         )
     return lines
+
+
+def _stub_widths(
+    heads: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[str]],
+    limits: Sequence[int],
+    width: int,
+    *,
+    only_names: bool,
+) -> list[int]:
+    """Return the widths of the name columns: at most their limits, or 12 without one.
+
+    If there are only name columns, the last one takes the rest of the line.
+    """
+    stub = len(heads)
+    most = [*limits, *([12] * stub)][:stub]
+    longest = [
+        max(display_width(heads[i][-1]), *(display_width(row[i]) for row in rows))
+        for i in range(stub)
+    ]
+    if stub and only_names:
+        most = [
+            max(limit, display_width(head[-1])) for limit, head in zip(most, heads, strict=True)
+        ]
+        others = sum(map(min, most[:-1], longest)) + len(_GAP) * (stub - 1)
+        most[-1] = max(most[-1], width - others)
+    return list(map(min, most, longest))
 
 
 def _block(
     heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], stub: int, widths: Sequence[int]
 ) -> list[str]:
-    """The stub and some of the columns, ruled."""
+    """Return the lines of one block: the name columns and some of the number columns."""
     rule = "-" * (sum(widths) + len(_GAP) * (len(widths) - 1))
     tall = max(map(len, heads), default=1)
     lines = [
@@ -158,14 +183,16 @@ def _block(
 
 def _line(words: Sequence[str], stub: int, widths: Sequence[int]) -> str:
     padded = [
-        word + " " * (w - len_(word)) if i < stub else " " * (w - len_(word)) + word
+        word + " " * (w - display_width(word))
+        if i < stub
+        else " " * (w - display_width(word)) + word
         for i, (word, w) in enumerate(zip(words, widths, strict=True))
     ]
     return _GAP.join(padded).rstrip()
 
 
 def _align(body: list[list[str]]) -> None:
-    """Bring the ± of a column under each other: what stands behind a number gets the same room in every row."""
+    """Align the ± of each column by padding shorter cells on the right."""
     for i in range(len(body[0]) if body else 0):
         tails = [len(found[1]) if (found := _TAIL.search(cells[i])) else 0 for cells in body]
         longest = max(tails, default=0)
@@ -174,7 +201,7 @@ def _align(body: list[list[str]]) -> None:
 
 
 def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
-    """Columns that fit beside the stub, as few blocks as possible, at least one column each."""
+    """Divide the number columns into as few blocks as possible that fit beside the names."""
     blocks: list[list[int]] = [[]]
     left = room
     for i, w in enumerate(widths):
@@ -187,29 +214,32 @@ def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def wrap(label: str, width: int) -> list[str]:
-    """Lines of at most ``width`` terminal columns, broken at spaces where possible; no character is lost.
+    """Return a text in lines of at most ``width`` terminal columns, broken at spaces if possible.
 
-    A longer word is broken behind its last ``_ : , / = . -`` that fits, unless that leaves most of the line empty.
+    A longer word is broken after its last ``_ : , / = . -`` that fits, unless that leaves most of
+    the line empty.
     """
     lines = [""]
     for word in label.split(" "):
-        if lines[-1] and len_(lines[-1]) + 1 + len_(word) <= width:
+        if lines[-1] and display_width(lines[-1]) + 1 + display_width(word) <= width:
             lines[-1] += f" {word}"
             continue
         if lines[-1]:
             lines.append("")
         for character in word:
-            if len_(lines[-1]) + len_(character) > width:
+            if display_width(lines[-1]) + display_width(character) > width:
                 kept = max((i + 1 for i, c in enumerate(lines[-1]) if c in _BREAKS), default=0)
-                kept = kept if 3 * len_(lines[-1][:kept]) >= width else len(lines[-1])
+                kept = kept if 3 * display_width(lines[-1][:kept]) >= width else len(lines[-1])
                 lines[-1:] = [lines[-1][:kept], lines[-1][kept:]]
             lines[-1] += character
     return lines
 
 
-def len_(text: str) -> int:
-    """Columns that a text takes in a terminal: wide characters take two, combining ones none."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
+def display_width(text: str) -> int:
+    """Return the terminal columns of a text: two for wide characters, none for combining ones."""
+    width = 0
+    for character in text:
+        if unicodedata.combining(character):
+            continue
+        width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    return width

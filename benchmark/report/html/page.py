@@ -1,4 +1,4 @@
-"""The whole page: tables, figures, side tables, runs, failures."""
+"""The HTML page of a report: tables, figures, selected runs, and runs without a result."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from benchmark.report.html.style import CSS, SCRIPT
 from benchmark.report.tables.report_table import Report
 from benchmark.report.tables.results_table import summary_line
 
-#: Nothing may be loaded from anywhere; what is in the file is all there is.
+#: The page is self-contained: the browser must not load anything.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+_SIDE_TITLE = "Comparisons, costs and hyper-parameters"
 
 
 def page(report: Report, figures: Mapping[int, Sequence[SavedFigure]]) -> str:
-    """The report as one HTML document.
+    """Return the report as one HTML document.
 
     Args:
-        figures: drawn figures by position of their table.
+        report: The report.
+        figures: Drawn figures by the position of their table.
     """
     sweep = report.sweep
     sections = [_section(report, i, figures.get(i, ())) for i in range(len(report.tables))]
     titles = [(f"table-{i + 1}", table.title) for i, table in enumerate(report.tables)]
     if report.sheets or report.appendix:
-        titles.append(("side", "Comparisons, costs and hyper-parameters"))
+        titles.append(("side", _SIDE_TITLE))
     side = "".join(sheet_part(sheet) for sheet in [*report.sheets, *report.appendix])
     unfinished = unfinished_part(sweep.runs)
-    titles += [("runs", "Chosen runs")] + (
-        [("unfinished", "Without a result")] if unfinished else []
-    )
+    titles.append(("runs", "Selected runs"))
+    if unfinished:
+        titles.append(("unfinished", "Runs without a result"))
     created = (
         time.strftime("%Y-%m-%d", time.gmtime(sweep.created)) if sweep.created else "unknown date"
     )
@@ -48,22 +50,27 @@ def page(report: Report, figures: Mapping[int, Sequence[SavedFigure]]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f"<title>{text(sweep.title)}</title><style>{CSS}</style></head><body>"
         f"<h1>{text(sweep.title)}</h1>"
-        f"<p>{text(summary_line(sweep))}. Sweep <b>{text(sweep.name)}</b>, launched {created}; selection: "
-        f"{text(criterion)}.</p>{notes}"
+        f"<p>{text(summary_line(sweep))}. Sweep <b>{text(sweep.name)}</b>, launched {created}; "
+        f"selection: {text(criterion)}.</p>{notes}"
         f'<nav aria-label="Contents"><ul>{contents}</ul></nav><main>{"".join(sections)}'
-        + (f'<h2 id="side">Comparisons, costs and hyper-parameters</h2>{side}' if side else "")
-        + f'<h2 id="runs">Chosen runs</h2>{_runs(report)}{unfinished}</main><script>{SCRIPT}</script></body></html>\n'
+        + (f'<h2 id="side">{_SIDE_TITLE}</h2>{side}' if side else "")
+        + f'<h2 id="runs">Selected runs</h2>{_runs(report)}{unfinished}</main>'
+        f"<script>{SCRIPT}</script></body></html>\n"
     )
 
 
 def _section(report: Report, i: int, figures: Sequence[SavedFigure]) -> str:
     table = report.tables[i]
     warning = '<p class="warning">Stand-in data: generated, not real.</p>' if table.stand_in else ""
-    return f'<h2 id="table-{i + 1}">{text(table.title)}</h2>{warning}{table_part(table)}{figures_part(figures)}'
+    return (
+        f'<h2 id="table-{i + 1}">{text(table.title)}</h2>'
+        f"{warning}{table_part(table)}{figures_part(figures)}"
+    )
 
 
 def _runs(report: Report) -> str:
-    parts, left = [], MAX_RUNS_SHOWN
+    parts = []
+    left = MAX_RUNS_SHOWN
     for table in report.tables:
         selected_runs = [selected_run for row in table.rows for selected_run in row.selected_runs]
         if selected_runs:

@@ -1,4 +1,4 @@
-"""Tables, sheets and figures as HTML elements; every text is escaped here."""
+"""Tables, sheets and figures as HTML elements with escaped texts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from benchmark.report.tables.value import Value
 
 
 def text(value: object) -> str:
-    """Any text, escaped for content and attributes."""
+    """Escape a text for the content and the attributes of elements."""
     return html.escape(one_line(str(value)), quote=True)
 
 
 def table_part(table: Table) -> str:
-    """The main table: value ± sd with its interval below, sortable; cards on a phone."""
+    """Return a sortable table of values ± sd with intervals below; cards on narrow screens."""
     notes = Footnotes()
     general = notes.marks(table.notes)
     show = printer(table, "sd")
@@ -29,9 +29,10 @@ def table_part(table: Table) -> str:
     rows = []
     for row in table.rows:
         label = text(show.label(row)) + _sup(notes.marks(row.notes))
+        needs = text(show.needs(row))
         cells = [
             f'<td data-label="method" data-sort="{text(row.method)}"><span>{label}</span></td>',
-            f'<td data-label="needs" data-sort="{text(show.needs(row))}">{text(show.needs(row))}</td>',
+            f'<td data-label="needs" data-sort="{needs}">{needs}</td>',
         ]
         for title, value in zip(titles, row.values, strict=True):
             shown = text(_value(show(value), value.mark)) + _sup(
@@ -39,13 +40,16 @@ def table_part(table: Table) -> str:
             )
             sort = "" if value.estimate.value is None else repr(value.estimate.value)
             cells.append(
-                f'<td class="number" data-label="{text(title)}" data-sort="{sort}"><span>{shown}'
-                f"{_interval(value, show.decimals)}</span></td>"
+                f'<td class="number" data-label="{text(title)}" data-sort="{sort}">'
+                f"<span>{shown}{_interval(value, show.decimals)}</span></td>"
             )
         rows.append(f"<tr{'' if row.requested else ' class=upstream'}>{''.join(cells)}</tr>")
     caption = f'<p class="caption">{text(" ".join(table.full_caption("both")))}{_sup(general)}</p>'
     body = f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f'{caption}<div class="wide"><table class="sortable cards">{body}</table></div>{_footnotes(notes)}'
+    return (
+        f'{caption}<div class="wide"><table class="sortable cards">{body}</table></div>'
+        f"{_footnotes(notes)}"
+    )
 
 
 def _value(shown: str, mark: str) -> str:
@@ -74,7 +78,7 @@ def _footnotes(notes: Footnotes) -> str:
 
 
 def sheet_part(sheet: Sheet, level: int = 3) -> str:
-    """A sheet under its own heading; wide ones scroll sideways."""
+    """Return a sheet under its own heading; wide sheets scroll sideways."""
     heads = "".join(
         f'<th scope="col"{"" if i < sheet.stub else " class=number"}>{text(" ".join(head))}</th>'
         for i, head in enumerate(sheet.heads)
@@ -83,27 +87,28 @@ def sheet_part(sheet: Sheet, level: int = 3) -> str:
     for row in sheet.rows:
         if len(row) == 1:
             rows.append(
-                f'<tr class="part"><th scope="colgroup" colspan="{len(sheet.heads)}">{text(row[0])}</th></tr>'
+                f'<tr class="part"><th scope="colgroup" colspan="{len(sheet.heads)}">'
+                f"{text(row[0])}</th></tr>"
             )
         else:
-            rows.append(
-                f"<tr>{''.join(_cell(cell, i >= sheet.stub) for i, cell in enumerate(row))}</tr>"
-            )
+            cells = [_cell(cell, is_number=i >= sheet.stub) for i, cell in enumerate(row)]
+            rows.append(f"<tr>{''.join(cells)}</tr>")
     notes = "".join(f"<li>{text(note)}</li>" for note in sheet.notes)
     return (
         f"<h{level}>{text(sheet.title)}</h{level}>"
         f'<p class="caption">{text(" ".join(sheet.caption))}</p>'
-        f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f'<div class="wide"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
     )
 
 
-def _cell(cell: str, number: bool) -> str:
-    return f"<td{' class=number' if number else ''}>{text(cell)}</td>"
+def _cell(cell: str, *, is_number: bool) -> str:
+    return f"<td{' class=number' if is_number else ''}>{text(cell)}</td>"
 
 
 def figures_part(figures: Sequence[SavedFigure]) -> str:
-    """Figures inline as SVG images, so that their names cannot collide, each described in words."""
+    """Return figures as SVG images with descriptions; as images, they cannot share ids."""
     parts = []
     for figure in figures:
         data = base64.b64encode(figure.svg.encode("utf-8", "replace")).decode()
@@ -115,10 +120,11 @@ def figures_part(figures: Sequence[SavedFigure]) -> str:
     return f'<div class="figures">{"".join(parts)}</div>' if parts else ""
 
 
-def definition(pairs: Sequence[tuple[str, object]]) -> str:
-    """A two-column table of names and values."""
+def facts_table(pairs: Sequence[tuple[str, object]]) -> str:
+    """Return a two-column table of names and values."""
     rows = "".join(
-        f'<tr><th scope="row">{text(name)}</th><td>{text(DASH if value in (None, "") else value)}</td></tr>'
+        f'<tr><th scope="row">{text(name)}</th>'
+        f"<td>{text(DASH if value in (None, '') else value)}</td></tr>"
         for name, value in pairs
     )
     return f'<div class="wide"><table class="facts">{rows}</table></div>'

@@ -1,4 +1,4 @@
-"""One section per run: its hyper-parameters, curves and cost; and what failed, with the reason."""
+"""Sections of the HTML page about selected runs and about runs without a result."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from benchmark.core.counts import accuracy, worst_group_accuracy
 from benchmark.core.errors import UserError
 from benchmark.core.failure import read_failure
 from benchmark.core.layout import State
-from benchmark.core.record import read_record
+from benchmark.core.record import RunRecord, read_record
 from benchmark.core.text import printable_lines
-from benchmark.report.html.parts import definition, text
+from benchmark.report.html.parts import facts_table, text
 from benchmark.report.records.learning_curves import Curves, read_curves
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.sweep_records import SweepRun
@@ -21,34 +21,30 @@ from benchmark.report.records.switches import switch_of
 from benchmark.report.statistics.estimate import finite_or_none
 from benchmark.report.tables.results_table import BEFORE_SWITCH
 
-#: More run sections than this would make a page that no phone opens; the others are counted in a sentence.
+#: Most sections of runs, so that a phone can open the page; the other runs are counted.
 MAX_RUNS_SHOWN = 300
+#: Dash patterns of the learning curves.
 _LINES = ("", "6 4", "2 3", "9 3 2 3")
 
 
 def selected_runs_part(selected_runs: Sequence[SelectedRun], shown: int = MAX_RUNS_SHOWN) -> str:
-    """A foldable section for every selected run."""
+    """Return a foldable section for every selected run."""
     parts = [_selected_run(selected_run) for selected_run in selected_runs[:shown]]
     left = len(selected_runs) - len(parts)
-    more = (
-        f"<p>{left} more chosen runs are not shown here; their folders hold the same.</p>"
-        if left > 0
-        else ""
-    )
-    return "".join(parts) + more
+    if left > 0:
+        parts.append(f"<p>{left} more selected runs are not shown; see their folders.</p>")
+    return "".join(parts)
 
 
 def _selected_run(selected_run: SelectedRun) -> str:
-    run, record, spec = selected_run.run, selected_run.run.record, selected_run.run.spec
+    run = selected_run.run
+    record = run.record
+    spec = run.spec
     if record is None or spec is None:
         return ""
     curves = read_curves(run.folder, record.data)
-    best = f", best of {selected_run.draw_count} draws" if selected_run.draw_count > 1 else ""
-    value = "" if selected_run.at.value is None else f", criterion {selected_run.at.value:.4g}"
-    begins = f"within the first {switch_of(run):,} steps, which do not train the method yet"
-    early = f" {BEFORE_SWITCH} {begins}" if selected_run.is_before_switch else ""
     pairs: list[tuple[str, object]] = [
-        ("chosen", f"step {selected_run.at.step:,} of {record.steps:,}{value}{best}{early}"),
+        ("selected", _selection(selected_run, record)),
         *(
             (f"accuracy, {split}", _accuracy(selected_run, split))
             for split in ("val", *record.data.test_splits)
@@ -57,42 +53,46 @@ def _selected_run(selected_run: SelectedRun) -> str:
         ("backbone", _named(spec.backbone, spec.backbone_options)),
         ("data", _named(spec.dataset, spec.dataset_options)),
         ("budget", _pairs(spec.budget)),
-        (
-            "training",
-            f"{record.seconds.training:.1f} s, {record.images_per_second:,.0f} images/s",
-        ),
-        (
-            "parameters, memory",
-            f"{record.parameters:,}; "
-            + (
-                f"{record.peak_memory_bytes / 1e6:,.0f} MB at most"
-                if record.peak_memory_bytes
-                else "unknown"
-            ),
-        ),
-        (
-            "machine",
-            f"{record.machine.device}, {record.machine.threads or '?'} threads",
-        ),
+        ("training", f"{record.seconds.training:.1f} s, {record.images_per_second:,.0f} images/s"),
+        ("parameters", f"{record.parameters:,}"),
+        ("peak memory", _megabytes(record.peak_memory_bytes)),
+        ("machine", f"{record.machine.device}, {record.machine.threads or '?'} threads"),
         ("versions", _pairs(record.machine.versions)),
         ("commit", record.machine.commit),
         ("settings", _pairs(record.machine.settings)),
         ("resumed under other conditions", "; ".join(record.machine.resumed)),
         *((role, _upstream(run, role, key)) for role, key in spec.upstream.items()),
         ("paper", record.method.paper),
-        (
-            "on record",
-            _pairs(record.extra),
-        ),
+        ("recorded by the method", _pairs(record.extra)),
         ("finished", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.finished))),
         ("folder", f"{run.folder.path.parent.name}/{run.key}, attempt {record.attempt}"),
     ]
-    title = f"{text(run.method)}, trial {selected_run.trial}" + (
-        f", draw {run.draw}" if run.draw else ""
-    )
+    title = f"{text(run.method)}, trial {selected_run.trial}"
+    if run.draw:
+        title += f", draw {run.draw}"
     note = f"<p>{text(curves.note)}</p>" if curves.note else ""
-    body = definition([pair for pair in pairs if pair[1] not in (None, "")])
-    return f'<details id="run-{text(run.key)}"><summary>{title}</summary>{curve_svg(curves)}{note}{body}</details>'
+    body = facts_table([(name, value) for name, value in pairs if value not in (None, "")])
+    return (
+        f'<details id="run-{text(run.key)}"><summary>{title}</summary>'
+        f"{curve_svg(curves)}{note}{body}</details>"
+    )
+
+
+def _selection(selected_run: SelectedRun, record: RunRecord) -> str:
+    parts = [f"step {selected_run.at.step:,} of {record.steps:,}"]
+    if selected_run.at.value is not None:
+        parts.append(f"criterion {selected_run.at.value:.4g}")
+    if selected_run.draw_count > 1:
+        parts.append(f"best of {selected_run.draw_count} draws")
+    shown = ", ".join(parts)
+    if selected_run.is_before_switch:
+        switch = switch_of(selected_run.run)
+        shown += f" {BEFORE_SWITCH} the first {switch:,} steps do not train the method yet"
+    return shown
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB" if size else "unknown"
 
 
 def _accuracy(selected_run: SelectedRun, split: str) -> str | None:
@@ -107,17 +107,17 @@ def _accuracy(selected_run: SelectedRun, split: str) -> str | None:
 
 
 def _upstream(run: SweepRun, role: str, key: str) -> str:
-    """The run that came first, and its own scores at the step whose weights were used, its first criterion's."""
+    """Return an upstream run and its accuracy at the step of its first criterion, which is used."""
     try:
         first = read_record(run.folder.path).upstream[role]
-        chosen = first.selected[run.spec.selection[0]] if run.spec else None
+        selected = first.selected[run.spec.selection[0]] if run.spec else None
     except (OSError, UserError, KeyError):
-        chosen = None
-    if chosen is None:
+        selected = None
+    if selected is None:
         return f"{key}; its scores are not in {run.folder.record.name}"
-    found = {split: finite_or_none(accuracy(counts)) for split, counts in chosen.counts.items()}
-    scores = [f"{name} {100 * value:.1f} %" for name, value in found.items() if value is not None]
-    return f"{first.method} ({key}), step {chosen.step:,}; accuracy: {', '.join(scores)}"
+    values = {split: finite_or_none(accuracy(counts)) for split, counts in selected.counts.items()}
+    scores = [f"{name} {100 * value:.1f} %" for name, value in values.items() if value is not None]
+    return f"{first.method} ({key}), step {selected.step:,}; accuracy: {', '.join(scores)}"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
@@ -131,14 +131,18 @@ def _named(name: str, options: Mapping[str, Any]) -> str:
 
 
 def curve_svg(curves: Curves) -> str:
-    """Accuracy (solid) and worst group (dashed) on validation against the step; nothing where there is no log."""
+    """Return the learning curves of a run as an SVG element; empty without a log."""
     series = [(f"accuracy, {split}", values) for split, values in curves.accuracy.items()]
     if any(value is not None for value in curves.worst.get("val", [])):
         series.append(("worst group, val", curves.worst["val"]))
     if len(curves.steps) < 2 or not series:
         return ""
-    first, last = curves.steps[0], curves.steps[-1]
-    width, height, left, top = 360, 190, 34, 8
+    first = curves.steps[0]
+    last = curves.steps[-1]
+    width = 360
+    height = 190
+    left = 34
+    top = 8
 
     def x(step: int) -> float:
         return left + (width - left - 8) * (step - first) / max(1, last - first)
@@ -147,7 +151,8 @@ def curve_svg(curves: Curves) -> str:
         return top + (height - top - 46) * (1 - value)
 
     parts = [
-        f'<line x1="{left}" x2="{width - 8}" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="currentColor" opacity=".2"/>'
+        f'<line x1="{left}" x2="{width - 8}" y1="{y(v):.1f}" y2="{y(v):.1f}" '
+        'stroke="currentColor" opacity=".2"/>'
         f'<text x="{left - 4}" y="{y(v) + 4:.1f}" text-anchor="end">{v * 100:.0f}</text>'
         for v in (0.0, 0.5, 1.0)
     ]
@@ -161,25 +166,27 @@ def curve_svg(curves: Curves) -> str:
             for s, v in zip(curves.steps, values, strict=True)
             if v is not None
         )
-        dash = (
+        line = (
             f'fill="none" stroke="currentColor" stroke-width="1.6" stroke-dasharray="{_LINES[i]}"'
         )
-        key = 4 + (i % 2) * 180, height - 16 + (i // 2) * 13
-        parts.append(f'<polyline points="{points}" {dash}/>')
+        key_x = 4 + (i % 2) * 180
+        key_y = height - 16 + (i // 2) * 13
+        parts.append(f'<polyline points="{points}" {line}/>')
         parts.append(
-            f'<path d="M{key[0]} {key[1] - 4}h26" {dash}/><text x="{key[0] + 31}" y="{key[1]}">{text(name)}</text>'
+            f'<path d="M{key_x} {key_y - 4}h26" {line}/>'
+            f'<text x="{key_x + 31}" y="{key_y}">{text(name)}</text>'
         )
     label = (
         f"Curves over {len(curves.steps)} evaluations: {', '.join(name for name, _ in series[:4])}"
     )
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{text(label)}" font-size="11" '
-        f'fill="currentColor">{"".join(parts)}</svg>'
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{text(label)}" '
+        f'font-size="11" fill="currentColor">{"".join(parts)}</svg>'
     )
 
 
 def unfinished_part(runs: Sequence[SweepRun], shown: int = MAX_RUNS_SHOWN) -> str:
-    """What has no result: state and reason of every run, tracebacks folded away."""
+    """Return a table of the runs without a result, with states, reasons and tracebacks."""
     left = [run for run in runs if run.state != State.DONE]
     if not left:
         return ""
@@ -187,26 +194,31 @@ def unfinished_part(runs: Sequence[SweepRun], shown: int = MAX_RUNS_SHOWN) -> st
     more = f"<p>and {len(left) - shown} more.</p>" if len(left) > shown else ""
     heads = "".join(
         f'<th scope="col">{head}</th>'
-        for head in ("run", "data", "method", "trial", "draw", "state", "why")
+        for head in ("run", "data", "method", "trial", "draw", "state", "reason")
     )
     table = f'<table class="cards"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-    return f'<h2 id="unfinished">Without a result</h2><div class="wide">{table}</div>{more}'
+    return f'<h2 id="unfinished">Runs without a result</h2><div class="wide">{table}</div>{more}'
 
 
 def _unfinished_row(run: SweepRun) -> str:
     trace = _traceback(run) if run.state == State.FAILED else ""
     folded = f"<details><summary>traceback</summary><pre>{trace}</pre></details>" if trace else ""
     cells = {
-        "run": run.key, "data": run.dataset, "method": run.method, "trial": "" if run.trial is None else run.trial,
-        "draw": "" if run.draw is None else run.draw, "state": run.state, "why": run.reason,
-    }  # fmt: skip
+        "run": run.key,
+        "data": run.dataset,
+        "method": run.method,
+        "trial": "" if run.trial is None else run.trial,
+        "draw": "" if run.draw is None else run.draw,
+        "state": run.state,
+        "reason": run.reason,
+    }
     parts = [f'<td data-label="{name}"><span>{text(value)}' for name, value in cells.items()]
     return f"<tr>{'</span></td>'.join(parts)}{folded}</span></td></tr>"
 
 
 def _traceback(run: SweepRun) -> str:
     try:
-        found = read_failure(run.folder.path).traceback
+        traceback = read_failure(run.folder.path).traceback
     except (OSError, UserError):
         return ""
-    return html.escape(printable_lines(found))
+    return html.escape(printable_lines(traceback))
