@@ -18,7 +18,7 @@ from benchmark.core.errors import UserError, exit_code
 from benchmark.core.files import check_file, check_folder, write_atomic
 from benchmark.core.layout import SweepFolder
 from benchmark.core.terminal import prepare_streams, say
-from benchmark.plan.sweepfile import MOST_ENTRIES
+from benchmark.plan.sweepfile import MAX_ENTRIES
 from benchmark.report.formats.report_format import file_names
 from benchmark.report.records.sweep_records import find_sweep_folder, load_sweep
 from benchmark.report.render import SPREADS, render, write_all, write_page
@@ -202,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--retrain-best",
         metavar="N",
-        type=number(int, 1, MOST_ENTRIES),
+        type=number(int, 1, MAX_ENTRIES),
         help="write a sweep of each method's best draw on N fresh trials",
     )
     add(

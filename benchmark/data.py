@@ -21,7 +21,7 @@ from benchmark.core.hparam import parse_values
 from benchmark.core.named_options import NamedOptions, parse_named_options
 from benchmark.core.registry import DATASETS, did_you_mean
 from benchmark.core.terminal import say
-from benchmark.plan.sweepfile import LARGEST_NUMBER
+from benchmark.plan.sweepfile import MAX_NUMBER
 
 #: Where decoded images are kept when --cache-dir is not given; the data sets read it.
 CACHE_VARIABLE = "SHORTCUTBED_CACHE"
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("datasets", nargs="+", metavar="NAME[:OPTION=VALUE,…]")
     for command in (check, show):
         command.add_argument(
-            "--trial", type=number(int, 0, LARGEST_NUMBER), default=0, help="default: 0"
+            "--trial", type=number(int, 0, MAX_NUMBER), default=0, help="default: 0"
         )
     show.add_argument("--output", type=Path, metavar="FILE.png", help="default: NAME.png")
     show.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: all")

@@ -268,7 +268,7 @@ def _describe(plan: Plan, folder: Path) -> None:
     per = Counter((run.dataset, run.spec.method) for run in plan.runs.values() if run.requested)
     for (dataset, method), count in per.items():
         say(f"  {count:>4} × {method} on {dataset}")
-    for reason, count in Counter(refusal["reason"] for refusal in plan.refused).items():
+    for reason, count in Counter(refusal.reason for refusal in plan.refused).items():
         say(f"  {count:>4} left out: {reason}")
     _warn(plan)
 

@@ -1,1 +1,1 @@
-"""From a sweep file to a checked graph of runs."""
+"""Planning: from a sweep file to a checked graph of runs."""

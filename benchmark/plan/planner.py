@@ -1,4 +1,4 @@
-"""From a sweep to its graph of runs, checked as a whole before anything starts."""
+"""Expand a sweep into a graph of runs, checked as a whole before anything starts."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from benchmark.core.errors import Problems, Refused, UserError
 from benchmark.core.named_options import base_name, method_name
 from benchmark.core.registry import ALGORITHMS, DATASETS, did_you_mean
 from benchmark.core.spec import RunSpec, before_switch
 from benchmark.core.sweep_plan import PlannedEntry, Refusal, SweepPlan
-from benchmark.plan.resolve import TABLES, KnownData, Resolver, RunRequest, switch_of
+from benchmark.plan.resolve import TABLES, PlannedData, Resolver, RunRequest, switch_of
 from benchmark.plan.sweepfile import SweepConfig
 
-#: A teacher of a teacher of a teacher is as far as anybody has gone; more is a circle.
-_DEPTH = 4
-#: Runs of one sweep that are asked for, at most.
-MOST_RUNS = 100_000
+#: Largest depth of upstream runs; deeper requests are circular.
+_MAX_DEPTH = 4
+#: Largest number of requested runs of one sweep.
+MAX_RUNS = 100_000
+#: What a user of a sweep can do about a run that cannot run.
+ADVICE = "leave it out, change the data with [override.NAME], or launch with --skip-impossible"
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of the graph.
+    """A run of a plan.
 
     Args:
-        spec: with the keys of its upstream runs.
-        dataset: the data set as the sweep writes it; tables are grouped by it.
-        requested: whether the sweep itself asked for it (a row of the table), or only another run.
+        spec: Spec with the keys of the upstream runs.
+        dataset: Data set as the sweep file writes it, by which tables are grouped.
+        requested: True if the sweep asks for the run, which is then a row of a table; False if only
+            another run needs it.
     """
 
     spec: RunSpec
@@ -41,24 +43,24 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a sweep is going to do.
+    """All runs of a sweep.
 
     Args:
-        config: the sweep.
-        runs: by key, upstream runs before those that need them.
-        refused: dataset, method, trial, draw and reason of what cannot run.
-        data: by fingerprint, what the runs are made on.
-        warnings: what can run but may not be what was meant, one sentence each.
+        config: The sweep.
+        runs: Runs by key, upstream runs before those that need them.
+        refused: Runs that cannot run.
+        data: Data of the runs, by fingerprint.
+        warnings: Possible mistakes, one sentence each.
     """
 
     config: SweepConfig
     runs: dict[str, PlannedRun]
-    refused: list[dict[str, Any]]
-    data: Mapping[str, KnownData] = field(default_factory=dict)
+    refused: list[Refusal]
+    data: Mapping[str, PlannedData] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def to_plan(self) -> SweepPlan:
-        """What sweep.json holds."""
+        """Return the content of sweep.json."""
         return SweepPlan(
             name=self.config.name,
             title=self.config.title,
@@ -74,13 +76,9 @@ class Plan:
                 )
                 for key, run in self.runs.items()
             },
-            refused=tuple(Refusal(**refusal) for refusal in self.refused),
+            refused=tuple(self.refused),
             config=self.config.to_json(),
         )
-
-
-#: What a sweep can do about a run that is impossible.
-ADVICE = "leave it out, change the data with [override.NAME], or launch with --skip-impossible"
 
 
 def expand(
@@ -93,136 +91,165 @@ def expand(
     """Resolve and check every run of a sweep.
 
     Args:
-        skip_impossible: leave out what cannot run instead of raising; so does the sweep's own ``skip_impossible``.
-        absent_ok: plan runs on data that are not there too, for a dry run; ``Plan.data`` says which.
-        advice: what to do about what cannot run; empty for none.
+        config: The sweep.
+        data_dir: Folder of downloaded data.
+        skip_impossible: True to leave out runs that cannot run instead of raising an error. The
+            sweep file can also set it.
+        absent_ok: True to plan runs on absent data too, for a dry run. ``Plan.data`` contains which
+            data are absent.
+        advice: What the user can do about runs that cannot run; empty for none.
 
     Raises:
-        Problems: everything that is wrong, each once.
+        Problems: If there are mistakes; each is listed once.
+        UserError: If there are too many runs.
     """
-    sizes = [
-        len(part) for part in (config.datasets, config.algorithms, config.trials, config.draws)
-    ]
-    if math.prod(sizes) > MOST_RUNS:
-        raise UserError(
-            f"{sizes[0]} data sets, {sizes[1]} methods, {sizes[2]:,} trials and {sizes[3]:,} draws make "
-            f"{math.prod(sizes):,} runs, expected at most {MOST_RUNS:,}; divide the sweep into several."
-        )
+    _check_size(config)
     builder = _Builder(Resolver(config, data_dir, absent_ok))
     problems: dict[str, None] = dict.fromkeys(_check_names(config))
-    refused: list[dict[str, Any]] = []
+    refused: list[Refusal] = []
     for dataset, method, trial, draw in itertools.product(
         config.datasets, config.algorithms, config.trials, config.draws
     ):
-        request = RunRequest(dataset, method, trial, draw)
         try:
-            builder.add(request, requested=True)
+            builder.add(RunRequest(dataset, method, trial, draw), requested=True)
         except Refused as error:
-            refused.append(
-                {
-                    "dataset": str(dataset),
-                    "method": method,
-                    "trial": trial,
-                    "draw": draw,
-                    "reason": str(error),
-                }
-            )
+            refused.append(Refusal(str(dataset), method, trial, draw, str(error)))
         except UserError as error:
             problems.update(dict.fromkeys(getattr(error, "problems", [str(error)])))
     if refused and not (skip_impossible or config.skip_impossible):
         end = f" ({advice})" if advice else ""
-        problems.update(
-            dict.fromkeys(f"{reason}{end}" for reason in {r["reason"]: None for r in refused})
-        )
+        problems.update(dict.fromkeys(f"{refusal.reason}{end}" for refusal in refused))
     if not problems and not builder.runs:
         problems["none of these methods can run on these data"] = None
     if problems:
         raise Problems(list(problems))
-    warnings = tuple(_never_active(builder.runs.values()))
-    return Plan(config, builder.runs, refused, builder.resolver.known, warnings)
+    warnings = tuple(_warn_inactive(builder.runs.values()))
+    return Plan(config, builder.runs, refused, builder.resolver.data, warnings)
+
+
+def _check_size(config: SweepConfig) -> None:
+    """Raise a UserError if a sweep has too many runs."""
+    datasets, methods, trials, draws = map(
+        len, (config.datasets, config.algorithms, config.trials, config.draws)
+    )
+    runs = math.prod((datasets, methods, trials, draws))
+    if runs > MAX_RUNS:
+        raise UserError(
+            f"{datasets} data sets, {methods} methods, {trials:,} trials and {draws:,} draws make "
+            f"{runs:,} runs, expected at most {MAX_RUNS:,}; divide the sweep into several."
+        )
 
 
 class _Builder:
+    """Collect the runs of a plan."""
+
     def __init__(self, resolver: Resolver) -> None:
         self.resolver = resolver
         self.runs: dict[str, PlannedRun] = {}
 
-    def add(self, request: RunRequest, requested: bool, depth: int = 0) -> str:
-        """Add a run after its upstream runs; the same work asked for twice is one run. Returns its key."""
-        if depth > _DEPTH:
+    def add(self, request: RunRequest, *, requested: bool, depth: int = 0) -> str:
+        """Add a run after its upstream runs.
+
+        Args:
+            request: The run. Two requests with the same spec make one run.
+            requested: True if the sweep asks for the run.
+            depth: Number of runs that need this run, one after the other.
+
+        Returns:
+            The key of the run.
+        """
+        if depth > _MAX_DEPTH:
             raise UserError(
-                f"{request.method} asks for upstream runs more than {_DEPTH} deep; it is a circle."
+                f"{request.method} needs upstream runs that need upstream runs, more than "
+                f"{_MAX_DEPTH} levels deep; this is probably circular."
             )
         spec = self.resolver.resolve(request)
-        asked = self.resolver.upstream(request, spec)
         upstream = {
-            role: self.add(other, requested=False, depth=depth + 1) for role, other in asked.items()
+            role: self.add(needed, requested=False, depth=depth + 1)
+            for role, needed in self.resolver.upstream(request, spec).items()
         }
-        for role, other_key in upstream.items():
-            self.resolver.check_fits(spec, role, self.runs[other_key].spec)
+        for role, key in upstream.items():
+            self.resolver.check_fits(spec, role, self.runs[key].spec)
         spec = replace(spec, upstream=upstream)
-        key = spec.key
-        known = self.runs.get(key)
-        if known is None:
-            self.runs[key] = PlannedRun(spec, str(request.dataset), requested)
-        elif requested and known.requested:
-            one, other = (
-                f"{spec.method} on {known.dataset}",
-                f"{request.method} on {request.dataset}",
-            )
+        known = self.runs.get(spec.key)
+        if known is not None and requested and known.requested:
             raise UserError(
-                f"{one} and {other} are the same runs, expected each once; leave one of them out."
+                f"{spec.method} on {known.dataset} and {request.method} on {request.dataset} are "
+                "the same runs; leave one of them out."
             )
-        elif requested:
-            self.runs[key] = PlannedRun(spec, str(request.dataset), True)
-        return key
+        if known is None or requested:
+            self.runs[spec.key] = PlannedRun(spec, str(request.dataset), requested)
+        return spec.key
 
 
-def _never_active(runs: Iterable[PlannedRun]) -> Iterator[str]:
-    """A sentence for each method and data set with runs that end before the method's declared switch."""
+def _warn_inactive(runs: Iterable[PlannedRun]) -> Iterator[str]:
+    """Yield a warning for each method and data set with runs that end before the method begins."""
     planned: dict[tuple[str, str], list[RunSpec]] = {}
     for run in runs:
         planned.setdefault((run.spec.method, run.dataset), []).append(run.spec)
     for (method, dataset), specs in planned.items():
-        late = [spec for spec in specs if before_switch(spec.budget["steps"], switch_of(spec))]
-        if not late:
+        inactive = [spec for spec in specs if before_switch(spec.budget["steps"], switch_of(spec))]
+        if not inactive:
             continue
-        one = max(late, key=switch_of)
-        draw = f", draw {one.draw}" if one.draw else ""
+        example = max(inactive, key=switch_of)
+        draw = f", draw {example.draw}" if example.draw else ""
         yield (
-            f"{method} on {dataset}: {len(late)} of {len(specs)} runs end before {method} is what its name says "
-            f"(trial {one.trial}{draw}: from step {switch_of(one):,}, and the budget is {one.budget['steps']:,} "
-            "steps); give them more steps or an earlier switch, or their rows will be marked."
+            f"{method} on {dataset}: {len(inactive)} of {len(specs)} runs end before the method "
+            f"begins (trial {example.trial}{draw}: it begins at step {switch_of(example):,}, and "
+            f"the budget is {example.budget['steps']:,} steps); give them more steps or an earlier "
+            "switch, or their rows will be marked."
         )
 
 
-def _check_names(config: SweepConfig) -> Iterable[str]:
-    """Names that no single run would stumble over: overrides of nothing, [fixed] keys that no algorithm declares."""
-    datasets = {n for d in config.datasets for n in (d.name, str(d))}
-    methods = {n for m in config.algorithms for n in (m, base_name(m))} | set(ALGORITHMS.names())
-    methods |= {
-        method_name(n, variant)
-        for n in ALGORITHMS.names()
-        for variant in ALGORITHMS.get(n).variants
-    }
-    places = datasets | set(DATASETS.names())
+def _check_names(config: SweepConfig) -> Iterator[str]:
+    """Yield problems that no single run shows: unknown names of overrides and of [fixed]."""
+    yield from _check_overrides(config)
+    yield from _check_fixed(config)
+
+
+def _check_overrides(config: SweepConfig) -> Iterator[str]:
+    """Yield a problem for each [override.NAME] that applies to nothing."""
+    datasets = {dataset.name for dataset in config.datasets} | set(map(str, config.datasets))
+    methods = set(config.algorithms) | set(map(base_name, config.algorithms))
+    for algorithm in ALGORITHMS.names():
+        variants = ALGORITHMS.get(algorithm).variants
+        methods |= {method_name(algorithm, variant) for variant in ("", *variants)}
+    known_datasets = datasets | set(DATASETS.names())
+    known_names = methods | known_datasets
     for name, table in config.override.items():
         method, _, dataset = name.partition("@")
-        parts = [(method, methods), (dataset, places)] if dataset else [(name, methods | places)]
-        # a data set's options may be those of a row that this launch leaves out; a variant must exist
-        unknown = [n for n, known in parts if n not in known and base_name(n) not in places & known]
-        for n in unknown:
-            yield f"[override.{name}]: {n!r} is neither an algorithm nor a data set{did_you_mean(n, methods | places)}"
+        if dataset:
+            parts = [(method, methods), (dataset, known_datasets)]
+        else:
+            parts = [(name, known_names)]
+        for part, known in parts:
+            # The options of a data set may be those of a row that this launch leaves out.
+            if part not in known and base_name(part) not in known_datasets & known:
+                yield (
+                    f"[override.{name}]: {part!r} is neither an algorithm nor a data set"
+                    f"{did_you_mean(part, known_names)}"
+                )
         if not dataset and name in datasets and "dataset" in table:
-            yield f"[override.{name}]: options of a data set are written in its name, as in {name}:option=value."
+            yield (
+                f"[override.{name}]: options of a data set are written in its name, as in "
+                f"{name}:option=value."
+            )
+
+
+def _check_fixed(config: SweepConfig) -> Iterator[str]:
+    """Yield a problem for each name in [fixed] that no algorithm of the sweep declares."""
     declared: set[str] = set()
     for method in config.algorithms:
         try:
             declared |= set(ALGORITHMS.get(base_name(method)).all_hparams(0))
         except UserError:
-            declared |= set(config.fixed)  # the unknown algorithm is reported where it is used
+            # The unknown algorithm is reported where it is used.
+            declared |= set(config.fixed)
     for name in config.fixed:
         if name in TABLES:
             yield f"[fixed] {name} is not a hyper-parameter; give {name} its own table or line."
         elif name not in declared:
-            yield f"[fixed] no algorithm of this sweep has a hyper-parameter {name!r}{did_you_mean(name, declared)}"
+            yield (
+                f"[fixed] no algorithm of this sweep has a hyper-parameter {name!r}"
+                f"{did_you_mean(name, declared)}"
+            )

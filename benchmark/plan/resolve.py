@@ -1,9 +1,9 @@
-"""From names to a fully resolved RunSpec, with every check that needs no training."""
+"""Resolve a request for a run into a RunSpec, with every check that needs no training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from benchmark.core.backbone_options import without_defaults
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.dataset import AUGMENTATIONS, DatasetInfo, DatasetSource, batch_size_problem
 from benchmark.core.errors import ErrorCollector, Refused, UserError
-from benchmark.core.hparam import HParam, check_values, resolve_values
+from benchmark.core.hparam import HParam, check_values, parse_values, resolve_values
 from benchmark.core.named_options import (
     NamedOptions,
     base_name,
@@ -22,38 +22,30 @@ from benchmark.core.named_options import (
 from benchmark.core.needs import DESCRIPTIONS
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, did_you_mean
 from benchmark.core.spec import RunSpec
-from benchmark.plan.sweepfile import (
-    BUDGET,
-    COMPUTE,
-    SweepConfig,
-    check_like,
-    read_selection,
-)
+from benchmark.plan.sweepfile import BUDGET, COMPUTE, SweepConfig, check_table, read_selection
 
 #: Keys of an [override.NAME] table that are not hyper-parameters.
 TABLES = ("dataset", "budget", "augmentation", "backbone", "selection")
-#: Evaluations of a run at most; the log has a line for each.
-MOST_EVALUATIONS = 100_000
-#: Bytes of the images of one batch at most, as 32-bit numbers; what a network makes of them takes many times as much.
-MOST_BATCH_BYTES = 16 * 2**30
-_NO_CHANGES: dict[str, Any] = {
-    "hparams": {},
-    "dataset": {},
-    "budget": {},
-    "augmentation": None,
-    "backbone": None,
-    "selection": None,
-}
+#: Largest number of evaluations of a run; the log has a line for each.
+MAX_EVALUATIONS = 100_000
+#: Largest size of the images of a batch in bytes, as float32. Activations take many times as much.
+MAX_BATCH_BYTES = 16 * 2**30
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """One run as a sweep or an upstream asks for it.
+    """A run as a sweep or an upstream declaration describes it.
 
     Args:
-        dataset: name and options as written.
+        dataset: Name and options as written in the sweep file.
         method: ``algorithm`` or ``algorithm:variant``.
-        hparams, dataset_options, budget, backbone: what an upstream request changes, on top of the sweep's overrides.
+        trial: Number of the trial.
+        draw: Number of the hyper-parameter draw.
+        hparams: Hyper-parameters that an upstream declaration changes, in addition to the
+            overrides of the sweep.
+        dataset_options: Data-set options that an upstream declaration changes.
+        budget: Parts of the budget that an upstream declaration changes.
+        backbone: Backbone of an upstream declaration.
     """
 
     dataset: NamedOptions
@@ -67,57 +59,98 @@ class RunRequest:
 
 
 @dataclass(frozen=True)
-class KnownData:
-    """Data of a plan; ``absent`` says why they cannot be used, and ``info`` is then what they would have."""
+class PlannedData:
+    """The data of some runs of a plan.
+
+    Args:
+        source: Source of the data.
+        info: Description of the data. If they are absent, the description of complete data.
+        fingerprint: Identity of the data.
+        absent: Why the data cannot be used, or None.
+    """
 
     source: DatasetSource
     info: DatasetInfo
+    fingerprint: str
     absent: str | None = None
 
 
+@dataclass
+class _Overrides:
+    """What the [override.NAME] tables of a sweep change for one run."""
+
+    hparams: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=dict)
+    budget: dict[str, Any] = field(default_factory=dict)
+    augmentation: dict[str, Any] | None = None
+    backbone: str | None = None
+    selection: tuple[str, ...] | None = None
+
+    def update(self, table: Mapping[str, Any]) -> None:
+        """Apply a more specific table."""
+        for key, value in table.items():
+            if key in ("dataset", "budget", "augmentation"):
+                if not isinstance(value, dict):
+                    raise UserError(
+                        f"override: {key} = {value!r} is not a table, "
+                        f"expected {key} = {{ name = value }}."
+                    )
+                setattr(self, key, {**(getattr(self, key) or {}), **value})
+            elif key == "backbone":
+                self.backbone = str(value)
+            elif key == "selection":
+                self.selection = read_selection(key, value)
+            else:
+                self.hparams[key] = value
+
+
 class Resolver:
-    """Resolves the runs of one sweep; remembers each data source, since their digests cost time.
+    """Resolve the runs of one sweep. Data sources are kept, since their digests take time.
 
     Args:
-        config: the sweep.
-        data_dir: folder of downloaded data.
-        absent_ok: plan runs on data that are not there too, for a dry run.
+        config: The sweep.
+        data_dir: Folder of downloaded data.
+        absent_ok: True to plan runs on absent data too, for a dry run.
+
+    Attributes:
+        data: Data of the resolved runs, by fingerprint.
     """
 
     def __init__(self, config: SweepConfig, data_dir: Path | None, absent_ok: bool = False) -> None:
-        self.config, self.data_dir, self.absent_ok = config, data_dir, absent_ok
-        self._sources: dict[str, tuple[DatasetSource, DatasetInfo, str]] = {}
-        self.known: dict[str, KnownData] = {}  # by fingerprint
+        self.config = config
+        self.data_dir = data_dir
+        self.absent_ok = absent_ok
+        self.data: dict[str, PlannedData] = {}
+        self._data_by_options: dict[str, PlannedData] = {}
 
     def resolve(self, request: RunRequest) -> RunSpec:
-        """The spec of a request, without its upstream runs.
+        """Return the spec of a request, without its upstream runs.
 
         Raises:
-            Refused: the method cannot run on this data.
-            UserError, Problems: something does not exist, is of the wrong type, or its data is missing.
+            Refused: If the method cannot run on this data.
+            UserError: If something does not exist or has the wrong type, or if data are missing.
+            Problems: If there are several such mistakes.
         """
         algorithm, variant = split_method(request.method)
-        check = ErrorCollector()
-        kind = check(_method, algorithm, variant)
-        changes = check(self._changes, request) or {**_NO_CHANGES}
-        known = check(self._source, request, changes["dataset"])
-        info = known[1] if known else None
+        errors = ErrorCollector()
+        kind = errors(_algorithm, algorithm, variant)
+        changes = errors(self._overrides, request) or _Overrides()
+        data = errors(self._data, request, changes.dataset)
+        info = data.info if data else None
         backbone = request.backbone or self.config.backbone
-        if changes["backbone"] and not request.backbone:
-            backbone = check(parse_named_options, changes["backbone"]) or backbone
-        options = check(self._backbone_options, backbone, info)
-        hparams = kind and check(self._hparams, request, kind, variant, info, changes["hparams"])
-        selection = changes["selection"] or self.config.selection
-        budget = check(self._budget, {**changes["budget"], **(request.budget or {})}, selection)
-        augmentation = check(self._augmentation, info, changes["augmentation"])
-        check.finish()
-        assert kind and known and info  # what is None was a mistake, and finish raised it
-        source, _, fingerprint = known
-        absent = self.known[fingerprint].absent is not None
+        if changes.backbone and not request.backbone:
+            backbone = errors(parse_named_options, changes.backbone) or backbone
+        options = errors(self._backbone_options, backbone, info)
+        hparams = kind and errors(self._hparams, request, kind, variant, info, changes.hparams)
+        selection = changes.selection or self.config.selection
+        budget = errors(self._budget, {**changes.budget, **(request.budget or {})}, selection)
+        augmentation = errors(self._augmentation, info, changes.augmentation)
+        errors.finish()
+        assert kind and data and info  # If one of them is missing, finish has raised an error.
         spec = RunSpec(
             dataset=request.dataset.name,
-            dataset_options=dict(source.chosen),
-            data_fingerprint=fingerprint,
+            dataset_options=dict(data.source.chosen),
+            data_fingerprint=data.fingerprint,
             algorithm=algorithm,
             variant=variant,
             backbone=backbone.name,
@@ -131,76 +164,51 @@ class Resolver:
             oracle=self.config.oracle,
             compute={**COMPUTE, **self.config.compute},
         )
-        _check_batch(spec, info, None if absent else source.train_size())
+        _check_batch(spec, info, None if data.absent is not None else data.source.train_size())
         switch = switch_of(spec)
         if self.config.select_before_switch and 0 < switch < spec.budget["steps"]:
             spec = replace(spec, select_before_switch=True)
-        self._check_possible(spec, kind, info)
+        _check_possible(spec, kind, info)
         return spec
 
-    def _changes(self, request: RunRequest) -> dict[str, Any]:
-        """What the sweep's overrides change for this run: the more special one wins."""
+    def _overrides(self, request: RunRequest) -> _Overrides:
+        """Return the overrides for a run. More specific tables have priority."""
         algorithm = base_name(request.method)
-        name = request.dataset.name
-        merged: dict[str, Any] = {**_NO_CHANGES, "hparams": {}}
-        places = (name, str(request.dataset))
-        order = [
-            *places,
-            algorithm,
-            request.method,
-            *(f"{m}@{p}" for m in (algorithm, request.method) for p in places),
-        ]
-        for table in (self.config.override.get(n) for n in dict.fromkeys(order)):
-            if table is None:
-                continue
-            for key, value in table.items():
-                if key in ("dataset", "budget", "augmentation"):
-                    if not isinstance(value, dict):
-                        raise UserError(
-                            f"override: {key} = {value!r} is not a table, expected {key} = {{ name = value }}."
-                        )
-                    merged[key] = {**(merged[key] or {}), **value}
-                elif key == "backbone":
-                    merged[key] = str(value)
-                elif key == "selection":
-                    merged[key] = read_selection(key, value)
-                else:
-                    merged["hparams"][key] = value
-        return merged
+        datasets = (request.dataset.name, str(request.dataset))
+        methods = (algorithm, request.method)
+        both = (f"{method}@{dataset}" for method in methods for dataset in datasets)
+        overrides = _Overrides()
+        for name in dict.fromkeys([*datasets, *methods, *both]):
+            overrides.update(self.config.override.get(name, {}))
+        return overrides
 
-    def _source(
-        self, request: RunRequest, override: Mapping[str, Any]
-    ) -> tuple[DatasetSource, DatasetInfo, str]:
+    def _data(self, request: RunRequest, override: Mapping[str, Any]) -> PlannedData:
         kind = DATASETS.get(request.dataset.name)
         options = {
-            **_parsed(kind.options, request.dataset),
+            **parse_values(kind.options, request.dataset.options, request.dataset.name),
             **override,
             **(request.dataset_options or {}),
         }
-        cached = f"{request.dataset.name} {sorted(options.items())}"
-        if cached not in self._sources:
+        identity = f"{request.dataset.name} {sorted(options.items())}"
+        if identity not in self._data_by_options:
             source = kind(self.data_dir, **options)
             try:
                 source.check()
-                info, fingerprint, absent = source.info(), source.fingerprint(), None
+                data = PlannedData(source, source.info(), source.fingerprint())
             except UserError as error:
                 if not self.absent_ok:
                     raise
-                info, fingerprint, absent = (
-                    _promised(kind, options, error),
-                    f"absent: {cached}",
-                    str(error),
-                )
-            self._sources[cached] = source, info, fingerprint
-            self.known[fingerprint] = KnownData(source, info, absent)
-        return self._sources[cached]
+                info = _info_without_files(kind, options, error)
+                data = PlannedData(source, info, f"absent: {identity}", str(error))
+            self._data_by_options[identity] = data
+            self.data[data.fingerprint] = data
+        return self._data_by_options[identity]
 
     def _backbone_options(self, backbone: NamedOptions, info: DatasetInfo | None) -> dict[str, Any]:
         kind = BACKBONES.get(backbone.name)
-        options = {
-            **{name: option.default for name, option in kind.options.items()},
-            **without_defaults(_parsed(kind.all_options(), backbone)),
-        }
+        defaults = {name: option.default for name, option in kind.options.items()}
+        given = parse_values(kind.all_options(), backbone.options, backbone.name)
+        options = {**defaults, **without_defaults(given)}
         if info is not None:
             kind.check_options(info.image_size, options)
         return options
@@ -213,99 +221,66 @@ class Resolver:
         info: DatasetInfo | None,
         override: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """Declared default or draw < [fixed] < the variant < [override.NAME] < what an upstream request says."""
+        """Return all hyper-parameters.
+
+        In order of increasing priority, they come from the declaration (default or draw), from
+        [fixed], from the variant, from [override.NAME], and from an upstream declaration.
+        """
         declared: dict[str, HParam] = kind.all_hparams(max(info.image_size[1:]) if info else 0)
         values = {name: h.draw(name, request.trial, request.draw) for name, h in declared.items()}
         fixed = {name: value for name, value in self.config.fixed.items() if name in declared}
-        check = ErrorCollector()
+        errors = ErrorCollector()
         for given in (fixed, kind.variants.get(variant, {}), override, request.hparams or {}):
-            resolved = check(
+            resolved = errors(
                 resolve_values, declared, given, request.method, request.trial, request.draw
             )
             values.update(resolved or {})
-        check.finish()
+        errors.finish()
         return values
 
     def _budget(self, override: Mapping[str, Any], selection: Sequence[str]) -> dict[str, Any]:
         budget: dict[str, Any] = {
             **BUDGET,
             **self.config.budget,
-            **check_like(BUDGET, "budget", override),
+            **check_table(BUDGET, "budget", override),
         }
         if "evaluate_every" not in self.config.budget and "evaluate_every" not in override:
             budget["evaluate_every"] = max(budget["steps"] // 10, 1)
         evaluations = budget["steps"] // budget["evaluate_every"]
-        if evaluations > MOST_EVALUATIONS:
+        if evaluations > MAX_EVALUATIONS:
             raise UserError(
-                f"steps = {budget['steps']:,} with evaluate_every = {budget['evaluate_every']:,} makes {evaluations:,} "
-                f"evaluations, expected at most {MOST_EVALUATIONS:,}; raise evaluate_every."
+                f"steps = {budget['steps']:,} with evaluate_every = {budget['evaluate_every']:,} "
+                f"makes {evaluations:,} evaluations, expected at most {MAX_EVALUATIONS:,}; "
+                "increase evaluate_every."
             )
         if budget["patience"] and not CRITERIA[selection[0]].is_quality:
             raise UserError(
-                'patience needs a criterion that measures; name it first: selection = ["val_accuracy", "last"].'
+                f"early stopping (patience) cannot follow the criterion {selection[0]}; put one "
+                'that measures quality first: selection = ["val_accuracy", "last"].'
             )
         return budget
 
     def _augmentation(
         self, info: DatasetInfo | None, override: Mapping[str, Any] | None
     ) -> dict[str, float]:
-        """Override, else the sweep's table, else what the data set says; zeros are left out."""
-        chosen = override if override is not None else self.config.augmentation
-        if chosen is None:
-            chosen = info.augmentation if info else {}
-        values = check_values(AUGMENTATIONS, chosen, "augmentation", "kind")
+        """Return the augmentation of the override, else of the sweep, else of the data set."""
+        given = override if override is not None else self.config.augmentation
+        if given is None:
+            given = info.augmentation if info else {}
+        values = check_values(AUGMENTATIONS, given, "augmentation", "kind")
         return {name: value for name, value in values.items() if value > 0}
 
-    def _check_possible(self, spec: RunSpec, kind: Any, info: DatasetInfo) -> None:
-        missing = kind.needs.missing_from(info.provides)
-        where = f"{spec.method} on {spec.dataset}"
-        if info.multi_label and not kind.multi_label:
-            able = ", ".join(
-                name for name in ALGORITHMS.names() if ALGORITHMS.get(name).multi_label
-            )
-            raise Refused(
-                f"{where}: the method takes one label per image, and images of this data may have several; use {able}."
-            )
-        if missing:
-            what = " and ".join(DESCRIPTIONS[name] for name in missing)
-            raise Refused(
-                f"{where}: the method needs {what}, which this data ({_options(spec)}) does not have."
-            )
-        for criterion in spec.selection:
-            rule = CRITERIA[criterion]
-            lacking = rule.needs.missing_from(info.provides)
-            if lacking:
-                what = " and ".join(DESCRIPTIONS[name] for name in lacking)
-                raise Refused(
-                    f"{where}: selection by {criterion} needs {what}, which this data does not "
-                    "have; use val_accuracy or val_worst_class."
-                )
-            if rule.uses_objective and not _overrides_objective(kind):
-                raise Refused(
-                    f"{where}: the method declares no objective to select by; use val_accuracy."
-                )
-        reason = kind.refuses(spec, info)
-        if reason:
-            raise Refused(f"{where}: {reason}")
-        # a batch of equal shares holds an image of each of two environments at least
-        alone = spec.hparams["batch_size"] == 1 and kind.sampling != "environment"
-        if alone and kind.fewest_rows(spec, info) > 1:
-            raise Refused(
-                f"{where}: with batch_size = 1, batch normalisation in the network sees one value per channel, which "
-                "has no variance; use a batch_size of 2 or more, or larger images."
-            )
-
     def upstream(self, request: RunRequest, spec: RunSpec) -> dict[str, RunRequest]:
-        """Request the upstream runs of a run, by role.
+        """Return requests for the upstream runs of a run, by role.
 
-        They share its trial, data and backbone. They have overrides of their own, and the default draw, or the
-        run's draw where the algorithm asks for it.
+        They have the same trial, data and backbone, but overrides of their own. They have the
+        default draw, or the draw of the run if the algorithm declares that.
         """
         requests = {}
-        same = NamedOptions(
-            spec.backbone, {name: str(value) for name, value in spec.backbone_options.items()}
-        )
+        options = {name: str(value) for name, value in spec.backbone_options.items()}
+        same_backbone = NamedOptions(spec.backbone, options)
         for role, needed in ALGORITHMS.get(spec.algorithm).upstream(spec).items():
+            backbone = parse_named_options(needed.backbone) if needed.backbone else same_backbone
             requests[role] = replace(
                 request,
                 method=method_name(needed.algorithm, needed.variant),
@@ -313,35 +288,44 @@ class Resolver:
                 hparams=needed.hparams,
                 dataset_options={**spec.dataset_options, **needed.dataset_options},
                 budget=needed.budget,
-                backbone=parse_named_options(needed.backbone) if needed.backbone else same,
+                backbone=backbone,
             )
         return requests
 
-    def check_fits(self, spec: RunSpec, role: str, first: RunSpec) -> None:
-        """Raise a UserError unless what the upstream run ``first`` predicts, and from what, is what ``spec`` does."""
-        mine, other = (self.known[s.data_fingerprint].info for s in (spec, first))
-        if (mine.label_names, mine.image_size) != (other.label_names, other.image_size):
+    def check_fits(self, spec: RunSpec, role: str, upstream: RunSpec) -> None:
+        """Check that an upstream run has the same labels and image size as a run.
+
+        Raises:
+            UserError: If it does not.
+        """
+        info = self.data[spec.data_fingerprint].info
+        other = self.data[upstream.data_fingerprint].info
+        if (info.label_names, info.image_size) != (other.label_names, other.image_size):
             raise UserError(
-                f"{spec.method} on {spec.dataset}: its {role}, {first.method} with {_options(first)}, would see other "
-                "labels or images of another size; expected a run on the same ones."
+                f"{spec.method} on {spec.dataset}: its {role}, {upstream.method} with "
+                f"{_options(upstream)}, has other labels or another image size, expected the same."
             )
 
 
 def _check_batch(spec: RunSpec, info: DatasetInfo, train_size: int | None) -> None:
-    """Raise a UserError where a batch is too large to be meant.
+    """Raise a UserError if the batch size is so large that it must be a mistake.
 
     Args:
-        train_size: number of training images, where it is known.
+        spec: Spec of the run.
+        info: Description of its data.
+        train_size: Number of training images, or None if it is unknown.
     """
     rows = spec.hparams["batch_size"]
-    sides = BACKBONES.get(spec.backbone).sides_inside(spec.backbone_options, *info.image_size[1:])
-    needed = 4 * rows * info.image_size[0] * sides[0] * sides[1]
-    if needed > MOST_BATCH_BYTES:
-        most = max(MOST_BATCH_BYTES * rows // needed, 1)
+    height, width = BACKBONES.get(spec.backbone).sides_inside(
+        spec.backbone_options, *info.image_size[1:]
+    )
+    needed = 4 * rows * info.image_size[0] * height * width
+    if needed > MAX_BATCH_BYTES:
+        max_rows = max(MAX_BATCH_BYTES * rows // needed, 1)
         raise UserError(
-            f"{spec.method} on {spec.dataset}: batch_size = {rows:,} makes batches of {needed / 2**30:,.0f} GiB of "
-            f"images ({sides[0]}×{sides[1]}), expected at most {MOST_BATCH_BYTES / 2**30:.0f} GiB; use a batch_size of "
-            f"{most:,} or less."
+            f"{spec.method} on {spec.dataset}: batch_size = {rows:,} makes batches of "
+            f"{needed / 2**30:,.0f} GiB of images ({height}×{width}), expected at most "
+            f"{MAX_BATCH_BYTES / 2**30:.0f} GiB; use a batch_size of {max_rows:,} or less."
         )
     if train_size is not None:
         problem = batch_size_problem(rows, train_size)
@@ -349,31 +333,70 @@ def _check_batch(spec: RunSpec, info: DatasetInfo, train_size: int | None) -> No
             raise UserError(f"{spec.method} on {spec.dataset}: {problem}")
 
 
+def _check_possible(spec: RunSpec, kind: Any, info: DatasetInfo) -> None:
+    """Raise Refused if the method cannot run on the data."""
+    run = f"{spec.method} on {spec.dataset}"
+    if info.multi_label and not kind.multi_label:
+        able = ", ".join(name for name in ALGORITHMS.names() if ALGORITHMS.get(name).multi_label)
+        raise Refused(
+            f"{run}: the method takes one label per image, and images of this data may have "
+            f"several; use {able}."
+        )
+    missing = kind.needs.missing_from(info.provides)
+    if missing:
+        raise Refused(
+            f"{run}: the method needs {_describe(missing)}, which this data ({_options(spec)}) "
+            "does not have."
+        )
+    for name in spec.selection:
+        criterion = CRITERIA[name]
+        missing = criterion.needs.missing_from(info.provides)
+        if missing:
+            raise Refused(
+                f"{run}: selection by {name} needs {_describe(missing)}, which this data does not "
+                "have; use val_accuracy or val_worst_class."
+            )
+        if criterion.uses_objective and not _overrides_objective(kind):
+            raise Refused(
+                f"{run}: the method declares no objective to select by; use val_accuracy."
+            )
+    reason = kind.refuses(spec, info)
+    if reason:
+        raise Refused(f"{run}: {reason}")
+    # With sampling by environment, a batch has an image of each of at least two environments.
+    single = spec.hparams["batch_size"] == 1 and kind.sampling != "environment"
+    if single and kind.fewest_rows(spec, info) > 1:
+        raise Refused(
+            f"{run}: with batch_size = 1, batch normalisation in the network sees one value per "
+            "channel, which has no variance; use a batch_size of 2 or more, or larger images."
+        )
+
+
 def switch_of(spec: RunSpec) -> int:
-    """The first step that trains what the method's name says, as its class declares.
+    """Return the first step of the method, as its class declares (``Algorithm.active_from``).
 
     Raises:
-        UserError: what the class declares is no step.
+        UserError: If the class returns an invalid step.
     """
     step = ALGORITHMS.get(spec.algorithm).active_from(spec.hparams, spec.budget)
     if type(step) is not int or step < 0:
         raise UserError(
-            f"{spec.algorithm}.active_from returned {step!r}, expected a whole number of steps, 0 or more."
+            f"{spec.algorithm}.active_from returned {step!r}, expected a whole number of steps, "
+            "0 or more."
         )
     return step
 
 
-def _method(algorithm: str, variant: str) -> Any:
-    kind = ALGORITHMS.get(algorithm)
+def _algorithm(name: str, variant: str) -> Any:
+    """Return the class of an algorithm that has this variant."""
+    kind = ALGORITHMS.get(name)
     if variant and variant not in kind.variants:
-        raise UserError(
-            f"{algorithm} has no variant {variant!r}{did_you_mean(variant, kind.variants)}"
-        )
+        raise UserError(f"{name} has no variant {variant!r}{did_you_mean(variant, kind.variants)}")
     return kind
 
 
-def _promised(kind: Any, options: Mapping[str, Any], error: UserError) -> DatasetInfo:
-    """What data would have if they were all there; raises ``error`` where only the files could tell."""
+def _info_without_files(kind: Any, options: Mapping[str, Any], error: UserError) -> DatasetInfo:
+    """Return the description of absent data; raise ``error`` if only the files contain it."""
     try:
         info: DatasetInfo = kind(None, **options).info()
     except Exception:
@@ -389,18 +412,8 @@ def _overrides_objective(kind: Any) -> bool:
     return kind.objective is not Algorithm.objective
 
 
-def _parsed(declared: Mapping[str, HParam], named: NamedOptions) -> dict[str, Any]:
-    """The options of a data set or backbone, in their declared types."""
-
-    def parse(name: str, text: str) -> Any:
-        if name not in declared:
-            raise UserError(f"{named.name} has no option {name!r}{did_you_mean(name, declared)}")
-        return declared[name].parse(f"{named.name}: {name}", text)
-
-    check = ErrorCollector()
-    options = {name: check(parse, name, text) for name, text in named.options.items()}
-    check.finish()
-    return options
+def _describe(needs: Sequence[str]) -> str:
+    return " and ".join(DESCRIPTIONS[name] for name in needs)
 
 
 def _options(spec: RunSpec) -> str:

@@ -1,4 +1,4 @@
-"""A plan on disk: sweep.json and one spec.json per run."""
+"""The plan of a sweep on disk: sweep.json and one spec.json per run."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from benchmark.plan.planner import Plan
 
 @dataclass(frozen=True)
 class StoredSweep:
-    """A sweep folder's plan as ``launch`` wrote it.
+    """The plan of a sweep folder, as ``launch`` wrote it.
 
     Attributes:
-        folder: of the sweep.
-        plan: its runs are in an order in which upstream runs come first.
-        damaged: by key, why the plan's entry of a run cannot be used.
-        problems: what else is damaged in sweep.json, one sentence each.
+        folder: Folder of the sweep.
+        plan: The plan. Its upstream runs stand before those that need them.
+        damaged: Why the entry of a run cannot be used, by key.
+        problems: What else is damaged in sweep.json, one sentence each.
     """
 
     folder: Path
@@ -58,60 +58,65 @@ class StoredSweep:
 
 
 def read_stored(folder: Path) -> StoredSweep:
-    """The plan of a sweep folder; damaged parts of it are named.
+    """Read the plan of a sweep folder. Damaged parts are reported.
 
     Raises:
-        UserError: there is none, it is of another schema version, or so damaged that no run can be told.
+        UserError: If there is no plan, if it has another schema version, or if it is too damaged to
+            list runs.
     """
     sweep = SweepFolder(folder)
     try:
         found = read_plan(sweep)
     except FileNotFoundError:
         raise UserError(
-            f"{folder} holds no sweep (no {sweep.plan.name}); expected a folder that "
-            "`python -m benchmark.sweep launch` made."
+            f"{folder} holds no sweep (no {sweep.plan.name}), expected a folder made by "
+            "`python -m benchmark.sweep launch`."
         ) from None
     except DamagedError as error:
         raise DamagedError(
-            f"{str(error).removesuffix('.')}; delete it and launch the sweep again, which writes it."
+            f"{str(error).removesuffix('.')}; delete it and launch the sweep again."
         ) from None
     return StoredSweep(folder, found.plan, found.damaged, found.problems)
 
 
 def write_plan(plan: Plan, folder: Path) -> list[str]:
-    """Store a plan, keeping what an earlier launch of the same sweep planned.
+    """Store a plan and keep what an earlier launch of the same sweep planned.
 
-    A run that the new plan replaces (same data, method, trial and draw, other settings) leaves the sweep's list;
-    its folder stays.
+    A run that the new plan replaces (same data, method, trial and draw, but other settings) is
+    removed from the plan; its folder is kept.
+
+    Args:
+        plan: The plan.
+        folder: Folder of the sweep.
 
     Returns:
-        The keys of this plan's runs, upstream first.
+        The keys of the runs of this plan, upstream runs first.
 
     Raises:
-        UserError: the folder holds another sweep, or something that is no sweep at all; nothing was written.
-        OSError: it cannot be written.
+        UserError: If the folder holds another sweep, or other files. Nothing is then written.
+        OSError: If the plan cannot be written.
     """
     check_folder(folder)
-    content, sweep = plan.to_plan(), SweepFolder(folder)
+    content = plan.to_plan()
+    sweep = SweepFolder(folder)
     for path in (sweep.runs, *(sweep.run(key).path for key in plan.runs)):
         if os.path.lexists(path) and not path.is_dir():
             raise UserError(f"{path} is not a folder; move it away, and launch again.")
-    missing = [
-        key for key, run in plan.runs.items() if not _spec_is_whole(sweep.run(key), run.spec)
-    ]
+    missing = [key for key, run in plan.runs.items() if not _has_spec(sweep.run(key), run.spec)]
     if sweep.plan.exists():
         old = read_stored(folder)
         if old.name != plan.config.name:
             raise UserError(
-                f"{folder} holds the sweep {old.name!r}, not {plan.config.name!r}; choose another folder with --output."
+                f"{folder} holds the sweep {old.name!r}, not {plan.config.name!r}; "
+                "choose another folder with --output."
             )
         if damaged := [*old.problems, *old.damaged.values()]:
             raise DamagedError(
-                f"{sweep.plan} was edited or damaged ({damaged[0].removesuffix('.')}); delete it and launch the sweep "
-                "again, which writes it."
+                f"{sweep.plan} was edited or damaged ({damaged[0].removesuffix('.')}); "
+                "delete it and launch the sweep again."
             )
         content = _merge(sweep, old.plan, content)
-    elif folder.is_dir() and not _only_ours(sweep):
+    elif folder.is_dir() and not _is_empty_or_runs(sweep):
         raise UserError(
             f"{folder} is not empty and holds no sweep; choose another folder with --output."
         )
@@ -125,30 +130,34 @@ def write_plan(plan: Plan, folder: Path) -> list[str]:
     return list(plan.runs)
 
 
-def _only_ours(sweep: SweepFolder) -> bool:
-    """Whether a folder holds nothing, or the runs of a sweep whose sweep.json was deleted."""
+def _is_empty_or_runs(sweep: SweepFolder) -> bool:
+    """Return True if a folder is empty or holds only the runs of a sweep without sweep.json."""
     names = {name for name in os.listdir(sweep.path) if not name.startswith(".")}
-    inside = sweep.runs.iterdir() if sweep.runs.is_dir() else ()
-    return names <= {sweep.runs.name} and all(RunFolder(path).spec.exists() for path in inside)
+    folders = sweep.runs.iterdir() if sweep.runs.is_dir() else ()
+    return names <= {sweep.runs.name} and all(RunFolder(path).spec.exists() for path in folders)
 
 
-def _spec_is_whole(run: RunFolder, spec: RunSpec) -> bool:
-    """Whether spec.json is there and says what the plan says."""
+def _has_spec(run: RunFolder, spec: RunSpec) -> bool:
+    """Return True if the folder of a run has the planned spec."""
     try:
         found = read_spec(run.path)
     except FileNotFoundError:
         return False
-    if found != spec:  # two specs with one key: values that JSON writes alike, such as 1.0 and 1
+    if found != spec:  # Values that differ although JSON writes them alike, such as 1.0 and 1.
         raise DamagedError(
-            f"{run.spec} does not belong to its folder; it was edited: delete that run folder and launch again."
+            f"{run.spec} does not belong to its folder; it was edited. "
+            "Delete that run folder and launch again."
         )
     return True
 
 
 def _merge(sweep: SweepFolder, old: SweepPlan, new: SweepPlan) -> SweepPlan:
-    """The new plan and what it leaves of the old one: rows that it does not replace, and the runs that those need."""
-    settled = {run.row for run in new.runs.values() if run.requested}
-    settled |= {refusal.row for refusal in new.refused}
+    """Return the new plan with the rows of the old one that it does not replace.
+
+    The runs that these rows need are kept as well.
+    """
+    replaced = {run.row for run in new.runs.values() if run.requested}
+    replaced |= {refusal.row for refusal in new.refused}
     kept: dict[str, PlannedEntry] = {}
 
     def keep(key: str) -> None:
@@ -157,19 +166,23 @@ def _merge(sweep: SweepFolder, old: SweepPlan, new: SweepPlan) -> SweepPlan:
                 keep(needed)
             kept[key] = old.runs[key]
 
-    rows = {key: run for key, run in old.runs.items() if run.requested and run.row not in settled}
-    for key in rows:
+    old_rows = {
+        key: run for key, run in old.runs.items() if run.requested and run.row not in replaced
+    }
+    for key in old_rows:
         keep(key)
+    still_requested = {key: run for key, run in old_rows.items() if key in new.runs}
+    old_refused = tuple(refusal for refusal in old.refused if refusal.row not in replaced)
     return replace(
         new,
         created=old.created or new.created,
-        runs={**new.runs, **kept, **{key: run for key, run in rows.items() if key in new.runs}},
-        refused=(*new.refused, *(r for r in old.refused if r.row not in settled)),
+        runs={**new.runs, **kept, **still_requested},
+        refused=new.refused + old_refused,
     )
 
 
 def _upstream(run: RunFolder) -> list[str]:
-    """The keys of the runs that must come before the one in ``run``; none if its spec cannot be read."""
+    """Return the keys of the upstream runs of a run; none if its spec cannot be read."""
     try:
         return list(read_spec(run.path).upstream.values())
     except (OSError, UserError):

@@ -1,4 +1,4 @@
-"""Read a sweep file: TOML in, a checked SweepConfig out."""
+"""Sweep files: read TOML and return a checked SweepConfig."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ from benchmark.core.registry import did_you_mean
 from benchmark.core.shipped import shipped
 from benchmark.core.spec import MAX_STEPS
 
-#: Where sweeps are looked up by name.
+#: Folder in which sweeps are looked up by name.
 SWEEPS = shipped("sweeps")
 
+#: Defaults of the [budget] table.
 BUDGET: dict[str, Any] = {"steps": 1000, "evaluate_every": 100, "patience": 0, "min_delta": 0.0}
+#: Defaults of the [compute] table.
 COMPUTE: dict[str, Any] = {
-    "precision": "fp32", "channels_last": False, "compile": False, "deterministic": "auto", "explanations": True,
-}  # fmt: skip
+    "precision": "fp32",
+    "channels_last": False,
+    "compile": False,
+    "deterministic": "auto",
+    "explanations": True,
+}
 #: Smallest and largest value of every number in these tables.
 _BOUNDS: dict[str, tuple[float, float]] = {
     "steps": (1, MAX_STEPS),
@@ -31,30 +37,50 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "patience": (0, 1_000_000),
     "min_delta": (0, 1e9),
 }
+#: Allowed values of the texts in these tables.
 _CHOICES = {"precision": ("fp32", "bf16"), "deterministic": ("auto", "true", "false")}
 
-#: Bytes of a sweep file at most, and how deeply its tables and lists may be nested.
-MOST_BYTES, DEEPEST = 1_000_000, 8
-#: Entries of a list at most, the largest number of a trial or a draw, and the most characters of a title.
-MOST_ENTRIES, LARGEST_NUMBER, LONGEST_TITLE = 10_000, 2**32 - 1, 300
-#: TOML's integers have 64 bits.
+#: Largest size of a sweep file in bytes.
+MAX_BYTES = 1_000_000
+#: Largest depth of nested tables and lists.
+MAX_DEPTH = 8
+#: Largest number of entries of a list.
+MAX_ENTRIES = 10_000
+#: Largest number of a trial or a draw.
+MAX_NUMBER = 2**32 - 1
+#: Largest number of characters of a title.
+MAX_TITLE_LENGTH = 300
+#: Integers of TOML, which have 64 bits.
 _INTEGERS = range(-(2**63), 2**63)
+
+_EXAMPLES = {"datasets": "digits_on_photos:bias=0.95", "algorithms": "erm"}
 
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """What a sweep file says, with the command line's changes.
+    """The content of a sweep file, with the changes of the command line.
 
     Args:
-        name: the file's stem; the sweep's folder is called so.
-        datasets, algorithms: ``name:option=value,…`` and ``name`` or ``name:variant``.
-        backbone: as a data set: ``resnet18:small_stem=true``.
-        trials: seeds; draws: numbers of hyper-parameter draws, 0 = the declared defaults.
-        fixed: hyper-parameters for every algorithm that declares them.
-        override: per algorithm, ``algorithm:variant``, data set or ``algorithm@dataset``: hyper-parameters, the tables
-            ``dataset`` (options), ``budget`` and ``augmentation``, the text ``backbone`` and the list ``selection``.
-        skip_impossible: leave out, with a footnote, what cannot run, instead of refusing the sweep.
-        select_before_switch: let criteria choose steps at which a method is not yet what its name says.
+        name: Stem of the file, and name of the folder of the sweep.
+        title: Title for tables.
+        datasets: Data sets with options, as in ``name:option=value,…``.
+        algorithms: Methods: ``name`` or ``name:variant``.
+        backbone: Backbone with options, such as ``resnet18:small_stem=true``.
+        trials: Numbers of the trials, which are seeds.
+        draws: Numbers of the hyper-parameter draws; 0 stands for the declared defaults.
+        selection: Criteria; tables use the first one.
+        budget: The [budget] table.
+        fixed: Hyper-parameters for every algorithm that declares them.
+        override: Changes for an algorithm, ``algorithm:variant``, data set or
+            ``algorithm@dataset``, by name: hyper-parameters, the tables ``dataset`` (options),
+            ``budget`` and ``augmentation``, the text ``backbone`` and the list ``selection``.
+        augmentation: Augmentations of training images; None for those of the data set.
+        compute: The [compute] table.
+        oracle: True to evaluate test splits during training.
+        skip_impossible: True to leave out runs that cannot run, with a footnote, instead of
+            refusing the sweep.
+        select_before_switch: True to let criteria select steps at which a model is not yet a model
+            of its method (see ``Algorithm.active_from``).
     """
 
     name: str
@@ -75,91 +101,96 @@ class SweepConfig:
     select_before_switch: bool = False
 
     def changed(self, **changes: Any) -> SweepConfig:
-        """This sweep with the values that are not None."""
-        return replace(self, **{k: v for k, v in changes.items() if v is not None})
+        """Return a copy with the given values, except those that are None."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        return replace(self, **given)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON of the whole configuration, for sweep.json."""
-        plain = dict(vars(self))
-        plain["datasets"] = [str(d) for d in self.datasets]
-        plain["backbone"] = str(self.backbone)
-        return plain
+        """Return the configuration as JSON, for sweep.json."""
+        content = dict(vars(self))
+        content["datasets"] = list(map(str, self.datasets))
+        content["backbone"] = str(self.backbone)
+        return content
 
 
 def find_sweep_file(name: str) -> Path:
-    """The file of a sweep: a path, or the name of a file in ``sweeps/``.
+    """Return the path of a sweep file, given as a path or as a name in ``sweeps/``.
 
     Raises:
-        UserError: there is none; the sentence names those that exist.
+        UserError: If there is none. The message contains similar names.
     """
     path = Path(name)
     if path.is_file():
         return path
     if path.is_dir():
         raise UserError(f"{name} is a folder, expected a sweep file such as {name}/mine.toml.")
-    inside = SWEEPS / f"{path.name.removesuffix('.toml')}.toml"
-    if inside.is_file() and len(path.parts) == 1:
-        return inside
+    shipped_file = SWEEPS / f"{path.name.removesuffix('.toml')}.toml"
+    if shipped_file.is_file() and len(path.parts) == 1:
+        return shipped_file
     known = [p.stem for p in SWEEPS.glob("*.toml")]
     raise UserError(f"there is no sweep file {name}{did_you_mean(path.stem, known)}")
 
 
 def read_sweep(path: Path) -> SweepConfig:
-    """The sweep in a TOML file.
+    """Read a sweep from a TOML file.
 
     Raises:
-        UserError: it cannot be read or is not TOML.
-        Problems: unknown keys and wrong types, all of them.
+        UserError: If the file is not TOML, or is too large.
+        Problems: If it has unknown keys or values of the wrong type; all of them are listed.
     """
     return config_from(read_toml(path), path.stem, str(path))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file.
+    """Read a TOML file.
 
     Raises:
-        UserError: it is not TOML, is too large or nested too deeply, or holds an integer of more than 64 bits.
+        UserError: If the file is not TOML, is too large or nested too deeply, or contains an
+            integer of more than 64 bits.
     """
     with path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise UserError(f"{path} is larger than {MOST_BYTES:,} bytes, which no sweep file is.")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{path} is larger than {MAX_BYTES:,} bytes; it is not a sweep file.")
     try:
         values = tomllib.loads(content.decode("utf-8-sig"))
     except RecursionError:
         raise UserError(
-            f"{path} is nested too deeply, expected at most {DEEPEST} levels."
+            f"{path} is nested too deeply, expected at most {MAX_DEPTH} levels."
         ) from None
-    except ValueError as error:  # bad syntax, bad UTF-8, or an integer of thousands of digits
+    except ValueError as error:  # Syntax, invalid UTF-8, or an integer of thousands of digits.
         raise UserError(f"{path} is not TOML: {error}.") from None
     _check_sizes(values, path)
     return values
 
 
 def _check_sizes(values: dict[str, Any], path: Path) -> None:
-    """Raise a UserError where something in a file is larger than any part of the program expects."""
+    """Raise a UserError if a list, the nesting or an integer in a file is too large."""
     level: list[Any] = [values]
-    for depth in range(DEEPEST + 1):
-        inside = [
-            part
-            for value in level
-            for part in (value.values() if isinstance(value, dict) else value)
-        ]
-        large = [v for v in inside if isinstance(v, int) and v not in _INTEGERS]
-        if large:
-            raise UserError(f"{path} holds {shown(large[0])}, expected integers of 64 bits.")
-        level = [value for value in inside if isinstance(value, dict | list)]
-        if any(len(value) > MOST_ENTRIES for value in level):
-            raise UserError(f"{path} holds a list of more than {MOST_ENTRIES:,} entries.")
-        if level and depth == DEEPEST:
-            raise UserError(f"{path} is nested too deeply, expected at most {DEEPEST} levels.")
+    for depth in range(MAX_DEPTH + 1):
+        content: list[Any] = []
+        for container in level:
+            content.extend(container.values() if isinstance(container, dict) else container)
+        for value in content:
+            if isinstance(value, int) and value not in _INTEGERS:
+                raise UserError(f"{path} contains {shown(value)}, expected integers of 64 bits.")
+        level = [value for value in content if isinstance(value, dict | list)]
+        if any(len(container) > MAX_ENTRIES for container in level):
+            raise UserError(f"{path} contains a list of more than {MAX_ENTRIES:,} entries.")
+        if level and depth == MAX_DEPTH:
+            raise UserError(f"{path} is nested too deeply, expected at most {MAX_DEPTH} levels.")
 
 
 def config_from(values: Mapping[str, Any], name: str, where: str) -> SweepConfig:
-    """A SweepConfig from a table, every problem reported together.
+    """Return the SweepConfig that a table describes.
 
     Args:
-        where: what to call the table in messages.
+        values: The table.
+        name: Name of the sweep.
+        where: What the table is called in messages.
+
+    Raises:
+        Problems: If the table has mistakes; all of them are listed.
     """
     problems: list[str] = []
     given: dict[str, Any] = {"name": name}
@@ -182,35 +213,42 @@ def config_from(values: Mapping[str, Any], name: str, where: str) -> SweepConfig
     return SweepConfig(**given)
 
 
-_EXAMPLES = {"datasets": "digits_on_photos:bias=0.95", "algorithms": "erm"}
-
-
 def read_numbers(key: str, value: Any) -> tuple[int, ...]:
-    """``trials``: a count n stands for 0 … n − 1, a list for itself. ``draws``: 0 stands for the defaults alone,
-    a count n for the random draws 1 … n, a list for itself (0 = the defaults)."""
+    """Return the numbers of trials or draws.
+
+    Args:
+        key: ``trials`` or ``draws``.
+        value: A list of numbers, or a count n. For trials, n stands for 0 … n − 1. For draws, 0
+            stands for the defaults alone, and n for the random draws 1 … n.
+
+    Raises:
+        UserError: If the value is neither, or is too small or too large.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0 or (value == 0 and key == "trials"):
             raise UserError(
-                f"{key} = {shown(value)} is too small, expected {'at least 1' if key == 'trials' else '0 or more'}."
+                f"{key} = {shown(value)} is too small, "
+                f"expected {'at least 1' if key == 'trials' else '0 or more'}."
             )
-        if value > MOST_ENTRIES:
+        if value > MAX_ENTRIES:
             raise UserError(
-                f"{key} = {shown(value)} is too large, expected at most {MOST_ENTRIES:,}."
+                f"{key} = {shown(value)} is too large, expected at most {MAX_ENTRIES:,}."
             )
         if key == "draws":
             return tuple(range(1, value + 1)) or (0,)
         return tuple(range(value))
     if isinstance(value, list) and value and all(type(v) is int and v >= 0 for v in value):
         if len(set(value)) != len(value):
-            raise UserError(f"{key} = {shown(value)} names a number twice.")
-        if max(value) > LARGEST_NUMBER or len(value) > MOST_ENTRIES:
+            raise UserError(f"{key} = {shown(value)} contains a number twice.")
+        if max(value) > MAX_NUMBER or len(value) > MAX_ENTRIES:
             raise UserError(
-                f"{key} = {shown(value)} is too large, expected at most {MOST_ENTRIES:,} numbers from 0 to "
-                f"{LARGEST_NUMBER:,}."
+                f"{key} = {shown(value)} is too large, expected at most {MAX_ENTRIES:,} numbers "
+                f"from 0 to {MAX_NUMBER:,}."
             )
         return tuple(value)
     raise UserError(
-        f"{key} = {shown(value)} is not a count or a list of whole numbers, expected {key} = 3 or {key} = [42, 8, 777]."
+        f"{key} = {shown(value)} is not a count or a list of whole numbers, "
+        f"expected {key} = 3 or {key} = [42, 8, 777]."
     )
 
 
@@ -222,9 +260,9 @@ def _texts(key: str, value: Any) -> tuple[str, ...]:
             f"{key} = {shown(value)} is not a list of texts, expected one such as "
             f'{key} = ["{_EXAMPLES.get(key, "last")}"].'
         )
-    twice = [name for name, count in Counter(value).items() if count > 1]
-    if twice:
-        raise UserError(f"{key} names {min(twice)[:100]} twice.")
+    repeated = [name for name, count in Counter(value).items() if count > 1]
+    if repeated:
+        raise UserError(f"{key} contains {min(repeated)[:100]} twice.")
     return tuple(value)
 
 
@@ -240,9 +278,9 @@ def _text(key: str, value: Any) -> str:
 
 def _title(key: str, value: Any) -> str:
     title = _text(key, value)
-    if len(title) > LONGEST_TITLE:
+    if len(title) > MAX_TITLE_LENGTH:
         raise UserError(
-            f"{key} has {len(title):,} characters, expected a line of at most {LONGEST_TITLE}."
+            f"{key} has {len(title):,} characters, expected a line of at most {MAX_TITLE_LENGTH}."
         )
     return title
 
@@ -260,16 +298,17 @@ def _table(key: str, value: Any) -> dict[str, Any]:
         )
     try:
         json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):  # TOML's dates, inf and nan
+    except (TypeError, ValueError):  # Dates, inf and nan, which JSON lacks.
         raise UserError(
-            f"[{key}] holds a date or a number that is not finite; expected numbers and texts."
+            f"[{key}] contains a date or a number that is not finite; expected numbers and texts."
         ) from None
     return value
 
 
 def _override(key: str, value: Any) -> dict[str, dict[str, Any]]:
     problems = [
-        f"override.{name} = {shown(table)} is not a table, expected [override.{name}] with one line per value."
+        f"override.{name} = {shown(table)} is not a table, "
+        f"expected [override.{name}] with one line per value."
         for name, table in _table(key, value).items()
         if not isinstance(table, dict)
     ]
@@ -285,16 +324,18 @@ def _override(key: str, value: Any) -> dict[str, dict[str, Any]]:
 
 
 def read_selection(key: str, value: Any) -> tuple[str, ...]:
-    """The criteria of a list of names, or of one name.
+    """Return the criteria of a list of names, or of one name.
 
     Args:
-        key: what to call the list in messages.
+        key: What the list is called in messages.
+        value: The list or the name.
 
     Raises:
-        UserError, Problems: it is no such list, or names what is no criterion.
+        UserError: If the value is not a list of texts.
+        Problems: If a criterion does not exist.
     """
-    chosen = _texts(key, value)
-    unknown = [name for name in chosen if name not in CRITERIA]
+    criteria = _texts(key, value)
+    unknown = [name for name in criteria if name not in CRITERIA]
     if unknown:
         raise Problems(
             [
@@ -302,12 +343,24 @@ def read_selection(key: str, value: Any) -> tuple[str, ...]:
                 for name in unknown
             ]
         )
-    return chosen
+    return criteria
 
 
-def check_like(defaults: Mapping[str, Any], owner: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    """The given values of a table with known keys, in the types of its defaults; all problems together."""
-    problems, checked = [], {}
+def check_table(
+    defaults: Mapping[str, Any], owner: str, value: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the values of a table in the types of its defaults.
+
+    Args:
+        defaults: The known keys and their defaults.
+        owner: Name of the table, for messages.
+        value: The given values.
+
+    Raises:
+        Problems: If keys are unknown, or values have the wrong type or are out of bounds.
+    """
+    problems: list[str] = []
+    checked: dict[str, Any] = {}
     for name, given in value.items():
         if name not in defaults:
             problems.append(f"[{owner}] has no key {name!r}{did_you_mean(name, defaults)}")
@@ -319,7 +372,8 @@ def check_like(defaults: Mapping[str, Any], owner: str, value: Mapping[str, Any]
             given = str(given).lower()
         if type(given) is not type(default):
             problems.append(
-                f"[{owner}] {name} = {shown(given)} is of the wrong type, expected one such as {default!r}."
+                f"[{owner}] {name} = {shown(given)} is of the wrong type, "
+                f"expected one such as {default!r}."
             )
         elif name in _CHOICES and given not in _CHOICES[name]:
             problems.append(
@@ -346,8 +400,8 @@ _READERS = {
     "trials": read_numbers,
     "draws": read_numbers,
     "selection": read_selection,
-    "budget": lambda key, value: check_like(BUDGET, key, _table(key, value)),
-    "compute": lambda key, value: check_like(COMPUTE, key, _table(key, value)),
+    "budget": lambda key, value: check_table(BUDGET, key, _table(key, value)),
+    "compute": lambda key, value: check_table(COMPUTE, key, _table(key, value)),
     "fixed": _table,
     "override": _override,
     "augmentation": _table,

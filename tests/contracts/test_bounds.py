@@ -16,7 +16,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, EXPLAINERS
 from benchmark.models.ag_sononet import AGSononet
-from benchmark.plan.sweepfile import BUDGET, check_like
+from benchmark.plan.sweepfile import BUDGET, check_table
 from tests.support.every_algorithm import LARGE, NAMES, make, spec_of
 from tests.support.tiny import TinyRun, build, make_batch
 
@@ -95,7 +95,7 @@ def test_every_number_of_the_budget_has_bounds(name: str) -> None:
     for value in (10**15, -1, math.inf, math.nan):
         given = float(value) if isinstance(BUDGET[name], float) else value
         with pytest.raises(UserError, match=name):
-            check_like(BUDGET, "budget", {name: given})
+            check_table(BUDGET, "budget", {name: given})
 
 
 @pytest.mark.parametrize(("name", "options", "side"), SIZES)

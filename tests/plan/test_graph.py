@@ -13,6 +13,7 @@ from benchmark.core.errors import Problems
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.spec import RunSpec
+from benchmark.core.sweep_plan import Refusal
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweepfile import config_from
 from tests.support.toy_algorithms import Choosy, Circle, Pupil, Student, registered
@@ -222,7 +223,7 @@ def test_all_problems_of_all_kinds_are_told_together() -> None:
         ),
         (
             {"budget": {"patience": 2}, "selection": ["last"]},
-            "patience needs a criterion that measures",
+            "(patience)",
         ),
         (
             {"fixed": {"lr_milestones": "0.5;0.7"}},
@@ -336,7 +337,7 @@ def test_a_teacher_takes_data_and_backbone_of_its_student_and_the_sweeps_word_on
 
 def test_a_circle_is_a_sentence() -> None:
     (problem,) = _problems(algorithms=["toy_circle"])
-    assert problem == "toy_circle asks for upstream runs more than 4 deep; it is a circle."
+    assert "toy_circle" in problem and "circular" in problem
 
 
 def test_a_teacher_of_other_images_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,8 +348,9 @@ def test_a_teacher_of_other_images_is_a_sentence(monkeypatch: pytest.MonkeyPatch
     )
     (problem,) = _problems(algorithms=["toy_pupil"])
     assert problem.startswith(
-        "toy_pupil on tiny: its teacher, erm with bias=0.9, size=96, side=20, would see other"
+        "toy_pupil on tiny: its teacher, erm with bias=0.9, size=96, side=20,"
     )
+    assert "image size" in problem
 
 
 def test_a_mistake_of_a_request_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,15 +385,18 @@ def test_what_cannot_run_can_be_left_out(values: dict[str, Any]) -> None:
         ("erm", 1),
         ("toy_choosy", 1),
     ]
-    assert [(r["method"], r["trial"]) for r in plan.refused] == [
+    assert [(r.method, r.trial) for r in plan.refused] == [
         ("irm", 0),
         ("irm", 1),
         ("toy_choosy", 0),
     ]
-    assert plan.refused[2] == {
-        "dataset": "tiny:bias=1", "method": "toy_choosy", "trial": 0, "draw": 0,
-        "reason": "toy_choosy on tiny: the moon is in the wrong place.",
-    }  # fmt: skip
+    assert plan.refused[2] == Refusal(
+        dataset="tiny:bias=1",
+        method="toy_choosy",
+        trial=0,
+        draw=0,
+        reason="toy_choosy on tiny: the moon is in the wrong place.",
+    )
 
 
 def test_skipping_forgives_no_mistake_and_an_empty_sweep_is_one() -> None:
@@ -454,7 +459,7 @@ def test_criteria_of_one_method_are_checked_like_those_of_all() -> None:
     (problem,) = _problems(
         budget={"patience": 2}, override={"erm": {"selection": ["last", "val_accuracy"]}}
     )
-    assert "patience needs a criterion that measures" in problem
+    assert "(patience)" in problem
     assert _plan(
         budget={"patience": 2}, selection=["last"], override={"erm": {"selection": "val_accuracy"}}
     ).runs
@@ -470,8 +475,8 @@ def test_a_budget_that_ends_before_the_switch_is_a_warning_and_no_refusal() -> N
     plan = _plan(algorithms=["erm", "irm", "pgi"], trials=2, budget={"steps": 300})
     assert len(plan.runs) == 6 and not plan.refused
     (warning,) = plan.warnings
-    assert warning.startswith("irm on tiny: 2 of 2 runs end before irm is what its name says")
-    assert "from step 500, and the budget is 300 steps" in warning
+    assert warning.startswith("irm on tiny: 2 of 2 runs end before")
+    assert "step 500" in warning and "300 steps" in warning
 
 
 def test_random_draws_of_the_switch_are_counted_and_one_is_named() -> None:
@@ -482,7 +487,7 @@ def test_random_draws_of_the_switch_are_counted_and_one_is_named() -> None:
     worst = max(late, key=lambda draw: late[draw])
     (warning,) = plan.warnings
     assert f"{len(late)} of 20 runs" in warning
-    assert f"trial 0, draw {worst}: from step {late[worst]:,}" in warning
+    assert f"trial 0, draw {worst}:" in warning and f"step {late[worst]:,}" in warning
 
 
 def test_a_switch_at_the_last_step_is_too_late() -> None:
@@ -497,7 +502,7 @@ def test_an_upstream_run_that_never_becomes_its_method_is_warned_of() -> None:
     override = {"segment_classify": {"segmenter_share": 0.99, "budget": {"steps": 1}}}
     plan = _plan(algorithms=["distill_outputs"], budget={"steps": 300}, override=override)
     (warning,) = plan.warnings
-    assert warning.startswith("segment_classify on tiny: 1 of 1 runs end before segment_classify")
+    assert warning.startswith("segment_classify on tiny: 1 of 1 runs end before")
 
 
 def test_selecting_before_the_switch_changes_the_keys_of_methods_with_a_switch_alone() -> None:

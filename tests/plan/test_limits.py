@@ -13,14 +13,14 @@ from benchmark.core.errors import Problems, Refused, UserError
 from benchmark.core.files import check_folder
 from benchmark.core.optim import LARGEST_BATCH
 from benchmark.core.spec import MAX_STEPS
-from benchmark.plan.planner import MOST_RUNS, expand
-from benchmark.plan.resolve import MOST_BATCH_BYTES, MOST_EVALUATIONS
+from benchmark.plan.planner import MAX_RUNS, expand
+from benchmark.plan.resolve import MAX_BATCH_BYTES, MAX_EVALUATIONS
 from benchmark.plan.sweepfile import (
-    DEEPEST,
-    LARGEST_NUMBER,
-    LONGEST_TITLE,
-    MOST_BYTES,
-    MOST_ENTRIES,
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_ENTRIES,
+    MAX_NUMBER,
+    MAX_TITLE_LENGTH,
     config_from,
     find_sweep_file,
     read_sweep,
@@ -219,15 +219,15 @@ def test_the_page_on_sweep_files_tells_the_limits() -> None:
     told = [int(value.replace(",", "")) for _, value in rows[1:]]
     assert told == [
         MAX_STEPS,
-        MOST_EVALUATIONS,
-        MOST_ENTRIES,
-        LARGEST_NUMBER,
-        MOST_RUNS,
+        MAX_EVALUATIONS,
+        MAX_ENTRIES,
+        MAX_NUMBER,
+        MAX_RUNS,
         LARGEST_BATCH,
         MAX_REPEATS_PER_BATCH,
-        MOST_BATCH_BYTES // 2**30,
-        MOST_BYTES,
-        DEEPEST,
-        LONGEST_TITLE,
+        MAX_BATCH_BYTES // 2**30,
+        MAX_BYTES,
+        MAX_DEPTH,
+        MAX_TITLE_LENGTH,
     ]
     assert f"beyond {ACCEPTED_BATCH_SIZE:,}" in table

@@ -62,7 +62,7 @@ def specs(name: str, **wanted: Any) -> list[Any]:
 def test_it_can_be_planned_whole(name: str) -> None:
     plan = plan_of(name)
     assert sum(run.requested for run in plan.runs.values()) == ASKED[name] - len(plan.refused)
-    assert all("16" in refused["reason"] for refused in plan.refused), plan.refused
+    assert all("16" in refused.reason for refused in plan.refused), plan.refused
 
 
 @pytest.mark.parametrize("name", [n for n in ASKED if n.startswith("ex2l")])
@@ -165,7 +165,7 @@ def test_ablations_are_one_change_each() -> None:
 
 
 def test_what_cannot_see_28_pixels_is_left_out_of_table_4() -> None:
-    refused = [(entry["dataset"], entry["method"]) for entry in plan_of("tea_table4").refused]
+    refused = [(entry.dataset, entry.method) for entry in plan_of("tea_table4").refused]
     assert refused == [("coloured_mnist:bias=1.0", "vit")]
 
 

@@ -119,15 +119,15 @@ def test_what_must_be_there() -> None:
     [
         ({"datasets": []}, "datasets = [] is not a list of texts"),
         ({"datasets": [1]}, "datasets = [1] is not a list of texts"),
-        ({"datasets": ["tiny", "tiny"]}, "datasets names tiny twice."),
-        ({"algorithms": ["erm", "irm", "erm"]}, "algorithms names erm twice."),
+        ({"datasets": ["tiny", "tiny"]}, "datasets contains tiny twice."),
+        ({"algorithms": ["erm", "irm", "erm"]}, "algorithms contains erm twice."),
         ({"algorithms": [""]}, "is not a list of texts"),
         ({"datasets": ["tiny:bias"]}, "has the option 'bias', expected name:option=value"),
         ({"datasets": ["tiny:=1"]}, "has the option '=1'"),
         ({"datasets": ["tiny:bias="]}, "has the option 'bias='"),
         ({"datasets": [":bias=1"]}, "has no name"),
         ({"datasets": ["tiny:bias=1,bias=2"]}, "gives the option 'bias' twice."),
-        ({"selection": ["last", "last"]}, "selection names last twice."),
+        ({"selection": ["last", "last"]}, "selection contains last twice."),
         ({"budget": 3}, "budget = 3 is not a table, expected [budget]"),
         ({"budget": {"steps": 0}}, "steps = 0 is out of bounds, expected 1 or more."),
         (
@@ -141,7 +141,7 @@ def test_what_must_be_there() -> None:
         ({"compute": {"precision": "fp16"}}, "precision = 'fp16' is not one of fp32, bf16."),
         ({"compute": {"deterministic": "maybe"}}, "is not one of auto, true, false."),
         ({"compute": {"compile": "yes"}}, "compile = 'yes' is of the wrong type"),
-        ({"fixed": {"lr": float("inf")}}, "[fixed] holds a date or a number that is not finite"),
+        ({"fixed": {"lr": float("inf")}}, "[fixed] contains a date or a number that is not finite"),
         ({"skip_impossible": "no"}, "is not true or false"),
         ({"title": 3}, "title = 3 is not a text."),
     ],
@@ -154,7 +154,7 @@ def test_one_problem_one_sentence(values: dict[str, Any], said: str) -> None:
 def test_a_date_in_an_override_is_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "dated.toml"
     path.write_text('datasets = ["tiny"]\nalgorithms = ["erm"]\n[override.irm]\nlr = 2020-01-01\n')
-    with pytest.raises(Problems, match=r"\[override\] holds a date"):
+    with pytest.raises(Problems, match=r"\[override\] contains a date"):
         read_sweep(path)
 
 

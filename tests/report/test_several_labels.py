@@ -147,14 +147,13 @@ def test_methods_for_one_label_are_refused(tmp_path: Path) -> None:
     assert {"erm", "segment_classify", "multitask_unet"} <= able
     run = {planned.spec.algorithm for planned in plan.runs.values()}
     assert (
-        run <= able
-        and {entry["method"] for entry in plan.refused} >= set(ALGORITHMS.names()) - able
+        run <= able and {entry.method for entry in plan.refused} >= set(ALGORITHMS.names()) - able
     )
     for entry in plan.refused:
-        if entry["method"] not in able:
+        if entry.method not in able:
             assert (
-                "takes one label per image" in entry["reason"]
-                and "use ag_sononet, erm, " in entry["reason"]
+                "takes one label per image" in entry.reason
+                and "use ag_sononet, erm, " in entry.reason
             )
 
 
