@@ -100,7 +100,8 @@ class DANN(Algorithm):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        width, depth = self.hp["mlp_width"], self.hp["mlp_depth"]
+        width = self.hp["mlp_width"]
+        depth = self.hp["mlp_depth"]
         self.discriminator = perceptron(self.joint_size(), setting.num_environments, width, depth)
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:

@@ -24,7 +24,8 @@ from benchmark.losses.precision import exact
 from benchmark.models.base import Backbone
 
 #: Steepness ω and threshold σ of the soft mask (Li et al. 2018, section 3.1).
-OMEGA, SIGMA = 10.0, 0.5
+OMEGA = 10.0
+SIGMA = 0.5
 
 
 def soft_mask(attention: torch.Tensor) -> torch.Tensor:

@@ -41,7 +41,8 @@ def pgi_penalty(
     """
     softmax = exact(logits).softmax(1)
     member = F.one_hot(label, logits.shape[1]).T.to(softmax.dtype)  # [class, row]
-    means, sizes = [], []
+    means = []
+    sizes = []
     for part in (~minority, minority):
         chosen = member * part
         sizes.append(chosen.sum(1))

@@ -60,7 +60,9 @@ class Pipeline(nn.Module):
         self, segmenter: UNet, classifier: nn.Module, image_size: tuple[int, int, int]
     ) -> None:
         super().__init__()
-        self.segmenter, self.classifier, self.image_size = segmenter, classifier, image_size
+        self.segmenter = segmenter
+        self.classifier = classifier
+        self.image_size = image_size
         self.register_buffer("low", torch.full((image_size[0], 1, 1), float("inf")))
         self.register_buffer("high", torch.full((image_size[0], 1, 1), float("-inf")))
 
@@ -147,7 +149,7 @@ class SegmentClassify(Algorithm):
 
     @property
     def segmenting(self) -> bool:
-        """Whether this step trains the U-Net."""
+        """True if this step trains the U-Net."""
         return self.current_step < self.active_from(self.hp, {"steps": self.setting.steps})
 
     @property

@@ -144,7 +144,7 @@ class TEAWithAblations(TEA):
 
     @property
     def warming_up(self) -> bool:
-        """Whether the explanation loss of this step moves the copy of the teacher too."""
+        """True if the explanation loss of this step moves the copy of the teacher too."""
         return bool(self.current_step < self.hp["warmup"] * self.setting.steps)
 
     def train(self, mode: bool = True) -> TEAWithAblations:

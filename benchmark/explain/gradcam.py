@@ -123,7 +123,8 @@ class GradCam(CamExplainer):
         return bool(capabilities.cam) and not capabilities.attention
 
     def heatmap(self, trace: Trace, target: torch.Tensor) -> torch.Tensor:
-        activation, create_graph = trace.source, trace.create_graph
+        activation = trace.source
+        create_graph = trace.create_graph
         differentiable = create_graph and not self.chosen["constant_weights"]
         with torch.inference_mode(False), torch.set_grad_enabled(True):
             score = explained_score(trace.logits, target)

@@ -23,7 +23,8 @@ class Relu(torch.autograd.Function):
             ctx.mark_dirty(z)
         a = z.relu_() if inplace else z.relu()
         ctx.save_for_backward(a)
-        ctx.epsilon, ctx.rules = epsilon, rules
+        ctx.epsilon = epsilon
+        ctx.rules = rules
         return a
 
     @staticmethod
@@ -89,12 +90,15 @@ class BatchNorm(torch.autograd.Function):
         )
         if not training:
             assert running_mean is not None and running_var is not None
-            mean, scale = running_mean, torch.rsqrt(running_var + eps)
+            mean = running_mean
+            scale = torch.rsqrt(running_var + eps)
             ctx.mark_non_differentiable(scale)
         # running statistics change in place during training, where the derivative does not use them
         kept = (None, None) if training else (running_mean, running_var)
         ctx.save_for_backward(x, weight, mean, scale, *kept)
-        ctx.training, ctx.eps, ctx.rules = training, eps, rules
+        ctx.training = training
+        ctx.eps = eps
+        ctx.rules = rules
         ctx.set_materialize_grads(False)
         return y, scale
 

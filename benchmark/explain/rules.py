@@ -225,7 +225,8 @@ class Rules(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        called, func = func, getattr(func, "overloadpacket", func)
+        called = func
+        func = getattr(func, "overloadpacket", func)
         if func is F.batch_norm:
             return self._batch_norm(*args, **kwargs)
         if func in _BATCH_NORM:

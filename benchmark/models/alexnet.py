@@ -33,7 +33,8 @@ class AlexNet(Backbone):
     capabilities = Capabilities(cam="net.features.11", lrp=True, min_side=63)
 
     def build(self) -> nn.Linear:
-        weights, channels = self.chosen["weights"], self.image_size[0]
+        weights = self.chosen["weights"]
+        channels = self.image_size[0]
         if channels != 3:
             refuse_with_weights(self.name, weights, f"images of {channels} channels")
         net: Any = torchvision_network(

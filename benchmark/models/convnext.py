@@ -26,7 +26,8 @@ class ConvNeXtBase(Backbone):
     capabilities = Capabilities(cam="net.features.7", min_side=32)
 
     def build(self) -> nn.Linear:
-        weights, channels = self.chosen["weights"], self.image_size[0]
+        weights = self.chosen["weights"]
+        channels = self.image_size[0]
         if channels != 3:
             refuse_with_weights(self.name, weights, f"images of {channels} channels")
         net: Any = torchvision_network("convnext_base", weights, self.num_outputs)

@@ -33,7 +33,8 @@ class DenseNet121(Backbone):
         return 8 if options.get("small_stem") else cls.capabilities.min_side
 
     def build(self) -> nn.Linear:
-        weights, channels = self.chosen["weights"], self.image_size[0]
+        weights = self.chosen["weights"]
+        channels = self.image_size[0]
         if self.chosen["small_stem"]:
             refuse_with_weights(self.name, weights, "small_stem, which changes the first layer")
         if channels != 3:

@@ -25,7 +25,8 @@ class _ResNet(Backbone):
     builder: ClassVar[str]
 
     def build(self) -> nn.Linear:
-        weights, channels = self.chosen["weights"], self.image_size[0]
+        weights = self.chosen["weights"]
+        channels = self.image_size[0]
         if self.chosen["small_stem"]:
             refuse_with_weights(self.name, weights, "small_stem, which changes the first layer")
         if channels != 3:

@@ -12,7 +12,7 @@ WIDEST = 4096
 
 
 def unet_problem(image_size: tuple[int, int, int], width: int, depth: int) -> str | None:
-    """Return why a U-Net cannot be made for images (C,H,W), in a sentence, or None if it can."""
+    """Return one sentence on why images (C,H,W) do not fit a U-Net, or None if they do."""
     side = min(image_size[1:])
     if side < 2**depth:
         return (

@@ -46,7 +46,9 @@ class Conv(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.bias_shape = None if bias is None else list(bias.shape)
-        ctx.geometry, ctx.is_image, ctx.rules = geometry, is_image, rules
+        ctx.geometry = geometry
+        ctx.is_image = is_image
+        ctx.rules = rules
         return torch.conv2d(x, weight, bias, *geometry)
 
     @staticmethod
