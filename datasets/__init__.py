@@ -1,1 +1,4 @@
-"""ShortcutBed data sets, one per file; every module here is imported by name. (Hugging Face uses this name too.)"""
+"""Data sets of ShortcutBed, one per file. Every module here is imported by name.
+
+Hugging Face's library has the same package name.
+"""

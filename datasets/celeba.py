@@ -1,9 +1,10 @@
-"""CelebA: the colour of the hair, which goes with the sex."""
+"""CelebA: the colour of the hair is tied to the sex."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,17 +19,23 @@ from datasets._io.decode import Recipe
 from datasets._io.image_pool import Item, Pool
 from datasets._io.image_source import ImageSource, side_option
 from datasets._io.table import read_table, read_text
-from datasets._sources.group_environments import environments
+from datasets._sources.group_environments import sample_environments
+from datasets._sources.photographs import IMAGENET_MEAN, IMAGENET_STD
 
-#: Where torchvision, WILDS and group_DRO keep it.
+#: Folders used by torchvision, WILDS and group_DRO.
 FOLDERS = ("celeba", "celebA_v1.0", "celebA/data", "celebA", "CelebA")
-PICTURES = "img_align_celeba"
-LABELS, SEXES = ("not_blond", "blond"), ("female", "male")
+IMAGE_FOLDER = "img_align_celeba"
+ATTRIBUTE_LIST = "list_attr_celeba"
+PARTITION_LIST = "list_eval_partition"
+LABELS = ("not_blond", "blond")
+SEXES = ("female", "male")
+#: The attributes of the label and of the confounder.
 ATTRIBUTES = ("Blond_Hair", "Male")
 SPLITS = ("train", "val", "test")
-#: Environments of eX2L's Table 4: shares of not_blond/female, not_blond/male, blond/female and blond/male.
+#: Environments of eX2L's Table 4: percentages of not_blond/female, not_blond/male, blond/female and
+#: blond/male.
 ENVIRONMENTS = {"balanced": (41.77, 46.94, 10.20, 1.08), "less_males": (46.79, 35.19, 17.36, 0.66)}
-#: The square in the middle of the 178×218 photographs (group_DRO).
+#: The side of the central square of the 178×218 photographs (group_DRO).
 MIDDLE = 178
 
 
@@ -36,34 +43,42 @@ MIDDLE = 178
 class CelebA(ImageSource):
     """Faces of celebrities: blond or not, female or male.
 
-    Source: Liu, Luo, Wang and Tang (2015), "Deep learning face attributes in the wild"; the task is that of Sagawa et
-    al. (2020), "Distributionally robust neural networks for group shifts". Licence: non-commercial research only.
+    Source: Liu, Luo, Wang and Tang (2015), "Deep learning face attributes in the wild"; the task is
+    that of Sagawa et al. (2020), "Distributionally robust neural networks for group shifts".
+    Licence: non-commercial research only.
 
-    Layout: ``celeba/`` (torchvision), ``celebA_v1.0/`` (WILDS) or ``celebA/data/`` (group_DRO), with
-    ``img_align_celeba/000001.jpg`` …, and ``list_attr_celeba`` and ``list_eval_partition`` as .txt (as published) or
-    .csv (as Kaggle has them). To get it: the authors' page, torchvision, WILDS, or Kaggle. Counts (not blond female,
-    not blond male, blond female, blond male): train 71,629, 66,874, 22,880, 1,387; val 8,535, 8,276, 2,874, 182; test
-    9,767, 7,535, 2,480, 180. There are no masks.
+    Layout: ``celeba/`` (torchvision), ``celebA_v1.0/`` (WILDS) or ``celebA/data/`` (group_DRO)
+    with ``img_align_celeba/000001.jpg`` …, and ``list_attr_celeba`` and ``list_eval_partition`` as
+    .txt (as published) or .csv (Kaggle). To get it: the authors' page, torchvision, WILDS, or
+    Kaggle. Counts (not blond female, not blond male, blond female, blond male): train 71,629,
+    66,874, 22,880, 1,387; val 8,535, 8,276, 2,874, 182; test 9,767, 7,535, 2,480, 180. There are no
+    masks.
 
     Settings:
-        standard: the published partition.
-        ex2l: the published training images in two environments with the proportions of eX2L's Table 4; the published
-            validation and test. (The paper does not say from which images its environments are drawn.)
+        standard: The published partition.
+        ex2l: The published training images in two environments with the proportions of eX2L's Table
+            4, and the published validation and test. (The paper does not say from which images its
+            environments are drawn.)
     """
 
     name = "celeba"
-    title = "faces: blond hair goes with the sex (Liu et al. 2015, Sagawa et al. 2020)"
+    title = "faces: blond hair is tied to the sex (Liu et al. 2015, Sagawa et al. 2020)"
     options: ClassVar[Mapping[str, HParam]] = {
         "setting": HParam(
             "standard",
-            doc="the partition, or eX2L's environments too",
+            doc="the published partition, or eX2L's environments in addition",
             choices=("standard", "ex2l"),
         ),
         "side": side_option(64),
     }
 
+    label: np.ndarray
+    sex: np.ndarray
+    part: np.ndarray
+
     def info(self) -> DatasetInfo:
-        side, divided = self.chosen["side"], self.chosen["setting"] == "ex2l"
+        side = self.chosen["side"]
+        divided = self.chosen["setting"] == "ex2l"
         return DatasetInfo(
             label_names=LABELS,
             confounder_names=SEXES,
@@ -71,48 +86,47 @@ class CelebA(ImageSource):
             image_size=(3, side, side),
             splits=SPLITS,
             provides=Needs(confounder=True, groups=True, environments=divided, val_groups=True),
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
             augmentation={"flip": 0.5},
             source="Liu et al. (2015), Deep learning face attributes in the wild",
             licence="non-commercial research only",
         )
 
     def metadata(self) -> list[Path]:
-        return [self._list("list_attr_celeba"), self._list("list_eval_partition")]
+        return [self._list_path(ATTRIBUTE_LIST), self._list_path(PARTITION_LIST)]
 
     def read(self) -> dict[str, Pool]:
         attributes, partition = (_read_list(path) for path in self.metadata())
-        lacking = [name for name in ATTRIBUTES if name not in attributes[0]]
-        if lacking:
+        for name in ATTRIBUTES:
+            if name not in attributes.columns:
+                raise UserError(
+                    f"{attributes.path} has no attribute {name}; use the file as it was published."
+                )
+        if set(attributes.values) != set(partition.values):
+            differing = sorted(set(attributes.values) ^ set(partition.values))
             raise UserError(
-                f"{self.metadata()[0]} has no attribute {lacking[0]}; take the file as it was published."
+                f"{ATTRIBUTE_LIST} and {PARTITION_LIST} do not name the same images "
+                f"({len(differing)} are in one only, such as {differing[0]}); use both files as "
+                "they were published."
             )
-        columns = [attributes[0].index(name) for name in ATTRIBUTES]
-        names = list(attributes[1])
-        if set(names) != set(partition[1]):
-            odd = sorted(set(names) ^ set(partition[1]))
-            raise UserError(
-                f"list_attr_celeba and list_eval_partition do not name the same images ({len(odd)} are in one only, "
-                f"such as {odd[0]}); take both files as they were published."
-            )
-        part = _numbers(
-            self.metadata()[1], [partition[1][name][0] for name in names], {"0": 0, "1": 1, "2": 2}
-        )
+        names = list(attributes.values)
+        part = partition.encoded(names, 0, {"0": 0, "1": 1, "2": 2})
         for number, split in enumerate(SPLITS):
             if not (part == number).any():
                 raise UserError(
-                    f"{self.metadata()[1]} gives no image to {split} ({number}); take it as published."
+                    f"{partition.path} assigns no image to {split} ({number}); use the published "
+                    "file."
                 )
         order = np.argsort(part, kind="stable")  # so that every split is one piece of the cache
         values = {"-1": 0, "0": 0, "1": 1}
         self.label, self.sex = (
-            _numbers(self.metadata()[0], [attributes[1][name][c] for name in names], values)[order]
-            for c in columns
+            attributes.encoded(names, attributes.columns.index(name), values)[order]
+            for name in ATTRIBUTES
         )
         self.part = part[order]
-        folder = self.metadata()[0].parent.relative_to(self.folder()).as_posix()
-        items = [Item(f"{folder}/{PICTURES}/{names[i]}") for i in order]
+        folder = attributes.path.parent.relative_to(self.folder()).as_posix()
+        items = [Item(f"{folder}/{IMAGE_FOLDER}/{names[i]}") for i in order]
         return {self.name: Pool(items, Recipe(self.chosen["side"], middle=MIDDLE))}
 
     def build(self, seed: int) -> dict[str, Split]:
@@ -121,62 +135,88 @@ class CelebA(ImageSource):
         environment: dict[str, np.ndarray] = {}
         if self.chosen["setting"] == "ex2l":
             group = np.where(self.part == 0, 2 * self.label + self.sex, -1)
-            parts = environments(seed, group, list(ENVIRONMENTS.values()), holdout=0.0)
+            parts = sample_environments(seed, group, list(ENVIRONMENTS.values()), holdout=0.0)
             rows["train"], environment["train"] = parts["train"]
         return {
             name: self.split(self.name, r, self.label[r], self.sex[r], environment.get(name))
             for name, r in rows.items()
         }
 
-    def _list(self, stem: str) -> Path:
+    def _list_path(self, stem: str) -> Path:
         folder = self.find(
             *FOLDERS, how="fetch it from the authors' page, with torchvision, or from Kaggle"
         )
-        found = self.find(
+        path = self.find(
             f"{folder}/{stem}.txt",
             f"{folder}/{stem}.csv",
             how="put the list beside the folder of images",
         )
-        return self.folder() / found
+        return self.folder() / path
 
 
-def _read_list(path: Path) -> tuple[list[str], dict[str, list[str]]]:
-    """Names of the columns and the values of every image, from a .txt as published or a .csv."""
+@dataclass(frozen=True)
+class _ImageList:
+    """A list of images with values.
+
+    Args:
+        path: The file.
+        columns: The names of the values.
+        values: The values of each image.
+    """
+
+    path: Path
+    columns: Sequence[str]
+    values: Mapping[str, Sequence[str]]
+
+    def encoded(self, names: Sequence[str], column: int, numbers: Mapping[str, int]) -> np.ndarray:
+        """Return the values of a column as numbers, int64[N].
+
+        Raises:
+            UserError: If a value is not a key of ``numbers``.
+        """
+        values = [self.values[name][column] for name in names]
+        unknown = sorted(set(values) - set(numbers))
+        if unknown:
+            raise UserError(
+                f"{self.path} has the value {unknown[0]!r}, expected one of {', '.join(numbers)}."
+            )
+        return np.array([numbers[value] for value in values], np.int64)
+
+
+def _read_list(path: Path) -> _ImageList:
+    """Read a list as published (.txt) or as a table (.csv)."""
     if path.suffix == ".csv":
         table = read_table(path, ("image_id",))
         columns = [name for name in table.columns if name != "image_id"]
-        return columns, _once(path, [(row["image_id"], [row[n] for n in columns]) for row in table])
+        rows = [(row["image_id"], [row[name] for name in columns]) for row in table]
+        return _ImageList(path, columns, _unique(path, rows))
     lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
     columns = ["partition"]
     if lines and len(lines[0]) == 1:  # the number of images, then the names of the attributes
-        promised, columns, lines = lines[0][0], lines[1] if len(lines) > 1 else [], lines[2:]
+        promised = lines[0][0]
+        columns = lines[1] if len(lines) > 1 else []
+        lines = lines[2:]
         if promised != str(len(lines)):
             raise UserError(
-                f"{path} promises {promised} images and names {len(lines)}; take it as it was published."
+                f"{path} promises {promised} images and names {len(lines)}; use the file as it was "
+                "published."
             )
     for line in lines:
         if len(line) != 1 + len(columns):
             raise UserError(
-                f"{path}: the line of {line[0]} has {len(line) - 1} values, expected {len(columns)}; take the file as "
-                "it was published."
+                f"{path}: the line of {line[0]} has {len(line) - 1} values, expected "
+                f"{len(columns)}; use the file as it was published."
             )
-    return columns, _once(path, [(line[0], line[1:]) for line in lines])
+    return _ImageList(path, columns, _unique(path, [(line[0], line[1:]) for line in lines]))
 
 
-def _once(path: Path, named: Sequence[tuple[str, list[str]]]) -> dict[str, list[str]]:
-    """The values of every image, each of which may be named once."""
-    out = dict(named)
-    if len(out) < len(named):
-        twice = next(name for name, times in Counter(n for n, _ in named).items() if times > 1)
-        raise UserError(f"{path} names {twice} more than once; take the file as it was published.")
-    return out
-
-
-def _numbers(path: Path, values: list[str], allowed: Mapping[str, int]) -> np.ndarray:
-    """The values as int64[N]."""
-    odd = set(values) - set(allowed)
-    if odd:
+def _unique(path: Path, rows: Sequence[tuple[str, list[str]]]) -> dict[str, list[str]]:
+    """Return the values of each image, which must be named once."""
+    values = dict(rows)
+    if len(values) < len(rows):
+        counts = Counter(name for name, _ in rows)
+        repeated = next(name for name, count in counts.items() if count > 1)
         raise UserError(
-            f"{path} has the value {sorted(odd)[0]!r}, expected one of {', '.join(allowed)}."
+            f"{path} names {repeated} more than once; use the file as it was published."
         )
-    return np.array([allowed[value] for value in values], np.int64)
+    return values

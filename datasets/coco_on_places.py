@@ -1,4 +1,4 @@
-"""COCO-on-Places: nine kinds of objects on scenes that go with the class."""
+"""COCO-on-Places: nine classes of objects on scenes that are tied to the class."""
 
 from __future__ import annotations
 
@@ -19,57 +19,75 @@ from datasets._io.image_source import ImageSource, side_option
 from datasets._sources import bias_assignment
 from datasets._sources import coco as _coco
 from datasets._sources import places as _places
+from datasets._sources.bias_assignment import random_stream
+from datasets._sources.compositing import paste_cutouts
 
-#: Class -> the place that it is tied to (Ahmed et al.'s code, which the TEA paper used).
+#: The place of each class (code of Ahmed et al., which the TEA paper used).
 PLACE_OF = {
-    "boat": "beach", "airplane": "canyon", "truck": "building_facade", "dog": "staircase", "zebra": "desert/sand",
-    "horse": "crevasse", "bird": "bamboo_forest", "train": "forest/broadleaf", "bus": "ball_pit",
-}  # fmt: skip
-#: Places of training images that are not in the place of their class, and places that only the unbiased test has.
+    "boat": "beach",
+    "airplane": "canyon",
+    "truck": "building_facade",
+    "dog": "staircase",
+    "zebra": "desert/sand",
+    "horse": "crevasse",
+    "bird": "bamboo_forest",
+    "train": "forest/broadleaf",
+    "bus": "ball_pit",
+}
+#: Places of training images that are not in the place of their class.
 OTHERS = ("kasbah", "lighthouse", "pagoda", "rock_arch")
+#: Places that only the unbiased test has.
 UNSEEN = ("water_tower", "waterfall", "zen_garden")
 CONFOUNDERS = (
     *(place.replace("/", "_") for place in PLACE_OF.values()),
     "other_place",
     "unseen_place",
 )
-OTHER, UNSEEN_PLACE = len(PLACE_OF), len(PLACE_OF) + 1
-#: Objects smaller than this many pixels of the photograph are not used.
-SMALLEST = 10_000
-#: Of ten objects of a class, so many are for training and for validation; the rest is for the tests.
+NUM_CLASSES = len(PLACE_OF)
+#: The confounders of the places in OTHERS and in UNSEEN.
+OTHER_PLACE = NUM_CLASSES
+UNSEEN_PLACE = NUM_CLASSES + 1
+#: The smallest area of an object, in pixels of the photograph.
+MIN_AREA = 10_000
+#: How many of ten objects of a class are used for training and validation; the others are tests.
 TENTHS = {"train": 8, "val": 1}
 ANNOTATIONS = "annotations/instances_train2017.json"
 
 
 @DATASETS.register
 class CocoOnPlaces(ImageSource):
-    """Objects of COCO, cut out and put on scenes of Places, 64×64.
+    """Objects of COCO, cut out and pasted on scenes of Places, 64×64.
 
-    Source: Ahmed, Bengio, van Seijen and Courville (2021), "Systematic generalisation with group invariant
-    predictions"; Lin et al. (2014), Microsoft COCO; Zhou et al. (2018), Places. Licence: COCO's annotations CC BY 4.0,
-    its photographs under the terms of Flickr; Places free for research and education.
+    Source: Ahmed, Bengio, van Seijen and Courville (2021), "Systematic generalisation with group
+    invariant predictions"; Lin et al. (2014), Microsoft COCO; Zhou et al. (2018), Places. Licence:
+    COCO's annotations CC BY 4.0, its photographs under the terms of Flickr; Places free for
+    research and education.
 
-    Layout: COCO's ``annotations/instances_train2017.json`` and ``train2017/*.jpg``, in the data folder or in ``coco/``
-    in it; Places365 as its archives are unpacked, ``data_256/b/beach/*.jpg`` … (or data_large, or torchvision's names).
-    To get it: train2017.zip and annotations_trainval2017.zip from COCO's page, train_256_places365standard.tar from
-    Places'. Counts: 800, 100 and 100 objects of each class: 7,200 images to train, 900 to validate, 900 in each test.
+    Layout: COCO's ``annotations/instances_train2017.json`` and ``train2017/*.jpg``, in the data
+    folder or in its folder ``coco/``; Places365 as its archives are unpacked,
+    ``data_256/b/beach/*.jpg`` … (or data_large, or torchvision's names). To get it: train2017.zip
+    and annotations_trainval2017.zip from COCO's page, train_256_places365standard.tar from that of
+    Places. Counts: 800, 100 and 100 objects of each class: 7,200 images in train, 900 in val and
+    900 in each test.
 
-    A share ``bias`` of training and validation is in the place of its class (0.8 by Ahmed et al. and for the methods
-    that need groups in the TEA paper, which takes 1.0 otherwise), the rest in four other places. The tests show the
-    same objects: ``biased`` in the place of the class, ``unbiased`` in three places that training never has,
-    ``deceiving`` in the places of the other eight classes, evenly (Ahmed et al.: of one of them, at random). Each
-    object is the largest of its class in its photograph and covers 10,000 pixels or more; photographs of places are
-    used once in a trial. The first ``per_class`` such objects in the order of COCO's file are divided anew in each
-    trial.
+    In train and val, a share ``bias`` is in the place of its class and the rest in four other
+    places. (Ahmed et al. use 0.8. The TEA paper uses 1.0, and 0.8 for methods that need groups.)
+    The tests show the same objects: ``biased`` in the place of the class, ``unbiased`` in three
+    places that training never has, ``deceiving`` in the places of the other eight classes, evenly
+    (Ahmed et al.: in one of them, at random). Each object is the largest of its class in its
+    photograph and covers at least 10,000 pixels. Photographs of places are used once per trial. The
+    first ``per_class`` such objects in COCO's file are divided randomly in each trial.
     """
 
     name = "coco_on_places"
-    title = "nine kinds of objects on scenes tied to the class (Ahmed et al. 2021, as TEA uses it)"
+    title = (
+        "nine classes of objects on scenes tied to the class (Ahmed et al. 2021, as TEA uses it)"
+    )
     options: ClassVar[Mapping[str, HParam]] = {
         "bias": bias_assignment.bias_option(0.8),
         "per_class": HParam(
             1000,
-            doc="objects of each class: 8 of 10 to train, 1 to validate, 1 to test",
+            doc="objects of each class: 8 of 10 in train, 1 in val, 1 in the tests",
             low=10,
             high=10_000,
         ),
@@ -77,102 +95,98 @@ class CocoOnPlaces(ImageSource):
     }
 
     def info(self) -> DatasetInfo:
-        side, bias = self.chosen["side"], self.chosen["bias"]
+        side = self.chosen["side"]
+        bias = self.chosen["bias"]
         return DatasetInfo(
             label_names=tuple(PLACE_OF),
             confounder_names=CONFOUNDERS,
             environment_names=bias_assignment.environment_names(bias),
             image_size=(3, side, side),
             splits=bias_assignment.SPLITS,
-            provides=bias_assignment.provides(bias),
-            mean=(0.0, 0.0, 0.0),  # TEA, F.2: pixels in [0, 1] and no other normalisation
+            provides=bias_assignment.provided_annotations(bias),
+            mean=(0.0, 0.0, 0.0),  # TEA, F.2: pixels in [0, 1] without further normalisation
             std=(1.0, 1.0, 1.0),
-            source=f"Ahmed et al. (2021), Systematic generalisation; COCO: Lin et al. (2014); {_places.SOURCE}",
+            source="Ahmed et al. (2021), Systematic generalisation; COCO: Lin et al. (2014); "
+            f"{_places.SOURCE}",
             licence=f"COCO: annotations CC BY 4.0, photographs as on Flickr; {_places.LICENCE}",
             bias_splits=("biased", "deceiving"),
             paired=True,
         )
 
     def read(self) -> dict[str, Pool]:
-        how = "unpack COCO's annotations_trainval2017.zip and train2017.zip there"
-        notes = self.find(ANNOTATIONS, f"coco/{ANNOTATIONS}", how=how)
-        path, folder = self.folder() / notes, notes.replace(ANNOTATIONS, "train2017")
-        found = _coco.remembered(
-            cache_folder(self.data_dir), path, tuple(PLACE_OF), SMALLEST, folder
-        )
-        per_class, side = self.chosen["per_class"], self.chosen["side"]
-        items: list[Item] = []
-        for name, objects in found.items():
-            if len(objects) < per_class:
-                raise UserError(
-                    f"{path} has {len(objects)} objects of the class {name} that cover {SMALLEST:,} pixels, but "
-                    f"{per_class} are wanted; lower per_class."
-                )
-            items += objects[:per_class]
-        pools = {"objects": Pool(items, Recipe(side, cutout=True, upright=False))}
-        counts = _counts(per_class)
-        # the most that a place may be asked for, whatever the bias
-        needed = {
-            **dict.fromkeys(
-                PLACE_OF.values(),
-                counts["train"] + counts["val"] + 2 * counts["test"] + len(PLACE_OF),
-            ),
-            **dict.fromkeys(
-                OTHERS, -(-len(PLACE_OF) * (counts["train"] + counts["val"]) // len(OTHERS))
-            ),
-            **dict.fromkeys(UNSEEN, -(-len(PLACE_OF) * counts["test"] // len(UNSEEN))),
-        }
-        for place, count in needed.items():
-            pools[place.replace("/", "_")] = Pool(
-                _places.photographs(self, place, count), Recipe(side)
-            )
+        side = self.chosen["side"]
+        pools = {"objects": Pool(self._object_items(), Recipe(side, cutout=True, upright=False))}
+        for place, count in _photographs_needed(self.chosen["per_class"]).items():
+            photographs = _places.category_photographs(self, place, count)
+            pools[place.replace("/", "_")] = Pool(photographs, Recipe(side))
         return pools
 
     def load_mask(self, item: Item, size: tuple[int, int]) -> Any:
-        return _coco.draw(item.drawn, size, item.image)
+        return _coco.draw_segmentation(item.drawn, size, item.image)
 
     def build(self, seed: int) -> dict[str, Split]:
         self.pools()
-        per_class, bias = self.chosen["per_class"], self.chosen["bias"]
-        counts = _counts(per_class)
-        mixed = [
-            c * per_class + bias_assignment.stream(seed, "divide", c).permutation(per_class)
-            for c in range(len(PLACE_OF))
-        ]
+        per_class = self.chosen["per_class"]
+        counts = _part_sizes(per_class)
         ends = [counts["train"], counts["train"] + counts["val"]]
-        parts = zip(*(np.split(rows, ends) for rows in mixed), strict=True)
-        free = _Photographs(self, seed)
+        rows_of_class = []
+        for c in range(NUM_CLASSES):
+            order = random_stream(seed, "divide", c).permutation(per_class)
+            rows_of_class.append(np.split(c * per_class + order, ends))
+        photographs = _Photographs(self, seed)
         splits = {}
-        for part, pieces in zip(("train", "val", "test"), parts, strict=True):
+        for part, pieces in zip(counts, zip(*rows_of_class, strict=True), strict=True):
             rows = np.sort(np.concatenate(pieces))
             label = rows // per_class
             for split, place in self._places(seed, part, label).items():
-                image = self._blend(rows, free.take(place))
-                environment = bias_assignment.environments(split, label, place, bias)
-                mask = self.mask_rows("objects", rows)
-                splits[split] = Split(image, label, place, environment, mask, pair_id=rows)
+                splits[split] = Split(
+                    image=self._blend(rows, photographs.take(place)),
+                    label=label,
+                    confounder=place,
+                    environment=bias_assignment.bias_environments(
+                        split, label, place, self.chosen["bias"]
+                    ),
+                    mask=self.mask_rows("objects", rows),
+                    pair_id=rows,
+                )
         return {name: splits[name] for name in bias_assignment.SPLITS}
 
+    def _object_items(self) -> list[Item]:
+        """Return the first ``per_class`` objects of each class."""
+        per_class = self.chosen["per_class"]
+        how = "unpack COCO's annotations_trainval2017.zip and train2017.zip there"
+        annotations = self.find(ANNOTATIONS, f"coco/{ANNOTATIONS}", how=how)
+        path = self.folder() / annotations
+        image_folder = annotations.replace(ANNOTATIONS, "train2017")
+        objects_of_class = _coco.cached_largest_objects(
+            cache_folder(self.data_dir), path, tuple(PLACE_OF), MIN_AREA, image_folder
+        )
+        items: list[Item] = []
+        for name, objects in objects_of_class.items():
+            if len(objects) < per_class:
+                raise UserError(
+                    f"{path} has {len(objects)} objects of the class {name} that cover "
+                    f"{MIN_AREA:,} pixels, expected {per_class}; lower per_class."
+                )
+            items += objects[:per_class]
+        return items
+
     def _places(self, seed: int, part: str, label: np.ndarray) -> dict[str, np.ndarray]:
-        """The confounder of every image, int64[N], for each split that shows the objects of ``part``."""
+        """Return the confounder of every image, int64[N], by split made of the part's objects."""
         if part != "test":
-            elsewhere = np.empty_like(label)
-            for c in range(len(PLACE_OF)):  # the same share of every class
+            conflicting = np.empty_like(label)
+            for c in range(NUM_CLASSES):  # the same share of every class
                 rows = np.flatnonzero(label == c)
-                rng = bias_assignment.stream(seed, part, "place", c)
-                elsewhere[rows] = bias_assignment.tie(
+                rng = random_stream(seed, part, "place", c)
+                conflicting[rows] = bias_assignment.assign_confounders(
                     rng, np.zeros_like(rows), 2, self.chosen["bias"]
                 )
-            return {part: np.where(elsewhere, OTHER, label)}
+            return {part: np.where(conflicting, OTHER_PLACE, label)}
         deceiving = np.empty_like(label)
-        for c in range(len(PLACE_OF)):
+        for c in range(NUM_CLASSES):
             rows = np.flatnonzero(label == c)
-            others = (
-                c
-                + 1
-                + bias_assignment.stream(seed, part, "deceiving", c).permutation(len(PLACE_OF) - 1)
-            ) % len(PLACE_OF)
-            deceiving[rows] = np.resize(others, len(rows))
+            order = random_stream(seed, part, "deceiving", c).permutation(NUM_CLASSES - 1)
+            deceiving[rows] = np.resize((c + 1 + order) % NUM_CLASSES, len(rows))
         return {
             "biased": label.copy(),
             "unbiased": np.full_like(label, UNSEEN_PLACE),
@@ -180,53 +194,71 @@ class CocoOnPlaces(ImageSource):
         }
 
     def _blend(self, rows: np.ndarray, photograph: np.ndarray) -> np.ndarray:
-        """Objects on photographs: round((object·a + photograph·(255 − a)) / 255), uint8[N,3,S,S]."""
+        """Paste objects on photographs.
+
+        Args:
+            rows: int64[N], rows of the pool of objects.
+            photograph: int64[N,2], the pool and the row of the photographs.
+
+        Returns:
+            uint8[N,3,S,S].
+        """
         objects = self.arrays("objects").image
-        grounds = [self.arrays(name).image for name in list(self.pools())[1:]]
+        backgrounds = [self.arrays(name).image for name in list(self.pools())[1:]]
 
-        def fill(start: int, stop: int) -> dict[str, np.ndarray]:
-            thing = objects[rows[start:stop]]
-            ground = np.empty((stop - start, 3, *thing.shape[2:]), np.uint8)
+        def compute(start: int, stop: int) -> dict[str, np.ndarray]:
+            cutout = objects[rows[start:stop]]
+            background = np.empty((stop - start, 3, *cutout.shape[2:]), np.uint8)
             for i, (pool, row) in enumerate(photograph[start:stop]):
-                ground[i] = grounds[pool][row]
-            a = thing[:, 3:].astype(np.uint16)
-            return {
-                "image": ((thing[:, :3] * a + ground * (255 - a) + 127) // 255).astype(np.uint8)
-            }
+                background[i] = backgrounds[pool][row]
+            return {"image": paste_cutouts(cutout, background)}
 
-        return self.generate_images(
-            [rows, photograph], len(rows), CacheColumn((3, *objects.shape[2:])), fill
-        )
+        column = CacheColumn((3, *objects.shape[2:]))
+        return self.generate_images([rows, photograph], len(rows), column, compute)
 
 
 class _Photographs:
-    """Deals out photographs of places, in an order that is random for each trial, each of them once."""
+    """The photographs of places in a random order; each is used once per trial."""
 
     def __init__(self, source: CocoOnPlaces, seed: int) -> None:
-        pools = list(source.pools().items())[1:]
-        orders = [
-            bias_assignment.stream(seed, "photographs", name).permutation(len(pool.items))
-            for name, pool in pools
+        pairs = []
+        for i, (name, pool) in enumerate(list(source.pools().items())[1:]):
+            order = random_stream(seed, "photographs", name).permutation(len(pool.items))
+            pairs.append(np.stack([np.full(len(order), i), order], 1))
+        end = NUM_CLASSES + len(OTHERS)
+        shared = (pairs[NUM_CLASSES:end], pairs[end:])
+        shuffled = [
+            random_stream(seed, "photographs", i).permutation(np.concatenate(group))
+            for i, group in enumerate(shared)
         ]
-        pairs = [np.stack([np.full(len(order), i), order], 1) for i, order in enumerate(orders)]
-        n, m = len(PLACE_OF), len(OTHERS)
-        several = (pairs[n : n + m], pairs[n + m :])
-        mixed = [
-            bias_assignment.stream(seed, "photographs", i).permutation(np.concatenate(group))
-            for i, group in enumerate(several)
-        ]
-        self.left = [*pairs[:n], *mixed]
+        #: Unused photographs (pool and row) by confounder.
+        self._unused = [*pairs[:NUM_CLASSES], *shuffled]
 
     def take(self, place: np.ndarray) -> np.ndarray:
-        """Pool and row of a photograph for every image, int64[N,2]."""
-        out = np.empty((len(place), 2), np.int64)
+        """Return the pool and the row of a photograph for every image, int64[N,2]."""
+        photographs = np.empty((len(place), 2), np.int64)
         for kind in np.unique(place):
             rows = np.flatnonzero(place == kind)
-            out[rows], self.left[kind] = self.left[kind][: len(rows)], self.left[kind][len(rows) :]
-        return out
+            photographs[rows] = self._unused[kind][: len(rows)]
+            self._unused[kind] = self._unused[kind][len(rows) :]
+        return photographs
 
 
-def _counts(per_class: int) -> dict[str, int]:
-    """Objects of each class in each part."""
+def _photographs_needed(per_class: int) -> dict[str, int]:
+    """Return the number of photographs of each place that suffices at any bias."""
+    counts = _part_sizes(per_class)
+    biased = counts["train"] + counts["val"]
+    own = biased + 2 * counts["test"] + NUM_CLASSES
+    other = -(-NUM_CLASSES * biased // len(OTHERS))
+    unseen = -(-NUM_CLASSES * counts["test"] // len(UNSEEN))
+    return {
+        **dict.fromkeys(PLACE_OF.values(), own),
+        **dict.fromkeys(OTHERS, other),
+        **dict.fromkeys(UNSEEN, unseen),
+    }
+
+
+def _part_sizes(per_class: int) -> dict[str, int]:
+    """Return the number of objects of each class in train, val and test."""
     counts = {part: per_class * tenths // 10 for part, tenths in TENTHS.items()}
     return {**counts, "test": per_class - sum(counts.values())}

@@ -1,4 +1,4 @@
-"""Handwritten digits on photographs: the place shown in the background is tied to the class."""
+"""Handwritten digits on photographs: the place in the background is tied to the class."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from benchmark.core.dataset import DatasetInfo, DatasetSource, Split
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import DATASETS
 from datasets._sources import bias_assignment, sklearn_digits
+from datasets._sources.bias_assignment import random_stream
 
-#: Place -> the file that ships inside the packages scikit-image (0.22 and later) and scikit-learn.
+#: The files of the photographs in the packages scikit-image (0.22 and later) and scikit-learn.
 PHOTOGRAPHS = {
     "astronaut": ("skimage", "data/astronaut.png"),
     "brick": ("skimage", "data/brick.png"),
@@ -28,7 +29,7 @@ PHOTOGRAPHS = {
     "tissue": ("skimage", "data/ihc.png"),
 }
 
-#: The photographs of each place: ten places of one, or two of four, cool or warm in tone.
+#: The photographs of each place: ten places of one, or two places of four, cool or warm in tone.
 PLACES: dict[int, dict[str, tuple[str, ...]]] = {
     10: {name: (name,) for name in PHOTOGRAPHS},
     2: {
@@ -38,30 +39,43 @@ PLACES: dict[int, dict[str, tuple[str, ...]]] = {
 }
 
 SIDE = 32
-#: Photographs are reduced to this many pixels on the shorter side, and their bytes to this range, so that black
-#: ink (0) and white ink (255) stand out on all of them.
-SHORT_SIDE, DARKEST, BRIGHTEST = 160, 48, 208
+#: The smallest and largest height and width of a digit in pixels.
+DIGIT_SIZES = (16, 24)
+#: The shorter side of the reduced photographs in pixels.
+SHORT_SIDE = 160
+#: The range of the photographs' values: black ink (0) and white ink (255) stand out on all of them.
+DARKEST = 48
+BRIGHTEST = 208
 #: The retina is a disc on black; this square (left, top, right, bottom) lies inside it.
 RETINA_BOX = (205, 205, 1205, 1205)
+#: The halves of a photograph.
+LEFT_HALF = 0
+RIGHT_HALF = 1
 
 
 @DATASETS.register
 class DigitsOnPhotos(DatasetSource):
-    """scikit-learn's digits, black or white, on crops of ten photographs; the photograph is tied to the class.
+    """scikit-learn's digits, black or white, on crops of photographs that are tied to the class.
 
-    ``places=10``: ten digits, ten photographs. ``places=2``: digits 0–4 or 5–9, and two places of four photographs
-    each, cool or warm in tone as water and land are in Waterbirds. A share ``bias`` of each class has the place of the
-    class, the rest the other places, evenly. Crops of train and val are from the left half of each photograph, those of
-    the tests from the right half; original digits are divided too. The three test splits show the same digits with
-    the same ink in the same position, so they are paired, and they are the same at every bias. The mask holds pixels
-    with more ink than photograph: the fringe of a stroke would show the place to a network that sees the mask alone.
+    ``places=10``: ten digits, ten photographs. ``places=2``: digits 0–4 or 5–9, and two places of
+    four photographs each, cool or warm in tone like water and land in Waterbirds. A share ``bias``
+    of each class has the place of the class, and the rest the other places, evenly. Crops of train
+    and val are from the left half of each photograph, those of the tests from the right half.
+    Original digits are divided, too. The three tests show the same digits with the same ink in the
+    same position, so they are paired, and they are the same at every bias. The mask contains pixels
+    with more ink than photograph: the edge of a stroke would show the place to a network that sees
+    only the mask.
 
-    Accuracy on ``deceiving`` of six convolutions (``convnet``) after 1000 steps of 64 images, Adam at 1e-3, trials 0
-    and 1: trained at bias 0.1, 94 and 95 %; at 0.95, ERM 17 and 8 %, GroupDRO (η 0.01, group sampling) 73 and 79 %.
+    Accuracy on ``deceiving`` of six convolutions (``convnet``) after 1000 steps of 64 images, Adam
+    at 1e-3, trials 0 and 1: trained at bias 0.1, 94 and 95 %; at 0.95, ERM 17 and 8 %, GroupDRO
+    (η 0.01, group sampling) 73 and 79 %.
     """
 
     name = "digits_on_photos"
-    title = "handwritten digits on photographs; the background is tied to the class (ships, no download)"
+    title = (
+        "handwritten digits on photographs; the background is tied to the class "
+        "(ships, no download)"
+    )
     version = 2
     options: ClassVar[Mapping[str, HParam]] = {
         "bias": bias_assignment.bias_option(0.95),
@@ -70,18 +84,19 @@ class DigitsOnPhotos(DatasetSource):
             doc="10: ten digits, ten places; 2: digits below 5 or not, two places",
             choices=(10, 2),
         ),
-        "repeats": sklearn_digits.REPEATS,
+        "repeats": sklearn_digits.REPEATS_OPTION,
     }
 
     def info(self) -> DatasetInfo:
-        bias, places = self.chosen["bias"], self.chosen["places"]
+        bias = self.chosen["bias"]
+        places = self.chosen["places"]
         return DatasetInfo(
             label_names=tuple("0123456789") if places == 10 else ("0-4", "5-9"),
             confounder_names=tuple(PLACES[places]),
             environment_names=bias_assignment.environment_names(bias),
             image_size=(3, SIDE, SIDE),
             splits=bias_assignment.SPLITS,
-            provides=bias_assignment.provides(bias),
+            provides=bias_assignment.provided_annotations(bias),
             mean=(0.49, 0.43, 0.40),
             std=(0.23, 0.20, 0.20),
             source=f"{sklearn_digits.SOURCE}; photographs that scikit-image and scikit-learn ship",
@@ -99,25 +114,22 @@ class DigitsOnPhotos(DatasetSource):
         return sklearn_digits.checksum([*_files(), sklearn_digits.digits_file()])
 
     def build(self, seed: int) -> dict[str, Split]:
-        bias, places, repeats = (self.chosen[name] for name in ("bias", "places", "repeats"))
+        bias = self.chosen["bias"]
+        places = self.chosen["places"]
+        parts = sklearn_digits.draw_parts(seed, self.chosen["repeats"], SIDE, *DIGIT_SIZES)
         splits = {}
-        for part, drawn in sklearn_digits.draw_parts(seed, repeats, SIDE, 16, 24).items():
+        for part, drawn in parts.items():
             label = drawn.digit if places == 10 else (drawn.digit >= 5).astype(np.int64)
-            opacity, white = ink(bias_assignment.stream(seed, part, "ink"), drawn.opacity)
-            for split, place in bias_assignment.confounders(
-                seed, part, label, places, bias
-            ).items():
-                photo = crops(
-                    bias_assignment.stream(seed, split, "crop"),
-                    place,
-                    places,
-                    1 if part == "test" else 0,
-                )
+            opacity, white = draw_ink(random_stream(seed, part, "ink"), drawn.opacity)
+            half = RIGHT_HALF if part == "test" else LEFT_HALF
+            confounders = bias_assignment.confounders_of_splits(seed, part, label, places, bias)
+            for split, place in confounders.items():
+                photo = draw_crops(random_stream(seed, split, "crop"), place, places, half)
                 splits[split] = Split(
                     image=blend(photo, opacity, white),
                     label=label,
                     confounder=place,
-                    environment=bias_assignment.environments(split, label, place, bias),
+                    environment=bias_assignment.bias_environments(split, label, place, bias),
                     mask=opacity[:, None] > 127,
                     pair_id=drawn.row,
                     cluster=None if part == "test" else drawn.row,
@@ -125,55 +137,77 @@ class DigitsOnPhotos(DatasetSource):
         return splits
 
 
-def ink(rng: np.random.Generator, opacity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Opacity uint8[N,H,W] of strokes that let up to 20 % of the photo through, and whether ink is white, bool[N]."""
+def draw_ink(rng: np.random.Generator, opacity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the strength and the colour of the ink of each digit.
+
+    Args:
+        rng: The generator of strengths and colours.
+        opacity: uint8[N,H,W], the opacity of the strokes.
+
+    Returns:
+        The opacity, uint8[N,H,W], of ink that lets up to 20 % of the photograph through, and
+        whether the ink is white, bool[N].
+    """
     strength = rng.uniform(0.8, 1, (len(opacity), 1, 1)).astype(np.float32)
-    return (opacity * strength).round().astype(np.uint8), rng.random(len(opacity)) < 0.5
+    white = rng.random(len(opacity)) < 0.5
+    return (opacity * strength).round().astype(np.uint8), white
 
 
 def blend(photo: np.ndarray, opacity: np.ndarray, white: np.ndarray) -> np.ndarray:
-    """Ink over photographs, in whole numbers: round((photo·(255 − a) + ink·a) / 255), uint8[N,3,H,W].
+    """Put ink on photographs, in integers: round((photo·(255 − a) + ink·a) / 255).
 
     Args:
-        photo: uint8[N,3,H,W]; untouched wherever ``opacity``, uint8[N,H,W], is 0.
-        white: bool[N]; the ink is 255 where it is True, else 0.
+        photo: uint8[N,3,H,W]; unchanged where the opacity is 0.
+        opacity: uint8[N,H,W].
+        white: bool[N]; the ink is 255 if True, else 0.
+
+    Returns:
+        uint8[N,3,H,W].
     """
     a = opacity[:, None].astype(np.uint16)
+    ink = np.where(white, 255, 0).astype(np.uint16)[:, None, None, None]
     value = photo * (255 - a)
-    value += a * np.where(white, 255, 0).astype(np.uint16)[:, None, None, None] + np.uint16(127)
+    value += a * ink + np.uint16(127)
     value //= 255
     return value.astype(np.uint8)  # type: ignore[no-any-return]
 
 
-def crops(rng: np.random.Generator, place: np.ndarray, places: int, half: int) -> np.ndarray:
-    """A random crop for every image, uint8[N,3,32,32], mirrored at random.
+def draw_crops(rng: np.random.Generator, place: np.ndarray, places: int, half: int) -> np.ndarray:
+    """Draw a random crop for every image, flipped at random.
 
     Args:
-        rng: source of photograph, position and mirroring.
+        rng: The generator of photographs, positions and flips.
         place: int64[N].
-        places: 10 or 2, how photographs make up places.
-        half: 0 for the left half of each photograph, 1 for the right one.
+        places: The number of places, a key of PLACES.
+        half: LEFT_HALF or RIGHT_HALF of each photograph.
+
+    Returns:
+        uint8[N,3,32,32].
     """
     n = len(place)
-    pools = np.array(
-        [[list(PHOTOGRAPHS).index(name) for name in pool] for pool in PLACES[places].values()]
-    )
-    chosen = pools[place, rng.integers(0, pools.shape[1], n)]
-    position, mirrored = rng.random((2, n)), rng.random(n) < 0.5
+    index = {name: i for i, name in enumerate(PHOTOGRAPHS)}
+    photographs = np.array([[index[name] for name in pool] for pool in PLACES[places].values()])
+    selected = photographs[place, rng.integers(0, photographs.shape[1], n)]
+    position = rng.random((2, n))
+    flipped = rng.random(n) < 0.5
     out = np.empty((n, 3, SIDE, SIDE), np.uint8)
-    for index, photo in enumerate(read_photographs()):
+    for number, photo in enumerate(read_photographs()):
         part = np.array_split(photo, 2, axis=2)[half]
         windows = np.lib.stride_tricks.sliding_window_view(part, (SIDE, SIDE), axis=(1, 2))
-        rows = np.flatnonzero(chosen == index)
+        rows = np.flatnonzero(selected == number)
         top, left = (position[:, rows] * [[windows.shape[1]], [windows.shape[2]]]).astype(np.int64)
         out[rows] = windows[:, top, left].swapaxes(0, 1)
-    out[mirrored] = out[mirrored, :, :, ::-1]
+    out[flipped] = out[flipped, :, :, ::-1]
     return out
 
 
 @functools.lru_cache(maxsize=1)
 def read_photographs() -> tuple[np.ndarray, ...]:
-    """The photographs in the order of PHOTOGRAPHS, reduced in size and range, uint8[3,H,W] with min(H, W) = 160."""
+    """Read the photographs, reduced in size and range.
+
+    Returns:
+        uint8[3,H,W] with min(H, W) = 160, in the order of PHOTOGRAPHS.
+    """
     from PIL import Image
 
     photos = []
@@ -183,13 +217,12 @@ def read_photographs() -> tuple[np.ndarray, ...]:
         if name == "retina":
             photo = photo.crop(RETINA_BOX)
         scale = SHORT_SIDE / min(photo.size)
-        photo = photo.resize(
-            (round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BOX
-        )
+        size = (round(photo.width * scale), round(photo.height * scale))
+        photo = photo.resize(size, Image.Resampling.BOX)
         value = DARKEST + np.asarray(photo).astype(np.float64) * ((BRIGHTEST - DARKEST) / 255)
         photos.append(np.ascontiguousarray(value.round().astype(np.uint8).transpose(2, 0, 1)))
     return tuple(photos)
 
 
 def _files() -> list[Path]:
-    return [sklearn_digits.package_file(*where) for where in PHOTOGRAPHS.values()]
+    return [sklearn_digits.package_file(package, path) for package, path in PHOTOGRAPHS.values()]

@@ -1,9 +1,9 @@
-"""Spawrious: four breeds of dog in six landscapes that go with the breed, in other combinations in the test."""
+"""Spawrious: four breeds of dog in landscapes tied to the breed, recombined in the test."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -15,78 +15,128 @@ from benchmark.core.registry import DATASETS
 from datasets._io.decode import Recipe
 from datasets._io.image_pool import Item, Pool
 from datasets._io.image_source import ImageSource, side_option
-from datasets._sources.bias_assignment import stream
+from datasets._sources.bias_assignment import random_stream
 from datasets._sources.group_environments import HOLDOUT
+from datasets._sources.holdout import hold_out
+from datasets._sources.photographs import IMAGENET_MEAN, IMAGENET_STD, photograph_names
 
 FOLDER = "spawrious224"
 BREEDS = ("bulldog", "dachshund", "labrador", "corgi")
 PLACES = ("beach", "desert", "dirt", "jungle", "mountain", "snow")
-#: Images of each breed in each training environment, and the shares of them in the breed's own place (one to one).
-PER_BREED, SHARES = 3168, (0.97, 0.87)
-#: Challenge -> places of the four breeds in training and in the test, and the one that they share in training. From
-#: the authors' code. Many to many: the breeds of a pair swap their places in the second environment.
-CHALLENGES = {
-    "o2o_easy": (
-        ("desert", "jungle", "dirt", "snow"),
-        ("dirt", "snow", "desert", "jungle"),
-        "beach",
-    ),
-    "o2o_medium": (
-        ("mountain", "beach", "dirt", "jungle"),
-        ("jungle", "dirt", "beach", "snow"),
-        "desert",
-    ),
-    "o2o_hard": (
-        ("jungle", "mountain", "snow", "desert"),
-        ("mountain", "snow", "desert", "jungle"),
-        "beach",
-    ),
-    "m2m_easy": (
-        ("desert", "mountain", "dirt", "jungle"),
-        ("dirt", "jungle", "mountain", "desert"),
-        "",
-    ),
-    "m2m_medium": (
-        ("beach", "snow", "mountain", "desert"),
-        ("desert", "mountain", "beach", "snow"),
-        "",
-    ),
-    "m2m_hard": (("dirt", "jungle", "snow", "beach"), ("snow", "beach", "dirt", "jungle"), ""),
-}
-#: A breed's partner, with whom it swaps places (many to many).
+#: Images of each breed in each training environment.
+PER_BREED = 3168
+#: The share of them in the breed's own place, by environment (one-to-one challenges).
+SHARES = (0.97, 0.87)
+#: The partner of each breed, with which it swaps places (many-to-many challenges).
 PARTNER = (1, 0, 3, 2)
+#: The environment number of test images.
+TEST = 2
+
+
+class Challenge(NamedTuple):
+    """A challenge.
+
+    Attributes:
+        train: The place of each breed in training.
+        test: The place of each breed in the test.
+        shared: The place that all breeds share in training; empty in many-to-many challenges, in
+            which the breeds of a pair swap their places in the second environment instead.
+    """
+
+    train: tuple[str, str, str, str]
+    test: tuple[str, str, str, str]
+    shared: str = ""
+
+
+#: The challenges of the authors' code: one to one (o2o) and many to many (m2m).
+CHALLENGES = {
+    "o2o_easy": Challenge(
+        train=("desert", "jungle", "dirt", "snow"),
+        test=("dirt", "snow", "desert", "jungle"),
+        shared="beach",
+    ),
+    "o2o_medium": Challenge(
+        train=("mountain", "beach", "dirt", "jungle"),
+        test=("jungle", "dirt", "beach", "snow"),
+        shared="desert",
+    ),
+    "o2o_hard": Challenge(
+        train=("jungle", "mountain", "snow", "desert"),
+        test=("mountain", "snow", "desert", "jungle"),
+        shared="beach",
+    ),
+    "m2m_easy": Challenge(
+        train=("desert", "mountain", "dirt", "jungle"),
+        test=("dirt", "jungle", "mountain", "desert"),
+    ),
+    "m2m_medium": Challenge(
+        train=("beach", "snow", "mountain", "desert"),
+        test=("desert", "mountain", "beach", "snow"),
+    ),
+    "m2m_hard": Challenge(
+        train=("dirt", "jungle", "snow", "beach"),
+        test=("snow", "beach", "dirt", "jungle"),
+    ),
+}
+
+
+class Piece(NamedTuple):
+    """Images of one breed in one place that belong to one environment.
+
+    Attributes:
+        folder: The authors' folder, 0 or 1.
+        breed: The index of the breed.
+        place: The place.
+        environment: 0 or 1, or TEST.
+        num_images: The number of images; None for all that are left.
+    """
+
+    folder: int
+    breed: int
+    place: str
+    environment: int
+    num_images: int | None = None
 
 
 @DATASETS.register
 class Spawrious(ImageSource):
-    """Generated photographs of dogs; the place goes with the breed.
+    """Generated photographs of dogs; the place is tied to the breed.
 
-    Source: Lynch, Dovonon, Kaddour and Silva (2023), "Spawrious: a benchmark for fine control of spurious correlation
-    biases". Licence: MIT, as the authors' repository says. About 152,000 images in all.
+    Source: Lynch, Dovonon, Kaddour and Silva (2023), "Spawrious: a benchmark for fine control of
+    spurious correlation biases". Licence: MIT, according to the authors' repository. About 152,000
+    images in total.
 
-    Layout: ``spawrious224/<0 or 1>/<place>/<breed>/*.png``. To get it: the authors' archive of the challenge (one to
-    one) or of the entire data set (many to many), unpacked in the data folder. Counts: 3,168 images of each breed in
-    each of two training environments, 25,344 in all. One to one: 97 % of them (87 % in the second environment) are in
-    the breed's own place, the rest in a place that all breeds share; environments from the folders 0 and 1. Many to
-    many: both environments from folder 0, in the second of which two breeds have swapped places. The test has each
-    breed in places where it never was in training. A fifth of each environment is for validation, as in DomainBed.
-    There are no masks.
+    Layout: ``spawrious224/<0 or 1>/<place>/<breed>/*.png``. To get it: the authors' archive of the
+    challenge (one to one) or of the entire data set (many to many), unpacked in the data folder.
+    Counts: 3,168 images of each breed in each of two training environments, 25,344 in total. One to
+    one: 97 % of them (87 % in the second environment) are in the breed's own place, the rest in a
+    place that all breeds share; the environments are from the folders 0 and 1. Many to many: both
+    environments are from folder 0, and in the second one two breeds swap places. The test has each
+    breed in places where it never is in training. A fifth of each environment is used for
+    validation, as in DomainBed. There are no masks.
     """
 
     name = "spawrious"
-    title = "dogs in landscapes that go with the breed, recombined in the test; six challenges (Lynch et al. 2023)"
+    title = (
+        "dogs in landscapes tied to the breed, recombined in the test; six challenges "
+        "(Lynch et al. 2023)"
+    )
     options: ClassVar[Mapping[str, HParam]] = {
         "challenge": HParam(
             "o2o_easy", doc="one-to-one or many-to-many, easy to hard", choices=tuple(CHALLENGES)
         ),
         "per_breed": HParam(
             PER_BREED,
-            doc="images of each breed in each training environment, at most",
+            doc="largest number of images of each breed in each training environment",
             low=4,
             high=10_000,
         ),
         "side": side_option(224),
     }
+
+    breed: np.ndarray
+    place: np.ndarray
+    environment: np.ndarray
 
     def info(self) -> DatasetInfo:
         side = self.chosen["side"]
@@ -97,91 +147,98 @@ class Spawrious(ImageSource):
             image_size=(3, side, side),
             splits=("train", "val", "test"),
             provides=Needs(confounder=True, groups=True, environments=True, val_groups=True),
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
             augmentation={"flip": 0.5},
-            source="Lynch et al. (2023), Spawrious: a benchmark for fine control of spurious correlation biases",
+            source="Lynch et al. (2023), Spawrious: a benchmark for fine control of spurious "
+            "correlation biases",
             licence="MIT",
         )
 
     def read(self) -> dict[str, Pool]:
         items: list[Item] = []
         columns: list[tuple[int, int, int]] = []
-        used: dict[str, int] = {}
-        for folder, breed, place, environment, count in self._wanted():
-            path = f"{FOLDER}/{folder}/{place}/{BREEDS[breed]}"
-            names, first = self._names(path), used.get(path, 0)
-            chosen = names[first : first + count] if count else names[first:]
-            if not chosen:
+        num_used: dict[str, int] = {}
+        for piece in self.pieces():
+            path = f"{FOLDER}/{piece.folder}/{piece.place}/{BREEDS[piece.breed]}"
+            names = self._image_names(path)[num_used.get(path, 0) :][: piece.num_images]
+            if not names:
                 raise UserError(
-                    f"{self.name}: {self.folder() / path} holds no images for this challenge."
+                    f"{self.name}: {self.folder() / path} holds no images for this challenge; "
+                    "unpack the archive again."
                 )
-            used[path] = first + len(chosen)
-            items += [Item(f"{path}/{name}") for name in chosen]
-            columns += [(breed, PLACES.index(place), environment)] * len(chosen)
+            num_used[path] = num_used.get(path, 0) + len(names)
+            items += [Item(f"{path}/{name}") for name in names]
+            row = (piece.breed, PLACES.index(piece.place), piece.environment)
+            columns += [row] * len(names)
         self.breed, self.place, self.environment = np.array(columns, np.int64).T
-        return {f"{self.name}-{self.chosen['challenge']}": Pool(items, Recipe(self.chosen["side"]))}
+        pool_name = f"{self.name}-{self.chosen['challenge']}"
+        return {pool_name: Pool(items, Recipe(self.chosen["side"]))}
 
     def build(self, seed: int) -> dict[str, Split]:
-        (name,) = self.pools()
-        train, val = [], []
+        (pool_name,) = self.pools()
+        groups = []
         for environment in (0, 1):
             for breed in range(len(BREEDS)):
-                chosen = np.flatnonzero((self.environment == environment) & (self.breed == breed))
-                mixed = stream(seed, "holdout", environment, breed).permutation(chosen)
-                held = round(len(mixed) * HOLDOUT)
-                val.append(mixed[:held])
-                train.append(mixed[held:])
-        rows = {
-            "train": np.sort(np.concatenate(train)),
-            "val": np.sort(np.concatenate(val)),
-            "test": np.flatnonzero(self.environment == 2),
+                rows = np.flatnonzero((self.environment == environment) & (self.breed == breed))
+                rng = random_stream(seed, "holdout", environment, breed)
+                groups.append(rng.permutation(rows))
+        train, val = hold_out(groups, HOLDOUT)
+        rows_of_split = {
+            "train": train,
+            "val": val,
+            "test": np.flatnonzero(self.environment == TEST),
         }
         return {
             split: self.split(
-                name,
-                r,
-                self.breed[r],
-                self.place[r],
-                None if split == "test" else self.environment[r],
+                pool_name,
+                rows,
+                self.breed[rows],
+                self.place[rows],
+                None if split == "test" else self.environment[rows],
             )
-            for split, r in rows.items()
+            for split, rows in rows_of_split.items()
         }
 
-    def _wanted(self) -> Iterator[tuple[int, int, str, int, int]]:
-        """Folder, breed, place, environment (2: test) and number of images (0: all) of every piece."""
-        own, test, shared = CHALLENGES[self.chosen["challenge"]]
-        total = self.chosen["per_breed"]
-        for environment in (0, 1):
-            for breed in range(len(BREEDS)):
-                if not shared:
-                    yield (
-                        0,
-                        breed,
-                        own[PARTNER[breed] if environment else breed],
-                        environment,
-                        total,
-                    )
-                    continue
-                count = int(SHARES[environment] * total)
-                yield environment, breed, own[breed], environment, count
-                yield environment, breed, shared, environment, total - count
-        for breed in range(len(BREEDS)):
-            if shared:
-                yield 0, breed, test[breed], 2, 0
-                yield 1, breed, test[breed], 2, 0
-            else:
-                yield 0, breed, test[breed], 2, 0
-                yield 0, breed, test[PARTNER[breed]], 2, 0
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the pieces of the chosen challenge, in the order in which images are taken."""
+        challenge = CHALLENGES[self.chosen["challenge"]]
+        if challenge.shared:
+            yield from self._one_to_one_pieces(challenge)
+        else:
+            yield from self._many_to_many_pieces(challenge)
 
-    def _names(self, path: str) -> list[str]:
-        folder = self.folder() / path
-        how = "unpack the authors' archive of this challenge there (many to many: the entire data set)"
+    def _one_to_one_pieces(self, challenge: Challenge) -> Iterator[Piece]:
+        total = self.chosen["per_breed"]
+        for environment, share in enumerate(SHARES):
+            for breed, place in enumerate(challenge.train):
+                own = int(share * total)
+                yield Piece(environment, breed, place, environment, own)
+                yield Piece(environment, breed, challenge.shared, environment, total - own)
+        for breed, place in enumerate(challenge.test):
+            yield Piece(0, breed, place, TEST)
+            yield Piece(1, breed, place, TEST)
+
+    def _many_to_many_pieces(self, challenge: Challenge) -> Iterator[Piece]:
+        total = self.chosen["per_breed"]
+        for breed, place in enumerate(challenge.train):
+            yield Piece(0, breed, place, 0, total)
+        for breed, partner in enumerate(PARTNER):
+            yield Piece(0, breed, challenge.train[partner], 1, total)
+        for breed, partner in enumerate(PARTNER):
+            yield Piece(0, breed, challenge.test[breed], TEST)
+            yield Piece(0, breed, challenge.test[partner], TEST)
+
+    def _image_names(self, path: str) -> list[str]:
+        """Return the images in a folder below the data folder."""
+        how = (
+            "unpack the authors' archive of this challenge there (many to many: the entire data "
+            "set)"
+        )
         self.find(FOLDER, how=how)
+        folder = self.folder() / path
         if not folder.is_dir():
             raise UserError(
-                f"{self.name} was not found whole: there is no {path} in {self.folder()}; {how}."
+                f"{self.name} is incomplete: there is no {path} in {self.folder()}; {how}."
             )
-        return sorted(
-            p.name for p in folder.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg")
-        )
+        return photograph_names(folder)

@@ -1,4 +1,4 @@
-"""tiny: generated bars on dark or bright ground, for smoke tests; a stand-in, never shown beside real data."""
+"""Generated bars on a dark or bright background: a stand-in for smoke tests."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 
-#: Pixels of all training images, at most; making them takes some fifty bytes for each.
-MOST_PIXELS = 40_000_000
+#: The largest number of pixels of all training images. Generating one takes about fifty bytes.
+MAX_PIXELS = 40_000_000
 
 
 @DATASETS.register
 class Tiny(DatasetSource):
-    """A bar, lying or standing, on dark or bright ground; the ground goes with the class at strength ``bias``.
+    """A horizontal or vertical bar; the brightness of the background is tied to the class.
 
-    Small enough for a run to take a second. Masks are exact, and test splits show the same bars on other grounds.
+    A run takes about a second. Masks are exact, and the tests show the same bars on different
+    backbackgrounds.
     """
 
     name = "tiny"
-    title = "generated bars on dark or bright ground (for smoke tests)"
+    title = "generated bars on a dark or bright background (for smoke tests)"
     options: ClassVar[Mapping[str, HParam]] = {
         "bias": HParam(
-            0.9, doc="share of training images whose ground goes with the class", low=0.0, high=1.0
+            0.9,
+            doc="share of training images with the background of their class",
+            low=0.0,
+            high=1.0,
         ),
         "size": HParam(
             96, doc="training images; the other splits have half as many", low=4, high=100_000
@@ -64,10 +68,10 @@ class Tiny(DatasetSource):
 
     def check(self) -> None:
         pixels = self.chosen["size"] * self.chosen["side"] ** 2
-        if pixels > MOST_PIXELS:
+        if pixels > MAX_PIXELS:
             raise UserError(
-                f"tiny: size = {self.chosen['size']:,} images of side = {self.chosen['side']:,} have {pixels:,} "
-                f"pixels, expected at most {MOST_PIXELS:,}; reduce one of them."
+                f"tiny: size = {self.chosen['size']:,} images of side = {self.chosen['side']:,} "
+                f"have {pixels:,} pixels, expected at most {MAX_PIXELS:,}; reduce one of them."
             )
 
     def train_size(self) -> int:
@@ -80,24 +84,30 @@ class Tiny(DatasetSource):
             name: self._bars(rng, count)
             for name, count in (("train", n), ("val", n // 2), ("test", n // 2))
         }
-        luck = {name: rng.random(len(label)) for name, (label, _) in bars.items()}
+        draw = {name: rng.random(len(label)) for name, (label, _) in bars.items()}
         splits = {}
         for name in ("train", "val"):
-            aligned = luck[name] < self.chosen["bias"]
+            aligned = draw[name] < self.chosen["bias"]
             label = bars[name][0]
             splits[name] = self._paint(*bars[name], np.where(aligned, label, 1 - label), rng)
         label = bars["test"][0]
-        grounds = {
+        backgrounds = {
             "biased": label,
-            "unbiased": (luck["test"] < 0.5).astype(np.int64),
+            "unbiased": (draw["test"] < 0.5).astype(np.int64),
             "deceiving": 1 - label,
         }
-        for name, ground in grounds.items():
-            splits[name] = self._paint(*bars["test"], ground, rng, pair_id=np.arange(len(label)))
+        for name, background in backgrounds.items():
+            splits[name] = self._paint(
+                *bars["test"], background, rng, pair_id=np.arange(len(label))
+            )
         return splits
 
     def _bars(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Labels int64[count], half of each, and masks bool[count,1,side,side] of bars at random places."""
+        """Draw bars at random positions, half of each class.
+
+        Returns:
+            Labels, int64[count], and masks, bool[count,1,side,side].
+        """
         side = self.chosen["side"]
         label = rng.permutation(np.arange(count) % 2)
         mask = np.zeros((count, 1, side, side), dtype=bool)
@@ -110,15 +120,15 @@ class Tiny(DatasetSource):
         self,
         label: np.ndarray,
         mask: np.ndarray,
-        ground: np.ndarray,
+        background: np.ndarray,
         rng: np.random.Generator,
         pair_id: np.ndarray | None = None,
     ) -> Split:
+        """Put bars on noisy backgrounds."""
         shape = (len(label), 3, *mask.shape[2:])
-        image = (
-            rng.integers(0, 40, size=shape) + np.where(ground == 0, 30, 160)[:, None, None, None]
-        )
+        brightness = np.where(background == 0, 30, 160)[:, None, None, None]
+        image = rng.integers(0, 40, size=shape) + brightness
         image = np.where(mask, 115, image).astype(np.uint8)
-        environment = (ground != label).astype(np.int64)
-        confounder = ground.astype(np.int64)
+        environment = (background != label).astype(np.int64)
+        confounder = background.astype(np.int64)
         return Split(image, label.astype(np.int64), confounder, environment, mask, pair_id)

@@ -1,4 +1,4 @@
-"""One entry of the cache: arrays in .npy files that are written once and verified before reading."""
+"""One entry of the cache: .npy files that are written once and verified before reading."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def _looks_like_image(path: Path) -> bool:
 
 
 def _sentence(names: list[str], reason: Reason) -> str:
-    """Return a sentence such as ``left out as not images: 2 files (.txt 2), the first is a.txt.``"""
+    """Return, for example, ``left out as not images: 1 file (.txt 1), the first is a.txt.``"""
     endings = Counter(os.path.splitext(name)[1].lower() or "no ending" for name in names)
     common = sorted(endings.items(), key=lambda pair: (-pair[1], pair[0]))
     listed = ", ".join(f"{ending} {count:,}" for ending, count in common[:_MAX_LISTED_ENDINGS])

@@ -1,4 +1,4 @@
-"""What every data set with a chosen bias shares: which confounder each image gets, and what that lets it provide."""
+"""Assignment of confounders at a chosen bias, shared by all data sets that have such an option."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.seeds import seed_for
 
-#: The splits of a biased data set, in table order.
+#: The splits of a biased data set, in the order of tables.
 SPLITS = ("train", "val", "biased", "unbiased", "deceiving")
 
-#: Images whose confounder is that of their class, and the others.
+#: Environments: images with the confounder of their class, and all others.
 ENVIRONMENTS = ("aligned", "conflicting")
 
 
 def bias_option(default: float) -> HParam:
-    """The option ``bias``: the share of training and validation images that have the confounder of their class."""
+    """Return the option ``bias``, the share of images that have the confounder of their class."""
     return HParam(
         default,
         doc="share of training images with the confounder of their class",
@@ -25,82 +25,113 @@ def bias_option(default: float) -> HParam:
     )
 
 
-def stream(seed: int, *name: object) -> np.random.Generator:
-    """Random numbers for one named quantity, so that an option that changes one quantity moves no other."""
+def random_stream(seed: int, *name: object) -> np.random.Generator:
+    """Return a generator for one named quantity.
+
+    With separate streams, an option that changes one quantity leaves all others unchanged.
+
+    Args:
+        seed: The seed of the trial.
+        *name: The name of the quantity.
+    """
     return np.random.default_rng(seed_for(seed, *name))
 
 
-def tie(rng: np.random.Generator, label: np.ndarray, kinds: int, bias: float) -> np.ndarray:
-    """Confounders int64[N]: for a share ``bias`` of each class that of the class, for the rest the others, evenly.
+def assign_confounders(
+    rng: np.random.Generator, label: np.ndarray, num_confounders: int, bias: float
+) -> np.ndarray:
+    """Give a share ``bias`` of each class its own confounder, and the rest the others, evenly.
 
-    The shares are exact up to rounding, not drawn image by image; which image gets what is random. With
-    0 < bias < 1 every class of two images or more has at least one of each sort, so that no environment is empty.
+    The shares are exact up to rounding. Which images are aligned is random. If 0 < bias < 1, every
+    class of at least two images has aligned and conflicting ones, so no environment is empty.
 
     Args:
-        rng: source of the order.
-        label: int64[N] in 0 … kinds − 1; class c belongs to confounder c.
-        kinds: number of confounders.
-        bias: 1/kinds gives a confounder that is independent of the class.
+        rng: The generator of the order.
+        label: int64[N] in 0 … num_confounders − 1; class c belongs to confounder c.
+        num_confounders: The number of confounders.
+        bias: The share; 1/num_confounders makes the confounder independent of the class.
+
+    Returns:
+        int64[N].
     """
     confounder = label.copy()
     for c in np.unique(label):
         rows = rng.permutation(np.flatnonzero(label == c))
-        conflicting = round((1 - bias) * len(rows))
-        if 0 < bias < 1 and len(rows) > 1:
-            conflicting = min(max(conflicting, 1), len(rows) - 1)
-        others = (
-            c + 1 + rng.permutation(kinds - 1)
-        ) % kinds  # in random order: the remainder favours nobody
+        conflicting = num_conflicting(len(rows), bias)
+        # The order is random, so that the remainder favours no confounder.
+        others = (c + 1 + rng.permutation(num_confounders - 1)) % num_confounders
         confounder[rows[:conflicting]] = np.resize(others, conflicting)
     return confounder
 
 
-def confounders(
-    seed: int, part: str, label: np.ndarray, kinds: int, bias: float
-) -> dict[str, np.ndarray]:
-    """The confounder of every image, int64[N], for each split made of the objects of ``part``.
+def num_conflicting(count: int, bias: float) -> int:
+    """Return how many of ``count`` images do not have the confounder of their class."""
+    conflicting = round((1 - bias) * count)
+    if 0 < bias < 1 and count > 1:
+        return min(max(conflicting, 1), count - 1)
+    return conflicting
 
-    ``train`` and ``val`` are biased with strength ``bias``. The three test splits show the same objects: ``biased``
-    with the confounder of the class, ``unbiased`` with all equally often in each class, ``deceiving`` with that of the
-    next class, so that whoever follows the confounder is always wrong. They do not depend on ``bias``.
+
+def confounders_of_splits(
+    seed: int, part: str, label: np.ndarray, num_confounders: int, bias: float
+) -> dict[str, np.ndarray]:
+    """Assign confounders to all splits that are made of the objects of a part.
+
+    ``train`` and ``val`` have the given bias. The test splits show the same objects: in ``biased``
+    with the confounder of their class, in ``unbiased`` with all confounders equally often in each
+    class, and in ``deceiving`` with that of the next class, so that a model that follows the
+    confounder is always wrong. The tests do not depend on ``bias``.
 
     Args:
-        seed: of the trial.
+        seed: The seed of the trial.
         part: ``train``, ``val`` or ``test``.
         label: int64[N].
-        kinds: number of confounders, which is the number of classes.
-        bias: strength in train and val.
+        num_confounders: The number of confounders, which equals the number of classes.
+        bias: The bias of train and val.
+
+    Returns:
+        The confounder of every image, int64[N], by split.
     """
-    rng = stream(seed, part, "confounder")
+    rng = random_stream(seed, part, "confounder")
     if part != "test":
-        return {part: tie(rng, label, kinds, bias)}
+        return {part: assign_confounders(rng, label, num_confounders, bias)}
     return {
         "biased": label.copy(),
-        "unbiased": tie(rng, label, kinds, 1 / kinds),
-        "deceiving": (label + 1) % kinds,
+        "unbiased": assign_confounders(rng, label, num_confounders, 1 / num_confounders),
+        "deceiving": (label + 1) % num_confounders,
     }
 
 
 def environment_names(bias: float) -> tuple[str, ...]:
-    """``aligned`` and ``conflicting``, or nothing where one of them would be empty."""
+    """Return ``aligned`` and ``conflicting``, or nothing if one of them would be empty."""
     return ENVIRONMENTS if 0 < bias < 1 else ()
 
 
-def environments(
+def bias_environments(
     split: str, label: np.ndarray, confounder: np.ndarray, bias: float
 ) -> np.ndarray | None:
-    """Environment of every image of train and val, int64[N]; None where there is but one, and in the tests."""
-    divided = split in ("train", "val") and 0 < bias < 1
-    return (label != confounder).astype(np.int64) if divided else None
+    """Return the environments ``aligned`` (0) and ``conflicting`` (1) of a split's images.
+
+    Returns:
+        int64[N], or None for tests and if there is a single environment.
+    """
+    if split not in ("train", "val") or not environment_names(bias):
+        return None
+    return (label != confounder).astype(np.int64)
 
 
-def provides(bias: float) -> Needs:
-    """Everything is known of these data; environments exist only where the bias is neither 0 nor 1."""
+def provided_annotations(bias: float, *, masks: bool = True) -> Needs:
+    """Return the annotations of a data set with known confounders.
+
+    Args:
+        bias: The bias; environments are provided only if it is neither 0 nor 1.
+        masks: True if the data set has masks.
+    """
     return Needs(
-        masks=True,
+        masks=masks,
         confounder=True,
         groups=True,
-        environments=0 < bias < 1,
+        environments=bool(environment_names(bias)),
         val_groups=True,
-        val_masks=True,
+        val_masks=masks,
     )

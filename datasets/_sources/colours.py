@@ -1,10 +1,10 @@
-"""Ten colours for ten digits, and digits painted with them."""
+"""Ten colours for ten digits."""
 
 from __future__ import annotations
 
 import numpy as np
 
-#: The nine class colours of Ahmed et al. (2020), from the code that they published, and purple for the tenth class.
+#: The class colours of Ahmed et al. (2020), from their published code, and purple as the tenth.
 COLOURS = {
     "dark_green": (0, 100, 0),
     "rosy_brown": (188, 143, 143),
@@ -20,11 +20,14 @@ COLOURS = {
 
 
 def paint(mask: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """Digits in one flat colour each on black, uint8[N,3,H,W].
+    """Paint digits in one uniform colour each, on black.
 
     Args:
         mask: bool[N,1,H,W].
-        colour: int64[N], rows of COLOURS.
+        colour: int64[N], indices of COLOURS.
+
+    Returns:
+        uint8[N,3,H,W].
     """
     values = np.array(list(COLOURS.values()), np.uint8)[colour]
     return mask.view(np.uint8) * values[:, :, None, None]  # type: ignore[no-any-return]

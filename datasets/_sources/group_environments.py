@@ -1,4 +1,4 @@
-"""Training environments with given proportions of the groups, as the eX2L experiments make them (its Table 4)."""
+"""Training environments with given proportions of groups, as in the eX2L experiments (Table 4)."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmark.core.errors import UserError
-from datasets._sources.bias_assignment import stream
+from datasets._sources.bias_assignment import random_stream
 
-#: Share of each environment that is for validation (DomainBed's holdout_fraction).
+#: The share of each environment that is used for validation (DomainBed's holdout_fraction).
 HOLDOUT = 0.2
 
 
-def environments(
+def sample_environments(
     seed: int, group: np.ndarray, proportions: Sequence[Sequence[float]], holdout: float = HOLDOUT
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Rows and environment of ``train`` and ``val``, int64[N] each: environments of one size, as large as can be.
+    """Draw disjoint environments of equal size, as large as the groups allow.
 
-    Every environment gets its proportions of the groups, up to rounding; no image is in two of them, and what the
-    proportions leave over is in none.
+    Every environment has its proportions of the groups, up to rounding. Images that the proportions
+    leave over belong to no environment.
 
     Args:
-        seed: of the trial.
-        group: int64[N]; −1 for an image that may not be used.
-        proportions: per environment, the share of each group.
-        holdout: share of each group of each environment that is for validation.
+        seed: The seed of the trial.
+        group: int64[N]; −1 for an image that must not be used.
+        proportions: The share of each group, per environment.
+        holdout: The share of each group of each environment that is used for validation.
+
+    Returns:
+        For ``train`` and ``val``: the rows and their environments, int64[n] each.
 
     Raises:
-        UserError: a group has too few images.
+        UserError: If a group has too few images.
     """
     shares = np.asarray(proportions, dtype=np.float64)
     shares /= shares.sum(axis=1, keepdims=True)
@@ -37,22 +40,22 @@ def environments(
     size = int(min(available[g] / needed[g] for g in range(len(needed)) if needed[g] > 0))
     if size < 2:
         raise UserError(
-            f"the images of the groups ({', '.join(map(str, available))}) do not suffice for environments with these "
-            "proportions; take the whole data set."
+            f"the images of the groups ({', '.join(map(str, available))}) do not suffice for "
+            "environments with these proportions; use the complete data set."
         )
     rows: dict[str, list[np.ndarray]] = {"train": [], "val": []}
-    numbers: dict[str, list[np.ndarray]] = {"train": [], "val": []}
+    environments: dict[str, list[np.ndarray]] = {"train": [], "val": []}
     for g in range(shares.shape[1]):
-        pool = stream(seed, "environments", g).permutation(np.flatnonzero(group == g))
+        shuffled = random_stream(seed, "environments", g).permutation(np.flatnonzero(group == g))
         ends = np.floor(np.cumsum(shares[:, g]) * size + 1e-9).astype(np.int64)
-        for environment, part in enumerate(np.split(pool, ends)[: len(shares)]):
-            held = round(len(part) * holdout)
-            for name, chosen in (("val", part[:held]), ("train", part[held:])):
-                rows[name].append(chosen)
-                numbers[name].append(np.full(len(chosen), environment, np.int64))
+        for environment, part in enumerate(np.split(shuffled, ends)[: len(shares)]):
+            held_out = round(len(part) * holdout)
+            for split, selected in (("val", part[:held_out]), ("train", part[held_out:])):
+                rows[split].append(selected)
+                environments[split].append(np.full(len(selected), environment, np.int64))
     out = {}
-    for name in rows:
-        chosen, number = np.concatenate(rows[name]), np.concatenate(numbers[name])
-        order = np.argsort(chosen, kind="stable")
-        out[name] = chosen[order], number[order]
+    for split in rows:
+        split_rows = np.concatenate(rows[split])
+        order = np.argsort(split_rows, kind="stable")
+        out[split] = split_rows[order], np.concatenate(environments[split])[order]
     return out

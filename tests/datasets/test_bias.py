@@ -22,7 +22,7 @@ def test_shares_are_exact_up_to_rounding_and_the_rest_is_even(kinds: int, bias: 
     label = rng.permutation(np.repeat(np.arange(kinds), rng.integers(100, 200, kinds))).astype(
         np.int64
     )
-    table = shares(label, bias_assignment.tie(rng, label, kinds, bias), kinds)
+    table = shares(label, bias_assignment.assign_confounders(rng, label, kinds, bias), kinds)
     size = table.sum(1)
     assert (np.abs(np.diag(table) - bias * size) <= 0.5).all()
     others = table[~np.eye(kinds, dtype=bool)].reshape(kinds, kinds - 1)
@@ -33,7 +33,9 @@ def test_the_remainder_favours_no_confounder() -> None:
     """Three conflicting images per class cannot be even over nine colours: over many draws they must be."""
     label = np.repeat(np.arange(10), 60)
     total = sum(
-        shares(label, bias_assignment.tie(np.random.default_rng(s), label, 10, 0.95), 10)
+        shares(
+            label, bias_assignment.assign_confounders(np.random.default_rng(s), label, 10, 0.95), 10
+        )
         for s in range(300)
     )
     others = total[~np.eye(10, dtype=bool)]
@@ -44,7 +46,11 @@ def test_the_remainder_favours_no_confounder() -> None:
 def test_which_image_conflicts_is_random() -> None:
     label = np.zeros(50, np.int64)
     chosen = {
-        tuple(np.flatnonzero(bias_assignment.tie(np.random.default_rng(s), label, 2, 0.9)))
+        tuple(
+            np.flatnonzero(
+                bias_assignment.assign_confounders(np.random.default_rng(s), label, 2, 0.9)
+            )
+        )
         for s in range(20)
     }
     assert len(chosen) == 20
@@ -53,23 +59,23 @@ def test_which_image_conflicts_is_random() -> None:
 def test_neither_environment_is_ever_empty() -> None:
     label = np.repeat(np.arange(10), 4)
     for bias in (0.001, 0.999):
-        confounder = bias_assignment.tie(np.random.default_rng(0), label, 10, bias)
-        environment = bias_assignment.environments("train", label, confounder, bias)
+        confounder = bias_assignment.assign_confounders(np.random.default_rng(0), label, 10, bias)
+        environment = bias_assignment.bias_environments("train", label, confounder, bias)
         assert environment is not None
         assert all(set(environment[label == c]) == {0, 1} for c in range(10))
-    assert bias_assignment.tie(np.random.default_rng(0), np.array([3]), 10, 0.95).tolist() == [
-        3
-    ]  # one image: nothing to divide
+    assert bias_assignment.assign_confounders(
+        np.random.default_rng(0), np.array([3]), 10, 0.95
+    ).tolist() == [3]  # one image: nothing to divide
 
 
 def test_test_splits_are_aligned_even_and_shifted() -> None:
     label = np.repeat(np.arange(10), 50).astype(np.int64)
-    splits = bias_assignment.confounders(3, "test", label, 10, 0.95)
+    splits = bias_assignment.confounders_of_splits(3, "test", label, 10, 0.95)
     assert list(splits) == ["biased", "unbiased", "deceiving"]
     assert (shares(label, splits["biased"], 10) == 50 * np.eye(10)).all()
     assert (shares(label, splits["unbiased"], 10) == 5).all()
     assert (shares(label, splits["deceiving"], 10) == 50 * np.roll(np.eye(10), 1, axis=1)).all()
-    again = bias_assignment.confounders(3, "test", label, 10, 0.1)
+    again = bias_assignment.confounders_of_splits(3, "test", label, 10, 0.1)
     assert all((splits[name] == again[name]).all() for name in splits)
 
 
@@ -77,23 +83,23 @@ def test_test_splits_are_aligned_even_and_shifted() -> None:
     ("bias", "divided"), [(0.0, False), (0.1, True), (0.95, True), (1.0, False)]
 )
 def test_environments_exist_only_between_the_extremes(bias: float, divided: bool) -> None:
-    assert bias_assignment.provides(bias).environments is divided
+    assert bias_assignment.provided_annotations(bias).environments is divided
     assert len(bias_assignment.environment_names(bias)) == (2 if divided else 0)
     label = np.repeat(np.arange(2), 10)
-    confounder = bias_assignment.tie(np.random.default_rng(0), label, 2, bias)
-    environment = bias_assignment.environments("train", label, confounder, bias)
+    confounder = bias_assignment.assign_confounders(np.random.default_rng(0), label, 2, bias)
+    environment = bias_assignment.bias_environments("train", label, confounder, bias)
     if divided:
         assert environment is not None
         assert environment.tolist() == [int(c != k) for c, k in zip(label, confounder, strict=True)]
     else:
         assert environment is None
-    assert bias_assignment.environments("biased", label, confounder, bias) is None
+    assert bias_assignment.bias_environments("biased", label, confounder, bias) is None
 
 
 def test_streams_depend_on_every_part_of_their_name() -> None:
     first = {
-        name: bias_assignment.stream(*name).random()
+        name: bias_assignment.random_stream(*name).random()
         for name in ((1, "a"), (1, "b"), (2, "a"), (1, "a", "b"))
     }
     assert len(set(first.values())) == 4
-    assert bias_assignment.stream(1, "a").random() == first[1, "a"]
+    assert bias_assignment.random_stream(1, "a").random() == first[1, "a"]

@@ -174,7 +174,7 @@ def test_fingerprint_follows_options_version_and_content(monkeypatch: pytest.Mon
 def test_drawing_is_bilinear_interpolation() -> None:
     """Against scipy's interpolation, one digit at a time, sizes and places drawn in the same order."""
     ink = sklearn_digits.read_digits()[0][[0, 7, 1796]]
-    found = sklearn_digits.draw(np.random.default_rng(4), ink, 32, 14, 28)
+    found = sklearn_digits.draw_digits(np.random.default_rng(4), ink, 32, 14, 28)
     rng = np.random.default_rng(4)
     height = rng.uniform(14, 28, 3)
     top = rng.uniform(0, 32 - height)
@@ -193,15 +193,15 @@ def test_drawing_is_bilinear_interpolation() -> None:
 
 def test_the_box_of_a_digit_lies_inside_the_image() -> None:
     full = np.ones((200, 8, 8))
-    drawn = sklearn_digits.draw(np.random.default_rng(0), full, 32, 16, 24) > 0
+    drawn = sklearn_digits.draw_digits(np.random.default_rng(0), full, 32, 16, 24) > 0
     sides = drawn.any(2).sum(1), drawn.any(1).sum(1)
     assert all(
         side.min() >= 16 and side.max() <= 28 for side in sides
     )  # up to two faded pixels at each end
-    whole = sklearn_digits.draw(np.random.default_rng(0), full[:1], 8, 8, 8)
+    whole = sklearn_digits.draw_digits(np.random.default_rng(0), full[:1], 8, 8, 8)
     assert (whole == 255).all()  # no room to move: the eight samples themselves
 
 
-def test_a_missing_package_file_is_answered_in_a_sentence() -> None:
-    with pytest.raises(UserError, match="scikit-learn ships was not found"):
+def test_a_missing_package_file_is_a_user_error() -> None:
+    with pytest.raises(UserError, match="of scikit-learn was not found"):
         sklearn_digits.package_file("sklearn", "datasets/data/absent.csv.gz")

@@ -57,7 +57,7 @@ def inks(data: GroupedDataset, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Opacity of the ink on the images of train, val or test, and whether it is white."""
     seed = seed_for("data", "digits_on_photos", 0)
     drawn = sklearn_digits.draw_parts(seed, data.options["repeats"], SIDE, 16, 24)[part]
-    return photos.ink(bias_assignment.stream(seed, part, "ink"), drawn.opacity)
+    return photos.draw_ink(bias_assignment.random_stream(seed, part, "ink"), drawn.opacity)
 
 
 def crop_of(
@@ -126,10 +126,10 @@ def test_ink_stands_out_on_every_photograph() -> None:
 
 def test_ink_is_black_or_white_whatever_the_class(data: GroupedDataset) -> None:
     opacity = np.full((4000, 1, 1), 255, np.uint8)
-    strength, white = photos.ink(np.random.default_rng(0), opacity)
+    strength, white = photos.draw_ink(np.random.default_rng(0), opacity)
     assert 0.46 < white.mean() < 0.54
     assert strength.min() >= 204 and strength.max() == 255
-    assert (photos.ink(np.random.default_rng(0), opacity * 0)[0] == 0).all()
+    assert (photos.draw_ink(np.random.default_rng(0), opacity * 0)[0] == 0).all()
 
 
 def test_no_photograph_belongs_to_two_places() -> None:
@@ -143,13 +143,13 @@ def test_no_photograph_belongs_to_two_places() -> None:
 
 def test_crops_use_all_photographs_of_a_place_evenly() -> None:
     place = np.zeros(1500, np.int64)
-    found = photos.crops(np.random.default_rng(0), place, 2, 0)
+    found = photos.draw_crops(np.random.default_rng(0), place, 2, 0)
     means = [
         photo[:, :, : (photo.shape[2] + 1) // 2].mean((1, 2)) for photo in photos.read_photographs()
     ]
     nearest = np.argmin([((found.mean((2, 3)) - mean) ** 2).sum(1) for mean in means], axis=0)
     assert set(pool(2, 0)) <= set(nearest.tolist())  # by mean colour
-    one = photos.crops(np.random.default_rng(0), place[:1], 10, 1)
+    one = photos.draw_crops(np.random.default_rng(0), place[:1], 10, 1)
     assert find(one[0], np.ones((SIDE, SIDE), bool), half(0, 1)) is not None
 
 
@@ -162,5 +162,5 @@ def test_places_are_ten_or_two() -> None:
 
 def test_a_missing_photograph_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(photos.PHOTOGRAPHS, "brick", ("skimage", "data/absent.png"))
-    with pytest.raises(UserError, match=r"data/absent\.png that scikit-image ships was not found"):
+    with pytest.raises(UserError, match=r"data/absent\.png of scikit-image was not found"):
         DATASETS.get("digits_on_photos")().check()

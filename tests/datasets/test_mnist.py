@@ -15,7 +15,7 @@ import pytest
 
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
-from datasets._sources.mnist import MNISTSource, limit
+from datasets._sources.mnist import MNISTSource, subset_size
 from tests.support.dataset_equality import same
 from tests.support.mnist_tree import NAMES, arrays, idx, make_tree
 
@@ -213,13 +213,13 @@ def test_more_than_there_is_is_refused_before_any_run(
     trees: tuple[Path, Path], name: str, option: str
 ) -> None:
     with pytest.raises(
-        UserError, match=rf"{name}: {option} = 9999 is more than the \d+ that MNIST gives here"
+        UserError, match=rf"{name}: {option} = 9999 is more than the \d+ digits that MNIST has"
     ):
         source(trees[0], name, **{option: 9999}).check()
 
 
 def test_limit() -> None:
-    assert (limit(0, 5, "x"), limit(5, 5, "x"), limit(1, 5, "x")) == (5, 5, 1)
+    assert (subset_size(0, 5, "x"), subset_size(5, 5, "x"), subset_size(1, 5, "x")) == (5, 5, 1)
 
 
 def fake_torchvision(monkeypatch: pytest.MonkeyPatch, fetch: Callable[[str], None]) -> list[str]:

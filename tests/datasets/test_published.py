@@ -15,13 +15,13 @@ from benchmark.core.dataset import GroupedDataset, Split
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
 from datasets import celeba as celeba_module
-from datasets import coco_on_places, covid_xray
+from datasets import coco_on_places, covid_xray, spawrious
 from datasets import waterbirds as waterbirds_module
 from datasets._io.image_pool import Item, Pool
 from datasets._io.image_source import ImageSource
 from datasets._sources import cub
 from datasets._sources.bias_assignment import SPLITS
-from datasets._sources.group_environments import environments
+from datasets._sources.group_environments import sample_environments
 from tests.support import trees, xray_tree
 from tests.support.dataset_equality import same, same_arrays
 
@@ -136,7 +136,7 @@ class TestWaterbirds:
 
         label = np.concatenate([np.arange(5994) % 4 == 0, np.arange(5794) < 1284]).astype(np.int64)
         part = np.repeat([0, 2], [5994, 5794])
-        splits = cub.compose(Fake(), 0, label, part, 1.0)  # type: ignore[arg-type]
+        splits = cub.make_splits(Fake(), 0, label, part, 1.0)  # type: ignore[arg-type]
         assert {name: len(split) for name, split in splits.items()} == {
             "train": 4315, "val": 480, "biased": 2897, "unbiased": 5794, "deceiving": 2897,
         }  # fmt: skip
@@ -158,7 +158,7 @@ class TestEnvironments:
             celeba_module: (71629, 66874, 22880, 1387),
         }[module]
         group = np.repeat(np.arange(4), counts)
-        parts = environments(0, group, list(module.ENVIRONMENTS.values()))
+        parts = sample_environments(0, group, list(module.ENVIRONMENTS.values()))
         rows = np.concatenate([parts["train"][0], parts["val"][0]])
         number = np.concatenate([parts["train"][1], parts["val"][1]])
         assert len(set(rows.tolist())) == len(rows)
@@ -174,7 +174,7 @@ class TestEnvironments:
 
     def test_too_few(self) -> None:
         with pytest.raises(UserError, match="do not suffice"):
-            environments(0, np.array([0, 0, 0]), [(1, 1)])
+            sample_environments(0, np.array([0, 0, 0]), [(1, 1)])
 
 
 class TestCelebA:
@@ -254,12 +254,10 @@ class TestSpawrious:
 
     def test_counts_of_the_paper(self) -> None:
         source = DATASETS.get("spawrious")(None, challenge="o2o_easy")
-        pieces = [
-            (breed, environment, count) for _, breed, _, environment, count in source._wanted()
-        ]
-        assert sum(count for _, environment, count in pieces if environment < 2) == 25_344
-        assert sorted({count for _, e, count in pieces if e == 0}) == [96, 3072]
-        assert sorted({count for _, e, count in pieces if e == 1}) == [412, 2756]
+        pieces = list(source.pieces())
+        counts = [{p.num_images for p in pieces if p.environment == e} for e in (0, 1)]
+        assert sum(p.num_images for p in pieces if p.environment < spawrious.TEST) == 25_344
+        assert counts == [{96, 3072}, {412, 2756}]
 
 
 class TestCocoOnPlaces:
@@ -276,9 +274,11 @@ class TestCocoOnPlaces:
             True: 54,
             False: 18,
         }  # 6 and 2 of 8, each class
-        assert set(train.confounder[train.label != train.confounder]) == {coco_on_places.OTHER}
+        assert set(train.confounder[train.label != train.confounder]) == {
+            coco_on_places.OTHER_PLACE
+        }
         assert (data.splits["unbiased"].confounder == coco_on_places.UNSEEN_PLACE).all()
-        assert (data.splits["deceiving"].confounder < coco_on_places.OTHER).all()  # type: ignore[operator]
+        assert (data.splits["deceiving"].confounder < coco_on_places.OTHER_PLACE).all()  # type: ignore[operator]
         objects = source.arrays("objects").image
         pools = {name: source.arrays(name).image for name in list(source.pools())[1:]}
         used = []
@@ -306,13 +306,15 @@ class TestCocoOnPlaces:
         assert source.arrays("objects").mask.mean() > 0.4  # type: ignore[union-attr]
 
     def test_runs_are_drawn_column_by_column(self) -> None:
-        from datasets._sources.coco import draw
+        from datasets._sources.coco import draw_segmentation
 
-        picture = np.asarray(draw('{"counts": [3, 2, 4, 1, 2], "size": [3, 4]}', (4, 3), "x"))
+        picture = np.asarray(
+            draw_segmentation('{"counts": [3, 2, 4, 1, 2], "size": [3, 4]}', (4, 3), "x")
+        )
         wanted = np.zeros(12, np.uint8)
         wanted[[3, 4, 9]] = 255
         assert np.array_equal(picture, wanted.reshape(4, 3).T)
-        polygon = np.asarray(draw("[[1, 1, 6, 1, 6, 4, 1, 4]]", (9, 7), "x"))
+        polygon = np.asarray(draw_segmentation("[[1, 1, 6, 1, 6, 4, 1, 4]]", (9, 7), "x"))
         assert (
             np.array_equal(np.argwhere(polygon)[[0, -1]], [[1, 1], [4, 6]])
             and (polygon[1:5, 1:7] == 255).all()
@@ -424,7 +426,7 @@ class TestCovidXray:
 
     def test_counts_of_the_paper(self) -> None:
         assert (
-            round(4644 * (1 - covid_xray.HELD)) == 3483 and 3 * 3483 == 10_449
+            round(4644 * (1 - covid_xray.HOLDOUT)) == 3483 and 3 * 3483 == 10_449
         )  # training of each class, and of all
         assert 1515 + 1295 + 80 + 326 == 3216
 
