@@ -61,6 +61,10 @@ def equal(methods: int, accuracy: float | list[float], world: World) -> np.ndarr
     return np.tile(centre(accuracy, world), (methods, 1))
 
 
+def _trials(number: int) -> str:
+    return "1 trial" if number == 1 else f"{number} trials"
+
+
 def settings() -> list[Setting]:
     """Return all settings."""
     return [
@@ -90,7 +94,7 @@ def _marks() -> list[Setting]:
                 world = World((250, 250), trial_sd=0.0 if trials == 1 else trial_sd)
                 if trials == 1 and how == "much":
                     continue
-                name = f"{methods} methods, {trials} trials that differ {how}, 500 images"
+                name = f"{methods} methods, {_trials(trials)} that differ {how}, 500 images"
                 if trials == 1:
                     name = f"{methods} methods, 1 trial without effect of the seed, 500 images"
                 centres = equal(methods, 0.8, world)
@@ -110,7 +114,7 @@ def _power() -> list[Setting]:
             world = World((250, 250), trial_sd=0.0 if trials == 1 else _LITTLE)
             centres = equal(methods, 0.8, world)
             centres[0] = centre(0.75, world)
-            name = f"5 points worse, {methods} methods, {trials} trials, 500 images"
+            name = f"5 points worse, {methods} methods, {_trials(trials)}, 500 images"
             found.append(Setting("power", name, Kind.MARKS, world, centres, trials, _AVERAGE, (0,)))
     return found
 
@@ -123,13 +127,13 @@ def _worst_group_marks() -> list[Setting]:
             world = World((100,) * 4, confounders=2, trial_sd=trial_sd, group_sd=trial_sd)
             profiles = [[0.7, 0.7, 0.7, 0.7], [0.7, 0.9, 0.9, 0.9], [0.9, 0.9, 0.7, 0.8]]
             centres = np.stack([centre(profiles[k % 3], world) for k in range(methods)])
-            name = f"{methods} methods, {trials} trials, equal minima, other groups differ"
+            name = f"{methods} methods, {_trials(trials)}, equal minima, other groups differ"
             found.append(
                 Setting("worst-group marks", name, Kind.MARKS, world, centres, trials, _WORST)
             )
             centres = centres.copy()
             centres[0] = centre([0.5, 0.7, 0.7, 0.7], world)
-            name = f"{methods} methods, {trials} trials, 20 points worse"
+            name = f"{methods} methods, {_trials(trials)}, 20 points worse"
             found.append(
                 Setting("worst-group marks", name, Kind.MARKS, world, centres, trials, _WORST, (0,))
             )
@@ -141,7 +145,7 @@ def _near_one() -> list[Setting]:
     for trials in (1, 2, 3, 5):
         for accuracy in (0.99, 0.995):
             world = World((100, 100), trial_sd=0.05)
-            name = f"accuracy {100 * accuracy:g} %, {trials} trials, 200 images"
+            name = f"accuracy {100 * accuracy:g} %, {_trials(trials)}, 200 images"
             centres = equal(2, accuracy, world)
             found.append(Setting("near 1", name, Kind.INTERVALS, world, centres, trials, _AVERAGE))
     return found
@@ -174,7 +178,7 @@ def _intervals() -> list[Setting]:
             found.append(
                 Setting(
                     "intervals",
-                    f"{name}, {trials} trials",
+                    f"{name}, {_trials(trials)}",
                     Kind.INTERVALS,
                     world,
                     equal(1, accuracy, world),
@@ -194,7 +198,7 @@ def _without_predictions() -> list[Setting]:
             )
             centres = equal(1, [0.9, 0.6, 0.6, 0.9], world)
             columns = (*_AVERAGE, "biased_accuracy", "deceiving_accuracy", "gap")
-            title = f"{trials} trials that {name}, splits of 200 images"
+            title = f"{_trials(trials)} that {name}, splits of 200 images"
             found.append(
                 Setting("no predictions", title, Kind.INTERVALS, world, centres, trials, columns)
             )
@@ -207,7 +211,7 @@ def _details() -> list[Setting]:
         for accuracy in (0.75, 0.93):
             for name, sd in (("differ little", _LITTLE), ("differ much", _MUCH)):
                 world = World((100, 100), trial_sd=sd)
-                title = f"accuracy {100 * accuracy:g} %, {trials} trials that {name}, 200 images"
+                title = f"accuracy {100 * accuracy:g} %, {_trials(trials)} that {name}, 200 images"
                 centres = equal(1, [accuracy - 0.03, accuracy + 0.03], world)
                 found.append(Setting("scores", title, Kind.DETAILS, world, centres, trials))
     return found
@@ -224,7 +228,7 @@ def _worst_group() -> list[Setting]:
             ("4 groups of 100, trials differ much", (100,) * 4, [0.75, 0.6, 0.7, 0.8], _MUCH),
         ):
             world = World(sizes, confounders=2, trial_sd=sd, group_sd=sd)
-            title = f"{name}, {trials} trials"
+            title = f"{name}, {_trials(trials)}"
             centres = equal(1, accuracy, world)
             found.append(
                 Setting("worst group", title, Kind.INTERVALS, world, centres, trials, _WORST)
@@ -241,7 +245,7 @@ def _comparisons() -> list[Setting]:
                 ("0.5 to 6 points", (0.025, 0.3)),
             ):
                 world = World((250, 250), trial_sd=_LITTLE)
-                title = f"{methods} methods that differ by {points}, {trials} trials, 500 images"
+                title = f"{methods} methods that differ by {points}, {_trials(trials)}, 500 images"
                 found.append(
                     Setting(
                         "comparisons",
@@ -255,7 +259,7 @@ def _comparisons() -> list[Setting]:
                     )
                 )
         world = World((100, 100), confounders=2, bias_splits=True)
-        title = f"6 methods, gaps of 10 points that differ by 5, {trials} trials, 200 images"
+        title = f"6 methods, gaps of 10 points that differ by 5, {_trials(trials)}, 200 images"
         found.append(
             Setting(
                 "comparisons",

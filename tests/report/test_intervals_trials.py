@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import beta, norm, t
+from scipy.stats import norm, t
 
 from benchmark.report.report import make_report
 from benchmark.report.statistics.delta_method import sampling_sd
@@ -17,21 +17,20 @@ from tests.support.fake_sweep import ERM, FakeSweep, World
 
 
 def test_worst_group_over_trials_by_few_lines() -> None:
-    right, size = np.array([[40, 30], [35, 38], [30, 33]]), np.array([[50, 50], [50, 50], [50, 50]])
+    right = np.array([[40, 30], [35, 38], [30, 33]])
+    size = np.full((3, 2), 50)
     minima = np.array([0.6, 0.7, 0.6])
-    low = [beta.ppf(0.025, k, 51 - k).min() for k in right]
-    high = [beta.ppf(1 - 0.0125, k + 1, 50 - k).min() for k in right]
+    mean = right.mean(0) / 50
+    raised = (right + 2) / 54
+    sd = np.sqrt((raised * (1 - raised) / 50).mean(0))
+    below = norm.ppf(0.975) * sd[mean.argmin()]
+    above = (mean + norm.ppf(1 - 0.0125) * sd).min() - minima.mean()
     half = t.ppf(0.975, 2) * minima.std(ddof=1) / math.sqrt(3)
     found = worst_group_over_trials(right, size)
-    assert found.value == pytest.approx(minima.mean()) and found.sd == pytest.approx(
-        minima.std(ddof=1)
-    )
-    assert found.low == pytest.approx(
-        minima.mean() - math.hypot(minima.mean() - np.mean(low), half)
-    )
-    assert found.high == pytest.approx(
-        min(1.0, minima.mean() + math.hypot(np.mean(high) - minima.mean(), half))
-    )
+    assert found.value == pytest.approx(minima.mean())
+    assert found.sd == pytest.approx(minima.std(ddof=1))
+    assert found.low == pytest.approx(minima.mean() - math.hypot(below, half))
+    assert found.high == pytest.approx(minima.mean() + math.hypot(above, half))
 
 
 def test_equal_trials_have_the_test_sample_left() -> None:

@@ -9,10 +9,19 @@ import pytest
 from scipy import stats
 from scipy.special import digamma, polygamma
 
-from benchmark.report.statistics.moderated_variance import moderated_variances, trial_variances
+from benchmark.report.statistics.moderated_variance import (
+    TrialVariance,
+    moderated_variances,
+    trial_variances,
+)
 from benchmark.report.statistics.shrinkage import shrunken_probabilities
 from benchmark.report.statistics.standard_error import StandardError
-from benchmark.report.statistics.worst_group import worst_group_difference
+from benchmark.report.statistics.stratified_mean import crossed_variance
+from benchmark.report.statistics.worst_group import (
+    accuracy_of_counts,
+    accuracy_of_images,
+    worst_group_difference,
+)
 
 
 @pytest.mark.parametrize("freedom", [2.0, 7.5, math.inf])
@@ -100,18 +109,48 @@ def test_probabilities_without_noise_and_with_nothing_but_noise() -> None:
 
 
 def test_equal_minima_with_other_groups_are_not_told_apart() -> None:
-    found = worst_group_difference(([70, 70, 70, 70], [100] * 4), ([72, 90, 95, 90], [100] * 4))
+    hundred = [100] * 4
+    found = worst_group_difference(
+        accuracy_of_counts([70, 70, 70, 70], hundred), accuracy_of_counts([72, 90, 95, 90], hundred)
+    )
     assert found.low < 0.0 < found.high and found.p_value > 0.5
-    worse = worst_group_difference(([30, 90], [100, 100]), ([70, 90], [100, 100]))
+    bad = accuracy_of_counts([30, 90], [100, 100])
+    good = accuracy_of_counts([70, 90], [100, 100])
+    worse = worst_group_difference(bad, good)
     assert worse.high < 0.0 and worse.p_value < 1e-4
-    better = worst_group_difference(([70, 90], [100, 100]), ([30, 90], [100, 100]))
+    better = worst_group_difference(good, bad)
     assert (better.low, better.high) == pytest.approx((-worse.high, -worse.low))
     assert better.p_value == pytest.approx(worse.p_value)
 
 
 def test_one_group_is_the_difference_of_two_proportions() -> None:
-    found = worst_group_difference(([60], [100]), ([80], [100]))
+    first = accuracy_of_counts([60], [100])
+    second = accuracy_of_counts([80], [100])
     variance = (62 / 104) * (42 / 104) / 100 + (82 / 104) * (22 / 104) / 100
     half = stats.norm.ppf(0.975) * math.sqrt(variance)
+    found = worst_group_difference(first, second)
     assert (found.low, found.high) == pytest.approx((-0.2 - half, -0.2 + half))
     assert found.p_value == pytest.approx(2 * stats.norm.sf(0.2 / math.sqrt(variance)))
+    over_trials = worst_group_difference(first, second, TrialVariance(0.002, 3.0))
+    total = variance + 0.002
+    freedom = 3.0 * (total / 0.002) ** 2
+    assert over_trials.p_value == pytest.approx(2 * stats.t.sf(0.2 / math.sqrt(total), freedom))
+
+
+def test_images_of_a_group_are_crossed_with_trials() -> None:
+    random = np.random.default_rng(0)
+    group = np.repeat([0, 3], [40, 60])
+    correct = (random.random((3, 100)) < 0.4 + 0.4 * random.random(100)).astype(float)
+    found = accuracy_of_images(correct, group)
+    for k, g in enumerate((0, 3)):
+        error = crossed_variance(correct[:, group == g]).error
+        assert error is not None
+        assert found.mean[k] == pytest.approx(correct[:, group == g].mean())
+        assert found.image_variance[k] == pytest.approx(error.variances[1])
+    # The difficulty of images that never changes is not averaged out.
+    same = accuracy_of_images(np.stack([correct[0]] * 3), group)
+    size = np.array([40, 60])
+    share = same.mean
+    assert (same.image_variance > share * (1 - share) / size).all()
+    alone = accuracy_of_images(np.ones((3, 1)), np.zeros(1))
+    assert alone.image_variance[0] > 0.0

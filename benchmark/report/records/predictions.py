@@ -23,12 +23,14 @@ class Predictions:
         label: int64[N], or int64[N,K] of 0 and 1 if images have several labels.
         pair_id: Number of the object that an image shows, int64[N], or None.
         cluster: Number of the patient of an image, int64[N], or None.
+        confounder: Confounder of each image, int64[N], or None if it is unknown.
     """
 
     right: np.ndarray
     label: np.ndarray
     pair_id: np.ndarray | None
     cluster: np.ndarray | None
+    confounder: np.ndarray | None = None
 
 
 class PredictionStore:
@@ -107,7 +109,8 @@ def _checked(stored: StoredPredictions, selected_run: SelectedRun, split: str) -
         name = selected_run.run.folder.predictions.name
         raise DamagedError(f"{name} contradicts {selected_run.run.folder.record.name} on {split}.")
     right = predicted == label
-    return Predictions(right.mean(1) if several else right, label, stored.pair_id, stored.cluster)
+    correct = right.mean(1) if several else right
+    return Predictions(correct, label, stored.pair_id, stored.cluster, stored.confounder)
 
 
 def same_images(found: Sequence[Predictions]) -> bool:

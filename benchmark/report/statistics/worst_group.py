@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betaincinv
+from scipy.special import betaincinv, stdtrit
 
 from benchmark.report.statistics.estimate import (
     LEVEL,
@@ -21,9 +21,12 @@ from benchmark.report.statistics.estimate import (
 )
 from benchmark.report.statistics.moderated_variance import TrialVariance
 from benchmark.report.statistics.standard_error import level_excluding_zero, quantile
+from benchmark.report.statistics.stratified_mean import crossed_variance
 
 _KIND = "Clopper–Pearson envelope"
-_KIND_OVER_TRIALS = "envelope and t over trials"
+_KIND_OVER_TRIALS = "bounds of all groups and t over trials"
+#: Degrees of freedom from which Student's distribution is the normal one.
+_MANY = 1e9
 
 
 def clopper_pearson(
@@ -88,7 +91,67 @@ def worst_group_interval(correct: ArrayLike, total: ArrayLike) -> Estimate:
     return Estimate(worst, None, float(low.min()), float(high.min()), _KIND, "; ".join(notes))
 
 
-def worst_group_over_trials(correct: ArrayLike, total: ArrayLike) -> Estimate:
+@dataclass(frozen=True)
+class GroupAccuracy:
+    """The accuracy of each group over trials, and how uncertain the test images make it.
+
+    Attributes:
+        mean: [G] mean over trials.
+        image_variance: [G] variance of the mean that the images give.
+    """
+
+    mean: Floats
+    image_variance: Floats
+
+
+def accuracy_of_counts(correct: ArrayLike, total: ArrayLike) -> GroupAccuracy:
+    """Return the accuracy of the groups with images, with binomial variances.
+
+    Trials may share their images, so the variance does not shrink with their number.
+
+    Args:
+        correct: [G] or [S, G] correctly classified images of each group.
+        total: The same shape, all images of each group.
+
+    Source: Pseudo-counts of Agresti & Coull (1998), so that a group without errors is not certain.
+    """
+    k = np.atleast_2d(checked_counts(correct, "correct counts"))
+    n = np.atleast_2d(checked_counts(total, "group sizes"))
+    present = (n > 0).all(0)
+    k = k[:, present]
+    n = n[:, present]
+    raised = (k + 2.0) / (n + 4.0)
+    return GroupAccuracy((k / n).mean(0), (raised * (1.0 - raised) / n).mean(0))
+
+
+def accuracy_of_images(correct: Floats, group: Ints) -> GroupAccuracy:
+    """Return the accuracy of the groups with images, with variances from the images themselves.
+
+    Images that are equally difficult in all trials do not become more with the number of trials,
+    but what differs from trial to trial averages out.
+
+    Args:
+        correct: [S, n] correctness in S ≥ 2 trials.
+        group: [n] group of each image.
+    """
+    means = []
+    variances = []
+    for g in np.unique(group):
+        table = correct[:, group == g]
+        if table.shape[1] < 2:
+            binomial = accuracy_of_counts(table.sum(1)[:, None], np.ones((len(table), 1)))
+            means.append(float(binomial.mean[0]))
+            variances.append(float(binomial.image_variance[0]))
+            continue
+        estimate = crossed_variance(table)
+        means.append(float(table.mean()))
+        variances.append(0.0 if estimate.error is None else estimate.error.variances[1])
+    return GroupAccuracy(np.array(means), np.array(variances))
+
+
+def worst_group_over_trials(
+    correct: ArrayLike, total: ArrayLike, groups: GroupAccuracy | None = None
+) -> Estimate:
     """Return the mean over trials of their worst groups' accuracy.
 
     The interval covers the uncertainty of trials and of test images. A t interval of the minima
@@ -98,17 +161,18 @@ def worst_group_over_trials(correct: ArrayLike, total: ArrayLike) -> Estimate:
     Args:
         correct: [S, G] correctly classified images of each group in S ≥ 2 trials.
         total: [S, G] all images of each group.
+        groups: The groups with the uncertainty of the images; by default from the counts alone.
 
     Returns:
         The mean of the minima and their sd. The distance to either bound is the root of the summed
-        squares of two distances: to the mean of the trials' envelopes (``worst_group_interval``;
-        trials that share their images err alike, so that averaging gains nothing), and Student's
-        t · sd / √S.
+        squares of two distances: Student's t · sd/√S, and that to a bound for the images. Below,
+        this is the bound of the worst group. Above, it is the lowest of the bounds of all groups,
+        which hold together.
 
     Raises:
         ValueError: As in ``worst_group_interval``; fewer than two trials.
 
-    Source: A quantile for each component, as in Howe (1974).
+    Source: A quantile for each component, as in Howe (1974), and Bonferroni's inequality.
     """
     k = checked_counts(correct, "correct counts")
     n = checked_counts(total, "group sizes")
@@ -120,14 +184,18 @@ def worst_group_over_trials(correct: ArrayLike, total: ArrayLike) -> Estimate:
     minima = [float(e.value) for e in single if e.value is not None]
     value = statistics.fmean(minima)
     sd = statistics.stdev(minima)
-    low = statistics.fmean(float(e.low) for e in single if e.low is not None)
-    high = statistics.fmean(float(e.high) for e in single if e.high is not None)
+    groups = groups or accuracy_of_counts(k, n)
+    image_sd = np.sqrt(groups.image_variance)
+    tail = (1.0 - LEVEL) / 2.0
+    below = -quantile(math.inf, tail) * float(image_sd[np.argmin(groups.mean)])
+    upper = groups.mean - quantile(math.inf, tail / len(image_sd)) * image_sd
+    above = max(float(upper.min()) - value, 0.0)
     between = student_quantile(len(single) - 1) * sd / math.sqrt(len(single))
     return Estimate(
         value,
         sd,
-        max(value - math.hypot(value - low, between), 0.0),
-        min(value + math.hypot(high - value, between), 1.0),
+        max(value - math.hypot(below, between), 0.0),
+        min(value + math.hypot(above, between), 1.0),
         _KIND_OVER_TRIALS,
         single[0].note,
     )
@@ -149,9 +217,7 @@ class WorstGroupDifference:
 
 
 def worst_group_difference(
-    mine: tuple[ArrayLike, ArrayLike],
-    theirs: tuple[ArrayLike, ArrayLike],
-    between: TrialVariance | None = None,
+    mine: GroupAccuracy, theirs: GroupAccuracy, between: TrialVariance | None = None
 ) -> WorstGroupDifference:
     """Compare the lowest accuracies of two methods group by group.
 
@@ -161,28 +227,25 @@ def worst_group_difference(
     method; Bonferroni's inequality pays for the choice of that group.
 
     Args:
-        mine: Correctly classified images and all images of each group, both [G] or [S, G].
-        theirs: The same of the other method.
+        mine: The groups of one method.
+        theirs: The groups of the other method.
         between: Variance between trials of the difference of the minima; None with one trial.
 
-    Source: Intersection-union test (Berger 1982) over the other method's groups; a union of G such
-    tests with Bonferroni's inequality; pseudo-counts as in ``worst_group_variance``.
+    Source: Intersection-union test (Berger 1982) over the other method's groups, a union of G such
+    tests with Bonferroni's inequality, degrees of freedom of Satterthwaite (1946). Groups are
+    compared as if their images were different ones.
     """
-    accuracy, variance = _group_accuracy(*mine)
-    other_accuracy, other_variance = _group_accuracy(*theirs)
-    difference = accuracy[:, None] - other_accuracy
-    of_images = variance[:, None] + other_variance
-    of_trials = 0.0 if between is None else between.variance
-    freedom = math.inf if between is None else between.degrees_of_freedom
-
-    def half_widths(tail: float) -> Floats:
-        normal = quantile(math.inf, tail) ** 2
-        student = quantile(freedom, tail) ** 2
-        return np.asarray(np.sqrt(student * of_trials + normal * of_images))
+    difference = mine.mean[:, None] - theirs.mean
+    variance = mine.image_variance[:, None] + theirs.image_variance
+    freedom = np.full(variance.shape, np.inf)
+    if between is not None and between.variance > 0.0:
+        variance = variance + between.variance
+        freedom = between.degrees_of_freedom * (variance / between.variance) ** 2
+    error = np.sqrt(variance)
 
     def bounds(tail: float) -> tuple[float, float]:
-        upper = difference + half_widths(tail / len(accuracy))
-        lower = difference - half_widths(tail / len(other_accuracy))
+        upper = difference - _student(freedom, tail / len(mine.mean)) * error
+        lower = difference + _student(freedom, tail / len(theirs.mean)) * error
         return float(lower.min(0).max()), float(upper.max(1).min())
 
     def excludes_zero(tail: float) -> bool:
@@ -193,18 +256,9 @@ def worst_group_difference(
     return WorstGroupDifference(low, high, level_excluding_zero(excludes_zero))
 
 
-def _group_accuracy(correct: ArrayLike, total: ArrayLike) -> tuple[Floats, Floats]:
-    """Return the mean accuracy over trials of the groups with images, and its sampling variance.
-
-    Trials share their images, so the variance does not shrink with their number.
-    """
-    k = np.atleast_2d(checked_counts(correct, "correct counts"))
-    n = np.atleast_2d(checked_counts(total, "group sizes"))
-    present = (n > 0).all(0)
-    k = k[:, present]
-    n = n[:, present]
-    raised = (k + 2.0) / (n + 4.0)
-    return (k / n).mean(0), (raised * (1.0 - raised) / n).mean(0)
+def _student(degrees_of_freedom: Floats, tail: float) -> Floats:
+    """Return the lower quantile of Student's t for each number of degrees of freedom."""
+    return np.asarray(stdtrit(np.minimum(degrees_of_freedom, _MANY), tail))
 
 
 def worst_group_variance(correct: ArrayLike, total: ArrayLike) -> float:

@@ -36,6 +36,7 @@ from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.statistics.estimate import Estimate, clipped
 from benchmark.report.statistics.over_trials import student_over_trials
 from benchmark.report.statistics.stratified_mean import crossed_variance
+from benchmark.report.statistics.worst_group import GroupAccuracy
 from benchmark.report.tables.value import Value
 
 #: How an interval was made if the trials do not share their test images.
@@ -167,12 +168,12 @@ class Metric(ABC):
         """
         return 0.0
 
-    def counts_of_parts(self, runs: Sequence[SelectedRun]) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the counts of the parts whose lowest accuracy the metric is.
+    def part_accuracy(
+        self, runs: Sequence[SelectedRun], predictions: PredictionStore | None = None
+    ) -> GroupAccuracy | None:
+        """Return the accuracy of the parts whose lowest accuracy the metric is.
 
-        Returns:
-            Correctly predicted images and all images, each int[S, G]; None, the default, for a
-            metric that is no such minimum.
+        None, the default, is right for a metric that is no such minimum.
         """
         return None
 

@@ -18,7 +18,7 @@ from benchmark.report.statistics.moderated_variance import TrialVariance, trial_
 from benchmark.report.statistics.shrinkage import shrunken_probabilities
 from benchmark.report.statistics.standard_error import StandardError
 from benchmark.report.statistics.stratified_mean import contrast, crossed_variance
-from benchmark.report.statistics.worst_group import worst_group_difference
+from benchmark.report.statistics.worst_group import GroupAccuracy, worst_group_difference
 from benchmark.report.tables.metric import Metric, PerImage
 from benchmark.report.tables.value import Value
 
@@ -202,7 +202,7 @@ def _compare(
     if not common:
         return NO_COMPARISON
     between = None if len(common) < 2 else _between(metric, mine, theirs, common, pooled)
-    parts = [metric.counts_of_parts(entry.runs_of(common)) for entry in (mine, theirs)]
+    parts = [metric.part_accuracy(entry.runs_of(common), store) for entry in (mine, theirs)]
     table = _difference_table(metric, mine, theirs, common, store)
     if parts[0] is not None and parts[1] is not None:
         found = _lowest(metric, mine, theirs, common, between, (parts[0], parts[1]))
@@ -277,7 +277,7 @@ def _lowest(
     theirs: Entry,
     common: Sequence[int],
     between: TrialVariance | None,
-    parts: tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    parts: tuple[GroupAccuracy, GroupAccuracy],
 ) -> Comparison:
     """Compare the lowest accuracies of parts, group by group."""
     mean = None

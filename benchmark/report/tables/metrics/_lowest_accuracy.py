@@ -13,9 +13,12 @@ import numpy as np
 from benchmark.core.counts import Ints
 from benchmark.core.summaries import DataSummary
 from benchmark.report.records.model_selection import SelectedRun
-from benchmark.report.records.predictions import PredictionStore
+from benchmark.report.records.predictions import Predictions, PredictionStore
 from benchmark.report.statistics.estimate import Estimate, without_interval
 from benchmark.report.statistics.worst_group import (
+    GroupAccuracy,
+    accuracy_of_counts,
+    accuracy_of_images,
     worst_group_interval,
     worst_group_over_trials,
     worst_group_variance,
@@ -46,6 +49,11 @@ class LowestAccuracy(Metric):
     def part_counts(counts: np.ndarray) -> tuple[Ints, Ints]:
         """Return the correctly predicted images and all images of each part."""
 
+    @staticmethod
+    @abstractmethod
+    def part_of_images(predictions: Predictions) -> np.ndarray | None:
+        """Return the number of each image's part, int[n]; None if it is unknown."""
+
     @abstractmethod
     def parts_of(self, data: DataSummary) -> str:
         """Return in brackets what a part is, with a leading space; empty if it is obvious."""
@@ -67,14 +75,25 @@ class LowestAccuracy(Metric):
         correct, total = self._all_counts(runs)
         if len({len(sizes) for sizes in total}) > 1:
             return super().over_trials(runs, values, predictions)
-        return replace(worst_group_over_trials(correct, total), note="")
+        groups = self.part_accuracy(runs, predictions)
+        return replace(worst_group_over_trials(correct, total, groups), note="")
 
-    def counts_of_parts(self, runs: Sequence[SelectedRun]) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the counts of the parts; None if the runs have different parts."""
+    def part_accuracy(
+        self, runs: Sequence[SelectedRun], predictions: PredictionStore | None = None
+    ) -> GroupAccuracy | None:
+        """Return the accuracy of the parts; None if the runs have different parts."""
         correct, total = self._all_counts(runs)
         if len({len(sizes) for sizes in total}) > 1 or not (np.array(total) > 0).all(0).any():
             return None
-        return np.array(correct), np.array(total)
+        if predictions is not None and len(runs) > 1:
+            split = self.splits[0]
+            table = predictions.matrix(runs, split)
+            first = predictions.get(runs[0], split)
+            if table is not None and first is not None and first.label.ndim == 1:
+                part = self.part_of_images(first)
+                if part is not None:
+                    return accuracy_of_images(table, part)
+        return accuracy_of_counts(correct, total)
 
     def sampling_variance(self, runs: Sequence[SelectedRun]) -> float:
         """Return the binomial variance of the mean of the trials' minima.

@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmark.core.counts import Ints, class_counts
 from benchmark.core.summaries import DataSummary
+from benchmark.report.records.predictions import Predictions
 from benchmark.report.tables.metric import METRICS, Metric
 from benchmark.report.tables.metrics._lowest_accuracy import LowestAccuracy
 
@@ -31,6 +32,11 @@ class WorstClassAccuracy(LowestAccuracy):
     def part_counts(counts: np.ndarray) -> tuple[Ints, Ints]:
         """Return the correctly predicted images and all images of each class."""
         return class_counts(counts)
+
+    @staticmethod
+    def part_of_images(predictions: Predictions) -> np.ndarray | None:
+        """Return the class of each image."""
+        return predictions.label
 
     def parts_of(self, data: DataSummary) -> str:
         """Return what a class is if images may have several labels."""

@@ -9,7 +9,7 @@ import numpy as np
 from benchmark.core.counts import Ints, group_counts
 from benchmark.core.summaries import DataSummary
 from benchmark.report.records.model_selection import SelectedRun
-from benchmark.report.records.predictions import PredictionStore
+from benchmark.report.records.predictions import Predictions, PredictionStore
 from benchmark.report.statistics.estimate import Estimate, without_interval
 from benchmark.report.tables.metric import METRICS, Metric
 from benchmark.report.tables.metrics._lowest_accuracy import LowestAccuracy
@@ -34,6 +34,14 @@ class WorstGroupAccuracy(LowestAccuracy):
     def part_counts(counts: np.ndarray) -> tuple[Ints, Ints]:
         """Return the correctly predicted images and all images of each group."""
         return group_counts(counts)
+
+    @staticmethod
+    def part_of_images(predictions: Predictions) -> np.ndarray | None:
+        """Return the group of each image; None if its confounder is unknown."""
+        if predictions.confounder is None:
+            return None
+        confounders = int(predictions.confounder.max()) + 1
+        return predictions.label * confounders + predictions.confounder
 
     def parts_of(self, data: DataSummary) -> str:
         """Return what a group consists of."""
