@@ -1,4 +1,4 @@
-"""Data sets: what is there, is it whole, decode it once, look at it: `python -m benchmark.data COMMAND`."""
+"""List, check, prepare and show data sets: ``python -m benchmark.data COMMAND``."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ from benchmark.core.registry import DATASETS, did_you_mean
 from benchmark.core.terminal import say
 from benchmark.plan.sweepfile import MAX_NUMBER
 
-#: Where decoded images are kept when --cache-dir is not given; the data sets read it.
+#: The environment variable with the folder of decoded images, which the data sets read.
 CACHE_VARIABLE = "SHORTCUTBED_CACHE"
 
 __all__ = ["leaks", "main", "make_source", "members", "oddities", "sheet"]
 
-#: Endings of a contact sheet.
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+#: The largest number of groups that ``check`` lists for a split.
+MAX_LISTED_GROUPS = 12
+#: The file endings of a contact sheet.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+_DESCRIPTION = "List, check, prepare and show data sets."
 
 _EPILOG = """examples:
   python -m benchmark.data list --data-dir ~/data
@@ -37,13 +41,15 @@ _EPILOG = """examples:
   python -m benchmark.data check nlm_cxr:side=64
   python -m benchmark.data show planted:on=folder,options=path=my_data,shortcut=tag,bias=0.9 --output sheet.png
 
-`check` ends with 1 if it found a problem. Decoded images are kept in .cache in the data folder, or in --cache-dir;
-sweeps find them there if SHORTCUTBED_CACHE says so.
+Decoded images are kept in .cache in the data folder, or in --cache-dir; for sweeps to find them in
+another folder, set SHORTCUTBED_CACHE.
+
+exit codes: 0 success; 1 `check` found a problem; 2 the command is wrong.
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line and return its exit code."""
     return exit_code(lambda: _main(arguments))
 
 
@@ -51,73 +57,81 @@ def _main(arguments: list[str] | None) -> int:
     given = _parser().parse_args(arguments)
     if given.cache_dir is not None:
         os.environ[CACHE_VARIABLE] = str(given.cache_dir.absolute())
-    command: Callable[[argparse.Namespace], int] = {
-        "list": _list, "check": _check, "prepare": _prepare, "show": _show,
-    }[given.command]  # fmt: skip
+    command: Callable[[argparse.Namespace], int] = given.run
     return command(given)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("data", description=__doc__, epilog=_EPILOG)
+    parser = make_parser("data", description=_DESCRIPTION, epilog=_EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    lists = commands.add_parser("list", help="every data set, and whether its files are there")
+    lists = commands.add_parser("list", help="list the data sets and whether their files exist")
+    lists.set_defaults(run=_list)
     check = commands.add_parser(
         "check",
-        help="counts, groups, what was left out, repeated pictures, leakage between splits, damage",
+        help="count images and groups; find damage, repeated images and leaks between splits",
     )
-    prepare = commands.add_parser(
-        "prepare", help="decode the images once; unpack archives first, if given"
-    )
+    check.set_defaults(run=_check)
+    prepare = commands.add_parser("prepare", help="unpack archives and decode the images once")
+    prepare.set_defaults(run=_prepare)
     prepare.add_argument(
         "--download",
         action="store_true",
-        help="fetch what may be fetched and is missing; never done unasked",
+        help="download missing data sets whose licence allows it",
     )
     prepare.add_argument(
-        "--archive", type=Path, action="append", default=[], metavar="FILE", help=".zip or .tar"
+        "--archive",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="unpack this .zip or .tar file first; can be repeated",
     )
     show = commands.add_parser("show", help="write a contact sheet with groups and masks")
+    show.set_defaults(run=_show)
     for command in (check, prepare, show):
         command.add_argument("datasets", nargs="+", metavar="NAME[:OPTION=VALUE,…]")
     for command in (check, show):
         command.add_argument(
-            "--trial", type=number(int, 0, MAX_NUMBER), default=0, help="default: 0"
+            "--trial",
+            type=number(int, 0, MAX_NUMBER),
+            default=0,
+            help="trial whose splits are used; default: 0",
         )
     show.add_argument("--output", type=Path, metavar="FILE.png", help="default: NAME.png")
-    show.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: all")
+    show.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: all splits")
     show.add_argument(
         "--per-group",
         type=number(int, 1, 1000),
         default=8,
         metavar="N",
-        help="images of each group; default: 8",
+        help="number of images of each group; default: 8",
     )
     show.add_argument(
         "--groups",
         type=number(int, 1, 1000),
         default=8,
         metavar="N",
-        help="largest groups of each split; default: 8",
+        help="number of groups of each split, the largest first; default: 8",
     )
     for command in (lists, check, prepare, show):
         command.add_argument(
             "--data-dir",
             type=Path,
             metavar="DIR",
-            help=f"downloaded data sets; default: ${DATA_VARIABLE}, else data",
+            help=f"folder of downloaded data sets; default: ${DATA_VARIABLE}, otherwise data",
         )
         command.add_argument(
             "--cache-dir",
             type=Path,
             metavar="DIR",
-            help=f"decoded images; default: ${CACHE_VARIABLE}, else DIR/.cache",
+            help=f"folder of decoded images; default: ${CACHE_VARIABLE}, otherwise DIR/.cache",
         )
         add_version(command)
     return parser
 
 
 def _named(given: argparse.Namespace) -> list[NamedOptions]:
-    """The data sets of a command line."""
+    """Return the data sets that the command line names."""
     return [parse_named_options(text) for text in given.datasets]
 
 
@@ -126,10 +140,14 @@ def _sources(given: argparse.Namespace) -> list[tuple[NamedOptions, DatasetSourc
 
 
 def make_source(named: NamedOptions, folder: Path | None) -> DatasetSource:
-    """A data set with the options that were asked for.
+    """Create a data set with options.
+
+    Args:
+        named: the name and the options.
+        folder: the folder of downloaded data, or None.
 
     Raises:
-        UserError: no such data set or option, or a value that it does not take.
+        UserError: the data set or an option is unknown, or a value is invalid.
     """
     kind = DATASETS.get(named.name)
     options = parse_values(kind.options, named.options, named.name)
@@ -152,7 +170,7 @@ def _list(given: argparse.Namespace) -> int:
             DATASETS.withdraw(name, error)
             state = f"broken: {type(error).__name__}: {error}"
         rows.append([name, title, state])
-    say(tabulate(rows, ["dataset", "what", "state"], maxcolwidths=[None, 44, 64]))
+    say(tabulate(rows, ["dataset", "description", "state"], maxcolwidths=[None, 44, 64]))
     return 0
 
 
@@ -161,20 +179,29 @@ def _prepare(given: argparse.Namespace) -> int:
         download(_named(given), data_dir(given))
     for named, source in _sources(given):
         for archive in given.archive:
-            with _bar(f"unpacking {archive.name}") as report:
-                files = source.unpack(archive, report)
+            with _progress_bar(f"unpacking {archive.name}") as update:
+                files = source.unpack(archive, update)
             say(f"{archive}: {files:,} files unpacked in {data_dir(given)}")
-        with _bar("decoding") as report:
-            prepared = source.prepare(
-                lambda pool, done, total, report=report: report(done, total, f"decoding {pool}")  # type: ignore[misc]
-            )
+        with _progress_bar("decoding") as update:
+            prepared = source.prepare(_decoding(update))
         say(f"{named}: prepared" if prepared else f"{named}: nothing to prepare")
     return 0
 
 
+def _decoding(update: Callable[..., None]) -> Callable[[str, int, int], None]:
+    def report(pool: str, done: int, total: int) -> None:
+        update(done, total, f"decoding {pool}")
+
+    return report
+
+
 @contextmanager
-def _bar(text: str) -> Iterator[Callable[..., None]]:
-    """A progress bar on standard error, and the function that moves it: done, total, text."""
+def _progress_bar(text: str) -> Iterator[Callable[..., None]]:
+    """Show a progress bar on standard error.
+
+    Yields:
+        A function that updates the bar: ``update(done, total, text)``.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -184,59 +211,61 @@ def _bar(text: str) -> Iterator[Callable[..., None]]:
         TimeRemainingColumn,
     )
 
+    console = Console(stderr=True)
+    # Where nothing can be redrawn, rich prints an empty line or only the last bar.
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield lambda done, total, text=text: None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
-    # where nothing can be redrawn rich prints an empty line instead of a bar, or the last bar only
-    if not console.is_terminal or console.is_dumb_terminal:
-        yield lambda done, total, what=text: None
-        return
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(text, total=None)
-        yield lambda done, total, what=text: bar.update(
-            task, completed=done, total=total, description=what
+        yield lambda done, total, text=text: bar.update(
+            task, completed=done, total=total, description=text
         )
 
 
 def _check(given: argparse.Namespace) -> int:
-    found = 0
+    problems = 0
     for named, source in _sources(given):
         data = source.load(given.trial)
         say(f"{named}: {data.fingerprint}")
         for name, split in data.splits.items():
-            say(f"  {name:<10} {len(split):>7,} images  {_groups(data, name)}")
+            say(f"  {name:<10} {len(split):>7,} images  {_group_sizes(data, name)}")
         findings = examine(source, data)
         for note in findings.notes:
             say(f"  note: {note}")
         for problem in findings.problems:
             say(f"  problem: {problem}")
-        found += len(findings.problems)
         if not findings.problems:
             say("  no problem found")
-    return 1 if found else 0
+        problems += len(findings.problems)
+    return 1 if problems else 0
 
 
-def _groups(data: GroupedDataset, name: str) -> str:
-    """The groups of a split and their sizes; the classes where confounders are unknown or labels are several."""
-    shown = [f"{group} {len(rows):,}" for group, rows in members(data, name).items() if len(rows)]
-    return ", ".join(shown[:12]) + (
-        f", and {len(shown) - 12} more groups" if len(shown) > 12 else ""
-    )
+def _group_sizes(data: GroupedDataset, name: str) -> str:
+    """Return the groups (or else the classes) of a split with their sizes, as text."""
+    sizes = [f"{group} {len(rows):,}" for group, rows in members(data, name).items() if len(rows)]
+    text = ", ".join(sizes[:MAX_LISTED_GROUPS])
+    if len(sizes) > MAX_LISTED_GROUPS:
+        text += f", and {len(sizes) - MAX_LISTED_GROUPS} more groups"
+    return text
 
 
 def _show(given: argparse.Namespace) -> int:
     sources = _sources(given)
     if given.output is not None and len(sources) > 1:
         raise UserError(
-            "--output takes one file, but several data sets were named; leave it out, or show one."
+            "--output takes one file, but there are several data sets; leave it out or name only one."
         )
-    if given.output is not None and given.output.suffix.lower() not in PICTURES:
+    if given.output is not None and given.output.suffix.lower() not in IMAGE_SUFFIXES:
         raise UserError(
-            f"--output {given.output} is no name of a picture; expected one that ends in {PICTURES[0]}."
+            f"--output {given.output} is not an image file; expected a name that ends in "
+            f"{IMAGE_SUFFIXES[0]}."
         )
     for named, source in sources:
         data = source.load(given.trial)
@@ -258,62 +287,65 @@ def _show(given: argparse.Namespace) -> int:
 
 
 def sheet(data: GroupedDataset, splits: Sequence[str], per_group: int, groups: int) -> Any:
-    """A contact sheet: a row per group, its name and size on the left, the borders of masks drawn in green.
+    """Draw a contact sheet.
+
+    Each row is a group, with its name and size on the left. The borders of masks are green.
 
     Args:
-        per_group: images of each group; groups: the largest ones of each split.
+        data: the data set.
+        splits: the names of the splits to show.
+        per_group: the number of images of each group.
+        groups: the number of groups of each split, the largest first.
 
     Returns:
         A Pillow image.
     """
     from PIL import Image, ImageDraw
 
-    rows = [row for name in splits for row in _rows(data, name, per_group, groups)]
-    cell, left = max(64, min(160, data.info.image_size[1])), 250
-    picture = Image.new("RGB", (left + per_group * (cell + 4), len(rows) * (cell + 4)), "white")
-    pen = ImageDraw.Draw(picture)
-    for down, (text, images) in enumerate(rows):
-        pen.text((6, down * (cell + 4) + 6), text, fill="black")
-        for across, image in enumerate(images):
-            shown = Image.fromarray(image).resize((cell, cell), Image.Resampling.BICUBIC)
-            picture.paste(shown, (left + across * (cell + 4), down * (cell + 4)))
-    return picture
+    rows = [row for name in splits for row in _sheet_rows(data, name, per_group, groups)]
+    size = max(64, min(160, data.info.image_size[1]))
+    pitch = size + 4
+    left = 250
+    canvas = Image.new("RGB", (left + per_group * pitch, len(rows) * pitch), "white")
+    draw = ImageDraw.Draw(canvas)
+    for i, (text, images) in enumerate(rows):
+        draw.text((6, i * pitch + 6), text, fill="black")
+        for j, image in enumerate(images):
+            resized = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
+            canvas.paste(resized, (left + j * pitch, i * pitch))
+    return canvas
 
 
-def _rows(
+def _sheet_rows(
     data: GroupedDataset, name: str, per_group: int, groups: int
 ) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Text and images uint8[H,W,3] of each row of a split."""
-    split, found = data.splits[name], members(data, name)
-    names, counts = list(found), np.array([len(rows) for rows in found.values()])
-    chosen = [int(g) for g in np.argsort(-counts, kind="stable")[:groups] if counts[g]]
-    for g in sorted(chosen):
-        rows = found[names[g]]
-        rows = rows[:: max(1, len(rows) // per_group)][:per_group]  # spread over the split
-        text = f"{name}\n{names[g]}\n{counts[g]:,} image{'s' * int(counts[g] > 1)}"
-        yield text, [_outlined(split, int(row)) for row in rows]
-    if (counts > 0).sum() > len(chosen):
-        say(
-            f"  {name}: {(counts > 0).sum() - len(chosen)} smaller groups are not shown; --groups shows more."
-        )
+    """Yield the text and the images, uint8[H,W,3], of each row of a split."""
+    split = data.splits[name]
+    rows_of = {group: rows for group, rows in members(data, name).items() if len(rows)}
+    by_size = sorted(rows_of, key=lambda group: -len(rows_of[group]))
+    largest = set(by_size[:groups])
+    for group, rows in rows_of.items():
+        if group not in largest:
+            continue
+        spread = rows[:: max(1, len(rows) // per_group)][:per_group]  # over the whole split
+        text = f"{name}\n{group}\n{len(rows):,} image{'s' if len(rows) > 1 else ''}"
+        yield text, [_with_mask_border(split, int(row)) for row in spread]
+    if len(rows_of) > len(largest):
+        hidden = len(rows_of) - len(largest)
+        say(f"  {name}: {hidden} smaller groups are not shown; --groups shows more.")
 
 
-def _outlined(split: Split, row: int) -> np.ndarray:
-    """An image uint8[H,W,3] with the border of its mask in green."""
+def _with_mask_border(split: Split, row: int) -> np.ndarray:
+    """Return an image, uint8[H,W,3], with the border of its mask in green."""
     image = np.asarray(split.image[row])
     channels = {1: [0, 0, 0], 2: [0, 1, 1]}.get(image.shape[0], [0, 1, 2])
-    shown = np.ascontiguousarray(image[channels].transpose(1, 2, 0))
+    rgb = np.ascontiguousarray(image[channels].transpose(1, 2, 0))
     if split.mask is not None:
-        inside = np.pad(np.asarray(split.mask[row, 0]), 1, mode="edge")
-        core = (
-            inside[1:-1, 1:-1]
-            & inside[:-2, 1:-1]
-            & inside[2:, 1:-1]
-            & inside[1:-1, :-2]
-            & inside[1:-1, 2:]
-        )
-        shown[inside[1:-1, 1:-1] & ~core] = (0, 230, 0)
-    return shown
+        mask = np.pad(np.asarray(split.mask[row, 0]), 1, mode="edge")
+        inside = mask[1:-1, 1:-1]
+        neighbours = mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
+        rgb[inside & ~neighbours] = (0, 230, 0)
+    return rgb
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Sweeps: plan, launch, watch, retry, list: `python -m benchmark.sweep COMMAND`."""
+"""Plan, launch, watch and retry sweeps: ``python -m benchmark.sweep COMMAND``."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import functools
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmark.cli.listing import LISTS
 from benchmark.cli.options import add_placement, data_dir, download, local_slots, number
 from benchmark.cli.programs import add_version, make_parser
 from benchmark.core.conditions import prepare_openmp
 from benchmark.core.errors import Problems, UserError, exit_code
-from benchmark.core.layout import SweepFolder, require_newest_sweep
+from benchmark.core.layout import State, SweepFolder, require_newest_sweep, state_of
 from benchmark.core.named_options import parse_named_options
 from benchmark.core.registry import LAUNCHERS
+from benchmark.core.spec import RunSpec
 from benchmark.core.terminal import say
 from benchmark.launch.gpus import VISIBLE
 from benchmark.launch.launcher import LOCAL, launch, make_executor
@@ -27,50 +30,78 @@ from benchmark.plan.sweep_folder import read_stored, write_plan
 from benchmark.plan.sweepfile import SweepConfig, find_sweep_file, read_numbers, read_sweep
 
 RESULTS = Path("results")
-#: The largest time limit of a run in seconds: a year.
-LONGEST_RUN = 365 * 24 * 3600
+#: The largest time limit of a run: a year.
+MAX_RUN_SECONDS = 365 * 24 * 3600
+
+_DESCRIPTION = "Plan, launch, watch and retry sweeps."
 
 _EPILOG = """examples:
-  python -m benchmark.sweep launch                                   the quickstart: no download, a few minutes
-  python -m benchmark.sweep launch sweeps/quickstart.toml --dry-run  what would run
+  python -m benchmark.sweep launch                      run the quickstart (no download, a few minutes)
+  python -m benchmark.sweep launch quickstart --dry-run print what would run and how long it would take
   python -m benchmark.sweep launch quickstart --trials 5 --algorithms erm group_dro --output results/mine
-  python -m benchmark.sweep status                                   what is done, running, failed
-  python -m benchmark.sweep retry                                    failed runs become pending; then launch again
-  python -m benchmark.sweep list algorithms                          needs, papers, hyper-parameters
-  python -m benchmark.sweep validate my_sweep.toml                   every problem at once
+  python -m benchmark.sweep status                      print which runs are done, running or failed
+  python -m benchmark.sweep retry                       make failed runs pending; then launch again
+  python -m benchmark.sweep list algorithms             print needs, papers and hyper-parameters
+  python -m benchmark.sweep validate my_sweep.toml      print every problem of a sweep file at once
 
-Launching again does what is missing and nothing else. Ctrl-C, kill -9 and power cuts lose at most the work since
-the last checkpoint. Exit codes: 0 all done, 1 some runs failed, 2 a mistake in what was asked (nothing was
-written), 130 Ctrl-C. Afterwards: python -m benchmark.collect_results
+Launching again runs only what is missing. Ctrl-C, kill -9 and power cuts lose at most the work since
+the last checkpoint. To see the results: python -m benchmark.collect_results
+
+exit codes: 0 all runs are done; 1 some runs failed; 2 the command is wrong and nothing was written;
+130 Ctrl-C.
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line and return its exit code."""
     return exit_code(lambda: _main(arguments))
 
 
 def _main(arguments: list[str] | None) -> int:
     given = _parser().parse_args(arguments)
-    command = {
-        "launch": _launch,
-        "status": _status,
-        "retry": _retry,
-        "list": _list,
-        "validate": _validate,
-    }[given.command]
+    command: Callable[[argparse.Namespace], int] = given.run
     return command(given)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("sweep", description=__doc__, epilog=_EPILOG)
+    parser = make_parser("sweep", description=_DESCRIPTION, epilog=_EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_launch(commands)
+    status = commands.add_parser("status", help="show the progress of a sweep")
+    status.set_defaults(run=_status)
+    _add_folder(status)
+    status.add_argument("--once", action="store_true", help="print once instead of watching")
+    retry = commands.add_parser("retry", help="make failed runs pending again")
+    retry.set_defaults(run=_retry)
+    _add_folder(retry)
+    retry.add_argument(
+        "--key", action="append", metavar="KEY", help="retry only this run; can be repeated"
+    )
+    lists = commands.add_parser("list", help="list what is installed")
+    lists.set_defaults(run=_list)
+    lists.add_argument("what", choices=tuple(LISTS), metavar=f"{{{','.join(LISTS)}}}")
+    lists.add_argument(
+        "--long", action="store_true", help="also list hyper-parameters, options and variants"
+    )
+    validate = commands.add_parser("validate", help="check a sweep file and report every problem")
+    validate.set_defaults(run=_validate)
+    _add_sweep(validate)
+    validate.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="folder of downloaded data sets"
+    )
+    for command in commands.choices.values():
+        add_version(command)
+    return parser
+
+
+def _add_launch(commands: Any) -> None:
     launch = commands.add_parser(
         "launch",
         help="run a sweep, or what is missing of it",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    launch.set_defaults(run=_launch)
     _add_sweep(launch)
     launch.add_argument(
         "--output",
@@ -80,58 +111,50 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_placement(launch)
     launch.add_argument(
-        "--workers", type=int, metavar="N", help="runs at a time on the CPU; default: one per core"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="largest number of runs at a time; default: one per CPU core, or --per-gpu per GPU",
     )
     launch.add_argument(
-        "--per-gpu", type=int, default=1, metavar="K", help="runs at a time on each GPU; default: 1"
+        "--per-gpu",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of runs at a time on each GPU; default: 1",
     )
     launch.add_argument(
         "--launcher",
         default=str(LOCAL),
         metavar="NAME[:OPTION=VALUE,…]",
-        help=f"how runs are started; default: {LOCAL} (see `list launchers`)",
+        help=f"how to start runs, see `list launchers`; default: {LOCAL}",
     )
     launch.add_argument(
         "--run-time-limit",
-        type=number(float, 1, LONGEST_RUN),
+        type=number(float, 1, MAX_RUN_SECONDS),
         metavar="SECONDS",
         help="kill an attempt at a run that takes longer, and try again; default: no limit",
     )
     launch.add_argument(
         "--oracle",
         action="store_true",
-        help="evaluate the test splits along the way too; tables say so",
+        help="evaluate the test splits during training too; the tables mention it",
     )
     launch.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything, say what would run and how long, write nothing",
+        help="check everything and print what would run and how long it takes; write nothing",
     )
-    status = commands.add_parser("status", help="how far a sweep is")
-    status.add_argument(
-        "folder", nargs="?", type=Path, metavar="DIR", help="default: the newest sweep in results/"
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        metavar="DIR",
+        help="sweep folder; default: the newest sweep in results/",
     )
-    status.add_argument("--once", action="store_true", help="print once instead of watching")
-    retry = commands.add_parser(
-        "retry", help="make failed runs pending again; launch then runs them"
-    )
-    retry.add_argument(
-        "folder", nargs="?", type=Path, metavar="DIR", help="default: the newest sweep in results/"
-    )
-    retry.add_argument(
-        "--key", action="append", metavar="KEY", help="only this run; may be given several times"
-    )
-    lists = commands.add_parser("list", help="what there is")
-    lists.add_argument("what", choices=tuple(LISTS), metavar=f"{{{','.join(LISTS)}}}")
-    lists.add_argument(
-        "--long", action="store_true", help="hyper-parameters, options and variants too"
-    )
-    validate = commands.add_parser("validate", help="check a sweep file and report every problem")
-    _add_sweep(validate)
-    validate.add_argument("--data-dir", type=Path, metavar="DIR", help="downloaded data sets")
-    for command in commands.choices.values():
-        add_version(command)
-    return parser
 
 
 def _add_sweep(parser: argparse.ArgumentParser) -> None:
@@ -140,25 +163,31 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="quickstart",
         metavar="SWEEP",
-        help="file, or name of a sweep that `list sweeps` shows; default: quickstart",
+        help="sweep file, or a name from `list sweeps`; default: quickstart",
     )
     parser.add_argument(
-        "--datasets", nargs="+", metavar="NAME[:OPTION=VALUE,…]", help="instead of the sweep's"
+        "--datasets",
+        nargs="+",
+        metavar="NAME[:OPTION=VALUE,…]",
+        help="data sets to use instead of those of the sweep",
     )
     parser.add_argument(
-        "--algorithms", nargs="+", metavar="NAME[:VARIANT]", help="instead of the sweep's"
+        "--algorithms",
+        nargs="+",
+        metavar="NAME[:VARIANT]",
+        help="algorithms to use instead of those of the sweep",
     )
-    parser.add_argument("--trials", type=int, metavar="N", help="trials 0 … N − 1")
+    parser.add_argument("--trials", type=int, metavar="N", help="run the trials 0 to N − 1")
     parser.add_argument(
         "--draws",
         type=int,
         metavar="N",
-        help="random draws 1 … N of the hyper-parameters; 0: the defaults",
+        help="use the random hyper-parameter draws 1 to N; 0: only the defaults",
     )
     parser.add_argument(
         "--skip-impossible",
         action="store_true",
-        help="leave out what cannot run; tables show it as –",
+        help="leave out combinations that cannot run; tables show them as –",
     )
 
 
@@ -207,17 +236,16 @@ def _launch(given: argparse.Namespace) -> int:
         )
     say(summary)
     if summary.complete:
-        say(f"tables: python -m benchmark.collect_results {folder}")
+        say(f"To see the results: python -m benchmark.collect_results {folder}")
     return 0 if summary.complete else 1
 
 
 def _dry_run(placement: Placement, plan: Plan, folder: Path) -> int:
-    """Say how long what is missing would take here; nothing is written but in a temporary folder.
+    """Estimate how long the missing runs would take here; write only to a temporary folder.
 
     Raises:
-        Problems: data that are not there, after the estimate.
+        Problems: data are missing; raised after the estimate.
     """
-    from benchmark.core.layout import State, state_of
     from benchmark.launch.time_estimate import estimate
 
     slots = local_slots(placement)
@@ -227,53 +255,55 @@ def _dry_run(placement: Placement, plan: Plan, folder: Path) -> int:
         key for key in plan.runs if state_of(SweepFolder(folder).run(key).path) is not State.DONE
     ]
     if len(left) < len(plan.runs):
-        say(f"{len(plan.runs) - len(left)} runs are done already.")
+        say(f"{len(plan.runs) - len(left)} runs are already done.")
     prepare_openmp()
     import torch
 
     from benchmark.engine.timing import measure
 
     torch.set_num_threads(slots[0].threads)
+    device = slots[0].device
     specs = {key: run.spec for key, run in plan.runs.items()}
-    infos = {fingerprint: known.info for fingerprint, known in plan.data.items()}
-    device, trial = slots[0].device, plan.config.trials[0]
+    infos = {fingerprint: data.info for fingerprint, data in plan.data.items()}
+
+    def measure_here(spec: RunSpec, batch_size: int) -> Mapping[str, float]:
+        return measure(spec, specs, infos, batch_size, device)
 
     @functools.cache
-    def sizes(fingerprint: str) -> dict[str, int] | None:
-        known = plan.data[fingerprint]
-        if known.absent or not known.source.decoded():
+    def split_sizes(fingerprint: str) -> dict[str, int] | None:
+        data = plan.data[fingerprint]
+        if data.absent or not data.source.decoded():
             return None
-        return {name: len(split) for name, split in known.source.load(trial).splits.items()}
+        splits = data.source.load(plan.config.trials[0]).splits
+        return {name: len(split) for name, split in splits.items()}
 
-    absent = list(dict.fromkeys(known.absent for known in plan.data.values() if known.absent))
-    for what in absent:
-        say(f"not there, and timed on random images: {what}")
-    estimate(
-        plan, left, device, len(slots), lambda spec, size: measure(spec, specs, infos, size, device), sizes,
-        say,
-    )  # fmt: skip
-    if absent:
-        raise Problems(absent)
+    missing = list(dict.fromkeys(data.absent for data in plan.data.values() if data.absent))
+    for problem in missing:
+        say(f"missing data, timed on random images instead: {problem}")
+    estimate(plan, left, device, len(slots), measure_here, split_sizes, say)
+    if missing:
+        raise Problems(missing)
     return 0
 
 
 def _describe(plan: Plan, folder: Path) -> None:
+    """Print what a plan contains."""
     specs = [run.spec for run in plan.runs.values()]
-    asked = sum(run.requested for run in plan.runs.values())
-    extra = f" and {len(specs) - asked} upstream" if len(specs) > asked else ""
+    requested = [run for run in plan.runs.values() if run.requested]
+    upstream = len(specs) - len(requested)
+    extra = f" and {upstream} upstream" if upstream else ""
     steps = sum(spec.budget["steps"] for spec in specs)
-    say(
-        f"{plan.config.title or plan.config.name}: {asked} runs{extra}, {steps:,} steps, in {folder}"
-    )
-    per = Counter((run.dataset, run.spec.method) for run in plan.runs.values() if run.requested)
-    for (dataset, method), count in per.items():
+    title = plan.config.title or plan.config.name
+    say(f"{title}: {len(requested)} runs{extra}, {steps:,} steps, in {folder}")
+    counts = Counter((run.dataset, run.spec.method) for run in requested)
+    for (dataset, method), count in counts.items():
         say(f"  {count:>4} × {method} on {dataset}")
     for reason, count in Counter(refusal.reason for refusal in plan.refused).items():
         say(f"  {count:>4} left out: {reason}")
-    _warn(plan)
+    _print_warnings(plan)
 
 
-def _warn(plan: Plan) -> None:
+def _print_warnings(plan: Plan) -> None:
     for warning in plan.warnings:
         say(f"warning: {warning}", error=True)
 
@@ -281,9 +311,8 @@ def _warn(plan: Plan) -> None:
 def _status(given: argparse.Namespace) -> int:
     from benchmark.launch.display import show_status
 
-    return show_status(
-        read_stored(given.folder or require_newest_sweep(RESULTS).path), watch=not given.once
-    )
+    folder = given.folder or require_newest_sweep(RESULTS).path
+    return show_status(read_stored(folder), watch=not given.once)
 
 
 def _retry(given: argparse.Namespace) -> int:
@@ -295,11 +324,10 @@ def _retry(given: argparse.Namespace) -> int:
     if unknown:
         raise UserError(f"{folder} has no run {', '.join(unknown)}; `status` lists the keys.")
     keys = retry(folder, given.key or list(stored.runs))
-    say(
-        f"{len(keys)} runs are pending again; launch the sweep to run them."
-        if keys
-        else "no run has failed."
-    )
+    if keys:
+        say(f"{len(keys)} runs are pending again; launch the sweep to run them.")
+    else:
+        say("no run has failed.")
     return 0
 
 
@@ -311,7 +339,7 @@ def _list(given: argparse.Namespace) -> int:
 def _validate(given: argparse.Namespace) -> int:
     plan = expand(_config(given), data_dir(given), given.skip_impossible)
     say(f"{given.sweep} is valid: {len(plan.runs)} runs.")
-    _warn(plan)
+    _print_warnings(plan)
     return 0
 
 

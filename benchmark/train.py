@@ -1,4 +1,4 @@
-"""One run, for developing: `python -m benchmark.train --dataset … --algorithm …`."""
+"""Execute a single run, for development: ``python -m benchmark.train``."""
 
 from __future__ import annotations
 
@@ -16,80 +16,44 @@ from benchmark.core.conditions import prepare_openmp
 from benchmark.core.counts import accuracy
 from benchmark.core.criteria import title_of
 from benchmark.core.errors import ErrorCollector, UserError, exit_code
-from benchmark.core.hparam import HParam
+from benchmark.core.hparam import parse_values
 from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
 from benchmark.core.log_line import LogLine
 from benchmark.core.named_options import base_name, split_option
 from benchmark.core.outcome import RunOutcome
 from benchmark.core.record import read_record
-from benchmark.core.registry import ALGORITHMS, did_you_mean
+from benchmark.core.registry import ALGORITHMS
 from benchmark.core.spec import LEASE_LOST
 from benchmark.core.terminal import say
+from benchmark.launch.attempts import begin
+from benchmark.launch.lease import Claim
+from benchmark.launch.retry import retry
+from benchmark.launch.stop_signals import StopRequest, handle_stop_signals
 from benchmark.plan.planner import expand
 from benchmark.plan.sweep_folder import write_plan
 from benchmark.plan.sweepfile import SweepConfig, config_from
+
+_DESCRIPTION = "Execute a single run, for development."
 
 _EPILOG = """examples:
   python -m benchmark.train --dataset digits_on_photos:bias=0.95 --algorithm erm --steps 300
   python -m benchmark.train --dataset cmnist --data-dir ~/data --algorithm irm --hparam penalty_weight=1000
   python -m benchmark.train --dataset digits_on_photos --algorithm group_dro --trial 3 --device cuda
 
-The run folder holds spec.json, log.jsonl, record.json, predictions.npz and selected.pt. The same command
-run again finds the run done; killed, it goes on from its checkpoint. To compare methods, write a sweep:
-python -m benchmark.sweep --help
+The run folder contains spec.json, log.jsonl, record.json, predictions.npz and selected.pt. If the run
+is killed, the same command resumes it from its checkpoint; once it is done, the command only reports
+it. To compare methods, write a sweep: python -m benchmark.sweep --help
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line and return its exit code."""
     return exit_code(lambda: _main(arguments))
 
 
 def _main(arguments: list[str] | None) -> int:
-    parser = make_parser("train", description=__doc__, epilog=_EPILOG)
-    parser.add_argument("--dataset", required=True, metavar="NAME[:OPTION=VALUE,…]")
-    parser.add_argument("--algorithm", required=True, metavar="NAME[:VARIANT]")
-    parser.add_argument(
-        "--backbone", default="convnet", metavar="NAME[:OPTION=VALUE,…]", help="default: convnet"
-    )
-    parser.add_argument(
-        "--hparam",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="may be given several times",
-    )
-    parser.add_argument("--steps", type=int, default=500, help="default: 500")
-    parser.add_argument(
-        "--evaluate-every",
-        type=int,
-        help="steps between evaluations; default: a tenth of the steps",
-    )
-    parser.add_argument(
-        "--selection", nargs="+", default=["val_accuracy", "last"], metavar="CRITERION"
-    )
-    parser.add_argument(
-        "--trial", type=int, default=0, help="seed of data, weights and batches; default: 0"
-    )
-    parser.add_argument(
-        "--draw",
-        type=int,
-        default=0,
-        help="draw of the hyper-parameters; 0, the default, is their defaults",
-    )
-    parser.add_argument(
-        "--oracle", action="store_true", help="evaluate the test splits along the way too"
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("results/train"),
-        metavar="DIR",
-        help="default: results/train",
-    )
-    add_placement(parser)
-    given = parser.parse_args(arguments)
-    prepare_openmp()  # what follows loads torch
+    given = _parser().parse_args(arguments)
+    prepare_openmp()  # what follows imports torch
     config = _config(given)
     device = pick_device(given.device)
     if given.download:
@@ -103,6 +67,56 @@ def _main(arguments: list[str] | None) -> int:
         if not _run(folder, plan.runs[key].spec.label(), device, given):
             return 1
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("train", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--dataset", required=True, metavar="NAME[:OPTION=VALUE,…]")
+    parser.add_argument("--algorithm", required=True, metavar="NAME[:VARIANT]")
+    parser.add_argument(
+        "--backbone", default="convnet", metavar="NAME[:OPTION=VALUE,…]", help="default: convnet"
+    )
+    parser.add_argument(
+        "--hparam",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="value of a hyper-parameter; can be repeated",
+    )
+    parser.add_argument("--steps", type=int, default=500, help="default: 500")
+    parser.add_argument(
+        "--evaluate-every",
+        type=int,
+        help="number of steps between evaluations; default: a tenth of --steps",
+    )
+    parser.add_argument(
+        "--selection",
+        nargs="+",
+        default=["val_accuracy", "last"],
+        metavar="CRITERION",
+        help="selection criteria; default: val_accuracy last",
+    )
+    parser.add_argument(
+        "--trial", type=int, default=0, help="seed of data, weights and batches; default: 0"
+    )
+    parser.add_argument(
+        "--draw",
+        type=int,
+        default=0,
+        help="number of the hyper-parameter draw; default: 0, which uses the default values",
+    )
+    parser.add_argument(
+        "--oracle", action="store_true", help="evaluate the test splits during training too"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("results/train"),
+        metavar="DIR",
+        help="default: results/train",
+    )
+    add_placement(parser)
+    return parser
 
 
 def _config(given: argparse.Namespace) -> SweepConfig:
@@ -125,90 +139,89 @@ def _config(given: argparse.Namespace) -> SweepConfig:
 
 
 def _hparams(algorithm: str, given: list[str]) -> dict[str, Any]:
-    """The values of ``--hparam NAME=VALUE``, in the types that the algorithm declares."""
-    if not given:  # then the algorithms, which import torch, are not needed yet
+    """Return the values of ``--hparam NAME=VALUE`` in the types that the algorithm declares."""
+    if not given:  # the algorithms, which import torch, are not needed yet
         return {}
-    declared: dict[str, HParam] = ALGORITHMS.get(algorithm).all_hparams(0)
-    values = {}
+    collect = ErrorCollector()
+    options = [collect(_split_hparam, text) for text in given]
+    collect.finish()
+    texts = dict(option for option in options if option is not None)
+    return parse_values(ALGORITHMS.get(algorithm).all_hparams(0), texts, algorithm, "hparam")
 
-    def read(text: str) -> None:
-        option = split_option(text)
-        if option is None:
-            raise UserError(f"--hparam {text!r} has no value, expected NAME=VALUE such as lr=1e-3.")
-        name, value = option
-        if name not in declared:
-            raise UserError(f"{algorithm} has no hparam {name!r}{did_you_mean(name, declared)}")
-        values[name] = declared[name].parse(name, value)
 
-    check = ErrorCollector()
-    for text in given:
-        check(read, text)
-    check.finish()
-    return values
+def _split_hparam(text: str) -> tuple[str, str]:
+    option = split_option(text)
+    if option is None:
+        raise UserError(f"--hparam {text!r} has no value, expected NAME=VALUE such as lr=1e-3.")
+    return option
 
 
 def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bool:
-    """Run one folder in this process; prints a line per evaluation. Returns whether it is done."""
-    from benchmark.engine.execute import execute
-    from benchmark.launch.attempts import begin
-    from benchmark.launch.lease import Claim
-    from benchmark.launch.retry import retry
-    from benchmark.launch.stop_signals import StopRequest, handle_stop_signals
+    """Execute a run in this process and print a line per evaluation.
 
+    Returns:
+        True if the run is done.
+    """
     if state_of(folder) is State.DONE:
-        say(f"{label}: done before, see {RunFolder(folder).record}")
+        say(f"{label}: already done, see {RunFolder(folder).record}")
         return True
     say(f"{label}: {folder}")
     request = StopRequest()
-
-    def ask() -> None:
-        """The first request lets the run save itself, the second ends it at once."""
-        if request.reason() is not None:
-            raise KeyboardInterrupt
-        request.ask("interrupted")
-
     claim = Claim(folder, on_lost=request.lose_lease)
     if not claim.take():
         raise UserError(
-            f"another process works on {folder}; wait for it, or choose another folder with --output."
+            f"another process works on {folder}; wait for it, or choose another --output."
         )
     try:
-        retry(folder.parents[1], [folder.name])
-        with handle_stop_signals(ask):
-            outcome = execute(
-                folder,
-                begin(folder),
-                device=device,
-                data_dir=data_dir(given),
-                checkpoint_seconds=given.checkpoint_seconds,
-                stop=request.reason,
-                on_line=_print_line,
-                at_once=request.at_once,
-            )
+        outcome = _execute(folder, device, given, request)
     except FileNotFoundError:
         if RunFolder(folder).spec.exists():
             raise
-        raise UserError(_removed(folder)) from None
+        raise UserError(_removed_message(folder)) from None
     finally:
         claim.release()
     if outcome in (RunOutcome.DONE, RunOutcome.SETTLED):
         _print_record(folder)
-    elif outcome is RunOutcome.INTERRUPTED and request.reason() != LEASE_LOST:
-        raise KeyboardInterrupt
-    elif outcome is RunOutcome.INTERRUPTED and not folder.is_dir():
-        raise UserError(_removed(folder))
-    elif outcome is RunOutcome.INTERRUPTED:
-        say(
-            "another process took the run over; run the same command again to see how it is.",
-            error=True,
+        return True
+    if outcome is RunOutcome.INTERRUPTED:
+        if request.reason() != LEASE_LOST:
+            raise KeyboardInterrupt
+        if not folder.is_dir():
+            raise UserError(_removed_message(folder))
+        say("another process took over the run; run the command again to see it.", error=True)
+    elif outcome is RunOutcome.OUT_OF_MEMORY:
+        say("failed: out of memory; use a smaller batch_size.", error=True)
+    return False
+
+
+def _execute(
+    folder: Path, device: str, given: argparse.Namespace, request: StopRequest
+) -> RunOutcome:
+    """Execute a run whose lease this process holds."""
+    from benchmark.engine.execute import execute  # imports torch
+
+    def on_stop() -> None:
+        """Let the run save itself at the first request, and end it at the second."""
+        if request.reason() is not None:
+            raise KeyboardInterrupt
+        request.ask("interrupted")
+
+    retry(folder.parents[1], [folder.name])
+    with handle_stop_signals(on_stop):
+        return execute(
+            folder,
+            begin(folder),
+            device=device,
+            data_dir=data_dir(given),
+            checkpoint_seconds=given.checkpoint_seconds,
+            stop=request.reason,
+            on_line=_print_line,
+            at_once=request.at_once,
         )
-    elif not RunFolder(folder).failure.exists():
-        say("failed: out of memory; a smaller batch_size would need less.", error=True)
-    return outcome in (RunOutcome.DONE, RunOutcome.SETTLED)
 
 
-def _removed(folder: Path) -> str:
-    return f"{folder} was removed during the run, which is lost; run the same command again."
+def _removed_message(folder: Path) -> str:
+    return f"{folder} was removed during the run, which is lost; run the command again."
 
 
 def _print_line(line: LogLine) -> None:
@@ -220,9 +233,9 @@ def _print_line(line: LogLine) -> None:
 
 
 def _print_record(folder: Path) -> None:
-    for criterion, chosen in read_record(folder).selected.items():
-        splits = _accuracies(chosen.counts)
-        say(f"selected by {title_of(criterion)}: step {chosen.step}: {splits}")
+    for criterion, selected in read_record(folder).selected.items():
+        splits = _accuracies(selected.counts)
+        say(f"selected by {title_of(criterion)}: step {selected.step}: {splits}")
 
 
 def _accuracies(splits: Mapping[str, np.ndarray]) -> str:

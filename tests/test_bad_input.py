@@ -306,7 +306,7 @@ def test_nothing_to_collect(run, tmp_path: Path) -> None:  # type: ignore[no-unt
         (("--hparam", "lr"), "expected NAME=VALUE"),
         (("--hparam", "lrr=1"), "did you mean lr"),
         (("--hparam", "lr=fast"), "is not a number"),
-        (("--device", "cuda"), "no NVIDIA GPU answers"),
+        (("--device", "cuda"), "no NVIDIA GPU"),
         (("--steps", "0"), "expected 1 or more"),
         (("--selection", "best"), "unknown criterion"),
     ],

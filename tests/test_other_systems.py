@@ -214,7 +214,7 @@ def test_a_run_on_windows(tmp_path: Path) -> None:
     train = ["benchmark.train", "--algorithm", "gradmask", "--selection", "last"]
     train += ["--steps", "4", "--evaluate-every", "2", "--checkpoint-seconds", "0"]
     train += ["--dataset", "digits_on_photos:places=2", "--output", "out"]
-    for said in ("selected by last step: step 4", "done before"):
+    for said in ("selected by last step: step 4", "already done"):
         done = windows(*train, folder=tmp_path)
         assert done.returncode == 0 and said in done.stdout, done.stderr
     done = windows("benchmark.sweep", "status", "out", folder=tmp_path)

@@ -159,7 +159,7 @@ ENTRIES = ("sweep", "train", "data", "collect_results")
     ["benchmark.sweep", "status", "--version"],
     ["benchmark.data", "check", "--version"],
     ["benchmark.cli.programs", "--version"],
-    *(["benchmark.cli.programs", part, "--version"] for part in programs.PARTS),
+    *(["benchmark.cli.programs", part, "--version"] for part in programs.SUBCOMMANDS),
 ])  # fmt: skip
 def test_every_command_states_its_version(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
@@ -171,14 +171,14 @@ def test_every_command_states_its_version(
     assert capsys.readouterr().out == f"ShortcutBed {benchmark.__version__}\n"
 
 
-@pytest.mark.parametrize("part", programs.PARTS)
+@pytest.mark.parametrize("part", programs.SUBCOMMANDS)
 def test_a_part_of_the_command_calls_its_entry_point(
     part: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(SystemExit):
         programs.main([part, "--help"])
     assert capsys.readouterr().out.startswith(f"usage: shortcutbed {part} ")
-    entry = importlib.import_module(f"benchmark.{programs.PARTS[part].module}")
+    entry = importlib.import_module(f"benchmark.{programs.SUBCOMMANDS[part].module}")
     with pytest.raises(SystemExit):
         entry.main(["--help"])
     assert capsys.readouterr().out.startswith(f"usage: python -m {entry.__name__} ")
@@ -201,7 +201,7 @@ def test_a_part_that_does_not_exist_is_an_error_with_the_list(
     with pytest.raises(SystemExit):
         programs.main(["--help"])
     help_text = capsys.readouterr().out
-    assert all(f"\n  {part} " in help_text for part in programs.PARTS)
+    assert all(f"\n  {part} " in help_text for part in programs.SUBCOMMANDS)
 
 
 def test_documents_name_the_version_of_the_package() -> None:
@@ -266,7 +266,7 @@ def test_a_wheel_works_in_an_empty_folder(installed: Path, tmp_path: Path) -> No
 
     where = say("python", "-c", "import benchmark, sys; print(benchmark.__file__, *sys.path)")
     assert str(installed.parent) in where.split()[0] and str(ROOT) not in where.split()
-    for part in ("", *programs.PARTS):
+    for part in ("", *programs.SUBCOMMANDS):
         assert say("shortcutbed", *filter(None, [part]), "--help").startswith("usage: shortcutbed")
     for module in ENTRIES:
         assert say("python", "-m", f"benchmark.{module}", "--help").startswith("usage: python")

@@ -67,7 +67,7 @@ def test_a_run_prints_its_progress_and_the_second_time_that_it_is_done(
     assert _main(tmp_path, "--evaluate-every", "3") == 0
     assert (
         capsys.readouterr().out
-        == f"erm on tiny, trial 0: done before, see {folder / 'record.json'}\n"
+        == f"erm on tiny, trial 0: already done, see {folder / 'record.json'}\n"
     )
     assert (
         _main(tmp_path, "--evaluate-every", "3", "--trial", "1") == 0
@@ -124,7 +124,7 @@ def test_a_device_that_is_not_there_leaves_nothing(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert _main(tmp_path / "out", "--device", "cuda") == 2
-    assert "no NVIDIA GPU answers" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "no NVIDIA GPU" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_arguments_that_argparse_refuses_are_code_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +187,8 @@ def test_a_failed_teacher_stops_its_student(
 
 def test_out_of_memory_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _main(tmp_path, "--hparam", "how=memory", algorithm="toy_accident") == 1
-    assert "failed: out of memory; a smaller batch_size would need less." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "out of memory" in said and "batch_size" in said
 
 
 def test_a_full_disk_is_a_sentence_and_code_2(

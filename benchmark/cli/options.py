@@ -1,4 +1,4 @@
-"""Options that several command lines share."""
+"""Options and checks that several command lines share."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from benchmark.core.terminal import say
 from benchmark.launch.gpus import VISIBLE, find_gpus, require_gpus
 from benchmark.launch.slots import Placement, Slot
 
-#: Where data sets are looked for when --data-dir is not given.
+#: The environment variable with the folder of downloaded data, for when --data-dir is not given.
 DATA_VARIABLE = "SHORTCUTBED_DATA"
 
-
-#: Seconds between two checkpoints at most: a week.
-LONGEST_CHECKPOINT = 7 * 24 * 3600
+#: The largest number of seconds between two checkpoints: a week.
+MAX_CHECKPOINT_SECONDS = 7 * 24 * 3600
 
 
 def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
-    """An argparse type: a number of that kind from ``low`` to ``high``."""
+    """Return an argparse type: a number of a kind from ``low`` to ``high``, both included."""
 
     def read(text: str) -> int | float:
         try:
@@ -33,9 +32,9 @@ def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[
         except ValueError:
             value = kind(low) - 1
         if not low <= value <= high:
-            what = "a whole number" if kind is int else "a number"
+            expected = "an integer" if kind is int else "a number"
             raise argparse.ArgumentTypeError(
-                f"{shown(text)} is not {what} from {low:,.0f} to {high:,.0f}"
+                f"{shown(text)} is not {expected} from {low:,.0f} to {high:,.0f}"
             )
         return value
 
@@ -43,35 +42,40 @@ def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[
 
 
 def add_placement(parser: argparse.ArgumentParser) -> None:
-    """Where data are, and where and how to run."""
+    """Add the options for data, device and checkpoints."""
     parser.add_argument(
         "--data-dir",
         type=Path,
         metavar="DIR",
-        help=f"downloaded data sets; default: ${DATA_VARIABLE}, else data",
+        help=f"folder of downloaded data sets; default: ${DATA_VARIABLE}, otherwise data",
     )
     parser.add_argument(
         "--download",
         action="store_true",
-        help="fetch missing data sets that may be fetched; never done unasked",
+        help="download missing data sets whose licence allows it",
     )
     parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto"
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="default: auto, which uses the GPUs if there are any",
     )
     parser.add_argument(
         "--checkpoint-seconds",
-        type=number(float, 0, LONGEST_CHECKPOINT),
+        type=number(float, 0, MAX_CHECKPOINT_SECONDS),
         default=60.0,
-        metavar="S",
-        help="work that a kill may cost; default: 60",
+        metavar="SECONDS",
+        help="save a checkpoint this often; default: 60",
     )
 
 
 def data_dir(given: argparse.Namespace) -> Path:
-    """The folder of downloaded data: the option, else the environment, else ``data``; it need not exist.
+    """Return the folder of downloaded data, which need not exist.
+
+    The option comes first, then the environment variable, then ``data``.
 
     Raises:
-        UserError: it is a file, or a link that leads nowhere.
+        UserError: it is a file or a dangling link.
     """
     folder: Path = given.data_dir or Path(os.environ.get(DATA_VARIABLE) or "data")
     check_folder(folder, "--data-dir")
@@ -79,21 +83,24 @@ def data_dir(given: argparse.Namespace) -> Path:
 
 
 def pick_device(wanted: str) -> str:
-    """``cpu`` or ``cuda``, for a run in this process; no CUDA context is made here.
+    """Return ``"cpu"`` or ``"cuda"`` for a run in this process, without using CUDA.
 
-    Where a GPU cannot be used, CUDA_VISIBLE_DEVICES is set to the first one that can.
+    If some GPUs cannot be used, CUDA_VISIBLE_DEVICES is set to the first one that can.
+
+    Args:
+        wanted: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        UserError: cuda was asked for and there is none.
+        UserError: a GPU was requested and there is none.
     """
     if wanted == "cpu":
         return "cpu"
-    found = require_gpus() if wanted == "cuda" else find_gpus()
-    if found.note:
-        say(f"note: {found.note}", error=True)
-    if found.usable and found.problems:
-        os.environ[VISIBLE] = found.usable[0]
-    return "cuda" if found.usable else "cpu"
+    gpus = require_gpus() if wanted == "cuda" else find_gpus()
+    if gpus.note:
+        say(f"note: {gpus.note}", error=True)
+    if gpus.usable and gpus.problems:
+        os.environ[VISIBLE] = gpus.usable[0]
+    return "cuda" if gpus.usable else "cpu"
 
 
 def local_slots(placement: Placement) -> list[Slot]:
@@ -109,10 +116,10 @@ def local_slots(placement: Placement) -> list[Slot]:
 
 
 def download(datasets: Iterable[NamedOptions], folder: Path) -> None:
-    """Fetch those of the data sets that know how.
+    """Download the data sets that can be downloaded.
 
     Raises:
-        UserError: a data set has no files to fetch in an unattended way, or the fetching failed.
+        UserError: a data set cannot be downloaded automatically, or the download failed.
     """
     for named in datasets:
         kind = DATASETS.get(named.name)

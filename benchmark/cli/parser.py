@@ -1,4 +1,4 @@
-"""The parser of our command lines."""
+"""The argument parser of the command lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmark.core.text import escape_controls
 
 
 class Parser(argparse.ArgumentParser):
-    """An ``argparse`` parser whose errors quote what was typed without commanding the terminal."""
+    """An ``argparse`` parser whose error messages contain no control characters."""
 
     def error(self, message: str) -> NoReturn:
         super().error(escape_controls(message))

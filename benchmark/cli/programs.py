@@ -1,4 +1,4 @@
-"""How the command lines are called: each as a module, and all as parts of the command ``shortcutbed``."""
+"""The command ``shortcutbed``, whose subcommands call the entry points of ``benchmark``."""
 
 from __future__ import annotations
 
@@ -18,79 +18,87 @@ COMMAND = "shortcutbed"
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of the command ``shortcutbed``.
+class Subcommand:
+    """A subcommand of ``shortcutbed``.
 
     Args:
         module: the entry point of ``benchmark`` that it calls.
         help: one line.
-        inside: whether that entry point has commands of its own, this being one of them.
+        nested: True if the entry point has subcommands itself, and this is one of them.
     """
 
     module: str
     help: str
-    inside: bool = False
+    nested: bool = False
 
 
-PARTS = {
-    "launch": Part("sweep", "run a sweep, or what is missing of it", inside=True),
-    "status": Part("sweep", "how far a sweep is", inside=True),
-    "retry": Part("sweep", "make failed runs pending again; launch then runs them", inside=True),
-    "list": Part(
-        "sweep",
-        "list algorithms, data sets, backbones, launchers, …",
-        inside=True,
-    ),
-    "validate": Part("sweep", "check a sweep file and report every problem", inside=True),
-    "train": Part("train", "one run, for developing"),
-    "data": Part("data", "data sets: what is there, is it whole, what does it look like"),
-    "collect": Part("collect_results", "a sweep's runs as tables, figures and one HTML page"),
+SUBCOMMANDS = {
+    "launch": Subcommand("sweep", "run a sweep, or what is missing of it", nested=True),
+    "status": Subcommand("sweep", "show the progress of a sweep", nested=True),
+    "retry": Subcommand("sweep", "make failed runs pending again", nested=True),
+    "list": Subcommand("sweep", "list algorithms, data sets, backbones, sweeps, …", nested=True),
+    "validate": Subcommand("sweep", "check a sweep file and report every problem", nested=True),
+    "train": Subcommand("train", "execute a single run, for development"),
+    "data": Subcommand("data", "list, check, prepare and show data sets"),
+    "collect": Subcommand("collect_results", "make tables, figures and a page from a sweep"),
 }
 
-_programs: dict[str, str] = {}  # of modules that are called as a part of the command
+#: The program names of the modules that are being called as a subcommand.
+_programs: dict[str, str] = {}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command ``shortcutbed``; returns the exit code."""
+    """Run the command ``shortcutbed`` and return its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    name = _parser().parse_args(given[:1]).part
-    part = PARTS[name]
-    program, rest = (COMMAND, given) if part.inside else (f"{COMMAND} {name}", given[1:])
-    with _called(part.module, program):
-        entry = importlib.import_module(f"benchmark.{part.module}")
+    name = _parser().parse_args(given[:1]).subcommand
+    subcommand = SUBCOMMANDS[name]
+    if subcommand.nested:
+        program, rest = COMMAND, given
+    else:
+        program, rest = f"{COMMAND} {name}", given[1:]
+    with _program_name(subcommand.module, program):
+        entry = importlib.import_module(f"benchmark.{subcommand.module}")
         return exit_code(lambda: entry.main(rest))
 
 
 def make_parser(module: str, **options: Any) -> argparse.ArgumentParser:
-    """The parser of one entry point of ``benchmark``, under the name by which it was called, with ``--version``."""
+    """Return a parser with ``--version`` for an entry point of ``benchmark``.
+
+    Args:
+        module: the name of the entry point.
+        options: arguments of ``argparse.ArgumentParser``.
+    """
     program = _programs.get(module, f"python -m benchmark.{module}")
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = Parser(program, formatter_class=plain, **options)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = Parser(program, formatter_class=formatter, **options)
     add_version(parser)
     return parser
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:
-    """The option ``--version``, which prints the version and ends."""
+    """Add the option ``--version``, which prints the version and exits."""
     parser.add_argument("--version", action="version", version=f"ShortcutBed {__version__}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parts = "\n".join(f"  {name:<10} {part.help}" for name, part in PARTS.items())
+    lines = "\n".join(f"  {name:<10} {part.help}" for name, part in SUBCOMMANDS.items())
     parser = Parser(
         COMMAND,
         usage=f"{COMMAND} [-h] [--version] COMMAND ...",
         description="Which training methods learn the object, and which learn a shortcut?",
-        epilog=f"commands:\n{parts}\n\n{COMMAND} COMMAND --help explains each.",
+        epilog=f"commands:\n{lines}\n\n{COMMAND} COMMAND --help explains each command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("part", choices=tuple(PARTS), metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "subcommand", choices=tuple(SUBCOMMANDS), metavar="COMMAND", help=argparse.SUPPRESS
+    )
     add_version(parser)
     return parser
 
 
 @contextmanager
-def _called(module: str, program: str) -> Iterator[None]:
+def _program_name(module: str, program: str) -> Iterator[None]:
+    """Let the parser of an entry point show the name of a program."""
     _programs[module] = program
     try:
         yield

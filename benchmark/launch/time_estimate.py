@@ -1,4 +1,4 @@
-"""How long a sweep will take: a few timed steps of every kind of run, and arithmetic."""
+"""Estimates the time that a sweep takes from a few timed steps of every kind of run."""
 
 from __future__ import annotations
 
@@ -13,41 +13,70 @@ from benchmark.core.spec import RunSpec
 from benchmark.launch.events import duration
 from benchmark.plan.planner import Plan
 
-#: Pixels of a timed batch at most: a larger one is taken to cost in proportion.
+#: The largest number of pixels of a timed batch, by device. The time of a larger batch is taken to
+#: be proportional to its size.
 MAX_PIXELS = {"cpu": 8 * 224 * 224, "cuda": 128 * 224 * 224}
-#: Images of each test split that are explained at the end, at most.
+#: The largest number of images of each test split that are explained at the end.
 EXPLAINED = 512
 
-#: Seconds that parts of a run take with a batch size, as ``benchmark.engine.timing.measure`` says.
+#: Returns the seconds that parts of a run take with a batch size; see
+#: ``benchmark.engine.timing.measure``.
 Measure = Callable[[RunSpec, int], Mapping[str, float]]
-#: Images per split, by fingerprint, or None where only decoding the data could tell.
+#: Returns the number of images per split, by data fingerprint; None if only decoding could tell.
 Sizes = Callable[[str], Mapping[str, int] | None]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """Runs that differ in nothing that costs time but the batch size; ``times`` are those measured, by batch size."""
+class RunKind:
+    """Runs whose cost differs only by the batch size and the number of steps.
+
+    Args:
+        spec: the spec of one of them.
+        dataset: the data set with its options.
+        keys: the keys of the runs.
+        times: what was measured, by batch size.
+    """
 
     spec: RunSpec
     dataset: str
     keys: list[str] = field(default_factory=list)
     times: dict[int, Mapping[str, float]] = field(default_factory=dict)
 
+    @property
+    def largest_times(self) -> Mapping[str, float]:
+        """Return what was measured with the largest batch size."""
+        return self.times[max(self.times)]
 
-def kinds_of(plan: Plan, left: Collection[str]) -> list[Kind]:
-    """The runs of ``left`` by what decides their speed: method, network, data, and every setting that is no number."""
-    found: dict[str, Kind] = {}
+
+def kinds_of(plan: Plan, left: Collection[str]) -> list[RunKind]:
+    """Group runs by what decides their speed.
+
+    This is the method, the network, the data, and every setting that is not a number.
+
+    Args:
+        plan: the plan of the sweep.
+        left: the keys of the runs to group.
+    """
+    kinds: dict[str, RunKind] = {}
     for key, run in plan.runs.items():
         if key not in left:
             continue
         spec = run.spec
         settings = {k: v for k, v in spec.hparams.items() if isinstance(v, str | bool)}
-        mark = json.dumps([
-            spec.method, spec.backbone, spec.backbone_options, settings, spec.compute, spec.augmentation,
-            _shape(plan.data[spec.data_fingerprint].info), sorted(spec.upstream), run.dataset,
-        ], default=str)  # fmt: skip
-        found.setdefault(mark, Kind(spec, run.dataset)).keys.append(key)
-    return list(found.values())
+        identity = [
+            spec.method,
+            spec.backbone,
+            spec.backbone_options,
+            settings,
+            spec.compute,
+            spec.augmentation,
+            _shape(plan.data[spec.data_fingerprint].info),
+            sorted(spec.upstream),
+            run.dataset,
+        ]
+        mark = json.dumps(identity, default=str)
+        kinds.setdefault(mark, RunKind(spec, run.dataset)).keys.append(key)
+    return list(kinds.values())
 
 
 def _shape(info: DatasetInfo) -> list[object]:
@@ -57,17 +86,20 @@ def _shape(info: DatasetInfo) -> list[object]:
     ]
 
 
-def batch_sizes(kind: Kind, plan: Plan, device: str) -> list[int]:
-    """The batch sizes to time, one or two: the runs' smallest and largest, none too large."""
+def batch_sizes(kind: RunKind, plan: Plan, device: str) -> list[int]:
+    """Return one or two batch sizes to time: the smallest and the largest, up to MAX_PIXELS."""
     wanted = [int(plan.runs[key].spec.hparams["batch_size"]) for key in kind.keys]
     _, height, width = plan.data[kind.spec.data_fingerprint].info.image_size
-    side = kind.spec.backbone_options.get("side", 0)  # to which the network enlarges them
-    most = max(MAX_PIXELS[device] // max(height * width, side * side), 2)
-    return sorted({min(min(wanted), most), min(max(wanted), most)})
+    side = kind.spec.backbone_options.get("side", 0)  # to which the network enlarges the images
+    limit = max(MAX_PIXELS[device] // max(height * width, side * side), 2)
+    return sorted({min(min(wanted), limit), min(max(wanted), limit)})
 
 
 def step_seconds(times: Mapping[int, Mapping[str, float]], batch_size: int) -> float:
-    """Of one step: on the line through the two timed batch sizes, and in proportion beyond them."""
+    """Return the time of one step.
+
+    Between the two timed batch sizes it is interpolated linearly; beyond them it is proportional.
+    """
     sizes = sorted(times)
     low, high = sizes[0], sizes[-1]
     if batch_size > high:
@@ -78,34 +110,45 @@ def step_seconds(times: Mapping[int, Mapping[str, float]], batch_size: int) -> f
     return max(times[low]["step"] + slope * (batch_size - low), 0.0)
 
 
-def run_seconds(spec: RunSpec, kind: Kind, sizes: Mapping[str, int] | None) -> float:
-    """Of one run: steps, evaluations, and what comes at the end; without ``sizes`` its steps alone."""
-    once = kind.times[max(kind.times)]
-    steps = spec.budget["steps"] if once["step"] else 0
+def run_seconds(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -> float:
+    """Return the time of one run: steps, evaluations, and the explanations at the end.
+
+    Args:
+        spec: the run.
+        kind: what was measured.
+        sizes: the number of images per split; None to count only the steps.
+    """
+    times = kind.largest_times
+    steps = spec.budget["steps"] if times["step"] else 0
     total = steps * step_seconds(kind.times, int(spec.hparams["batch_size"]))
     if sizes is None:
         return total
-    tests = [n for name, n in sizes.items() if name not in ("train", "val")]
-    each = sizes["val"] + (sum(tests) if spec.oracle else 0)
-    total += evaluations(spec, steps) * each * once["image"]
-    total += len(spec.selection) * (sizes["val"] + sum(tests)) * once["image"]
-    total += once["look"] * sum(once[name] * sizes[name] for name in ("train", "val"))
-    return total + once["heatmap"] * sum(min(n, EXPLAINED) for n in tests)
+    tests = [size for name, size in sizes.items() if name not in ("train", "val")]
+    images_per_evaluation = sizes["val"] + (sum(tests) if spec.oracle else 0)
+    total += evaluations(spec, steps) * images_per_evaluation * times["image"]
+    total += len(spec.selection) * (sizes["val"] + sum(tests)) * times["image"]
+    total += times["look"] * sum(times[name] * sizes[name] for name in ("train", "val"))
+    return total + times["heatmap"] * sum(min(size, EXPLAINED) for size in tests)
 
 
 def evaluations(spec: RunSpec, steps: int) -> int:
-    """On the way, the last one included; a method without steps has one."""
+    """Return the number of evaluations during training, at least one."""
     return max(math.ceil(steps / spec.budget["evaluate_every"]), 1)
 
 
 def wall_seconds(plan: Plan, seconds: Mapping[str, float], workers: int) -> float:
-    """With so many workers: the work shared evenly, but not less than the longest chain of runs that wait for another.
+    """Return the wall time with a number of workers.
+
+    The work is shared evenly, but takes at least as long as the longest chain of runs that need
+    each other.
 
     Args:
-        seconds: of every run that is left, by key.
+        plan: the plan of the sweep.
+        seconds: the time of every remaining run, by key.
+        workers: the number of runs at a time.
     """
     chains: dict[str, float] = {}
-    for key, run in plan.runs.items():  # upstream first
+    for key, run in plan.runs.items():  # upstream runs come first
         before = max((chains[other] for other in run.spec.upstream.values()), default=0.0)
         chains[key] = before + seconds.get(key, 0.0)
     return max(sum(seconds.values()) / workers, max(chains.values(), default=0.0))
@@ -120,87 +163,91 @@ def estimate(
     sizes: Sizes,
     say: Callable[[str], None] = print,
 ) -> float | None:
-    """Time every kind of run, say what each run and all of them will take, and return the seconds of all of them.
+    """Time every kind of run and print how long each run and the whole sweep will take.
 
     Args:
-        left: keys of the runs that are not done.
+        plan: the plan of the sweep.
+        left: the keys of the runs that are not done.
         device: ``"cpu"`` or ``"cuda"``, where ``measure`` measures.
+        workers: the number of runs at a time.
+        measure: times a few steps of a run.
+        sizes: returns the number of images per split.
+        say: prints a line.
 
     Returns:
-        Wall seconds with so many workers; None where no kind could be timed.
+        The wall time in seconds, or None if no kind of run could be timed.
     """
     if not left:
         say("nothing is left to run.")
         return 0.0
     seconds: dict[str, float] = {}
-    failed = partial = 0
+    failed = 0
+    partial = 0
     for kind in kinds_of(plan, left):
         try:
             for batch_size in batch_sizes(kind, plan, device):
                 kind.times[batch_size] = measure(kind.spec, batch_size)
         except (UserError, RuntimeError, ValueError, MemoryError) as error:
             failed += len(kind.keys)
-            say(f"  {_name(kind)}: could not be timed ({str(error).partition(chr(10))[0]})")
+            reason = str(error).partition("\n")[0]
+            say(f"  {_name(kind)}: could not be timed ({reason})")
             continue
-        known = sizes(kind.spec.data_fingerprint)
-        partial += len(kind.keys) if known is None else 0
+        split_sizes = sizes(kind.spec.data_fingerprint)
+        if split_sizes is None:
+            partial += len(kind.keys)
         for key in kind.keys:
-            seconds[key] = run_seconds(plan.runs[key].spec, kind, known)
-        say(_line(kind, plan, [seconds[key] for key in kind.keys], known))
+            seconds[key] = run_seconds(plan.runs[key].spec, kind, split_sizes)
+        each = [seconds[key] for key in kind.keys]
+        say(_kind_line(kind, plan, each, complete=split_sizes is not None))
     if not seconds:
         return None
     total = wall_seconds(plan, seconds, workers)
-    say(_summary(plan, seconds, total, workers, device, failed, partial))
+    target = "GPU" if device == "cuda" else "CPU"
+    say(
+        f"estimate: {duration(total)} with {workers} worker{'s' if workers > 1 else ''} on the "
+        f"{target} ({duration(sum(seconds.values()))} of work), upstream runs included. "
+        + " ".join(_caveats(plan, seconds, failed, partial))
+    )
     return total
 
 
-def _name(kind: Kind) -> str:
+def _name(kind: RunKind) -> str:
     return f"{kind.spec.method} on {kind.dataset}, {kind.spec.backbone}"
 
 
-def _line(kind: Kind, plan: Plan, seconds: Sequence[float], known: Mapping[str, int] | None) -> str:
-    timed = ", ".join(
-        f"{1000 * times['step']:,.0f} ms with {size} images" for size, times in kind.times.items()
-    )
-    step = f"a step {timed}" if any(times["step"] for times in kind.times.values()) else "no steps"
-    low, high = min(seconds), max(seconds)
-    each = (
-        duration(high)
-        if duration(low) == duration(high)
-        else f"{duration(low)} to {duration(high)}"
-    )
-    without = ""
-    if known is None:
-        once = kind.times[max(kind.times)]
-        many = max(
-            evaluations(plan.runs[key].spec, plan.runs[key].spec.budget["steps"])
-            for key in kind.keys
+def _kind_line(kind: RunKind, plan: Plan, seconds: Sequence[float], *, complete: bool) -> str:
+    """Return the line about one kind of run; ``complete`` if evaluations are included."""
+    steps = "no steps"
+    if any(times["step"] for times in kind.times.values()):
+        steps = "a step takes " + ", ".join(
+            f"{1000 * times['step']:,.0f} ms with {size} images"
+            for size, times in kind.times.items()
         )
-        without = f", and {duration(many * 1000 * once['image'])} for every 1,000 validation images"
-    return f"  {len(seconds):>4} × {_name(kind)}: {step}; {each} each{without}"
+    low = duration(min(seconds))
+    high = duration(max(seconds))
+    each = high if low == high else f"{low} to {high}"
+    line = f"  {len(seconds):>4} × {_name(kind)}: {steps}; {each} each"
+    if complete:
+        return line
+    specs = [plan.runs[key].spec for key in kind.keys]
+    count = max(evaluations(spec, spec.budget["steps"]) for spec in specs)
+    evaluation = duration(count * 1000 * kind.largest_times["image"])
+    return f"{line}, and {evaluation} for every 1,000 validation images"
 
 
-def _summary(
-    plan: Plan,
-    seconds: Mapping[str, float],
-    total: float,
-    workers: int,
-    device: str,
-    failed: int,
-    partial: int,
-) -> str:
-    where = f"{workers} worker{'s' if workers > 1 else ''} on {'the GPU' if device == 'cuda' else 'the CPU'}"
-    work = duration(sum(seconds.values()))
-    parts = [
-        f"estimate: {duration(total)} with {where} ({work} of work), upstream included.",
-        "Steps were timed alone, on random images of the data's shape: reading data and other runs come on top.",
+def _caveats(plan: Plan, seconds: Mapping[str, float], failed: int, partial: int) -> list[str]:
+    """Return sentences about what the estimate does not include."""
+    caveats = [
+        "Steps were timed alone on random images of the same shape; reading data and other runs "
+        "take additional time."
     ]
     if any(plan.runs[key].spec.budget["patience"] for key in seconds):
-        parts.append("Runs that stop early take less.")
+        caveats.append("Runs that stop early take less.")
     if partial:
-        parts.append(
-            f"Evaluations of {partial:,} runs are not in it: how many images there are is not known yet."
+        caveats.append(
+            f"Evaluations of {partial:,} runs are not included, since their number of images is "
+            "not known yet."
         )
     if failed:
-        parts.append(f"{failed:,} runs could not be timed and are not in it.")
-    return " ".join(parts)
+        caveats.append(f"{failed:,} runs could not be timed and are not included.")
+    return caveats

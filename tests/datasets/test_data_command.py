@@ -168,7 +168,7 @@ def test_a_sheet_of_any_data_set() -> None:
         (("show", "tiny", "cmnist", "--output", "a.png"), "takes one file"),
         (("prepare", "nlm_cxr", "--archive", "no.zip"), "no.zip does not exist"),
         (("check", "waterbirds"), "unpack waterbird_complete95"),
-        (("show", "tiny", "--output", "sheet.txt"), "is no name of a picture"),
+        (("show", "tiny", "--output", "sheet.txt"), "is not an image file"),
         (("show", "tiny", "--output", "/dev/null/sheet.png"), "cannot be written"),
     ],
 )
@@ -185,7 +185,7 @@ def test_mistakes(
 def test_a_sheet_of_nothing(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run("show", "tiny", option, value)
-    assert ended.value.code == 2 and f"'{value}' is not a whole number" in capsys.readouterr().err
+    assert ended.value.code == 2 and f"'{value}' is not an integer" in capsys.readouterr().err
 
 
 def test_a_sheet_makes_its_folder(tmp_path: Path) -> None:

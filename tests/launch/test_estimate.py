@@ -13,7 +13,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.spec import RunSpec
 from benchmark.launch.time_estimate import (
     EXPLAINED,
-    Kind,
+    RunKind,
     batch_sizes,
     estimate,
     kinds_of,
@@ -55,7 +55,7 @@ def test_a_step_lies_on_the_line_through_two_batch_sizes_and_is_proportional_bey
 
 def test_a_run_is_its_steps_evaluations_passes_and_heatmaps() -> None:
     (run,) = plan_of("erm", selection=["val_mean", "last"]).runs.values()
-    kind = Kind(
+    kind = RunKind(
         run.spec,
         "tiny",
         times={64: times(step=0.5, image=0.01, look=0.1, train=2, val=1, heatmap=1.0)},
@@ -69,7 +69,7 @@ def test_a_run_is_its_steps_evaluations_passes_and_heatmaps() -> None:
         50 + evaluations + at_the_end + passes + heatmaps
     )
     (oracle,) = plan_of("erm", oracle=True, selection=["last"]).runs.values()
-    kind = Kind(
+    kind = RunKind(
         oracle.spec, "tiny", times={64: times(image=0.01)}
     )  # a method without steps: evaluated once
     assert run_seconds(oracle.spec, kind, SIZES) == pytest.approx(1000 * 0.01 + 1000 * 0.01)
@@ -131,7 +131,7 @@ def test_it_says_what_it_found_and_what_it_leaves_out() -> None:
     assert "3 × erm" in text and "500 ms with" in text and "50 s each" in text
     assert "33 min 20 s for every 1,000 validation images" in text
     assert "1 min 15 s with 2 workers on the CPU (2 min 30 s of work)" in text
-    assert "Evaluations of 3 runs are not in it" in text and "3 runs could not be timed" in text
+    assert "Evaluations of 3 runs are not included" in text and "3 runs could not be timed" in text
     assert estimate(plan, [], "cpu", 2, measure, lambda fingerprint: None, said.append) == 0.0
 
 
@@ -172,7 +172,7 @@ def test_the_command_times_writes_nothing_and_says_what_is_missing(
     assert sweep.main(arguments) == 2
     said = capsys.readouterr()
     assert "cmnist needs MNIST" in said.err and "estimate:" in said.out
-    warning = said.out.index("not there, and timed on random images: cmnist needs MNIST")
+    warning = said.out.index("cmnist needs MNIST")
     assert warning < said.out.index("ms with")  # not after minutes of timing
     assert "jtt on tiny:size=64" in said.out and "for every 1,000 validation images" in said.out
     assert sweep.main([*arguments, "--datasets", "tiny:size=64"]) == 0
