@@ -230,4 +230,4 @@ def test_the_page_on_sweep_files_tells_the_limits() -> None:
         MAX_DEPTH,
         MAX_TITLE_LENGTH,
     ]
-    assert f"beyond {ACCEPTED_BATCH_SIZE:,}" in table
+    assert f"above {ACCEPTED_BATCH_SIZE:,}" in table
