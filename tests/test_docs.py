@@ -25,6 +25,9 @@ EXAMPLES = {
         "benchmark/explain/entropy.py": "shortcutbed.explanation_metrics",
         "benchmark/core/criteria/balanced.py": "shortcutbed.criteria",
     },
+    "adding_a_report_table.md": {
+        "benchmark/report/tables/selected_steps.py": "shortcutbed.report_tables",
+    },
 }
 FILES = [(page, file) for page, files in EXAMPLES.items() for file in files]
 
@@ -40,9 +43,17 @@ from benchmark.core import BACKBONES, CRITERIA, EXPLAINERS, EXPLANATION_METRICS
 from benchmark.report.render import render
 from benchmark.report.report import make_report
 from benchmark.report.tables.metric import METRICS
+from benchmark.report.tables.report_table import REPORT_TABLES, ReportOptions
 from tests.support.runs import failure, plan_runs, run
 
-registries = (BACKBONES, EXPLAINERS, METRICS, EXPLANATION_METRICS, CRITERIA.registry)
+registries = (
+    BACKBONES,
+    EXPLAINERS,
+    METRICS,
+    EXPLANATION_METRICS,
+    CRITERIA.registry,
+    REPORT_TABLES,
+)
 added = [name for registry in registries for name in registry.names() if not registry.is_ours(name)]
 broken = {origin: why for registry in registries for origin, why in registry.broken.items()}
 
@@ -66,7 +77,7 @@ folders = plan_runs(
 for folder in folders:
     assert run(folder) == "done", failure(folder)
 record = json.loads((folders[-1] / "record.json").read_text())
-report = make_report(root)
+report = make_report(root, options=ReportOptions(tables=("selected_steps",)))
 forms = {form: render(report, form) for form in ("text", "csv", "markdown")}
 print(json.dumps({"added": sorted(added), "broken": broken, "record": record, **forms}))
 """
@@ -121,6 +132,7 @@ def test_examples_are_found_through_their_entry_points(outcome: dict[str, Any]) 
         "all_conv",
         "balanced_accuracy",
         "entropy",
+        "selected_steps",
         "squared_gradient",
         "val_balanced",
     ]
@@ -143,6 +155,11 @@ def test_a_run_records_the_metric_of_its_explanations(outcome: dict[str, Any]) -
 def test_the_report_has_both_metrics_as_columns(outcome: dict[str, Any], form: str) -> None:
     assert "balanced" in outcome[form]
     assert form == "csv" or "entropy" in outcome[form]
+
+
+@pytest.mark.parametrize("form", ["text", "markdown"])
+def test_the_report_has_the_table(outcome: dict[str, Any], form: str) -> None:
+    assert "selected steps" in outcome[form]
 
 
 @pytest.mark.parametrize(("page", "file"), FILES)
