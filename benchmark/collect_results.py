@@ -131,7 +131,7 @@ def _elsewhere(source: str, folder: str | None, form: str, out: str | None) -> i
     sheets = foreign_results.sheets(found)
     _print(render_sheets(sheets, form))
     if out:
-        written = write_sheets(sheets, Path(out), foreign_results.flat(found))
+        written = write_sheets(sheets, Path(out), foreign_results.flat_records(found))
         say(f"written to {out}/: {', '.join(path.name for path in written)}", error=True)
     return 0
 

@@ -14,7 +14,7 @@ import pytest
 from benchmark.collect_results import main
 from benchmark.core.errors import exit_code
 from benchmark.report.external import domainbed, subpopbench
-from benchmark.report.external.foreign_results import Import, flat, sheets
+from benchmark.report.external.foreign_results import ForeignResults, flat_records, sheets
 
 Json = dict[str, Any]
 
@@ -47,7 +47,7 @@ def domain(accuracy: float, draw: int = 0, trial: int = 0, step: int = 1) -> Jso
     return record
 
 
-SOURCES: dict[str, tuple[str, Callable[..., Json], Callable[[Path], Import]]] = {
+SOURCES: dict[str, tuple[str, Callable[..., Json], Callable[[Path], ForeignResults]]] = {
     "subpopbench": ("results.json", subpop, subpopbench.read),
     "domainbed": ("results.jsonl", domain, domainbed.read),
 }
@@ -61,7 +61,7 @@ def write(folder: Path, source: str, *lines: Any) -> None:
         (folder / str(i) / SOURCES[source][0]).write_text(text + "\n", encoding="utf-8")
 
 
-def means(found: Import) -> dict[str, float]:
+def means(found: ForeignResults) -> dict[str, float]:
     """The mean of the first column of every selection."""
     shown: dict[str, float] = {}
     for score in found.scores:
@@ -86,7 +86,7 @@ def test_a_value_that_is_no_number_never_wins_subpopbench(
     expected, found = (subpopbench.read(tmp_path / name) for name in ("clean", "broken"))
     assert means(found) == means(expected) and len(means(found)) == 3
     assert [note for note in found.notes if "no number to be selected by" in note]
-    assert all(math.isfinite(row["value"]) for row in flat(found))
+    assert all(math.isfinite(row["value"]) for row in flat_records(found))
 
 
 def test_a_class_without_a_number_has_no_least(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_every_field_replaced_by_something_else(tmp_path: Path, source: str) -> 
             write(folder, source, broken, sound)
             found = read(folder)
             assert found.scores, (path, value)
-            for row in flat(found):
+            for row in flat_records(found):
                 assert 0 <= row["value"] <= 1 and math.isfinite(row["standard_error"])
             assert sheets(found)
     assert number > 100

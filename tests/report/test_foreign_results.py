@@ -16,7 +16,7 @@ from benchmark.collect_results import main
 from benchmark.core.errors import UserError
 from benchmark.report.external import domainbed, subpopbench
 from benchmark.report.external.foreign_results import (
-    Import,
+    ForeignResults,
     Score,
     is_before_switch,
     sheets,
@@ -289,7 +289,7 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="1 records without what is needed"):
         sheets(domainbed.read(tmp_path))
     with pytest.raises(UserError, match="no run"):
-        sheets(Import("DomainBed"))
+        sheets(ForeignResults("DomainBed"))
     with pytest.raises(UserError, match="needs the folder"):
         main(["--from", "domainbed"])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import collect_results, sweep
-from benchmark.report.external.foreign_results import Import, Score, flat, sheets
+from benchmark.report.external.foreign_results import ForeignResults, Score, flat_records, sheets
 from benchmark.report.formats.report_format import file_names
 from benchmark.report.records.sweep_records import load_sweep
 from benchmark.report.records.tidy_export import export
@@ -208,9 +208,11 @@ def test_every_format_names_every_damage(tmp_path: Path) -> None:
 
 
 def test_notes_on_other_benchmarks_are_in_every_format(tmp_path: Path) -> None:
-    found = Import("DomainBed", [Score("PACS", "s", "ERM", "A", {0: 0.5})], 1, ["3 torn lines"])
+    found = ForeignResults(
+        "DomainBed", [Score("PACS", "s", "ERM", "A", {0: 0.5})], 1, ["3 torn lines"]
+    )
     made = sheets(found)
     for form in file_names():
         assert "3 torn lines" in render_sheets(made, form)
-    for path in write_sheets(made, tmp_path, flat(found)):
+    for path in write_sheets(made, tmp_path, flat_records(found)):
         assert "3 torn lines" in path.read_text()

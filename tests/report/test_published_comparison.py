@@ -236,7 +236,7 @@ def test_audit_names_what_cannot_be(tmp_path: Path) -> None:
     )
     (sheet,) = audit("tea_table9", folder=tmp_path)
     notes = " ".join(sheet.notes)
-    assert "printed ± 2, n = 10,000 gives ± 0.5 (more than n can make)" in notes
+    assert "printed ± 2, n = 10,000 gives ± 0.5" in notes
     assert "printed gap 45 ± 1, its accuracies differ by 40" in notes
 
 

@@ -1,1 +1,1 @@
-"""Published tables and other benchmarks' results, read into the report."""
+"""Audits of published tables, and results of other benchmarks."""

@@ -1,4 +1,4 @@
-"""DomainBed's result folders: its three ways to select a model, its numbers."""
+"""Read results of DomainBed, with its three selection methods."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.report.external.foreign_results import (
-    Import,
-    Picked,
+    ForeignResults,
+    ParsedLine,
     Score,
     is_before_switch,
     read_lines,
@@ -35,9 +35,18 @@ ENVIRONMENTS = {
 
 @dataclass(frozen=True, slots=True)
 class DomainBedRecord:
-    """One evaluation: accuracies of every environment on its training part (``inside``) and its held-out fifth.
+    """One evaluation of one run.
 
-    ``early``: the method had not begun, as IRM while its penalty waits.
+    Attributes:
+        dataset: Name of the data set.
+        algorithm: Name of the algorithm.
+        trial: Number of the trial.
+        draw: Number of the draw of hyper-parameters.
+        test: Hidden environments.
+        step: Step of the evaluation.
+        inside: Accuracy on the training part of each environment.
+        outside: Accuracy on the held-out fifth of each environment.
+        early: Whether the method has not begun, as IRM without its full penalty.
     """
 
     dataset: str
@@ -52,44 +61,53 @@ class DomainBedRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """A model: by which validation accuracy it was chosen, and its test accuracy."""
+class SelectedModel:
+    """A selected model.
+
+    Attributes:
+        validation: Validation accuracy that it was selected by.
+        test: Test accuracy.
+        early: Whether its method has not begun.
+    """
 
     validation: float
     test: float
     early: bool
 
 
-def read(folder: Path) -> Import:
-    """A sweep's folder as DomainBed writes it (``*/results.jsonl``).
+def read(folder: Path) -> ForeignResults:
+    """Read a sweep that DomainBed wrote, with a ``results.jsonl`` per run.
+
+    Args:
+        folder: The folder of the runs.
 
     Raises:
-        UserError: no such folder, or no results in it.
+        UserError: If there is no such folder, or if it has no results.
     """
-    found = Import("DomainBed")
-    records = list(read_lines(folder, "results.jsonl", _record, found))
+    results = ForeignResults("DomainBed")
+    records = list(read_lines(folder, "results.jsonl", _parse, results))
     size = _sizes(records)
     usual = [record for record in records if len(record.outside) == size[record.dataset]]
     if len(usual) < len(records):
-        odd = len(records) - len(usual)
-        found.notes.append(f"{odd} records with another number of environments, left out")
+        unusual = len(records) - len(usual)
+        results.notes.append(f"{unusual} records with another number of environments, left out")
     groups: dict[tuple[str, str, int], dict[int, dict[int, list[DomainBedRecord]]]] = {}
     for record in usual:
         for environment in record.test:
             trials = groups.setdefault((record.dataset, record.algorithm, environment), {})
             trials.setdefault(record.trial, {}).setdefault(record.draw, []).append(record)
-    for selection, choose in SELECTIONS.items():
+    for selection, select in SELECTIONS.items():
         for dataset, algorithm in sorted({key[:2] for key in groups}):
             by_environment = {
-                e: _per_trial(groups.get((dataset, algorithm, e), {}), e, choose)
+                e: _per_trial(groups.get((dataset, algorithm, e), {}), e, select)
                 for e in range(size[dataset])
             }
-            found.scores += _scores(dataset, selection, algorithm, by_environment)
-    return found
+            results.scores += _scores(dataset, selection, algorithm, by_environment)
+    return results
 
 
 def _sizes(records: Sequence[DomainBedRecord]) -> dict[str, int]:
-    """How many environments each data set has: what most of its records say, of equals the larger number."""
+    """Return the number of environments of each data set: the most common one, then the largest."""
     counted: dict[str, Counter[int]] = {}
     for record in records:
         counted.setdefault(record.dataset, Counter())[len(record.outside)] += 1
@@ -99,7 +117,7 @@ def _sizes(records: Sequence[DomainBedRecord]) -> dict[str, int]:
     }
 
 
-def _record(value: Mapping[str, Any]) -> Picked[DomainBedRecord]:
+def _parse(value: Mapping[str, Any]) -> ParsedLine[DomainBedRecord]:
     args = value["args"]
     inside: list[float] = []
     outside: list[float] = []
@@ -110,37 +128,42 @@ def _record(value: Mapping[str, Any]) -> Picked[DomainBedRecord]:
     if not test or len(set(test)) < len(test) or not set(test) <= set(range(len(outside))):
         raise ValueError("test_envs are not environments")
     record = DomainBedRecord(
-        text(args["dataset"]), text(args["algorithm"]), whole(args["trial_seed"]), whole(args["hparams_seed"]),
-        test, whole(value["step"]), tuple(inside), tuple(outside), is_before_switch(value),
-    )  # fmt: skip
-    return Picked(
+        dataset=text(args["dataset"]),
+        algorithm=text(args["algorithm"]),
+        trial=whole(args["trial_seed"]),
+        draw=whole(args["hparams_seed"]),
+        test=test,
+        step=whole(value["step"]),
+        inside=tuple(inside),
+        outside=tuple(outside),
+        early=is_before_switch(value),
+    )
+    return ParsedLine(
         (record.dataset, record.algorithm, record.trial, record.draw, test, record.step), record
     )
 
 
-Choose = Callable[[Sequence[DomainBedRecord], int], Chosen | None]
+#: Selects a step of the runs of one draw, given the test environment.
+Selection = Callable[[Sequence[DomainBedRecord], int], SelectedModel | None]
 
 
 def _per_trial(
-    trials: Mapping[int, Mapping[int, list[DomainBedRecord]]], environment: int, choose: Choose
-) -> dict[int, Chosen]:
-    """The draw with the best validation score, by trial (ties: the smallest draw)."""
-    found = {}
+    trials: Mapping[int, Mapping[int, list[DomainBedRecord]]], environment: int, select: Selection
+) -> dict[int, SelectedModel]:
+    """Return the model of the best draw of each trial; of equals, the smallest draw."""
+    best = {}
     for trial, draws in trials.items():
-        chosen = [
-            best
-            for _, records in sorted(draws.items())
-            if (best := choose(records, environment)) is not None
-        ]
-        if chosen:
-            found[trial] = max(chosen, key=lambda best: best.validation)
-    return found
+        models = [select(records, environment) for _, records in sorted(draws.items())]
+        known = [model for model in models if model is not None]
+        if known:
+            best[trial] = max(known, key=lambda model: model.validation)
+    return best
 
 
-def _training_domains(records: Sequence[DomainBedRecord], environment: int) -> Chosen | None:
-    """Every step of the run that hides ``environment`` alone; validation: held-out parts of the others."""
-    found = [
-        Chosen(
+def _training_domains(records: Sequence[DomainBedRecord], environment: int) -> SelectedModel | None:
+    """Select a step of the run that hides the environment, on held-out parts of the others."""
+    models = [
+        SelectedModel(
             statistics.fmean(a for i, a in enumerate(r.outside) if i != environment),
             r.inside[environment],
             r.early,
@@ -148,15 +171,15 @@ def _training_domains(records: Sequence[DomainBedRecord], environment: int) -> C
         for r in records
         if r.test == (environment,) and len(r.outside) > 1
     ]
-    return max(found, key=lambda one: one.validation, default=None)
+    return max(models, key=lambda model: model.validation, default=None)
 
 
-def _leave_one_out(records: Sequence[DomainBedRecord], environment: int) -> Chosen | None:
-    """Validation: runs of the same step that hide a second environment too, on that one; all of them must exist."""
+def _leave_one_out(records: Sequence[DomainBedRecord], environment: int) -> SelectedModel | None:
+    """Select a step on the second environment of all runs that hide the environment and another."""
     by_step: dict[int, list[DomainBedRecord]] = {}
     for record in records:
         by_step.setdefault(record.step, []).append(record)
-    found = []
+    models = []
     for _, group in sorted(by_step.items()):
         alone = [r for r in group if r.test == (environment,)]
         others = {
@@ -166,20 +189,20 @@ def _leave_one_out(records: Sequence[DomainBedRecord], environment: int) -> Chos
         }
         if others and len(alone) == 1 and len(others) == len(alone[0].outside) - 1:
             validation = statistics.fmean(r.inside[e] for e, r in others.items())
-            found.append(Chosen(validation, alone[0].inside[environment], alone[0].early))
-    return max(found, key=lambda one: one.validation, default=None)
+            models.append(SelectedModel(validation, alone[0].inside[environment], alone[0].early))
+    return max(models, key=lambda model: model.validation, default=None)
 
 
-def _oracle(records: Sequence[DomainBedRecord], environment: int) -> Chosen | None:
-    """The last step; validation: the held-out part of the test environment itself."""
+def _oracle(records: Sequence[DomainBedRecord], environment: int) -> SelectedModel | None:
+    """Take the last step; draws are compared on the held-out part of the test environment."""
     alone = [r for r in records if r.test == (environment,)]
     last = max(alone, key=lambda r: r.step, default=None)
     if last is None:
         return None
-    return Chosen(last.outside[environment], last.inside[environment], last.early)
+    return SelectedModel(last.outside[environment], last.inside[environment], last.early)
 
 
-SELECTIONS: Mapping[str, Choose] = {
+SELECTIONS: Mapping[str, Selection] = {
     "training-domain validation set": _training_domains,
     "leave-one-domain-out cross-validation": _leave_one_out,
     "test-domain validation set (oracle)": _oracle,
@@ -187,9 +210,12 @@ SELECTIONS: Mapping[str, Choose] = {
 
 
 def _scores(
-    dataset: str, selection: str, algorithm: str, by_environment: Mapping[int, Mapping[int, Chosen]]
+    dataset: str,
+    selection: str,
+    algorithm: str,
+    by_environment: Mapping[int, Mapping[int, SelectedModel]],
 ) -> list[Score]:
-    """One score per environment, and their average where every environment has one."""
+    """Return a score per environment, and their average if every environment has one."""
     names = ENVIRONMENTS.get(dataset, ())
     scores = [
         Score(
@@ -197,7 +223,7 @@ def _scores(
             selection,
             algorithm,
             names[e] if e < len(names) else f"env{e}",
-            {t: chosen.test for t, chosen in trials.items()},
+            {trial: model.test for trial, model in trials.items()},
             _early(trials),
         )
         for e, trials in by_environment.items()
@@ -214,5 +240,5 @@ def _scores(
     return scores
 
 
-def _early(trials: Mapping[int, Chosen]) -> frozenset[int]:
-    return frozenset(trial for trial, chosen in trials.items() if chosen.early)
+def _early(trials: Mapping[int, SelectedModel]) -> frozenset[int]:
+    return frozenset(trial for trial, model in trials.items() if model.early)

@@ -1,4 +1,4 @@
-"""Results of other benchmarks: what their folders have in common, and the tables made of them."""
+"""Read results of other benchmarks, and make tables of them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from benchmark.report.tables.sheet import Sheet
 
 R = TypeVar("R")
 
-#: Characters that the name of a data set or method may have.
-_NAME = 1000
-#: Hyper-parameters of DomainBed and SubpopBench that hold the update with which a method begins, by its name there.
-_BEGINS = {
+#: Most characters of the name of a data set or method.
+_MAX_NAME = 1000
+#: Hyper-parameters of DomainBed and SubpopBench that hold the first update of a method.
+_FIRST_UPDATE = {
     "IRM": ("irm_penalty_anneal_iters",),
     "RDM": ("rdm_penalty_anneal_iters",),
     "VREx": ("vrex_penalty_anneal_iters",),
@@ -35,18 +35,20 @@ _BEGINS = {
 
 
 def is_before_switch(value: Mapping[str, Any]) -> bool:
-    """Whether a record's model had not yet made an update of its method, such as one with IRM's whole penalty.
+    """Return whether a model precedes the first update of its method, such as IRM's full penalty.
 
-    Updates are counted from 0, and the record of step s is written after update s. SubpopBench's JTT begins after a
-    share of the steps. A record that does not hold its hyper-parameters tells nothing.
+    Updates are counted from 0, and the record of step s is written after update s.
+    SubpopBench's JTT begins after a share of the steps. A record without hyper-parameters counts as
+    trained.
     """
-    method, given = value["args"]["algorithm"], value.get("hparams")
+    method = value["args"]["algorithm"]
+    given = value.get("hparams")
     hparams = {
         name: number
         for name, number in (given.items() if isinstance(given, dict) else ())
         if isinstance(number, int | float) and math.isfinite(number)
     }
-    begins = [math.ceil(hparams[name]) for name in _BEGINS.get(method, ()) if name in hparams]
+    begins = [math.ceil(hparams[name]) for name in _FIRST_UPDATE.get(method, ()) if name in hparams]
     if method == "JTT" and {"first_stage_step_frac", "steps"} <= hparams.keys():
         begins.append(int(hparams["first_stage_step_frac"] * hparams["steps"]))
     return before_switch(whole(value["step"]) + 1, max(begins, default=0))
@@ -54,9 +56,15 @@ def is_before_switch(value: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Score:
-    """One number of a foreign table: its value in every trial that has it, as a fraction.
+    """A number of a table.
 
-    ``early`` holds the trials whose model was chosen before its method began.
+    Attributes:
+        dataset: Data set.
+        selection: Selection method.
+        method: Method.
+        column: Column of the table.
+        trials: Value of each trial, a fraction.
+        early: Trials whose model was selected before its method began.
     """
 
     dataset: str
@@ -68,17 +76,25 @@ class Score:
 
     @property
     def mean(self) -> float:
+        """Mean over trials."""
         return statistics.fmean(self.trials.values())
 
     @property
     def error(self) -> float:
-        """Standard error as DomainBed and its descendants print it: sd (divisor n) / √n; 0 for one trial."""
+        """Standard error as DomainBed prints it: sd with divisor n, over √n; 0 for one trial."""
         return statistics.pstdev(self.trials.values()) / math.sqrt(len(self.trials))
 
 
 @dataclass
-class Import:
-    """What was read: scores in table order, how many records, and what could not be used."""
+class ForeignResults:
+    """Results that were read.
+
+    Attributes:
+        source: Name of the benchmark.
+        scores: Scores in the order of the tables.
+        records: Number of records.
+        notes: What could not be used, one sentence each.
+    """
 
     source: str
     scores: list[Score] = field(default_factory=list)
@@ -87,14 +103,14 @@ class Import:
 
 
 class NotANumberError(ValueError):
-    """A value that a record cannot do without is NaN, infinite, or no share from 0 to 1."""
+    """A required value is NaN, infinite, or not from 0 to 1."""
 
 
 def whole(value: Any) -> int:
-    """A whole number of a record.
+    """Return a whole number of a record.
 
     Raises:
-        TypeError: it is anything else, such as a bool, a float or a text.
+        TypeError: If it is something else, such as a bool, a float or a string.
     """
     if type(value) is not int:
         raise TypeError(f"{shown(value)} is no whole number")
@@ -102,40 +118,40 @@ def whole(value: Any) -> int:
 
 
 def text(value: Any) -> str:
-    """A name in a record.
+    """Return a name in a record.
 
     Raises:
-        TypeError: it is no text.
-        ValueError: it is no text that a table could show.
+        TypeError: If it is no string.
+        ValueError: If it is empty, too long, or cannot be encoded.
     """
     if type(value) is not str:
         raise TypeError(f"{shown(value)} is no text")
-    if not 0 < len(value) <= _NAME or any("\ud800" <= c <= "\udfff" for c in value):
+    if not 0 < len(value) <= _MAX_NAME or any("\ud800" <= c <= "\udfff" for c in value):
         raise ValueError(f"{shown(value)} is no name")
     return value
 
 
 def share(value: Any) -> float:
-    """An accuracy, a precision or the like.
+    """Return a value such as an accuracy or a precision.
 
     Raises:
-        TypeError: it is no number; a bool is none.
-        NotANumberError: it is NaN, infinite, or not from 0 to 1.
+        TypeError: If it is no number, or a bool.
+        NotANumberError: If it is NaN, infinite, or not from 0 to 1.
     """
     if type(value) not in (int, float):
         raise TypeError(f"{shown(value)} is no number")
-    if not 0.0 <= value <= 1.0:  # false for NaN
+    if not 0.0 <= value <= 1.0:  # also if it is NaN
         raise NotANumberError(f"{shown(value)} is not from 0 to 1")
     return float(value)
 
 
 @dataclass(frozen=True)
-class Picked(Generic[R]):
-    """What is taken of a line.
+class ParsedLine(Generic[R]):
+    """A parsed line of a file of results.
 
     Attributes:
-        identity: the run and the step; no two lines have the same.
-        record: what is needed.
+        identity: Run and step; each line has its own.
+        record: The required content.
     """
 
     identity: Hashable
@@ -143,19 +159,22 @@ class Picked(Generic[R]):
 
 
 def read_lines(
-    folder: Path, name: str, pick: Callable[[Mapping[str, Any]], Picked[R]], found: Import
+    folder: Path,
+    name: str,
+    parse: Callable[[Mapping[str, Any]], ParsedLine[R]],
+    results: ForeignResults,
 ) -> Iterator[R]:
-    """What ``pick`` takes of every line of ``<folder>/*/<name>``; what cannot be used is counted and noted.
+    """Yield the parsed lines of ``<folder>/*/<name>``; lines that cannot be used are counted.
 
     Args:
-        folder: holds a folder per run.
-        name: of the file in each.
-        pick: takes what is needed of a record and lets the rest go; raises NotANumberError where a number cannot be
-            used, and KeyError, TypeError or ValueError where something is missing or of the wrong type.
-        found: gets the number of records and the notes.
+        folder: Folder that holds a folder per run.
+        name: Name of the file in each of them.
+        parse: Parses a line. It raises NotANumberError if a number cannot be used, and KeyError,
+            TypeError or ValueError if something is missing or of the wrong type.
+        results: Gets the number of records and the notes.
 
     Raises:
-        UserError: no folder, or no run in it.
+        UserError: If there is no such folder, or no run in it.
     """
     if not folder.is_dir():
         raise UserError(
@@ -164,78 +183,87 @@ def read_lines(
     files = sorted(folder.glob(f"*/{name}"))
     if not files:
         raise UserError(
-            f"no folder in {folder} holds {name}, expected one per run, as {found.source} writes them."
+            f"no folder in {folder} holds {name}, "
+            f"expected one per run, as {results.source} writes them."
         )
-    left: Counter[str] = Counter()
-    empty = len([entry for entry in folder.iterdir() if entry.is_dir()]) - len(files)
+    unused: Counter[str] = Counter()
+    empty = sum(entry.is_dir() for entry in folder.iterdir()) - len(files)
     if empty:
-        left[f"folders without {name}"] = empty
+        unused[f"folders without {name}"] = empty
     known: dict[Hashable, R] = {}
     for path in files:
         try:
             lines = read_bytes(path, JSON_BYTES).split(b"\n")
         except (OSError, DamagedError):
-            left[f"files {name} that cannot be read"] += 1
+            unused[f"files {name} that cannot be read"] += 1
             continue
         for line in filter(bytes.strip, lines):
             try:
-                picked = pick(parse_json(line))
+                parsed = parse(parse_json(line))
             except DamagedError:
-                left["torn lines"] += 1
+                unused["torn lines"] += 1
             except NotANumberError:
-                left["records with values that are no numbers from 0 to 1"] += 1
+                unused["records with values that are no numbers from 0 to 1"] += 1
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-                left["records without what is needed"] += 1
+                unused["records without what is needed"] += 1
             else:
-                if picked.identity not in known:
-                    known[picked.identity] = picked.record
-                    found.records += 1
-                    yield picked.record
-                elif known[picked.identity] == picked.record:
-                    left["records that repeat another"] += 1
+                if parsed.identity not in known:
+                    known[parsed.identity] = parsed.record
+                    results.records += 1
+                    yield parsed.record
+                elif known[parsed.identity] == parsed.record:
+                    unused["records that repeat another"] += 1
                 else:
-                    left["records that contradict an earlier one of the same run and step"] += 1
-    found.notes += [f"{count} {what}, left out" for what, count in left.items()]
+                    unused["records that contradict an earlier one of the same run and step"] += 1
+    results.notes += [f"{count} {kind}, left out" for kind, count in unused.items()]
 
 
-def sheets(found: Import) -> list[Sheet]:
-    """One sheet per selection method and data set, and one over the data sets where there are several."""
+def sheets(results: ForeignResults) -> list[Sheet]:
+    """Return one sheet per selection method and data set.
+
+    Raises:
+        UserError: If there are no scores.
+    """
     groups: dict[tuple[str, str], list[Score]] = {}
-    for score in found.scores:
+    for score in results.scores:
         groups.setdefault((score.selection, score.dataset), []).append(score)
     made = [
-        _sheet(found, selection, dataset, scores) for (selection, dataset), scores in groups.items()
+        _sheet(results, selection, dataset, scores)
+        for (selection, dataset), scores in groups.items()
     ]
     if not made:
         raise UserError(
-            f"nothing in these {found.source} results can be selected: {'; '.join(found.notes) or 'no run'}."
+            f"nothing in these {results.source} results can be selected: "
+            f"{'; '.join(results.notes) or 'no run'}."
         )
-    made[-1].notes += found.notes
+    made[-1].notes += results.notes
     return made
 
 
-def _sheet(found: Import, selection: str, dataset: str, scores: Sequence[Score]) -> Sheet:
+def _sheet(results: ForeignResults, selection: str, dataset: str, scores: Sequence[Score]) -> Sheet:
     columns = list(dict.fromkeys(score.column for score in scores))
     methods = list(dict.fromkeys(score.method for score in scores))
     by_place = {(score.method, score.column): score for score in scores}
-    trials = sorted({len(score.trials) for score in scores})
-    many = str(trials[0]) if len(trials) == 1 else f"{trials[0]} to {trials[-1]}"
+    counts = sorted({len(score.trials) for score in scores})
+    trials = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     rows = [
         [method, *(_cell(by_place.get((method, column))) for column in columns)]
         for method in methods
     ]
     caption = [
-        f"Read from {found.source} ({found.records:,} records). In per cent, mean ± standard error over {many} trials; "
-        f"selection: {selection}."
+        f"Read from {results.source} ({results.records:,} records). In per cent, mean ± standard "
+        f"error over {trials} trials; selection: {selection}."
     ]
-    early = [
-        f"{BEFORE_SWITCH} {method}: chosen before the first update at which the method is what its name says "
-        f"(trial{'s' if len(found_in) > 1 else ''} {', '.join(map(str, sorted(found_in)))})"
-        for method in methods
-        if (found_in := {t for score in scores if score.method == method for t in score.early})
-    ]
+    notes = []
+    for method in methods:
+        early = sorted({trial for s in scores if s.method == method for trial in s.early})
+        if early:
+            notes.append(
+                f"{BEFORE_SWITCH} {method}: selected before the method's own training begins "
+                f"(trial{'s' if len(early) > 1 else ''} {', '.join(map(str, early))})"
+            )
     heads = [("method",), *((column,) for column in columns)]
-    return Sheet(dataset, caption, heads, rows, notes=early)
+    return Sheet(dataset, caption, heads, rows, notes=notes)
 
 
 def _cell(score: Score | None) -> str:
@@ -245,11 +273,11 @@ def _cell(score: Score | None) -> str:
     return f"{percent(score.mean, 1)} ± {percent(score.error, 1)}{mark}"
 
 
-def flat(found: Import) -> list[dict[str, Any]]:
-    """Flat records for CSV and JSON; values are fractions."""
+def flat_records(results: ForeignResults) -> list[dict[str, Any]]:
+    """Return one record per score; values are fractions."""
     return [
         {
-            "source": found.source,
+            "source": results.source,
             "dataset": s.dataset,
             "selection": s.selection,
             "method": s.method,
@@ -259,5 +287,5 @@ def flat(found: Import) -> list[dict[str, Any]]:
             "trials": len(s.trials),
             "before_switch": sorted(s.early),
         }
-        for s in found.scores
+        for s in results.scores
     ]

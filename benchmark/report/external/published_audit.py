@@ -1,4 +1,4 @@
-"""A published table's claims, re-examined from its own numbers: value, ± and n, with what rounding hides."""
+"""Audit the claims of a published table by its own values, ± and numbers of images."""
 
 from __future__ import annotations
 
@@ -23,82 +23,105 @@ from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.pairwise import ALPHA
 from benchmark.report.tables.sheet import Sheet
 
-#: Runs behind a mean ± sd of the eX2L paper.
+#: Number of runs of a mean ± sd in the eX2L paper.
 RUNS = 3
 _SMALLER_IS_BETTER = ("gap",)
 
 
 @dataclass(frozen=True)
 class AuditedClaim:
-    """One method against the reference: the printed difference, its standard error, and p with and without rounding."""
+    """The difference of a method from the reference.
 
-    figure: PublishedValue
+    Attributes:
+        published: The printed value of the method.
+        difference: The printed difference.
+        se: Standard error of the difference.
+        p: Two-sided p-value of the difference.
+        p_rounded: The p-value if both values were rounded in favour of the reference by as much as
+            possible.
+    """
+
+    published: PublishedValue
     difference: float
     se: float
     p: float
-    p_rounded: (
-        float  # if both figures were rounded to the reference's favour by all that rounding allows
-    )
+    p_rounded: float
 
 
 def audit(name: str, reference: str | None = None, folder: Path = FOLDER) -> list[Sheet]:
-    """One sheet per data set of a published table: which figures can be told from the reference's.
+    """Test which values of a published table differ from those of a reference.
+
+    The test treats two values as independent, since a table does not say more. A paired test on the
+    same images would have more power. Holm's family is one metric of one data set.
 
     Args:
-        name: such as ``tea_table4``. reference: a method; by default the paper's own, or else the best of each column.
+        name: Name of the table, such as ``tea_table4``.
+        reference: A method; by default the paper's own, or else the best of each column.
+        folder: Folder of the transcribed tables.
 
-    The test treats the two figures as independent, as a reader must: on the same test images a paired test would see
-    more. Holm's family is one metric of one data set.
+    Returns:
+        One sheet per data set.
 
     Raises:
-        UserError: no such table, a table without ±, or an unknown reference.
+        UserError: If there is no such table, if it has no ±, or if the reference is unknown.
     """
-    figures = [f for f in read_table(name, folder) if f.pm is not None]
+    values = [f for f in read_table(name, folder) if f.pm is not None]
     paper = name.split("_table")[0]
-    if not figures or paper not in MEANING:
+    if not values or paper not in MEANING:
         raise UserError(
-            f"{name} prints no ± that could be used, so nothing can be tested; see those of {' and '.join(MEANING)}."
+            f"{name} prints no ± that could be used, so nothing can be tested; "
+            f"see the tables of {' and '.join(MEANING)}."
         )
-    methods = dict.fromkeys(f.method for f in figures)
+    methods = dict.fromkeys(f.method for f in values)
     if reference is not None and reference not in methods:
         raise UserError(f"{name} has no method {reference!r}{did_you_mean(reference, methods)}")
-    chosen = reference or (paper if paper in methods else None)
-    return [
-        _sheet(name, dataset, group, chosen) for dataset, group in _by(figures, "dataset").items()
-    ]
+    if reference is None and paper in methods:
+        reference = paper
+    by_dataset = _grouped(values, "dataset")
+    return [_sheet(name, dataset, group, reference) for dataset, group in by_dataset.items()]
 
 
-def _by(figures: Sequence[PublishedValue], field: str) -> dict[str, list[PublishedValue]]:
-    found: dict[str, list[PublishedValue]] = {}
-    for figure in figures:
-        found.setdefault(getattr(figure, field), []).append(figure)
-    return found
+def _grouped(values: Sequence[PublishedValue], field: str) -> dict[str, list[PublishedValue]]:
+    groups: dict[str, list[PublishedValue]] = {}
+    for published in values:
+        groups.setdefault(getattr(published, field), []).append(published)
+    return groups
 
 
-def _sheet(name: str, dataset: str, figures: list[PublishedValue], reference: str | None) -> Sheet:
+def _sheet(name: str, dataset: str, values: list[PublishedValue], reference: str | None) -> Sheet:
     rows: list[list[str]] = []
-    told = tested = 0
-    for metric, group in _by(figures, "metric").items():
+    significant = 0
+    tested = 0
+    for metric, group in _grouped(values, "metric").items():
         base = _base(group, metric, reference)
         if base is None:
             continue
         rows.append([f"{metric.replace('_', ' ')}, against {base.method} ({base.shown})"])
-        claims = [_claim(f, base, figures) for f in group if f is not base]
-        adjusted = [holm([getattr(c, which) for c in claims]) for which in ("p", "p_rounded")]
-        for claim, p, p_rounded in zip(claims, *adjusted, strict=True):
+        claims = [_claim(f, base, values) for f in group if f is not base]
+        adjusted = holm([claim.p for claim in claims])
+        adjusted_rounded = holm([claim.p_rounded for claim in claims])
+        for claim, p, p_rounded in zip(claims, adjusted, adjusted_rounded, strict=True):
             verdict = _verdict(p, p_rounded)
             rows.append(
-                [claim.figure.method, claim.figure.shown, _signed(claim.difference), percent(claim.se, 1),
-                 probability(p), probability(p_rounded), verdict]
-            )  # fmt: skip
+                [
+                    claim.published.method,
+                    claim.published.shown,
+                    _signed(claim.difference),
+                    percent(claim.se, 1),
+                    probability(p),
+                    probability(p_rounded),
+                    verdict,
+                ]
+            )
             tested += 1
-            told += verdict == "yes"
+            significant += verdict == "yes"
     caption = [
-        f"Audit of {name}: ± is {MEANING[figures[0].paper]}. Figures in per cent. Δ: method minus reference; "
-        "se: of Δ, figures taken as independent. p after Holm within each metric, from the "
-        "printed figures and with all rounding against the difference. "
-        f"Told apart: yes where both are below {ALPHA:g}, 'if not rounded' where only the first is.",
-        f"{told} of {tested} differences can be told apart.",
+        f"Audit of {name}: ± is {MEANING[values[0].paper]}. Values in per cent. "
+        "Δ: method minus reference; se: standard error of Δ for independent values. "
+        "p: two-sided, after Holm within each metric, from the printed values and with all rounding "
+        f"against the difference. Significant: yes if both are below {ALPHA:g}, "
+        "'if not rounded' if only the first is.",
+        f"{significant} of {tested} differences are significant.",
     ]
     heads = [
         ("method",),
@@ -107,9 +130,9 @@ def _sheet(name: str, dataset: str, figures: list[PublishedValue], reference: st
         ("se",),
         ("p", "(printed)"),
         ("p", "(rounding)"),
-        ("told", "apart"),
+        ("significant",),
     ]
-    return Sheet(f"{name}, {dataset}", caption, heads, rows, notes=_inconsistencies(figures))
+    return Sheet(f"{name}, {dataset}", caption, heads, rows, notes=_inconsistencies(values))
 
 
 def _base(
@@ -122,18 +145,18 @@ def _base(
 
 
 def _claim(
-    figure: PublishedValue, base: PublishedValue, figures: Sequence[PublishedValue]
+    published: PublishedValue, base: PublishedValue, values: Sequence[PublishedValue]
 ) -> AuditedClaim:
-    difference = figure.value - base.value
-    errors = [standard_error(f, figures) for f in (figure, base)]
+    difference = published.value - base.value
+    errors = [standard_error(f, values) for f in (published, base)]
     se = math.hypot(*errors)
     freedom = None
-    if figure.paper == "ex2l" and se > 0:  # Welch: three runs each
+    if published.paper == "ex2l" and se > 0:  # Welch's test, three runs each
         freedom = se**4 / sum(e**4 / (RUNS - 1) for e in errors)
-    slack = (figure.step + base.step) / 2
+    slack = (published.step + base.step) / 2
     shrunk = max(0.0, abs(difference) - slack)
     return AuditedClaim(
-        figure,
+        published,
         difference,
         se,
         _two_sided(abs(difference), se, freedom),
@@ -141,71 +164,71 @@ def _claim(
     )
 
 
-def standard_error(figure: PublishedValue, figures: Sequence[PublishedValue]) -> float:
-    """Standard error of a printed figure.
+def standard_error(published: PublishedValue, values: Sequence[PublishedValue]) -> float:
+    """Return the standard error of a printed value.
 
-    eX2L: ± / √runs. TEA: what n gives, where the printed ± agrees with it within rounding (it has more digits); else
-    the largest that the printed ± can stand for.
+    The error is ± / √runs for eX2L. For TEA, it is the binomial error if the printed ± agrees with
+    it within rounding, since it has more digits; otherwise, it is the largest error that the
+    printed ± allows.
+
+    Args:
+        published: The value.
+        values: All values of the same data set.
     """
-    assert figure.pm is not None
-    half = figure.step / 2
-    if figure.paper == "ex2l":
-        return max(figure.pm, half) / math.sqrt(RUNS)
-    by_n = allowed_by_n(figure, figures)
-    if by_n is not None and abs(figure.pm - by_n) <= half:
+    assert published.pm is not None
+    half = published.step / 2
+    if published.paper == "ex2l":
+        return max(published.pm, half) / math.sqrt(RUNS)
+    by_n = allowed_by_n(published, values)
+    if by_n is not None and abs(published.pm - by_n) <= half:
         return by_n
-    return figure.pm if by_n is not None and figure.pm > by_n else figure.pm + half
+    return published.pm if by_n is not None and published.pm > by_n else published.pm + half
 
 
-def allowed_by_n(figure: PublishedValue, figures: Sequence[PublishedValue]) -> float | None:
-    """The binomial standard error of an accuracy, or of a gap from its two accuracies; None where n is not known."""
-    if figure.n is None or not figure.metric.endswith(("accuracy", "gap")):
+def allowed_by_n(published: PublishedValue, values: Sequence[PublishedValue]) -> float | None:
+    """Return the binomial standard error of an accuracy or a gap; None if it is unknown."""
+    if published.n is None or not published.metric.endswith(("accuracy", "gap")):
         return None
-    if figure.metric != "gap":
-        p = (figure.value * figure.n + 1) / (figure.n + 2)
-        return math.sqrt(p * (1 - p) / figure.n)
-    parts = _parts(figure, figures)
-    errors = [allowed_by_n(part, figures) for part in parts]
-    return (
-        math.hypot(*[e for e in errors if e is not None])
-        if len(parts) == 2 and None not in errors
-        else None
-    )
+    if published.metric != "gap":
+        p = (published.value * published.n + 1) / (published.n + 2)
+        return math.sqrt(p * (1 - p) / published.n)
+    parts = _parts(published, values)
+    errors = [allowed_by_n(part, values) for part in parts]
+    known = [error for error in errors if error is not None]
+    return math.hypot(*known) if len(known) == len(parts) == 2 else None
 
 
-def _parts(gap: PublishedValue, figures: Sequence[PublishedValue]) -> list[PublishedValue]:
-    """The biased and the deceiving accuracy behind a gap."""
+def _parts(gap: PublishedValue, values: Sequence[PublishedValue]) -> list[PublishedValue]:
+    """Return the biased and the deceiving accuracy of a gap."""
     names = ("biased_accuracy", "deceiving_accuracy")
-    return [f for name in names for f in figures if f.metric == name and f.method == gap.method]
+    return [f for name in names for f in values if f.metric == name and f.method == gap.method]
 
 
-def _inconsistencies(figures: Sequence[PublishedValue]) -> list[str]:
-    """Printed ± that n can hardly produce, and gaps that are not the difference of their accuracies."""
+def _inconsistencies(values: Sequence[PublishedValue]) -> list[str]:
+    """Return notes on ± that contradict n, and on gaps that contradict their accuracies."""
     notes = []
-    for figure in figures:
-        by_n = allowed_by_n(figure, figures) if figure.paper == "tea" else None
-        # The posterior sd of a balanced score differs a little from the binomial one: a quarter of a point is let be.
-        if (
-            by_n is not None
-            and figure.pm is not None
-            and abs(figure.pm - by_n) > figure.step / 2 + 0.0025
-        ):
-            than = (
-                "more than n can make"
-                if figure.pm > by_n
-                else "possible only where classes differ much"
+    for published in values:
+        by_n = allowed_by_n(published, values) if published.paper == "tea" else None
+        # The posterior sd of a balanced score may differ by a quarter of a point.
+        tolerance = published.step / 2 + 0.0025
+        if by_n is not None and published.pm is not None and abs(published.pm - by_n) > tolerance:
+            remark = (
+                "more than n allows"
+                if published.pm > by_n
+                else "possible only if classes differ much"
             )
             notes.append(
-                f"{figure.method}, {figure.metric.replace('_', ' ')}: printed ± {percent(figure.pm, 0)}, "
-                f"n = {figure.n:,} gives ± {percent(by_n, 1)} ({than})"
+                f"{published.method}, {published.metric.replace('_', ' ')}: "
+                f"printed ± {percent(published.pm, 0)}, n = {published.n:,} gives "
+                f"± {percent(by_n, 1)} ({remark})"
             )
-        parts = _parts(figure, figures) if figure.metric == "gap" else []
+        parts = _parts(published, values) if published.metric == "gap" else []
         if len(parts) == 2:
             difference = abs(parts[0].value - parts[1].value)
-            if abs(difference - figure.value) > 1.5 * figure.step + 1e-9:
-                differ = percent(difference, 0)
+            if abs(difference - published.value) > 1.5 * published.step + 1e-9:
                 notes.append(
-                    f"{figure.method}: printed gap {figure.shown}, its accuracies differ by {differ}"
+                    f"{published.method}: printed gap {published.shown}, its accuracies differ "
+                    f"by {percent(difference, 0)}"
                 )
     return notes
 
@@ -220,7 +243,9 @@ def _two_sided(difference: float, se: float, freedom: float | None) -> float:
 def _verdict(p: float | None, p_rounded: float | None) -> str:
     if p is None or p_rounded is None:
         return DASH
-    return "yes" if p_rounded < ALPHA else "if not rounded" if p < ALPHA else "no"
+    if p_rounded < ALPHA:
+        return "yes"
+    return "if not rounded" if p < ALPHA else "no"
 
 
 def _signed(value: float) -> str:

@@ -1,4 +1,4 @@
-"""SubpopBench's result folders: its selection methods and metrics."""
+"""Read results of SubpopBench, with its selection methods and metrics."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.report.external.foreign_results import (
-    Import,
+    ForeignResults,
     NotANumberError,
-    Picked,
+    ParsedLine,
     Score,
     is_before_switch,
     read_lines,
@@ -20,9 +20,9 @@ from benchmark.report.external.foreign_results import (
     whole,
 )
 
-#: Test split where it is not ``te``.
+#: Test split of data sets where it is not ``te``.
 _TEST = {"ImagenetBG": "mixed_rand", "Living17": "zs"}
-#: Column -> where a record has it.
+#: Functions that read a metric from the test part of a record, by column.
 METRICS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
     "Avg": lambda r: share(r["overall"]["accuracy"]),
     "Worst": lambda r: share(r["min_group"]["accuracy"]),
@@ -35,7 +35,7 @@ METRICS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
     "AUROC": lambda r: share(r["overall"]["AUROC"]),
     "ECE": lambda r: share(r["overall"]["ECE"]),
 }
-#: Selection -> the validation value of a record, given its validation and its test part.
+#: Functions of the validation and the test part of a record that give the value to select by.
 SELECTIONS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], float]] = {
     "test set worst accuracy (oracle)": lambda va, te: share(te["min_group"]["accuracy"]),
     "validation set worst accuracy (with attributes)": lambda va, te: share(
@@ -46,7 +46,7 @@ SELECTIONS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], float]
 
 
 def _least(part: Mapping[str, Any], name: str) -> float:
-    """The smallest score of a class; every class must have one, since NaN is neither smaller nor larger."""
+    """Return the smallest score of a class; every class must have a number."""
     return min(share(scores[name]) for scores in part["per_class"].values())
 
 
@@ -55,13 +55,13 @@ class SubpopBenchRecord:
     """One evaluation of one run.
 
     Attributes:
-        dataset: its name.
-        algorithm: its name.
-        seed: the trial.
-        draw: of the hyper-parameters.
-        validation: the value of every selection for which there is a number.
-        test: the metrics that are numbers.
-        early: whether the method had not begun, as IRM while its penalty waits.
+        dataset: Name of the data set.
+        algorithm: Name of the algorithm.
+        seed: Number of the trial.
+        draw: Number of the draw of hyper-parameters.
+        validation: Value to select by, for each selection that has one.
+        test: Metrics that are numbers.
+        early: Whether the method has not begun, as IRM without its full penalty.
     """
 
     dataset: str
@@ -73,68 +73,80 @@ class SubpopBenchRecord:
     early: bool
 
 
-def read(folder: Path) -> Import:
-    """A folder as SubpopBench's train.py fills it (``*/results.json``, one record per line).
+def read(folder: Path) -> ForeignResults:
+    """Read a folder that SubpopBench's train.py wrote, with a ``results.json`` per run.
 
-    Selection is over evaluations, then over draws, by the same value; ties go to the earlier. Two of its data sets
-    (MIMICNotes, CXRMultisite) it selects by AUROC instead; here every data set is selected alike, which a note says.
+    Evaluations and then draws are selected by the same value; of equals, the earlier. SubpopBench
+    selects MIMICNotes and CXRMultisite by AUROC instead, which a note says.
+
+    Args:
+        folder: The folder of the runs.
 
     Raises:
-        UserError: no such folder, or no results in it.
+        UserError: If there is no such folder, or if it has no results.
     """
-    found = Import("SubpopBench")
+    results = ForeignResults("SubpopBench")
     runs: dict[tuple[str, str, int, int], list[SubpopBenchRecord]] = {}
-    for record in read_lines(folder, "results.json", _record, found):
-        runs.setdefault((record.dataset, record.algorithm, record.seed, record.draw), []).append(
-            record
-        )
+    for record in read_lines(folder, "results.json", _parse, results):
+        run = (record.dataset, record.algorithm, record.seed, record.draw)
+        runs.setdefault(run, []).append(record)
     for selection in SELECTIONS:
         best: dict[tuple[str, str], dict[int, SubpopBenchRecord]] = {}
         without = 0
         for (dataset, algorithm, seed, _), records in sorted(runs.items()):
-            able = [record for record in records if selection in record.validation]
-            without += len(records) - len(able)
-            if not able:
+            candidates = [record for record in records if selection in record.validation]
+            without += len(records) - len(candidates)
+            if not candidates:
                 continue
-            selected_run = max(able, key=lambda r: r.validation[selection])
+            selected = max(candidates, key=lambda r: r.validation[selection])
             seeds = best.setdefault((dataset, algorithm), {})
-            if (
-                seed not in seeds
-                or selected_run.validation[selection] > seeds[seed].validation[selection]
-            ):
-                seeds[seed] = selected_run
+            other = seeds.get(seed)
+            if other is None or selected.validation[selection] > other.validation[selection]:
+                seeds[seed] = selected
         if without:
-            found.notes.append(
-                f"{without} evaluations have no number to be selected by ({selection}), left out there"
+            results.notes.append(
+                f"{without} evaluations have no number to be selected by ({selection}), "
+                "left out there"
             )
         for (dataset, algorithm), seeds in best.items():
             for column in METRICS:
                 trials = {seed: r.test[column] for seed, r in seeds.items() if column in r.test}
                 if trials:
                     early = frozenset(seed for seed in trials if seeds[seed].early)
-                    found.scores.append(Score(dataset, selection, algorithm, column, trials, early))
-    odd = sorted({key[0] for key in runs} & {"MIMICNotes", "CXRMultisite"})
-    if odd:
-        found.notes.append(
-            f"SubpopBench selects {' and '.join(odd)} by validation AUROC; here they are selected as said"
+                    results.scores.append(
+                        Score(dataset, selection, algorithm, column, trials, early)
+                    )
+    by_auroc = sorted({key[0] for key in runs} & {"MIMICNotes", "CXRMultisite"})
+    if by_auroc:
+        results.notes.append(
+            f"SubpopBench selects {' and '.join(by_auroc)} by validation AUROC; "
+            "here they are selected as the caption says"
         )
-    return found
+    return results
 
 
-def _record(value: Mapping[str, Any]) -> Picked[SubpopBenchRecord]:
+def _parse(value: Mapping[str, Any]) -> ParsedLine[SubpopBenchRecord]:
     args = value["args"]
-    dataset, algorithm = text(args["dataset"]), text(args["algorithm"])
-    validation, test = value["va"], value[_TEST.get(dataset, "te")]
+    dataset = text(args["dataset"])
+    validation = value["va"]
+    test = value[_TEST.get(dataset, "te")]
     metrics = {}
-    for column, take in METRICS.items():
-        # SubpopBench writes no AUROC where a class is absent, and calls some numbers null
+    for column, metric in METRICS.items():
+        # SubpopBench writes no AUROC if a class is absent, and null for some numbers.
         with suppress(KeyError, TypeError, ValueError):
-            metrics[column] = take(test)
+            metrics[column] = metric(test)
     values = {}
-    for name, choose in SELECTIONS.items():
-        with suppress(NotANumberError):  # such a value never wins
-            values[name] = choose(validation, test)
-    seed, draw = whole(args["seed"]), whole(args["hparams_seed"])
-    early = is_before_switch(value)
-    record = SubpopBenchRecord(dataset, algorithm, seed, draw, values, metrics, early)
-    return Picked((dataset, algorithm, seed, draw, whole(value["step"])), record)
+    for name, selection in SELECTIONS.items():
+        with suppress(NotANumberError):
+            values[name] = selection(validation, test)
+    record = SubpopBenchRecord(
+        dataset=dataset,
+        algorithm=text(args["algorithm"]),
+        seed=whole(args["seed"]),
+        draw=whole(args["hparams_seed"]),
+        validation=values,
+        test=metrics,
+        early=is_before_switch(value),
+    )
+    step = whole(value["step"])
+    return ParsedLine((dataset, record.algorithm, record.seed, record.draw, step), record)
