@@ -1,15 +1,17 @@
-"""ViT-B/16 (Dosovitskiy et al. 2021), torchvision's."""
+"""Vision transformers (Dosovitskiy et al. 2021), built from torchvision's."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from benchmark.core.errors import UserError
+from benchmark.core.hparam import HParam
 from benchmark.core.registry import BACKBONES
 from benchmark.models.base import Backbone, Capabilities
 from benchmark.models.pretrained import (
@@ -18,58 +20,85 @@ from benchmark.models.pretrained import (
     load_all_but_last,
     refuse_with_weights,
     state_of_weights,
-    torchvision_network,
 )
 
-PATCH = 16
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of a vision transformer.
+
+    Args:
+        patch: side of a patch, in pixels.
+        dim: width of a token.
+        depth: number of blocks.
+        heads: attention heads of a block.
+        mlp_dim: hidden units of the feed-forward part of a block.
+    """
+
+    patch: int
+    dim: int
+    depth: int
+    heads: int
+    mlp_dim: int
 
 
-@BACKBONES.register
-class ViTB16(Backbone):
-    """ViT-B/16.
+class VisionTransformer(Backbone):
+    """Base class of the vision transformers with a class token; a subclass gives ``shape``.
 
-    The features are the class token; the feature map is the grid of patch tokens, with side / 16
+    The features are the class token; the feature map is the grid of patch tokens, with side / patch
     positions a side. Grad-CAM uses the patch tokens that enter the last block, which are the inputs
     of its first layer normalisation; the logits do not depend on the patch tokens that leave it, so
     that their gradient would be 0.
 
-    Position embeddings of published weights are interpolated to the image size.
-    Parameters have torchvision's names with the prefix ``net.``; ``net.heads.head`` is
-    ``classifier`` here.
+    Position embeddings of published weights are interpolated to the image size. Parameters have
+    torchvision's names with the prefix ``net.``; ``net.heads.head`` is ``classifier`` here.
     """
 
-    name = "vit_b_16"
-    doc = "ViT-B/16 of torchvision"
-    options = {"weights": WEIGHTS_OPTION}
-    capabilities = Capabilities(
-        cam="net.encoder.layers.encoder_layer_10", attention=True, min_side=PATCH
-    )
+    @classmethod
+    def shape(cls, options: Mapping[str, Any]) -> Shape:
+        """Return the size of the network with these options."""
+        raise NotImplementedError
+
+    @classmethod
+    def smallest_side(cls, options: Mapping[str, Any]) -> int:
+        return cls.shape(options).patch
 
     @classmethod
     def sides_inside(cls, options: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
-        if height != width or height % PATCH:
+        patch = cls.shape(options).patch
+        if height != width or height % patch:
             raise UserError(
-                f"{cls.name} needs square images with a side that {PATCH} divides, got "
+                f"{cls.name} needs square images with a side that {patch} divides, got "
                 f"{height}×{width}; resize them."
             )
         return super().sides_inside(options, height, width)
 
     def build(self) -> nn.Linear:
+        from torchvision.models import VisionTransformer as Network
+        from torchvision.models.vision_transformer import interpolate_embeddings
+
         channels, height, _ = self.image_size
-        weights = self.chosen["weights"]
+        shape = self.shape(self.chosen)
+        weights = self.chosen.get("weights", NONE)
         if channels != 3:
             refuse_with_weights(self.name, weights, f"images of {channels} channels")
-        net: Any = torchvision_network("vit_b_16", NONE, self.num_outputs, image_size=height)
+        net: Any = Network(
+            image_size=height,
+            patch_size=shape.patch,
+            num_layers=shape.depth,
+            num_heads=shape.heads,
+            hidden_dim=shape.dim,
+            mlp_dim=shape.mlp_dim,
+            num_classes=self.num_outputs,
+        )
         if weights != NONE:
-            from torchvision.models.vision_transformer import interpolate_embeddings
-
-            state: Any = state_of_weights("vit_b_16", weights)
-            state = interpolate_embeddings(height, PATCH, state)
+            state: Any = state_of_weights(self.name, weights)
+            state = interpolate_embeddings(height, shape.patch, state)
             load_all_but_last(net, state, f"the weights {weights} of {self.name}")
         if channels != 3:
-            net.conv_proj = nn.Conv2d(channels, net.hidden_dim, PATCH, stride=PATCH)
+            net.conv_proj = nn.Conv2d(channels, net.hidden_dim, shape.patch, stride=shape.patch)
             nn.init.trunc_normal_(
-                net.conv_proj.weight, std=math.sqrt(1 / (channels * PATCH * PATCH))
+                net.conv_proj.weight, std=math.sqrt(1 / (channels * shape.patch * shape.patch))
             )
             nn.init.zeros_(net.conv_proj.bias)
         classifier: nn.Linear = net.heads.head
@@ -88,13 +117,99 @@ class ViTB16(Backbone):
         first = self.net.class_token.expand(len(image), -1, -1)
         return self.net.encoder(torch.cat([first, patches], dim=1))  # type: ignore[no-any-return]
 
+    def token_grid(self) -> tuple[int, int]:
+        """Return (h, w), the rows and columns of patches of an image."""
+        side = self.image_size[1] // self.shape(self.chosen).patch
+        return side, side
+
+    def cam_module(self) -> nn.Module:
+        blocks: nn.Sequential = self.net.encoder.layers
+        return blocks[-2]
+
     def cam_map(self, output: torch.Tensor) -> torch.Tensor:
         """Return tokens float[B,1+hw,D] without the class token on their grid, float[B,D,h,w]."""
-        side = self.image_size[1] // PATCH
-        return output[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        return output[:, 1:].transpose(1, 2).unflatten(2, self.token_grid())
 
     def stages(self, image: torch.Tensor) -> torch.Tensor:
         return self.cam_map(self.tokens(image))
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
         return self.tokens(image)[:, 0]
+
+
+@BACKBONES.register
+class ViT(VisionTransformer):
+    """A vision transformer of any size, trained from the beginning; the default suits 32 pixels."""
+
+    name = "vit"
+    doc = "vision transformer of any size (patch, dim, depth, heads), for small images"
+    options = {
+        "patch": HParam(4, doc="side of a patch, in pixels", low=1, high=64),
+        "dim": HParam(96, doc="width of a token; a multiple of heads", low=8, high=4096),
+        "depth": HParam(6, doc="number of blocks", low=2, high=64),
+        "heads": HParam(4, doc="attention heads of a block", low=1, high=64),
+        "mlp_ratio": HParam(
+            2.0, doc="hidden units of the feed-forward part, divided by dim", low=0.5, high=16.0
+        ),
+    }
+    capabilities = Capabilities(cam="net.encoder.layers.encoder_layer_4", attention=True)
+
+    @classmethod
+    def shape(cls, options: Mapping[str, Any]) -> Shape:
+        chosen = {name: options.get(name, option.default) for name, option in cls.options.items()}
+        dim = chosen["dim"]
+        heads = chosen["heads"]
+        if dim % heads:
+            raise UserError(
+                f"{cls.name}: dim = {dim} is not a multiple of heads = {heads}; set "
+                f"dim = {max(dim // heads, 1) * heads}, for example."
+            )
+        hidden = round(dim * chosen["mlp_ratio"])
+        return Shape(chosen["patch"], dim, chosen["depth"], heads, hidden)
+
+
+@BACKBONES.register
+class ViTS16(VisionTransformer):
+    """ViT-S/16; torchvision publishes no weights for it."""
+
+    name = "vit_s_16"
+    doc = "ViT-S/16: 12 blocks of width 384"
+    capabilities = Capabilities(
+        cam="net.encoder.layers.encoder_layer_10", attention=True, min_side=16
+    )
+
+    @classmethod
+    def shape(cls, options: Mapping[str, Any]) -> Shape:
+        return Shape(patch=16, dim=384, depth=12, heads=6, mlp_dim=1536)
+
+
+@BACKBONES.register
+class ViTB16(VisionTransformer):
+    """ViT-B/16."""
+
+    name = "vit_b_16"
+    doc = "ViT-B/16 of torchvision"
+    options = {"weights": WEIGHTS_OPTION}
+    capabilities = Capabilities(
+        cam="net.encoder.layers.encoder_layer_10", attention=True, min_side=16
+    )
+
+    @classmethod
+    def shape(cls, options: Mapping[str, Any]) -> Shape:
+        return Shape(patch=16, dim=768, depth=12, heads=12, mlp_dim=3072)
+
+
+@BACKBONES.register
+class ViTL16(VisionTransformer):
+    """ViT-L/16."""
+
+    name = "vit_l_16"
+    doc = "ViT-L/16 of torchvision"
+    options = {"weights": WEIGHTS_OPTION}
+    capabilities = Capabilities(
+        cam="net.encoder.layers.encoder_layer_22", attention=True, min_side=16
+    )
+
+    @classmethod
+    def shape(cls, options: Mapping[str, Any]) -> Shape:
+        return Shape(patch=16, dim=1024, depth=24, heads=16, mlp_dim=4096)

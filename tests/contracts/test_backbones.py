@@ -9,7 +9,12 @@ from benchmark.core.backbone_options import COMMON_OPTIONS
 from benchmark.core.registry import BACKBONES
 from benchmark.models.base import Backbone, Capabilities
 
-NAMES = BACKBONES.names()
+#: Too large for the fast tests.
+LARGE = {"vit_l_16"}
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else [])
+    for name in BACKBONES.names()
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

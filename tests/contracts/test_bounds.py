@@ -35,6 +35,7 @@ SIZES = [
     ("alexnet", {}, 63),
     ("convnext_base", {}, 32),
     ("vit_b_16", {}, 16),
+    ("vit", {"dim": 16, "depth": 2}, 32),
 ]
 
 

@@ -17,10 +17,11 @@ from tests.support.networks import backbone, images, plain_net
 #: The smallest images that exercise every layer and leave a last feature map of more than one position.
 SIZES = {"convnet": (3, 16, 16), "mnist_cnn": (2, 8, 8), "resnet18": (3, 16, 16), "resnet50": (3, 16, 16),
          "densenet121": (3, 16, 16), "alexnet": (3, 63, 63), "convnext_base": (3, 32, 64),
-         "vit_b_16": (3, 32, 32)}  # fmt: skip
-OPTIONS: dict[str, dict[str, Any]] = {"convnet": {"width": 4}} | {
-    name: {"small_stem": True} for name in ("resnet18", "resnet50", "densenet121")
-}
+         "vit": (3, 16, 16), "vit_s_16": (3, 32, 32), "vit_b_16": (3, 32, 32), "vit_l_16": (3, 32, 32)}  # fmt: skip
+OPTIONS: dict[str, dict[str, Any]] = {
+    "convnet": {"width": 4},
+    "vit": {"dim": 16, "depth": 3, "heads": 2},
+} | {name: {"small_stem": True} for name in ("resnet18", "resnet50", "densenet121")}
 
 
 @cache
@@ -29,7 +30,7 @@ def network(name: str) -> Any:
 
 
 #: Large, and made of the same layers as others: tried with --slow.
-LARGE = {"convnext_base", "vit_b_16", "resnet50", "alexnet"}
+LARGE = {"convnext_base", "vit_s_16", "vit_b_16", "vit_l_16", "resnet50", "alexnet"}
 
 
 def claimed() -> list[Any]:

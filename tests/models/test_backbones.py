@@ -28,10 +28,22 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, int, int]]] = [
     ("alexnet", {}, (3, 63, 63)),
     ("convnext_base", {}, (3, 32, 32)),
     ("vit_b_16", {}, (1, 32, 32)),
+    ("vit", {}, (2, 28, 28)),
+    ("vit", {"patch": 7, "dim": 24, "depth": 2, "heads": 3, "mlp_ratio": 1.5}, (1, 28, 28)),
+    ("vit_s_16", {}, (3, 32, 32)),
+    ("vit_l_16", {}, (3, 16, 16)),
 ]
 FEATURES = {"convnet": 64, "mnist_cnn": 128, "resnet18": 512, "resnet50": 2048, "densenet121": 1024, "alexnet": 4096,
-            "convnext_base": 1024, "vit_b_16": 768}  # fmt: skip
-TORCHVISION = ["resnet18", "resnet50", "densenet121", "alexnet", "convnext_base", "vit_b_16"]
+            "convnext_base": 1024, "vit": 96, "vit_s_16": 384, "vit_b_16": 768, "vit_l_16": 1024}  # fmt: skip
+TORCHVISION = [
+    "resnet18",
+    "resnet50",
+    "densenet121",
+    "alexnet",
+    "convnext_base",
+    "vit_b_16",
+    "vit_l_16",
+]
 
 
 @cache
@@ -58,7 +70,9 @@ def test_forward_is_classifier_of_features(case: int) -> None:
     name = CASES[case][0]
     assert logits.shape == (2, 5)
     assert features.shape == (2, model.num_features)
-    assert model.num_features == (16 if "width" in CASES[case][1] else FEATURES[name])
+    changed = {"width": 16, "dim": 24}
+    expected = [changed[option] for option in CASES[case][1] if option in changed]
+    assert model.num_features == (expected or [FEATURES[name]])[0]
     assert feature_map.dim() == 4 and len(feature_map) == 2
     by_hand = features @ model.classifier.weight.T + model.classifier.bias
     torch.testing.assert_close(logits, by_hand, rtol=1e-4, atol=1e-5)
@@ -126,7 +140,7 @@ def test_lrp_only_where_every_nonlinearity_is_a_relu(case: int) -> None:
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_parameters_are_torchvisions(name: str) -> None:
-    side = 224 if name == "vit_b_16" else 64
+    side = 224 if name.startswith("vit") else 64
     with torch.device("meta"):  # counting needs no memory
         ours = BACKBONES.get(name)(7, (3, side, side))
         theirs = getattr(torchvision.models, name)(weights=None, num_classes=7)
@@ -196,6 +210,8 @@ def test_mnist_cnn_against_its_mathematics() -> None:
         ("resnet18", (3, 64, 64), {"side": 32}, "side = 32 is smaller than the images, 64×64"),
         ("densenet121", (3, 28, 28), {}, "at least 29×29"),
         ("vit_b_16", (3, 48, 32), {}, "square images"),
+        ("vit", (3, 30, 30), {}, "a side that 4 divides"),
+        ("vit", (3, 32, 32), {"dim": 50}, "dim = 50 is not a multiple of heads = 4"),
         (
             "resnet18",
             (3, 32, 32),

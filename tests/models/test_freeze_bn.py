@@ -24,7 +24,7 @@ from tests.support.runs import lines, plan_run, plan_runs, run, spec_of
 from tests.support.threads import threads
 
 #: Without batch normalisation; alexnet has none, the others normalise each image on its own.
-WITHOUT = {"alexnet", "convnext_base", "mnist_cnn", "vit_b_16"}
+WITHOUT = {"alexnet", "convnext_base", "mnist_cnn", "vit", "vit_s_16", "vit_b_16", "vit_l_16"}
 SIZE = (3, 32, 32)
 
 
