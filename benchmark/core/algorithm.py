@@ -19,6 +19,8 @@ from benchmark.core.registry import BACKBONES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+
     from benchmark.core.dataset import DatasetInfo
     from benchmark.core.spec import RunSpec
 
@@ -85,6 +87,8 @@ class Setting:
         build_network: Builds a new backbone, which has ``features``, ``feature_map`` and
             ``classifier``, and returns logits when called. It accepts another number of outputs
             and, as keywords, the options of the backbone.
+        mean: Mean of each channel for pixel values in [0, 1], which normalisation subtracts.
+        std: Standard deviation of each channel, by which it divides.
         upstream: The algorithms of the upstream runs by role, trained and in evaluation mode.
         autocast: Returns the context in which a forward pass runs.
     """
@@ -96,6 +100,8 @@ class Setting:
     hparams: Mapping[str, Any]
     steps: int
     build_network: Callable[..., nn.Module]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     upstream: Mapping[str, Algorithm] = field(default_factory=dict)
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
@@ -217,6 +223,35 @@ class Algorithm(nn.Module):
             budget: ``steps``, ``evaluate_every`` and the other entries of the budget.
         """
         return 0
+
+    def training_rows(self, label: np.ndarray, trial: int) -> np.ndarray | None:
+        """Return the training images that the method uses, or None for all of them, the default.
+
+        Batches are drawn from these images only. Override it for a method that needs the annotation
+        of few images.
+
+        Args:
+            label: int64[N] or float[N,K], labels of the training split.
+            trial: number of the trial, from which a random choice must be drawn.
+
+        Returns:
+            int64[n] in increasing order, or None.
+        """
+        return None
+
+    def draw(self, step: int) -> tuple[str, int]:
+        """Return the stream and the position of the batch of a step.
+
+        For methods whose ``sampling`` is ``"one_vs_rest"``: half of a batch has a class, the other
+        half does not. The class is the position modulo the number of classes.
+
+        Args:
+            step: number of the step, from 0.
+
+        Returns:
+            Name of a stream, and the number of earlier steps that read it.
+        """
+        return "train", step
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the optimizers by name. Called when the algorithm is on its device."""

@@ -56,6 +56,8 @@ def assemble(
         hparams=dict(spec.hparams),
         steps=spec.budget["steps"],
         build_network=_network_factory(spec, info),
+        mean=tuple(info.mean),
+        std=tuple(info.std),
         upstream=dict(upstream),
         autocast=_autocast(device, compute.get("precision", "fp32")),
     )

@@ -137,6 +137,8 @@ class TrainingRun:
         sampler = make_sampler(
             self.algorithm.sampling, train.size, self.spec.hparams["batch_size"], seed,
             train.group_array, arrays.environment,
+            self.algorithm.training_rows(arrays.label, self.spec.trial),
+            arrays.label, self.algorithm.draw,
         )  # fmt: skip
         if self._is_evaluation_due():  # a run that was stopped during an evaluation
             self.evaluate()

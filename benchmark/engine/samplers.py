@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -113,7 +113,83 @@ class EnvironmentSampler:
         )
 
 
-Sampler = RandomSampler | GroupSampler | EnvironmentSampler
+class OneVsRestSampler:
+    """Half of a batch has a class, the other half does not; the method names the class of a step.
+
+    Each class has endless shuffled sequences of its positives and of its negatives for every stream
+    of the method. A class with fewer images than half a batch is repeated within the batch.
+
+    Args:
+        label: int64[N] or int64[N,K], labels of the training split.
+        batch_size: images per step, rounded down to an even number, at least 2.
+        seed: seed of the order.
+        draw: returns the stream of a step and the number of earlier steps of that stream, from
+            which class and position follow: number mod K, and number // K.
+
+    Raises:
+        Refused: a class has no positives or no negatives.
+    """
+
+    def __init__(
+        self,
+        label: np.ndarray,
+        batch_size: int,
+        seed: int,
+        draw: Callable[[int], tuple[str, int]],
+    ) -> None:
+        self.half = max(batch_size // 2, 1)
+        self.seed = seed
+        self.draw = draw
+        classes = label.shape[1] if label.ndim == 2 else int(label.max()) + 1
+        has = label > 0 if label.ndim == 2 else label[:, None] == np.arange(classes)
+        self.members = [(np.flatnonzero(column), np.flatnonzero(~column)) for column in has.T]
+        for k, (positive, negative) in enumerate(self.members):
+            if not len(positive) or not len(negative):
+                raise Refused(
+                    f"class {k} has {len(positive)} training images with it and {len(negative)} "
+                    "without it, and this method needs both."
+                )
+        self._streams: dict[tuple[str, int, bool], Stream] = {}
+
+    def rows(self, step: int) -> np.ndarray:
+        """Return the rows of the batch of ``step`` (from 0), positives first, int64[B]."""
+        stream, count = self.draw(step)
+        turn, k = divmod(count, len(self.members))
+        start = turn * self.half
+        positive = self._stream(stream, k, positive=True).take(start, self.half)
+        negative = self._stream(stream, k, positive=False).take(start, self.half)
+        return np.concatenate([positive, negative])
+
+    def _stream(self, name: str, k: int, *, positive: bool) -> Stream:
+        key = (name, k, positive)
+        if key not in self._streams:
+            seed = seed_for(self.seed, name, k, positive)
+            self._streams[key] = Stream(self.members[k][0 if positive else 1], seed)
+        return self._streams[key]
+
+
+class SubsetSampler:
+    """Batches of another sampler, drawn from some of the images.
+
+    Args:
+        rows: int64[n], rows of the training split that may be drawn.
+        sampler: draws positions in ``rows``.
+    """
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        sampler: RandomSampler | GroupSampler | EnvironmentSampler | OneVsRestSampler,
+    ) -> None:
+        self.subset = rows
+        self.sampler = sampler
+
+    def rows(self, step: int) -> np.ndarray:
+        """Return the rows of the batch of ``step`` (from 0), int64[B]."""
+        return self.subset[self.sampler.rows(step)]  # type: ignore[no-any-return]
+
+
+Sampler = RandomSampler | GroupSampler | EnvironmentSampler | OneVsRestSampler | SubsetSampler
 
 
 def make_sampler(
@@ -123,13 +199,40 @@ def make_sampler(
     seed: int,
     group: np.ndarray | None,
     environment: np.ndarray | None,
+    subset: np.ndarray | None = None,
+    label: np.ndarray | None = None,
+    draw: Callable[[int], tuple[str, int]] | None = None,
 ) -> Sampler:
-    """The sampler an algorithm asks for.
+    """Return the sampler that an algorithm asks for.
+
+    Args:
+        sampling: one of ``SAMPLINGS``.
+        size: number of training images.
+        batch_size: images per step.
+        seed: seed of the draws.
+        group: int64[N] or None.
+        environment: int64[N] or None.
+        subset: int64[n], the only rows that are drawn; None for all.
+        label: int64[N] or int64[N,K], needed for ``"one_vs_rest"``.
+        draw: see ``OneVsRestSampler``.
 
     Raises:
         UserError: the batch size makes no sense for so few images.
         Refused: the data has no groups or no environments to sample from, or only one environment.
     """
+    if subset is not None:
+        of_subset = make_sampler(
+            sampling,
+            len(subset),
+            batch_size,
+            seed,
+            None if group is None else group[subset],
+            None if environment is None else environment[subset],
+            label=None if label is None else label[subset],
+            draw=draw,
+        )
+        assert not isinstance(of_subset, SubsetSampler)
+        return SubsetSampler(subset, of_subset)
     problem = batch_size_problem(batch_size, size)
     if problem:
         raise UserError(problem)
@@ -147,7 +250,11 @@ def make_sampler(
                 "sampling by environment needs at least two non-empty training environments."
             )
         return EnvironmentSampler(environment, batch_size, seed)
+    if sampling == "one_vs_rest":
+        if label is None or draw is None:
+            raise ValueError("sampling one class against the rest needs labels and a draw")
+        return OneVsRestSampler(label, batch_size, seed, draw)
     raise ValueError(f"sampling {sampling!r} is none of {', '.join(SAMPLINGS)}")
 
 
-SAMPLINGS: Sequence[str] = ("random", "group", "environment")
+SAMPLINGS: Sequence[str] = ("random", "group", "environment", "one_vs_rest")

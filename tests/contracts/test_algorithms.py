@@ -17,6 +17,7 @@ from benchmark.core.hparam import Distribution, resolve_values
 from benchmark.core.needs import Needs
 from benchmark.core.optim import COMMON_HPARAMS
 from benchmark.core.registry import ALGORITHMS
+from benchmark.engine.samplers import SAMPLINGS
 from tests.support import tiny
 from tests.support.every_algorithm import (
     AT_ONCE,
@@ -57,7 +58,7 @@ def test_declaration(name: str) -> None:
     assert 1900 < kind.paper.year < 2100
     assert kind.paper.url.startswith("https://")
     assert isinstance(kind.needs, Needs)
-    assert kind.sampling in ("random", "group", "environment")
+    assert kind.sampling in SAMPLINGS
     assert kind.sampling != "group" or kind.needs.groups, (
         "sampling by group is knowledge of the groups"
     )

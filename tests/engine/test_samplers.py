@@ -129,3 +129,55 @@ def test_a_method_gets_what_it_asks_for() -> None:
             make_sampler("environment", 9, 8, 0, None, environment)
     with pytest.raises(ValueError, match="is none of random, group, environment"):
         make_sampler("stratified", 9, 8, 0, None, None)
+
+
+def test_one_class_against_the_rest() -> None:
+    label = np.array([0] * 7 + [1] * 2 + [2] * 11)
+    draw = lambda step: ("part", step)  # noqa: E731
+    sampler = make_sampler("one_vs_rest", 20, 8, 0, None, None, label=label, draw=draw)
+    seen: list[np.ndarray] = []
+    for step in range(60):
+        rows = sampler.rows(step)
+        has = label[rows] == step % 3
+        assert has.tolist() == [True] * 4 + [False] * 4
+        if step % 3 == 0:
+            seen.append(rows[:4])
+    positives = np.concatenate(seen)[:70]
+    assert np.bincount(positives, minlength=7).tolist() == [10] * 7
+    again = make_sampler("one_vs_rest", 20, 8, 0, None, None, label=label, draw=draw)
+    assert np.array_equal(again.rows(37), sampler.rows(37))
+
+
+def test_streams_of_one_class_against_the_rest_are_independent() -> None:
+    label = np.arange(40) % 2
+    samplers = [
+        make_sampler("one_vs_rest", 40, 8, 0, None, None, label=label, draw=lambda s, n=n: (n, s))
+        for n in ("critic", "heads")
+    ]
+    assert not np.array_equal(samplers[0].rows(0), samplers[1].rows(0))
+
+
+def test_one_class_against_the_rest_of_several_labels() -> None:
+    label = np.array([[1, 0], [1, 1], [0, 1], [0, 0]])
+    sampler = make_sampler(
+        "one_vs_rest", 4, 4, 0, None, None, label=label, draw=lambda step: ("part", step)
+    )
+    assert sorted(sampler.rows(0).tolist()) == [0, 1, 2, 3]
+    assert set(sampler.rows(1)[:2].tolist()) == {1, 2}
+
+
+def test_a_class_without_positives_is_refused() -> None:
+    with pytest.raises(Refused, match="class 1 has 0"):
+        make_sampler(
+            "one_vs_rest", 3, 2, 0, None, None, label=np.array([0, 2, 0]), draw=lambda s: ("p", s)
+        )
+
+
+def test_batches_are_drawn_from_a_subset() -> None:
+    subset = np.array([3, 5, 11])
+    sampler = make_sampler("random", 100, 2, 0, None, None, subset)
+    drawn = np.concatenate([sampler.rows(step) for step in range(30)])
+    assert np.unique(drawn).tolist() == subset.tolist()
+    group = np.arange(100) % 4
+    sampler = make_sampler("group", 100, 6, 0, group, None, np.arange(0, 100, 2))
+    assert set(group[np.concatenate([sampler.rows(s) for s in range(20)])]) == {0, 2}

@@ -30,34 +30,56 @@ LARGE = 20_000_000
 AT_ONCE = {"dfr"}
 
 
-def spec_of(name: str, variant: str = "") -> RunSpec:
+def spec_of(name: str, variant: str = "", backbone: str = "convnet") -> RunSpec:
     kind = ALGORITHMS.get(name)
     return RunSpec(
-        dataset="tiny", dataset_options={}, data_fingerprint="", algorithm=name, variant=variant, backbone="convnet",
-        backbone_options={"width": 2}, hparams=hparams_of(kind, SIDE, **kind.variants.get(variant, {})), trial=0,
-        draw=0, budget={"steps": 10, "evaluate_every": 10, "patience": 0, "min_delta": 0.0}, selection=("last",),
-    )  # fmt: skip
+        dataset="tiny",
+        dataset_options={},
+        data_fingerprint="",
+        algorithm=name,
+        variant=variant,
+        backbone=backbone,
+        backbone_options=tiny.SMALL[backbone],
+        hparams=hparams_of(kind, SIDE, **kind.variants.get(variant, {})),
+        trial=0,
+        draw=0,
+        budget={"steps": 10, "evaluate_every": 10, "patience": 0, "min_delta": 0.0},
+        selection=("last",),
+    )
 
 
-def make(name: str, variant: str = "", seed: int = 0, **changed: Any) -> Any:
-    """The algorithm, small, with algorithms made in the same way for the runs that come first."""
+def backbone_for(name: str, variant: str = "") -> str:
+    """Return the first backbone of ``tiny.SMALL`` that the method takes; skip if there is none."""
     kind = ALGORITHMS.get(name)
-    reason = kind.refuses(spec_of(name, variant), DATASETS.get("tiny")().info())
-    if reason is not None:
-        pytest.skip(f"refuses the tiny setting: {reason}")
-    wanted = kind.upstream(spec_of(name, variant))
+    info = DATASETS.get("tiny")().info()
+    reasons = {b: kind.refuses(spec_of(name, variant, b), info) for b in tiny.SMALL}
+    for backbone, reason in reasons.items():
+        if reason is None:
+            return backbone
+    pytest.skip(f"refuses the tiny setting: {reasons['convnet']}")
+
+
+def make(
+    name: str, variant: str = "", seed: int = 0, backbone: str | None = None, **changed: Any
+) -> Any:
+    """Return the algorithm, small, with upstream algorithms that are made in the same way."""
+    kind = ALGORITHMS.get(name)
+    backbone = backbone or backbone_for(name, variant)
+    wanted = kind.upstream(spec_of(name, variant, backbone))
     first = {
-        role: copy.deepcopy(trained(u.algorithm, u.variant, json.dumps(dict(u.hparams))))
+        role: copy.deepcopy(
+            trained(u.algorithm, u.variant, json.dumps(dict(u.hparams)), u.backbone or backbone)
+        )
         for role, u in wanted.items()
     }
     settings = {**kind.variants.get(variant, {}), **changed}
-    return tiny.build(kind, seed=seed, side=SIDE, upstream=first, **settings)
+    return tiny.build(kind, seed=seed, side=SIDE, upstream=first, backbone=backbone, **settings)
 
 
 @cache
-def trained(name: str, variant: str, hparams: str) -> Any:
-    """An algorithm that comes before others, after one step."""
-    algorithm = make(name, variant, seed=7, **json.loads(hparams))
+def trained(name: str, variant: str, hparams: str, backbone: str) -> Any:
+    """Return an algorithm that comes before others, after one step."""
+    algorithm = make(name, variant, seed=7, backbone=backbone, **json.loads(hparams))
     train(algorithm, 0, 1, side=SIDE)
     algorithm.optimizers = {}
     return algorithm.eval().requires_grad_(False)

@@ -18,6 +18,12 @@ from benchmark.core.seeds import seed_for
 
 CLASSES, CONFOUNDERS, ENVIRONMENTS = 3, 2, 2
 
+#: Options that make a backbone small enough for these tests.
+SMALL: dict[str, dict[str, Any]] = {
+    "convnet": {"width": 2},
+    "vit": {"patch": 4, "dim": 16, "depth": 2, "heads": 2},
+}
+
 
 def hparams_of(kind: type[Algorithm], side: int, **changed: Any) -> dict[str, Any]:
     """Defaults of every hyper-parameter, with small batches, and ``changed``.
@@ -30,14 +36,23 @@ def hparams_of(kind: type[Algorithm], side: int, **changed: Any) -> dict[str, An
 
 
 def make_setting(kind: type[Algorithm], side: int = 16, steps: int = 10, **changed: Any) -> Setting:
-    """What ``kind`` is built for; ``changed`` are hyper-parameters and, under their names, fields of the setting."""
+    """Return what ``kind`` is built for.
+
+    Args:
+        kind: the algorithm.
+        side: side of the images, in pixels.
+        steps: the budget.
+        changed: hyper-parameters; fields of the setting, under their names; and ``backbone``, a key
+            of ``SMALL``.
+    """
+    backbone = changed.pop("backbone", "convnet")
     fields = {
         name: changed.pop(name) for name in list(changed) if name in Setting.__dataclass_fields__
     }
 
     def network(num_outputs: int | None = None, **options: Any) -> torch.nn.Module:
         outputs = CLASSES if num_outputs is None else num_outputs
-        return BACKBONES.get("convnet")(outputs, (3, side, side), **{"width": 2, **options})
+        return BACKBONES.get(backbone)(outputs, (3, side, side), **{**SMALL[backbone], **options})
 
     setting = Setting(
         num_classes=CLASSES,
