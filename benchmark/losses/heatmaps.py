@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional as F
 
@@ -123,3 +125,24 @@ def scaled_to_one(cam: torch.Tensor) -> torch.Tensor:
     The result is comparable with masks of zeros and ones.
     """
     return cam / cam.amax(dim=(1, 2, 3), keepdim=True).clamp_min(TINY)
+
+
+def enlarged_to_unit(heatmap: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Enlarge each map to the size of the image, then scale it linearly to [0, 1].
+
+    The gradient includes that of the smallest and the largest value.
+
+    Args:
+        heatmap: float[B,1,h,w].
+        size: (H, W).
+
+    Returns:
+        float[B,1,H,W]; zeros for a map that has one value everywhere.
+    """
+    # compared before the enlargement, whose rounding makes a constant map uneven
+    flat = heatmap.amax(dim=(1, 2, 3), keepdim=True) <= heatmap.amin(dim=(1, 2, 3), keepdim=True)
+    large = F.interpolate(heatmap, tuple(size), mode="bilinear", align_corners=False)
+    low = large.amin(dim=(1, 2, 3), keepdim=True)
+    span = large.amax(dim=(1, 2, 3), keepdim=True) - low
+    scaled = (large - low) / torch.where(flat, torch.ones_like(span), span)
+    return scaled.masked_fill(flat, 0)
