@@ -41,12 +41,14 @@ class Capabilities:
             transformer; ``""`` for none.
         lrp: whether every nonlinearity is a ReLU or a max-pool, so that LRP-ε is defined.
         attention: whether it uses attention between image patches (transformers).
+        native: whether it explains itself, by a method ``native_heatmap(image, target)``.
         min_side: smallest height and width of an image, in pixels, with the default options.
     """
 
     cam: str = ""
     lrp: bool = False
     attention: bool = False
+    native: bool = False
     min_side: int = 1
 
 

@@ -27,7 +27,9 @@ def convnet(**options: Any) -> Any:
 
 
 def test_all_explainers_are_covered() -> None:
-    assert EXPLAINERS.names() == NAMES
+    others = ["gae", "native", "rollout"]  # test_gae.py, and the tests of networks that have one
+    in_evaluation = [n for n in EXPLAINERS.names() if not EXPLAINERS.get(n).differentiable]
+    assert EXPLAINERS.names() == sorted([*NAMES, *others, *in_evaluation])
 
 
 @pytest.mark.parametrize("name", NAMES)
