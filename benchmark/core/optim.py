@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from benchmark.core.errors import UserError
 from benchmark.core.hparam import Choice, HParam, LogUniform
 
 _SHARE = r"\s*(?:0|1|1\.0*|0?\.\d+)\s*"  # A number from 0 to 1.
@@ -97,6 +98,8 @@ def make_optimizer(
         optimizer: torch.optim.Optimizer = torch.optim.SGD(
             trainable, momentum=values["momentum"], **common
         )
+    elif values["optimizer"] == "prodigy":
+        optimizer = _prodigy()(trainable, decouple=True, safeguard_warmup=True, **common)
     else:
         kind = torch.optim.AdamW if values["optimizer"] == "adamw" else torch.optim.Adam
         # The fused step makes one pass over the memory: on a CPU it takes a quarter of the time.
@@ -106,6 +109,22 @@ def make_optimizer(
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
+
+
+def _prodigy() -> Any:
+    """Return the optimiser Prodigy (Mishchenko & Defazio 2024), whose ``lr`` is a factor near 1.
+
+    Raises:
+        UserError: the package prodigyopt is not installed.
+    """
+    try:
+        from prodigyopt import Prodigy
+    except ImportError:
+        raise UserError(
+            "optimizer = prodigy needs the package prodigyopt; install it with "
+            "pip install 'shortcutbed[prodigy]', or choose another optimizer."
+        ) from None
+    return Prodigy
 
 
 def _fusible(parameters: Iterable[torch.nn.Parameter]) -> bool | None:
