@@ -96,6 +96,8 @@ setup(
     ],
     extras_require={
         "bayes": BAYES,  # installed anyway; the name says what it is for
+        "explain": ["captum>=0.7"],  # integrated gradients, SHAP and other explainers of evaluation
+        "prodigy": ["prodigyopt>=1.1"],  # optimizer = prodigy
         "umap": ["umap-learn>=0.5.5"],  # the report's latent space by UMAP instead of PCA
         "dicom": ["pydicom>=2.4"],  # X-rays in DICOM
         "parquet": ["pyarrow>=14"],  # collect_results' tidy export
@@ -108,6 +110,7 @@ setup(
             "mypy>=1.11",
             "zennit>=0.5.1",
             "captum>=0.7",
+            "prodigyopt>=1.1",
         ],
     },
 )
