@@ -1,11 +1,13 @@
-"""Systems without what Linux has: macOS works, Windows trains, plans and reports.
+"""Other systems: macOS does everything, Windows trains, plans and reports.
 
-Both are played on Linux, by taking away what they lack; see ``simulate_macos`` and ``simulate_windows``.
+Both are simulated on Linux, without what they lack; see ``simulate_macos`` and ``simulate_windows``
+in ``tests/support``.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -120,7 +122,7 @@ def test_on_macos_the_fork_server_loads_no_system_library(tmp_path: Path) -> Non
     assert run("-c", code.format("linux"), folder=tmp_path).stdout.strip() == "['numpy', 'torch']"
 
 
-def test_the_player_of_macos_takes_something_away(tmp_path: Path) -> None:
+def test_the_simulation_of_macos_takes_something_away(tmp_path: Path) -> None:
     code = (
         "import os; from pathlib import Path\n"
         "print(hasattr(os, 'pidfd_open'), hasattr(os, 'sched_setaffinity'))\n"
@@ -140,6 +142,7 @@ def sweep(folder: Path, steps: int = 4) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_sweep_on_a_system_like_macos(tmp_path: Path) -> None:
     """Launched, watched and collected, and its results are those of Linux."""
     mac = SUPPORT / "simulate_macos"
@@ -184,48 +187,92 @@ def windows(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return run(str(SUPPORT / "simulate_windows.py"), *arguments, folder=folder)
 
 
-def test_the_player_of_windows_takes_something_away(tmp_path: Path) -> None:
-    code = (
-        "import os, sys; from pathlib import Path; sys.argv = ['']\n"
-        "from tests.support.simulate_windows import narrow; narrow()\n"
-        "print(hasattr(os, 'fork'))\n"
-        "for act in (lambda: Path('a:b').write_text(''), lambda: Path('nul.').mkdir(),\n"
-        "            lambda: os.open('.', 0), lambda: __import__('fcntl')):\n"
-        "    try: act()\n"
-        "    except (OSError, ImportError) as error: print(type(error).__name__)\n"
-        "file = open('x', 'w')\n"
-        "os.replace('x', 'y')\n"
-    )
-    done = run("-c", code, folder=tmp_path, path=ROOT)
-    assert done.stdout.split() == [
-        "False", "OSError", "OSError", "PermissionError", "ModuleNotFoundError",
-    ]  # fmt: skip
-    assert "it is open in this process" in done.stderr
+#: Runs in one process, since importing all libraries takes most of the time.
+WINDOWS = """
+import importlib, json, os, sys
+from pathlib import Path
+from tests.support.simulate_windows import import_everything, narrow
+
+narrow()
+import_everything()
+print("fork", hasattr(os, "fork"))
+file = open("opened", "w")
+for act in (
+    lambda: Path("a:b").write_text(""),
+    lambda: Path("nul.").mkdir(),
+    lambda: os.open(".", 0),
+    lambda: __import__("fcntl"),
+    lambda: os.replace("opened", "other"),
+):
+    try:
+        act()
+    except (OSError, ImportError) as error:
+        print(type(error).__name__)
+for module, arguments in json.loads(sys.argv[1]):
+    print("command", flush=True)
+    sys.stderr.flush()
+    print("exit code", importlib.import_module(f"benchmark.{module}").main(arguments), flush=True)
+"""
 
 
-def test_every_module_is_imported_on_windows(tmp_path: Path) -> None:
-    done = windows("import", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[0]) > 180
-
-
-def test_a_run_on_windows(tmp_path: Path) -> None:
-    """Trained, found done, reported; decoded pictures are kept and read again; launching is refused."""
-    train = ["benchmark.train", "--algorithm", "gradmask", "--selection", "last"]
+@pytest.fixture(scope="module")
+def on_windows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], str]:
+    """Return the folder, the output in parts, and the errors of commands on a simulated Windows."""
+    folder = tmp_path_factory.mktemp("windows")
+    train = ["--algorithm", "gradmask", "--selection", "last", "--output", "out"]
     train += ["--steps", "4", "--evaluate-every", "2", "--checkpoint-seconds", "0"]
-    train += ["--dataset", "digits_on_photos:places=2", "--output", "out"]
-    for said in ("selected by last step: step 4", "already done"):
-        done = windows(*train, folder=tmp_path)
-        assert done.returncode == 0 and said in done.stdout, done.stderr
-    done = windows("benchmark.sweep", "status", "out", folder=tmp_path)
-    assert done.returncode == 0 and "1 done" in done.stdout, done.stderr
+    train += ["--dataset", "digits_on_photos:places=2"]
+    commands = [
+        ("train", train),
+        ("train", train),
+        ("sweep", ["status", "out"]),
+        ("collect_results", ["out", "--figures", "none"]),
+        ("sweep", ["launch", str(sweep(folder)), "--output", "swept"]),
+    ]
+    done = run("-c", WINDOWS, json.dumps(commands), folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout.split("command\n"), done.stderr
+
+
+def test_every_module_is_imported_on_windows(on_windows: tuple[Path, list[str], str]) -> None:
+    imported, *checks = on_windows[1][0].splitlines()
+    assert int(imported.split()[0]) > 180
+    assert checks == [
+        "fork False", "OSError", "OSError", "PermissionError", "ModuleNotFoundError",
+        "PermissionError",
+    ], "the simulation takes away what Windows lacks"  # fmt: skip
+
+
+def test_a_run_on_windows(on_windows: tuple[Path, list[str], str]) -> None:
+    """Training, a second call, the status and the report work; launching is refused.
+
+    Decoded images are cached and read again.
+    """
+    folder, (_, first, second, status, report, refused), errors = on_windows
+    for text, fact in (
+        (first, "step 4"),
+        (second, "already done"),
+        (status, "1 done"),
+        (report, "gradmask"),
+    ):
+        assert fact in text
+        assert text.endswith("exit code 0\n")
+    assert (folder / "out" / "report" / "report.html").exists()
+    assert refused == "exit code 2\n"
+    assert errors.splitlines()[-1].startswith("error: ")
+    assert not (folder / "swept").exists()
+
+
+@pytest.mark.slow
+def test_commands_on_windows_in_processes_of_their_own(tmp_path: Path) -> None:
+    train = ["benchmark.train", "--algorithm", "erm", "--steps", "2", "--output", "out"]
+    done = windows(*train, "--dataset", "tiny", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
     done = windows("benchmark.collect_results", "out", folder=tmp_path)
-    assert done.returncode == 0 and "gradmask" in done.stdout, done.stderr
-    assert (tmp_path / "out" / "report" / "report.html").exists()
+    assert done.returncode == 0 and "erm" in done.stdout, done.stderr
     launch = ["benchmark.sweep", "launch", str(sweep(tmp_path))]
     done = windows(*launch, "--output", "swept", folder=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1 and not (tmp_path / "swept").exists()
     done = windows(*launch, "--dry-run", folder=tmp_path)
     assert done.returncode == 0 and "estimate: " in done.stdout, done.stderr
 

@@ -34,26 +34,29 @@ TERMINALS = {
     "posix": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
 }
 
-#: Command lines that a user types, with words that are replaced below.
+#: Command lines that a user types, with placeholders that ``words`` replaces.
 COMMANDS = (
-    "sweep --help",
-    "sweep launch --help",
-    pytest.param("sweep list algorithms --long", marks=pytest.mark.slow),
     "sweep list datasets --long",
-    "sweep list sweeps --long",
-    "sweep list criteria",
-    pytest.param("sweep launch SWEEP --dry-run", marks=pytest.mark.slow),
     "sweep launch SWEEP --algorithms é:× --output OUT",
-    "sweep launch SWEEP --trials ½",
-    "sweep status FAKE --once",
     "sweep status ODD",
     "sweep retry FAKE --key ×",
+    "collect_results FAKE --tables-only --out OUT",
+)
+#: More of them, which take the same paths.
+MORE_COMMANDS = (
+    "sweep --help",
+    "sweep launch --help",
+    "sweep list algorithms --long",
+    "sweep list sweeps --long",
+    "sweep list criteria",
+    "sweep launch SWEEP --dry-run",
+    "sweep launch SWEEP --trials ½",
+    "sweep status FAKE --once",
     "train --help",
     "data --help",
     "data list --data-dir ODD",
     "data check tiny:é=1",
     "collect_results --help",
-    "collect_results FAKE --tables-only --out OUT",
     "collect_results FAKE --format markdown --tables-only --out ODD",
     "collect_results ODD",
 )
@@ -72,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(arguments: list[bytes], folder: Path, **terminal: str) -> tuple[int, str]:
-    """Exit code and everything printed by ``python -m benchmark.ARGUMENTS``."""
+    """Return the exit code and the output of ``python -m benchmark.ARGUMENTS``."""
     keep = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         [os.fsencode(sys.executable), b"-m", b"benchmark." + arguments[0], *arguments[1:]],
@@ -86,7 +89,7 @@ def run(arguments: list[bytes], folder: Path, **terminal: str) -> tuple[int, str
 
 
 def words(command: str, folder: Path) -> list[bytes]:
-    """The arguments as bytes; ODD is a name that is not valid in any encoding."""
+    """Return the arguments as bytes; ODD is a name that is valid in no encoding."""
     places = {
         "SWEEP": os.fsencode(folder / "mine.toml"),
         "FAKE": os.fsencode(folder / "fake"),
@@ -96,7 +99,9 @@ def words(command: str, folder: Path) -> list[bytes]:
     return [places.get(word, os.fsencode(word)) for word in command.split()]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, *(pytest.param(c, marks=pytest.mark.slow) for c in MORE_COMMANDS)]
+)
 def test_a_command_ends_as_elsewhere(command: str, folder: Path) -> None:
     code, text = run(words(command, folder), folder, PYTHONUTF8="1")
     assert "Traceback" not in text, text
@@ -107,7 +112,13 @@ def test_a_command_ends_as_elsewhere(command: str, folder: Path) -> None:
         assert said.count("\n") == text.count("\n"), f"{name}: {said}"
 
 
-@pytest.mark.parametrize("terminal", [TERMINALS["posix"], {"LC_ALL": "C.UTF-8"}], ids=["C", "UTF"])
+@pytest.mark.parametrize(
+    "terminal",
+    [
+        pytest.param(TERMINALS["posix"], id="C"),
+        pytest.param({"LC_ALL": "C.UTF-8"}, id="UTF", marks=pytest.mark.slow),
+    ],
+)
 def test_a_sweep_in_a_folder_whose_name_is_no_text(
     terminal: dict[str, str], folder: Path, tmp_path: Path
 ) -> None:
@@ -293,7 +304,14 @@ def test_python_finds_no_file_of_ours_without_encoding(folder: Path, tmp_path: P
     assert not ours, "\n".join(ours)
 
 
-@pytest.mark.parametrize("shut", ["1>&-", "2>&-", "1>&- 2>&-"])
+@pytest.mark.parametrize(
+    "shut",
+    [
+        pytest.param("1>&-", marks=pytest.mark.slow),
+        pytest.param("2>&-", marks=pytest.mark.slow),
+        "1>&- 2>&-",
+    ],
+)
 def test_a_command_whose_streams_are_closed(shut: str, folder: Path, tmp_path: Path) -> None:
     """As a service starts it; its files are written all the same."""
     out = str(tmp_path / "out")

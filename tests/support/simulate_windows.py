@@ -141,7 +141,7 @@ def _unless_open(function: Callable[..., Any]) -> Callable[..., Any]:
             except OSError:
                 continue
             if target in names:
-                raise PermissionError(errno.EACCES, "it is open in this process", target)
+                raise PermissionError(errno.EACCES, "the file is open in this process", target)
         return function(*paths, **more)
 
     return guarded
