@@ -37,7 +37,6 @@ TERMINALS = {
 #: Command lines that a user types, with placeholders that ``words`` replaces.
 COMMANDS = (
     "sweep list datasets --long",
-    "sweep launch SWEEP --algorithms é:× --output OUT",
     "sweep status ODD",
     "sweep retry FAKE --key ×",
     "collect_results FAKE --tables-only --out OUT",
@@ -50,6 +49,7 @@ MORE_COMMANDS = (
     "sweep list sweeps --long",
     "sweep list criteria",
     "sweep launch SWEEP --dry-run",
+    "sweep launch SWEEP --algorithms é:× --output OUT",
     "sweep launch SWEEP --trials ½",
     "sweep status FAKE --once",
     "train --help",
@@ -131,7 +131,7 @@ def test_a_sweep_in_a_folder_whose_name_is_no_text(
     assert code == 0, said
     code, said = run([b"sweep", b"status", place, b"--once"], folder, **terminal)
     assert code == 0 and "1 done" in said, said
-    code, said = run([b"collect_results", place], folder, **terminal)
+    code, said = run([b"collect_results", place, b"--figures", b"none"], folder, **terminal)
     assert code == 0 and "erm" in said, said
     for path in Path(os.fsdecode(place)).rglob("*"):
         if path.suffix in (".txt", ".json", ".jsonl", ".html", ".md", ".tex", ".csv"):
@@ -152,9 +152,9 @@ def test_names_that_no_encoding_holds_in_every_format(tmp_path: Path) -> None:
     fake.finish(title="Größe \udcff")
     for arguments in (
         [b"sweep", b"status", b"odd"],
-        [b"collect_results", b"odd", b"--detail"],
+        [b"collect_results", b"odd", b"--detail", b"--figures", b"none"],
         [b"collect_results", b"odd", b"--format", b"json", b"--tables-only"],
-        [b"collect_results", b"odd", b"--export", b"runs.csv"],
+        [b"collect_results", b"odd", b"--export", b"runs.csv", b"--figures", b"none"],
         [b"collect_results", b"odd", b"--retrain-best", b"2", b"--tables-only"],
     ):
         code, said = run(arguments, tmp_path)

@@ -258,6 +258,7 @@ def test_asked_to_stop_it_saves_the_run_and_the_same_command_ends_it_as_if_nothi
     assert read_record(folder).attempt == 2
 
 
+@pytest.mark.slow
 def test_a_request_to_stop_that_is_ignored_from_the_start_does_not_stop_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmark.train", *_arguments(tmp_path, "--steps", "60")]
     process = subprocess.Popen(
