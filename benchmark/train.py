@@ -23,7 +23,7 @@ from benchmark.core.named_options import base_name, split_option
 from benchmark.core.outcome import RunOutcome
 from benchmark.core.record import read_record
 from benchmark.core.registry import ALGORITHMS
-from benchmark.core.spec import LEASE_LOST
+from benchmark.core.run_states import AttemptEnd
 from benchmark.core.terminal import say
 from benchmark.launch.attempts import begin
 from benchmark.launch.lease import Claim
@@ -184,7 +184,7 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
         _print_record(folder)
         return True
     if outcome is RunOutcome.INTERRUPTED:
-        if request.reason() != LEASE_LOST:
+        if request.reason() != AttemptEnd.LEASE_LOST:
             raise KeyboardInterrupt
         if not folder.is_dir():
             raise UserError(_removed_message(folder))

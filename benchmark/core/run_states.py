@@ -1,13 +1,29 @@
-"""States of runs that follow from the states of other runs."""
+"""States of runs that depend on other runs, and the ends of attempts."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Collection, Iterable, Mapping
 
 from benchmark.core.layout import State
 
 #: States of runs that get no result unless a user does something.
 WITHOUT_RESULT = frozenset({State.FAILED, State.BLOCKED, State.UNREADABLE})
+
+
+class AttemptEnd(enum.StrEnum):
+    """Why an attempt ended without a record or a failure."""
+
+    SIGNAL = "signal"
+    EXIT = "exit"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    #: The launcher ended it, or the machine prevented it from continuing (a full disk).
+    INTERRUPTED = "interrupted"
+    #: It was asked to stop and saved a checkpoint.
+    STOPPED = "stopped"
+    #: Another process took its lease. The attempt must not write anything more.
+    LEASE_LOST = "lease lost"
 
 
 def blocked_runs(

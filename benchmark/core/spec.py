@@ -28,9 +28,6 @@ _UPSTREAM: Any = Mapping[str, Key]
 #: Largest number of steps of a run: more than any network that fits one GPU was trained for.
 MAX_STEPS = 100_000_000
 
-#: The reason to stop that forbids writing anything more: another process may own the run by now.
-LEASE_LOST = "lease lost"
-
 
 @dataclass(frozen=True)
 class RunSpec:

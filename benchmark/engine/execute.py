@@ -29,7 +29,8 @@ from benchmark.core.log_line import LogLine
 from benchmark.core.outcome import RunOutcome
 from benchmark.core.record import RunRecord, read_record
 from benchmark.core.registry import ALGORITHMS, DATASETS
-from benchmark.core.spec import LEASE_LOST, RunSpec, read_spec
+from benchmark.core.run_states import AttemptEnd
+from benchmark.core.spec import RunSpec, read_spec
 from benchmark.core.speed.memory import keep_memory
 from benchmark.core.summaries import (
     DataSummary,
@@ -135,7 +136,7 @@ def execute(
     finally:
         torch.set_num_threads(own_threads)
     print(failure["message"], file=sys.stderr)
-    if stop() != LEASE_LOST:
+    if stop() != AttemptEnd.LEASE_LOST:
         write_atomic(RunFolder(folder).failure, to_json(failure))
     return RunOutcome.FAILED
 
@@ -199,8 +200,8 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> RunOutcome:
         content = to_json(record.to_json(), indent=None)
         RunRecord.from_json(json.loads(content))  # what is committed can be read
         files.add(folder.log, run.log_file.text.encode())
-        if run.stop() == LEASE_LOST:
-            raise InterruptedRunError(LEASE_LOST)
+        if run.stop() == AttemptEnd.LEASE_LOST:
+            raise InterruptedRunError(AttemptEnd.LEASE_LOST)
         if folder.record.exists():
             return RunOutcome.SETTLED
         files.publish()

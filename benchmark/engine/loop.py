@@ -20,8 +20,9 @@ from benchmark.core.errors import StopRequestedError, UserError
 from benchmark.core.layout import RunFolder
 from benchmark.core.log_line import LogLine
 from benchmark.core.optim import lr_factor, set_lr
+from benchmark.core.run_states import AttemptEnd
 from benchmark.core.seeds import seed_for
-from benchmark.core.spec import LEASE_LOST, RunSpec, before_switch
+from benchmark.core.spec import RunSpec, before_switch
 from benchmark.engine.augment import augment
 from benchmark.engine.checkpoint import conditions_of, save_checkpoint
 from benchmark.engine.device_split import DeviceSplit
@@ -221,7 +222,7 @@ class TrainingRun:
         reason = self.stop()
         if reason is None:
             return
-        if reason != LEASE_LOST:
+        if reason != AttemptEnd.LEASE_LOST:
             self.save()
         raise InterruptedRunError(reason)
 

@@ -7,7 +7,6 @@ was lost together with its launcher or its machine.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -15,22 +14,7 @@ from typing import Any
 
 from benchmark.core.files import read_json, to_json
 from benchmark.core.layout import RunFolder
-
-
-class AttemptEnd(enum.StrEnum):
-    """Why an attempt ended without a record or a failure."""
-
-    SIGNAL = "signal"
-    EXIT = "exit"
-    TIMEOUT = "timeout"
-    OUT_OF_MEMORY = "out_of_memory"
-    #: The launcher ended it, or the machine did not let it go on (a full disk).
-    INTERRUPTED = "interrupted"
-    #: It was asked to stop and saved a checkpoint.
-    STOPPED = "stopped"
-    #: Another process took its lease.
-    LEASE_LOST = "lease lost"
-
+from benchmark.core.run_states import AttemptEnd
 
 #: How often a run is tried again after one of ``COUNTED_ENDS``.
 MAX_RETRIES = 3

@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmark.core.failure import failure_json
 from benchmark.core.files import commit_once, to_json
 from benchmark.core.layout import RunFolder, State, state_of
+from benchmark.core.run_states import AttemptEnd
 from benchmark.launch import attempts
-from benchmark.launch.attempts import AttemptEnd
 from benchmark.launch.lease import Claim
 from benchmark.launch.run_queue import Node
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from benchmark.core.errors import UserError
 from benchmark.core.layout import RunFolder, State, state_of
 from benchmark.core.outcome import RunOutcome
-from benchmark.core.spec import LEASE_LOST
+from benchmark.core.run_states import AttemptEnd
 from benchmark.launch import attempts, retry_policy
-from benchmark.launch.attempts import AttemptEnd
 from benchmark.launch.events import Event, EventKind, Summary
 from benchmark.launch.executor import Executor
 from benchmark.launch.foreign_runs import ForeignRuns
@@ -328,7 +327,7 @@ class Scheduler:
             if state is State.DONE and outcome is RunOutcome.DONE:
                 self._finished_here.append(node.key)
             self._settle(node, state, active, result.attempt, result.seconds)
-        elif outcome is RunOutcome.INTERRUPTED and result.stop_reason != LEASE_LOST:
+        elif outcome is RunOutcome.INTERRUPTED and result.stop_reason != AttemptEnd.LEASE_LOST:
             self.queue.requeue(node.key)
             kind = EventKind.INTERRUPTED
             self._report(kind, node, active, attempt=result.attempt, seconds=result.seconds)

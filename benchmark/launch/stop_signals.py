@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmark.core.errors import StopRequestedError
-from benchmark.core.spec import LEASE_LOST
+from benchmark.core.run_states import AttemptEnd
 
 #: The signals that ask a process to stop. Windows has no SIGHUP; only Windows has SIGBREAK.
 STOP_SIGNALS = frozenset(
@@ -49,7 +49,7 @@ class StopRequest:
 
     def lose_lease(self) -> None:
         """Note that the lease is lost: the run must not write anything more. Thread-safe."""
-        self._reason = LEASE_LOST
+        self._reason = AttemptEnd.LEASE_LOST
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

@@ -22,9 +22,8 @@ from benchmark.core.failure import failure_json
 from benchmark.core.files import write_json
 from benchmark.core.layout import RunFolder, State, state_of
 from benchmark.core.outcome import RunOutcome
-from benchmark.core.spec import LEASE_LOST
+from benchmark.core.run_states import AttemptEnd
 from benchmark.launch import attempts
-from benchmark.launch.attempts import AttemptEnd
 from benchmark.launch.job import Job, JobResult
 from benchmark.launch.lease import Claim
 from benchmark.launch.slots import Slot
@@ -163,7 +162,7 @@ def _execute(job: Job, number: int, stop: StopRequest) -> RunOutcome:
             with suppress(OSError):
                 attempts.end(job.folder, number, AttemptEnd.INTERRUPTED, error=str(error))
             raise
-        if stop.reason() == LEASE_LOST:
+        if stop.reason() == AttemptEnd.LEASE_LOST:
             return RunOutcome.INTERRUPTED
         _write_failure(job.folder, number, error)
         return RunOutcome.FAILED

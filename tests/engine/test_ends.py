@@ -16,7 +16,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.files import to_json, write_atomic
 from benchmark.core.layout import State, state_of
 from benchmark.core.registry import DATASETS
-from benchmark.core.spec import LEASE_LOST
+from benchmark.core.run_states import AttemptEnd
 from tests.support.runs import done, failure, plan_run, run, spec_of
 from tests.support.toy_algorithms import Accident, Plain, registered
 
@@ -172,13 +172,13 @@ def test_a_stop_saves_what_was_done(tmp_path: Path) -> None:
 
 def test_a_lost_lease_ends_a_run_without_a_word(tmp_path: Path) -> None:
     folder = plan_run(tmp_path)
-    assert run(folder, stop=_Stop(after=7, reason=LEASE_LOST)) == "interrupted"
+    assert run(folder, stop=_Stop(after=7, reason=AttemptEnd.LEASE_LOST)) == "interrupted"
     assert {p.name for p in folder.iterdir()} == {"spec.json", "attempts"}
     # the lease goes at the very end, or while a failure is written: nothing is committed either
-    assert run(folder, 2, stop=_Stop(after=20, reason=LEASE_LOST)) == "interrupted"
+    assert run(folder, 2, stop=_Stop(after=20, reason=AttemptEnd.LEASE_LOST)) == "interrupted"
     assert {p.name for p in folder.iterdir()} == {"spec.json", "attempts"}
     folder = plan_run(tmp_path / "accident", "toy_accident", hparams={"at": 5})
-    assert run(folder, stop=_Stop(after=5, reason=LEASE_LOST)) == "failed"
+    assert run(folder, stop=_Stop(after=5, reason=AttemptEnd.LEASE_LOST)) == "failed"
     assert {p.name for p in folder.iterdir()} == {"spec.json", "attempts"}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.core.layout import RunFolder
-from benchmark.core.spec import LEASE_LOST
+from benchmark.core.run_states import AttemptEnd
 from benchmark.launch import worker
 from benchmark.launch.lease import Claim, has_leftovers, remove_stale_lease
 from tests.support.launcher_process import (
@@ -142,7 +142,7 @@ def test_a_process_that_was_suspended_looks_at_its_lease_itself(
     path.write_text(ours.replace(f"pid={os.getpid()}", "pid=1"))
     assert stop.reason() is None, "a step does not ask the file system"
     clock[0] += 100.0
-    assert stop.reason() == LEASE_LOST
+    assert stop.reason() == AttemptEnd.LEASE_LOST
     path.write_text(ours)
     claim.release()
 

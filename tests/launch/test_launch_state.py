@@ -11,8 +11,8 @@ import pytest
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json, write_json
+from benchmark.core.run_states import AttemptEnd
 from benchmark.launch import attempts
-from benchmark.launch.attempts import AttemptEnd
 from benchmark.launch.retry import retry
 from benchmark.launch.run_queue import RunQueue, read_nodes
 from benchmark.launch.status import Progress, progress, sweep_states

@@ -12,8 +12,8 @@ import pytest
 
 from benchmark.core.files import read_json, write_json
 from benchmark.core.layout import State, state_of
+from benchmark.core.run_states import AttemptEnd
 from benchmark.launch import attempts, retry_policy
-from benchmark.launch.attempts import AttemptEnd
 from benchmark.launch.lease import Claim
 from benchmark.launch.retry_policy import Decision
 from benchmark.launch.run_queue import read_node
