@@ -21,7 +21,6 @@ import pytest
 
 import benchmark
 from benchmark.cli import programs
-from benchmark.core import shipped as shipped_module
 from benchmark.core.shipped import shipped
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,15 +139,13 @@ def test_no_private_name_of_a_dependency_is_used() -> None:
     assert all(any(one.startswith(name) for one in bounded) for name in PRIVATE_NAMES.values())
 
 
-def test_shipped_files_are_those_of_the_package_where_there_are_any(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shipped_files_are_those_of_the_package_if_it_has_any(tmp_path: Path) -> None:
     assert shipped("results/published") == ROOT / "results" / "published"
-    monkeypatch.setattr(shipped_module, "_PACKAGE", tmp_path / "benchmark")
-    assert shipped("sweeps") == tmp_path / "sweeps"
-    (tmp_path / "benchmark" / "shipped" / "sweeps").mkdir(parents=True)
-    assert shipped("sweeps") == tmp_path / "benchmark" / "shipped" / "sweeps"
-    assert shipped("results/published") == tmp_path / "results" / "published"
+    package = tmp_path / "benchmark"
+    assert shipped("sweeps", package) == tmp_path / "sweeps"
+    (package / "shipped" / "sweeps").mkdir(parents=True)
+    assert shipped("sweeps", package) == package / "shipped" / "sweeps"
+    assert shipped("results/published", package) == tmp_path / "results" / "published"
 
 
 ENTRIES = ("sweep", "train", "data", "collect_results")

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def shipped(folder: str) -> Path:
-    """Return the path of such a folder, as in ``shipped("results/published")``."""
-    installed = _PACKAGE / "shipped" / folder
-    return installed if installed.is_dir() else _PACKAGE.parent / folder
+def shipped(folder: str, package: Path = PACKAGE) -> Path:
+    """Return the path of such a folder, as in ``shipped("results/published")``.
+
+    Args:
+        folder: The path of the folder in a checkout.
+        package: The folder of the package ``benchmark``.
+    """
+    installed = package / "shipped" / folder
+    return installed if installed.is_dir() else package.parent / folder
