@@ -15,6 +15,15 @@ from typing import ClassVar
 import torch
 
 from benchmark.core.registry import EXPLANATION_METRICS
+from benchmark.explain.faithfulness import faithfulness_correlation as faithfulness_correlation
+from benchmark.explain.faithfulness import faithfulness_estimate as faithfulness_estimate
+from benchmark.explain.randomization import randomization_check as randomization_check
+from benchmark.explain.segmentation import relevance_segmentation as relevance_segmentation
+from benchmark.explain.sensitivity import class_sensitivity as class_sensitivity
+from benchmark.explain.sensitivity import confounder_sensitivity as confounder_sensitivity
+from benchmark.explain.sensitivity import disease_sensitivity as disease_sensitivity
+from benchmark.explain.sensitivity import explanation_ncc as explanation_ncc
+from benchmark.explain.sensitivity import tag_effect as tag_effect
 
 #: Added to every pixel before the Gini index, as Quantus does.
 GINI_OFFSET = 1e-7
@@ -99,6 +108,25 @@ def sparseness(relevance: torch.Tensor) -> torch.Tensor:
     gini = ((2 * rank - n - 1) * ascending).sum(1) / (n * ascending.sum(1))
     defined = (largest > 0) & (largest < torch.inf)
     return torch.where(defined[:, 0], gini, torch.nan)
+
+
+def pointing_game(relevance: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return 1 if the most relevant pixel lies in the mask, else 0.
+
+    Source: Zhang et al. 2018, without a tolerance. Of equally relevant pixels, the first in
+    row-major order counts.
+
+    Args:
+        relevance: float[B,H,W] ≥ 0.
+        mask: bool[B,H,W].
+
+    Returns:
+        float64[B], 0 or 1; NaN for a constant map or an empty mask.
+    """
+    a, s = _rows(relevance, mask)
+    hit = s.gather(1, a.argmax(1, keepdim=True))[:, 0].double()
+    defined = ~_is_constant(a) & a.isfinite().all(1) & s.any(1)
+    return torch.where(defined, hit, torch.nan)
 
 
 def mask_correlation(relevance: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
