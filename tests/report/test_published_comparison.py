@@ -61,7 +61,7 @@ def test_ours_beside_theirs(tmp_path: Path) -> None:
     ours, difference = next(row for row in sheet.rows if row[0] == "erm" and row[2] == "90 ± 1")[3:]
     assert ours.startswith(f"{values['biased_accuracy'] * 100:.1f} ±")
     assert float(difference) == pytest.approx(values["biased_accuracy"] * 100 - 90, abs=0.051)
-    assert "no published figure of: new_one" in sheet.notes[0]
+    assert "new_one" in sheet.notes[0]
 
 
 def test_a_row_that_was_chosen_too_early_is_marked(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_row_that_was_chosen_too_early_is_marked(tmp_path: Path) -> None:
     (sheet,) = beside(make_report(fake.finish()).tables, tmp_path)
     ours = {row[0]: row[3] for row in sheet.rows if len(row) > 1}
     assert ours["irm"].endswith("†") and not ours["erm"].endswith("†")
-    assert any("chosen before the method began" in note for note in sheet.notes)
+    assert any(note.startswith("†") for note in sheet.notes)
 
 
 def sheet_of(
@@ -113,10 +113,9 @@ def test_our_names_for_theirs(tmp_path: Path) -> None:
         ours[name][0].isdigit() for name in ("tea", "tea:l1", "erm@convnet")
     )
     assert ours["tea"] != ours["tea:l1"]
-    assert sheet.notes[:2] == [
-        "no published figure of: tea_2",
-        "ours stands under another name: tea: tea:spawrious; erm@convnet: erm",
-    ]
+    without, renamed = sheet.notes[:2]
+    assert without.endswith(": tea_2")
+    assert renamed.endswith(": tea: tea:spawrious; erm@convnet: erm")
 
 
 def test_cmnist_stands_beside_the_papers_test_environment_and_validation_can(
@@ -151,7 +150,7 @@ def test_cmnist_stands_beside_the_papers_test_environment_and_validation_can(
     assert shown["deceiving_accuracy"] != shown["average_accuracy"]
     for found, split in ((ours[1], "deceiving"), (ours[2], "val")):
         assert abs(float(found.partition(" ")[0]) - worst(split)) < 0.051
-    assert "ex2l tests on the split deceiving: so do ours here, validation apart" in sheet.notes
+    assert any("ex2l" in note and "split deceiving" in note for note in sheet.notes)
 
 
 def test_published_scores_per_class(tmp_path: Path) -> None:
@@ -278,6 +277,7 @@ def test_that_no_paper_reports_the_data_is_said(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     fake.add(World("unheard_of", size=60), ERM)
     folder = fake.finish()
-    said = "no published table that is on file here reports any of these data sets"
-    assert said in render(make_report(folder, options=ReportOptions(tables=("published",))), "text")
-    assert said not in render(make_report(folder), "text")
+    report = make_report(folder, options=ReportOptions(tables=("published",)))
+    assert any("published" in note for note in report.sweep.notes)
+    assert "no published table" in render(report, "text")
+    assert "published" not in render(make_report(folder), "text")

@@ -1,9 +1,8 @@
-"""The papers' tables (results/published/*.csv), and our figures beside them."""
+"""Published values of the data sets of a sweep, beside those of the sweep."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from benchmark.core.named_options import base_name
@@ -25,22 +24,25 @@ from benchmark.report.tables.results_table import BEFORE_SWITCH, Row, Table
 from benchmark.report.tables.sheet import Sheet
 from benchmark.report.tables.value import Value
 
-#: Published scores of one class, or of their mean, by the names of the report.
-_SCORES = {
+#: Names of the report for published scores of one class.
+_CLASS_SCORES = {
     "auc": "auc",
     "f1": "f1",
     "sensitivity": "recall",
     "specificity": "specificity",
     "precision": "precision",
 }
-_OVERALL = {
-    "f1": "macro_f1", "precision": "macro_precision", "specificity": "macro_specificity",
+#: Names of the report for published means of a score over classes.
+_MEAN_SCORES = {
+    "f1": "macro_f1",
+    "precision": "macro_precision",
     "sensitivity": "balanced_accuracy",
-}  # fmt: skip
-#: Where a paper tests on another split than our main one: CMNIST's test environment "−90%".
-PAPERS_SPLIT = {("ex2l", "cmnist"): "deceiving"}
-#: Published scores of a worst group on a split that no column of ours shows.
-_WORST_GROUP_OF = {"validation_worst_group_accuracy": "val"}
+    "specificity": "macro_specificity",
+}
+#: Test splits of papers that differ from the main split, such as CMNIST's test environment "−90%".
+PAPER_SPLITS = {("ex2l", "cmnist"): "deceiving"}
+#: Splits of published worst-group accuracies that no column of the results shows.
+_WORST_GROUP_SPLITS = {"validation_worst_group_accuracy": "val"}
 
 
 @REPORT_TABLES.register
@@ -50,116 +52,136 @@ class PublishedTable(ReportTable):
     name = "published"
     position = 30
     switch = "--published"
-    help = "also the papers' figures beside ours"
+    help = "also the values that papers print, beside those of the sweep"
 
     def sheets(self, report: Report) -> list[Sheet]:
         """Return one sheet per published data set; without any, add a note to the sweep."""
         sheets = beside(report.tables, store=report.store)
         if not sheets:
-            report.sweep.notes.append(
-                "no published table that is on file here reports any of these data sets"
-            )
+            report.sweep.notes.append("no published table on file reports any of these data sets")
         return sheets
 
 
 def beside(
     our_tables: Sequence[Table], folder: Path = FOLDER, store: PredictionStore | None = None
 ) -> list[Sheet]:
-    """One sheet per data set of ours that a paper reports: published, ours, and ours minus published.
+    """Return published values, those of the sweep, and their difference.
 
-    Data sets are matched by name, or by name and an option (``spawrious_o2o_easy``), methods and metrics as ``Ours``
-    says; the conditions may still differ.
+    Data sets are matched by name, or by name and option such as ``spawrious_o2o_easy``. Methods and
+    metrics are matched as ``Ours`` describes. Conditions such as the network may still differ.
 
     Args:
-        store: the winners' predictions, for published scores per class; None does without.
+        our_tables: Results of the sweep.
+        folder: Folder of the transcribed tables.
+        store: Predictions of the selected runs, for published scores of classes; None leaves these
+            scores out.
+
+    Returns:
+        One sheet per data set that a paper reports.
     """
     by_dataset: dict[str, list[PublishedValue]] = {}
     for name in table_names(folder):
-        for figure in read_table(name, folder):
-            by_dataset.setdefault(figure.dataset, []).append(figure)
-    named = {figure.method for figures in by_dataset.values() for figure in figures}
+        for published in read_table(name, folder):
+            by_dataset.setdefault(published.dataset, []).append(published)
+    named = {published.method for values in by_dataset.values() for published in values}
     sheets = []
     for table in our_tables:
-        figures = [figure for name in _names(table) for figure in by_dataset.get(name, [])]
-        sheet = _sheet(table, figures, Ours(table, named, store))
+        values = [value for name in _paper_names(table) for value in by_dataset.get(name, [])]
+        sheet = _sheet(table, values, Ours(table, named, store))
         if sheet is not None:
             sheets.append(sheet)
     return sheets
 
 
-def _names(table: Table) -> list[str]:
-    """What papers may call the data of a table: ``spawrious``, ``spawrious_o2o_easy``."""
+def _paper_names(table: Table) -> list[str]:
+    """Return the names that papers may use for a data set, such as ``spawrious_o2o_easy``."""
     name = base_name(table.dataset)
     specs = (w.run.spec for row in table.rows if row.requested for w in row.selected_runs)
     options = next((spec.dataset_options for spec in specs if spec), {})
     return [name, *(f"{name}_{value}" for value in options.values() if isinstance(value, str))]
 
 
-def _sheet(table: Table, figures: Sequence[PublishedValue], ours: Ours) -> Sheet | None:
-    relevant = [f for f in figures if ours.has(f.metric)]
+def _sheet(table: Table, values: Sequence[PublishedValue], ours: Ours) -> Sheet | None:
+    relevant = [published for published in values if ours.has(published.metric)]
     if not relevant:
         return None
     rows: list[list[str]] = []
     by_metric: dict[str, list[PublishedValue]] = {}
-    for figure in relevant:
-        by_metric.setdefault(figure.metric, []).append(figure)
-    found = {figure.method: ours.row(figure.method) for figure in relevant}
+    for published in relevant:
+        by_metric.setdefault(published.metric, []).append(published)
+    our_rows = {published.method: ours.row(published.method) for published in relevant}
     for metric, group in by_metric.items():
         rows.append([metric.replace("_", " ").replace("/", ", ")])
-        rows += [
-            _cells(
-                figure,
-                ours.value(found[figure.method], metric, figure.paper),
-                found[figure.method],
-            )
-            for figure in group
-        ]
-    shown = {id(row) for row in found.values()}
-    without = sorted({row.method for row in table.rows if row.requested and id(row) not in shown})
-    notes = [f"no published figure of: {', '.join(without)}"] if without else []
-    others = [
-        f"{name}: {row.label}"
-        for name, row in found.items()
-        if row is not None and row.label != name
-    ]
-    if any(row is not None and row.before_switch for row in found.values()):
-        notes.append(
-            f"{BEFORE_SWITCH} ours was chosen before the method began: see the table above"
-        )
-    notes += [f"ours stands under another name: {'; '.join(others)}"] if others else []
-    if table.stand_in:
-        notes.append(
-            "ours was measured on generated stand-in data: the difference says nothing about the method"
-        )
-    notes.append(
-        "conditions differ (network, budget, selection): results/published/README.md says what the papers did"
-    )
-    papers = dict.fromkeys(f.paper for f in relevant)
-    tested = {paper: split for paper in papers if (split := ours.tested_by(paper))}
-    notes += [
-        f"{paper} tests on the split {s}: so do ours here, validation apart"
-        for paper, s in tested.items()
-    ]
+        for published in group:
+            row = our_rows[published.method]
+            rows.append(_cells(published, ours.value(row, metric, published.paper), row))
+    papers = list(dict.fromkeys(published.paper for published in relevant))
     meaning = "; ".join(f"{paper}: {MEANING[paper]}" for paper in papers if paper in MEANING)
     caption = [
-        f"Published figures beside ours, in per cent. ±: {meaning or 'none printed'}; ours: as above."
+        f"Published values beside ours, in per cent. ±: {meaning or 'none printed'}; "
+        "ours: as above."
     ]
     heads = [("method",), ("paper, table",), ("published",), ("ours",), ("difference",)]
-    return Sheet(f"{table.title}, published figures", caption, heads, rows, stub=2, notes=notes)
+    notes = _notes(table, our_rows, ours, papers)
+    return Sheet(f"{table.title}, published values", caption, heads, rows, stub=2, notes=notes)
+
+
+def _notes(
+    table: Table, our_rows: Mapping[str, Row | None], ours: Ours, papers: Sequence[str]
+) -> list[str]:
+    """Return the notes of a sheet.
+
+    Args:
+        table: Results of the data set.
+        our_rows: Row of each published method; None if there is none.
+        ours: The values of the sweep.
+        papers: Papers of the published values.
+    """
+    notes = []
+    shown = {id(row) for row in our_rows.values()}
+    without = sorted({row.method for row in table.rows if row.requested and id(row) not in shown})
+    if without:
+        notes.append(f"no published value of: {', '.join(without)}")
+    rows = {name: row for name, row in our_rows.items() if row is not None}
+    if any(row.before_switch for row in rows.values()):
+        notes.append(
+            f"{BEFORE_SWITCH} ours was selected before the method began: see the table above"
+        )
+    renamed = [f"{name}: {row.label}" for name, row in rows.items() if row.label != name]
+    if renamed:
+        notes.append(f"ours has another name: {'; '.join(renamed)}")
+    if table.stand_in:
+        notes.append(
+            "ours was measured on generated stand-in data: "
+            "the difference says nothing about the method"
+        )
+    notes.append(
+        "conditions differ (network, budget, selection): "
+        "results/published/README.md describes those of the papers"
+    )
+    for paper in papers:
+        split = ours.tested_by(paper)
+        if split:
+            notes.append(f"{paper} tests on the split {split}: ours too, except on validation data")
+    return notes
 
 
 class Ours:
-    """Our rows and scores by the names that papers give them.
+    """Rows and values of the sweep by the names that papers give them.
 
     Args:
-        named: every method that some published table names; a variant of ours that none names may stand for its method.
-        store: the winners' predictions, or None.
+        table: Results of a data set.
+        named: Methods that published tables name. A variant that none of them names may stand for
+            its method.
+        store: Predictions of the selected runs, or None.
     """
 
     def __init__(
         self, table: Table, named: Collection[str], store: PredictionStore | None = None
     ) -> None:
-        self.table, self.named, self.store = table, named, store
+        self.table = table
+        self.named = named
+        self.store = store
         self.columns = {
             name: i for i, c in enumerate(table.columns) for name in (c.name, *c.aliases)
         }
@@ -173,96 +195,104 @@ class Ours:
         )
 
     def row(self, method: str) -> Row | None:
-        """A row of ours: of that name, or ``erm@alexnet`` for a network, or the only variant for its method.
+        """Return the row of a published method; None if there is none or more than one.
 
-        A recipe of ours for one data set, ``tea:coloured_mnist``, is what a paper's table of that data calls ``tea``.
-        ``teacher`` is the only row that serves others.
+        A method matches the row of that name, a name such as ``erm@alexnet`` the row with that
+        network, and ``teacher`` the only row that serves others. Otherwise, it matches its only
+        variant, such as ``tea:coloured_mnist`` for ``tea``.
         """
         rows = [row for row in self.table.rows if row.requested]
         plain, _, network = method.partition("@")
-        tried = [
-            [
-                row
-                for row in rows
-                if row.method == plain and (not network or _network(row) == network)
-            ],
-            [
-                row
-                for row in self.table.rows
-                if not row.requested and method in ("teacher", row.method)
-            ],
-            [
-                r
-                for r in rows
-                if not network and r.method not in self.named and base_name(r.method) == method
-            ],
+        same_name = [
+            row for row in rows if row.method == plain and (not network or _network(row) == network)
         ]
-        return next((found[0] for found in tried if len(found) == 1), None)
+        upstream = [
+            row
+            for row in self.table.rows
+            if not row.requested and method in ("teacher", row.method)
+        ]
+        variants = [
+            row
+            for row in rows
+            if not network and row.method not in self.named and base_name(row.method) == method
+        ]
+        for candidates in (same_name, upstream, variants):
+            if len(candidates) == 1:
+                return candidates[0]
+        return None
 
     def has(self, metric: str) -> bool:
-        """Whether we have that score of this data set at all."""
-        kind, slash, what = metric.partition("/")
-        known = (
-            self.scores is not None and kind in _SCORES and what.lower() in [*self.labels, "mean"]
-        )
-        return metric in self.columns or metric in _WORST_GROUP_OF or bool(slash and known)
+        """Return whether the sweep has a published metric, such as ``gap`` or ``f1/mean``."""
+        if metric in self.columns or metric in _WORST_GROUP_SPLITS:
+            return True
+        score, _, label = metric.partition("/")
+        known_label = label.lower() in [*self.labels, "mean"]
+        return self.scores is not None and score in _CLASS_SCORES and known_label
 
     def tested_by(self, paper: str) -> str | None:
-        """The split of ours on which that paper tests, where it is not the main one."""
-        return PAPERS_SPLIT.get((paper, base_name(self.table.dataset)))
+        """Return the split that a paper tests on; None for the main split."""
+        return PAPER_SPLITS.get((paper, base_name(self.table.dataset)))
 
     def value(self, row: Row | None, metric: str, paper: str = "") -> Value | None:
-        """The score of a row, with sd over trials, or of the test sample where there is one trial."""
+        """Return a published metric of a row, or None.
+
+        Its sd is over trials, or of the test sample if there is one trial.
+        """
         if row is None:
             return None
-        if metric in _WORST_GROUP_OF:
-            return WorstGroupAccuracy(_WORST_GROUP_OF[metric]).value(row.selected_runs, self.store)
-        other = self.tested_by(paper)
-        for known in (AverageAccuracy, WorstGroupAccuracy):
-            if other and metric == known.name:
-                return known(other).value(row.selected_runs, self.store)
+        if metric in _WORST_GROUP_SPLITS:
+            worst_group = WorstGroupAccuracy(_WORST_GROUP_SPLITS[metric])
+            return worst_group.value(row.selected_runs, self.store)
+        split = self.tested_by(paper)
+        for metric_class in (AverageAccuracy, WorstGroupAccuracy):
+            if split and metric == metric_class.name:
+                return metric_class(split).value(row.selected_runs, self.store)
         if metric in self.columns:
             return row.values[self.columns[metric]]
-        kind, _, what = metric.partition("/")
-        selected_runs = [w for w in row.selected_runs if self.split in w.at.counts]
-        if self.scores is None or not selected_runs:
+        return self._class_score(row, metric)
+
+    def _class_score(self, row: Row, metric: str) -> Value | None:
+        """Return a score of a class, such as ``f1/dog``, or the mean over classes, ``f1/mean``."""
+        score, _, label = metric.partition("/")
+        runs = [run for run in row.selected_runs if self.split in run.at.counts]
+        if self.scores is None or not runs:
             return None
-        k = None if what == "mean" else self.labels.index(what.lower())
-        if kind == "auc":
-            found = [self.scores.auc(w, k) for w in selected_runs]
+        k = None if label == "mean" else self.labels.index(label.lower())
+        if score == "auc":
+            estimates = [self.scores.auc(run, k) for run in runs]
         elif k is not None:
-            found = self.scores.per_class(selected_runs, _SCORES[kind], k)
+            estimates = self.scores.per_class(runs, _CLASS_SCORES[score], k)
         else:
-            found = self.scores.overall(selected_runs, _OVERALL[kind])
+            estimates = self.scores.overall(runs, _MEAN_SCORES[score])
         values = {
-            w.trial: e.value
-            for w, e in zip(selected_runs, found, strict=False)
-            if e.value is not None
+            run.trial: estimate.value
+            for run, estimate in zip(runs, estimates, strict=True)
+            if estimate.value is not None
         }
-        return Value(
-            student_over_trials(list(values.values())) if len(values) > 1 else found[0], values
-        )
+        several = len(values) > 1
+        estimate = student_over_trials(list(values.values())) if several else estimates[0]
+        return Value(estimate, values)
 
 
 def _network(row: Row) -> str:
     return next((w.run.spec.backbone for w in row.selected_runs if w.run.spec), "")
 
 
-def _cells(figure: PublishedValue, value: Value | None, row: Row | None) -> list[str]:
-    where = f"{figure.paper} {re.sub(r'^Table ', '', figure.table)}"
+def _cells(published: PublishedValue, value: Value | None, row: Row | None) -> list[str]:
+    source = f"{published.paper} {published.table.removeprefix('Table ')}"
     estimate = value.estimate if value else None
     if estimate is None or estimate.value is None:
-        return [figure.method, where, figure.shown, DASH, DASH]
+        return [published.method, source, published.shown, DASH, DASH]
     sd = "" if estimate.sd is None else f" ± {percent(estimate.sd, 1)}"
     mark = BEFORE_SWITCH if row is not None and row.before_switch else ""
     # Papers print the size of the gap.
-    mine = abs(estimate.value) if figure.metric == "gap" else estimate.value
-    difference = mine - figure.value
+    ours = abs(estimate.value) if published.metric == "gap" else estimate.value
+    difference = ours - published.value
     sign = "+" if difference > 0 else ""
     return [
-        figure.method,
-        where,
-        figure.shown,
+        published.method,
+        source,
+        published.shown,
         percent(estimate.value, 1) + sd + mark,
         f"{sign}{percent(difference, 1)}",
     ]
