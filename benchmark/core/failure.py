@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,30 @@ from benchmark.core.spec import SCHEMA, check_key
 _MAX_LENGTH = 100_000
 
 
+class FailureKind(enum.StrEnum):
+    """Why a run failed, as failure.json stores it."""
+
+    #: The loss or a gradient was not finite.
+    NON_FINITE = "non_finite"
+    #: A programming error.
+    EXCEPTION = "exception"
+    #: A mistake that the user can correct.
+    USER_ERROR = "user_error"
+    #: The machine or the GPU ran out of memory.
+    OUT_OF_MEMORY = "out_of_memory"
+    #: Signals or unexpected exits ended too many attempts.
+    SIGNAL = "signal"
+    #: Attempts took too long.
+    TIMEOUT = "timeout"
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a run ended without a result.
 
     Attributes:
         message: One sentence.
-        kind: ``non_finite``, ``exception``, ``user_error``, ``out_of_memory``, ``signal`` or
-            ``timeout``; empty if the file does not contain it.
+        kind: A FailureKind; empty if the file does not contain it.
         key: Key of the run; empty if the file does not contain it.
         attempt: Number of the attempt; 0 if the file does not contain it.
         traceback: Traceback of a programming error, or empty.
@@ -54,7 +71,9 @@ def read_failure(folder: Path) -> Failure:
     return failure
 
 
-def failure_json(key: str, attempt: int, kind: str, message: str, **more: Any) -> dict[str, Any]:
+def failure_json(
+    key: str, attempt: int, kind: FailureKind, message: str, **more: Any
+) -> dict[str, Any]:
     """Return the content of failure.json.
 
     Long texts are shortened. Lone surrogates, as in file names that are not valid text, are
@@ -63,8 +82,7 @@ def failure_json(key: str, attempt: int, kind: str, message: str, **more: Any) -
     Args:
         key: Key of the run.
         attempt: Number of the attempt, from 1.
-        kind: ``non_finite``, ``exception``, ``user_error``, ``out_of_memory``, ``signal`` or
-            ``timeout``.
+        kind: Why the run failed.
         message: One sentence.
         more: ``traceback``, ``step``, ``term`` or ``signal``.
     """

@@ -22,7 +22,7 @@ from benchmark.core.conditions import Conditions
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.decode import decode
 from benchmark.core.errors import StopRequestedError, UserError
-from benchmark.core.failure import failure_json
+from benchmark.core.failure import FailureKind, failure_json
 from benchmark.core.files import StagedFiles, commit_once, to_json, write_atomic
 from benchmark.core.layout import RunFolder
 from benchmark.core.log_line import LogLine
@@ -115,10 +115,10 @@ def execute(
         return RunOutcome.OUT_OF_MEMORY
     except NonFiniteError as error:
         failure = failure_json(
-            spec.key, attempt, "non_finite", str(error), step=error.step, term=error.term
+            spec.key, attempt, FailureKind.NON_FINITE, str(error), step=error.step, term=error.term
         )
     except UserError as error:
-        failure = failure_json(spec.key, attempt, "user_error", str(error))
+        failure = failure_json(spec.key, attempt, FailureKind.USER_ERROR, str(error))
     except OSError:
         raise
     except Exception as error:
@@ -128,7 +128,7 @@ def execute(
         failure = failure_json(
             spec.key,
             attempt,
-            "exception",
+            FailureKind.EXCEPTION,
             f"{type(error).__name__}: {error}",
             traceback=traceback.format_exc(),
         )

@@ -7,7 +7,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.core.failure import failure_json
+from benchmark.core.failure import FailureKind, failure_json
 from benchmark.core.files import commit_once, to_json
 from benchmark.core.layout import RunFolder, State, state_of
 from benchmark.core.run_states import AttemptEnd
@@ -85,7 +85,7 @@ def _decide(node: Node, previous_attempt: int, code: int | None, reason: Attempt
     else:
         output = run.attempt(number).output.relative_to(run.path)
         message = f"{description} ({ended} attempts); see its output in {output}."
-    kind = AttemptEnd.SIGNAL if reason is AttemptEnd.EXIT else reason
+    kind = FailureKind.SIGNAL if reason is AttemptEnd.EXIT else FailureKind(reason.value)
     commit_once(run.failure, to_json(failure_json(node.key, number, kind, message, code=code)))
     return Verdict(Decision.FAILED, message, number)
 

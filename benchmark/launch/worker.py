@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmark.core.errors import UserError
-from benchmark.core.failure import failure_json
+from benchmark.core.failure import FailureKind, failure_json
 from benchmark.core.files import write_json
 from benchmark.core.layout import RunFolder, State, state_of
 from benchmark.core.outcome import RunOutcome
@@ -172,11 +172,11 @@ def _write_failure(folder: Path, number: int, error: Exception) -> None:
     """Write the failure of a run for an error that the engine did not catch."""
     run = RunFolder(folder)
     if isinstance(error, UserError):
-        failure = failure_json(run.key, number, "user_error", str(error))
+        failure = failure_json(run.key, number, FailureKind.USER_ERROR, str(error))
     else:
         message = f"{type(error).__name__}: {error}"
         details = "".join(traceback.format_exception(error))
-        failure = failure_json(run.key, number, "exception", message, traceback=details)
+        failure = failure_json(run.key, number, FailureKind.EXCEPTION, message, traceback=details)
     write_json(run.failure, failure)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmark.core.failure import failure_json  # noqa: E402
+from benchmark.core.failure import FailureKind, failure_json  # noqa: E402
 from benchmark.core.layout import LEASE_SECONDS, RunFolder, State, SweepFolder  # noqa: E402
 from benchmark.core.spec import RunSpec  # noqa: E402
 
@@ -107,7 +107,9 @@ def write_run(folder: RunFolder, spec: RunSpec, state: State) -> None:
     attempt.log.write_text(log, encoding="utf-8")
     attempt.output.write_text("", encoding="utf-8")
     if state is State.FAILED:
-        failure = failure_json(spec.key, 1, "non_finite", "the loss is NaN at step 1500", step=1500)
+        failure = failure_json(
+            spec.key, 1, FailureKind.NON_FINITE, "the loss is NaN at step 1500", step=1500
+        )
         folder.failure.write_text(json.dumps(failure), encoding="utf-8")
         return
     folder.lease.write_text("{}", encoding="utf-8")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmark.core.errors import DamagedError, UserError
-from benchmark.core.failure import failure_json
+from benchmark.core.failure import FailureKind, failure_json
 from benchmark.core.files import to_json
 from benchmark.core.layout import LEASE_SECONDS, State, state_of
 from benchmark.core.record import RunRecord, read_record
@@ -326,7 +326,9 @@ def test_a_lease_that_goes_away_while_we_look(
 
 
 def test_a_failure_says_what_and_where() -> None:
-    value = failure_json(SPEC.key, 3, "non_finite", "term x became NaN.", step=7, term="x")
+    value = failure_json(
+        SPEC.key, 3, FailureKind.NON_FINITE, "term x became NaN.", step=7, term="x"
+    )
     assert value == {
         "schema": SCHEMA, "key": SPEC.key, "attempt": 3, "kind": "non_finite", "message": "term x became NaN.",
         "step": 7, "term": "x",

@@ -15,7 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from benchmark.core.errors import DamagedError, UserError
-from benchmark.core.failure import failure_json
+from benchmark.core.failure import FailureKind, failure_json
 from benchmark.core.layout import RunFolder, State
 from benchmark.report.figures.latent_space import draw_latent
 from benchmark.report.formats.report_format import file_names
@@ -315,7 +315,7 @@ def test_every_field_of_a_failure(made: Made, every: int) -> None:
     record, path = made.run.record, made.run.failure
     result = record.read_text()
     value = failure_json(
-        made.key, 1, "exception", "a bug", traceback="line 1\nline 2", step=3, term="t"
+        made.key, 1, FailureKind.EXCEPTION, "a bug", traceback="line 1\nline 2", step=3, term="t"
     )
     try:
         record.unlink()

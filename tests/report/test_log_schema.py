@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.core.failure import failure_json
+from benchmark.core.failure import FailureKind, failure_json
 from benchmark.core.record import RunRecord
 from benchmark.core.spec import SCHEMA, RunSpec
 from benchmark.report.report import make_report
@@ -138,7 +138,9 @@ def test_embeddings_agree(real_run: Path) -> None:
 
 def test_failure_and_sweep_agree(real_run: Path) -> None:
     spec = RunSpec.from_json(load(real_run / "spec.json"))
-    failure = failure_json(spec.key, 1, "exception", "x", step=1, term="t", traceback="…", signal=9)
+    failure = failure_json(
+        spec.key, 1, FailureKind.EXCEPTION, "x", step=1, term="t", traceback="…", signal=9
+    )
     assert documented("failure.json") == set(failure)
     assert f"Schema version **{SCHEMA}**" in DOCUMENT
     plan = load(real_run.parent.parent / "sweep.json")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.core.failure import failure_json
+from benchmark.core.failure import FailureKind, failure_json
 from benchmark.core.spec import RunSpec
 
 TEST_SPLITS = ("biased", "unbiased", "deceiving")
@@ -195,7 +195,11 @@ class FakeSweep:
             (folder / "lease.json").write_text("{}")
         if state == "failed":
             failure = failure_json(
-                spec.key, 1, "non_finite", "the loss term cross_entropy is NaN at step 30", step=30
+                spec.key,
+                1,
+                FailureKind.NON_FINITE,
+                "the loss term cross_entropy is NaN at step 30",
+                step=30,
             )
             (folder / "failure.json").write_text(json.dumps(failure))
         if state != "done":
