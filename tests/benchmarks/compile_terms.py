@@ -1,11 +1,12 @@
-"""Every method's terms with and without ``compute.compile``, as a table in Markdown.
+"""Terms of every method with and without ``compute.compile``, as a table in Markdown.
 
 Run by hand: python tests/benchmarks/compile_terms.py [METHOD …] [--backend inductor] [--variants]
 
-Each method runs twice through the engine on the data set ``tiny``, upstream runs included: plain, and compiled. The
-table has each term in the first step that has it, the difference there as a share of the plain value, and the largest
-difference of all steps, in which the rounding of earlier steps is carried on. How far rounding alone carries is the
-last column: the largest difference of plain runs whose first weights differ by one part in ten million.
+Each method runs twice through the engine on the data set ``tiny``, plain and compiled, its upstream
+runs included. For each term the table has the value in the first step that has it, the relative
+difference in that step, and the largest relative difference of all steps, which includes the
+rounding of earlier steps. The last column is the effect of rounding alone: the largest difference
+of plain runs whose initial weights differ by one part in ten million.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def differences(
 
 @contextmanager
 def rounding(seed: int) -> Iterator[None]:
-    """Meanwhile the first weights of every algorithm differ by one part in ten million, which is one rounding."""
+    """Change the initial weights of every algorithm by one part in ten million in the block."""
     real = build.place
 
     def place(algorithm: Algorithm, device: torch.device, compute: Mapping[str, Any]) -> None:

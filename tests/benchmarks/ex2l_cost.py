@@ -1,17 +1,23 @@
-"""What an eX2L step costs beside ERM's, in CPU seconds, seconds and FLOPs. The paper: 1.95 to 2.05 (table 8).
+"""Cost of a step of eX2L relative to ERM: CPU seconds, seconds and FLOPs.
 
-    python tests/benchmarks/ex2l_cost.py                                           # ResNet-18, batch 16, 64 × 64
-    python tests/benchmarks/ex2l_cost.py --backbone resnet50 --side 224 --batch 4 --threads 2 --processes 6 --rounds 10
+The paper reports 1.95 to 2.05 (table 8).
+
+    python tests/benchmarks/ex2l_cost.py                      # ResNet-18, batch 16, 64 × 64
+    python tests/benchmarks/ex2l_cost.py --backbone resnet50 --side 224 --batch 4 --threads 2 \
+        --processes 6 --rounds 10
     python tests/benchmarks/ex2l_cost.py --device cuda --backbone resnet50 --side 224 --batch 128
 
-All methods live in one process and take turns, step by step and every round in another order, so that a machine whose
-speed drifts is fair to all; a process's ratio is the seconds of all of a method's steps by those of ERM's. Where a
-process's tensors happen to lie moves that ratio by a few hundredths however many rounds it takes, so several fresh
-processes are asked, one after another: the table has their mean, Student's 95 % interval of it, and the extremes. The
-first steps, in which a process still asks the system for memory (eX2L for more than ERM), are left out. Two
-steps of ERM, on two networks, are a row too: what lies between it and 2 is the noise, what lies between it and eX2L is
-what the maps cost. A step is everything that training does per batch: losses, backward, optimiser. On a GPU the clock
-is read after the device has finished. With several threads eX2L's two networks run at the same time.
+All methods run in one process and take turns, step by step and in another order in each round, so
+that a drift in the speed of the machine affects all of them. The ratio of a process is the total
+time of a method's steps divided by that of ERM's. The addresses of a process's tensors change this
+ratio by a few hundredths, however many rounds there are. Therefore several fresh processes run one
+after another, and the table has the mean, Student's 95 % interval and the extremes. The first
+steps, in which a process still requests memory from the system, are left out.
+
+Two steps of ERM on two networks are a row too: its difference from 2 is noise, and its difference
+from eX2L is the cost of the maps. A step includes losses, backward pass and optimiser. On a GPU the
+clock is read after the device has finished. With several threads the two networks of eX2L run at
+the same time.
 """
 
 from __future__ import annotations
@@ -44,7 +50,7 @@ CLASSES, CONFOUNDERS = 4, 6  # Spawrious
 
 
 def build(method: str, given: argparse.Namespace) -> Algorithm:
-    """A method with its optimisers, in training mode."""
+    """Return a method with its optimisers, in training mode."""
     name, _, variant = method.partition(":")
     kind, size = ALGORITHMS.get(name), (3, given.side, given.side)
 
@@ -71,7 +77,7 @@ def make_batch(given: argparse.Namespace) -> Batch:
 
 
 def seconds(algorithms: Sequence[Algorithm], batch: Batch) -> np.ndarray:
-    """Of one step of each: of this process, and of the wall clock; float[2]."""
+    """Return CPU seconds and seconds of one step of each algorithm, float[2]."""
     cuda = batch.image.is_cuda
     if cuda:
         torch.cuda.synchronize()
@@ -84,7 +90,7 @@ def seconds(algorithms: Sequence[Algorithm], batch: Batch) -> np.ndarray:
 
 
 def measure(given: argparse.Namespace) -> dict[str, list[float]]:
-    """Of each method's step in this process: mean CPU seconds, mean seconds of the wall clock, and FLOPs."""
+    """Return mean CPU seconds, mean seconds and FLOPs of a step of each method."""
     torch.set_num_threads(given.threads)
     keep_memory()  # as every run does
     first = given.methods[0]
@@ -110,7 +116,7 @@ def measure(given: argparse.Namespace) -> dict[str, list[float]]:
 
 
 def table(found: Sequence[Mapping[str, Sequence[float]]], first: str) -> list[list[str]]:
-    """A row per method, of what each process measured."""
+    """Return a row for each method from the measurements of each process."""
     rows = []
     for method in found[0]:
         values = np.array([one[method] for one in found])

@@ -1,12 +1,13 @@
-"""What a training step with explanations costs beside ERM's: CPU seconds, FLOPs, peak memory.
+"""Cost of a training step with explanations relative to ERM: CPU seconds, FLOPs, peak memory.
 
     python tests/benchmarks/explanation_cost.py                      # ResNet-18, batch 16, 64 × 64
     python tests/benchmarks/explanation_cost.py --backbone convnet --batch 64 --side 32 --rounds 40
 
-All methods live in one process and take turns, step by step, so that a machine whose speed drifts is fair to all; a
-figure is the median over the rounds. A step is everything that training does per batch: losses, backward, clipping,
-optimiser. ``tea`` has a standard classifier for a teacher, ``tea, pipeline`` a U-Net before it. Peak memory is what the
-resident set of a fresh process grows by, from the built method to its third step.
+All methods run in one process and take turns, step by step, so that a drift in the speed of the
+machine affects all of them. Figures are medians over the rounds. A step includes losses, backward
+pass, clipping and optimiser. The teacher of ``tea`` is a standard classifier, that of ``tea,
+pipeline`` has a U-Net before it. Peak memory is the growth of the resident set of a fresh process
+from the built method to its third step.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ ROWS = {
 
 
 class Flops(TorchDispatchMode):
-    """Counts 2 · multiply-adds of convolutions and matrix products by torch's own formulas, backward passes included.
+    """Counts two operations per multiply-add of convolutions and matrix products.
 
-    ``torch.utils.flop_counter.FlopCounterMode`` also tracks modules, which autograd.grad with respect to an input does
-    not survive.
+    It uses torch's formulas and includes backward passes. ``FlopCounterMode`` of torch also tracks
+    modules, which fails if ``autograd.grad`` is called with respect to an input.
     """
 
     total = 0
@@ -67,7 +68,7 @@ class Flops(TorchDispatchMode):
 
 
 def build(name: str, given: argparse.Namespace, upstream: str | None = None) -> Algorithm:
-    """A method with its optimisers, in training mode."""
+    """Return a method with its optimisers, in training mode."""
     kind = ALGORITHMS.get(name)
     size = (3, given.side, given.side)
 
@@ -106,7 +107,7 @@ def make_batch(kind: type[Algorithm], given: argparse.Namespace) -> Batch:
 
 
 def resident(which: str) -> int:
-    """Kilobytes of VmRSS or VmHWM of this process."""
+    """Return VmRSS or VmHWM of this process in kilobytes."""
     line = next(
         line
         for line in Path("/proc/self/status").read_text().splitlines()
@@ -116,7 +117,7 @@ def resident(which: str) -> int:
 
 
 def memory(row: str, given: argparse.Namespace, answer: Any) -> None:
-    """In a process of its own: MiB that three steps add at their peak."""
+    """Put the peak memory in MiB that three steps add on the queue; run in a fresh process."""
     torch.set_num_threads(1)
     name, upstream = ROWS[row]
     algorithm = build(name, given, upstream)
@@ -165,10 +166,19 @@ def main() -> None:
     table = []
     for row, times in seconds.items():
         ratios = [t / base for t, base in zip(times, seconds[first], strict=True)]
-        table.append([row, 1000 * statistics.median(times), statistics.median(ratios), min(times) / min(seconds[first]),
-                      flops[row] / flops[first], peak(row, given)])  # fmt: skip
+        table.append(
+            [
+                row,
+                1000 * statistics.median(times),
+                statistics.median(ratios),
+                min(times) / min(seconds[first]),
+                flops[row] / flops[first],
+                peak(row, given),
+            ]
+        )
     print(
-        f"{given.backbone}, batch {given.batch}, {given.side} × {given.side}, {given.rounds} rounds, one thread"
+        f"{given.backbone}, batch {given.batch}, {given.side} × {given.side}, "
+        f"{given.rounds} rounds, one thread"
     )
     print(
         tabulate(

@@ -1,12 +1,13 @@
-"""What the last layer of finished runs could read at best: a linear probe for the label, and one for the confounder.
+"""Linear probes of the features of finished runs, for the label and for the confounder.
 
     python tests/benchmarks/feature_probe.py results/ex2l_small --methods erm dfr
     python tests/benchmarks/feature_probe.py results/ex2l_small --split deceiving
 
-Retraining the last layer (DFR) cannot find what the features do not hold. For every run with kept features of the split
-a logistic regression (up to 512 images, their leading principal components) is fitted to four fifths of the
-images and asked about the last, five times over. On a split where label and confounder are independent, chance for the
-label is one in so many classes, whatever the confounder says. Prints Markdown, mean ± sd over the runs of a row.
+Retraining the last layer (DFR) can only use information that the features contain. For each run
+with stored features of the split (up to 512 images, their leading principal components), a logistic
+regression is fitted and cross-validated with five folds. On a split where label and confounder are
+independent, the chance level of the label is one over the number of classes. The output is a
+Markdown table with mean ± sd over the runs of a row.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ STRENGTHS = (1.0, 0.1, 0.01)
 
 
 def probe(feature: np.ndarray, target: np.ndarray) -> float:
-    """Cross-validated accuracy in per cent of the best of three penalties: if anything, too much is read."""
+    """Return the cross-validated accuracy of the best of three penalties, in per cent.
+
+    The choice of the penalty makes it slightly too high.
+    """
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     models = (
         make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=5000)) for c in STRENGTHS
@@ -64,9 +68,8 @@ def main() -> None:
         row = spec.dataset, spec.method, spec.budget["steps"], spec.draw
         rows[row].append((probe(feature, targets[0]), probe(feature, targets[1])))
     print(f"Linear probes on the features of split {given.split}, accuracy in per cent\n")
-    print(
-        "| data | method | steps | draw | runs | label | confounder |\n|---|---|---:|---:|---:|---:|---:|"
-    )
+    print("| data | method | steps | draw | runs | label | confounder |")
+    print("|---|---|---:|---:|---:|---:|---:|")
     for (data, method, steps, draw), found in sorted(rows.items()):
         cells = [
             f"{statistics.fmean(column):.1f}"

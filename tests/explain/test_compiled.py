@@ -1,4 +1,4 @@
-"""A network is explained as it is written, whichever way it was compiled; a heatmap that says nothing is an error."""
+"""Explanations of compiled networks, and errors for heatmaps without meaning."""
 
 from __future__ import annotations
 
@@ -179,8 +179,16 @@ def test_torch_batch_norm_called_by_hand_is_a_batch_norm() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             n = self.norm
             x = torch.batch_norm(
-                self.convolution(x), n.weight, n.bias, n.running_mean, n.running_var, self.training, 0.1, n.eps, False,
-            )  # fmt: skip
+                self.convolution(x),
+                n.weight,
+                n.bias,
+                n.running_mean,
+                n.running_var,
+                self.training,
+                0.1,
+                n.eps,
+                False,
+            )
             for module in self.rest:
                 x = module(x)
             return x
@@ -234,7 +242,7 @@ def test_a_network_that_is_cut_off_is_an_error(name: str, how: str, create_graph
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_heatmap_that_no_trained_parameter_moves_is_an_error_in_a_loss(name: str) -> None:
-    """Only a bias after everything that is explained is trained: the map would be a constant of the loss."""
+    """Only a bias behind the explained layers is trained, so the map would be a constant."""
     network, image = convnet().eval().requires_grad_(False), images(SIZE, 3)
     chosen = explain.get(name)
     chosen(network, image, TARGET, create_graph=True)  # nothing is trained, and nothing expected

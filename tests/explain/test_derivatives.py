@@ -14,10 +14,20 @@ from benchmark import explain
 from benchmark.core.registry import BACKBONES, EXPLAINERS
 from tests.support.networks import backbone, images, plain_net
 
-#: The smallest images that exercise every layer and leave a last feature map of more than one position.
-SIZES = {"convnet": (3, 16, 16), "mnist_cnn": (2, 8, 8), "resnet18": (3, 16, 16), "resnet50": (3, 16, 16),
-         "densenet121": (3, 16, 16), "alexnet": (3, 63, 63), "convnext_base": (3, 32, 64),
-         "vit": (3, 16, 16), "vit_s_16": (3, 32, 32), "vit_b_16": (3, 32, 32), "vit_l_16": (3, 32, 32)}  # fmt: skip
+#: The smallest images that use every layer and give a last map of more than one position.
+SIZES = {
+    "convnet": (3, 16, 16),
+    "mnist_cnn": (2, 8, 8),
+    "resnet18": (3, 16, 16),
+    "resnet50": (3, 16, 16),
+    "densenet121": (3, 16, 16),
+    "alexnet": (3, 63, 63),
+    "convnext_base": (3, 32, 64),
+    "vit": (3, 16, 16),
+    "vit_s_16": (3, 32, 32),
+    "vit_b_16": (3, 32, 32),
+    "vit_l_16": (3, 32, 32),
+}
 OPTIONS: dict[str, dict[str, Any]] = {
     "convnet": {"width": 4},
     "vit": {"dim": 16, "depth": 3, "heads": 2},
@@ -51,7 +61,7 @@ def claimed() -> list[Any]:
 
 
 def loss_of(heatmap: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-    """A loss that is linear and quadratic in the heatmap, in units of the heatmap's mean at the start."""
+    """Return a loss with linear and quadratic terms of the heatmap, scaled by its initial mean."""
     start = heatmap().detach()
     weight = (
         torch.linspace(0.5, 1.5, start.numel(), dtype=start.dtype).view_as(start).sin()
@@ -66,7 +76,7 @@ def loss_of(heatmap: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
 
 
 def some_parameters(model: nn.Module, most: int = 12_000_000) -> list[nn.Parameter]:
-    """All parameters, or of a large network as many, picked at random, as stay below ``most`` numbers."""
+    """Return all parameters, or a random subset with fewer than ``most`` numbers."""
     everything = list(model.parameters())
     chosen, total = [], 0
     for i in torch.randperm(len(everything)).tolist():
@@ -79,9 +89,10 @@ def some_parameters(model: nn.Module, most: int = 12_000_000) -> list[nn.Paramet
 def distance_to_differences(
     loss: Callable[[], torch.Tensor], model: nn.Module, seed: int = 0
 ) -> float:
-    """Relative error of the derivative along a random direction of the weights, against the best central difference.
+    """Return the relative error of the derivative along a random direction of the weights.
 
-    Long steps cross kinks of the ReLUs and short ones drown in rounding, so one of four lengths must agree.
+    It is compared with the best central difference of four step lengths: long steps cross kinks of
+    the ReLUs, and short ones suffer from rounding.
     """
     torch.manual_seed(seed)
     parameters = some_parameters(model)
@@ -113,7 +124,7 @@ def distance_to_differences(
 @pytest.mark.parametrize(("explainer", "name"), claimed())
 def test_heatmap_loss_against_central_differences(explainer: str, name: str) -> None:
     model, chosen, positive = network(name), explain.get(explainer), images(SIZES[name], 1)
-    # the ReLU of a Grad-CAM may leave nothing of a random network's map, but not of every class and of the negative too
+    # Grad-CAM's ReLU may give a map of zeros, but not for every class and the negative image too
     tries = (
         (image, torch.tensor([k]))
         for image in (positive, -positive)
@@ -131,7 +142,7 @@ def test_heatmap_loss_against_central_differences(explainer: str, name: str) -> 
 @pytest.mark.parametrize("explainer", ["lrp", "gradient_x_input", "input_gradient"])
 @pytest.mark.parametrize("name", ["convnet", "resnet18"])
 def test_in_training_mode(name: str, explainer: str, statistics: str) -> None:
-    """Constant or not in the explanation, batch statistics are functions of the weights in the loss."""
+    """In the loss, batch statistics are functions of the weights, whatever the explanation does."""
     model, image, target = network(name), images(SIZES[name], 3), torch.tensor([1, 0, 2])
     chosen = explain.get(explainer, batch_statistics=statistics)
     model.train()
@@ -158,7 +169,7 @@ def test_several_directions_and_epsilons(seed: int) -> None:
 
 
 def test_loss_of_heatmap_and_logits_together() -> None:
-    """One forward pass for both: the sum's gradient is the sum of the gradients, each by its own way."""
+    """After one forward pass, the gradient of a sum is the sum of the separate gradients."""
     model, image = network("convnet"), images(SIZES["convnet"], 3)
     target = torch.tensor([1, 0, 2])
     lrp = explain.get("lrp")
@@ -181,7 +192,7 @@ def test_loss_of_heatmap_and_logits_together() -> None:
 
 
 def test_modified_rule_ends_with_the_heatmap() -> None:
-    """The gradient of the logits after an explanation is the ordinary one, in the same graph and in a new one."""
+    """Logits have their ordinary gradient after an explanation, in the same graph or a new one."""
     model, image, target = network("resnet18"), images(SIZES["resnet18"], 2), torch.tensor([1, 0])
     expected = torch.autograd.grad(model(image).square().sum(), list(model.parameters()))
     _, logits = explain.get("lrp", epsilon=0.5).with_logits(
@@ -194,7 +205,7 @@ def test_modified_rule_ends_with_the_heatmap() -> None:
 
 
 def test_score_of_the_caller() -> None:
-    """A score other than a logit: the gradient of Σ log p, which right-for-the-right-reasons penalises."""
+    """The score is Σ log p, whose gradient RRR penalises."""
     model, image = network("convnet"), images(SIZES["convnet"], 2)
     gradient = explain.get("input_gradient")
     found, logits = gradient.with_logits(
@@ -213,7 +224,7 @@ def test_score_of_the_caller() -> None:
 
 
 def test_image_with_a_graph_of_its_own() -> None:
-    """An image that another network made gets its gradient through the heatmap, and an ordinary image gets none."""
+    """An image made by another network gets a gradient through the heatmap; others get none."""
     model, base = network("convnet"), images(SIZES["convnet"], 2)
     target, weight = (
         torch.tensor([1, 2]),

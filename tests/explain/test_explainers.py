@@ -1,4 +1,4 @@
-"""What every explainer promises: shapes, values against captum and by hand, and a model that stays as it was."""
+"""Every explainer: shapes, values against captum and by hand, and an unchanged model."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_tracked_statistics_are_those_of_a_training_step(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("training", [False, True])
 def test_a_heatmap_belongs_to_its_image(name: str, training: bool) -> None:
-    """With constant statistics, what is explained of image 0 lies on image 0 alone, whatever its batch."""
+    """With constant statistics, the heatmap of an image does not depend on its batch."""
     model, image, explainer = convnet().train(training), images(SIZE, 4), explain.get(name)
     target = torch.tensor([1, 0, 2, 0])
     if name in TO_IMAGE:
@@ -158,7 +158,7 @@ def test_input_gradient_against_captum(name: str) -> None:
 
 
 def test_gradcam_plus_plus_by_hand() -> None:
-    """Derivatives of exp(score) to the feature map, taken by autograd up to the third order, position by position."""
+    """The derivatives of exp(score) up to the third order, by autograd at each position."""
     model, image = convnet(), images(SIZE, 1)
     A = model.feature_map(image).detach()
     score = lambda a: torch.exp(model.classifier(a.mean((2, 3)))[0, 1])  # noqa: E731
@@ -248,7 +248,7 @@ def test_one_logit_takes_the_target_as_its_sign() -> None:
 
 
 def test_torchvisions_own_network_with_its_functional_relu() -> None:
-    """LRP needs no backbone of ours: the plain DenseNet, whose last ReLU is a function in place, gives the same map."""
+    """torchvision's DenseNet, whose last ReLU is an in-place function, gives the same map."""
     ours = backbone("densenet121", (3, 32, 32), classes=3)
     theirs = torchvision.models.densenet121(weights=None, num_classes=3).double().eval()
     theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))

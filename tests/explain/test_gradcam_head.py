@@ -1,4 +1,4 @@
-"""Grad-CAM of a linear layer on means: the closed form against a backward pass, and the networks it is not for."""
+"""Grad-CAM of a linear layer on means: the closed form against a backward pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TARGET = torch.tensor([1, 0, 1])
 def map_and_gradients(
     name: str, constant: bool, model: Any, image: torch.Tensor
 ) -> list[torch.Tensor]:
-    """The map, and what a loss of map and logits leaves at every weight (zero where it leaves nothing)."""
+    """Return the map, and the gradient of a loss of map and logits at every weight."""
     model.zero_grad()
     chosen = explain.get(name, constant_weights=constant)
     cam, logits = chosen.with_logits(model, image, lambda _: TARGET, create_graph=True)

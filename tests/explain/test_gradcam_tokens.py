@@ -1,4 +1,4 @@
-"""Grad-CAM of a vision transformer: the patch tokens that enter the last block, laid out on their grid."""
+"""Grad-CAM of a vision transformer, on the patch tokens that enter the last block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TARGET = torch.tensor([1, 0, 2])
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ViT-B/16 of width 8 instead of 768: twelve blocks, and everything else that the explanation can meet."""
+    """ViT-B/16 of width 8 instead of 768, with all of its twelve blocks."""
 
     def network(builder: str, weights: str, num_outputs: int, image_size: int) -> nn.Module:
         return VisionTransformer(image_size, 16, 12, 2, WIDTH, 16, num_classes=num_outputs)
@@ -46,7 +46,7 @@ def images(count: int = 3, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 
 def by_hand(model: Any, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Selvaraju's equations 1 and 2 with a token in the place of a pixel, block by block, from torchvision's parts."""
+    """Equations 1 and 2 of Selvaraju et al. for tokens, computed with torchvision's blocks."""
     net = model.net
     patches = net.conv_proj(image).flatten(2).transpose(1, 2)
     tokens = torch.cat([net.class_token.expand(len(image), -1, -1), patches], 1)
@@ -75,7 +75,7 @@ def test_values_by_hand() -> None:
 
 
 class OnAGrid(nn.Module):
-    """The identity on tokens, by way of a map float[B,D,h,w] of the patches on which captum can put its hook."""
+    """The identity on tokens through a map float[B,D,h,w] of patches, for captum's hook."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ def test_values_of_captum() -> None:
 
 
 def test_the_first_layer_norm_of_the_last_block_gets_the_same_tokens() -> None:
-    """The customary target: what enters ``ln_1`` of the last block, at which captum finds the same gradient."""
+    """The usual layer, the input of ``ln_1`` of the last block, has the same gradient in captum."""
     model, image = vit(), images()
     seen: list[torch.Tensor] = []
     handles = [

@@ -1,4 +1,4 @@
-"""The layers with two rules: their true derivatives against PyTorch's own, their kernels against the vendor's."""
+"""Layers with two backward rules, and the faster convolution, against PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LRP's values: against zennit with ε moved to the ReLU, against textbook LRP-ε with dense matrices, and its limits."""
+"""LRP against zennit with ε at the ReLU, against dense textbook LRP-ε, and its limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TINY = 1e-30  # zennit divides by z + TINY: only against 0 / 0
 
 
 class DampedRelu(zennit.core.Hook):
-    """Multiplies relevance by a / (a + ε); keeps nothing in the module, so a ReLU used twice is two ReLUs."""
+    """Multiplies relevance by a / (a + ε), without state, so that a ReLU can be used twice."""
 
     def __init__(self, epsilon: torch.Tensor) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Whole(nn.Module):
 
 
 def frozen_norms(model: nn.Module) -> nn.Module:
-    """A copy in which every batch norm is the 1×1 convolution per channel that it is in evaluation mode."""
+    """Return a copy with batch norms as the 1×1 convolutions that they are in evaluation mode."""
     model = copy.deepcopy(model)
     for module in list(model.modules()):
         if isinstance(module, nn.ReLU):
@@ -116,7 +116,7 @@ def test_against_zennit(case: str) -> None:
 
 
 def test_textbook_lrp_with_dense_matrices() -> None:
-    """Bach et al. 2015, rule ε, from the logit down: differs by the output's factor z / (z + ε sign z) only."""
+    """The ε rule of Bach et al. 2015 differs by the factor z / (z + ε sign z) of the output."""
     torch.manual_seed(3)
     conv, first, last = nn.Conv2d(2, 4, 3, stride=2), nn.Linear(4 * 2 * 2, 6), nn.Linear(6, 3)
     model = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), first, nn.ReLU(), last).double()

@@ -1,4 +1,4 @@
-"""Distances between heatmaps against loops in float64, empty maps, and the choice of the explained class."""
+"""Distances between heatmaps against loops in float64, empty maps, the explained class."""
 
 from __future__ import annotations
 

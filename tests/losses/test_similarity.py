@@ -1,4 +1,4 @@
-"""The eleven similarities against scipy, scikit-image, scikit-learn and torch in float64, and where they may break."""
+"""The similarities against scipy, scikit-image, scikit-learn and torch, and degenerate maps."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_all_but_the_divergence_of_kullback_are_symmetric(name: str) -> None:
 
 
 def degenerate(dtype: torch.dtype, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every pair of: empty, nearly empty, constant (also above 1), one pixel (two places), ordinary; equal ones too."""
+    """Return all pairs of empty, nearly empty, constant, one-pixel and ordinary maps."""
     spot, other = torch.zeros(side, side), torch.zeros(side, side)
     spot[0, 0] = other[-1, -1] = 1
     ordinary = torch.rand(side, side, generator=torch.Generator().manual_seed(0)).sub(0.3).relu()
@@ -167,10 +167,20 @@ def test_finite_with_finite_gradients(name: str, dtype: torch.dtype, side: int) 
 
 @pytest.mark.parametrize(
     ("name", "equal", "apart"),
-    [("mae", 0, -2 / 49), ("mse", 0, -2 / 49), ("rmse", 0, -math.sqrt(2 / 49)), ("iou", 1, 0), ("dice", 1, 0),
-     ("js_divergence", 0, -math.log(2)), ("js_distance", 0, -math.sqrt(math.log(2))), ("cosine", 1, 0),
-     ("ncc", 1, -1 / 48), ("ssim", 1, None), ("kl", 0, None)],
-)  # fmt: skip
+    [
+        ("mae", 0, -2 / 49),
+        ("mse", 0, -2 / 49),
+        ("rmse", 0, -math.sqrt(2 / 49)),
+        ("iou", 1, 0),
+        ("dice", 1, 0),
+        ("js_divergence", 0, -math.log(2)),
+        ("js_distance", 0, -math.sqrt(math.log(2))),
+        ("cosine", 1, 0),
+        ("ncc", 1, -1 / 48),
+        ("ssim", 1, None),
+        ("kl", 0, None),
+    ],
+)
 def test_one_pixel_each_in_the_same_place_and_in_another(
     name: str, equal: float, apart: float | None
 ) -> None:

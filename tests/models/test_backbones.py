@@ -1,4 +1,4 @@
-"""Every backbone: shapes, the three parts, capabilities that hold, torchvision's number of parameters."""
+"""Every backbone: shapes, its three parts, capabilities, torchvision's number of parameters."""
 
 from __future__ import annotations
 
@@ -33,8 +33,19 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, int, int]]] = [
     ("vit_s_16", {}, (3, 32, 32)),
     ("vit_l_16", {}, (3, 16, 16)),
 ]
-FEATURES = {"convnet": 64, "mnist_cnn": 128, "resnet18": 512, "resnet50": 2048, "densenet121": 1024, "alexnet": 4096,
-            "convnext_base": 1024, "vit": 96, "vit_s_16": 384, "vit_b_16": 768, "vit_l_16": 1024}  # fmt: skip
+FEATURES = {
+    "convnet": 64,
+    "mnist_cnn": 128,
+    "resnet18": 512,
+    "resnet50": 2048,
+    "densenet121": 1024,
+    "alexnet": 4096,
+    "convnext_base": 1024,
+    "vit": 96,
+    "vit_s_16": 384,
+    "vit_b_16": 768,
+    "vit_l_16": 1024,
+}
 TORCHVISION = [
     "resnet18",
     "resnet50",
@@ -150,7 +161,7 @@ def test_parameters_are_torchvisions(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "alexnet"])
 def test_logits_are_torchvisions(name: str) -> None:
-    """Same weights, same logits: copied by position, since ours only move the last layer to the end."""
+    """With the same weights, copied by position, logits are those of torchvision's network."""
     torch.manual_seed(0)
     theirs = getattr(torchvision.models, name)(weights=None, num_classes=7).eval()
     ours = BACKBONES.get(name)(7, (3, 64, 64)).eval()

@@ -1,4 +1,4 @@
-"""``freeze_bn``: running statistics in training too, whatever calls ``train``; a network without them is refused."""
+"""``freeze_bn``: running statistics are used in training too."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_plan_refuses_it_too_and_says_so_once() -> None:
 
 
 def test_keys_of_runs_that_do_not_use_it_do_not_know_it() -> None:
-    """The key is the hash of the spec: an option that stood in it would have changed every run there is."""
+    """An option with its default is not in the spec, so that keys of earlier runs stay valid."""
     (plain,) = planned("convnet").runs.values()
     (spelt,) = planned("convnet:freeze_bn=false").runs.values()
     (other,) = planned("convnet:freeze_bn=true").runs.values()
@@ -164,7 +164,7 @@ def test_methods_that_explain_in_training_leave_the_statistics_alone(
 
 @pytest.mark.parametrize("choice", ["batch", "running", "train"])
 def test_tea_with_its_own_choice_of_statistics(choice: str) -> None:
-    """``freeze_bn`` decides for the network that has it; TEA's ``running`` means all of its networks, as before."""
+    """``freeze_bn`` applies to its network; ``running`` of TEA applies to all networks."""
     make = tiny.make_setting(ALGORITHMS.get("erm")).build_network
 
     def build_network(num_outputs: int | None = None, **options: Any) -> nn.Module:
@@ -172,8 +172,12 @@ def test_tea_with_its_own_choice_of_statistics(choice: str) -> None:
 
     teacher = tiny.build("erm", build_network=build_network).eval().requires_grad_(False)
     algorithm = tiny.build(
-        "tea", build_network=build_network, upstream={"teacher": teacher}, teacher="unbiased", statistics=choice,
-    )  # fmt: skip
+        "tea",
+        build_network=build_network,
+        upstream={"teacher": teacher},
+        teacher="unbiased",
+        statistics=choice,
+    )
     for mode in (True, False, True):
         algorithm.train(mode)
         assert algorithm.network.training == mode

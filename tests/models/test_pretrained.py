@@ -1,4 +1,4 @@
-"""Published weights: the loading code, on files of the published layout with random content, and every way to fail."""
+"""Pretrained weights: loading files of the published layout, and every way to fail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Place = Callable[..., dict[str, torch.Tensor]]
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """Puts a random state dict where torch.hub keeps downloads, under the name that its own sha256 asks for."""
+    """Save a random state dict as torch.hub would, under the name with its sha256."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
