@@ -79,7 +79,9 @@ def gradient_penalty(
     fake: torch.Tensor,
     alpha: torch.Tensor,
 ) -> torch.Tensor:
-    """Return mean (‖∇D(z)‖₂ − 1)² at z = α · real + (1 − α) · fake (Gulrajani et al. 2017), a scalar.
+    """Return mean (‖∇D(z)‖₂ − 1)² at z = α · real + (1 − α) · fake, a scalar.
+
+    Source: Gulrajani et al. 2017.
 
     Args:
         critic: computes float[B] from images float[B,C,H,W].

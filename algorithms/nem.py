@@ -294,7 +294,7 @@ class NEMt(Algorithm):
         return {name: total / images for name, total in totals.items()}
 
     def report(self) -> dict[str, Any]:
-        """Return the losses of trained and constant masks, and whether the trained ones are better."""
+        """Return losses of trained and constant masks, and whether the trained ones are better."""
         if not self.losses:
             return {}
         found = self.losses["val"]

@@ -36,7 +36,9 @@ def robust_vit_loss(
     temperature: float = 1.0,
     target: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Return the three terms of the RobustViT loss, without weights (Chefer et al. 2022, section 3).
+    """Return the three terms of the RobustViT loss, without weights.
+
+    Source: Chefer et al. 2022, section 3.
 
     Args:
         relevance: float[B,1,H,W], scaled to [0, 1].

@@ -78,7 +78,9 @@ class IntegratedGradients(CaptumExplainer):
 
 @EXPLAINERS.register
 class GradientShap(CaptumExplainer):
-    """Gradient SHAP (Lundberg & Lee 2017): gradients at random points between mean colour and image.
+    """Gradient SHAP: gradients at random points between mean colour and image.
+
+    Source: Lundberg & Lee 2017.
 
     Args:
         samples: number of points.

@@ -1,4 +1,4 @@
-"""Faithfulness of heatmaps: do the scores fall where the relevance says, when pixels are removed?"""
+"""Faithfulness of heatmaps: the agreement of relevance with the drop of scores without pixels."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def faithfulness_estimate(
 
     Source: Alvarez-Melis & Jaakkola 2018, in the form of Quantus. The pixels are sorted by
     relevance, the largest first (of equal ones, the first in row-major order), and divided into
-    chunks of ⌈P / chunks⌉ pixels. Each chunk alone is replaced by the smallest value of the image in
-    all channels.
+    chunks of ⌈P / chunks⌉ pixels. Each chunk alone is replaced by the smallest value of the image
+    in all channels.
 
     Args:
         model: computes logits; it is called without gradients.
@@ -125,7 +125,7 @@ def _score(model: Model, image: torch.Tensor, target: torch.Tensor) -> torch.Ten
 
 
 def pearson(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return Pearson's correlation of the rows of float64[B,n], float64[B]; NaN if one is constant."""
+    """Return Pearson's correlation of rows float64[B,n], float64[B]; NaN if one is constant."""
     x = one - one.mean(1, keepdim=True)
     y = other - other.mean(1, keepdim=True)
     norms = (x.square().sum(1) * y.square().sum(1)).sqrt()

@@ -6,8 +6,9 @@ import numpy as np
 import scipy.linalg
 import scipy.ndimage
 
-#: Similarity above which two patches are connected, and the weight of all other edges (the paper's).
+#: Similarity above which two patches are connected (the paper's).
 THRESHOLD = 0.2
+#: Weight of all other edges (the paper's).
 WEAK_EDGE = 1e-5
 #: Differences of the eigenvector below this share of its largest entry count as ties.
 TIE = 1e-6

@@ -206,7 +206,7 @@ class Critic(nn.Module):
         initialise(self)
 
     def forward(self, image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """Return the realism of images float[B,C,H,W] in [−1, 1] as members of classes, float[B]."""
+        """Return how real images float[B,C,H,W] in [−1, 1] are as members of classes, float[B]."""
         code = self.code(label)
         x = image
         for layer in self.body:

@@ -15,7 +15,7 @@ KERNEL_SHARE = 21 / 224
 
 
 def maps_by_size(network: Backbone, image: torch.Tensor) -> list[torch.Tensor]:
-    """Return the last map of each spatial size smaller than the image, smallest first, and the image.
+    """Return the last map of each size smaller than the image, smallest first, and the image.
 
     The maps are those between the layers and blocks that follow one another in the network, not
     those inside of a block: of a ResNet, the stem after its ReLU and the four stages.
@@ -44,7 +44,7 @@ def maps_by_size(network: Backbone, image: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _layers_in_a_row(network: nn.Module) -> Iterator[nn.Module]:
-    """Yield the children of a network, of its body, and of every plain ``nn.Sequential`` in them."""
+    """Yield the children of a network, of its body, and of plain ``nn.Sequential`` in them."""
     for child in network.children():
         yield child
         is_body = isinstance(network, Backbone) and not isinstance(child, nn.Dropout | nn.Linear)
