@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -171,12 +170,14 @@ def test_runs_end_with_their_launcher_on_a_system_like_macos(tmp_path: Path) -> 
         stderr=subprocess.DEVNULL,
     )
     runs = tmp_path / "out" / "runs"
-    end = time.monotonic() + 120
-    while not list(runs.glob("*/lease.json")) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert len(list(runs.glob("*/lease.json"))) == 1
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        end = time.monotonic() + 120
+        while not list(runs.glob("*/lease.json")) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert len(list(runs.glob("*/lease.json"))) == 1
+    finally:
+        process.kill()
+        process.wait()
     end = time.monotonic() + 20
     while list(runs.glob("*/lease.json")) and time.monotonic() < end:
         time.sleep(0.05)
