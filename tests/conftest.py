@@ -1,4 +1,7 @@
-"""What every test shares: options, markers, and one thread per process so that two workers do not fight."""
+"""Options and markers of the tests, and the folder of real data.
+
+Idle OpenMP threads sleep, so that the workers do not disturb each other.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def data_dir() -> Path | None:
-    """The folder with real data sets: SHORTCUTBED_DATA, else shared/data beside the checkout, else None."""
+    """Return the folder SHORTCUTBED_DATA, else shared/data beside the checkout, if it exists."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     path = Path(os.environ.get("SHORTCUTBED_DATA") or beside)
     return path if path.is_dir() else None

@@ -37,7 +37,8 @@ REPORT = (
     "html",
     "render",
 )
-#: Entry points and what they share. They may import every part of benchmark, never algorithms or datasets.
+#: Entry points and what they share. They may import every part of benchmark, never algorithms or
+#: datasets.
 THIN = {
     "benchmark.sweep",
     "benchmark.train",
@@ -78,15 +79,16 @@ def _module(path: Path) -> str:
 
 
 def _part(module: str) -> str:
-    """The part of the house that a module belongs to: benchmark.core, algorithms, or a thin module's own name."""
+    """Return the package that a module belongs to, or the name of a module on its own."""
     pieces = module.split(".")
     return ".".join(pieces[:2]) if pieces[0] == "benchmark" else pieces[0]
 
 
 def imports(text: str, module: str, package: bool) -> Iterator[tuple[int, str]]:
-    """Line and full name of everything a module imports statically, wherever in the file, relative imports resolved.
+    """Return line and full name of everything that a module imports statically.
 
-    ``from a import b`` gives ``a.b``: a module or a name in one, which makes no difference to the part it belongs to.
+    ``from a import b`` gives ``a.b``: a module or a name in one, which makes no difference to the
+    part it belongs to.
     """
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -144,7 +146,10 @@ def test_the_rule_itself(module: str, imported: str, wrong: bool) -> None:
 
 
 def test_every_way_of_importing_is_seen() -> None:
-    text = "import a.b as c, d\nfrom e import f, g\ndef h():\n    from . import i\n    from ..j import k\n"
+    text = (
+        "import a.b as c, d\nfrom e import f, g\n"
+        "def h():\n    from . import i\n    from ..j import k\n"
+    )
     found = {name for _, name in imports(text, "p.q.r", package=False)}
     assert found == {"a.b", "d", "e.f", "e.g", "p.q.i", "p.j.k"}
     assert {name for _, name in imports("from . import i", "p.q", package=True)} == {"p.q.i"}

@@ -17,7 +17,10 @@ from benchmark import collect_results, data, sweep, train
 from benchmark.core.errors import exit_code
 from tests.support.fake_sweep import ERM, FakeSweep, World
 
-GOOD = 'datasets = ["tiny"]\nalgorithms = ["erm"]\nselection = ["last"]\n[budget]\nsteps = 4\nevaluate_every = 2\n'
+GOOD = (
+    'datasets = ["tiny"]\nalgorithms = ["erm"]\nselection = ["last"]\n'
+    "[budget]\nsteps = 4\nevaluate_every = 2\n"
+)
 
 ONE_RUN = ("--dataset", "tiny", "--algorithm", "erm", "--device", "cpu")
 
@@ -28,7 +31,7 @@ def collect(arguments: list[str]) -> int:
 
 @pytest.fixture
 def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """Runs a command line in an empty folder; returns exit code, standard output and standard error."""
+    """Return a function that runs a command line: exit code, standard output and error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SHORTCUTBED_DATA", raising=False)
 
@@ -321,7 +324,8 @@ def test_mistakes_of_one_run(run, tmp_path: Path, arguments: tuple[str, ...], sa
     assert not (tmp_path / "out").exists()
 
 
-#: Command lines that name a folder for a file, a file for a folder, or something too long; and what is said.
+#: Command lines that name a folder for a file, a file for a folder, or something too long; and what
+#: is said.
 MISPLACED: list[tuple[object, tuple[str, ...], str]] = [
     (sweep.main, ("launch", "folder"), "is a folder, expected a sweep file"),
     (sweep.main, ("launch", "folder.toml"), "is a folder, expected a sweep file"),

@@ -280,7 +280,7 @@ def test_commands_on_windows_in_processes_of_their_own(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_pictures_on_windows(tmp_path: Path) -> None:
-    """The cache of decoded pictures is written, read, and written again when a picture has changed."""
+    """The cache of decoded images is written, read, and written again after a change."""
     from PIL import Image
 
     for split in ("train", "val", "test"):

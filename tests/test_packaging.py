@@ -1,4 +1,4 @@
-"""What is installed: dependencies, command lines, data of the package, and a wheel that works without the checkout."""
+"""The package: dependencies, command lines, data files, and a wheel without the checkout."""
 
 from __future__ import annotations
 
@@ -125,7 +125,10 @@ def defined(tree: ast.Module) -> Iterator[str]:
 
 def test_no_private_name_of_a_dependency_is_used() -> None:
     own = {name for _, tree in trees() for name in defined(tree)}
-    code = "import torch._dynamo\nfrom filelock import _util\nx._forward_hooks\nhasattr(x, '_orig_mod')"
+    code = (
+        "import torch._dynamo\nfrom filelock import _util\n"
+        "x._forward_hooks\nhasattr(x, '_orig_mod')"
+    )
     assert len(list(private_names(ast.parse(code), own))) == 4
     found = {
         (path.as_posix(), name)
@@ -211,7 +214,7 @@ def test_documents_name_the_version_of_the_package() -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``bin`` of an environment with the wheel of the source distribution, and with nothing of the checkout."""
+    """Return the ``bin`` folder of an environment with the wheel of the source distribution."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in (*OURS, "sweeps", "docs", "tests", "results/published", "results/measured"):

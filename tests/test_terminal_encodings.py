@@ -1,4 +1,4 @@
-"""Every command ends in every locale as it does in UTF-8, and every file that we read or write is UTF-8."""
+"""Commands end in every locale as in UTF-8, and every file that they use is UTF-8."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_sweep_in_a_folder_whose_name_is_no_text(
 
 
 def test_names_that_no_encoding_holds_in_every_format(tmp_path: Path) -> None:
-    """JSON can hold lone surrogates: in a title, the name of a method, the sentence of a failure."""
+    """JSON can hold lone surrogates: in a title, a method's name, a failure's message."""
     fake = FakeSweep(tmp_path, "odd", predictions=False)
     fake.add(World(), ERM)
     fake.add(World(label="digits_on_photos:p=\udcff"), Method("met\udcffhod"))

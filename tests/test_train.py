@@ -36,8 +36,9 @@ def _arguments(
     output: Path, *more: str, dataset: str = "tiny:size=32", algorithm: str = "erm"
 ) -> list[str]:
     return [
-        "--dataset", dataset, "--algorithm", algorithm, "--backbone", "convnet:width=2", "--steps", "6",
-        "--hparam", "batch_size=8", "--device", "cpu", "--output", str(output), *more,
+        "--dataset", dataset, "--algorithm", algorithm, "--backbone", "convnet:width=2",
+        "--steps", "6", "--hparam", "batch_size=8", "--device", "cpu",
+        "--output", str(output), *more,
     ]  # fmt: skip
 
 

@@ -1,7 +1,10 @@
-"""How long collecting takes: ``python -m tests.benchmarks.collecting_speed [RUNS] [--classes K] [--predictions]``.
+"""Time and memory of collecting a sweep.
 
-Builds a synthetic sweep of RUNS runs × 51 evaluations (20 draws, 3 trials) in a temporary folder and collects it in a
-fresh process; prints CPU seconds, wall seconds and peak memory. Run by hand: timings are no assertions.
+    python -m tests.benchmarks.collecting_speed [RUNS] [--classes K] [--predictions]
+
+Builds a synthetic sweep of RUNS runs × 51 evaluations (20 draws, 3 trials) in a temporary folder
+and collects it in a fresh process; prints CPU seconds, wall seconds and peak memory. Run by hand:
+timings are no assertions.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
-"""The same work in DomainBed and in ShortcutBed: CPU seconds of launching, loading, training, evaluating.
+"""CPU seconds of the same work in DomainBed and in ShortcutBed.
 
-DomainBed is run from a checkout of its public repository, with an interpreter that has its requirements:
+DomainBed is run from a checkout of its public repository, with an interpreter that has its
+requirements:
 
-    python tests/benchmarks/domainbed.py --domainbed ../DomainBed --python ../DomainBed/venv/bin/python --data-dir DATA
+    python tests/benchmarks/domainbed.py --domainbed ../DomainBed \\
+        --python ../DomainBed/venv/bin/python --data-dir DATA
 
-Work: ColoredMNIST, 28 × 28, two training environments of 64 images per step each, DomainBed's default
-hyper-parameters and its MNIST network, which is our backbone ``mnist_cnn``. So that it ends in minutes, MNIST is cut to
-``--digits`` and evaluations come as often as keeps DomainBed's proportion (70,000 digits every 100 steps). Runs
-alternate, so that a machine whose speed drifts is fair to both; each figure is the median of ``--repeats``. CPU
-seconds count every process of a run.
+Work: ColoredMNIST, 28 × 28, two training environments of 64 images per step each, DomainBed's
+default hyper-parameters and its MNIST network, which is our backbone ``mnist_cnn``. So that it ends
+in minutes, MNIST is cut to ``--digits`` and evaluations come as often as keeps DomainBed's
+proportion (70,000 digits every 100 steps). Runs alternate, so that a machine whose speed drifts is
+fair to both; each figure is the median of ``--repeats``. CPU seconds count every process of a run.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ data_dir, steps = sys.argv[1], int(sys.argv[2])
 out = {}
 hparams = hparams_registry.default_hparams("ERM", "ColoredMNIST")
 data = datasets.ColoredMNIST(data_dir, [2], hparams)
-loaders = zip(*[InfiniteDataLoader(dataset=e, weights=None, batch_size=64, num_workers=data.N_WORKERS)
+loaders = zip(*[InfiniteDataLoader(dataset=e, weights=None, batch_size=64,
+                                   num_workers=data.N_WORKERS)
                 for i, e in enumerate(data) if i != 2])
 next(loaders)
 wall, cpu = time.perf_counter(), time.process_time()
@@ -90,7 +93,8 @@ from benchmark.plan.planner import expand
 from benchmark.plan.sweepfile import config_from
 torch.set_num_threads(1)
 data_dir, steps = Path(sys.argv[1]), int(sys.argv[2])
-values = {"datasets": ["cmnist"], "algorithms": sys.argv[3:], "backbone": "mnist_cnn", "fixed": {"batch_size": 128}}
+values = {"datasets": ["cmnist"], "algorithms": sys.argv[3:], "backbone": "mnist_cnn",
+          "fixed": {"batch_size": 128}}
 plan = expand(config_from(values, "steps", "benchmark"), data_dir)
 out = {}
 data = DATASETS.get("cmnist")(data_dir).load(0)
@@ -120,7 +124,7 @@ print(json.dumps(out))
 
 
 def cpu_seconds(command: list[str], cwd: Path) -> float:
-    """CPU seconds of a command and of every process that it left behind, such as a fork server or loader workers."""
+    """Return the CPU seconds of a command and of the processes that it leaves behind."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True)
     if done.returncode:
@@ -135,7 +139,7 @@ def cpu_seconds(command: list[str], cwd: Path) -> float:
 
 
 def cut_mnist(source: Path, target: Path, digits: int) -> Path:
-    """A folder in torchvision's layout with the first digits of MNIST, six of seven of them from the training files."""
+    """Write the first digits of MNIST in torchvision's layout, 6 of 7 from the training files."""
     raw = target / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part, count in (("train", digits * 6 // 7), ("t10k", digits - digits * 6 // 7)):
@@ -185,7 +189,8 @@ class Bench:
     def our_run(self, methods: list[str], dataset: str, steps: int, trials: int = 1) -> float:
         sweep = self.scratch / f"sweep{self.count}.toml"
         sweep.write_text(
-            f'datasets = ["{dataset}"]\nalgorithms = {json.dumps(methods)}\nbackbone = "mnist_cnn"\ntrials = {trials}\n'
+            f'datasets = ["{dataset}"]\nalgorithms = {json.dumps(methods)}\n'
+            f'backbone = "mnist_cnn"\ntrials = {trials}\n'
             f'selection = ["val_accuracy"]\n[fixed]\nbatch_size = 128\n'
             f"[budget]\nsteps = {steps}\nevaluate_every = {min(self.given.every, steps)}\n"
             "[compute]\nexplanations = false\n"  # DomainBed makes none

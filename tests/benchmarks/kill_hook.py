@@ -1,9 +1,12 @@
-"""Kills its own process before or after a random file operation on a sweep folder; ``kill_sweep.py`` preloads it.
+"""Kill this process before or after a random file operation on a sweep folder.
 
-A launcher imports it, and so does its fork server, whose children inherit the patched functions of ``os``. Every
-process draws one operation (``open``, ``fsync``, ``link``, ``replace`` or ``unlink``), the number of its call, and
-whether it dies before or after that call. ``KILL_FOLDER`` names the sweep folder, ``KILL_LOG`` the file in which every
-kill is noted, ``KILL_LIMIT`` how many there may be, ``KILL_SHARE`` how many of the processes are to die.
+``kill_sweep.py`` preloads this module.
+
+A launcher imports it, and so does its fork server, whose children inherit the patched functions of
+``os``. Every process draws one operation (``open``, ``fsync``, ``link``, ``replace`` or
+``unlink``), the number of its call, and whether it dies before or after that call. ``KILL_FOLDER``
+names the sweep folder, ``KILL_LOG`` the file in which every kill is noted, ``KILL_LIMIT`` how many
+there may be, ``KILL_SHARE`` how many of the processes are to die.
 """
 
 from __future__ import annotations
@@ -119,8 +122,14 @@ def _patched(kind: str, real: Callable[..., Any]) -> Callable[..., Any]:
 
 
 if _folder and _log and _limit:
-    for _kind, _names in {"open": ("open",), "fsync": ("fsync",), "link": ("link",), "mkdir": ("mkdir",),
-                          "replace": ("replace", "rename"), "unlink": ("unlink", "remove")}.items():  # fmt: skip
+    for _kind, _names in {
+        "open": ("open",),
+        "fsync": ("fsync",),
+        "link": ("link",),
+        "mkdir": ("mkdir",),
+        "replace": ("replace", "rename"),
+        "unlink": ("unlink", "remove"),
+    }.items():
         for _name in _names:
             setattr(os, _name, _patched(_kind, getattr(os, _name)))
     builtins.open = io.open = _patched("open", io.open)  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""``python -m benchmark.sweep launch`` with a short lease and, where ``kill_hook`` is asked for, its self-kills.
+"""``python -m benchmark.sweep launch`` with a short lease and the kills of ``kill_hook``.
 
 ``python tests/benchmarks/kill_launcher.py LEASE_SECONDS ARGUMENTS…``
 """

@@ -1,18 +1,22 @@
-"""kill -9 and worse over a real sweep: two launchers on one folder, 50 short runs, 100 kills, then a comparison.
+"""Kill the processes of a real sweep, and compare its results with an undisturbed one.
 
-``python tests/benchmarks/kill_sweep.py [--kills 100] [--trials 10] [--steps 400] [--seed 1] [--folder DIR]``
+Two launchers work on one folder with 50 short runs, and 100 times something is killed.
+
+``python tests/benchmarks/kill_sweep.py [--kills 100] [--trials 10] [--steps 400] [--seed 1]
+[--folder DIR]``
 
 Runs the sweep once undisturbed and once while it is disturbed in these ways:
 
-- processes kill themselves before or after a random open, fsync, link, replace, unlink or mkdir in the folder
-  (``kill_hook.py``): half of the kills;
+- processes kill themselves before or after a random open, fsync, link, replace, unlink or mkdir in
+  the folder (``kill_hook.py``): half of the kills;
 - launchers, runs and both are killed at random moments;
-- runs are stopped for longer than their lease, so that another process takes them over, and then go on;
+- runs are stopped for longer than their lease, so that another process takes them over, and then go
+  on;
 - checkpoints are truncated, or bits of them flipped, and their run is killed.
 
-Then it checks that every run was committed once, that nothing half-written and no lease is left, and that results are
-equal: logs bit for bit but for times and memory, the selected steps and their counts, every array of predictions.npz,
-the weights. Exit code 0 if all of it holds.
+Then it checks that every run was committed once, that nothing half-written and no lease is left,
+and that results are equal: logs bit for bit but for times and memory, the selected steps and their
+counts, every array of predictions.npz, the weights. Exit code 0 if all of it holds.
 """
 
 from __future__ import annotations
@@ -189,7 +193,7 @@ class Launchers:
         return all(process.poll() == 0 for process in self.processes)
 
     def finish(self, look: Callable[[], None]) -> None:
-        """Wait until every launcher has ended well; nothing is killed any more but what has drawn its death."""
+        """Wait until every launcher has ended; only processes that kill themselves still die."""
         while not self.finished():
             look()
             self.restart_the_dead()
@@ -215,7 +219,7 @@ class Launchers:
 def disturb(
     sweep: Path, disturbed: Disturbed, home: Path, kills: int, calm: float, chance: random.Random
 ) -> None:
-    """Two launchers whose processes kill themselves, are killed, are stopped, and find damaged checkpoints."""
+    """Run two launchers whose processes are killed, stopped, and given damaged checkpoints."""
     launchers = Launchers(sweep, disturbed.folder, home / "launcher", 2, disturbed.log, kills // 2)
     launchers.start()
     stopped: dict[int, float] = {}
@@ -279,7 +283,7 @@ def go_on(stopped: dict[int, float]) -> None:
 
 
 def damage(path: Path, chance: random.Random) -> str:
-    """Truncate a checkpoint or flip bits of it where it lies; what was done, or nothing if there is none."""
+    """Truncate a checkpoint or flip bits of it; return the damage, empty without a checkpoint."""
     try:
         size = path.stat().st_size
         with path.open("r+b") as file:

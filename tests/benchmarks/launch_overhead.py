@@ -1,8 +1,8 @@
 """CPU seconds that launching costs per run: everything but the run itself, which here does nothing.
 
-``python tests/benchmarks/launch_overhead.py [RUNS]`` launches so many runs of an engine that commits at once, with
-what every launch preloads (torch, torchvision, all algorithms and data sets), and counts the CPU time of the launcher,
-the fork server and every process of a run.
+``python tests/benchmarks/launch_overhead.py [RUNS]`` launches so many runs of an engine that
+commits at once, with what every launch preloads (torch, torchvision, all algorithms and data sets),
+and counts the CPU time of the launcher, the fork server and every process of a run.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def main() -> None:
             reap()
             cpu, wall = spent() - before, time.monotonic() - started
             print(
-                f"{title}: {runs} runs, {cpu:.1f} CPU-s ({cpu / runs:.3f} per run), {wall:.1f} s on 2 slots"
+                f"{title}: {runs} runs, {cpu:.1f} CPU-s ({cpu / runs:.3f} per run), "
+                f"{wall:.1f} s on 2 slots"
             )
 
 

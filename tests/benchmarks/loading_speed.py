@@ -1,17 +1,20 @@
-"""Images per second from the cache, beside a PIL loader with two workers and the same augmentation; and preparation.
+"""Images per second from the cache, and from a PIL loader with two workers.
 
-    python tests/benchmarks/loading_speed.py                       # 64 and 224 px, flips; a few minutes
-    python tests/benchmarks/loading_speed.py --augmentation affine # shifts and rotations too, as X-rays have them
+Both augment in the same way. The time of the preparation is measured too.
+
+    python tests/benchmarks/loading_speed.py                       # 64 and 224 px, flips
+    python tests/benchmarks/loading_speed.py --augmentation affine # also shifts and rotations
     python tests/benchmarks/loading_speed.py --prepare-only
-    python tests/benchmarks/loading_speed.py --cpu-time            # for a machine that is busy with other things
+    python tests/benchmarks/loading_speed.py --cpu-time            # for a busy machine
 
-The two take turns, so that whatever else the machine does disturbs both. Both end with the same thing: a batch of
-normalised, augmented floats in memory. The photographs are JPEG files of 500×375 pixels, cut from those that
-scikit-image ships. Prints Markdown.
+The two take turns, so that whatever else the machine does disturbs both. Both end with the same
+thing: a batch of normalised, augmented floats in memory. The photographs are JPEG files of 500×375
+pixels, cut from those that scikit-image ships. Prints Markdown.
 
-On a busy machine time on the clock says who got the cores. Processor time says what the work costs: ours in one thread,
-theirs in one process without workers, which saves it the sending of batches. Two workers that never wait for each other
-are twice as fast as that, so half the ratio is what two idle cores would show at the least.
+On a busy machine time on the clock says who got the cores. Processor time says what the work costs:
+ours in one thread, theirs in one process without workers, which saves it the sending of batches.
+Two workers that never wait for each other are twice as fast as that, so half the ratio is what two
+idle cores would show at the least.
 """
 
 from __future__ import annotations
@@ -89,9 +92,13 @@ def forever(
 ) -> Iterator[torch.Tensor]:
     """Batches of the usual loader, whose workers stay alive from epoch to epoch."""
     loader = DataLoader(
-        Photographs(paths, side, augmentation), BATCH, shuffle=True, drop_last=True, num_workers=workers,
+        Photographs(paths, side, augmentation),
+        BATCH,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
         persistent_workers=workers > 0,
-    )  # fmt: skip
+    )
     while True:
         yield from loader
 
@@ -135,7 +142,7 @@ def loading(
 
 
 def processor_time(root: Path, paths: list[Path], side: int, augmentation: str, rounds: int) -> str:
-    """Milliseconds of processor time per image, ours in one thread and theirs without workers, in turns."""
+    """Return the CPU milliseconds per image of the cache and of the PIL loader without workers."""
     ours, theirs = cached(root, side, augmentation), forever(paths, side, augmentation, workers=0)
     next(ours), next(theirs)
     pairs = []
@@ -153,7 +160,7 @@ def processor_time(root: Path, paths: list[Path], side: int, augmentation: str, 
 
 
 def preparing(root: Path, paths: list[Path], side: int, rounds: int) -> str:
-    """Seconds for the first preparation, and for a plain loop that opens, converts and resizes each file once."""
+    """Return the seconds of the first preparation and of a plain loop over the files."""
     pairs = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
@@ -186,7 +193,8 @@ def main() -> None:
     )
     given = parser.parse_args()
     print(
-        f"{os.cpu_count()} cores, {torch.get_num_threads()} thread(s) of torch, load {os.getloadavg()[0]:.1f}\n"
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} thread(s) of torch, "
+        f"load {os.getloadavg()[0]:.1f}\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -195,7 +203,8 @@ def main() -> None:
             os.environ["SHORTCUTBED_CACHE"] = str(root / "cache")
             torch.set_num_threads(1)
             print(
-                f"| side | augmentation | cache, CPU ms/image | PIL, CPU ms/image | ratio / {WORKERS} workers |"
+                f"| side | augmentation | cache, CPU ms/image | PIL, CPU ms/image "
+                f"| ratio / {WORKERS} workers |"
             )
             print("|---|---|---|---|---|")
             for side in given.sides:

@@ -82,7 +82,8 @@ def load_line() -> str:
 
 def posterior_rows(with_nuts: bool) -> list[str]:
     rows = [
-        "| matrix | exact, s | CPU s | draws | its error | NUTS, s | its error | divergent | faster "
+        "| matrix | exact, s | CPU s | draws | its error | NUTS, s | its error | divergent "
+        "| faster "
         "| largest difference of means (in errors) | of sds (in errors) |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]

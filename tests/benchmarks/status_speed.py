@@ -1,8 +1,9 @@
 """CPU seconds and peak memory of ``sweep status`` on a folder of many runs.
 
-``python tests/benchmarks/status_speed.py [RUNS]`` makes a sweep folder by hand in a temporary folder, with what real
-runs leave in theirs, and asks for its status in a fresh process: at most 1 CPU-s and 200 MB for 10,000 runs, once in a
-realistic mix of states and once just planned, when every spec must be read. Ends with 1 where that does not hold.
+``python tests/benchmarks/status_speed.py [RUNS]`` makes a sweep folder by hand in a temporary
+folder, with what real runs leave in theirs, and asks for its status in a fresh process: at most 1
+CPU-s and 200 MB for 10,000 runs, once in a realistic mix of states and once just planned, when
+every spec must be read. Ends with 1 where that does not hold.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ from benchmark.core.spec import RunSpec  # noqa: E402
 
 MOST_CPU_SECONDS, MOST_MEGABYTES = 1.0, 200.0
 
-#: Shares of the states; what is left is pending. A method with an upstream run makes some of those blocked.
+#: Shares of the states; what is left is pending. A method with an upstream run makes some of those
+#: blocked.
 SHARES = ((State.DONE, 0.55), (State.FAILED, 0.02), (State.RUNNING, 0.002), (State.LOST, 0.001))
 
 Shares = Sequence[tuple[State, float]]
 
 
 def spec_of(number: int, upstream: str | None) -> RunSpec:
-    """A run of a sweep over data sets, methods, trials and draws, with as many settings as real ones have."""
+    """Return a run of a sweep over data sets, methods, trials and draws."""
     return RunSpec(
         dataset="digits_on_photos",
         dataset_options={"bias": 0.95, "side": 64, "classes": 2, "photos": "places"},
@@ -87,7 +89,7 @@ def build(root: Path, runs: int, shares: Shares = SHARES) -> SweepFolder:
 
 
 def write_run(folder: RunFolder, spec: RunSpec, state: State) -> None:
-    """The files that a run in this state has; their content matters only where ``status`` reads it."""
+    """Write the files of a run in this state, as far as ``status`` reads them."""
     folder.path.mkdir(parents=True)
     folder.spec.write_text(json.dumps(spec.to_json(), indent=1) + "\n", encoding="utf-8")
     if state is State.PENDING:

@@ -1,4 +1,4 @@
-"""What every registered algorithm promises: a declaration that is complete and true, and a run that can be resumed."""
+"""The contract of every registered algorithm: a true declaration, and runs that can be resumed."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def differ(one: tuple[Any, dict[str, Any]], other: tuple[Any, dict[str, Any]]) -
 def test_a_method_that_begins_as_another_one_declares_its_switch(
     name: str, variant: str, request: pytest.FixtureRequest
 ) -> None:
-    """A step whose effect depends on its number alone is a switch or a ramp, and nothing else is declared as one."""
+    """Declared switches are the steps whose effect depends on the step number alone."""
     algorithm = make(name, variant, steps=STEPS)
     skip_if_large(algorithm, request)
     switch = algorithm.active_from(algorithm.hp, {"steps": STEPS})
@@ -178,7 +178,7 @@ def test_a_method_that_begins_as_another_one_declares_its_switch(
 
 
 def test_which_methods_have_a_switch() -> None:
-    """First stages that are runs of their own (JTT, DFR, ISNet) are none, nor are networks that learn at once (LfF)."""
+    """First stages in separate runs (JTT, DFR, ISNet) and joint training (LfF) are no switches."""
     budget = {"steps": 600}
     found = {}
     for name, variant in METHODS:

@@ -1,4 +1,4 @@
-"""Every number that a user may set has a lower and an upper bound, and every network says what a batch of one does."""
+"""Bounds of every number that a user may set, and batches of one image."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_every_backbone_is_covered() -> None:
 def test_a_method_says_whether_it_can_learn_from_one_image(
     name: str, depth: int, request: pytest.FixtureRequest
 ) -> None:
-    """One step on one image, with a U-Net whose lowest map is one cell at depth 3, and four cells at depth 2."""
+    """Train one step on one image; the lowest map of the U-Net has one cell at depth 3."""
     kind = ALGORITHMS.get(name)
     side = 16 if name == "ag_sononet" else 8
     own = {"unet_depth": depth} if "unet_depth" in kind.hparams else {}

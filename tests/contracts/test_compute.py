@@ -1,4 +1,4 @@
-"""How a run computes (compiled, in bf16, channels last) changes no method's terms beyond rounding."""
+"""Compilation, bf16 and channels last change the terms of no algorithm beyond rounding."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EACH = [
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Two terms a (plain float32) and b are equal where |a − b| ≤ ``absolute`` + ``relative`` · |a|."""
+    """Terms a (in float32) and b are equal if |a − b| ≤ ``absolute`` + ``relative`` · |a|."""
 
     relative: float
     absolute: float
@@ -50,7 +50,8 @@ class Tolerance:
 
 #: Tracing alone changes no operation, so that the order of sums stays as it was.
 TRACED = Tolerance(1e-6, 1e-7)
-#: Fused kernels add in another order, and the first steps of Adam are as long where a gradient is nothing but rounding.
+#: Fused kernels add in another order, and the first steps of Adam are as long where a gradient is
+#: nothing but rounding.
 FUSED = Tolerance(5e-3, 1e-3)
 #: Other kernels, for which the same holds.
 CHANNELS_LAST = FUSED
@@ -67,7 +68,7 @@ def nothing_compiled_before() -> Iterator[None]:
 def terms(
     name: str, variant: str, compute: Mapping[str, Any], **changed: Any
 ) -> list[dict[str, float]]:
-    """The logged terms of a few steps, then the validation objective where there is one, and logits as terms."""
+    """Return the logged terms of a few steps, the validation objective if any, and the logits."""
     half = compute.get("precision") == "bf16"
     autocast = {"autocast": partial(torch.autocast, "cpu", dtype=torch.bfloat16)} if half else {}
     algorithm = make(name, variant, **autocast, **changed)
@@ -95,7 +96,7 @@ def check(
 
 
 def with_backend(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
-    """Compile with a backend that takes less time than the usual one, which generates and builds C++ code."""
+    """Compile with this backend; the default one takes long to generate and build C++ code."""
     real = nn.Module.compile
 
     def compile(network: nn.Module, options: Mapping[str, Any]) -> None:
@@ -136,7 +137,7 @@ def test_a_network_compiled_to_the_end_has_the_terms_of_the_plain_one(
 def test_a_compiled_network_draws_the_random_numbers_of_the_plain_one(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Inductor has a generator of its own, with which dropout and a teacher's noise would be others."""
+    """Inductor's own generator would change dropout and the noise of a teacher."""
     with_backend(monkeypatch, backend)
     for name, changed in (
         ("erm", {"dropout": 0.5}),
@@ -166,7 +167,7 @@ def test_channels_last_has_the_terms_of_channels_first(
 def test_a_network_explained_as_it_was_compiled_would_be_found(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fault itself: without the switch to eager calls, tracing fixes the rules, and no gradient comes back."""
+    """Without the switch to eager calls, tracing fixes the rules and no gradient comes back."""
     with_backend(monkeypatch, "eager")
     for module in (benchmark.explain.base, benchmark.explain.rules):
         monkeypatch.setattr(module, "eagerly", lambda network=None: nullcontext())
@@ -186,7 +187,7 @@ def test_the_tolerances_tell_zero_from_a_term() -> None:
 def test_every_term_of_a_loss_moves_a_parameter(
     name: str, variant: str, request: pytest.FixtureRequest
 ) -> None:
-    """By its value: some parameter's gradient is not 0 in one of the first steps, unless the term itself is 0."""
+    """A term that is not 0 has a gradient that is not 0 in one of the first steps."""
     if ALGORITHMS.get(name).loss is Algorithm.loss:
         pytest.skip("its step is not the gradient of one loss")
     algorithm = make(name, variant)

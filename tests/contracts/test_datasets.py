@@ -1,4 +1,4 @@
-"""What every registered data set promises: a declaration that is true, splits that share nobody, and the same again."""
+"""The contract of every registered data set: a true declaration, disjoint splits, determinism."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seeded mutations of bytes, JSON, arrays and text: each returns something slightly or badly wrong."""
+"""Seeded mutations of bytes, JSON, arrays and text."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ import numpy as np
 
 #: Values that no field expects.
 ODD_VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, -7, 3, 2**31, 2**63, 2**64, 10**30, 10**400, 0.5, -0.0, 1e308, -1e308, 1e-320,
-    float("nan"), float("inf"), float("-inf"), "", " ", "x", "nan", "1", "erm", "val_accuracy", "/", "..", "a/b",
-    "\x1b[31mred\x1b[0m", "a\nb", "a\tb", "a\x00b", "=1+1", "+1", "-1", "@x", "<script>alert(1)</script>",
-    "$\\frac{1}{2}$ & % # _ { } ~ ^", "| a | b |", "ü–±∞", "\u202eabc", "\ud800", "x" * 5000, "9" * 5000, "²", "\u0665",
-    [], [None], [[]], [0], [1, 2, 3], ["a"], [[1, 2], [3]], [[[1]]], {}, {"a": 1}, {"": None}, {"schema": 1},
+    None, True, False, 0, 1, -1, -7, 3, 2**31, 2**63, 2**64, 10**30, 10**400, 0.5, -0.0, 1e308,
+    -1e308, 1e-320, float("nan"), float("inf"), float("-inf"), "", " ", "x", "nan", "1", "erm",
+    "val_accuracy", "/", "..", "a/b", "\x1b[31mred\x1b[0m", "a\nb", "a\tb", "a\x00b", "=1+1", "+1",
+    "-1", "@x", "<script>alert(1)</script>", "$\\frac{1}{2}$ & % # _ { } ~ ^", "| a | b |", "ü–±∞",
+    "\u202eabc", "\ud800", "x" * 5000, "9" * 5000, "²", "\u0665", [], [None], [[]], [0], [1, 2, 3],
+    ["a"], [[1, 2], [3]], [[[1]]], {}, {"a": 1}, {"": None}, {"schema": 1},
 )  # fmt: skip
 
 #: Whole files that are valid JSON and nothing else that is expected.
 ODD_FILES = (
-    b"", b" ", b"null", b"[]", b"{}", b"3", b'"text"', b"NaN", b"true", b"[" * 100_000, b"[" * 3000 + b"]" * 3000,
-    b'{"a":' * 100_000, b"9" * 6000, b"\xff\xfe", b"\xef\xbb\xbf{}", b"\x00" * 64, b'{"schema": 1}', b"\x1b[2J",
+    b"", b" ", b"null", b"[]", b"{}", b"3", b'"text"', b"NaN", b"true", b"[" * 100_000,
+    b"[" * 3000 + b"]" * 3000, b'{"a":' * 100_000, b"9" * 6000, b"\xff\xfe", b"\xef\xbb\xbf{}",
+    b"\x00" * 64, b'{"schema": 1}', b"\x1b[2J",
 )  # fmt: skip
 
 
 def mutate_json(chance: random.Random, text: bytes) -> tuple[str, bytes]:
-    """A JSON text with one to three values changed, or its bytes damaged; with a word for what was done."""
+    """Return a JSON text with one to three changed values or damaged bytes, and the mutation."""
     if chance.random() < 0.2:
         return mutate_bytes(chance, text, ODD_FILES)
     value = json.loads(text)
@@ -41,7 +43,7 @@ def mutate_json(chance: random.Random, text: bytes) -> tuple[str, bytes]:
 
 
 def dump(value: Any) -> bytes:
-    """JSON as Python writes it when nothing is checked: NaN, infinities and lone surrogates included."""
+    """Return JSON without any check, with NaN, infinities and lone surrogates."""
     return json.dumps(value).encode()
 
 
@@ -108,7 +110,7 @@ def _change(chance: random.Random, value: Any) -> tuple[Any, str]:
 
 
 def random_path(chance: random.Random, value: Any) -> list[Any]:
-    """The keys that lead to a random node; every level is as likely to be the last as to be passed."""
+    """Return the path to a random node; each level is the last with probability one half."""
     path: list[Any] = []
     while isinstance(value, dict | list) and value and (not path or chance.random() < 0.65):
         key = (
@@ -227,7 +229,9 @@ _ARRAYS: dict[str, Change] = {
     "nan": lambda chance, a: np.full(a.shape, np.nan),
     "infinite": lambda chance, a: np.full(a.shape, np.inf),
     "constant": lambda chance, a: np.zeros_like(a),
-    "shuffled": lambda chance, a: np.random.default_rng(chance.randrange(99)).permutation(a) if a.ndim else a,
+    "shuffled": lambda chance, a: (
+        np.random.default_rng(chance.randrange(99)).permutation(a) if a.ndim else a
+    ),
     "dates": lambda chance, a: np.zeros(a.shape, "datetime64[s]"),
     "records": lambda chance, a: np.zeros(a.shape, [("a", "i4"), ("b", "f8")]),
 }  # fmt: skip
@@ -326,23 +330,24 @@ def _escaped(letter: str) -> str:
 
 #: What may stand behind an equals sign in TOML and is not expected there.
 ODD_TOML = (
-    "nan", "inf", "-inf", "1e400", "-1", "0", "1", "10_000_000_000", "9" * 30, "9" * 5000, "1979-05-27",
-    "07:32:00", "true", '""', '" "', '"\\u0000"', '"\\u001b[1m"', '"x"', "[]", "[[]]", "[1, 'a']", "{}",
-    "{ a = 1 }", "[{ a = 1 }]", "0x7fffffffffffffffffff", "1e-400", '"' + "y" * 5000 + '"', "'nan'", '"1"',
-    "[" * 500 + "]" * 500, "[" * 20_000 + "]" * 20_000, "{ a = " * 300 + "1" + " }" * 300, '"../../etc"',
-    '"tiny:side=100000"', '"tiny:size=1000000000000"', '["tiny:bias=nan"]', '["erm:"]', '[":erm"]', "[0, -1]",
-    "[1e3]", "1000000000", "[4294967296]", "[99999999999999999999]", '"²"', "1.5", "'''\n'''",
+    "nan", "inf", "-inf", "1e400", "-1", "0", "1", "10_000_000_000", "9" * 30, "9" * 5000,
+    "1979-05-27", "07:32:00", "true", '""', '" "', '"\\u0000"', '"\\u001b[1m"', '"x"', "[]", "[[]]",
+    "[1, 'a']", "{}", "{ a = 1 }", "[{ a = 1 }]", "0x7fffffffffffffffffff", "1e-400",
+    '"' + "y" * 5000 + '"', "'nan'", '"1"', "[" * 500 + "]" * 500, "[" * 20_000 + "]" * 20_000,
+    "{ a = " * 300 + "1" + " }" * 300, '"../../etc"', '"tiny:side=100000"',
+    '"tiny:size=1000000000000"', '["tiny:bias=nan"]', '["erm:"]', '[":erm"]', "[0, -1]", "[1e3]",
+    "1000000000", "[4294967296]", "[99999999999999999999]", '"²"', "1.5", "'''\n'''",
 )  # fmt: skip
 
 
 ODD_TABLES = (
-    "budget", "fixed", "override", "override.erm", "override.x", "override.erm.budget", "a", "compute", "[fixed]",
-    "override.erm.dataset", "override.tiny.augmentation", "augmentation",
+    "budget", "fixed", "override", "override.erm", "override.x", "override.erm.budget", "a",
+    "compute", "[fixed]", "override.erm.dataset", "override.tiny.augmentation", "augmentation",
 )  # fmt: skip
 
 
 def mutate_toml(chance: random.Random, text: str) -> tuple[str, bytes]:
-    """A sweep file with one to three lines changed, lost, repeated or moved, or its bytes damaged."""
+    """Return a sweep file with one to three changed lines, or with damaged bytes."""
     if chance.random() < 0.15:
         return mutate_bytes(
             chance, text.encode(), (b"", b"\xff\xfe", b"\xef\xbb\xbf" + text.encode())

@@ -57,7 +57,7 @@ class Answer:
 
 
 def run(main: Main, arguments: Sequence[str], seconds: float = SECONDS) -> Answer:
-    """Call a command line in this process as the interpreter would, with limits on time and memory."""
+    """Call a command line in this process, with limits on time and memory."""
     out, err = io.BytesIO(), io.BytesIO()
     streams = (
         io.TextIOWrapper(out, "utf-8", write_through=True),
@@ -87,7 +87,7 @@ def run(main: Main, arguments: Sequence[str], seconds: float = SECONDS) -> Answe
 
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise ``HangError`` after so many seconds, and refuse memory beyond ``MEMORY`` more than now."""
+    """Raise ``HangError`` after ``seconds``, and allow at most ``MEMORY`` more memory than now."""
 
     def ring(*_: object) -> None:
         raise HangError(f"not done after {seconds:g} seconds")
@@ -136,7 +136,7 @@ def complaints(answer: Answer) -> Iterator[tuple[str, str]]:
 
 
 def is_sentence(err: str) -> bool:
-    """Whether standard error ends in ``error: …``, followed by nothing but points of a list, or is argparse's."""
+    """Return True if standard error ends with an ``error: …`` and its list, or is argparse's."""
     lines = err.strip().splitlines()
     starts = [
         i
@@ -152,7 +152,7 @@ def is_sentence(err: str) -> bool:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Every file below a folder with its size, time and kind: what a command that refuses must not change."""
+    """Return size, time and kind of every file below a folder, which a refusal must not change."""
     found = {}
     for path in [folder, *sorted(folder.rglob("*"))]:
         stat = path.lstat()
@@ -179,7 +179,7 @@ class Tally:
 
     @classmethod
     def of(cls, kind: str, cases: int) -> Tally:
-        """A tally whose seed, number of cases and only case come from the environment, where it says so."""
+        """Return a tally with the seed and the cases that the environment variables give."""
         kind_only, _, number = os.environ.get("FUZZ_ONLY", "").partition(":")
         only = int(number) if kind_only == kind else None
         return cls(

@@ -1,4 +1,4 @@
-"""Mutated command lines: every one ends with a known exit code, and one that is refused has written nothing."""
+"""Mutated command lines end with a known exit code; a refused one writes nothing."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ _RUN = "--dataset tiny:size=16,side=8 --output out --device cpu"
 LINES: dict[str, tuple[str, ...]] = {
     "sweep": (
         "launch mine.toml --output out --device cpu --workers 1 --dry-run",
-        "launch mine.toml --datasets tiny:size=16,side=8 --algorithms erm --trials 2 --dry-run --output new",
-        "launch mine.toml --draws 1 --skip-impossible --oracle --dry-run --checkpoint-seconds 5 --per-gpu 1",
+        "launch mine.toml --datasets tiny:size=16,side=8 --algorithms erm --trials 2 --dry-run "
+        "--output new",
+        "launch mine.toml --draws 1 --skip-impossible --oracle --dry-run --checkpoint-seconds 5 "
+        "--per-gpu 1",
         "validate mine.toml --data-dir none --algorithms erm irm",
         "validate quickstart --trials 1",
         "status results/demo --once",
@@ -92,19 +94,21 @@ MAINS: dict[str, Main] = {
 
 #: Words that may stand anywhere.
 ODD_WORDS = (
-    "", " ", "-", "--", "-1", "0", "1e9", "nan", "inf", "-inf", "1e400", "9" * 30, "9" * 5000, "x" * 300, "x" * 5000,
-    "a/b/c", "..", ".", "/", "/dev/null", "/proc/self/mem", "mine.toml", "results", "a-file", "a-file/x", "a-loop",
-    "no such", "ü–", "a\nb", "a\x1b[31mb", "caf\udce9", "a\x00b", "--help", "--version", "--once", "--output", "--nope",
-    "--trials=-3", "--trials=x", "tiny", "tiny:", "tiny:bias", "tiny:bias=", "tiny:bias=2", "tiny:bias=nan", ":",
-    "tiny:size=100000000000000", "tiny:side=1", "tiny:side=1000000", "erm", "erm:", "lr=", "=1", "lr=nan", "lr=1e400",
-    "batch_size=1000000000000", "batch_size=-1", "folder:path=..", "folder:path=/", "listed:path=pictures,table=..",
-    "planted:on=tiny", "planted:on=planted", "planted:on=folder,options=path=pictures", "%s", "{}", "$HOME", "~",
-    "*", "\\", "'", '"', "[1, 2]", "0x10", "１", "--sweep", "--device=cuda", "--format=html", "@mine.toml",
+    "", " ", "-", "--", "-1", "0", "1e9", "nan", "inf", "-inf", "1e400", "9" * 30, "9" * 5000,
+    "x" * 300, "x" * 5000, "a/b/c", "..", ".", "/", "/dev/null", "/proc/self/mem", "mine.toml",
+    "results", "a-file", "a-file/x", "a-loop", "no such", "ü–", "a\nb", "a\x1b[31mb", "caf\udce9",
+    "a\x00b", "--help", "--version", "--once", "--output", "--nope", "--trials=-3", "--trials=x",
+    "tiny", "tiny:", "tiny:bias", "tiny:bias=", "tiny:bias=2", "tiny:bias=nan", ":",
+    "tiny:size=100000000000000", "tiny:side=1", "tiny:side=1000000", "erm", "erm:", "lr=", "=1",
+    "lr=nan", "lr=1e400", "batch_size=1000000000000", "batch_size=-1", "folder:path=..",
+    "folder:path=/", "listed:path=pictures,table=..", "planted:on=tiny", "planted:on=planted",
+    "planted:on=folder,options=path=pictures", "%s", "{}", "$HOME", "~", "*", "\\", "'", '"',
+    "[1, 2]", "0x10", "１", "--sweep", "--device=cuda", "--format=html", "@mine.toml",
 )  # fmt: skip
 
 
 def furnish(folder: Path) -> None:
-    """What the command lines name: a sweep file, results, pictures, and things that are not what they seem."""
+    """Write what the command lines name: a sweep file, results, images, and misleading files."""
     (folder / "mine.toml").write_text(SWEEP)
     fake = FakeSweep(folder / "results")
     fake.add(World(size=20), ERM, trials=(0, 1))
@@ -145,7 +149,7 @@ def mutated(chance: random.Random, line: str) -> list[str]:
 
 
 def really_launches(name: str, words: list[str]) -> bool:
-    """Whether a mutation took away what keeps a command from starting processes or from the network."""
+    """Return True if a mutation would let a command start processes or use the network."""
     if name in ("sweep", "shortcutbed") and "launch" in words and "--dry-run" not in words:
         return True
     return any(word.startswith("--down") or word in ("nuts", "--engine=nuts") for word in words)
@@ -184,7 +188,7 @@ def fuzz(cases: int, home: Path, go_to: Callable[[Path], None]) -> None:
 
 
 def _warm_up(home: Path) -> None:
-    """Import what a first run imports: an import that runs out of a case's memory could not be repeated."""
+    """Import what a first run imports: an import that runs out of memory is not repeated."""
     assert train.main([*LINES["train"][0].replace(" out ", f" {home / 'first'} ").split()]) == 0
     assert data.main(["show", "tiny", "--output", str(home / "first.png")]) == 0
 

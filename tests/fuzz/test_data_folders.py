@@ -26,11 +26,16 @@ from tests.support.trees import mask, picture, table
 
 TREE, TABLE = "folder:path=mine,side=16", "listed:path=mine,side=16"
 SPLITS = ("train", "val", "biased", "deceiving")
-#: split -> rows of (label, confounder), each with a share of the row's pictures that matters to no test here.
+#: split -> rows of (label, confounder), each with a share of the row's pictures that matters to no
+#: test here.
 CELLS = [("cat", "indoors"), ("cat", "outdoors"), ("dog", "indoors"), ("dog", "outdoors")]
-PLAN = 'datasets = ["{}"]\nalgorithms = ["erm"]\nselection = ["last"]\n[budget]\nsteps = 2\nevaluate_every = 1\n'
+PLAN = (
+    'datasets = ["{}"]\nalgorithms = ["erm"]\nselection = ["last"]\n'
+    "[budget]\nsteps = 2\nevaluate_every = 1\n"
+)
 
-#: What a data set holds: of every split, group or labels, environment, patient and a digest, sorted.
+#: What a data set holds: of every split, group or labels, environment, patient and a digest,
+#: sorted.
 Content = dict[str, list[tuple[str, ...]]]
 
 
@@ -146,8 +151,20 @@ class SkipError(Exception):
 
 def junk(case: Case) -> str:
     """Files that operating systems and people leave in folders."""
-    names = (".DS_Store", "Thumbs.db", "desktop.ini", "._0.png", "notes.txt", ".hidden/a.png", "empty/",
-             "__MACOSX/._0.png", ".ipynb_checkpoints/0.png", "0.png~", "a.csv", "\u00fc.md")  # fmt: skip
+    names = (
+        ".DS_Store",
+        "Thumbs.db",
+        "desktop.ini",
+        "._0.png",
+        "notes.txt",
+        ".hidden/a.png",
+        "empty/",
+        "__MACOSX/._0.png",
+        ".ipynb_checkpoints/0.png",
+        "0.png~",
+        "a.csv",
+        "\u00fc.md",
+    )
     name = case.chance.choice(names)
     path = case.chance.choice([case.mine, case.a_folder()]) / name
     path.parent.mkdir(exist_ok=True)
@@ -203,7 +220,7 @@ def rename_ending(case: Case) -> str:
 
 
 def stored_otherwise(case: Case) -> str:
-    """The same pixels in another file: turned with a note of how to turn it back, or with an alpha channel."""
+    """Write the same pixels in another way: rotated with an EXIF tag, or with an alpha channel."""
     masks = case.pictures(masks=True)
     path = case.chance.choice(masks) if masks and case.chance.random() < 0.3 else case.a_picture()
     with Image.open(path) as opened:
@@ -212,7 +229,11 @@ def stored_otherwise(case: Case) -> str:
     if kind == "turned":
         exif = Image.Exif()
         number, back = case.chance.choice(
-            [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90), (8, Image.Transpose.ROTATE_270)]
+            [
+                (3, Image.Transpose.ROTATE_180),
+                (6, Image.Transpose.ROTATE_90),
+                (8, Image.Transpose.ROTATE_270),
+            ]
         )  # fmt: skip
         exif[0x0112] = number
         image.transpose(back).save(path, exif=exif)
@@ -283,8 +304,19 @@ def odd_picture(case: Case) -> str:
 
 def odd_name(case: Case) -> str:
     """A name that is not UTF-8, or holds what no name should."""
-    names = (b"\xff\xfe", b"caf\xe9", "ca\u0301t".encode(), b"a\nb", b"\x1b[31m", b"nan", b"-", b" ", b"a,b=c",
-             b"..png", b"x" * 240)  # fmt: skip
+    names = (
+        b"\xff\xfe",
+        b"caf\xe9",
+        "ca\u0301t".encode(),
+        b"a\nb",
+        b"\x1b[31m",
+        b"nan",
+        b"-",
+        b" ",
+        b"a,b=c",
+        b"..png",
+        b"x" * 240,
+    )
     name = os.fsdecode(case.chance.choice(names))
     path = case.chance.choice([case.a_folder(), case.a_picture()])
     ending = path.suffix if path.is_file() else ""
@@ -314,7 +346,8 @@ def lost_cell(case: Case) -> str:
     folder = case.a_folder()
     parts = folder.relative_to(case.mine).parts
     shutil.rmtree(folder)
-    # a training or test split may lack a group, as in data whose bias is total; masks may be there or not
+    # a training or test split may lack a group, as in data whose bias is total; masks may be there
+    # or not
     right = parts == ("masks",) or (len(parts) == 3 and parts[0] not in ("val", "masks"))
     return f"{folder.relative_to(case.root)} is gone{OTHERWISE_RIGHT if right else ''}"
 
@@ -429,7 +462,8 @@ MUTATIONS: dict[Mutate, int] = {
     odd_table: 14,
     any_bytes: 8,
 }
-#: Mutations whose result may be another data set that is right in itself: only how commands end is judged.
+#: Mutations whose result may be another data set that is right in itself: only how commands end is
+#: judged.
 MAY_DIFFER = (odd_name, misplaced, odd_table, any_bytes)
 
 

@@ -1,4 +1,4 @@
-"""Mutated sweep folders: `status` and reports never break, and print no number that the folder does not bear out."""
+"""Mutated sweep folders: `status` and reports end, and every number has its source."""
 
 from __future__ import annotations
 

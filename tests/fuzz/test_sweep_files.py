@@ -1,4 +1,4 @@
-"""Mutated sweep files: the same meaning gives the same runs, another meaning other runs or a sentence."""
+"""Mutated sweep files: equal content gives equal runs, other content other runs or an error."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ KINDS: dict[Callable[[random.Random, dict[str, Any]], tuple[str, bytes]], int] =
 
 
 def means_something_else(what: str, plan: Plan, keys: set[str]) -> bool:
-    """Whether a changed value may leave all runs as they were: one that adds nothing, or equals the default."""
+    """Return True if a changed value may leave all runs as they were, such as a default."""
     return set(plan.runs) != keys or what.startswith("skip_impossible")
 
 

@@ -1,1 +1,1 @@
-"""Helpers that the tests of several folders share: toy algorithms, fake sweeps, small data sets, processes."""
+"""Helpers of the tests: toy algorithms, fake sweeps, small data sets, processes."""

@@ -18,7 +18,8 @@ from tests.support.tiny import hparams_of, train
 SIDE = 32
 NAMES = ALGORITHMS.names()
 METHODS = [(name, variant) for name in NAMES for variant in ("", *ALGORITHMS.get(name).variants)]
-#: Methods with their first variants; the others take the same path with other numbers, and run with --slow.
+#: Methods with their first variants; the others take the same path with other numbers, and run with
+#: --slow.
 TRAINED = [
     pytest.param(name, variant, marks=[pytest.mark.slow] if i > 3 else [])
     for name in NAMES

@@ -1,7 +1,7 @@
-"""An engine without torch for the launcher's tests: it steps, logs, checkpoints, resumes, and misbehaves on request.
+"""An engine without torch for the tests of the launcher; it fails on request.
 
-``spec.hparams`` says how: ``sleep`` seconds per step, ``checkpoint_every`` steps, ``saving`` seconds for a checkpoint
-when asked to stop, and ``mode``, one of the ends below.
+``spec.hparams`` says how: ``sleep`` seconds per step, ``checkpoint_every`` steps, ``saving``
+seconds for a checkpoint when asked to stop, and ``mode``, one of the ends below.
 """
 
 from __future__ import annotations

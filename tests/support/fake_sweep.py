@@ -1,4 +1,4 @@
-"""Synthetic but valid sweep folders: the files that the engine and the planner write, without running anything."""
+"""Synthetic but valid sweep folders: the files of planner and engine, without any training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEST_SPLITS = ("biased", "unbiased", "deceiving")
 
 @dataclass(frozen=True)
 class World:
-    """A data set: ``classes`` labels, as many confounders, the same objects under three biases (or a plain test)."""
+    """A data set with as many confounders as labels, and the same objects under three biases."""
 
     label: str = "digits_on_photos:bias=0.95"
     classes: int = 2
@@ -68,7 +68,7 @@ class World:
 
 @dataclass(frozen=True)
 class Method:
-    """``right`` and ``fooled``: chance to be right where confounder and label agree, and where they do not."""
+    """``right`` and ``fooled`` are the accuracies where confounder and label agree or disagree."""
 
     label: str = "erm"
     right: float = 0.95

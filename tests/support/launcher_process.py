@@ -36,10 +36,20 @@ def spec(
 ) -> RunSpec:
     """A run of the fake engine."""
     return RunSpec(
-        dataset="fake", dataset_options={}, data_fingerprint="0", algorithm=hparams.get("mode", "well"), variant="",
-        backbone="none", backbone_options={}, hparams=hparams, trial=trial, draw=0, budget={"steps": steps},
-        selection=("last",), upstream=upstream or {},
-    )  # fmt: skip
+        dataset="fake",
+        dataset_options={},
+        data_fingerprint="0",
+        algorithm=hparams.get("mode", "well"),
+        variant="",
+        backbone="none",
+        backbone_options={},
+        hparams=hparams,
+        trial=trial,
+        draw=0,
+        budget={"steps": steps},
+        selection=("last",),
+        upstream=upstream or {},
+    )
 
 
 def make(folder: Path, *specs: RunSpec) -> list[str]:

@@ -1,4 +1,4 @@
-"""Networks for the tests of explainers: float64, statistics that are not those of a fresh network."""
+"""Networks for the tests of explainers, in float64 and with random running statistics."""
 
 from __future__ import annotations
 
@@ -11,18 +11,25 @@ from benchmark.core.registry import BACKBONES
 
 
 def plain_net(seed: int = 0, classes: int = 4) -> nn.Sequential:
-    """Convolutions with bias, ReLUs in place and not, a max-pool and two linear layers, for images of 12 pixels."""
+    """Return convolutions, ReLUs, max-pooling and two linear layers, for 12 × 12 images."""
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(8, 12, 3, stride=2), nn.ReLU(),
-        nn.Flatten(), nn.Linear(12 * 2 * 2, 10), nn.ReLU(), nn.Linear(10, classes),
-    ).double()  # fmt: skip
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 12, 3, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(12 * 2 * 2, 10),
+        nn.ReLU(),
+        nn.Linear(10, classes),
+    ).double()
 
 
 def backbone(
     name: str, size: tuple[int, int, int], classes: int = 4, seed: int = 0, **options: Any
 ) -> Any:
-    """A backbone in float64 and evaluation mode, whose batch norms have statistics, weights and shifts of their own."""
+    """Return a backbone in float64 and evaluation mode, with random batch-norm parameters."""
     torch.manual_seed(seed)
     model = BACKBONES.get(name)(classes, size, **options).double().eval()
     nn.init.normal_(

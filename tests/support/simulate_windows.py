@@ -1,7 +1,7 @@
 """Run a module as on Windows, as far as Linux can simulate that.
 
-Usage: ``python tests/support/simulate_windows.py MODULE ARGUMENTS``. With ``import`` as MODULE, every
-module of the project is imported instead.
+Usage: ``python tests/support/simulate_windows.py MODULE ARGUMENTS``. With ``import`` as MODULE,
+every module of the project is imported instead.
 
 The interpreter loses the modules, functions and signals that Windows lacks. A file cannot be
 removed, renamed or replaced while it is open, a folder cannot be opened, and file names cannot hold

@@ -1,4 +1,4 @@
-"""A method on random images, small enough for a test: settings, batches and runs without the engine."""
+"""Small algorithms on random images: settings, batches, and training without the engine."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def build(kind: type[Algorithm] | str, seed: int = 0, **changed: Any) -> Any:
 
 
 def make_batch(rows: int = 12, side: int = 16, seed: int = 0) -> Batch:
-    """Random images of which everything is known, ordered by environment; every class and group is there."""
+    """Return random images with all annotations, ordered by environment; no group is empty."""
     generator = torch.Generator().manual_seed(seed)
     index = torch.arange(rows)
     label, confounder = index % CLASSES, index // CLASSES % CONFOUNDERS
@@ -95,7 +95,7 @@ def make_batch(rows: int = 12, side: int = 16, seed: int = 0) -> Batch:
 
 
 class TinyRun:
-    """What ``fit`` is given: batches ``start`` … ``stop`` of random images, stripped; keeps the logged terms."""
+    """The run that ``fit`` receives: batches ``start`` to ``stop``; it keeps the logged terms."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ def train(algorithm: Algorithm, start: int, stop: int, side: int = 16) -> list[d
 
 
 def through_checkpoint(algorithm: Algorithm, fresh: Algorithm, step: int) -> Algorithm:
-    """``fresh`` in the state of ``algorithm``, by way of what a checkpoint holds and nothing else."""
+    """Return ``fresh`` in the state of ``algorithm``, restored from the content of a checkpoint."""
     saved = {
         "algorithm": algorithm.state_dict(),
         "optimizers": {name: o.state_dict() for name, o in algorithm.optimizers.items()},

@@ -1,4 +1,4 @@
-"""Toy algorithms that a test registers for itself: with upstream runs, cycles, phases and failures."""
+"""Toy algorithms that a test registers: with upstream runs, cycles, phases and failures."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Circle(Plain):
 
 
 class Choosy(Plain):
-    """Refuses what it is asked for."""
+    """Refuses to run trial 0."""
 
     name = "toy_choosy"
 
@@ -107,7 +107,7 @@ class Undeclared(Plain):
 
 
 class Spy(Plain):
-    """Notes every batch that it is shown."""
+    """Keeps every batch that it sees."""
 
     name = "toy_spy"
     seen: ClassVar[list[Batch]] = []
@@ -124,7 +124,7 @@ class Spy(Plain):
 
 
 class Accident(Plain):
-    """Goes wrong at step ``at`` in the way that ``how`` names."""
+    """Fails at step ``at`` in the way that ``how`` names."""
 
     name = "toy_accident"
     hparams = {"at": HParam(5), "how": HParam("nan")}
@@ -154,7 +154,7 @@ class Accident(Plain):
 
 
 class OwnLoop(Plain):
-    """Two phases in a loop of its own: features first, then the last layer alone, and a look at the data between."""
+    """An own training loop with two phases: all layers, then the last layer alone."""
 
     name = "toy_own_loop"
     needs = Needs(val_groups=True)

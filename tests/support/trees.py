@@ -1,4 +1,4 @@
-"""Small data sets in exactly the layouts in which the real ones are published, with pictures that no two are alike."""
+"""Small data sets in the layouts of the published ones; no two images are equal."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def table(
 
 
 def waterbirds(root: Path) -> Mapping[str, Any]:
-    """group_DRO's release: (y, place) counts of every split as ``WATERBIRDS`` says, and CUB's segmentations."""
+    """Write the release of group_DRO with the counts in ``WATERBIRDS``, and CUB's segmentations."""
     species = ("001.Black_footed_Albatross", "002.Boat_tailed_Grackle")
     rows, number = [], 0
     for split, counts in enumerate(WATERBIRDS):
@@ -144,7 +144,10 @@ CELEBA = {
 
 
 def coco_and_places(root: Path) -> Mapping[str, Any]:
-    """COCO's annotations and images (one too small, one of a crowd among them), and the places of Ahmed et al."""
+    """Write annotations and images of COCO, and the places of Ahmed et al.
+
+    One object is too small and one is a crowd.
+    """
     images, notes, size, per_class = [], [], (150, 120), 10
     categories = [
         {"id": 5 + 2 * c, "name": name}
@@ -183,7 +186,7 @@ def coco_and_places(root: Path) -> Mapping[str, Any]:
 
 
 def dogs(root: Path) -> Mapping[str, Any]:
-    """Stanford Dogs with ten training and four test photographs of both breeds, neck marks and ties."""
+    """Write Stanford Dogs with ten training and four test images per breed, neck marks and ties."""
     from scipy.io import savemat
 
     base, marks = root / "stanford_dogs", []
@@ -225,7 +228,7 @@ def spawrious_tree(
 
 
 def nlm(root: Path, per_group: int = 12) -> Mapping[str, Any]:
-    """nlm_cxr with the same number of X-rays in each of the four groups, 16 bits deep for one of them."""
+    """Write nlm_cxr with equally many X-rays in each of the four groups, one group in 16 bits."""
     rows, number = [], 60_000
     for label in ("normal", "tuberculosis"):
         for hospital in ("montgomery", "shenzhen"):

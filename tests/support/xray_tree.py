@@ -1,4 +1,4 @@
-"""The six collections of covid_xray, a few X-rays of each, with patients that must be left out among them."""
+"""A few X-rays of the six collections of covid_xray, and of patients that are left out."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from PIL import Image
 from tests.support.trees import mask, picture, table
 
 #: X-rays of each source that are to be found.
-FOUND = {"brixia": 8, "chexpert_normal": 9, "chexpert_pneumonia": 10, "bimcv": 4, "chestxray14": 5, "montgomery": 3,
-         "shenzhen": 4}  # fmt: skip
+FOUND = {
+    "brixia": 8,
+    "chexpert_normal": 9,
+    "chexpert_pneumonia": 10,
+    "bimcv": 4,
+    "chestxray14": 5,
+    "montgomery": 3,
+    "shenzhen": 4,
+}
 SIZE = (30, 40)
 
 
 def covid(root: Path, ending: str = ".png", masks: bool = True) -> Mapping[str, Any]:
-    """Everything; Brixia's DICOM files stand as PNG unless ``ending`` says .dcm, which takes pydicom to write."""
+    """Write all collections; Brixia's files are PNG, or DICOM if ``ending`` is .dcm."""
     files = [
         *brixia(root, ending),
         *chexpert(root),
@@ -83,7 +90,8 @@ def chexpert(root: Path) -> list[str]:
     def add(
         patient: int, age: int, view: str, projection: str, normal: str, pneumonia: str
     ) -> None:
-        file = f"CheXpert-v1.0-small/train/patient{patient:05d}/study1/view{len(files) + 1}_frontal.jpg"
+        view = f"view{len(files) + 1}_frontal.jpg"
+        file = f"CheXpert-v1.0-small/train/patient{patient:05d}/study1/{view}"
         picture(root / file, 81_000 + len(files), SIZE, "L")
         rows.append((file, "Male", age, view, projection, normal, pneumonia))
         files.append(file)
