@@ -1,4 +1,4 @@
-"""Which confounder each image gets: shares, evenness, and the extremes."""
+"""Assignment of confounders: shares, evenness, and the extremes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from datasets._sources import bias_assignment
 
 
-def shares(label: np.ndarray, confounder: np.ndarray, kinds: int) -> np.ndarray:
-    """Counts [class, confounder]."""
+def group_counts(label: np.ndarray, confounder: np.ndarray, kinds: int) -> np.ndarray:
+    """Return the number of images by class and confounder."""
     table = np.zeros((kinds, kinds), int)
     np.add.at(table, (label, confounder), 1)
     return table
@@ -22,7 +22,7 @@ def test_shares_are_exact_up_to_rounding_and_the_rest_is_even(kinds: int, bias: 
     label = rng.permutation(np.repeat(np.arange(kinds), rng.integers(100, 200, kinds))).astype(
         np.int64
     )
-    table = shares(label, bias_assignment.assign_confounders(rng, label, kinds, bias), kinds)
+    table = group_counts(label, bias_assignment.assign_confounders(rng, label, kinds, bias), kinds)
     size = table.sum(1)
     assert (np.abs(np.diag(table) - bias * size) <= 0.5).all()
     others = table[~np.eye(kinds, dtype=bool)].reshape(kinds, kinds - 1)
@@ -30,10 +30,10 @@ def test_shares_are_exact_up_to_rounding_and_the_rest_is_even(kinds: int, bias: 
 
 
 def test_the_remainder_favours_no_confounder() -> None:
-    """Three conflicting images per class cannot be even over nine colours: over many draws they must be."""
+    """Three conflicting images cannot be even over nine colours, but over many draws they are."""
     label = np.repeat(np.arange(10), 60)
     total = sum(
-        shares(
+        group_counts(
             label, bias_assignment.assign_confounders(np.random.default_rng(s), label, 10, 0.95), 10
         )
         for s in range(300)
@@ -72,9 +72,11 @@ def test_test_splits_are_aligned_even_and_shifted() -> None:
     label = np.repeat(np.arange(10), 50).astype(np.int64)
     splits = bias_assignment.confounders_of_splits(3, "test", label, 10, 0.95)
     assert list(splits) == ["biased", "unbiased", "deceiving"]
-    assert (shares(label, splits["biased"], 10) == 50 * np.eye(10)).all()
-    assert (shares(label, splits["unbiased"], 10) == 5).all()
-    assert (shares(label, splits["deceiving"], 10) == 50 * np.roll(np.eye(10), 1, axis=1)).all()
+    assert (group_counts(label, splits["biased"], 10) == 50 * np.eye(10)).all()
+    assert (group_counts(label, splits["unbiased"], 10) == 5).all()
+    assert (
+        group_counts(label, splits["deceiving"], 10) == 50 * np.roll(np.eye(10), 1, axis=1)
+    ).all()
     again = bias_assignment.confounders_of_splits(3, "test", label, 10, 0.1)
     assert all((splits[name] == again[name]).all() for name in splits)
 

@@ -1,4 +1,4 @@
-"""The cache of decoded images: built once, verified, rebuilt after damage, continued after a kill."""
+"""The cache of decoded images: built once, verified, rebuilt after damage, and continued."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROWS = 200
 
 
 def content(start: int, stop: int) -> dict[str, np.ndarray]:
-    """Rows that are a function of their number alone."""
+    """Compute rows that depend only on their number."""
     image = np.stack(
         [np.random.default_rng(i).integers(0, 256, (3, 8, 8), np.uint8) for i in range(start, stop)]
     )
@@ -348,9 +348,11 @@ def test_larger_than_memory(tmp_path: Path) -> None:
         from datasets._io import cache as _cache
         from datasets._io.cache_entry import CacheColumn
         rows = 64 << 10
-        compute = lambda start, stop: {{"image": np.full((stop - start, 1, 32, 32), start % 251, np.uint8)}}
+        columns = {{"image": CacheColumn((1, 32, 32))}}
+        def compute(start, stop):
+            return {{"image": np.full((stop - start, 1, 32, 32), start % 251, np.uint8)}}
         cache = _cache.Cache(Path({str(tmp_path)!r}), memory_limit=0)
-        image = cache.get("large", "0", rows, {{"image": CacheColumn((1, 32, 32))}}, compute)["image"]
+        image = cache.get("large", "0", rows, columns, compute)["image"]
         odd = cache.select_rows("large", "0", image, np.arange(1, rows, 2))
         def anonymous():
             status = Path("/proc/self/status").read_text()

@@ -1,4 +1,4 @@
-"""Colours on digits: flat, distinct, and exactly where the mask is."""
+"""Coloured digits: colours are uniform, distinct, and exactly where the mask is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_every_pixel_is_black_or_the_colour_of_the_confounder() -> None:
             assert (image[:, ~mask] == 0).all()
 
 
-def test_colours_can_be_told_apart() -> None:
+def test_colours_are_distinct() -> None:
     assert len(COLOURS) == 10
     for one, other in itertools.combinations(COLOURS.values(), 2):
         assert (
@@ -29,5 +29,5 @@ def test_colours_can_be_told_apart() -> None:
         )  # Ahmed et al.'s own limit
 
 
-def test_paint_of_nothing_is_black() -> None:
+def test_an_empty_mask_is_painted_black() -> None:
     assert not paint(np.zeros((2, 1, 4, 4), bool), np.array([0, 9])).any()

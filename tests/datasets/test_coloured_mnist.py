@@ -1,4 +1,4 @@
-"""Coloured MNIST in ten classes, on a small MNIST and on the real one."""
+"""Coloured MNIST in ten classes, on a small and on the real MNIST."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def load(tree: Path, trial: int = 0, **options: Any) -> GroupedDataset:
 
 
 def painted(digits: np.ndarray, split: Split) -> np.ndarray:
-    """The images computed one by one."""
+    """Compute the images one by one."""
     assert split.confounder is not None
     return np.stack(
         [

@@ -1,4 +1,4 @@
-"""Broken trees: whatever is missing or damaged, one sentence says what and what would do, and no picture is made up."""
+"""Damaged data: every damage is a UserError with one sentence, and no image is invented."""
 
 from __future__ import annotations
 
@@ -124,167 +124,276 @@ def no_patient(root: Path) -> None:
     put(table, "\n".join(lines) + "\n")
 
 
-#: What is broken, in which data set, how, and words that the sentence must have.
+#: The data set, the damage, and words that the message must contain.
 CASES: dict[str, tuple[str, Damage, str]] = {
     "no metadata": ("waterbirds", drop(f"{WB}/metadata.csv"), "unpack waterbird_complete95"),
-    "a column is gone": ("waterbirds", edit(f"{WB}/metadata.csv", "place,", "spot,"), "no column 'place'"),
-    "a value out of range": ("waterbirds", edit(f"{WB}/metadata.csv", ",0,0,0,", ",7,0,0,"), "y = '7' in row"),
+    "a column is gone": (
+        "waterbirds",
+        edit(f"{WB}/metadata.csv", "place,", "spot,"),
+        "no column 'place'",
+    ),
+    "a value out of range": (
+        "waterbirds",
+        edit(f"{WB}/metadata.csv", ",0,0,0,", ",7,0,0,"),
+        "y = '7' in row",
+    ),
     "a split is empty": ("waterbirds", split_zero_only, "no images of split 2"),
     "the table is cut off": (
-        "waterbirds", lambda r: put(r / WB / "metadata.csv", "img_filename,y,split,place\na.jpg,1\n"),
+        "waterbirds",
+        lambda r: put(r / WB / "metadata.csv", "img_filename,y,split,place\na.jpg,1\n"),
         "line 2",
     ),
     "the table has no rows": (
-        "waterbirds", lambda r: put(r / WB / "metadata.csv", "img_filename,y,split,place\n"),
+        "waterbirds",
+        lambda r: put(r / WB / "metadata.csv", "img_filename,y,split,place\n"),
         "no rows",
     ),
     "the table is no text": (
-        "waterbirds", replace_by(f"{WB}/metadata.csv", b"\xff\xfe\x00" * 40),
+        "waterbirds",
+        replace_by(f"{WB}/metadata.csv", b"\xff\xfe\x00" * 40),
         "cannot be read as a table",
     ),
     "an image is gone": ("waterbirds", drop(f"{WB}/*/*.jpg"), "1 of 92 images are not in"),
-    "an image is empty": ("waterbirds", replace_by(f"{WB}/*/*.jpg", b""), "1 of 92 images are empty files"),
+    "an image is empty": (
+        "waterbirds",
+        replace_by(f"{WB}/*/*.jpg", b""),
+        "1 of 92 images are empty files",
+    ),
     "an image is cut off": ("waterbirds", cut(f"{WB}/*/*.jpg"), "cannot be read as an image"),
     "an image is a web page": (
-        "waterbirds", replace_by(f"{WB}/*/*.jpg", "<html>not found</html>"),
+        "waterbirds",
+        replace_by(f"{WB}/*/*.jpg", "<html>not found</html>"),
         "cannot be read as an image",
     ),
-    "a mask is gone": ("waterbirds", drop("CUB_200_2011/segmentations/*/*.png"), "1 of 92 masks are not in"),
+    "a mask is gone": (
+        "waterbirds",
+        drop("CUB_200_2011/segmentations/*/*.png"),
+        "1 of 92 masks are not in",
+    ),
     "a mask is of another size": (
-        "waterbirds", resize("CUB_200_2011/segmentations/*/*.png"),
+        "waterbirds",
+        resize("CUB_200_2011/segmentations/*/*.png"),
         "must have the size of its image",
     ),
     "CUB's lists disagree": (
-        "made", edit("CUB_200_2011/train_test_split.txt", "40 ", "41 "),
+        "made",
+        edit("CUB_200_2011/train_test_split.txt", "40 ", "41 "),
         "do not list the same images",
     ),
-    "CUB's list has a stray word": ("made", edit("CUB_200_2011/images.txt", "1 0", "1 x 0"), "line 1 of"),
+    "CUB's list has a stray word": (
+        "made",
+        edit("CUB_200_2011/images.txt", "1 0", "1 x 0"),
+        "line 1 of",
+    ),
     "no segmentations": ("made", drop("CUB_200_2011/segmentations"), "segmentations.tgz"),
     "a place is gone": ("made", drop("data_256/o/ocean"), "needs the place ocean"),
     "a place has few photographs": ("made", few_photographs, "of the place bamboo_forest, but"),
     "no partition": ("celeba", drop("celeba/list_eval_partition.txt"), "list_eval_partition.csv"),
     "the number of faces is wrong": (
-        "celeba", edit("celeba/list_attr_celeba.txt", "67\n", "99\n"),
+        "celeba",
+        edit("celeba/list_attr_celeba.txt", "67\n", "99\n"),
         "promises 99 images and names 67",
     ),
-    "an attribute is gone": ("celeba", edit("celeba/list_attr_celeba.txt", "Male", "Mail"), "no attribute Male"),
+    "an attribute is gone": (
+        "celeba",
+        edit("celeba/list_attr_celeba.txt", "Male", "Mail"),
+        "no attribute Male",
+    ),
     "an attribute is neither": (
-        "celeba", edit("celeba/list_attr_celeba.txt", "000005.jpg 1 ", "000005.jpg 1 3"),
+        "celeba",
+        edit("celeba/list_attr_celeba.txt", "000005.jpg 1 ", "000005.jpg 1 3"),
         "expected one of",
     ),
     "a line is short": (
-        "celeba", edit("celeba/list_eval_partition.txt", "000007.jpg 2", "000007.jpg"),
+        "celeba",
+        edit("celeba/list_eval_partition.txt", "000007.jpg 2", "000007.jpg"),
         "has 0 values, expected 1",
     ),
     "a face is in one list only": (
-        "celeba", edit("celeba/list_eval_partition.txt", "000009.jpg", "000999.jpg"),
+        "celeba",
+        edit("celeba/list_eval_partition.txt", "000009.jpg", "000999.jpg"),
         "do not name the same images",
     ),
     "a face is named twice": (
-        "celeba", edit("celeba/list_attr_celeba.txt", "000009.jpg", "000008.jpg"),
+        "celeba",
+        edit("celeba/list_attr_celeba.txt", "000009.jpg", "000008.jpg"),
         "names 000008.jpg more than once",
     ),
     "a list of faces is Latin-1": (
-        "celeba", replace_by("celeba/list_eval_partition.txt", "00é.jpg 0\n".encode("latin-1")),
+        "celeba",
+        replace_by("celeba/list_eval_partition.txt", "00é.jpg 0\n".encode("latin-1")),
         "line 1 holds the byte 0xe9",
     ),
     "CUB's list repeats a number": (
-        "made", edit("CUB_200_2011/images.txt", "\n2 0", "\n1 0"),
+        "made",
+        edit("CUB_200_2011/images.txt", "\n2 0", "\n1 0"),
         "repeats the number 1",
     ),
     "a neck is marked twice": (
-        "dogs", edit("dogs_with_ties/necks.csv", "n02086079_test1.jpg", "n02086079_test0.jpg"),
+        "dogs",
+        edit("dogs_with_ties/necks.csv", "n02086079_test1.jpg", "n02086079_test0.jpg"),
         "repeats n02086079-Pekinese/n02086079_test0.jpg",
     ),
     "a neck is infinite": (
         "dogs",
-        edit("dogs_with_ties/necks.csv", ",20,16,40,22", ",20,16,inf,22",
-    ),
+        edit(
+            "dogs_with_ties/necks.csv",
+            ",20,16,40,22",
+            ",20,16,inf,22",
+        ),
         "empty or infinite box",
     ),
     "no annotations": ("coco", drop("coco/annotations/*.json"), "annotations_trainval2017.zip"),
     "annotations are cut off": ("coco", cut("coco/annotations/*.json", 0.9), "is not JSON"),
     "annotations of another kind": (
-        "coco", replace_by("coco/annotations/*.json", '{"info": 1}'),
+        "coco",
+        replace_by("coco/annotations/*.json", '{"info": 1}'),
         "is not a file of COCO instances",
     ),
     "a category is gone": ("coco", coco(lambda v: v["categories"].pop()), "no category 'bus'"),
-    "too few objects": ("coco", coco(lambda v: v["annotations"].__delitem__(slice(-4, None))), "lower per_class"),
-    "an object of no image": ("coco", coco(lambda v: v["images"].pop()), "which the file does not list"),
+    "too few objects": (
+        "coco",
+        coco(lambda v: v["annotations"].__delitem__(slice(-4, None))),
+        "lower per_class",
+    ),
+    "an object of no image": (
+        "coco",
+        coco(lambda v: v["images"].pop()),
+        "which the file does not list",
+    ),
     "a segmentation of another kind": (
-        "coco", coco(lambda v: v["annotations"][2].update(segmentation="abc")),
+        "coco",
+        coco(lambda v: v["annotations"][2].update(segmentation="abc")),
         "neither polygons nor",
     ),
     "a neck is not marked": (
-        "dogs", edit("dogs_with_ties/necks.csv", "n02086079_test1.jpg", "n02086079_other.jpg"),
+        "dogs",
+        edit("dogs_with_ties/necks.csv", "n02086079_test1.jpg", "n02086079_other.jpg"),
         "has no neck for 1",
     ),
     "a neck has no area": (
         "dogs",
-        edit("dogs_with_ties/necks.csv", ",20,16,40,22", ",20,16,20,22",
-    ),
+        edit(
+            "dogs_with_ties/necks.csv",
+            ",20,16,40,22",
+            ",20,16,20,22",
+        ),
         "empty or infinite box",
     ),
     "a neck is no number": (
         "dogs",
-        edit("dogs_with_ties/necks.csv", ",20,16,40,22", ",20,16,4o,22",
-    ),
+        edit(
+            "dogs_with_ties/necks.csv",
+            ",20,16,40,22",
+            ",20,16,4o,22",
+        ),
         "is not a number",
     ),
-    "a list of dogs is damaged": ("dogs", cut("stanford_dogs/lists/test_list.mat", 0.4), "cannot be read"),
+    "a list of dogs is damaged": (
+        "dogs",
+        cut("stanford_dogs/lists/test_list.mat", 0.4),
+        "cannot be read",
+    ),
     "a tie is gone": ("dogs", drop("dogs_with_ties/purple_bow_tie.png"), "transparent background"),
     "a tie has no transparency": ("dogs", opaque, "no transparent background"),
-    "a folder of dogs is gone": ("spawrious", drop("spawrious224/1/beach/corgi"), "no spawrious224/1/beach/corgi"),
+    "a folder of dogs is gone": (
+        "spawrious",
+        drop("spawrious224/1/beach/corgi"),
+        "no spawrious224/1/beach/corgi",
+    ),
     "a folder of dogs is empty": (
-        "spawrious", lambda r: [p.unlink() for p in (r / "spawrious224/0/dirt/bulldog").iterdir()],
+        "spawrious",
+        lambda r: [p.unlink() for p in (r / "spawrious224/0/dirt/bulldog").iterdir()],
         "holds no images",
     ),
     "a collection is gone": ("covid", drop("covid19_posi"), "BIMCV"),
-    "nobody is left": (
-        "covid", lambda r: edit("covid19_posi/derivatives/EHR/sil_reg_covid_posi.tsv", "POSITIVO", "?", 99)(r),
+    "no X-ray is left": (
+        "covid",
+        lambda r: edit("covid19_posi/derivatives/EHR/sil_reg_covid_posi.tsv", "POSITIVO", "?", 99)(
+            r
+        ),
         "no X-ray of bimcv",
     ),
-    "an age is no number": ("covid", edit("ChestX-ray14/Data_Entry_2017.csv", "058Y", "old"), "Patient Age = 'old'"),
-    "a reading is gone": ("covid", drop("MontgomerySet/ClinicalReadings/*_0003_0.txt"), "age of the patient"),
-    "a lung mask is gone": ("covid", drop("covid_xray/masks/brixia/dicom_clean/0004.png"), "masks are not in"),
+    "an age is no number": (
+        "covid",
+        edit("ChestX-ray14/Data_Entry_2017.csv", "058Y", "old"),
+        "Patient Age = 'old'",
+    ),
+    "a reading is gone": (
+        "covid",
+        drop("MontgomerySet/ClinicalReadings/*_0003_0.txt"),
+        "age of the patient",
+    ),
+    "a lung mask is gone": (
+        "covid",
+        drop("covid_xray/masks/brixia/dicom_clean/0004.png"),
+        "masks are not in",
+    ),
     "a label is unknown": ("nlm", edit(f"{NLM}/metadata.csv", ",normal", ",healthy"), "line 2 of"),
-    "an X-ray is named twice": ("nlm", edit(f"{NLM}/metadata.csv", "mo_normal_1.png", "mo_normal_2.png"), "twice"),
+    "an X-ray is named twice": (
+        "nlm",
+        edit(f"{NLM}/metadata.csv", "mo_normal_1.png", "mo_normal_2.png"),
+        "twice",
+    ),
     "a group is nearly empty": (
-        "nlm", edit(f"{NLM}/metadata.csv", "normal,montgomery", "normal,shenzhen", 11),
+        "nlm",
+        edit(f"{NLM}/metadata.csv", "normal,montgomery", "normal,shenzhen", 11),
         "fewer than 4",
     ),
     "no validation": ("folder", drop("my_data/val"), "no images in val/"),
-    "no test": ("folder", lambda r: [drop("my_data/biased")(r), drop("my_data/deceiving")(r)], "no test"),
+    "no test": (
+        "folder",
+        lambda r: [drop("my_data/biased")(r), drop("my_data/deceiving")(r)],
+        "no test",
+    ),
     "a class is new in a test": ("folder", drop("my_data/train/dog"), "but not in train/"),
-    "one class only": ("folder", lambda r: [shutil.rmtree(p) for p in (r / "my_data").glob("*/dog")], "one class only"),
-    "a picture lies elsewhere": ("folder", loose, "stray.png is 2 folders deep"),
-    "a picture has no mask": ("folder", drop("my_data/masks/train/cat/lawn/2.png"), "lacks the masks of 1"),
-    "a picture is not in the table": (
-        "folder", edit("my_data/metadata.csv", "train/cat/lawn/2.png", "x"),
+    "one class only": (
+        "folder",
+        lambda r: [shutil.rmtree(p) for p in (r / "my_data").glob("*/dog")],
+        "one class only",
+    ),
+    "an image lies elsewhere": ("folder", loose, "stray.png is 2 folders deep"),
+    "an image has no mask": (
+        "folder",
+        drop("my_data/masks/train/cat/lawn/2.png"),
+        "lacks the masks of 1",
+    ),
+    "an image is not in the table": (
+        "folder",
+        edit("my_data/metadata.csv", "train/cat/lawn/2.png", "x"),
         "does not name 1",
     ),
-    "the table names a picture that is not there": (
-        "folder", edit("my_data/metadata.csv", "file,environment,patient\n", "file,environment,patient\nx.png,a,b\n"),
+    "the table names an image that does not exist": (
+        "folder",
+        edit(
+            "my_data/metadata.csv",
+            "file,environment,patient\n",
+            "file,environment,patient\nx.png,a,b\n",
+        ),
         "names 1 of 57 images that do not exist, the first is x.png",
     ),
-    "the table names a picture twice": (
-        "folder", edit("my_data/metadata.csv", "train/cat/lawn/2.png", "train/cat/lawn/1.png"),
+    "the table names an image twice": (
+        "folder",
+        edit("my_data/metadata.csv", "train/cat/lawn/2.png", "train/cat/lawn/1.png"),
         "names train/cat/lawn/1.png more than once, in row 9 and in row 10",
     ),
     "the table says nothing": (
-        "folder", edit("my_data/metadata.csv", "environment,patient", "environments,patients"),
+        "folder",
+        edit("my_data/metadata.csv", "environment,patient", "environments,patients"),
         "neither 'environment' nor 'patient', its columns are 'file', 'environments', 'patients'",
     ),
     "the table's columns are not apart": (
-        "folder", edit("my_data/metadata.csv", "file,environment,patient", "file;environment;patient"),
+        "folder",
+        edit("my_data/metadata.csv", "file,environment,patient", "file;environment;patient"),
         "expected to be separated by ','",
     ),
-    "a picture has no patient": ("folder", no_patient, "has no patient for 1 of 56 images"),
-    "no pictures": (
-        "folder", lambda r: [shutil.rmtree(p) for p in (r / "my_data").iterdir() if p.is_dir()],
+    "an image has no patient": ("folder", no_patient, "has no patient for 1 of 56 images"),
+    "no images": (
+        "folder",
+        lambda r: [shutil.rmtree(p) for p in (r / "my_data").iterdir() if p.is_dir()],
         "holds no images",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +412,7 @@ def whole(
 
 
 @pytest.mark.parametrize("case", list(CASES))
-def test_one_sentence(
+def test_damage_is_a_user_error(
     case: str,
     whole: Callable[[str], tuple[Path, Mapping[str, Any]]],
     tmp_path: Path,
@@ -321,10 +430,10 @@ def test_one_sentence(
     assert text.endswith(".") and "\n" not in text and 40 < len(text) < 600
 
 
-def test_the_whole_trees_load(
+def test_undamaged_trees_load(
     whole: Callable[[str], tuple[Path, Mapping[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sentences above are about the damage: without it there is none."""
+    """Without damage, the same trees load."""
     monkeypatch.delenv("SHORTCUTBED_CACHE", raising=False)
     for which in ("nlm", "folder", "dogs"):
         root, options = whole(which)

@@ -20,7 +20,7 @@ from tests.support import trees
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data folder with nlm_cxr and somebody's own pictures."""
+    """A data folder with nlm_cxr and a user's own images."""
     monkeypatch.setenv("SHORTCUTBED_CACHE", "")  # and whatever a command sets is taken back
     trees.nlm(tmp_path / "data")
     trees.folder(tmp_path / "data")
@@ -48,7 +48,9 @@ def test_check(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "cat/lawn 6, cat/sofa 6, dog/lawn 6, dog/sofa 6" in out
 
 
-def test_check_finds_leaks_and_oddities(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_finds_leaks_and_suspicious_images(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mine = data / "my_data"
     shutil.copy(mine / "train/cat/lawn/0.png", mine / "deceiving/cat/lawn/0.png")
     table = mine / "metadata.csv"
@@ -71,8 +73,8 @@ def test_check_finds_leaks_and_oddities(data: Path, capsys: pytest.CaptureFixtur
     assert "1 mask of train has no foreground" in out
 
 
-def test_check_notices_a_damaged_cache(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Also where the disk itself changed a byte and no time tells of it."""
+def test_check_detects_a_damaged_cache(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A changed byte is detected even if no modification time changed."""
     assert run("prepare", "nlm_cxr:side=16", "--data-dir", data) == 0
     (entry,) = (data / ".cache").glob("nlm_cxr-16-*/")
     (entry / "verified.json").write_text("{}")
@@ -143,11 +145,11 @@ def test_show(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     )
     assert run(*command, "--splits", "train", "deceiving") == 0
     with Image.open(sheet_file) as opened:
-        picture = np.asarray(opened.convert("RGB"))
+        sheet = np.asarray(opened.convert("RGB"))
     assert (
-        picture.shape[0] == 6 * 68 and picture.shape[1] == 250 + 3 * 68
+        sheet.shape[0] == 6 * 68 and sheet.shape[1] == 250 + 3 * 68
     )  # four groups of train, two of deceiving
-    green = (picture == (0, 230, 0)).all(axis=2)
+    green = (sheet == (0, 230, 0)).all(axis=2)
     assert green[:, 250:].sum() > 500 and not green[:, :250].any()  # the borders of the masks
     assert run(*command, "--splits", "trian") == 2
     assert "did you mean train" in capsys.readouterr().err
@@ -182,18 +184,18 @@ def test_mistakes(
 
 @pytest.mark.parametrize("option", ["--per-group", "--groups"])
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
-def test_a_sheet_of_nothing(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_sheet(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run("show", "tiny", option, value)
     assert ended.value.code == 2 and f"'{value}' is not an integer" in capsys.readouterr().err
 
 
-def test_a_sheet_makes_its_folder(tmp_path: Path) -> None:
+def test_show_creates_the_folder(tmp_path: Path) -> None:
     assert run("show", "tiny", "--output", tmp_path / "new/one/sheet.png") == 0
     assert (tmp_path / "new/one/sheet.png").stat().st_size > 1000
 
 
-def test_a_cache_where_no_folder_can_be_made(
+def test_a_cache_folder_that_cannot_be_created(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("prepare", "folder:side=16", "--data-dir", data, "--cache-dir", "/proc/nothing")
@@ -201,7 +203,7 @@ def test_a_cache_where_no_folder_can_be_made(
     assert "which cannot be written to" in capsys.readouterr().err
 
 
-def test_leaks_by_hand() -> None:
+def test_leaks_of_a_constructed_example() -> None:
     data = DATASETS.get("tiny")().load(0)
     assert leaks(data) == [] and oddities(data) == []
 

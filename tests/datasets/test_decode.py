@@ -1,4 +1,4 @@
-"""Decoding: geometry, depth, equalisation, masks and DICOM, beside dense formulas and Pillow's plain path."""
+"""Decoding, compared with dense formulas and Pillow: geometry, depth, masks and DICOM."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def noise(seed: int, shape: tuple[int, ...], high: int = 256, kind: str = "uint8
     return np.random.default_rng(seed).integers(0, high, shape).astype(kind)
 
 
-def test_colour_at_its_own_size_is_untouched(tmp_path: Path) -> None:
+def test_colour_at_its_own_size_is_unchanged(tmp_path: Path) -> None:
     array = noise(0, (16, 16, 3))
     image, size = read_image(save(tmp_path / "a.png", array), Recipe(16))
     assert np.array_equal(image, array.transpose(2, 0, 1)) and size == (16, 16)
@@ -35,7 +35,7 @@ def test_colour_at_its_own_size_is_untouched(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
 @pytest.mark.parametrize("shape", [(40, 60), (60, 40), (48, 48)])
 def test_geometry(fit: str, shape: tuple[int, int], tmp_path: Path) -> None:
-    """As cutting or padding first and resizing the square afterwards."""
+    """The result equals cropping or padding first and resizing the square afterwards."""
     array = noise(1, shape)
     image, size = read_image(save(tmp_path / "a.png", array), Recipe(20, channels=1, fit=fit))
     height, width = shape
@@ -53,7 +53,7 @@ def test_geometry(fit: str, shape: tuple[int, int], tmp_path: Path) -> None:
     assert size == (width, height)
 
 
-def test_a_very_long_picture_is_padded_in_little_memory(
+def test_a_very_long_image_is_padded_in_little_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A line of 60,000 pixels would become a square of 3.6 billion."""
@@ -69,7 +69,7 @@ def test_a_very_long_picture_is_padded_in_little_memory(
     assert size == (60_000, 2) and (line[:, :9] == 0).all() and (line[:, 12:] == 0).all()
 
 
-def test_a_square_in_the_middle(tmp_path: Path) -> None:
+def test_a_central_square(tmp_path: Path) -> None:
     array = noise(2, (218, 178, 3))
     image, _ = read_image(save(tmp_path / "a.png", array), Recipe(178, middle=178))
     assert np.array_equal(image, array[20:198].transpose(2, 0, 1))
@@ -93,7 +93,7 @@ def test_a_large_jpeg_at_reduced_size_is_nearly_what_the_full_size_gives(tmp_pat
 
 
 def dense_equalisation(grey: np.ndarray) -> np.ndarray:
-    """One pixel at a time: the share of pixels above the lowest value that are not above this one."""
+    """Equalise one pixel at a time."""
     values = grey.reshape(-1)
     lowest = (values == values.min()).sum()
     out = [
@@ -128,7 +128,7 @@ def test_sixteen_bits(tmp_path: Path) -> None:
     deep = noise(6, (12, 12), 4096, "uint16")
     path = save(tmp_path / "a.png", deep)
     image, _ = read_image(path, Recipe(12, channels=1))
-    assert np.array_equal(image[0], deep // 256)  # as 16-bit colour is read, in every picture
+    assert np.array_equal(image[0], deep // 256)  # as 16-bit colour is read, in all images
     image, _ = read_image(path, Recipe(12, channels=1, bits=12))
     assert np.array_equal(image[0], deep // 16)
     with pytest.raises(UserError, match="needs more than 10 bits"):
@@ -155,7 +155,7 @@ def test_modes(mode: str, channels: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [1, 255])
-def test_masks_of_any_height(value: int, tmp_path: Path) -> None:
+def test_masks_with_any_largest_value(value: int, tmp_path: Path) -> None:
     array = np.zeros((20, 30), np.uint8)
     array[5:15, 6:24] = value
     recipe = Recipe(20, fit="crop")
@@ -170,7 +170,7 @@ def test_masks_of_any_height(value: int, tmp_path: Path) -> None:
 
 
 def test_mask_and_image_are_fitted_alike(tmp_path: Path) -> None:
-    """A picture that is its own mask stays so, whatever the geometry."""
+    """An image that is its own mask remains equal to it with any geometry."""
     array = np.zeros((50, 70), np.uint8)
     array[8:31, 20:66] = 255
     path = save(tmp_path / "a.png", array)
@@ -185,7 +185,9 @@ def test_an_empty_mask(tmp_path: Path) -> None:
     assert not fit_mask(read_mask(path, (8, 8)), Recipe(8)).any()
 
 
-def test_a_picture_too_large_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_with_too_many_pixels_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = save(tmp_path / "a.png", noise(8, (40, 40)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
     with pytest.raises(UserError, match="cannot be read as an image"):
@@ -194,7 +196,7 @@ def test_a_picture_too_large_to_be_one(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])
 @pytest.mark.parametrize("keep", [0.0, 0.02, 0.3, 0.9])
-def test_a_picture_cut_off_anywhere(ending: str, keep: float, tmp_path: Path) -> None:
+def test_truncated_images_are_refused(ending: str, keep: float, tmp_path: Path) -> None:
     path = save(tmp_path / f"a.{ending}", noise(9, (64, 64, 3)))
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data))])
@@ -202,7 +204,7 @@ def test_a_picture_cut_off_anywhere(ending: str, keep: float, tmp_path: Path) ->
         read_image(path, Recipe(8))
 
 
-def test_a_missing_picture(tmp_path: Path) -> None:
+def test_a_missing_image(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         read_image(tmp_path / "a.png", Recipe(8))
 

@@ -1,4 +1,4 @@
-"""Both data sets of scikit-learn's digits: what holds whatever is painted behind or on them."""
+"""Properties that both data sets of scikit-learn's digits share."""
 
 from __future__ import annotations
 
@@ -36,8 +36,12 @@ def data(request: pytest.FixtureRequest) -> GroupedDataset:
 def test_sizes_and_order(data: GroupedDataset) -> None:
     repeats = data.options["repeats"]
     assert {name: len(split) for name, split in data.splits.items()} == {
-        "train": 1000 * repeats, "val": 300 * (repeats // 2), "biased": 497, "unbiased": 497, "deceiving": 497,
-    }  # fmt: skip
+        "train": 1000 * repeats,
+        "val": 300 * (repeats // 2),
+        "biased": 497,
+        "unbiased": 497,
+        "deceiving": 497,
+    }
     assert len(data.info.group_names) == len(data.info.label_names) ** 2
 
 
@@ -76,7 +80,7 @@ def test_shares_are_as_declared(data: GroupedDataset) -> None:
     assert (data.splits["deceiving"].confounder == (label + 1) % kinds).all()
 
 
-def test_environments_say_who_is_aligned(data: GroupedDataset) -> None:
+def test_environments_are_aligned_and_conflicting(data: GroupedDataset) -> None:
     for name in ("train", "val"):
         split = data.splits[name]
         assert (split.environment == (split.label != split.confounder)).all()
@@ -96,8 +100,8 @@ def test_test_splits_are_paired(data: GroupedDataset) -> None:
     assert data.info.bias_splits == ("biased", "deceiving")
 
 
-def test_each_drawing_of_a_digit_is_another(data: GroupedDataset) -> None:
-    """The same original digit appears ``repeats`` times in training, never twice at the same place and size."""
+def test_repeated_digits_are_drawn_differently(data: GroupedDataset) -> None:
+    """Each original digit appears ``repeats`` times in train, with different drawings."""
     mask = data.splits["train"].mask
     assert mask is not None
     assert len(np.unique(mask.reshape(len(mask), -1), axis=0)) == len(mask)
@@ -111,9 +115,7 @@ def test_normalisation_is_that_of_the_training_images(data: GroupedDataset) -> N
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_a_trial_is_always_the_same_and_another_one_is_not(
-    name: str, options: dict[str, Any]
-) -> None:
+def test_a_trial_is_reproducible_and_trials_differ(name: str, options: dict[str, Any]) -> None:
     before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
     first = source(name, **options).load(1)
     assert (np.random.get_state()[1] == before).all()  # type: ignore[index] # nobody else's numbers are used
@@ -149,9 +151,7 @@ def test_bias_changes_neither_the_tests_nor_the_digits(name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["digits_on_photos", "coloured_digits"])
-def test_wrong_options_are_answered_in_a_sentence(
-    name: str, options: dict[str, Any], words: str
-) -> None:
+def test_invalid_options_are_user_errors(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
         source(name, **options)
     assert name in str(caught.value)
@@ -172,7 +172,7 @@ def test_fingerprint_follows_options_version_and_content(monkeypatch: pytest.Mon
 
 
 def test_drawing_is_bilinear_interpolation() -> None:
-    """Against scipy's interpolation, one digit at a time, sizes and places drawn in the same order."""
+    """Compare with scipy's interpolation, with sizes and positions drawn in the same order."""
     ink = sklearn_digits.read_digits()[0][[0, 7, 1796]]
     found = sklearn_digits.draw_digits(np.random.default_rng(4), ink, 32, 14, 28)
     rng = np.random.default_rng(4)

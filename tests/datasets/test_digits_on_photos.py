@@ -1,4 +1,4 @@
-"""The photographs behind the digits: where crops come from, exact masks, and the mixing of ink and photograph."""
+"""Digits on photographs: crops, exact masks, and blending of ink and photograph."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def data(request: pytest.FixtureRequest) -> GroupedDataset:
 
 
 def half(index: int, which: int) -> np.ndarray:
-    """Left (0) or right (1) half of a photograph."""
+    """Return the left (0) or right (1) half of a photograph."""
     photo = photos.read_photographs()[index]
     middle = (photo.shape[2] + 1) // 2
     return photo[:, :, :middle] if which == 0 else photo[:, :, middle:]
 
 
 def find(image: np.ndarray, ground: np.ndarray, part: np.ndarray) -> np.ndarray | None:
-    """The crop of ``part``, mirrored or not, that equals ``image`` wherever ``ground`` is True, or None."""
+    """Find the crop of ``part``, flipped or not, that equals ``image`` where ``ground`` is True."""
     windows = np.lib.stride_tricks.sliding_window_view(part, (SIDE, SIDE), axis=(1, 2))
     for mirrored in (False, True):
         wanted, known = (image[..., ::-1], ground[:, ::-1]) if mirrored else (image, ground)
@@ -48,13 +48,13 @@ def find(image: np.ndarray, ground: np.ndarray, part: np.ndarray) -> np.ndarray 
 
 
 def pool(places: int, place: int) -> list[int]:
-    """Numbers of the photographs of a place."""
+    """Return the numbers of the photographs of a place."""
     names = list(photos.PHOTOGRAPHS)
     return [names.index(name) for name in list(photos.PLACES[places].values())[place]]
 
 
 def inks(data: GroupedDataset, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Opacity of the ink on the images of train, val or test, and whether it is white."""
+    """Return the opacity of the ink on the images of a part, and whether it is white."""
     seed = seed_for("data", "digits_on_photos", 0)
     drawn = sklearn_digits.draw_parts(seed, data.options["repeats"], SIDE, 16, 24)[part]
     return photos.draw_ink(bias_assignment.random_stream(seed, part, "ink"), drawn.opacity)
@@ -77,8 +77,10 @@ def crop_of(
 
 
 @pytest.mark.parametrize("name", ["train", "val", "biased", "unbiased", "deceiving"])
-def test_ground_is_a_crop_of_the_right_half_of_the_place(data: GroupedDataset, name: str) -> None:
-    """Without ink every pixel is the photograph's own; train and test crops never share a pixel."""
+def test_backgrounds_are_crops_of_the_right_half_of_the_place(
+    data: GroupedDataset, name: str
+) -> None:
+    """Pixels without ink are those of the photograph; train and test crops share none."""
     places, split = data.options["places"], data.splits[name]
     which = 0 if name in ("train", "val") else 1
     opacity, _ = inks(data, name if name in ("train", "val") else "test")
@@ -87,9 +89,11 @@ def test_ground_is_a_crop_of_the_right_half_of_the_place(data: GroupedDataset, n
         assert crop_of(split, row, places, 1 - which, opacity) is None
 
 
-def test_images_can_be_made_again_from_photograph_and_ink(data: GroupedDataset) -> None:
-    """The crop found where there is no ink, with the ink over it, is the whole image, in all three test splits; the
-    mask is where there is more ink than photograph."""
+def test_images_are_crops_with_ink_on_top(data: GroupedDataset) -> None:
+    """Blending the crop that matches the background with the ink gives the image.
+
+    The mask contains pixels with more ink than photograph.
+    """
     places = data.options["places"]
     opacity, white = inks(data, "test")
     for name in ("biased", "unbiased", "deceiving"):

@@ -1,4 +1,4 @@
-"""The examples of docs/data.md: the tree is made, checked, shown, loaded and planted in."""
+"""The examples of docs/data.md are run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def words(command: str) -> list[str]:
-    """The words of a command as a shell takes them; it must be one command, of plain words and quotes."""
+    """Split a command like a shell; it must be a single command of words and quotes."""
     found = shlex.shlex(command, posix=True, punctuation_chars=True)
     found.whitespace_split = True
     out = list(found)
@@ -42,7 +42,7 @@ def words(command: str) -> list[str]:
     return out
 
 
-def test_commands_are_what_a_shell_takes_them_for() -> None:
+def test_commands_are_valid_in_a_shell() -> None:
     commands = re.findall(r"^(python -m .*?)(?: +#.*)?$", TEXT, flags=re.MULTILINE)
     assert len(commands) >= 9
     for command in commands:
@@ -66,7 +66,7 @@ def test_the_tree_and_its_commands(here: Path, capsys: pytest.CaptureFixture[str
         Image.open(here / name).verify()
 
 
-def test_its_training_commands_name_data_that_load(here: Path) -> None:
+def test_training_commands_use_data_that_load(here: Path) -> None:
     commands = re.findall(r"^python -m benchmark\.train .*$", TEXT, flags=re.MULTILINE)
     assert len(commands) == 2
     for command in commands:

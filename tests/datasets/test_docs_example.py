@@ -1,4 +1,4 @@
-"""The example of docs/adding_a_dataset.md: extracted, given a folder, loaded, and found as an installed package."""
+"""The example of docs/adding_a_dataset.md is loaded, and found as an installed package."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from tests.support.dataset_equality import same
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "adding_a_dataset.md").read_text(encoding="utf-8")
-LABELS, WARDS = ("normal", "pneumonia"), ("outpatients", "intensive_care")
+LABELS = ("normal", "pneumonia")
+WARDS = ("outpatients", "intensive_care")
 
 
 def block(first_line: str) -> str:
-    """The fenced block that begins with a comment naming the file."""
+    """Return the code block that begins with a comment naming the file."""
     found = re.findall(rf"```\w+\n# {re.escape(first_line)}\n(.*?)```", TEXT, flags=re.DOTALL)
     assert len(found) == 1
     return found[0]
@@ -36,8 +37,8 @@ def block(first_line: str) -> str:
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """An empty registry in place of the real one, which the example must not change for other tests."""
-    benchmark.core.registry.DATASETS.names()  # ours register in the real one, before it is replaced
+    """Replace the registry by an empty one, so that the example does not affect other tests."""
+    benchmark.core.registry.DATASETS.names()  # fill the real registry before it is replaced
     fresh = Registry("dataset", "datasets", "shortcutbed.datasets")
     monkeypatch.setattr(benchmark.core.registry, "DATASETS", fresh)
     return fresh
@@ -54,7 +55,7 @@ def wards(registry: Registry) -> type[DatasetSource]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three images of each of 100 patients; the grey value of an image tells its row, labels and wards are even."""
+    """Three images of each of 100 patients; the grey value of an image reveals its row."""
     root = tmp_path_factory.mktemp("data")
     (root / "wards").mkdir()
     with (root / "wards" / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
@@ -148,14 +149,16 @@ def test_example_keeps_the_projects_style() -> None:
 def test_example_package_is_found_through_its_entry_point(
     registry: Registry, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What pip writes when it installs the package, without pip: the module and its entry points."""
+    """Write the module and its entry points as pip would."""
     project = tomllib.loads(block("shortcutbed-wards/pyproject.toml"))
     (module,) = project["tool"]["setuptools"]["py-modules"]
     (tmp_path / f"{module}.py").write_text(block("datasets/wards.py"), encoding="utf-8")
     info = tmp_path / f"{module}-{project['project']['version']}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['project']['name']}\nVersion: {project['project']['version']}\n"
+        "Metadata-Version: 2.1\n"
+        f"Name: {project['project']['name']}\n"
+        f"Version: {project['project']['version']}\n"
     )
     lines = [
         f"[{group}]\n" + "\n".join(f"{name} = {value}" for name, value in points.items())

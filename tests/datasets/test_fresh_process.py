@@ -1,4 +1,4 @@
-"""In a process of its own: the same arrays, and a plan that loads no heavy library."""
+"""A fresh process: the same arrays, and planning without heavy libraries."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ for name in sys.argv[2:]:
 for kind in kinds.values():
     kind.info(), kind.check(), kind.content()
 prints = {name: kind.fingerprint() for name, kind in kinds.items()}
-heavy = [name for name in ("torch", "torchvision", "sklearn", "skimage", "scipy", "PIL") if name in sys.modules]
+names = ("torch", "torchvision", "sklearn", "skimage", "scipy", "PIL")
+heavy = [name for name in names if name in sys.modules]
 from tests.support.dataset_equality import digest
 print(json.dumps([heavy, prints, {name: digest(kind.load(5)) for name, kind in kinds.items()}]))
 """
 
 
-def test_plan_is_light_and_data_do_not_depend_on_the_process(tmp_path: Path) -> None:
+def test_planning_is_light_and_data_are_equal_in_a_fresh_process(tmp_path: Path) -> None:
     tree = make_tree(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(tree), *OURS],

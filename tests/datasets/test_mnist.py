@@ -1,4 +1,4 @@
-"""MNIST's files: read right, refused with a sentence when missing or damaged, fetched only when asked."""
+"""MNIST's files: reading, missing and damaged files, and downloading on request only."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def source(root: Path | None, name: str = "coloured_mnist", **options: object) -
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The same small MNIST compressed and plain."""
+    """The same small MNIST, compressed and plain."""
     root = tmp_path_factory.mktemp("mnist")
     return make_tree(root / "compressed"), make_tree(root / "plain", compressed=False)
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_read_gives_back_what_was_written(trees: tuple[Path, Path], plain: bool) -> None:
+def test_reading_written_files(trees: tuple[Path, Path], plain: bool) -> None:
     for part, (images, labels) in arrays().items():
         found = source(trees[plain]).read(part)
         assert (found[0] == images).all()
@@ -56,7 +56,7 @@ def test_reader_agrees_with_torchvision(trees: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_compressed_or_not_is_the_same_data(trees: tuple[Path, Path], name: str) -> None:
+def test_plain_and_compressed_files_are_equal(trees: tuple[Path, Path], name: str) -> None:
     one, other = source(trees[0], name), source(trees[1], name)
     assert one.fingerprint() == other.fingerprint()
     assert same(one.load(0), other.load(0))
@@ -145,15 +145,13 @@ BOTH: list[Damage] = [
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("damage", BOTH, ids=lambda damage: damage[2][:30])
-def test_damaged_file_is_named_before_any_run(
-    tmp_path: Path, damage: Damage, compressed: bool
-) -> None:
+def test_a_damaged_file_is_named(tmp_path: Path, damage: Damage, compressed: bool) -> None:
     name, change, words = damage
     root = make_tree(tmp_path, compressed)
     path = root / "MNIST" / "raw" / (f"{name}.gz" if compressed else name)
     content = change(gzip.decompress(path.read_bytes()) if compressed else path.read_bytes())
     path.write_bytes(gzip.compress(content, 1) if compressed else content)
-    answer(root, path, words)
+    error_message(root, path, words)
 
 
 @pytest.mark.parametrize(
@@ -165,17 +163,17 @@ def test_damaged_file_is_named_before_any_run(
         (lambda data: b"", "begins with nothing"),
     ],
 )
-def test_damaged_compression_is_named_before_any_run(
+def test_damaged_compression_is_named(
     tmp_path: Path, change: Callable[[bytes], bytes], words: str
 ) -> None:
     root = make_tree(tmp_path)
     path = root / "MNIST" / "raw" / f"{IMAGES}.gz"
     path.write_bytes(change(path.read_bytes()))
-    answer(root, path, words)
+    error_message(root, path, words)
 
 
-def answer(root: Path, path: Path, words: str) -> None:
-    """``check`` and ``load`` must name the file and the reason in one line."""
+def error_message(root: Path, path: Path, words: str) -> None:
+    """Return the message of ``check`` and ``load``, which must name the file in one line."""
     for name in KINDS:
         for ask in (lambda s: s.check(), lambda s: s.load(0)):
             with pytest.raises(UserError) as caught:
@@ -188,7 +186,7 @@ def answer(root: Path, path: Path, words: str) -> None:
 
 
 def test_damage_inside_a_compressed_file_is_found_by_its_checksum(tmp_path: Path) -> None:
-    """The header and the stated size are right; only reading the whole file can tell."""
+    """The header and the stored size are right; only reading the file reveals the damage."""
     root = make_tree(tmp_path)
     path = root / "MNIST" / "raw" / f"{IMAGES}.gz"
     data = bytearray(path.read_bytes())
@@ -209,7 +207,7 @@ def test_labels_above_nine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("option", ["train_size", "test_size"])
-def test_more_than_there_is_is_refused_before_any_run(
+def test_subsets_that_are_too_large_are_refused(
     trees: tuple[Path, Path], name: str, option: str
 ) -> None:
     with pytest.raises(
@@ -218,12 +216,12 @@ def test_more_than_there_is_is_refused_before_any_run(
         source(trees[0], name, **{option: 9999}).check()
 
 
-def test_limit() -> None:
+def test_subset_size() -> None:
     assert (subset_size(0, 5, "x"), subset_size(5, 5, "x"), subset_size(1, 5, "x")) == (5, 5, 1)
 
 
 def fake_torchvision(monkeypatch: pytest.MonkeyPatch, fetch: Callable[[str], None]) -> list[str]:
-    """Put a module in torchvision's place, whose MNIST calls ``fetch``; returns the calls made."""
+    """Replace torchvision by a module whose MNIST calls ``fetch``; return the list of calls."""
     calls: list[str] = []
 
     def mnist(root: str, download: bool = False) -> None:

@@ -20,7 +20,8 @@ from datasets._io.names import (
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("cat", "Cat"), ("straße", "STRASSE"), ("1", "1.0"), ("1", "01"), ("0", "00.0"), ("-1", "-1.0"),
+        ("cat", "Cat"), ("straße", "STRASSE"), ("1", "1.0"), ("1", "01"), ("0", "00.0"),
+        ("-1", "-1.0"),
         ("+2", "2"), ("True", "TRUE"), ("a b", "a  b"), ("a b", "a\u00a0b"), ("ab", "a\u200bb"),
         ("A", "\uff21"), ("café", "cafe\u0301"), ("x", "x "), ("ﬁn", "fin"),
     ],
@@ -70,7 +71,7 @@ def test_misspelled_splits_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "pair", [("test", "testing"), ("tests", "test"), ("hospital 1", "Hospital 1"), ("1", "1.0")]
 )
-def test_two_spellings_of_one_split(pair: tuple[str, str]) -> None:
+def test_two_spellings_of_a_split_are_refused(pair: tuple[str, str]) -> None:
     with pytest.raises(UserError, match="two spellings of the same name"):
         check_splits(["train", "val", *pair], "t.csv")
 

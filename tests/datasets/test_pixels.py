@@ -1,4 +1,4 @@
-"""What a viewer shows is what is decoded: orientation, transparency, depth, frames, and what a mask means."""
+"""Images are decoded to what a viewer shows: orientation, transparency, depth, frames, masks."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def with_orientation(path: Path, array: np.ndarray, orientation: int, **options:
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """The definition in the EXIF standard: where row 0 and column 0 of the file are to be shown."""
+    """Apply the definition in the EXIF standard: the sides of row 0 and column 0 of the file."""
     rows = np.array(array)
-    if orientation >= 5:  # rows of the file are columns of the picture
+    if orientation >= 5:  # rows of the file are columns of the image
         rows = rows.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):  # the file begins at the right
         rows = rows[:, ::-1]
@@ -41,7 +41,7 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def blocks(seed: int, shape: tuple[int, ...] = (3, 5)) -> np.ndarray:
-    """A picture of 8×8 squares, which a JPEG keeps nearly as they are."""
+    """Make an image of 8×8 squares, which JPEG preserves nearly exactly."""
     return noise(seed, shape).repeat(8, axis=0).repeat(8, axis=1)
 
 
@@ -81,8 +81,8 @@ def test_a_large_jpeg_is_turned_at_its_reduced_size(tmp_path: Path) -> None:
     assert np.abs(image.transpose(1, 2, 0) - expected).mean() < 3
 
 
-def test_a_picture_in_stored_pixels(tmp_path: Path) -> None:
-    """Outlines that a publisher gives in stored pixels need the picture as it is stored."""
+def test_an_image_in_stored_pixels(tmp_path: Path) -> None:
+    """Outlines that are published in stored pixels need the image as it is stored."""
     array = noise(3, (8, 16, 3))
     path = with_orientation(tmp_path / "a.png", array, 8)
     decoded = decode_image(path, Recipe(16, fit="pad", upright=False))
@@ -97,7 +97,7 @@ def test_no_valid_orientation(value: int, tmp_path: Path) -> None:
     assert np.array_equal(decoded.image, array.transpose(2, 0, 1)) and not decoded.facts
 
 
-def test_damaged_exif_does_not_make_a_picture_unreadable(tmp_path: Path) -> None:
+def test_images_with_damaged_exif_are_readable(tmp_path: Path) -> None:
     array = noise(5, (8, 8, 3))
     Image.fromarray(array).save(tmp_path / "a.png", exif=b"Exif\0\0MM\0*\0\0\xff\xff")
     with warnings.catch_warnings():
@@ -108,17 +108,17 @@ def test_damaged_exif_does_not_make_a_picture_unreadable(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_mask_has_an_orientation_of_its_own(orientation: int, tmp_path: Path) -> None:
-    """The picture is lying and says so; its mask was drawn upright, or lies and says so too."""
-    picture = with_orientation(tmp_path / "a.jpg", blocks(6), orientation)
+    """The image is stored turned; its mask is stored upright, or turned like the image."""
+    image_path = with_orientation(tmp_path / "a.jpg", blocks(6), orientation)
     recipe = Recipe(40, channels=1, fit="pad")
-    _, size = read_image(picture, recipe)
+    _, size = read_image(image_path, recipe)
     array = (blocks(7) > 127) * np.uint8(255)
     lying = with_orientation(tmp_path / "lying.png", array, orientation)
     Image.fromarray(upright(array, orientation)).save(tmp_path / "upright.png")
     found = [fit_mask(read_mask(path, size), recipe) for path in (lying, tmp_path / "upright.png")]
     assert np.array_equal(*found)
-    as_picture, _ = read_image(lying, recipe)
-    assert np.array_equal(as_picture > 127, found[0])
+    as_image, _ = read_image(lying, recipe)
+    assert np.array_equal(as_image > 127, found[0])
 
 
 def test_a_mask_in_stored_pixels_is_refused(tmp_path: Path) -> None:
@@ -128,8 +128,8 @@ def test_a_mask_in_stored_pixels_is_refused(tmp_path: Path) -> None:
         fit_mask(read_mask(tmp_path / "m.png", size), Recipe(16))
 
 
-def on_ground(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """colour·a + ground·(1 − a)."""
+def on_background(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Compute colour·a + background·(1 − a)."""
     a = alpha.astype(float)[..., None] / 255
     return colour.astype(float) * a + BACKGROUND * (1 - a)
 
@@ -146,14 +146,14 @@ def test_alpha(mode: str, channels: int, tmp_path: Path) -> None:
     decoded = decode_image(path, Recipe(12, channels=channels))
     with Image.open(path) as opened:
         stored = np.asarray(opened.convert("RGBA"))
-    expected = on_ground(stored[..., :3], stored[..., 3])
+    expected = on_background(stored[..., :3], stored[..., 3])
     assert np.abs(decoded.image.transpose(1, 2, 0) - expected[..., :channels]).max() <= 1
     assert (decoded.image[:, :4] == BACKGROUND).all() and decoded.facts == ImageFact.TRANSPARENT
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "I;16"])
 def test_a_transparent_colour(mode: str, tmp_path: Path) -> None:
-    """PNG's tRNS: one colour, or entries of the palette, are transparent, whatever their colour is."""
+    """PNG's tRNS makes one colour or entries of the palette transparent."""
     decoded = []
     for number, hidden in enumerate((40, 90)):
         if mode == "I;16":
@@ -189,7 +189,7 @@ def test_opaque_alpha_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_transparency_is_flattened_before_the_size_changes(tmp_path: Path) -> None:
-    """Hidden red must not bleed into the edge of what is seen."""
+    """Hidden red must not affect the edge of visible pixels."""
     array = np.zeros((16, 16, 4), np.uint8)
     array[..., 0] = 255
     array[4:12, 4:12] = (0, 0, 0, 255)
@@ -199,7 +199,7 @@ def test_transparency_is_flattened_before_the_size_changes(tmp_path: Path) -> No
 
 
 def test_sixteen_bit_grey_is_read_as_sixteen_bit_colour(tmp_path: Path) -> None:
-    """On one scale, the same for every picture: a dark picture stays dark."""
+    """All images are on the same scale, so a dark image stays dark."""
     deep = noise(13, (10, 10), 65536, "uint16")
     Image.fromarray(deep).save(tmp_path / "grey.png")
     (tmp_path / "colour.png").write_bytes(png_of_sixteen_bits(deep))
@@ -213,7 +213,7 @@ def test_sixteen_bit_grey_is_read_as_sixteen_bit_colour(tmp_path: Path) -> None:
 
 
 def png_of_sixteen_bits(grey: np.ndarray) -> bytes:
-    """A colour PNG of 16 bits, which Pillow reads and does not write."""
+    """Encode a 16-bit colour PNG, which Pillow reads but does not write."""
     import struct
     import zlib
 
@@ -232,8 +232,8 @@ def png_of_sixteen_bits(grey: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def test_a_dim_picture_is_noticed(tmp_path: Path) -> None:
-    """Twelve bits in a file of sixteen, without saying so."""
+def test_a_dim_image_is_reported(tmp_path: Path) -> None:
+    """The file has sixteen bits, of which twelve are used."""
     deep = noise(14, (10, 10), 4096, "uint16")
     Image.fromarray(deep).save(tmp_path / "a.png")
     assert decode_image(tmp_path / "a.png", Recipe(10)).facts == ImageFact.DIM
@@ -253,7 +253,7 @@ def test_a_dim_picture_is_noticed(tmp_path: Path) -> None:
         ("int32", 65535.0, 1 / 256, ImageFact.WORD_SCALE),
     ],
 )
-def test_pictures_that_do_not_say_what_white_is(
+def test_images_whose_format_does_not_define_white(
     kind: str, top: float, factor: float, fact: ImageFact, tmp_path: Path
 ) -> None:
     values = (np.random.default_rng(15).random((10, 10)) * top).astype(kind)
@@ -264,7 +264,7 @@ def test_pictures_that_do_not_say_what_white_is(
     assert np.abs(decoded.image[0] - values * factor).max() < 1
 
 
-def test_whole_values_are_kept_as_they_are(tmp_path: Path) -> None:
+def test_integral_values_are_unchanged(tmp_path: Path) -> None:
     values = np.arange(256, dtype=np.float32).reshape(16, 16)
     Image.fromarray(values).save(tmp_path / "a.tif")
     assert np.array_equal(read_image(tmp_path / "a.tif", Recipe(16))[0][0], values)
@@ -290,7 +290,9 @@ def test_values_on_no_scale_are_refused(
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("equalise", [False, True])
-def test_a_pixel_that_is_no_finite_number(value: float, equalise: bool, tmp_path: Path) -> None:
+def test_pixels_that_are_not_finite_are_refused(
+    value: float, equalise: bool, tmp_path: Path
+) -> None:
     values = np.random.default_rng(16).random((10, 10)).astype(np.float32)
     values[3, 4] = value
     Image.fromarray(values).save(tmp_path / "a.tif")
@@ -301,16 +303,16 @@ def test_a_pixel_that_is_no_finite_number(value: float, equalise: bool, tmp_path
 
 
 def test_equalising_needs_no_scale(tmp_path: Path) -> None:
-    """The histogram knows ranks only, so that values in other units give the same picture."""
+    """Equalisation depends on ranks only, so values in other units give the same image."""
     values = noise(17, (12, 12), 3000, "int32")
-    pictures = []
+    images = []
     for number, array in enumerate(
         (values.astype(np.uint16), values - 1000, values.astype(np.float32) / 7)
     ):
         path = tmp_path / f"{number}.tif"
         Image.fromarray(array).save(path)
-        pictures.append(read_image(path, Recipe(12, channels=1, equalise=True))[0])
-    assert np.array_equal(pictures[0], pictures[1]) and np.array_equal(pictures[0], pictures[2])
+        images.append(read_image(path, Recipe(12, channels=1, equalise=True))[0])
+    assert np.array_equal(images[0], images[1]) and np.array_equal(images[0], images[2])
 
 
 @pytest.mark.parametrize("ending", ["gif", "png", "webp", "tif"])
@@ -341,7 +343,7 @@ def mask_of(path: Path, image: Image.Image, **options: Any) -> np.ndarray:
 
 @pytest.mark.parametrize(("seen", "ground"), [(255, 255), (255, 0), (0, 0), (0, 255), (120, 120)])
 def test_a_mask_in_the_alpha_channel(seen: int, ground: int, tmp_path: Path) -> None:
-    """A shape on a transparent ground, whatever colour is hidden there; a black shape is one too."""
+    """Hidden colours are ignored, and a black shape is foreground."""
     colour = np.where(INSIDE, seen, ground).astype(np.uint8)
     alpha = square(255)
     for bands in ([colour, alpha], [colour, colour, colour, alpha]):
@@ -350,7 +352,7 @@ def test_a_mask_in_the_alpha_channel(seen: int, ground: int, tmp_path: Path) -> 
         )
 
 
-def test_an_opaque_alpha_channel_says_nothing(tmp_path: Path) -> None:
+def test_an_opaque_alpha_channel_is_ignored(tmp_path: Path) -> None:
     opaque = np.full((16, 16), 255, np.uint8)
     found = mask_of(tmp_path / "m.png", Image.fromarray(np.dstack([square(255), opaque])))
     assert np.array_equal(found, INSIDE)
@@ -362,7 +364,7 @@ def test_an_opaque_alpha_channel_says_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("objects", [2, 3, 7])
 def test_a_mask_that_numbers_its_objects(objects: int, tmp_path: Path) -> None:
-    """As numbers, in a palette of dark and bright colours, and in those colours."""
+    """Objects are numbered by value, by a palette with dark colours, or by colour."""
     array = np.zeros((16, 16), np.uint8)
     for number in range(objects):
         array[4:12, 4 + number :] = np.where(INSIDE[4:12, 4 + number :], number + 1, 0)
@@ -408,7 +410,7 @@ def test_the_first_page_of_a_mask(tmp_path: Path) -> None:
 
 
 def dicom(path: Path, values: np.ndarray, bits: int, **changed: Any) -> Path:
-    """A DICOM file of 16-bit values, ``bits`` of them in use."""
+    """Write a DICOM file of 16-bit values of which ``bits`` are in use."""
     import pydicom
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -431,8 +433,8 @@ def dicom(path: Path, values: np.ndarray, bits: int, **changed: Any) -> Path:
 @pytest.mark.parametrize("bits", [10, 12, 16])
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("inverted", [False, True])
-def test_dicom_says_its_own_bits(bits: int, signed: bool, inverted: bool, tmp_path: Path) -> None:
-    """On the scale of its bits, not from its darkest to its brightest pixel."""
+def test_dicom_declares_its_bits(bits: int, signed: bool, inverted: bool, tmp_path: Path) -> None:
+    """Values are scaled by the declared bits, not by the darkest and brightest pixel."""
     pytest.importorskip("pydicom")
     values = noise(18, (8, 8), 2 ** (bits - 1), "int64") + 2 ** (bits - 2)
     stored = (values - 2 ** (bits - 1)).astype(np.int16) if signed else values.astype(np.uint16)
@@ -445,7 +447,7 @@ def test_dicom_says_its_own_bits(bits: int, signed: bool, inverted: bool, tmp_pa
         assert (decoded.image == seen >> (bits - 8)).all()
 
 
-def test_a_dim_dicom_is_noticed(tmp_path: Path) -> None:
+def test_a_dim_dicom_is_reported(tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
     path = dicom(tmp_path / "a.dcm", noise(19, (8, 8), 4096, "uint16"), 16)
     assert decode_image(path, Recipe(8)).facts == ImageFact.DIM
@@ -458,7 +460,7 @@ def test_a_dim_dicom_is_noticed(tmp_path: Path) -> None:
         {"PhotometricInterpretation": "PALETTE COLOR"},
     ],
 )
-def test_dicom_that_is_not_one_grey_picture(changed: dict[str, Any], tmp_path: Path) -> None:
+def test_dicom_that_is_not_one_grey_image(changed: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
     path = dicom(tmp_path / "a.dcm", noise(20, (8, 8), 4096, "uint16"), 12, **changed)
     with pytest.raises(UserError, match=r"a\.dcm .*expected one grey image"):
@@ -466,8 +468,8 @@ def test_dicom_that_is_not_one_grey_picture(changed: dict[str, Any], tmp_path: P
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif", "gif", "bmp", "jp2", "avif"])
-def test_damaged_bytes_are_a_picture_or_a_sentence(ending: str, tmp_path: Path) -> None:
-    """A few bytes changed anywhere; nothing but a UserError may come out."""
+def test_damaged_files_are_decoded_or_refused(ending: str, tmp_path: Path) -> None:
+    """If bytes are changed anywhere, the only exception is a UserError."""
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     path = tmp_path / f"a.{ending}"
@@ -493,10 +495,8 @@ def test_damaged_bytes_are_a_picture_or_a_sentence(ending: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("level", [0, 6])
-def test_a_png_with_any_flipped_bit_is_the_same_picture_or_a_sentence(
-    level: int, tmp_path: Path
-) -> None:
-    """Pillow decodes pixels whose checksum is wrong; seen with files of a failing disk."""
+def test_a_png_with_a_flipped_bit_is_unchanged_or_refused(level: int, tmp_path: Path) -> None:
+    """Pillow would decode pixels whose checksum is wrong."""
     array = blocks(5, (3, 3, 3))
     path = tmp_path / "a.png"
     Image.fromarray(array).save(path, compress_level=level)

@@ -22,7 +22,7 @@ N, SIDE = 12, 32
 
 
 def noise_images(channels: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Grey noise, a disc as the mask, and confounders 0, 1, 2, …"""
+    """Return grey noise, discs as masks, and confounders 0, 1, 2, …"""
     image = np.random.default_rng(0).integers(90, 110, (N, channels, SIDE, SIDE)).astype(np.uint8)
     y, x = np.mgrid[:SIDE, :SIDE]
     mask = np.stack([((y - 16) ** 2 + (x - 14 - i % 4) ** 2 < 64)[None] for i in range(N)])
@@ -32,7 +32,7 @@ def noise_images(channels: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 @pytest.mark.parametrize("channels", [1, 2, 3])
 @pytest.mark.parametrize("with_mask", [True, False])
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
-def test_only_what_was_pasted_changed(shortcut: str, with_mask: bool, channels: int) -> None:
+def test_only_pasted_pixels_change(shortcut: str, with_mask: bool, channels: int) -> None:
     image, mask, confounder = noise_images(channels)
     if shortcut == "background" and not with_mask:
         with pytest.raises(UserError, match="needs masks"):
@@ -133,7 +133,7 @@ def planted(folder: Path | None = None, trial: int = 0, **options: Any) -> Group
 
 class TestData:
     @pytest.mark.parametrize("bias", [0.0, 0.8, 1.0])
-    def test_strength(self, bias: float) -> None:
+    def test_bias(self, bias: float) -> None:
         data = planted(bias=bias)
         train = data.splits["train"]
         assert (train.label == train.confounder).mean() == pytest.approx(bias, abs=0.02)
@@ -146,7 +146,7 @@ class TestData:
         assert max(counts.values()) - min(counts.values()) <= 1
         assert data.info.stand_in and data.info.confounder_names == ("mark_lying", "mark_standing")
 
-    def test_the_tests_do_not_depend_on_the_strength_nor_the_pictures_on_the_shortcut(self) -> None:
+    def test_tests_are_independent_of_the_bias_and_images_of_the_shortcut(self) -> None:
         one, other = planted(bias=0.8), planted(bias=1.0)
         for name in ("biased", "unbiased", "deceiving"):
             assert same_arrays(one.splits[name], other.splits[name])
@@ -157,7 +157,7 @@ class TestData:
         tagged = planted(shortcut="tag").splits["train"]
         assert np.array_equal(tagged.image[:, :, 8:, 8:], bars["train"].image[:, :, 8:, 8:])
 
-    def test_masks_leave_out_what_was_pasted(self) -> None:
+    def test_pasted_pixels_are_removed_from_masks(self) -> None:
         tag, colour = (
             planted(shortcut="border").splits["train"],
             planted(shortcut="colour").splits["train"],
@@ -165,7 +165,9 @@ class TestData:
         assert tag.mask is not None and colour.mask is not None
         assert not tag.mask[:, :, 0].any() and colour.mask.sum() >= tag.mask.sum() > 0
 
-    def test_without_masks_below(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_underlying_data_without_masks(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.delenv("SHORTCUTBED_CACHE", raising=False)
         trees.folder(tmp_path, masks=False)
         options = {"on": "folder", "options": "side=32;path=my_data"}
@@ -205,7 +207,9 @@ class TestData:
         with pytest.raises(UserError, match=words):
             planted(**options)
 
-    def test_large_data_go_to_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_large_data_are_stored_in_a_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("SHORTCUTBED_CACHE", str(tmp_path))
         small = planted(shortcut="tie")
         assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Each published data set in small: groups, proportions and pixels are those that its papers say."""
+"""Small copies of the published data sets: groups, proportions and pixels of the papers."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ class TestWaterbirds:
         data = load("waterbirds", tmp_path, options)
         assert not data.info.provides.masks and data.splits["train"].mask is None
 
-    def test_bias_is_for_the_made_version_only(self) -> None:
+    def test_bias_requires_the_setting_tea(self) -> None:
         with pytest.raises(UserError, match="use setting=tea"):
             DATASETS.get("waterbirds")(None, bias=0.9)
 
     @pytest.mark.parametrize("bias", [1.0, 0.8, 0.0])
-    def test_made(self, bias: float, tmp_path: Path) -> None:
+    def test_the_setting_tea(self, bias: float, tmp_path: Path) -> None:
         options = trees.cub_and_places(tmp_path)
         source: ImageSource = DATASETS.get("waterbirds")(tmp_path, **options, bias=bias)
         data = source.load(0)
@@ -111,7 +111,7 @@ class TestWaterbirds:
         assert len(set(used)) == len(used)
 
     def test_counts_of_the_papers(self) -> None:
-        """CUB has 5,994 training and 5,794 test birds; of the latter the release has 4,510 landbirds, 1,284 others."""
+        """CUB has 5,994 training birds; of its 5,794 test birds, 1,284 are waterbirds."""
 
         class Fake:
             def __init__(self) -> None:
@@ -152,7 +152,7 @@ MASK = np.zeros((12_000, 1, 1, 1), bool)
 class TestEnvironments:
     @pytest.mark.parametrize("module", [waterbirds_module, celeba_module])
     def test_proportions_of_table_4(self, module: Any) -> None:
-        """On the real counts: each environment has its proportions within one image per group."""
+        """With the real counts, each environment has its proportions within one image per group."""
         counts = {
             waterbirds_module: (3965, 650, 189, 1190),
             celeba_module: (71629, 66874, 22880, 1387),
@@ -172,7 +172,7 @@ class TestEnvironments:
         assert (np.array(counts) - used).min() <= 3  # as large as can be
         assert len(parts["val"][0]) == pytest.approx(0.2 * len(rows), abs=5)
 
-    def test_too_few(self) -> None:
+    def test_too_few_images(self) -> None:
         with pytest.raises(UserError, match="do not suffice"):
             sample_environments(0, np.array([0, 0, 0]), [(1, 1)])
 
@@ -202,7 +202,7 @@ class TestCelebA:
 
 
 class TestSpawrious:
-    #: Places of bulldog, dachshund, labrador and corgi in the first and second environment and in the test.
+    #: Places of bulldog, dachshund, labrador and corgi in both environments and in the test.
     MANY = {
         "m2m_easy": ("desert mountain dirt jungle", "mountain desert jungle dirt"),
         "m2m_medium": ("beach snow mountain desert", "snow beach desert mountain"),
@@ -295,8 +295,8 @@ class TestCocoOnPlaces:
                         assert kind == (name == "unbiased")
         assert len(used) == sum(len(split) for split in data.splits.values()) == len(set(used))
 
-    def test_which_objects(self, tmp_path: Path) -> None:
-        """Not the small one, not the crowd, and of two in one picture the larger."""
+    def test_selection_of_objects(self, tmp_path: Path) -> None:
+        """Small objects and crowds are ignored, and of two objects the larger one is used."""
         source: ImageSource = DATASETS.get("coco_on_places")(
             tmp_path, **trees.coco_and_places(tmp_path)
         )
@@ -308,19 +308,19 @@ class TestCocoOnPlaces:
     def test_runs_are_drawn_column_by_column(self) -> None:
         from datasets._sources.coco import draw_segmentation
 
-        picture = np.asarray(
+        drawn = np.asarray(
             draw_segmentation('{"counts": [3, 2, 4, 1, 2], "size": [3, 4]}', (4, 3), "x")
         )
         wanted = np.zeros(12, np.uint8)
         wanted[[3, 4, 9]] = 255
-        assert np.array_equal(picture, wanted.reshape(4, 3).T)
+        assert np.array_equal(drawn, wanted.reshape(4, 3).T)
         polygon = np.asarray(draw_segmentation("[[1, 1, 6, 1, 6, 4, 1, 4]]", (9, 7), "x"))
         assert (
             np.array_equal(np.argwhere(polygon)[[0, -1]], [[1, 1], [4, 6]])
             and (polygon[1:5, 1:7] == 255).all()
         )
 
-    def test_the_list_of_objects_is_kept_and_checked(self, tmp_path: Path) -> None:
+    def test_the_cached_list_of_objects_is_verified(self, tmp_path: Path) -> None:
         options = trees.coco_and_places(tmp_path)
         first = DATASETS.get("coco_on_places")(tmp_path, **options)
         first.check()
@@ -336,7 +336,7 @@ class TestCocoOnPlaces:
 
 
 class TestDogsWithTies:
-    def test_who_wears_what(self, tmp_path: Path) -> None:
+    def test_ties_and_their_positions(self, tmp_path: Path) -> None:
         options = trees.dogs(tmp_path)
         source: ImageSource = DATASETS.get("dogs_with_ties")(tmp_path, **options)
         data = source.load(0)
@@ -357,7 +357,8 @@ class TestDogsWithTies:
                         np.abs(colour - wanted).max() < 30
                     )  # a small tie has many pixels at its edge
                     rows, columns = np.nonzero(where)
-                    # the neck, at (20…40, 16…22) of 60×48, is at (9.3…22.7, 10.7…14.7) of the square at 32 pixels
+                    # The neck at (20…40, 16…22) of 60×48 pixels is at (9.3…22.7, 10.7…14.7)
+                    # of the square of 32 pixels.
                     assert (columns.min() + columns.max() + 1) / 2 == pytest.approx(16, abs=1)
                     width = columns.max() - columns.min() + 1
                     assert width <= (8 if tie == 0 else 14)
@@ -370,7 +371,7 @@ class TestDogsWithTies:
 
 
 class TestCovidXray:
-    def test_who_is_in(self, tmp_path: Path) -> None:
+    def test_selection_of_xrays(self, tmp_path: Path) -> None:
         data = load("covid_xray", tmp_path, xray_tree.covid(tmp_path))
         names, found = data.info.confounder_names, xray_tree.FOUND
         both: Counter[str] = Counter()
@@ -378,7 +379,9 @@ class TestCovidXray:
             for (label, source), count in groups(split).items():
                 both[f"{data.info.label_names[label]} {names[source]}"] += count
         assert both == {
-            "covid brixia": found["brixia"], "normal chexpert": 8, "pneumonia chexpert": 8,  # as many as Brixia has
+            "covid brixia": found["brixia"],
+            "normal chexpert": 8,  # as many as Brixia has
+            "pneumonia chexpert": 8,
             "covid bimcv": found["bimcv"], "pneumonia chestxray14": found["chestxray14"],
             "normal montgomery": found["montgomery"], "normal shenzhen": found["shenzhen"],
         }  # fmt: skip
@@ -412,7 +415,7 @@ class TestCovidXray:
         data = load("covid_xray", tmp_path, xray_tree.covid(tmp_path, ".dcm"))
         assert sum(len(split) for split in data.splits.values()) == 40
 
-    def test_dicom_without_pydicom_is_a_sentence(
+    def test_dicom_without_pydicom_is_a_user_error(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         options = xray_tree.covid(tmp_path)
@@ -491,7 +494,7 @@ class TestFolder:
         assert groups(data.splits["train"]) == {(a, b): 6 for a in (0, 1) for b in (0, 1)}
         assert data.splits["train"].cluster is not None
 
-    def test_nothing_but_pictures(self, tmp_path: Path) -> None:
+    def test_images_without_annotations(self, tmp_path: Path) -> None:
         data = load(
             "folder", tmp_path, trees.folder(tmp_path, masks=False, confounders=False, more=False)
         )
@@ -506,8 +509,8 @@ class TestFolder:
             DATASETS.get("folder")(tmp_path, path="/etc")
 
 
-def test_changed_pictures_are_decoded_again(tmp_path: Path) -> None:
-    """Same name, same size in bytes, later time: the fingerprint stays, the cache does not serve the old one."""
+def test_changed_images_are_decoded_again(tmp_path: Path) -> None:
+    """With the same size in bytes the fingerprint stays, but the cache decodes the new image."""
     options = trees.nlm(tmp_path)
     before = load("nlm_cxr", tmp_path, options)
     path = tmp_path / "nlm_cxr/images/mo_normal_3.png"
@@ -521,7 +524,7 @@ def test_changed_pictures_are_decoded_again(tmp_path: Path) -> None:
     assert (before.fingerprint == after.fingerprint) == (path.stat().st_size == size)
 
 
-def test_copies_have_one_fingerprint(tmp_path: Path) -> None:
+def test_copies_have_the_same_fingerprint(tmp_path: Path) -> None:
     prints = {
         DATASETS.get("nlm_cxr")(tmp_path / n, **trees.nlm(tmp_path / n)).fingerprint()
         for n in ("a", "b")
@@ -530,21 +533,21 @@ def test_copies_have_one_fingerprint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "pictures"),
+    ("name", "make", "images"),
     [
         ("waterbirds", trees.cub_and_places, "CUB_200_2011/images/*/*.jpg"),
         ("coco_on_places", trees.coco_and_places, "coco/train2017/*.jpg"),
     ],
 )
 def test_published_outlines_are_in_stored_pixels(
-    name: str, make: Any, pictures: str, tmp_path: Path
+    name: str, make: Any, images: str, tmp_path: Path
 ) -> None:
-    """So the picture that they belong to is not turned, whatever its EXIF data say."""
+    """Their images are not turned, whatever their EXIF orientation is."""
     options = make(tmp_path)
     whole = DATASETS.get(name)(tmp_path, **options).load(0)
     exif = Image.Exif()
     exif[0x0112] = 6
-    for path in tmp_path.glob(pictures):
+    for path in tmp_path.glob(images):
         data = path.read_bytes()
         with Image.open(path) as opened:
             opened.load()

@@ -22,7 +22,7 @@ def own(path: Path, text: str | bytes, *columns: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("last", ["", "\n", "\n\n,\n , \n"])
-def test_line_ends_marks_and_rows_without_text(
+def test_line_ends_byte_order_marks_and_blank_rows(
     ends: str, mark: str, last: str, tmp_path: Path
 ) -> None:
     text = f'{mark}a,b\n1,"x\ny"\n\n 2 ,é{last}'.replace("\n", ends)
@@ -34,7 +34,7 @@ def test_line_ends_marks_and_rows_without_text(
     ]
 
 
-def test_rows_have_the_numbers_of_a_spreadsheet_and_of_an_editor(tmp_path: Path) -> None:
+def test_rows_have_spreadsheet_and_line_numbers(tmp_path: Path) -> None:
     text = 'a,b\n1,x\n2,"line 3\nline 4\nline 5"\n3,y\n\n4,z\n'
     rows = read_table(write(tmp_path / "t.csv", text), ("a",), origin=Origin.USER).rows
     assert [(row["a"], row.number, row.line) for row in rows] == [
@@ -43,13 +43,13 @@ def test_rows_have_the_numbers_of_a_spreadsheet_and_of_an_editor(tmp_path: Path)
     assert [row.place for row in rows] == ["row 2", "row 3", "row 4 (line 6)", "row 6 (line 8)"]
 
 
-def test_names_and_cells_lose_white_space_and_accents_are_composed(tmp_path: Path) -> None:
+def test_names_and_cells_are_normalised(tmp_path: Path) -> None:
     assert own(tmp_path / "t.csv", " a ,cafe\u0301\nx\u00a0, cafe\u0301 \n", "a", "café") == [
         {"a": "x", "café": "café"}
     ]
 
 
-def test_a_comma_too_many_at_the_end_of_every_row(tmp_path: Path) -> None:
+def test_superfluous_commas_are_ignored(tmp_path: Path) -> None:
     assert own(tmp_path / "t.csv", "a,b,\n1,2,\n3,4,\n", "a") == [
         {"a": "1", "b": "2"},
         {"a": "3", "b": "4"},
@@ -99,7 +99,7 @@ def test_a_missing_table_and_a_folder(tmp_path: Path) -> None:
         read_table(tmp_path, ("a",))
 
 
-def test_a_published_table_is_read_as_it_is(tmp_path: Path) -> None:
+def test_a_published_table_is_not_checked_completely(tmp_path: Path) -> None:
     """Only the required columns of a published table must be valid."""
     text = ',a,b,b,\n7,1 ,x,y,\n8,2,"it said "yes",\n'
     table = read_table(write(tmp_path / "t.csv", text), ("a",))

@@ -1,4 +1,4 @@
-"""A user's own pictures: nothing vanishes, nothing is taken for another, and `check` counts what is left out."""
+"""Users' own images: nothing is lost or confused, and `check` counts files left out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def save(path: Path, seed: int, size: tuple[int, int] = (12, 10), **options: Any
 
 
 def tree(root: Path, count: int = 2, groups: Sequence[str] = ("x", "y")) -> Path:
-    """train, val and test of classes a and b; no two pictures are equal."""
+    """Make train, val and test of classes a and b; all images differ."""
     base, seed = root / "my_data", 0
     for split in ("train", "val", "test"):
         for label in ("a", "b"):
@@ -41,10 +41,10 @@ def tree(root: Path, count: int = 2, groups: Sequence[str] = ("x", "y")) -> Path
     return base
 
 
-def masks(base: Path) -> None:
-    """A mask for every picture."""
-    pictures = [path for path in base.rglob("*.png") if "masks" not in path.parts]
-    for path in pictures:
+def add_masks(base: Path) -> None:
+    """Make a mask for every image."""
+    images = [path for path in base.rglob("*.png") if "masks" not in path.parts]
+    for path in images:
         mask = base / "masks" / path.relative_to(base)
         mask.parent.mkdir(parents=True, exist_ok=True)
         array = np.zeros((10, 12), np.uint8)
@@ -56,7 +56,7 @@ HEADER = "file,split,confounder,mass,effusion"
 
 
 def table(root: Path, header: str = HEADER, rows: Callable[[list[str]], list[str]] = list) -> Path:
-    """Pictures of train, val and test with both answers of both labels for both confounders."""
+    """Make a table with both values of both labels for both confounders in each split."""
     base, lines = root / "my_table", []
     for number in range(24):
         save(base / f"p/{number}.png", 500 + number)
@@ -76,7 +76,7 @@ def listed_data(root: Path, **options: Any) -> GroupedDataset:
 
 
 class Check:
-    """`benchmark.data check`: its exit code, and what it says."""
+    """The exit code and the output of `benchmark.data check`."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], root: Path, name: str) -> None:
         self.code = main(["check", f"{name}:side=8", "--data-dir", str(root)])
@@ -97,59 +97,59 @@ def check(
     return lambda name="folder": Check(capsys, tmp_path, name)
 
 
-def test_data_without_a_fault(check: Callable[..., Check], tmp_path: Path) -> None:
-    masks(tree(tmp_path))
+def test_valid_data(check: Callable[..., Check], tmp_path: Path) -> None:
+    add_masks(tree(tmp_path))
     table(tmp_path)
     for name in ("folder", "listed"):
         found = check(name)
         assert (found.code, found.problems, found.notes) == (0, [], [])
 
 
-# --- links -----------------------------------------------------------------------------------------------------------
+# --- links ---
 
 
-def linked_group(base: Path, away: Path) -> None:
+def link_group(base: Path, away: Path) -> None:
     shutil.move(base / "train/b/y", away / "y")
     (base / "train/b/y").symlink_to(away / "y")
 
 
-def linked_split(base: Path, away: Path) -> None:
+def link_split(base: Path, away: Path) -> None:
     shutil.move(base / "val", away / "val")
     (base / "val").symlink_to(os.path.relpath(away / "val", base))
 
 
-def linked_root(base: Path, away: Path) -> None:
+def link_root(base: Path, away: Path) -> None:
     shutil.move(base, away / "tree")
     base.symlink_to(away / "tree")
 
 
-def linked_files(base: Path, away: Path) -> None:
+def link_files(base: Path, away: Path) -> None:
     for number, path in enumerate(sorted((base / "test").rglob("*.png"))):
         shutil.move(path, away / f"{number}.png")
         path.symlink_to(away / f"{number}.png")
 
 
 def chain_of_links(base: Path, away: Path) -> None:
-    linked_group(base, away)
+    link_group(base, away)
     (away / "link").symlink_to(away / "y")
     (base / "train/b/y").unlink()
     (base / "train/b/y").symlink_to(away / "link")
 
 
-def linked_masks(base: Path, away: Path) -> None:
+def link_masks(base: Path, away: Path) -> None:
     shutil.move(base / "masks", away / "m")
     (base / "masks").symlink_to(away / "m")
 
 
 @pytest.mark.parametrize(
     "link",
-    [linked_group, linked_split, linked_root, linked_files, chain_of_links, linked_masks],
+    [link_group, link_split, link_root, link_files, chain_of_links, link_masks],
 )
-def test_links_are_what_they_lead_to(
+def test_links_are_followed(
     link: Callable[[Path, Path], None], check: Callable[..., Check], tmp_path: Path
 ) -> None:
     base = tree(tmp_path)
-    masks(base)
+    add_masks(base)
     whole = folder_data(tmp_path)
     (tmp_path / "away").mkdir()
     link(base, tmp_path / "away")
@@ -170,7 +170,7 @@ def test_links_are_what_they_lead_to(
         ("other", ".", "a folder that contains it"),
     ],
 )
-def test_links_to_nowhere_and_in_circles(
+def test_broken_and_circular_links_are_refused(
     name: str, target: str, words: str, check: Callable[..., Check], tmp_path: Path
 ) -> None:
     link = tree(tmp_path) / name
@@ -183,7 +183,7 @@ def test_links_to_nowhere_and_in_circles(
 def test_a_folder_that_cannot_be_listed(
     monkeypatch: pytest.MonkeyPatch, check: Callable[..., Check], tmp_path: Path
 ) -> None:
-    """Its pictures must not vanish; root may list everything, so the system is made to refuse."""
+    """Its images must not be lost. Root may list any folder, so the refusal is simulated."""
     closed, scandir = tree(tmp_path) / "train/b/y", os.scandir
 
     def refusing(path: Any) -> Any:
@@ -196,26 +196,26 @@ def test_a_folder_that_cannot_be_listed(
     assert found.code == 2 and f"{closed} cannot be listed (Permission denied)" in found.error
 
 
-def test_folders_without_end(check: Callable[..., Check], tmp_path: Path) -> None:
+def test_deeply_nested_folders_are_refused(check: Callable[..., Check], tmp_path: Path) -> None:
     (tree(tmp_path) / "/".join(["train", *["deep"] * 600])).mkdir(parents=True)
     found = check()
     assert found.code == 2 and "more than 32 folders deep" in found.error
 
 
-# --- what is left out ------------------------------------------------------------------------------------------------
+# --- files left out ---
 
 
 @pytest.mark.parametrize(
     "ending",
     ["PNG", "Jpg", "JPEG", "jpe", "jfif", "bmp", "dib", "tif", "TIFF", "webp", "gif", "ppm", "jp2"],
 )
-def test_readable_endings(ending: str, tmp_path: Path) -> None:
+def test_supported_endings(ending: str, tmp_path: Path) -> None:
     base = tree(tmp_path)
     save(base / f"train/a/x/new.{ending}", 999)
     assert len(folder_data(tmp_path).splits["train"]) == 9
 
 
-def test_what_is_left_out_is_counted(check: Callable[..., Check], tmp_path: Path) -> None:
+def test_files_left_out_are_counted(check: Callable[..., Check], tmp_path: Path) -> None:
     base = tree(tmp_path)
     (base / "train/a/notes.txt").write_text("BM is how these begin")
     (base / "train/a/Thumbs.db").write_text("x")
@@ -226,13 +226,14 @@ def test_what_is_left_out_is_counted(check: Callable[..., Check], tmp_path: Path
     found = check()
     assert found.code == 0
     assert found.notes == [
-        "left out as hidden (the name begins with a dot): 3 files (no ending 2, .png 1), the first is .DS_Store.",
+        "left out as hidden (the name begins with a dot): 3 files (no ending 2, .png 1), "
+        "the first is .DS_Store.",
         "left out as not images: 3 files (.txt 2, .db 1), the first is README.txt.",
     ]
 
 
 @pytest.mark.parametrize("ending", ["heic", "HEIF", "dng", "nii.gz", "npy"])
-def test_pictures_that_cannot_be_read_here(
+def test_unsupported_formats_are_problems(
     ending: str, check: Callable[..., Check], tmp_path: Path
 ) -> None:
     (tree(tmp_path) / f"train/a/x/new.{ending}").write_bytes(b"x")
@@ -243,7 +244,7 @@ def test_pictures_that_cannot_be_read_here(
 
 @pytest.mark.parametrize("name", ["new", "new.jpg_large", "new.png.bak", "new.dat"])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "DICOM"])
-def test_pictures_with_another_ending(
+def test_images_with_a_wrong_ending_are_problems(
     name: str, kind: str, check: Callable[..., Check], tmp_path: Path
 ) -> None:
     path = tree(tmp_path) / "train/a/x" / name
@@ -257,7 +258,7 @@ def test_pictures_with_another_ending(
     assert f"train/a/x/{name}" in problem and found.notes == []
 
 
-def test_folders_without_pictures(check: Callable[..., Check], tmp_path: Path) -> None:
+def test_folders_without_images_are_problems(check: Callable[..., Check], tmp_path: Path) -> None:
     base = tree(tmp_path)
     (base / "train/b/z").mkdir()
     (base / "train/c/x").mkdir(parents=True)
@@ -265,7 +266,7 @@ def test_folders_without_pictures(check: Callable[..., Check], tmp_path: Path) -
     assert problem == "2 folders without images: train/b/z, train/c."
 
 
-def test_what_is_no_file(
+def test_special_files_are_problems(
     check: Callable[..., Check], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = tree(tmp_path)
@@ -281,9 +282,7 @@ def test_what_is_no_file(
     assert found.code == 2 and "is a folder or a device" in found.error
 
 
-def test_pictures_and_columns_that_a_table_does_not_use(
-    check: Callable[..., Check], tmp_path: Path
-) -> None:
+def test_unused_images_and_columns_are_noted(check: Callable[..., Check], tmp_path: Path) -> None:
     base = table(tmp_path)
     save(base / "p/more/extra.jpg", 999)
     found = check("listed")
@@ -305,15 +304,13 @@ def test_pictures_and_columns_that_a_table_does_not_use(
     assert check().notes == ["left out: columns of metadata.csv that are not used: age."]
 
 
-# --- names -----------------------------------------------------------------------------------------------------------
+# --- names ---
 
 
-def test_white_space_and_accents_around_names_are_no_difference(
-    check: Callable[..., Check], tmp_path: Path
-) -> None:
+def test_names_of_folders_are_normalised(check: Callable[..., Check], tmp_path: Path) -> None:
     composed, apart = "caf\u00e9", "cafe\u0301"
     base = tree(tmp_path, groups=(composed, "y"))
-    masks(base)
+    add_masks(base)
     whole = folder_data(tmp_path)
     for root in (base, base / "masks"):
         (root / "train/b" / composed).rename(root / "train/b" / f"{apart} ")
@@ -330,7 +327,7 @@ def test_white_space_and_accents_around_names_are_no_difference(
     assert check().code == 0
 
 
-def test_white_space_and_accents_in_a_table(check: Callable[..., Check], tmp_path: Path) -> None:
+def test_cells_of_a_table_are_normalised(check: Callable[..., Check], tmp_path: Path) -> None:
     table(tmp_path)
     whole = listed_data(tmp_path)
 
@@ -341,7 +338,7 @@ def test_white_space_and_accents_in_a_table(check: Callable[..., Check], tmp_pat
     assert same(listed_data(tmp_path), whole) and check("listed").code == 0
 
 
-def test_a_file_whose_name_the_disk_stores_with_accents_apart(tmp_path: Path) -> None:
+def test_a_file_name_with_decomposed_accents(tmp_path: Path) -> None:
     base = table(tmp_path, rows=lambda lines: [x.replace("p/3.png", "p/\u00e9.png") for x in lines])
     whole = [*listed_data_after(base, "p/\u00e9.png", tmp_path)]
     (base / "p/\u00e9.png").rename(base / "p/e\u0301.png")
@@ -357,7 +354,7 @@ def listed_data_after(base: Path, name: str | None, root: Path) -> list[bytes]:
 @pytest.mark.parametrize(
     "odd", ["Train", "training", "TRAIN", "validation", "Valid", "dev", "Test"]
 )
-def test_splits_that_are_spelled_otherwise(
+def test_misspelled_splits_are_refused(
     odd: str, check: Callable[..., Check], tmp_path: Path
 ) -> None:
     base = tree(tmp_path)
@@ -369,9 +366,7 @@ def test_splits_that_are_spelled_otherwise(
     assert found.code == 2 and f"the split '{odd}', which would become a test" in found.error
 
 
-def test_val_under_another_name_is_told_apart_from_none(
-    check: Callable[..., Check], tmp_path: Path
-) -> None:
+def test_a_misspelled_and_a_missing_val(check: Callable[..., Check], tmp_path: Path) -> None:
     base = tree(tmp_path)
     (base / "val").rename(base / "validation")
     assert "rename it to val" in check().error
@@ -380,10 +375,10 @@ def test_val_under_another_name_is_told_apart_from_none(
 
 
 @pytest.mark.parametrize("name", ["nan", "NaN", "None", "NA", "null", "<NA>", "n/a"])
-def test_names_that_stand_for_missing_values(
+def test_names_of_missing_values_are_problems(
     name: str, check: Callable[..., Check], tmp_path: Path
 ) -> None:
-    """They stay what they are, a group of their own, and `check` says so."""
+    """They remain groups of their own, and `check` reports them."""
     sentence = f"the confounder '{name}' of 12 images usually stands for a missing value"
     if "/" not in name:
         tree(tmp_path, groups=("x", name))
@@ -399,7 +394,7 @@ def test_names_that_stand_for_missing_values(
 @pytest.mark.parametrize(
     "pair", [("1", "1.0"), ("1", "01"), ("True", "TRUE"), ("x", "X"), ("a b", "a  b")]
 )
-def test_twins_are_counted_as_two_and_reported(
+def test_similar_names_are_counted_as_two_and_reported(
     pair: tuple[str, str], check: Callable[..., Check], tmp_path: Path
 ) -> None:
     tree(tmp_path, groups=pair)
@@ -411,7 +406,7 @@ def test_twins_are_counted_as_two_and_reported(
     assert problem.startswith("the labels ") and all(repr(name) in problem for name in pair)
 
 
-def test_patients_that_are_missing_or_twins(check: Callable[..., Check], tmp_path: Path) -> None:
+def test_missing_and_similar_patients(check: Callable[..., Check], tmp_path: Path) -> None:
     people = ["7", "7.0", "nan"]
 
     def rows(lines: list[str]) -> list[str]:
@@ -451,7 +446,7 @@ def test_names_with_control_characters(check: Callable[..., Check], tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["Metadata.csv", "METADATA.CSV", "Masks", "source.txt"])
-def test_files_of_ours_that_are_spelled_otherwise(
+def test_misspelled_special_files_are_refused(
     name: str, check: Callable[..., Check], tmp_path: Path
 ) -> None:
     (tree(tmp_path) / name).mkdir()
@@ -461,10 +456,10 @@ def test_files_of_ours_that_are_spelled_otherwise(
 
 @pytest.mark.parametrize("name", ["metadata.csv", "SOURCE.txt", "masks"])
 @pytest.mark.parametrize("kind", ["link", "other"])
-def test_files_of_ours_that_would_be_ignored(
+def test_special_files_of_the_wrong_kind_are_refused(
     name: str, kind: str, check: Callable[..., Check], tmp_path: Path
 ) -> None:
-    """A table or masks behind a link to nowhere must not vanish."""
+    """A table or masks behind a broken link must not be ignored."""
     path = tree(tmp_path) / name
     if kind == "link":
         path.symlink_to("nowhere")
@@ -477,23 +472,23 @@ def test_files_of_ours_that_would_be_ignored(
 
 
 @pytest.mark.parametrize("column", ["File", "SPLIT", "Confounder", "Patient", "environ ment"])
-def test_columns_of_ours_that_are_spelled_otherwise(
+def test_misspelled_columns_are_refused(
     column: str, check: Callable[..., Check], tmp_path: Path
 ) -> None:
-    """A column Patient of 0 and 1 would be a label."""
+    """A column Patient of 0 and 1 would become a label."""
     table(tmp_path, f"{HEADER},{column}", rows=lambda lines: [f"{x},1" for x in lines])
     found = check("listed")
     assert found.code == 2 and f"has the column '{column}'; rename it to" in found.error
 
 
-# --- tables and texts ------------------------------------------------------------------------------------------------
+# --- tables and texts ---
 
 
 @pytest.mark.parametrize("cell", ["²", "+-1", "7" * 5000, "1e400", "0x10", "inf", "", "yes"])
-def test_a_label_cell_that_is_no_answer(
+def test_invalid_label_cells_are_refused(
     cell: str, check: Callable[..., Check], tmp_path: Path
 ) -> None:
-    """The row is that of the user's file, though rows are sorted by split."""
+    """Messages give the row of the user's file, although rows are sorted by split."""
     rows = lambda lines: [*lines[::-1][:-1], f"{lines[0].rpartition(',')[0]},{cell}"]  # noqa: E731
     table(tmp_path, rows=rows)
     found = check("listed")
@@ -512,7 +507,7 @@ def test_a_label_cell_that_is_no_answer(
         (lambda lines: [lines[0], lines[1].replace("p/1.png", ""), *lines[2:]], "no file in row 3"),
     ],
 )
-def test_rows_that_are_wrong(
+def test_invalid_rows_are_refused(
     change: Callable[[list[str]], list[str]],
     words: str,
     check: Callable[..., Check],
@@ -549,14 +544,14 @@ def test_a_source_in_utf8(mark: str, tmp_path: Path) -> None:
     assert (info.source, info.licence) == ("Fotos: Müller", "CC0")
 
 
-# --- masks -----------------------------------------------------------------------------------------------------------
+# --- masks ---
 
 
-def test_one_mask_for_two_pictures(check: Callable[..., Check], tmp_path: Path) -> None:
+def test_one_mask_for_two_images_is_refused(check: Callable[..., Check], tmp_path: Path) -> None:
     base = tree(tmp_path)
     save(base / "train/a/x/0.jpg", 999)
-    assert check().code == 0  # without masks these are two pictures like others
-    masks(base)
+    assert check().code == 0  # without masks these are two ordinary images
+    add_masks(base)
     found = check()
     assert found.code == 2 and "would be the mask of two images" in found.error
     base = table(tmp_path, rows=lambda lines: [x.replace("p/1.png", "p/0.jpg") for x in lines])
@@ -566,16 +561,16 @@ def test_one_mask_for_two_pictures(check: Callable[..., Check], tmp_path: Path) 
     assert found.code == 2 and "p/0.png and p/0.jpg" in found.error
 
 
-def test_one_picture_in_two_tests_has_one_mask(tmp_path: Path) -> None:
+def test_an_image_in_two_tests_has_one_mask(tmp_path: Path) -> None:
     base = table(tmp_path, rows=lambda lines: [*lines, lines[20].replace("test", "again")])
-    masks(base)
+    add_masks(base)
     data = listed_data(tmp_path)
     assert np.array_equal(data.splits["again"].mask[0], data.splits["test"].mask[4])  # type: ignore[index]
 
 
-def test_masks_without_a_picture(check: Callable[..., Check], tmp_path: Path) -> None:
+def test_masks_without_an_image_are_noted(check: Callable[..., Check], tmp_path: Path) -> None:
     base = tree(tmp_path)
-    masks(base)
+    add_masks(base)
     save(base / "masks/train/a/x/77.png", 1)
     save(base / "masks/train/a/x/0.jpg", 1)
     found = check()
@@ -584,18 +579,20 @@ def test_masks_without_a_picture(check: Callable[..., Check], tmp_path: Path) ->
     ]
 
 
-def test_a_picture_outside_has_no_mask(check: Callable[..., Check], tmp_path: Path) -> None:
+def test_an_image_outside_the_folder_has_no_mask(
+    check: Callable[..., Check], tmp_path: Path
+) -> None:
     rows = lambda lines: [x.replace("p/0.png", "../elsewhere/0.png") for x in lines]  # noqa: E731
     base = table(tmp_path, rows=rows)
     save(tmp_path / "elsewhere/0.png", 999)
     assert check("listed").code == 0
-    masks(base)
+    add_masks(base)
     assert "can have no mask" in check("listed").error
 
 
 def test_masks_that_are_empty_full_or_missing(check: Callable[..., Check], tmp_path: Path) -> None:
     base = tree(tmp_path)
-    masks(base)
+    add_masks(base)
     Image.new("L", (12, 10)).save(base / "masks/train/a/x/0.png")
     Image.new("L", (12, 10), 255).save(base / "masks/val/a/x/0.png")
     assert check().problems == [
@@ -606,10 +603,10 @@ def test_masks_that_are_empty_full_or_missing(check: Callable[..., Check], tmp_p
     assert "lacks the masks of 1 of 24" in check().error
 
 
-# --- pixels, through the cache to `check` ----------------------------------------------------------------------------
+# --- pixels ---
 
 
-def test_check_says_what_was_done_to_pictures(check: Callable[..., Check], tmp_path: Path) -> None:
+def test_check_notes_conversions(check: Callable[..., Check], tmp_path: Path) -> None:
     base = tree(tmp_path)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -624,13 +621,12 @@ def test_check_says_what_was_done_to_pictures(check: Callable[..., Check], tmp_p
     assert found.code == 0 and found.notes == [
         "2 images (my_data/train/a/x/0.png, …) turned upright according to EXIF.",
         "1 image (my_data/val/a/x/0.png) with transparent pixels, put on white.",
-        "1 image (my_data/val/a/x/more.gif) with several frames or pages, of which the first is used.",
+        "1 image (my_data/val/a/x/more.gif) with several frames or pages, "
+        "of which the first is used.",
     ]
 
 
-def test_check_reports_pictures_that_are_nearly_black(
-    check: Callable[..., Check], tmp_path: Path
-) -> None:
+def test_check_reports_dim_images(check: Callable[..., Check], tmp_path: Path) -> None:
     base = tree(tmp_path)
     deep = np.random.default_rng(0).integers(0, 4096, (9, 9)).astype(np.uint16)
     Image.fromarray(deep).save(base / "train/a/x/0.png")
@@ -640,7 +636,7 @@ def test_check_reports_pictures_that_are_nearly_black(
     assert data.splits["train"].image[0].max() > 200
 
 
-def test_check_reports_pictures_on_different_scales(
+def test_check_reports_images_on_different_scales(
     check: Callable[..., Check], tmp_path: Path
 ) -> None:
     base = tree(tmp_path)
@@ -651,7 +647,7 @@ def test_check_reports_pictures_on_different_scales(
     assert "were read on different scales: 1 image (my_data/train/a/x/float0.tif)" in problem
 
 
-def test_a_planted_shortcut_reports_what_lies_below(
+def test_planted_data_report_problems_of_the_underlying_data(
     check: Callable[..., Check], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = tree(tmp_path, count=8)
