@@ -1,4 +1,4 @@
-"""The command line: exit codes, files, sentences, and no torch."""
+"""Test the command line: exit codes, files, messages, and no import of torch."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_an_empty_plan_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_ascii_terminal_and_no_torch(folder: Path) -> None:
-    """A fresh interpreter: no torch is imported, and a terminal without UTF-8 gets +- and no error."""
+    """A new process does not import torch, and a terminal without UTF-8 gets ``+-``."""
     code = (
         "import sys; from benchmark.collect_results import main; code = main([sys.argv[1]]);"
         "bad = sorted({'torch', 'pymc', 'pandas', 'sklearn', 'scipy.stats'} & set(sys.modules));"
@@ -130,7 +130,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_reader_that_stops_costs_no_file(folder: Path) -> None:
-    """``collect_results | head -1``: the pipe breaks, the files are written all the same, and no traceback."""
+    """All files are written if the reader of a pipe stops, as in ``collect_results | head``."""
     command = [sys.executable, "-m", "benchmark.collect_results", str(folder), "--figures", "none"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None

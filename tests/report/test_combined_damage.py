@@ -1,4 +1,4 @@
-"""Everything at once that a real folder may hold, through the command line with every option: named, never dropped."""
+"""Test the command line on a folder with many kinds of damage, which are all noted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Rewrite = Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
 
 
 def collected(folder: Path, *more: str) -> dict[str, str]:
-    """What the command writes, by file, without the pictures and the script of the page."""
+    """Return the written texts by file, without the images and the script of the page."""
     assert main([str(folder), *ALL, *more]) == 0
     texts = {
         name: (folder / "report" / name).read_text() for name in (*file_names().values(), PAGE)
@@ -54,7 +54,7 @@ def collected(folder: Path, *more: str) -> dict[str, str]:
 
 
 def rewrite(folder: Path, answers: Rewrite) -> None:
-    """Other labels, confounders and scores on every split, with counts that fit."""
+    """Write other labels, confounders and scores for every split, with matching counts."""
     for path in folder.glob("runs/*/record.json"):
         record = json.loads(path.read_text())
         with np.load(path.parent / "predictions.npz") as file:
@@ -135,7 +135,8 @@ def test_a_folder_with_every_accident(tmp_path: Path, capsys: pytest.CaptureFixt
     fake = FakeSweep(tmp_path)
     good = fake.add(WORLD, ERM, trials=(0, 1, 2, 3, 4))
     waiting = [
-        *fake.add(WORLD, DRO, trials=(0,), state="running"), *fake.add(WORLD, DRO, trials=(1,), state="pending"),
+        *fake.add(WORLD, DRO, trials=(0,), state="running"),
+        *fake.add(WORLD, DRO, trials=(1,), state="pending"),
         *fake.add(WORLD, DRO, trials=(2,), state="failed"),
     ]  # fmt: skip
     fake.add(WORLD, DRO, trials=(3,))
@@ -154,7 +155,8 @@ def test_a_folder_with_every_accident(tmp_path: Path, capsys: pytest.CaptureFixt
     said = " ".join(texts["tables.txt"].split())
     for part in (
         "1 running", "1 pending", "1 failed", "2 unreadable", "refused: no environments here",
-        "1 of 4 runs running (trial 0)", "1 of 4 runs pending (trial 1)", "1 of 4 runs failed (trial 2)",
+        "1 of 4 runs running (trial 0)", "1 of 4 runs pending (trial 1)",
+        "1 of 4 runs failed (trial 2)",
         "schema version 2, expected 1", "record.json is not JSON", "predictions.npz is missing",
     ):  # fmt: skip
         assert part in said, part

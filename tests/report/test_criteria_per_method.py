@@ -1,4 +1,4 @@
-"""Rows that were chosen by different criteria: each by its own unless one is asked for, and every format says which."""
+"""Test rows that are selected by different criteria, which every format names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEA = Method("tea", 0.9, 0.8)
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """ERM and GroupDRO by accuracy, then TEA by its worst group, which its runs record at another step."""
+    """Return a sweep with ERM and GroupDRO selected by accuracy, and TEA by its worst group."""
     fake = FakeSweep(tmp_path, criteria=("val_accuracy", "val_worst_group"))
     fake.add(WORLD, ERM)
     fake.add(WORLD, DRO)
@@ -94,7 +94,7 @@ def test_every_format_says_by_what(mixed: Path) -> None:
 
 
 def test_scores_are_those_at_the_steps_of_the_rows_own_criterion(mixed: Path) -> None:
-    """The other criterion's scores are damaged: no row reads them."""
+    """Damaged predictions of a criterion that no row uses are not read."""
     for folder in (mixed / "runs").iterdir():
         spec = json.loads((folder / "spec.json").read_text())
         with np.load(folder / "predictions.npz") as file:
@@ -120,7 +120,7 @@ def test_a_table_of_one_method_is_by_its_criterion(tmp_path: Path) -> None:
 
 
 def test_runs_of_one_row_with_different_criteria(tmp_path: Path) -> None:
-    """Two trials by accuracy; the third, from another version of the sweep, recorded the worst group alone."""
+    """A trial that recorded another criterion than the others is noted and left out."""
     fake = FakeSweep(tmp_path, criteria=("val_accuracy",))
     fake.add(WORLD, ERM, trials=(1, 2))
     fake.criteria = ("val_worst_group",)

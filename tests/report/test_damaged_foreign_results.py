@@ -1,4 +1,4 @@
-"""Other benchmarks' results with values that are not numbers, of the wrong type, twice, or contradictory."""
+"""Test damaged results of other benchmarks: NaN, wrong types, repetitions, contradictions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 
 def subpop(accuracy: float, draw: int = 0, seed: int = 0, step: int = 1) -> Json:
-    """One of SubpopBench's records whose test accuracy is a tenth below its validation accuracy."""
+    """Return a record of SubpopBench whose test accuracy is 0.1 below validation accuracy."""
 
     def part(value: float) -> Json:
         return {
@@ -37,9 +37,10 @@ def subpop(accuracy: float, draw: int = 0, seed: int = 0, step: int = 1) -> Json
 
 
 def domain(accuracy: float, draw: int = 0, trial: int = 0, step: int = 1) -> Json:
-    """One of DomainBed's records: environment 0 of four is hidden."""
+    """Return a record of DomainBed that hides environment 0 of four."""
     args = {
-        "dataset": "PACS", "algorithm": "ERM", "test_envs": [0], "trial_seed": trial, "hparams_seed": draw,
+        "dataset": "PACS", "algorithm": "ERM", "test_envs": [0], "trial_seed": trial,
+        "hparams_seed": draw,
     }  # fmt: skip
     record: Json = {"args": args, "step": step}
     for e in range(4):
@@ -54,7 +55,7 @@ SOURCES: dict[str, tuple[str, Callable[..., Json], Callable[[Path], ForeignResul
 
 
 def write(folder: Path, source: str, *lines: Any) -> None:
-    """A folder for each line; what is no text already is written as JSON."""
+    """Write one folder per line; objects other than strings are written as JSON."""
     for i, line in enumerate(lines):
         (folder / str(i)).mkdir(parents=True)
         text = line if isinstance(line, str) else json.dumps(line)
@@ -62,7 +63,7 @@ def write(folder: Path, source: str, *lines: Any) -> None:
 
 
 def means(found: ForeignResults) -> dict[str, float]:
-    """The mean of the first column of every selection."""
+    """Return the mean of the first column of every selection."""
     shown: dict[str, float] = {}
     for score in found.scores:
         shown.setdefault(score.selection, score.mean)
@@ -74,7 +75,7 @@ def means(found: ForeignResults) -> dict[str, float]:
 def test_a_value_that_is_no_number_never_wins_subpopbench(
     tmp_path: Path, bad: float, place: int
 ) -> None:
-    """Whichever of three draws it is in, and whichever part of the record."""
+    """The damaged record may be in any draw, and the damage in any part of it."""
     records = [subpop(0.5, 0), subpop(0.9, 1), subpop(0.7, 2)]
     clean = [record for i, record in enumerate(records) if i != place]
     write(tmp_path / "clean", "subpopbench", *clean)
@@ -90,7 +91,7 @@ def test_a_value_that_is_no_number_never_wins_subpopbench(
 
 
 def test_a_class_without_a_number_has_no_least(tmp_path: Path) -> None:
-    """Python's min() returns NaN or passes over it, as the order of the classes has it."""
+    """Python's min() returns NaN or ignores it, depending on the order of the classes."""
     for order in ("01", "10"):
         record = subpop(0.9, 0)
         classes = record["va"]["per_class"]
@@ -166,7 +167,7 @@ def test_hidden_environments_that_are_none(tmp_path: Path, hidden: Any) -> None:
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The places of everything in a JSON value."""
+    """Yield the paths of all values in a JSON value."""
     if path:
         yield path
     if isinstance(value, dict):
@@ -179,13 +180,14 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 DEEP = "[" * 100_000 + "]" * 100_000
 VALUES: list[Any] = [
-    None, True, "text", "", -1, 10**400, 1e308, math.nan, math.inf, [], {}, [[1]], {"a": {}}, "\ud800", "\x1b[31m",
+    None, True, "text", "", -1, 10**400, 1e308, math.nan, math.inf, [], {}, [[1]], {"a": {}},
+    "\ud800", "\x1b[31m",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_field_replaced_by_something_else(tmp_path: Path, source: str) -> None:
-    """A sound record beside it keeps its place, nothing is a traceback, and nothing shown is no number."""
+    """Another record is not affected, nothing raises, and every shown value is a number."""
     _, make, read = SOURCES[source]
     sound = make(0.5, 1)
     number = 0
@@ -242,7 +244,7 @@ def test_files_that_are_none(tmp_path: Path, source: str) -> None:
 
 
 def test_a_data_set_of_one_environment(tmp_path: Path) -> None:
-    """Nothing but the oracle can select there."""
+    """Only the oracle can select without validation environments."""
     only = {k: v for k, v in domain(0.9).items() if not k.startswith(("env1", "env2", "env3"))}
     write(tmp_path, "domainbed", only)
     assert list(means(domainbed.read(tmp_path))) == ["test-domain validation set (oracle)"]

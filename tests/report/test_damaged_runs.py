@@ -1,4 +1,4 @@
-"""Every field of every file of a run, replaced by something else: named and left out, and the rest stands."""
+"""Test that damage of any field of any file of a run is noted and affects no other run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 WORLD = World(size=24)
 #: What no field may be, whatever its type; KeyError stands for a field that is missing.
 VALUES: list[Any] = [
-    None, True, "text", "", -1, -0.5, 10**400, 1e308, math.nan, math.inf, [], {}, [[]], [None], {"a": 1}, "\ud800",
+    None, True, "text", "", -1, -0.5, 10**400, 1e308, math.nan, math.inf, [], {}, [[]], [None],
+    {"a": 1}, "\ud800",
     [[[1]]], KeyError,
 ]  # fmt: skip
 
@@ -47,7 +48,7 @@ def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Made:
-    """A sweep folder: ERM is damaged, GroupDRO beside it must stand, TEA needs ERM."""
+    """A sweep in which ERM will be damaged, GroupDRO must not change, and TEA needs ERM."""
 
     folder: Path
     key: str
@@ -61,10 +62,11 @@ class Made:
 
 
 def more_of_a_record(path: Path) -> None:
-    """What the engine writes where there are masks and features."""
+    """Add the files that the engine writes for data with masks."""
     record = json.loads(path.read_text())
     explained = {
-        "images": 24, "zero_maps": 1, "nonfinite_maps": 0, "empty_masks": 0, "energy": 0.5, "correlation": -0.5,
+        "images": 24, "zero_maps": 1, "nonfinite_maps": 0, "empty_masks": 0, "energy": 0.5,
+        "correlation": -0.5,
         "area": 0.25, "distance": 0.5,
     }  # fmt: skip
     record["extra"] = {
@@ -85,8 +87,10 @@ def more_arrays(folder: Path) -> None:
     np.savez(
         folder / "heatmaps.npz",
         split=np.array(["biased"] * n), row=np.arange(n), label=np.arange(n) % 2,
-        image=np.zeros((n, 3, 8, 8), np.uint8), mask=np.ones((n, 1, 8, 8), bool), scale=np.ones(n, np.float32),
-        heatmap=np.ones((n, 8, 8), np.float16), prediction=np.arange(n) % 2, explainer=np.array("lrp"),
+        image=np.zeros((n, 3, 8, 8), np.uint8), mask=np.ones((n, 1, 8, 8), bool),
+        scale=np.ones(n, np.float32),
+        heatmap=np.ones((n, 8, 8), np.float16), prediction=np.arange(n) % 2,
+        explainer=np.array("lrp"),
     )  # fmt: skip
     rng = np.random.default_rng(0)
     np.savez(
@@ -110,14 +114,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def shown_of(sweep: Sweep, key: str) -> str:
-    """Everything that a run that was not touched has in the report, as text."""
+    """Return everything that the report shows of an undamaged run, as text."""
     (run,) = [run for run in sweep.runs if run.key == key]
     assert run.record is not None
     return json.dumps([run.state, run.record.to_json()], sort_keys=True)
 
 
 def places(value: Any, path: tuple[Any, ...] = (), most: int = 3) -> Iterator[tuple[Any, ...]]:
-    """The places of everything in a JSON value; of long lists the first items alone."""
+    """Yield the paths of all values in a JSON value, and of the first items of long lists."""
     if path:
         yield path
     if isinstance(value, dict):
@@ -129,7 +133,7 @@ def places(value: Any, path: tuple[Any, ...] = (), most: int = 3) -> Iterator[tu
 
 
 def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
-    """A copy with another value in one place."""
+    """Return a copy with another value at one path."""
     found = copy.deepcopy(value)
     at = found
     for step in path[:-1]:
@@ -142,7 +146,7 @@ def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
 
 
 def everything(folder: Path) -> None:
-    """All that a report makes of a folder, but for figures."""
+    """Make everything of a report except figures."""
     report = make_report(
         folder, options=ReportOptions(reference="group_dro", tables=("class_scores", "published"))
     )
@@ -162,9 +166,12 @@ def test_the_folder_as_it_is(made: Made) -> None:
 
 #: Fields that may be null or missing, as in records of earlier versions.
 OPTIONAL = {
-    "confounder_names", "environment_names", "group_names", "bias_splits", "paired", "multi_label", "stand_in",
-    "source", "licence", "paper", "active_from", "host", "threads", "versions", "torch", "commit", "explanations",
-    "embeddings", "explainer", "dimensions", "images", "zero_maps", "nonfinite_maps", "empty_masks", "energy",
+    "confounder_names", "environment_names", "group_names", "bias_splits", "paired", "multi_label",
+    "stand_in",
+    "source", "licence", "paper", "active_from", "host", "threads", "versions", "torch", "commit",
+    "explanations",
+    "embeddings", "explainer", "dimensions", "images", "zero_maps", "nonfinite_maps",
+    "empty_masks", "energy",
     "correlation", "area", "distance", "label", "confounder", "value", "checksums",
 }  # fmt: skip
 #: Texts for people, which no number depends on.
@@ -176,7 +183,7 @@ SILHOUETTES = {"correlation", "label", "confounder"}
 
 
 def may_stand(place: tuple[Any, ...], old: Any, new: Any) -> bool:
-    """Whether a record with a new value in one place is as sound as before, or says by a note what it lacks."""
+    """Return whether a record with a new value is still valid, or notes what it lacks."""
     if new is not KeyError and type(new) is type(old) and new == old:
         return True
     name, above = place[-1], place[-2] if len(place) > 1 else None
@@ -188,7 +195,7 @@ def may_stand(place: tuple[Any, ...], old: Any, new: Any) -> bool:
         if new is KeyError and (above in ("splits", "selected") or name == "train"):
             return True  # a footnote says what is missing
         if new is KeyError and above in ("counts", "group_names") and "selected" in place:
-            return True  # confounders that are not known of one split; a footnote says that sums differ
+            return True  # a footnote says that the sums of a split differ
         return name in OPTIONAL and not (new is None and name in ("paired", "stand_in"))
     if name in TEXTS or above in NAMES:
         return isinstance(new, str)
@@ -209,19 +216,19 @@ def item(value: Any, place: tuple[Any, ...]) -> Any:
     return value
 
 
-#: The fast suite takes one of so many mutations, another one in every place; the slow one takes all.
+#: The fast suite takes one of this many mutations at each path; the slow suite takes all.
 THINNED = pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
 
 
 def mutations(value: Any, every: int) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Places and their new values."""
+    """Yield paths and their new values."""
     pairs = [(place, new) for place in places(value) for new in VALUES]
     yield from pairs[::every]
 
 
 @THINNED
 def test_every_field_of_a_record(made: Made, every: int) -> None:
-    """A value of another type, out of bounds or not finite is refused, and the other runs stand as they were."""
+    """Wrong types, values out of bounds and non-finite values are refused, other runs kept."""
     path = made.run.record
     good = path.read_text()
     value = json.loads(good)
@@ -251,7 +258,7 @@ def test_every_field_of_a_record(made: Made, every: int) -> None:
 @THINNED
 @pytest.mark.parametrize("done", [True, False], ids=["done", "pending"])
 def test_every_field_of_a_spec(made: Made, every: int, done: bool) -> None:
-    """Nothing of a spec can change without its key, and with it the folder, being another."""
+    """A spec with another value has another key, and therefore another folder."""
     path, record = made.run.spec, made.run.record
     good, result = path.read_text(), record.read_text()
     value = json.loads(good)
@@ -275,7 +282,7 @@ def test_every_field_of_a_spec(made: Made, every: int, done: bool) -> None:
 
 @THINNED
 def test_every_field_of_a_plan(made: Made, every: int) -> None:
-    """Of sweep.json the sound part serves; what does not is a note, or one unreadable run."""
+    """Damage in sweep.json causes a note or one unreadable run; the rest is used."""
     path = made.folder / "sweep.json"
     good = path.read_text()
     value = json.loads(good)
@@ -380,7 +387,7 @@ ODD_ARRAYS: dict[str, Callable[[np.ndarray], np.ndarray | None]] = {
 
 @pytest.mark.parametrize("name", ["predictions.npz", "heatmaps.npz", "embeddings.npz"])
 def test_every_array_of_every_file(made: Made, name: str) -> None:
-    """What is not the documented array is refused with a sentence, or it is not read at all."""
+    """Arrays that differ from the documented ones are refused with a message or not read."""
     path = made.run.path / name
     kept = path.read_bytes()
     with np.load(path) as file:
@@ -420,7 +427,9 @@ USED = {
     "predictions.npz": {
         "unbiased/label", "unbiased/confounder", "unbiased/pair_id", "val_accuracy/unbiased/score",
     },
-    "heatmaps.npz": {"split", "row", "image", "mask", "heatmap", "label", "prediction", "explainer"},
+    "heatmaps.npz": {
+        "split", "row", "image", "mask", "heatmap", "label", "prediction", "explainer",
+    },
     "embeddings.npz": {"split", "feature", "label", "confounder"},
 }  # fmt: skip
 STANDS = {
@@ -438,7 +447,7 @@ STANDS = {
 @pytest.mark.parametrize("name", ["predictions.npz", "heatmaps.npz", "embeddings.npz"])
 @pytest.mark.parametrize("kind", ["NaN", "text", "cut", "missing", "huge"])
 def test_a_report_on_odd_arrays(made: Made, name: str, kind: str) -> None:
-    """All arrays of a file at once: the report is there, the tables of the other run are as they were."""
+    """A report with a damaged file is complete, and the tables of the other run do not change."""
     path = made.run.path / name
     kept = path.read_bytes()
     with np.load(path) as file:

@@ -1,4 +1,4 @@
-"""Curves from logs that are whole, torn or damaged; figures that exist, are well-formed, and say what they show."""
+"""Test learning curves of intact and damaged logs, and the figures of the results."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_figures_are_drawn_and_described(tmp_path: Path) -> None:
 
 
 def test_only_what_there_is_to_show(tmp_path: Path) -> None:
-    """No gap, no groups, no predictions, a missing log: those figures are left out and nothing breaks."""
+    """Figures without content are left out: no gap, groups, predictions or log."""
     fake = FakeSweep(tmp_path, predictions=False)
     key = fake.add(World("plain", size=40, splits=("test",), confounders=False), ERM, trials=(0,))[
         0

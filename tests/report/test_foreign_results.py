@@ -1,4 +1,4 @@
-"""DomainBed's and SubpopBench's folders: their numbers by few dense lines, damage, and the command line."""
+"""Test results of DomainBed and SubpopBench against exhaustive selection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ ENVIRONMENTS, DRAWS, STEPS = 3, 3, (0, 10, 20)
 def domainbed_sweep(
     folder: Path, trials: int = 2, dataset: str = "ColoredMNIST"
 ) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """All runs with one and two hidden environments, random accuracies; by (algorithm, trial, draw, hidden, step)."""
+    """Write runs with one and two hidden environments and random accuracies.
+
+    The keys of the result are (algorithm, trial, draw, hidden environments, step).
+    """
     rng, records = np.random.default_rng(0), {}
     hidden = [(e,) for e in range(ENVIRONMENTS)] + list(
         itertools.combinations(range(ENVIRONMENTS), 2)
@@ -41,9 +44,12 @@ def domainbed_sweep(
         for step in STEPS:
             record: dict[str, Any] = {"step": step, "loss": 1.0, "hparams": {"lr": 0.1}}
             record["args"] = {
-                "algorithm": algorithm, "dataset": dataset, "trial_seed": trial, "hparams_seed": draw,
+                "algorithm": algorithm,
+                "dataset": dataset,
+                "trial_seed": trial,
+                "hparams_seed": draw,
                 "test_envs": list(test),
-            }  # fmt: skip
+            }
             for e in range(ENVIRONMENTS):
                 record |= {
                     f"env{e}_in_acc": float(rng.random()),
@@ -62,7 +68,7 @@ def dense(
     trial: int,
     e: int,
 ) -> float:
-    """The chosen test accuracy, by trying every draw and step."""
+    """Return the selected test accuracy by trying every draw and step."""
     best = (-1.0, -1.0)
     others = [i for i in range(ENVIRONMENTS) if i != e]
     for draw, step in itertools.product(range(DRAWS), STEPS):
@@ -99,7 +105,7 @@ def test_domainbed_selections_against_trying_all(tmp_path: Path) -> None:
 
 
 def test_domainbeds_irm_is_marked_where_it_was_chosen_before_its_penalty(tmp_path: Path) -> None:
-    """Records at steps 0, 10 and 20 are written after 1, 11 and 21 updates; the penalty begins with update 20."""
+    """Records of steps 0, 10 and 20 follow 1, 11 and 21 updates; the penalty begins at 20."""
     domainbed_sweep(tmp_path)
     for path in tmp_path.glob("*/results.jsonl"):
         records = [json.loads(line) for line in path.read_text().splitlines()]
@@ -225,13 +231,16 @@ def subpop_record(
         }
         return {
             "overall": {
-                "accuracy": float(rng.random()), "balanced_acc": float(rng.random()), "AUROC": None, "ECE": 0.1,
+                "accuracy": float(rng.random()),
+                "balanced_acc": float(rng.random()),
+                "AUROC": None,
+                "ECE": 0.1,
                 "macro_avg": {"precision": float(rng.random()), "f1-score": float(rng.random())},
             },
             "min_group": {"accuracy": float(rng.random())},
             "per_class": classes,
             "adjusted_accuracy": float(rng.random()),
-        }  # fmt: skip
+        }
 
     args = {"dataset": dataset, "algorithm": "ERM", "seed": seed, "hparams_seed": draw}
     return {"args": args, "step": step, "va": part(), "te": part(), "zs": part()}

@@ -1,4 +1,4 @@
-"""Names that command terminals, spreadsheets, browsers and LaTeX; and damage, which every format must name."""
+"""Test names that attack terminals, spreadsheets, browsers and LaTeX, and notes on damage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES = (f"{FORMULA}{CONTROL}", f"@{MARKUP}", f"-{LATEX}")
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep in which every text that a file can hold is hostile."""
+    """A sweep in which every text of its files is hostile."""
     fake = FakeSweep(tmp_path_factory.mktemp("hostile"))
     world = World(
         f"{FORMULA}{MARKUP}{LATEX}{CONTROL}",
@@ -122,7 +122,7 @@ def test_latex_runs_no_command_of_a_name(report: Report) -> None:
 
 
 class Tags(html.parser.HTMLParser):
-    """The tags and their attributes, and the text outside of scripts and styles."""
+    """Collect tags, attributes, and the text outside scripts and styles."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ def test_nothing_commands_the_terminal(hostile: Path, capsys: pytest.CaptureFixt
 
 
 def damaged(tmp_path: Path) -> tuple[Path, list[str]]:
-    """A folder with four kinds of damage, and a sentence or word that each must leave in every format."""
+    """A folder with four kinds of damage, and a text for each that every format must contain."""
     fake = FakeSweep(tmp_path)
     world = World(size=60)
     keys = fake.add(world, ERM)

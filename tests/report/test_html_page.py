@@ -1,4 +1,4 @@
-"""The HTML report: whole, escaped, self-contained; sorted and fitting a phone in a real browser."""
+"""Test that the HTML page is complete, escaped and self-contained, also in a real browser."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _VOID = {"meta", "img", "br", "line", "path", "polyline", "hr", "input"}
 
 
 class Checker(HTMLParser):
-    """Open tags are closed in order; collects texts, addresses and ids."""
+    """Check that tags are closed in order, and collect texts, addresses and ids."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,8 +80,18 @@ def test_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
     assert {a[1:] for a in page.addresses if a.startswith("#")} <= set(page.ids)
     assert len(set(page.ids)) == len(page.ids)
     text = " ".join(page.texts)
-    for part in ("broken", "waiting", "refused: needs masks", "NaN at step 30", "Stand-in data", "batch_size = 64",
-                 "against erm", "cost", "3,200 images/s", "best of 2 draws"):  # fmt: skip
+    for part in (
+        "broken",
+        "waiting",
+        "refused: needs masks",
+        "NaN at step 30",
+        "Stand-in data",
+        "batch_size = 64",
+        "against erm",
+        "cost",
+        "3,200 images/s",
+        "best of 2 draws",
+    ):
         assert part in text, part
     assert sum(i.startswith("run-") for i in page.ids) == 5
     content = (folder / "report.html").read_text()
@@ -215,9 +225,15 @@ def test_in_a_browser_at_phone_width(tmp_path: Path) -> None:
     (tmp_path / "probe.html").write_text(page)
     (tmp_path / "frame.html").write_text(_FRAME)
     command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-        "--virtual-time-budget=5000", "--dump-dom", (tmp_path / "frame.html").as_uri(),
-    ]  # fmt: skip
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        (tmp_path / "frame.html").as_uri(),
+    ]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     found = json.loads(dom.partition("FOUND")[2].partition("END")[0])
     assert found["inner"] == 360 and found["width"] <= 360, "the page scrolls sideways on a phone"

@@ -1,4 +1,4 @@
-"""Hyper-parameters of the selected runs, and the sweep file that measures them on fresh trials."""
+"""Test the table of hyper-parameters, and the sweep file that retrains the selected runs."""
 
 from __future__ import annotations
 
@@ -69,14 +69,16 @@ def test_retrain_file_says_what_won(tmp_path: Path) -> None:
 
 
 def test_the_planner_accepts_it(tmp_path: Path) -> None:
-    """From a real plan of random draws, through selected runs, back to a plan with the winners' hyper-parameters."""
+    """A sweep file made from selected runs plans runs with the same hyper-parameters."""
     pytest.importorskip("torch")
     from benchmark.plan.planner import expand
     from benchmark.plan.sweepfile import read_sweep
 
     source = tmp_path / "tune.toml"
     source.write_text(
-        'datasets = ["tiny:bias=0.8"]\nalgorithms = ["erm", "group_dro", "cdan:cdann"]\nbackbone = "convnet:width=8"\n'
+        'datasets = ["tiny:bias=0.8"]\n'
+        'algorithms = ["erm", "group_dro", "cdan:cdann"]\n'
+        'backbone = "convnet:width=8"\n'
         'trials = 1\ndraws = 2\nselection = ["val_accuracy"]\n[budget]\nsteps = 4\n'
         "[override.group_dro]\ndataset = { bias = 0.7 }\nbudget = { steps = 6 }\n"
         '[override.erm]\nselection = ["val_worst_group", "val_accuracy"]\n'

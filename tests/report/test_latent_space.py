@@ -1,4 +1,4 @@
-"""The latent space in the report: silhouettes in the side table, the figure, damage, and what is left out."""
+"""Test the table and the figure of the latent space: values, damage and descriptions."""
 
 from __future__ import annotations
 
@@ -33,10 +33,15 @@ def add_embeddings(folder: Path, key: str, score: float | None, **more: Any) -> 
     rng, n = np.random.default_rng(0), 20 * len(splits)
     place = path.parent / "embeddings.npz"
     np.savez(
-        place, split=np.repeat(splits, 20), row=np.tile(np.arange(20), len(splits)), prediction=np.zeros(n, np.int64),
-        feature=rng.normal(size=(n, 5)).astype(np.float32), share=np.full(5, 0.2, np.float32),
-        label=rng.integers(0, 2, n), confounder=rng.integers(0, 2, n),
-    )  # fmt: skip
+        place,
+        split=np.repeat(splits, 20),
+        row=np.tile(np.arange(20), len(splits)),
+        prediction=np.zeros(n, np.int64),
+        feature=rng.normal(size=(n, 5)).astype(np.float32),
+        share=np.full(5, 0.2, np.float32),
+        label=rng.integers(0, 2, n),
+        confounder=rng.integers(0, 2, n),
+    )
     return place
 
 

@@ -1,4 +1,4 @@
-"""LaTeX: any name compiles, no digit is lost, alone and inside another document."""
+"""Test that LaTeX compiles with any name, alone and inside another document."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_input_into_a_paper(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 @pytest.mark.skipif(shutil.which("pdftotext") is None, reason="pdftotext is not installed")
 def test_every_number_is_on_the_page(tmp_path: Path) -> None:
-    """Also ± 0.0, which siunitx would drop, beside names of ninety letters that would run over the numbers."""
+    """The table keeps ± 0.0, which siunitx drops by default, and wraps very long names."""
     fake = FakeSweep(tmp_path)
     for method in (ERM, Method("perfect", 1.0, 1.0), Method("x" * 90, 0.9, 0.1)):
         fake.add(World(size=60), method, trials=(0, 1))

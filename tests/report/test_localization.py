@@ -1,4 +1,4 @@
-"""The side table and the gallery of what the networks look at: values, damage, and what the figure says of itself."""
+"""Test the localization table and the heatmap gallery: values, damage and descriptions."""
 
 from __future__ import annotations
 
@@ -36,11 +36,16 @@ def add_heatmaps(folder: Path, key: str, energy: float | None, seed: int = 0, **
     mask[:, :, 2:5, 1:7] = True
     np.savez(
         path.parent / "heatmaps.npz",
-        split=np.array(["biased"] * 2 + ["deceiving"] * 2), row=np.arange(n), label=np.array([0, 1, 0, 1]),
-        image=rng.integers(0, 256, (n, 3, 8, 8), dtype=np.uint8), mask=mask, scale=np.ones(n, np.float32),
+        split=np.array(["biased"] * 2 + ["deceiving"] * 2),
+        row=np.arange(n),
+        label=np.array([0, 1, 0, 1]),
+        image=rng.integers(0, 256, (n, 3, 8, 8), dtype=np.uint8),
+        mask=mask,
+        scale=np.ones(n, np.float32),
         heatmap=np.random.default_rng(len(key)).uniform(-1, 1, (n, 8, 8)).astype(np.float16),
-        prediction=np.array([0, 1, 1, 1]), explainer=np.array("lrp"),
-    )  # fmt: skip
+        prediction=np.array([0, 1, 1, 1]),
+        explainer=np.array("lrp"),
+    )
 
 
 @pytest.fixture

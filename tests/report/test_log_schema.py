@@ -1,4 +1,4 @@
-"""docs/log_schema.md against the code and against a real run."""
+"""Test docs/log_schema.md against the code and a real run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "log_schema.md").read
 
 
 def documented(title: str) -> set[str]:
-    """The names in the first column of the table under a heading."""
+    """Return the names in the first column of the table under a heading."""
     section = re.split(
         r"^#+ ", DOCUMENT.partition(f"# {title}\n")[2], maxsplit=1, flags=re.MULTILINE
     )[0]
@@ -31,7 +31,7 @@ def documented(title: str) -> set[str]:
 
 
 def documented_after(sentence: str) -> set[str]:
-    """The names in the first column of the first table after a sentence."""
+    """Return the names in the first column of the first table after a sentence."""
     text = DOCUMENT.partition(sentence)[2].partition("\n#")[0]
     rows = [line.split("|")[1] for line in text.splitlines() if "|" in line]
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
@@ -39,7 +39,7 @@ def documented_after(sentence: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def real_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smallest sweep that the real planner, launcher's engine and data make: one run of a few steps."""
+    """Return the folder of a real run of a few steps."""
     pytest.importorskip("torch")
     from benchmark import train
 

@@ -1,4 +1,4 @@
-"""Files of one run in the folder of another: never shown as the other's result."""
+"""Test that files of one run in the folder of another are not used."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_record_whose_key_was_changed_to_fit(two: tuple[Path, str, str]) -> No
 def test_a_record_with_the_right_spec_and_the_results_of_another(
     two: tuple[Path, str, str],
 ) -> None:
-    """Nothing in the record tells, but its predictions are others."""
+    """The record is unremarkable, but the predictions are of another run."""
     folder, erm, dro = two
     other = json.loads((folder / "runs" / erm / "record.json").read_text())
     edit(folder / "runs" / dro / "record.json", selected=other["selected"])
@@ -113,7 +113,7 @@ def test_predictions_of_another_run(two: tuple[Path, str, str]) -> None:
 
 
 def test_predictions_with_other_confounders(two: tuple[Path, str, str]) -> None:
-    """The same answers for other groups: sums over confounders do not tell."""
+    """The same predictions for other groups have equal sums over confounders."""
     folder, _, dro = two
     path = folder / "runs" / dro / "predictions.npz"
     with np.load(path) as file:
@@ -125,7 +125,7 @@ def test_predictions_with_other_confounders(two: tuple[Path, str, str]) -> None:
 
 
 def test_files_that_the_record_does_not_know(two: tuple[Path, str, str]) -> None:
-    """With checksums, files that would fit are refused too, and so are files that the run never wrote."""
+    """Checksums also reveal files that would fit, and files that the run did not write."""
     folder, erm, dro = two
     for key in (erm, dro):
         path = folder / "runs" / key
@@ -146,7 +146,7 @@ def test_files_that_the_record_does_not_know(two: tuple[Path, str, str]) -> None
 
 
 def test_a_plan_that_lists_a_run_twice(two: tuple[Path, str, str]) -> None:
-    """Two requested runs of one method, trial and draw: the second would silently be a second draw."""
+    """Two requested runs of one method, trial and draw must not count as two draws."""
     folder, erm, dro = two
     plan = json.loads((folder / "sweep.json").read_text())
     plan["runs"][dro] = plan["runs"][erm]

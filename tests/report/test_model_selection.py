@@ -1,4 +1,4 @@
-"""Selection looks at validation only, keeps the best draw of each trial, and says what it could not see."""
+"""Test that selection uses validation data only and notes the runs that it leaves out."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_best_draw_of_each_trial_by_the_criterion(tmp_path: Path) -> None:
 
 
 def test_last_step_is_no_measure_of_quality(tmp_path: Path) -> None:
-    """The value of ``last`` is its step number: draws are compared by validation accuracy there."""
+    """The value of ``last`` is a step number, so draws are compared by validation accuracy."""
     fake = FakeSweep(tmp_path, criteria=("last",))
     keys = fake.add(World(size=600), ERM, trials=(0,), draws=(0, 4))
     folder = fake.finish()

@@ -1,4 +1,4 @@
-"""Scores from counts against scikit-learn on the images that were counted."""
+"""Test scores of counts against scikit-learn."""
 
 from __future__ import annotations
 

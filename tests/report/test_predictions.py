@@ -1,4 +1,4 @@
-"""Predictions: read, checked against the record, and never trusted when damaged."""
+"""Test that predictions are read, checked against the record, and not used if damaged."""
 
 from __future__ import annotations
 

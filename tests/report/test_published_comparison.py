@@ -1,4 +1,4 @@
-"""Published figures beside ours, and the audit of published claims, on small tables whose answers are known."""
+"""Test published values beside ours, and the audit of small tables with known results."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_rounding_alone_can_make_a_difference(tmp_path: Path) -> None:
 
 
 def test_the_real_table_4() -> None:
-    """TEA's table 4: on Coloured MNIST its gap is told from every other's; on DogsWithTies (n = 101) from five only."""
+    """TEA's gap differs from all others on Coloured MNIST, on DogsWithTies from five only."""
     mnist, dogs = audit("tea_table4")
     start = next(i for i, row in enumerate(mnist.rows) if row[0].startswith("gap"))
     gaps = {row[0]: row[-1] for row in mnist.rows[start + 1 :]}

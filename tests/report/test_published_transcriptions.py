@@ -1,4 +1,4 @@
-"""The papers' tables in results/published: shape, ranges, figures looked up by hand, and the papers' own arithmetic."""
+"""Test the transcribed tables: shapes, ranges, selected values and the papers' arithmetic."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ HEADER = ["dataset", "method", "metric", "value", "pm", "n", "table", "note"]
 
 ROWS = {
     "tea_table2": 110, "tea_table3": 169, "tea_table4": 92, "tea_table5": 68,
-    "ex2l_table1": 48, "ex2l_table2": 48, "ex2l_table3": 88, "ex2l_table7": 24, "ex2l_table8": 46, "ex2l_table9": 46,
-    "ex2l_table10": 46, "ex2l_table11": 46, "ex2l_table12": 46, "ex2l_table13": 6, "ex2l_table14": 6,
-    "robustvit_table1": 396, "robustvit_table2": 330, "robustvit_table3": 42, "robustvit_table4": 144,
+    "ex2l_table1": 48, "ex2l_table2": 48, "ex2l_table3": 88, "ex2l_table7": 24, "ex2l_table8": 46,
+    "ex2l_table9": 46,
+    "ex2l_table10": 46, "ex2l_table11": 46, "ex2l_table12": 46, "ex2l_table13": 6,
+    "ex2l_table14": 6,
+    "robustvit_table1": 396, "robustvit_table2": 330, "robustvit_table3": 42,
+    "robustvit_table4": 144,
     "attri_net_table2": 20, "attri_net_table3": 56, "attri_net_table4": 15, "attri_net_table5": 90,
     "attri_net_table6": 36, "attri_net_table7": 140, "attri_net_table8": 122,
-    "nemt_table1": 15, "nemt_table2": 72, "nemt_table_a1": 5, "nemt_table_a2": 5, "nemt_table_a3": 2,
+    "nemt_table1": 15, "nemt_table2": 72, "nemt_table_a1": 5, "nemt_table_a2": 5,
+    "nemt_table_a3": 2,
 }  # fmt: skip
 
 # metric (its part before the slash) -> lowest and highest value that means anything, by paper
@@ -180,17 +184,21 @@ SPOT = [
     ("nemt_table_a3", "ham10000", "nemt:no_filter", "faithfulness", "-0.001", ""),
 ]
 
-# printed gaps that differ from |biased - deceiving| of the printed accuracies, by one point: all three were rounded
+# Printed gaps that differ from the difference of the accuracies by one point of rounding.
 GAPS_OFF_BY_ONE = {
     "tea_table2": {
         ("coco_on_places", "ag_sononet"), ("coco_on_places", "vit"), ("coco_on_places", "erm"),
-        ("coco_on_places", "rrr"), ("coco_on_places", "segment_classify"), ("coco_on_places", "distill_outputs"),
+        ("coco_on_places", "rrr"), ("coco_on_places", "segment_classify"),
+        ("coco_on_places", "distill_outputs"),
         ("coco_on_places", "tea"), ("waterbirds", "erm"), ("waterbirds", "distill_representations"),
         ("waterbirds", "distill_outputs"),
     },
-    "tea_table4": {("dogs_with_ties", "irm"), ("coloured_mnist", "group_dro"), ("dogs_with_ties", "tea")},
+    "tea_table4": {
+        ("dogs_with_ties", "irm"), ("coloured_mnist", "group_dro"), ("dogs_with_ties", "tea"),
+    },
     "tea_table5": {
-        ("coco_on_places", "erm"), ("coco_on_places", "segment_classify"), ("coco_on_places", "tea:epsilon_1e-2"),
+        ("coco_on_places", "erm"), ("coco_on_places", "segment_classify"),
+        ("coco_on_places", "tea:epsilon_1e-2"),
         ("coco_on_places", "tea"),
     },
 }  # fmt: skip
@@ -206,7 +214,7 @@ every_file = pytest.mark.parametrize("name", sorted(ROWS))
 
 @cache
 def text(name: str) -> pd.DataFrame:
-    """The file as printed: every cell a string."""
+    """Return the rows of a file as strings."""
     return pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False)
 
 
@@ -274,7 +282,8 @@ def test_pm_is_all_there_or_all_absent(name: str) -> None:
 
 def test_n_is_what_the_papers_state() -> None:
     stated = {
-        ("tea", "coco_on_places"): "900", ("tea", "waterbirds"): "2897", ("tea", "covid_xray"): "3216",
+        ("tea", "coco_on_places"): "900", ("tea", "waterbirds"): "2897",
+        ("tea", "covid_xray"): "3216",
         ("tea", "coloured_mnist"): "10000", ("tea", "dogs_with_ties"): "101",
         ("nemt", "rsna_pneumonia"): "1000", ("nemt", "ham10000"): "1000",
     }  # fmt: skip
@@ -318,7 +327,7 @@ def test_tea_tables_2_and_5_share_their_rows() -> None:
 
 
 def test_tea_xray_f1_follows_from_sensitivity_specificity_and_class_sizes() -> None:
-    """With 370 normal images (N = 3,180, figure 3) every F1 fits; with the caption's 406 (N = 3,216) six do not."""
+    """Every F1 fits 370 normal images (figure 3), but not the 406 of the caption."""
     value = {key[1:]: v for key, v in figures("tea_table3").items()}
     methods = {m for m, _ in value if ":" not in m}
     assert len(methods) == 12
@@ -375,7 +384,7 @@ def test_ex2l_efficiency_follows(name: str) -> None:
 
 
 def test_ex2l_tables_8_and_11_share_training_times_with_two_exchanged() -> None:
-    """A slip of the paper, kept as printed: on CelebA eX2L took what it took on Spawrious, JS and SSIM exchanged."""
+    """An error of the paper, kept as printed: times on CelebA are those on Spawrious."""
     hard = {
         m: v
         for (_, m, k), v in figures("ex2l_table8").items()
@@ -456,7 +465,7 @@ def test_attri_net_means_of_auc() -> None:
 
 
 def test_attri_net_means_of_sensitivities() -> None:
-    """Table 3 is not always the mean of tables 7 and 8: 15 and 2 of 28 rows lie outside rounding (see the README)."""
+    """Table 3 is not always the mean of tables 7 and 8; the README lists the exceptions."""
     mean = figures("attri_net_table3")
     for table, kind, misfits, most in ((7, "class", 15, 0.020), (8, "disease", 2, 0.004)):
         value = figures(f"attri_net_table{table}")
@@ -487,7 +496,7 @@ def test_attri_net_ablations_repeat_the_main_tables() -> None:
 
 
 def test_nemt_default_setting_in_the_appendix() -> None:
-    """0.419 in table 2, 0.420 in tables A.1 and A.2: as printed."""
+    """Table 2 prints 0.419, and tables A.1 and A.2 print 0.420."""
     rsna = ("rsna_pneumonia", "nemt", "faithfulness")
     assert figures("nemt_table2")[rsna] == 0.419
     assert figures("nemt_table_a1")["rsna_pneumonia", "nemt:lambda_0.5", "faithfulness"] == 0.420

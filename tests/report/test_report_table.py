@@ -1,4 +1,4 @@
-"""A report table is one class: one of another package appears in every part of the report."""
+"""Test that a report table of another package appears in every format."""
 
 from __future__ import annotations
 

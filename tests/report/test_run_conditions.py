@@ -1,4 +1,4 @@
-"""A table says when its runs were made under different conditions, or resumed under other ones."""
+"""Test notes on runs that were made or resumed under different conditions."""
 
 from __future__ import annotations
 

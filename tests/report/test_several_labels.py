@@ -1,4 +1,4 @@
-"""Images with several labels from the table to the report: a real sweep, launched and collected."""
+"""Test a real sweep on images with several labels, from the data to the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading: states, damage of every kind, and what must not be lost."""
+"""Test loading sweep folders: states of runs and damage of all kinds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORLD = World(size=60)
 
 
 def one_run(root: Path) -> tuple[Path, Path]:
-    """A sweep with a single finished run, and that run's record."""
+    """Return a sweep with one finished run, and the path of its record."""
     fake = FakeSweep(root)
     key = fake.add(WORLD, ERM, trials=(0,))[0]
     folder = fake.finish()

@@ -1,4 +1,4 @@
-"""A row that was chosen before its method began is marked in every format, and never without need."""
+"""Test that models selected before their method began are marked in every format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IRM = Method("irm", 0.9, 0.7)
 
 
 def edit(folder: Path, key: str, step: int | None = None, **method: Any) -> None:
-    """Change the selected step and what the record says of the method."""
+    """Change the selected step and the description of the method in the record."""
     path = folder / "runs" / key / "record.json"
     record = json.loads(path.read_text())
     record["method"] |= method
@@ -37,7 +37,7 @@ def edit(folder: Path, key: str, step: int | None = None, **method: Any) -> None
 
 @pytest.fixture
 def marked(tmp_path: Path) -> Path:
-    """ERM, and IRM chosen at 100, 200 and 300 with a switch at 200: trials 0 and 1 were chosen too early."""
+    """A sweep with ERM, and IRM selected at 100, 200 and 300 with a switch at 200."""
     fake = FakeSweep(tmp_path)
     fake.add(WORLD, ERM)
     keys = fake.add(WORLD, IRM)
@@ -118,7 +118,7 @@ def test_without_such_a_row_nothing_is_said(tmp_path: Path) -> None:
 
 
 def test_of_several_draws_one_that_reached_its_switch_is_preferred(tmp_path: Path) -> None:
-    """Draw 0 is the better one (the fake's draws get worse) but never became the method."""
+    """Draw 0 has the better accuracy, but its method has not begun."""
     fake = FakeSweep(tmp_path)
     early, late = fake.add(World(size=600), IRM, trials=(0,), draws=(0, 3))
     folder = fake.finish()

@@ -1,4 +1,4 @@
-"""Tables: what the numbers are, what the captions and footnotes say, and that nothing is dropped."""
+"""Test the numbers, captions and footnotes of the tables, and that nothing is dropped."""
 
 from __future__ import annotations
 
@@ -379,7 +379,7 @@ def test_json_is_strict_and_complete(tmp_path: Path) -> None:
 
 
 def test_runs_that_serve_others_are_never_mixed_with_requested_ones(tmp_path: Path) -> None:
-    """ISNet's short ERM run and a teacher on other data have ERM's name and data set, and must not win its row."""
+    """Upstream ERM runs of ISNet and TEA must not be selected in the row of ERM."""
     fake = FakeSweep(tmp_path)
     short = Method("erm", 1.0, 1.0, requested=False)  # better on validation than what was asked for
     warm = fake.add(WORLD, short, trials=(0,), budget={"steps": 50})[0]

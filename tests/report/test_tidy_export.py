@@ -1,4 +1,4 @@
-"""The tidy export: every run, every criterion and split, whatever its state."""
+"""Test that the tidy export has every run, criterion and split."""
 
 from __future__ import annotations
 

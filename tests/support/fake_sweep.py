@@ -1,4 +1,4 @@
-"""Synthetic but valid sweep folders: the files of planner and engine, without any training."""
+"""Valid sweep folders with synthetic results, written without running anything."""
 
 from __future__ import annotations
 
@@ -19,7 +19,19 @@ TEST_SPLITS = ("biased", "unbiased", "deceiving")
 
 @dataclass(frozen=True)
 class World:
-    """A data set with as many confounders as labels, and the same objects under three biases."""
+    """A synthetic data set that shows the same objects in all test splits.
+
+    Attributes:
+        label: Name of the data set in the sweep file.
+        classes: Number of labels, and of confounders.
+        size: Number of images of each split.
+        splits: Test splits.
+        confounders: Whether confounders are known.
+        paired: Whether biased and deceiving images are paired.
+        stand_in: Whether the data are stand-in data.
+        label_names: Names of the labels; ``class0`` etc. by default.
+        same_images: Whether all trials have the same images.
+    """
 
     label: str = "digits_on_photos:bias=0.95"
     classes: int = 2
@@ -68,7 +80,16 @@ class World:
 
 @dataclass(frozen=True)
 class Method:
-    """``right`` and ``fooled`` are the accuracies where confounder and label agree or disagree."""
+    """A synthetic method.
+
+    Attributes:
+        label: Name of the method in the sweep file.
+        right: Probability of a correct prediction if confounder and label agree.
+        fooled: Probability of a correct prediction if they disagree.
+        needs: Annotations that the method uses.
+        requested: Whether the sweep asks for the method.
+        upstream: Roles of its upstream runs.
+    """
 
     label: str = "erm"
     right: float = 0.95
