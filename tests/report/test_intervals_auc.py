@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from benchmark.report.statistics.delong import auc_interval, auc_one_vs_rest
+from benchmark.report.statistics.delong import auc_contributions, auc_interval, auc_one_vs_rest
 
 
 def compared(label: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -97,8 +97,6 @@ def test_the_mean_over_classes_knows_that_they_share_images() -> None:
 @pytest.mark.parametrize(
     ("label", "scores", "value", "words"),
     [
-        ([1, 1, 0, 0], [3, 4, 1, 2], 1.0, "exactly 1"),
-        ([1, 1, 0, 0], [1, 2, 3, 4], 0.0, "exactly 0"),
         ([1, 1, 0, 0, 0], [7, 7, 7, 7, 7], 0.5, "constant"),
         ([1, 0, 0, 0], [2.5, 1, 2, 3], 2 / 3, "single image"),
         ([1, 1, 1], [1, 2, 3], None, "no image outside the class"),
@@ -112,6 +110,37 @@ def test_where_there_is_no_interval_a_note_says_why(
     assert found.value == (None if value is None else pytest.approx(value))
     assert (found.sd, found.low, found.high, found.kind) == (None, None, None, "none")
     assert words in found.note
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(2, 2), (5, 30), (40, 20)])
+def test_a_perfect_auc_has_the_bound_of_as_many_independent_pairs(
+    positives: int, negatives: int
+) -> None:
+    label = np.repeat([1, 0], [positives, negatives])
+    found = auc_interval(label, label)
+    pairs = min(positives, negatives)
+    exact = stats.binomtest(pairs, pairs).proportion_ci(0.95, "exact")
+    assert (found.value, found.sd, found.high) == (1.0, None, 1.0)
+    assert found.low == pytest.approx(exact.low)
+    reverse = auc_interval(label, 1 - label)
+    assert (reverse.value, reverse.low) == (0.0, 0.0)
+    assert reverse.high == pytest.approx(1 - exact.low)
+
+
+def test_contributions_are_those_behind_the_variance() -> None:
+    random = np.random.default_rng(6)
+    label = random.integers(0, 3, 150)
+    scores = random.normal(size=(150, 3))
+    scores[np.arange(150), label] += 1.0
+    per_class, mean = auc_one_vs_rest(label, scores)
+    contributions, of_mean = auc_contributions(label, scores)
+    for estimate, found in zip(per_class, contributions, strict=True):
+        assert found is not None
+        assert estimate.sd == pytest.approx(np.sqrt((found.values**2).sum()))
+    assert of_mean is not None
+    assert mean.sd == pytest.approx(np.sqrt((of_mean.values**2).sum()))
+    lonely, none = auc_contributions([0, 1, 1], scores[:3, :2])
+    assert (lonely[0], none) == (None, None)
 
 
 def test_the_mean_names_the_classes_it_leaves_out() -> None:

@@ -19,12 +19,12 @@ from benchmark.core.counts import (
     num_images,
     worst_group_accuracy,
 )
+from benchmark.report.statistics.calibration import calibration_error
 from benchmark.report.statistics.delong import auc_interval, auc_of_labels
 from benchmark.report.statistics.delta_method import sampling_sd
 from benchmark.report.statistics.multilabel import MACRO, macro_scores
 from benchmark.report.statistics.plug_in import overall, per_class
 from benchmark.report.statistics.worst_group import worst_group_interval
-from benchmark.report.tables.class_scores import calibration_error
 
 
 def drawn(n: int, labels: int, seed: int, common: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -109,7 +109,10 @@ def test_trials_with_other_images_are_not_crossed(tmp_path: Path) -> None:
     fake.add(World(size=80, same_images=False), ERM)
     (table,) = make_report(fake.finish()).tables
     own = "t over trials, each with test images of its own"
-    assert {v.estimate.kind for v in table.rows[0].values} == {own, "envelope and t over trials"}
+    assert {v.estimate.kind for v in table.rows[0].values} == {
+        own,
+        "bounds of all groups and t over trials",
+    }
 
 
 def test_pairs_are_found_by_their_id() -> None:

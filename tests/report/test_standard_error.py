@@ -14,7 +14,7 @@ from benchmark.report.statistics.moderated_variance import (
     moderated_variances,
     trial_variances,
 )
-from benchmark.report.statistics.shrinkage import shrunken_probabilities
+from benchmark.report.statistics.shrinkage import PRIOR_MEAN, shrunken_probabilities
 from benchmark.report.statistics.standard_error import StandardError
 from benchmark.report.statistics.stratified_mean import crossed_variance
 from benchmark.report.statistics.worst_group import (
@@ -85,14 +85,14 @@ def test_shrunken_probabilities_are_those_of_a_simulated_posterior() -> None:
     """Draw from the prior, keep the draws that come close to what was observed, and count."""
     random = np.random.default_rng(1)
     draws = 1_000_000
-    between = random.gamma(2.0, 0.01, draws)
+    between = random.gamma(2.0, PRIOR_MEAN / 2.0, draws)
     true = between * random.normal(size=(3, draws))
     delta = true[1:] - true[0]
     reference = math.sqrt(1.5e-4) * random.normal(size=draws)  # half of the smaller variance
     observed = delta + np.sqrt([[1.5e-4], [2.5e-4]]) * random.normal(size=delta.shape) - reference
     near = (np.abs(observed - [[0.03], [-0.01]]) < 0.003).all(0)
     kept = delta[:, near]
-    found = shrunken_probabilities([0.03, -0.01], [math.sqrt(3e-4), 0.02], 0.01, 0.02)
+    found = shrunken_probabilities([0.03, -0.01], [math.sqrt(3e-4), 0.02], 0.01)
     tolerance = 4 * 0.5 / math.sqrt(near.sum()) + 0.02
     for k in range(2):
         assert found[k].positive == pytest.approx((kept[k] > 0).mean(), abs=tolerance)

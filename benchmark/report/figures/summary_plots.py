@@ -17,7 +17,7 @@ from benchmark.report.figures.latent_space import draw_latent
 from benchmark.report.figures.style import COLOURS, MARKERS
 from benchmark.report.records.learning_curves import mean_curve, read_curves
 from benchmark.report.records.predictions import PredictionStore
-from benchmark.report.tables.class_scores import reliability
+from benchmark.report.statistics.calibration import reliability
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.value import Value
 

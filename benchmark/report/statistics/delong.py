@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
+from benchmark.report.statistics.delta_method import Contributions
 from benchmark.report.statistics.estimate import (
+    LEVEL,
     Estimate,
     Floats,
     student_quantile,
@@ -16,6 +18,7 @@ from benchmark.report.statistics.estimate import (
 )
 
 _KIND = "DeLong, logit scale"
+_KIND_AT_ONE = "exact bound of disjoint pairs"
 
 
 def auc_interval(label: ArrayLike, scores: ArrayLike) -> Estimate:
@@ -26,8 +29,8 @@ def auc_interval(label: ArrayLike, scores: ArrayLike) -> Estimate:
         scores: [n], larger for class 1. Ties count one half; infinite scores are allowed.
 
     Returns:
-        The AUC. There is no interval, but a note, where a class has at most one image and where the
-        AUC is exactly 0 or 1.
+        The AUC. An AUC of exactly 0 or 1 has an exact bound but no sd. There is no interval, but a
+        note, where a class has at most one image and where all scores are equal.
 
     Raises:
         ValueError: NaN scores, labels other than 0 and 1, or lengths that differ.
@@ -50,7 +53,34 @@ def auc_interval(label: ArrayLike, scores: ArrayLike) -> Estimate:
         area = float(_placements(positive, values)[positive].mean())
         return without_interval(area, "no AUC interval: one class has a single image")
     area, influence = _influence(positive, values)
-    return _logit_estimate(area, influence, positive)
+    return _logit_estimate(area, influence, positive, np.array([fewest]))
+
+
+def auc_contributions(
+    label: ArrayLike, scores: ArrayLike
+) -> tuple[tuple[Contributions | None, ...], Contributions | None]:
+    """Return what each image contributes to the error of each AUC, and to their mean.
+
+    Args:
+        label: [n] class numbers, or [n, K] of 0 and 1 for images that may have several labels.
+        scores: [n, K].
+
+    Returns:
+        K contributions, None for an AUC without a variance; those of the mean, None if one is.
+    """
+    table = _checked_scores(scores)
+    classes = np.asarray(label)
+    positive = classes == 1 if classes.ndim == 2 else classes[:, None] == np.arange(table.shape[1])
+    size = positive.sum(0)
+    found: list[Contributions | None] = []
+    for k in range(table.shape[1]):
+        has_variance = min(size[k], len(positive) - size[k]) >= 2
+        influence = _influence(positive[:, k], table[:, k])[1] if has_variance else None
+        found.append(None if influence is None else Contributions(influence))
+    known = [one.values for one in found if one is not None]
+    defined = int(((size > 0) & (size < len(positive))).sum())
+    mean = Contributions(np.mean(known, axis=0)) if known and len(known) == defined else None
+    return tuple(found), mean
 
 
 def auc_one_vs_rest(label: ArrayLike, scores: ArrayLike) -> tuple[tuple[Estimate, ...], Estimate]:
@@ -165,7 +195,8 @@ def _mean_auc(
     if any(min(size[k], len(positive) - size[k]) < 2 for k in defined):
         return without_interval(value, _joined(f"no interval of the mean AUC: {single}", note))
     influence = np.mean([_influence(positive[:, k], scores[:, k])[1] for k in defined], axis=0)
-    return _logit_estimate(value, influence, group, note)
+    smaller = np.minimum(size, len(positive) - size)[defined]
+    return _logit_estimate(value, influence, group, smaller, note)
 
 
 def _joined(*notes: str) -> str:
@@ -219,7 +250,11 @@ def _midpoints(cumulated: NDArray[np.int64]) -> Floats:
 
 
 def _logit_estimate(
-    area: float, influence: Floats, group: NDArray[np.generic], note: str = ""
+    area: float,
+    influence: Floats,
+    group: NDArray[np.generic],
+    smaller: NDArray[np.integer],
+    note: str = "",
 ) -> Estimate:
     """Return the AUC with an interval on the logit scale.
 
@@ -230,17 +265,19 @@ def _logit_estimate(
         area: The AUC.
         influence: [n] contribution of each image to its error.
         group: [n] group of each image.
+        smaller: [K] size of the smaller class of each AUC that the area is a mean of.
         note: Note of the estimate.
     """
     _, which = np.unique(group, return_inverse=True)
     variances = np.bincount(which, influence**2)
     sizes = np.bincount(which)
     sd = math.sqrt(float(variances.sum()))
-    if area <= 0.0 or area >= 1.0 or sd == 0.0:
-        cause = (
-            f"the AUC is exactly {area:.0f}" if area in (0.0, 1.0) else "the scores are constant"
-        )
-        problem = f"no AUC interval: {cause}, so no variance can be estimated"
+    if area in (0.0, 1.0):
+        bound = _bound_at_one(smaller)
+        low, high = (bound, 1.0) if area == 1.0 else (0.0, 1.0 - bound)
+        return Estimate(area, None, low, high, _KIND_AT_ONE, note)
+    if sd == 0.0:
+        problem = "no AUC interval: the scores are constant, so no variance can be estimated"
         return without_interval(area, _joined(problem, note))
     degrees_of_freedom = float(
         variances.sum() ** 2 / (variances**2 / np.maximum(sizes - 1, 1)).sum()
@@ -249,6 +286,16 @@ def _logit_estimate(
     low = float(expit(logit(area) - half))
     high = float(expit(logit(area) + half))
     return Estimate(area, sd, low, high, _KIND, note)
+
+
+def _bound_at_one(smaller: NDArray[np.integer]) -> float:
+    """Return the lower bound of the mean of K AUCs that are all exactly 1.
+
+    The smaller class has m images, which can be paired with m other ones. All m independent pairs
+    are in the right order, so that their share has the Clopper–Pearson bound tail^(1/m).
+    """
+    tail = (1.0 - LEVEL) / 2.0 / len(smaller)
+    return float(np.mean(tail ** (1.0 / smaller)))
 
 
 def _checked_label(label: ArrayLike) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,27 +33,87 @@ def sampling_sd(table: Ints) -> dict[str, Floats]:
     Source: Delta method for multinomial counts (Agresti, Categorical Data Analysis, 14.1);
     pseudo-counts as in Agresti & Coull (1998).
     """
+    smoothed = _smooth(table)
+    return {
+        name: np.sqrt((smoothed.cell * gradient**2).sum((-2, -1)))
+        for name, gradient in smoothed.gradients.items()
+    }
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """What each image contributes to the error of a score.
+
+    Attributes:
+        values: [n]; their squares sum to the sampling variance without ``added``.
+        added: Variance from the images that are added to the counts.
+    """
+
+    values: Floats
+    added: float = 0.0
+
+
+def score_contributions(
+    table: Ints, label: Ints, predicted: Ints
+) -> dict[str, tuple[Contributions, ...]]:
+    """Return the contributions of the images to every score.
+
+    Args:
+        table: [M, M] counts of the images.
+        label: [n] class of each image.
+        predicted: [n] predicted class.
+
+    Returns:
+        name → M contributions for a score per class, one for an overall score.
+    """
+    smoothed = _smooth(table)
+    root = np.sqrt(smoothed.weight)
+    found = {}
+    for name, gradient in smoothed.gradients.items():
+        values = (root[:, None] * gradient)[:, label, predicted]
+        added = (smoothed.added * smoothed.weight[:, None] * gradient**2).sum((1, 2))
+        found[name] = tuple(
+            Contributions(one, float(extra)) for one, extra in zip(values, added, strict=True)
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Smoothed:
+    """Counts with the added images, and the gradients of all scores at these counts.
+
+    Attributes:
+        added: [M, M] added images.
+        weight: [M] factor of a class that keeps its number of images.
+        gradients: name → [M, M, M] for a score per class, [1, M, M] for an overall one.
+        cell: [M, M] counts with the added images.
+    """
+
+    added: Floats
+    weight: Floats
+    gradients: dict[str, Floats]
+    cell: Floats
+
+
+def _smooth(table: Ints) -> _Smoothed:
     classes = len(table)
     images = table.sum(1).astype(np.float64)
     added = np.where(np.eye(classes, dtype=bool), 1.0, 1.0 / (classes - 1))
-    cell = (table + added) * (images / (images + 2.0))[:, None]
-    total = cell.sum()
+    weight = images / (images + 2.0)
+    cell = (table + added) * weight[:, None]
+    total = float(cell.sum())
     size = cell.sum(1)
     predicted = cell.sum(0)
     correct = np.diag(cell)
     present = np.flatnonzero(images)
     names = ("recall", "precision", "specificity", "f1")
-    sds = {name: np.full(classes, np.nan) for name in names}
-    macro = {name: np.zeros_like(cell) for name in names}
     with np.errstate(invalid="ignore", divide="ignore"):
-        for j in range(classes):
-            slopes = gradients(
-                j, float(correct[j]), float(size[j]), float(predicted[j]), float(total), classes
-            )
-            for name, gradient in zip(names, slopes, strict=True):
-                sds[name][j] = math.sqrt(float((cell * gradient**2).sum()))
-                if images[j]:
-                    macro[name] += gradient / len(present)
+        slopes = [
+            gradients(j, float(correct[j]), float(size[j]), float(predicted[j]), total, classes)
+            for j in range(classes)
+        ]
+        per_class = {name: np.stack([slope[i] for slope in slopes]) for i, name in enumerate(names)}
+    macro = {name: per_class[name][present].sum(0) / len(present) for name in names}
     overall = {
         "accuracy": (np.eye(classes) - correct.sum() / total) / total,
         "balanced_accuracy": macro["recall"],
@@ -60,10 +121,8 @@ def sampling_sd(table: Ints) -> dict[str, Floats]:
         "macro_specificity": macro["specificity"],
         "macro_f1": macro["f1"],
     }
-    return sds | {
-        name: np.sqrt((cell * gradient**2).sum(keepdims=True)[0])
-        for name, gradient in overall.items()
-    }
+    found = per_class | {name: gradient[None] for name, gradient in overall.items()}
+    return _Smoothed(added, weight, found, cell)
 
 
 def accuracy_sampling_sd(table: Ints) -> float:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
+from scipy.special import expit, logit
+
+from benchmark.report.statistics.delta_method import Contributions
 from benchmark.report.statistics.estimate import (
     NORMAL_QUANTILE,
     Estimate,
+    Ints,
     clipped,
     student_quantile,
     without_interval,
 )
 from benchmark.report.statistics.standard_error import StandardError
+from benchmark.report.statistics.stratified_mean import crossed_variance
 
 KIND = "trials by t, images by the mean of their sd"
+KIND_CROSSED = "crossed trials × images"
 
 
 def student_over_trials(
@@ -77,3 +85,46 @@ def mean_over_trials(estimates: Sequence[Estimate]) -> Estimate:
     )
     low, high = clipped(value - half, value + half, (0.0, 1.0))
     return Estimate(value, sd, low, high, KIND)
+
+
+def crossed_over_trials(
+    estimates: Sequence[Estimate],
+    contributions: Sequence[Contributions],
+    cluster: Ints | None = None,
+    *,
+    on_logit_scale: bool = False,
+) -> Estimate:
+    """Return the mean of a score in [0, 1] over trials that have the same test images.
+
+    A smooth score is the mean of its linearised values, one per image, so that the crossed analysis
+    of variance applies.
+
+    Args:
+        estimates: The score of each of S ≥ 2 trials; all have a value.
+        contributions: What each image contributes to the error of the score, in each trial.
+        cluster: [n] patient of each image, or None.
+        on_logit_scale: Whether the interval is symmetric on the logit scale.
+
+    Returns:
+        ``sd`` is that of the trials. If all trials are equal and without contributions, as with
+        an AUC of exactly 1, the bounds are those of the first trial.
+
+    Source: Delta method and ``crossed_variance``; logit scale as in Pepe (2003), section 5.2.
+    """
+    values = np.array([estimate.value for estimate in estimates], np.float64)
+    value = float(values.mean())
+    sd = float(values.std(ddof=1))
+    each = np.stack([one.values - one.values.mean() for one in contributions])
+    linear = values[:, None] + each.shape[1] * each
+    added = float(np.mean([one.added for one in contributions]))
+    error = crossed_variance(linear, cluster=cluster, added_variance=added).error
+    if error is None:
+        return replace(estimates[0], value=value, sd=sd)
+    half = error.half_width()
+    if on_logit_scale and 0.0 < value < 1.0:
+        half /= value * (1.0 - value)
+        low = float(expit(logit(value) - half))
+        high = float(expit(logit(value) + half))
+        return Estimate(value, sd, low, high, KIND_CROSSED)
+    low, high = clipped(value - half, value + half, (0.0, 1.0))
+    return Estimate(value, sd, low, high, KIND_CROSSED)

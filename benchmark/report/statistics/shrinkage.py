@@ -10,8 +10,8 @@ from scipy.special import gammaincinv, ndtr
 
 from benchmark.report.statistics.estimate import Floats
 
-#: Mean of the prior of τ, the standard deviation between methods: two points of accuracy.
-PRIOR_MEAN = 0.02
+#: Mean of the prior of τ, the standard deviation between methods: three points of accuracy.
+PRIOR_MEAN = 0.03
 #: Values of τ over which the posterior is averaged.
 _GRID = 64
 

@@ -134,6 +134,7 @@ def crossed_variance(
     stratum: ArrayLike | None = None,
     cluster: ArrayLike | None = None,
     between: TrialVariance | None = None,
+    added_variance: float = 0.0,
 ) -> CrossedEstimate:
     """Return the mean over several trials on the same test images, with both uncertainties.
 
@@ -151,6 +152,7 @@ def crossed_variance(
             sum of the deviations from the mean. A patient with images in two strata counts as two.
         between: Variance between trials in place of MS_s/n, for example one that several methods
             have in common.
+        added_variance: Added to the variance of the images, for example for pseudo-counts.
 
     Returns:
         The mean. With one trial only the test sampling is known, and ``kind`` says so.
@@ -180,8 +182,9 @@ def crossed_variance(
         return CrossedEstimate(value, None, None, None, "none", problem)
     if between is None:
         between = TrialVariance(float(per_trial.var(ddof=1)), trials - 1.0)
-    added = 0.0 if limits is None else _pseudo_variance(table, which)
-    error = _crossed_error(table, which, between, added)
+    if limits is not None:
+        added_variance += _pseudo_variance(table, which)
+    error = _crossed_error(table, which, between, added_variance)
     if error.sd <= 1e-12 * max(1.0, float(np.abs(table).max())):
         problem = "no interval: all answers are the same"
         return CrossedEstimate(value, None, None, None, "none", problem)

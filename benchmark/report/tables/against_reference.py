@@ -1,4 +1,4 @@
-"""Every method against one reference: Δ ± standard error, P(better), equivalence, and Holm's p."""
+"""Comparison of every method with one reference."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from benchmark.core.errors import UserError
 from benchmark.core.registry import did_you_mean
 from benchmark.report.records.predictions import PredictionStore
+from benchmark.report.statistics.shrinkage import PRIOR_MEAN
 from benchmark.report.tables.metric import Metric
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.pairwise import (
@@ -31,7 +32,15 @@ from benchmark.report.tables.sheet import Sheet
 
 @dataclass(frozen=True)
 class ReferenceComparison:
-    """The comparisons of one column: every other method of a table minus the reference."""
+    """The comparisons of one column.
+
+    Attributes:
+        table: The table.
+        column: The column.
+        reference: The method that the others are compared with.
+        rows: The other methods.
+        found: Each of ``rows`` minus the reference.
+    """
 
     table: Table
     column: Metric
@@ -64,42 +73,49 @@ class ComparisonTable(ReportTable):
 def compare_all(
     tables: Sequence[Table], reference: str, store: PredictionStore
 ) -> list[ReferenceComparison]:
-    """Compare every method with the reference, column by column; Holm's family is one column of one table.
+    """Compare every method with the reference; Holm's family is one column of one table.
 
     Raises:
-        UserError: no table has the reference with a result.
+        UserError: If no table has a result of the reference.
     """
     families = []
     for table in tables:
         base = next(
             (row for row in table.rows if row.method == reference and row.selected_runs), None
         )
-        if base is None:
-            continue
-        for i, column in enumerate(table.columns):
-            if base.values[i].estimate.value is None:
-                continue
-            others = [
-                r for r in table.rows if r is not base and r.values[i].estimate.value is not None
-            ]
-            if not others:
-                continue
-            entries = [Entry(row.selected_runs, row.values[i]) for row in others]
-            theirs = Entry(base.selected_runs, base.values[i])
-            found = add_holm(compare_column(column, entries, theirs, store))
-            families.append(ReferenceComparison(table, column, base, tuple(others), tuple(found)))
-    if not families and not any(
-        row.method == reference and row.selected_runs for table in tables for row in table.rows
-    ):
-        known = {row.method for table in tables for row in table.rows if row.selected_runs}
+        if base is not None:
+            families += _compare_table(table, base, store)
+    known = {row.method for table in tables for row in table.rows if row.selected_runs}
+    if not families and reference not in known:
         raise UserError(
             f"no finished run of the reference {reference!r}{did_you_mean(reference, known)}"
         )
     return families
 
 
+def _compare_table(
+    table: Table, reference: Row, store: PredictionStore
+) -> list[ReferenceComparison]:
+    families = []
+    for i, column in enumerate(table.columns):
+        if reference.values[i].estimate.value is None:
+            continue
+        others = [
+            row
+            for row in table.rows
+            if row is not reference and row.values[i].estimate.value is not None
+        ]
+        if others:
+            entries = [Entry(row.selected_runs, row.values[i]) for row in others]
+            base = Entry(reference.selected_runs, reference.values[i])
+            found = add_holm(compare_column(column, entries, base, store))
+            family = ReferenceComparison(table, column, reference, tuple(others), tuple(found))
+            families.append(family)
+    return families
+
+
 def comparison_sheets(families: Sequence[ReferenceComparison]) -> list[Sheet]:
-    """One sheet per data set."""
+    """Return one sheet per data set."""
     by_table: dict[int, list[ReferenceComparison]] = {}
     for family in families:
         by_table.setdefault(id(family.table), []).append(family)
@@ -126,12 +142,19 @@ def _sheet(families: Sequence[ReferenceComparison]) -> Sheet:
         )
     )
     directions = dict.fromkeys(_direction(f.column) for f in families if f.column.smaller_is_better)
+    trials = {comparison.trials for family in families for comparison in family.found}
     caption = [
-        f"Δ: method minus {first.reference.marked_label} in points, ± standard error ({'; '.join(kinds) or 'none'}).",
+        f"Δ: method minus {first.reference.marked_label} in points, ± standard error "
+        f"({'; '.join(kinds) or 'none'}).",
         *directions,
-        f"P(equal): within {MARGIN * 100:g} point. p: two-sided, after Holm within each metric; "
-        f"not distinguishable where p ≥ {ALPHA:g}.",
+        "P(better): posterior probability that the true Δ favors the method; P(equal): that it is "
+        f"within {MARGIN * 100:g} point. The prior: methods of a table are normal about a common "
+        f"mean, with a standard deviation of about {100 * PRIOR_MEAN:g} points that the table "
+        "updates.",
+        f"p: two-sided, after Holm within each metric; not distinguishable where p ≥ {ALPHA:g}.",
     ]
+    if trials == {1}:
+        caption.append("With 1 trial all of this is about these networks, not the methods.")
     heads = [("method",), ("Δ ± se",), ("P(better)",), ("P(equal)",), ("p (Holm)",), ("trials",)]
     return Sheet(
         f"{first.table.title}, against {first.reference.marked_label}",
@@ -165,12 +188,12 @@ def _cells(method: str, comparison: Comparison) -> list[str]:
 
 
 def _sure(p: float | None) -> str:
-    """A posterior probability, which is never quite 0 or 1."""
+    """Return a posterior probability, which is never quite 0 or 1."""
     return probability(p if p is None else min(p, 0.9999))
 
 
 def probability(p: float | None) -> str:
-    """Two digits, three below 0.1, never a false 0 or 1; – where there is none."""
+    """Return two digits, three near 0 and 1, and never a false 0 or 1; a dash for None."""
     if p is None:
         return DASH
     if p < 0.001:
@@ -181,7 +204,7 @@ def probability(p: float | None) -> str:
 
 
 def json_comparisons(families: Sequence[ReferenceComparison]) -> list[dict[str, Any]]:
-    """Flat records, differences as fractions."""
+    """Return one flat record per comparison; differences are fractions."""
     return [
         {
             "dataset": family.table.dataset,

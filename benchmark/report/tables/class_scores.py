@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import softmax
 
-from benchmark.core.counts import confusion_matrix, group_accuracy, group_counts, is_multi_label
+from benchmark.core.counts import confusion_matrix, group_counts, is_multi_label, worst_group
 from benchmark.core.errors import UserError
 from benchmark.core.record import RunRecord
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.predictions import PredictionStore
-from benchmark.report.statistics.delong import auc_of_labels, auc_one_vs_rest
-from benchmark.report.statistics.estimate import Estimate, finite_or_none, without_interval
+from benchmark.report.statistics.calibration import BINS, calibration_estimate
+from benchmark.report.statistics.delong import auc_contributions, auc_of_labels, auc_one_vs_rest
+from benchmark.report.statistics.delta_method import Contributions, score_contributions
+from benchmark.report.statistics.estimate import (
+    NO_ESTIMATE,
+    Estimate,
+    normal_estimate,
+    without_interval,
+)
 from benchmark.report.statistics.multilabel import macro_scores
-from benchmark.report.statistics.over_trials import mean_over_trials
+from benchmark.report.statistics.over_trials import crossed_over_trials, mean_over_trials
 from benchmark.report.statistics.plug_in import overall, per_class
 from benchmark.report.statistics.posterior import ConfusionPosterior, confusion_posterior
+from benchmark.report.statistics.worst_group import accuracy_of_counts
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.report_table import REPORT_TABLES, Report, ReportTable
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
 
-#: Equal-width bins of the confidence in the calibration error.
-BINS = 15
 _OVERALL = {
     "balanced_accuracy": ("balanced", "accuracy"),
     "macro_precision": ("macro", "precision"),
@@ -41,68 +46,55 @@ _PER_CLASS = {
 }
 
 
-def calibration_error(label: np.ndarray, logits: np.ndarray, bins: int = BINS) -> float:
-    """Expected calibration error of the predicted class: Σ_bins share · |accuracy − mean confidence|.
+@dataclass(frozen=True)
+class _FromScores:
+    """What follows from the scores of one run.
 
-    Args:
-        label: int64[N], or int64[N,K] of 0 and 1: then every answer, yes or no, counts. logits: float[N,K].
-        bins: equal-width bins of the confidence in (0, 1].
-    Source: Guo et al. (2017), equation 3.
+    Attributes:
+        areas: AUC of each class against the rest.
+        mean_area: Their mean.
+        calibration: Calibration error.
     """
-    confidence, right, bin_ = _confidence(label, logits, bins)
-    difference = np.bincount(bin_, right - confidence, minlength=bins)
-    return float(np.abs(difference).sum() / label.size)
+
+    areas: tuple[Estimate, ...]
+    mean_area: Estimate
+    calibration: Estimate
 
 
-def reliability(
-    label: np.ndarray, logits: np.ndarray, bins: int = 10
-) -> list[tuple[float, float, int]]:
-    """(mean confidence, accuracy, images) of every bin that has images."""
-    confidence, right, bin_ = _confidence(label, logits, bins)
-    size = np.bincount(bin_, minlength=bins)
-    sums = np.bincount(bin_, confidence, minlength=bins), np.bincount(bin_, right, minlength=bins)
-    return [
-        (float(sums[0][b] / size[b]), float(sums[1][b] / size[b]), int(size[b]))
-        for b in np.flatnonzero(size)
-    ]
-
-
-def _confidence(
-    label: np.ndarray, logits: np.ndarray, bins: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    if label.ndim == 2:  # several labels per image: each is a question of two classes, no and yes
-        label, logits = label.ravel(), np.stack([np.zeros(logits.size), logits.ravel()], axis=1)
-    probability = softmax(logits, axis=1)
-    predicted = logits.argmax(1)
-    confidence = probability[np.arange(len(label)), predicted]
-    bin_ = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    return confidence, (predicted == label).astype(np.float64), bin_
+_NO_SCORES = _FromScores((), without_interval(None, "no usable predictions"), NO_ESTIMATE)
 
 
 class Scores:
-    """The costly scores of winners on one split, each computed once.
+    """The costly scores of selected runs on one split, each computed once.
 
     Args:
-        split: where everything is measured. store: the winners' predictions.
-        engine: of the posterior, ``exact`` or ``nuts``.
-        intervals: every trial needs its uncertainty, not only a single one.
+        split: Where everything is measured.
+        store: Predictions of the selected runs.
+        engine: Engine of the posterior, ``exact`` or ``nuts``.
+        intervals: Whether every trial needs its uncertainty, not only a single one.
     """
 
     def __init__(
         self, split: str, store: PredictionStore, engine: str = "exact", intervals: bool = False
     ) -> None:
-        self.split, self.store, self.engine, self.intervals = split, store, engine, intervals
+        self.split = split
+        self.store = store
+        self.engine = engine
+        self.intervals = intervals
         self._posteriors: dict[tuple[str, int], ConfusionPosterior | None] = {}
         self._macro: dict[str, dict[str, Estimate]] = {}
-        self._from_scores: dict[str, tuple[tuple[Estimate, ...], Estimate, Estimate]] = {}
+        self._from_scores: dict[str, _FromScores] = {}
+        self._contributions: dict[str, dict[str, Contributions]] = {}
 
     def overall(self, selected_runs: Sequence[SelectedRun], name: str) -> list[Estimate]:
-        """One of ``_OVERALL`` for each winner; a single winner's has its posterior sd (several labels: sampling sd)."""
-        return [
-            self._overall(w, name, len(selected_runs) == 1 or self.intervals) for w in selected_runs
-        ]
+        """Return one of ``_OVERALL`` for each run.
 
-    def _overall(self, selected_run: SelectedRun, name: str, uncertain: bool) -> Estimate:
+        A single run's has its posterior sd, or its sampling sd if images have several labels.
+        """
+        uncertain = len(selected_runs) == 1 or self.intervals
+        return [self._overall(run, name, uncertain=uncertain) for run in selected_runs]
+
+    def _overall(self, selected_run: SelectedRun, name: str, *, uncertain: bool) -> Estimate:
         counts = selected_run.at.counts[self.split]
         if uncertain and is_multi_label(counts):
             if found := self._of_labels(selected_run):
@@ -112,50 +104,85 @@ class Scores:
         return without_interval(overall(counts).get(name))
 
     def per_class(self, selected_runs: Sequence[SelectedRun], name: str, k: int) -> list[Estimate]:
-        """One of ``_PER_CLASS`` of class ``k`` (several labels: of the answer yes to ``k``) for each selected run."""
-        return [
-            self._per_class(w, name, k, len(selected_runs) == 1 or self.intervals)
-            for w in selected_runs
-        ]
+        """Return one of ``_PER_CLASS`` for each run.
 
-    def _per_class(self, selected_run: SelectedRun, name: str, k: int, uncertain: bool) -> Estimate:
+        Args:
+            selected_runs: The run of each trial.
+            name: Name of the score.
+            k: The class; if images have several labels, the label that is present.
+        """
+        uncertain = len(selected_runs) == 1 or self.intervals
+        return [self._per_class(run, name, k, uncertain=uncertain) for run in selected_runs]
+
+    def _per_class(
+        self, selected_run: SelectedRun, name: str, k: int, *, uncertain: bool
+    ) -> Estimate:
         counts = selected_run.at.counts[self.split]
         several = is_multi_label(counts)
-        if (
-            uncertain
-            and (posterior := self._posterior(selected_run, k if several else None)) is not None
-        ):
+        posterior = self._posterior(selected_run, k if several else None) if uncertain else None
+        if posterior is not None:
             return getattr(posterior, name)[1 if several else k]  # type: ignore[no-any-return]
         return without_interval(per_class(counts)[name][k])
 
     def auc(self, selected_run: SelectedRun, k: int | None = None) -> Estimate:
-        """AUC of class ``k`` against the rest, or the mean over classes."""
-        per_class_, mean, _ = self._scored(selected_run)
-        return (
-            mean if k is None else per_class_[k] if k < len(per_class_) else without_interval(None)
-        )
+        """Return the AUC of class ``k`` against the rest, or the mean over classes."""
+        found = self._scored(selected_run)
+        if k is None:
+            return found.mean_area
+        return found.areas[k] if k < len(found.areas) else NO_ESTIMATE
 
     def calibration(self, selected_run: SelectedRun) -> Estimate:
-        return self._scored(selected_run)[2]
+        """Return the calibration error."""
+        return self._scored(selected_run).calibration
+
+    def over_trials(
+        self, selected_runs: Sequence[SelectedRun], name: str, estimates: Sequence[Estimate]
+    ) -> Estimate:
+        """Return the mean over trials, with an interval if intervals are printed.
+
+        The interval is crossed if predictions show the same images in all trials.
+
+        Args:
+            selected_runs: The run of each trial.
+            name: Name of the score in ``_contributions_of``.
+            estimates: The score of each run.
+        """
+        known = self.intervals and len(selected_runs) > 1
+        if not known or any(estimate.value is None for estimate in estimates):
+            return mean_over_trials(estimates)
+        if self.store.matrix(selected_runs, self.split) is None:
+            return mean_over_trials(estimates)
+        found = [self._contributions_of(run).get(name) for run in selected_runs]
+        contributions = [one for one in found if one is not None]
+        if len(contributions) < len(selected_runs):
+            return mean_over_trials(estimates)
+        first = self.store.get(selected_runs[0], self.split)
+        cluster = None if first is None else first.cluster
+        on_logit_scale = name.startswith("auc")
+        return crossed_over_trials(estimates, contributions, cluster, on_logit_scale=on_logit_scale)
 
     def how(self) -> str:
-        """The Monte Carlo behind the posterior sds, in a sentence; empty where none was needed."""
+        """Return a sentence on the Monte Carlo behind the posterior sds; empty if none was made."""
         made = [p for p in self._posteriors.values() if p is not None]
         if not made:
-            return (
-                "NUTS was not needed: every row has several trials."
-                if self.engine == "nuts"
-                else ""
-            )
-        draws, error = max(p.draws for p in made), max(p.monte_carlo_error for p in made)
+            several = "NUTS was not needed: every row has several trials."
+            return several if self.engine == "nuts" else ""
+        draws = max(p.draws for p in made)
+        error = max(p.monte_carlo_error for p in made)
         divergent = sum(p.divergences or 0 for p in made)
         warning = f", {divergent} divergences" if self.engine == "nuts" else ""
-        return f"Posterior: {self.engine}, {draws:,} draws, Monte Carlo error at most {error:.1g}{warning}."
+        return (
+            f"Posterior: {self.engine}, {draws:,} draws, "
+            f"Monte Carlo error at most {error:.1g}{warning}."
+        )
 
     def _posterior(
         self, selected_run: SelectedRun, k: int | None = None
     ) -> ConfusionPosterior | None:
-        """Of the confusion matrix, or of label ``k``'s; None where it has no posterior: one class, no images."""
+        """Return the posterior of the confusion matrix, or of label ``k``'s.
+
+        None if there is none, because of a single class or no images.
+        """
         key = selected_run.run.key, -1 if k is None else k
         if key not in self._posteriors:
             table = confusion_matrix(selected_run.at.counts[self.split])
@@ -167,34 +194,61 @@ class Scores:
         return self._posteriors[key]
 
     def _of_labels(self, selected_run: SelectedRun) -> dict[str, Estimate]:
-        """The macro scores of data with several labels, or nothing where the predictions cannot be used."""
+        """Return the macro scores of several labels; nothing without usable predictions."""
         key = selected_run.run.key
         if key not in self._macro:
-            found, answers = (
-                self.store.scores(selected_run, self.split),
-                self.store.get(selected_run, self.split),
-            )
-            self._macro[key] = (
-                {}
-                if found is None or answers is None
-                else macro_scores(found[0] == 1, found[1] > 0, answers.cluster)
-            )
+            scores = self.store.scores(selected_run, self.split)
+            predictions = self.store.get(selected_run, self.split)
+            self._macro[key] = {}
+            if scores is not None and predictions is not None:
+                label, logits = scores
+                self._macro[key] = macro_scores(label == 1, logits > 0, predictions.cluster)
         return self._macro[key]
 
-    def _scored(self, selected_run: SelectedRun) -> tuple[tuple[Estimate, ...], Estimate, Estimate]:
+    def _scored(self, selected_run: SelectedRun) -> _FromScores:
         key = selected_run.run.key
         if key not in self._from_scores:
             found = self.store.scores(selected_run, self.split)
-            if found is None:
-                self._from_scores[key] = (
-                    (),
-                    replace(without_interval(None), note="no usable predictions"),
-                    without_interval(None),
-                )
-            else:
-                areas = (auc_of_labels if found[0].ndim == 2 else auc_one_vs_rest)(*found)
-                self._from_scores[key] = (*areas, without_interval(calibration_error(*found)))
+            self._from_scores[key] = _NO_SCORES
+            if found is not None:
+                label, logits = found
+                areas = (auc_of_labels if label.ndim == 2 else auc_one_vs_rest)(label, logits)
+                calibration, _ = calibration_estimate(label, logits)
+                self._from_scores[key] = _FromScores(*areas, calibration)
         return self._from_scores[key]
+
+    def _contributions_of(self, selected_run: SelectedRun) -> dict[str, Contributions]:
+        """Return what images contribute to each score.
+
+        Names are those of ``_OVERALL``, ``auc`` and ``calibration``; of classes ``recall 0``, …,
+        ``auc 0``, ….
+        """
+        key = selected_run.run.key
+        if key not in self._contributions:
+            self._contributions[key] = {}
+            found = self.store.scores(selected_run, self.split)
+            if found is not None:
+                counts = selected_run.at.counts[self.split]
+                self._contributions[key] = _contributions(*found, counts)
+        return self._contributions[key]
+
+
+def _contributions(
+    label: np.ndarray, logits: np.ndarray, counts: np.ndarray
+) -> dict[str, Contributions]:
+    found = {"calibration": calibration_estimate(label, logits)[1]}
+    areas, mean = auc_contributions(label, logits)
+    if mean is not None:
+        found["auc"] = mean
+    found |= {f"auc {k}": area for k, area in enumerate(areas) if area is not None}
+    if label.ndim == 1 and logits.shape[1] > 1:
+        table = confusion_matrix(counts)
+        for name, each in score_contributions(table, label, logits.argmax(1)).items():
+            if name in _OVERALL:
+                found[name] = each[0]
+            elif name in _PER_CLASS:
+                found |= {f"{name} {k}": one for k, one in enumerate(each)}
+    return {name: one for name, one in found.items() if np.isfinite(one.values).all()}
 
 
 @REPORT_TABLES.register
@@ -266,7 +320,7 @@ def _of_split(
         _overall_sheet(table, rows, scores, labels),
         _class_sheet(table, rows, scores, labels),
     ]
-    return sheets + ([_group_sheet(table, rows, split, groups)] if groups and rows else [])
+    return sheets + ([_group_sheet(table, rows, scores, groups)] if groups and rows else [])
 
 
 def _overall_sheet(
@@ -278,9 +332,14 @@ def _overall_sheet(
         found = {
             " ".join(title): scores.overall(selected_runs, name) for name, title in _OVERALL.items()
         }
-        areas = found["mean AUC"] = [scores.auc(w) for w in selected_runs]
-        found["calibration error"] = [scores.calibration(w) for w in selected_runs]
-        shown.append([method, *(_cell(each, scores.intervals) for each in found.values())])
+        areas = found["mean AUC"] = [scores.auc(run) for run in selected_runs]
+        found["calibration error"] = [scores.calibration(run) for run in selected_runs]
+        names = [*_OVERALL, "auc", "calibration"]
+        cells = [
+            _cell(scores.over_trials(selected_runs, name, each), interval=scores.intervals)
+            for name, each in zip(names, found.values(), strict=True)
+        ]
+        shown.append([method, *cells])
         notes += _undefined(method, found)
         notes += [f"{method}, AUC: {area.note}" for area in areas if area.note]
     several = any(
@@ -341,8 +400,13 @@ def _class_sheet(
                 title: scores.per_class(selected_runs, name, k)
                 for name, title in _PER_CLASS.items()
             }
-            found["AUC"] = [scores.auc(w, k) for w in selected_runs]
-            shown.append([method, *(_cell(each, scores.intervals) for each in found.values())])
+            found["AUC"] = [scores.auc(run, k) for run in selected_runs]
+            names = [f"{name} {k}" for name in (*_PER_CLASS, "auc")]
+            cells = [
+                _cell(scores.over_trials(selected_runs, name, each), interval=scores.intervals)
+                for name, each in zip(names, found.values(), strict=True)
+            ]
+            shown.append([method, *cells])
             notes += _undefined(f"{method}, {label}", found)
     spread = _spread(rows, "posterior sd (AUC: DeLong)", scores.intervals)
     several = any(
@@ -356,25 +420,53 @@ def _class_sheet(
 
 
 def _group_sheet(
-    table: Table, rows: Mapping[str, list[SelectedRun]], split: str, groups: Sequence[str]
+    table: Table, rows: Mapping[str, list[SelectedRun]], scores: Scores, groups: Sequence[str]
 ) -> Sheet:
+    split = scores.split
     sizes = group_counts(next(iter(rows.values()))[0].at.counts[split])[1]
-    accuracy = {
-        method: [group_accuracy(w.at.counts[split]) for w in selected_runs]
-        for method, selected_runs in rows.items()
-    }
     shown = []
     for g, name in enumerate(groups):
         cells = [
-            _cell([without_interval(finite_or_none(a[g]) if g < len(a) else None) for a in trials])
-            for trials in accuracy.values()
+            _cell(mean_over_trials(_group_estimates(runs, split, g)), interval=scores.intervals)
+            for runs in rows.values()
         ]
         shown.append([name, str(sizes[g]) if g < len(sizes) else DASH, *cells])
+    shown.append(["worst in validation", DASH, *_validation_cells(rows, scores)])
+    spread = _spread(rows, "standard error over images", scores.intervals)
     caption = [
-        f"Accuracy on split {split}, in per cent; {_spread(rows, '')}. n: images in the first trial."
+        f"Accuracy on split {split}, in per cent; {spread}. n: images in the first trial.",
+        "Worst in validation: the group with the lowest validation accuracy, which unlike the "
+        f"lowest accuracy on {split} is not biased by its choice.",
     ]
     heads = [("group",), ("n",), *((method,) for method in rows)]
     return Sheet(f"{table.title}, per group", caption, heads, shown, stub=2)
+
+
+def _group_estimates(runs: Sequence[SelectedRun], split: str, group: int) -> list[Estimate]:
+    """Return the accuracy of a group in each trial, with pseudo-counts in its standard error."""
+    found = []
+    for run in runs:
+        correct, total = (each[group : group + 1] for each in group_counts(run.at.counts[split]))
+        if not len(total) or not total[0]:
+            found.append(NO_ESTIMATE)
+            continue
+        accuracy = accuracy_of_counts(correct, total)
+        sd = math.sqrt(float(accuracy.image_variance[0]))
+        found.append(normal_estimate(float(accuracy.mean[0]), sd, "binomial", (0.0, 1.0)))
+    return found
+
+
+def _validation_cells(rows: Mapping[str, list[SelectedRun]], scores: Scores) -> list[str]:
+    """Return the test accuracy of the group that is worst in validation, for each method."""
+    cells = []
+    for runs in rows.values():
+        estimates = []
+        for run in runs:
+            worst = worst_group(run.at.counts["val"]) if "val" in run.at.counts else None
+            if worst is not None:
+                estimates += _group_estimates([run], scores.split, worst)
+        cells.append(_cell(mean_over_trials(estimates), interval=scores.intervals))
+    return cells
 
 
 def _spread(rows: Mapping[str, list[SelectedRun]], single: str, intervals: bool = False) -> str:
@@ -401,16 +493,13 @@ def _undefined(method: str, found: Mapping[str, Sequence[Estimate]]) -> list[str
     return notes
 
 
-def _cell(estimates: Sequence[Estimate], interval: bool = False) -> str:
-    """Mean ± sd over trials (one trial's own sd where it has one), or the mean and its interval, rounded outwards."""
-    found = mean_over_trials(estimates)
-    if found.value is None:
+def _cell(estimate: Estimate, *, interval: bool) -> str:
+    """Return value ± sd, or the value and its interval, rounded outwards."""
+    if estimate.value is None:
         return DASH
-    text = percent(found.value, 1)
-    if interval and found.low is not None and found.high is not None:
-        low, high = (
-            math.floor(found.low * 1000 + 1e-6) / 1000,
-            math.ceil(found.high * 1000 - 1e-6) / 1000,
-        )
+    text = percent(estimate.value, 1)
+    if estimate.low is not None and estimate.high is not None and (interval or not estimate.sd):
+        low = math.floor(estimate.low * 1000 + 1e-6) / 1000
+        high = math.ceil(estimate.high * 1000 - 1e-6) / 1000
         return f"{text} [{percent(low, 1)}, {percent(high, 1)}]"
-    return text if found.sd is None else f"{text} ± {percent(found.sd, 1)}"
+    return text if estimate.sd is None else f"{text} ± {percent(estimate.sd, 1)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from benchmark.core.errors import DamagedError
 from benchmark.core.summaries import ExplanationSummary
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.stored_arrays import StoredHeatmaps, read_heatmaps
+from benchmark.report.statistics.over_trials import student_over_trials
 from benchmark.report.tables.numbers import DASH
-from benchmark.report.tables.report_table import REPORT_TABLES, ReportTable
+from benchmark.report.tables.report_table import REPORT_TABLES, Report, ReportTable
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
 
@@ -59,12 +61,20 @@ class LocalizationTable(ReportTable):
     name = "localization"
     position = 40
 
-    def sheet_of(self, table: Table) -> Sheet | None:
-        return localization_sheet(table)
+    def sheets(self, report: Report) -> list[Sheet]:
+        """Return one sheet for each data set with explanations."""
+        interval = report.spread == "interval"
+        found = [localization_sheet(table, interval=interval) for table in report.tables]
+        return [sheet for sheet in found if sheet is not None]
 
 
-def localization_sheet(table: Table) -> Sheet | None:
-    """Share of relevance in the foreground, correlation with the mask and distance from the teacher, by split."""
+def localization_sheet(table: Table, *, interval: bool = False) -> Sheet | None:
+    """Return relevance in the foreground, correlation with the mask, and distance from the teacher.
+
+    Args:
+        table: The results.
+        interval: Whether intervals are printed instead of standard deviations.
+    """
     rows = [row for row in table.rows if any(_found(w) for w in row.selected_runs)]
     if not rows:
         return None
@@ -85,14 +95,18 @@ def localization_sheet(table: Table) -> Sheet | None:
     shown = [
         [row.marked_label, _explainers(row)]
         + [
-            _mean_sd(_values(row, split, name), scale, digits)
+            _summary(_values(row, split, name), scale, digits, interval=interval)
             for split, name, _, scale, digits in columns
         ]
         for row in rows
     ]
+    spread = "mean ± sd over trials"
+    if interval:
+        spread = "mean and 95 % interval over trials for these images"
     caption = [
-        "Foreground: share of absolute relevance inside the mask; correlation: of absolute relevance and mask.",
-        "Means over up to 512 images, of the predicted class's heatmap; mean ± sd over trials.",
+        "Foreground: share of absolute relevance inside the mask; correlation: of absolute "
+        "relevance and mask.",
+        f"Means over up to 512 images, of the predicted class's heatmap; {spread}.",
         _even(rows, columns),
     ]
     if any(name == "distance" for _, name, *_ in columns):
@@ -133,11 +147,19 @@ def _values(row: Row, split: str, name: str) -> list[float]:
     return [float(value) for value in values if value is not None]
 
 
-def _mean_sd(values: Sequence[float], scale: int, digits: int) -> str:
+def _summary(values: Sequence[float], scale: int, digits: int, *, interval: bool) -> str:
+    """Return the mean ± sd over trials, or with Student's interval; of one trial the value."""
     if not values:
         return DASH
     mean = f"{scale * statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+    if len(values) == 1:
+        return mean
+    estimate = student_over_trials(values, limits=(-math.inf, math.inf))
+    if not interval:
+        return f"{mean} ± {scale * statistics.stdev(values):.{digits}f}"
+    if estimate.low is None or estimate.high is None:
+        return mean
+    return f"{mean} [{scale * estimate.low:.{digits}f}, {scale * estimate.high:.{digits}f}]"
 
 
 def _explainers(row: Row) -> str:
