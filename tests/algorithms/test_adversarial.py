@@ -1,4 +1,4 @@
-"""DANN and CDAN: a whole step by hand, who moves whom, the gradient penalty, and what the discriminator sees."""
+"""DANN and CDAN: a step by hand, the parameters that each loss trains, the gradient penalty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RRR, GradMask, GAIN and ISNet against few dense lines in float64, and at masks that hold everything or nothing."""
+"""RRR, GradMask, GAIN and ISNet against a few lines in float64, and extreme masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DFR: its logistic regression against scikit-learn, balanced rows, and the last layer that comes out."""
+"""DFR: logistic regression against scikit-learn, balanced rows, and the new last layer."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_regression_is_scikit_learns(classes: int, c: float) -> None:
 
 
 def test_it_is_a_minimum() -> None:
-    """Optimality under the L1 norm: |gradient| = 1 against the sign where a weight lives, else at most 1."""
+    """At the optimum under the L1 norm the gradient is −sign(w), or at most 1 where w = 0."""
     x, y = points(3)
     weight = fit_logistic(x, y, 3, 0.3).requires_grad_()
     loss = 0.3 * F.cross_entropy(x @ weight[:, :-1].T + weight[:, -1], y, reduction="sum")
@@ -119,7 +119,7 @@ def test_the_last_layer_is_the_regression_on_the_features_as_they_come() -> None
 
 
 class Shortcut(TinyRun):
-    """Validation images of two classes in which the shortcut, larger by far, is right nine times in ten."""
+    """Validation images of two classes with a strong shortcut that is right in 90 % of them."""
 
     def batches(self, split: str) -> Iterator[Batch]:
         assert split == "val"

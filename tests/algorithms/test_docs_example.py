@@ -1,4 +1,4 @@
-"""The example of docs/adding_an_algorithm.md: extracted, trained, and found as an installed package."""
+"""The example of docs/adding_an_algorithm.md: trained, and installed as a package."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def block(first_line: str) -> str:
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Registry]:
-    """A registry of plug-ins alone in place of the real one, which the example must not change for other tests."""
+    """Replace the registry by one of plug-ins only, which other tests do not see."""
     empty = tmp_path / "nothing" / "algorithms"
     empty.mkdir(parents=True)
     for folder in (empty, empty.parent):
@@ -104,14 +104,16 @@ def test_example_keeps_the_projects_style() -> None:
 def test_example_package_is_found_through_its_entry_point(
     registry: Registry, tmp_path: Path
 ) -> None:
-    """What pip writes when it installs the package, without pip: the module and its entry points."""
+    """The files are those that pip writes: the module and its entry points."""
     project = tomllib.loads(block("shortcutbed-vrex/pyproject.toml"))
     (module,) = project["tool"]["setuptools"]["py-modules"]
     (tmp_path / f"{module}.py").write_text(block("algorithms/vrex.py"), encoding="utf-8")
     info = tmp_path / f"{module}-{project['project']['version']}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['project']['name']}\nVersion: {project['project']['version']}\n"
+        "Metadata-Version: 2.1\n"
+        f"Name: {project['project']['name']}\n"
+        f"Version: {project['project']['version']}\n"
     )
     lines = [
         f"[{group}]\n" + "\n".join(f"{name} = {value}" for name, value in points.items())

@@ -1,4 +1,4 @@
-"""eX2L: equation 4 by hand, the gradient of its penalty by finite differences, and what is logged."""
+"""eX2L: equation 4 by hand, the gradient of its penalty by finite differences, and its log."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def batch_of(rows: int = 6) -> Any:
 def dense_map(
     network: Any, image: torch.Tensor, target: torch.Tensor, weight: Any = None
 ) -> tuple[Any, Any]:
-    """Grad-CAM by hand, divided by its maximum: with a linear layer on means, ∂ logit_c / ∂ A_kij = W_ck / (h w)."""
+    """Return Grad-CAM divided by its maximum, from ∂ logit_c / ∂ A_kij = W_ck / (h w)."""
     activation = network.feature_map(image)
     pixels = activation.shape[2] * activation.shape[3]
     weight = network.classifier.weight[target] / pixels if weight is None else weight
@@ -103,7 +103,7 @@ def test_the_penalty_moves_both_models_as_finite_differences_with_fixed_weights_
 
 
 def test_importance_weights_are_constants() -> None:
-    """Through the weights alone could the penalty reach the last layers; and so it would without a fixed weight."""
+    """The penalty could reach the last layers only through the importance weights."""
     algorithm, batch = still(), batch_of()
     last = [algorithm.network.classifier.weight, algorithm.confounder.classifier.weight]
     assert torch.autograd.grad(algorithm.loss(batch)["similarity"], last, allow_unused=True) == (
@@ -171,7 +171,7 @@ def test_the_confounder_model_learns_the_confounder() -> None:
 
 
 def test_raw_maps_have_no_bound_and_scaled_ones_do() -> None:
-    """Why each map is divided by its maximum: activations ten times as large, −MAE ten times as low."""
+    """Without division by the maximum, ten times the activations give ten times the −MAE."""
     batch = batch_of()
     for scale, factor in (("none", 10.0), ("max", 1.0)):
         algorithm = still(scale=scale)
@@ -186,8 +186,13 @@ def test_raw_maps_have_no_bound_and_scaled_ones_do() -> None:
 @pytest.mark.parametrize("name", SIMILARITIES)
 def test_dead_networks_and_equal_ones_are_finite(name: str) -> None:
     algorithm, batch = still(similarity=name), batch_of()
-    algorithm.confounder.load_state_dict({**algorithm.network.state_dict(), "classifier.weight": torch.ones(2, 8),
-                                          "classifier.bias": torch.zeros(2)})  # fmt: skip
+    algorithm.confounder.load_state_dict(
+        {
+            **algorithm.network.state_dict(),
+            "classifier.weight": torch.ones(2, 8),
+            "classifier.bias": torch.zeros(2),
+        }
+    )
     algorithm.network.classifier.weight.data.fill_(1)
     for factor in (1, 0):  # equal maps, then empty ones
         algorithm.network.body[-2].weight.data *= factor
@@ -252,7 +257,7 @@ def test_with_dropout_the_models_take_turns() -> None:
 def test_maps_of_one_cell_are_refused(
     method: str, backbone: str, side: int, possible: bool
 ) -> None:
-    """Divided by their maximum or their norm they are 1 or 0, whatever the network does: no gradient."""
+    """A map of one cell, divided by its maximum or norm, is 1 or 0 and has no gradient."""
     table = {"datasets": [f"tiny:side={side}"], "algorithms": [method], "backbone": backbone}
     config = config_from(table, "test", "test")
     if possible:

@@ -1,4 +1,4 @@
-"""IRM: the penalty against automatic differentiation and finite differences, the switch, and small environments."""
+"""IRM: the penalty against autograd and finite differences, the switch, small environments."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_penalty_has_the_gradient_of_the_twice_differentiated_form() -> None:
 
 
 def test_penalty_vanishes_where_no_scale_is_better() -> None:
-    """Logits that are calibrated: rows of one input, labels in the proportions that the softmax says."""
+    """Calibrated logits: labels of one input in the proportions of its softmax."""
     logits = torch.tensor([0.75, 0.25], dtype=torch.float64).log().repeat(8, 1)
     label = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1])
     assert irm_penalty(logits, label).abs() < 1e-30

@@ -1,4 +1,4 @@
-"""LfF: the generalised cross-entropy, the relative difficulty, and which network each of the terms moves."""
+"""LfF: the generalised cross-entropy, the relative difficulty, and what each term trains."""
 
 from __future__ import annotations
 

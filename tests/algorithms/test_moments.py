@@ -1,4 +1,4 @@
-"""MMD by explicit loops, CORAL by numpy's covariance, and what happens with one row or one environment."""
+"""MMD by loops, CORAL by numpy's covariance, and batches of one row or one environment."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_gradients_by_finite_differences(distance) -> None:
 
 
 def test_large_features_in_float32_keep_a_row_equal_to_itself() -> None:
-    """|x|² + |y|² − 2xy would miss by about 1e-2 here, which γ = 1000 makes an e^-10 of what should be 1."""
+    """|x|² + |y|² − 2xy has an error of about 1e-2 here, and e^(−1000 · 0.01) is not 1."""
     x, y = (200 * s.float() for s in samples(4, 4, features=64))
     assert float(mmd(x, x)) == 0
     assert float(mmd(x, y)) == pytest.approx(mmd_by_loops(x.tolist(), y.tolist()), rel=1e-5)

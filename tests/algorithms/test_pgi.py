@@ -1,4 +1,4 @@
-"""PGI: the penalty by loops, its degenerate cases, whom its gradient reaches, and which group is the minority."""
+"""PGI: the penalty by loops, degenerate cases, its gradient, and the minority group."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ def by_loops(logits: torch.Tensor, label: torch.Tensor, minority: torch.Tensor) 
                 i for i in range(len(label)) if label[i] == c and bool(minority[i]) == bool(part)
             ]
             soft = [logits[i].softmax(0).tolist() for i in rows]
-            means.append([min(max(sum(s[k] for s in soft) / len(rows), 1e-12), 1 - 1e-12) for k in range(classes)]
-                         if rows else None)  # fmt: skip
+            if not rows:
+                means.append(None)
+                continue
+            averages = [sum(s[k] for s in soft) / len(rows) for k in range(classes)]
+            means.append([min(max(average, 1e-12), 1 - 1e-12) for average in averages])
         if means[0] is not None and means[1] is not None:
             total += sum(p * math.log(p / q) for p, q in zip(means[0], means[1], strict=True))
     return total / classes

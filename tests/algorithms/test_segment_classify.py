@@ -1,4 +1,4 @@
-"""Methods that predict through masks or attention: what the classifier sees, who learns when, answers that repeat."""
+"""Methods that predict through masks or attention."""
 
 from __future__ import annotations
 
