@@ -1,4 +1,4 @@
-"""Augmentation, batched on the device: one resampling for everything that a batch undergoes."""
+"""Data augmentation on the device, with a single resampling of each batch."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import torch.nn.functional as F
 
 from benchmark.core.batch import Batch
 
-#: Bytes that are flipped, or resampled by each thread, at a time on the CPU: what was just read is still in the
-#: processor's cache, and no second batch's memory is asked of the system, which costs more than the arithmetic.
-_FLIPPED, _RESAMPLED = 1 << 17, 1 << 20
+#: Bytes that are flipped at a time on the CPU, and bytes that each thread resamples at a time. What
+#: was just read is then still in the cache of the processor, and no memory for a second batch is
+#: allocated, which would cost more than the arithmetic.
+_FLIP_BYTES = 1 << 17
+_RESAMPLE_BYTES = 1 << 20
 
 
 def augment(batch: Batch, options: Mapping[str, float]) -> Batch:
-    """The batch with each image flipped, rotated, cropped (zoomed) and shifted at random; the mask moves with it.
+    """Flip, rotate, crop (zoom) and shift each image at random, together with its mask.
 
-    What comes into view from outside repeats the border for the image and is background for the mask. Only a flip
-    is exact in every bit; everything else is one bilinear resampling (nearest for the mask).
+    Outside of the original, images repeat their border, and masks are background. A flip alone is
+    exact; everything else is one bilinear resampling (nearest-neighbour for the mask). Random
+    numbers come from torch's CPU generator, so that all devices draw the same.
 
     Args:
-        batch: with ``image`` float[B,C,H,W] on any device. On the CPU its image and mask may be overwritten: the loop
-            has no other use for them.
+        batch: a batch with ``image`` float[B,C,H,W] on any device. On the CPU its image and mask
+            may be overwritten.
         options: see ``benchmark.core.dataset.AUGMENTATIONS``.
-
-    Random numbers come from torch's generator of the CPU, so that all devices draw the same.
     """
-    flip, others = (
-        options.get("flip", 0.0),
-        any(options.get(k, 0.0) > 0 for k in ("translate", "rotate", "crop")),
-    )
+    flip = options.get("flip", 0.0)
+    others = any(options.get(name, 0.0) > 0 for name in ("translate", "rotate", "crop"))
     if flip <= 0 and not others:
         return batch
-    n, device = len(batch), batch.image.device
+    n = len(batch)
+    device = batch.image.device
     flipped = torch.rand(n) < flip
     if not others:
         mask = None if batch.mask is None else _mirror(batch.mask, flipped)
@@ -43,11 +43,12 @@ def augment(batch: Batch, options: Mapping[str, float]) -> Batch:
     angle = (torch.rand(n) * 2 - 1) * math.radians(options.get("rotate", 0.0))
     zoom = 1 - torch.rand(n) * options.get("crop", 0.0)
     shift = (torch.rand(n, 2) * 2 - 1) * 2 * options.get("translate", 0.0)
-    shift = (
-        shift + (torch.rand(n, 2) * 2 - 1) * (1 - zoom)[:, None]
-    )  # a crop lies anywhere inside the image
+    # A crop lies anywhere inside the image.
+    shift = shift + (torch.rand(n, 2) * 2 - 1) * (1 - zoom)[:, None]
     height, width = batch.image.shape[-2:]
-    cos, sin, mirror = torch.cos(angle) * zoom, torch.sin(angle) * zoom, 1 - 2 * flipped.float()
+    cos = torch.cos(angle) * zoom
+    sin = torch.sin(angle) * zoom
+    mirror = 1 - 2 * flipped.float()
     rows = [
         cos * mirror,
         -sin * height / width,
@@ -61,7 +62,7 @@ def augment(batch: Batch, options: Mapping[str, float]) -> Batch:
 
 
 def _grid(affine: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Where each pixel is taken from, float[B,H,W,2]: ``F.affine_grid``, as one sum of a row's part and a column's."""
+    """Return the source of each pixel, float[B,H,W,2], like ``F.affine_grid`` but faster."""
     x = (2 * torch.arange(width, device=affine.device) + 1) / width - 1
     y = (2 * torch.arange(height, device=affine.device) + 1) / height - 1
     column = affine[:, None, :, 0] * x[:, None]
@@ -70,42 +71,39 @@ def _grid(affine: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def _resample(x: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
-    """Images [B,C,H,W] under affine maps [B,2,3], bilinear; in place on the CPU, a few at a time."""
+    """Apply affine maps [B,2,3] to images [B,C,H,W], bilinearly; in place on the CPU."""
     if x.device.type != "cpu":
         return F.grid_sample(
             x, _grid(affine, *x.shape[-2:]), padding_mode="border", align_corners=False
         )
-    for some in torch.arange(len(x)).split(
-        max(1, torch.get_num_threads() * _RESAMPLED // max(1, x[:1].nbytes))
-    ):
-        part = x[some[0] : some[-1] + 1]
-        grid = _grid(affine[some], *x.shape[-2:])
-        closer = part.contiguous(
-            memory_format=torch.channels_last
-        )  # the channels of a pixel beside each other
-        part.copy_(F.grid_sample(closer, grid, padding_mode="border", align_corners=False))
+    count = max(1, torch.get_num_threads() * _RESAMPLE_BYTES // max(1, x[:1].nbytes))
+    for start in range(0, len(x), count):
+        part = x[start : start + count]
+        grid = _grid(affine[start : start + count], *x.shape[-2:])
+        interleaved = part.contiguous(memory_format=torch.channels_last)
+        part.copy_(F.grid_sample(interleaved, grid, padding_mode="border", align_corners=False))
     return x
 
 
 def _resample_mask(mask: torch.Tensor | None, affine: torch.Tensor) -> torch.Tensor | None:
-    """Masks [B,1,H,W] under affine maps [B,2,3], nearest."""
+    """Apply affine maps [B,2,3] to masks [B,1,H,W], by nearest neighbour."""
     if mask is None:
         return None
     grid = _grid(affine, *mask.shape[-2:])
-    return (
-        F.grid_sample(mask.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
-        > 0.5
+    moved = F.grid_sample(
+        mask.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False
     )
+    return moved > 0.5
 
 
 def _mirror(x: torch.Tensor, flipped: torch.Tensor) -> torch.Tensor:
-    """Some of the images [B,C,H,W] from left to right, those of bool[B]; in place on the CPU, a few at a time."""
+    """Mirror the images [B,C,H,W] that bool[B] selects; in place on the CPU."""
     if x.device.type != "cpu":
         return torch.where(flipped.to(x.device)[:, None, None, None], x.flip(-1), x)
-    for rows in flipped.nonzero()[:, 0].split(max(1, _FLIPPED // max(1, x[:1].nbytes))):
+    for rows in flipped.nonzero()[:, 0].split(max(1, _FLIP_BYTES // max(1, x[:1].nbytes))):
         if len(rows) > 1:
             x.index_copy_(0, rows, x.index_select(0, rows).flip(-1))
-        else:  # of a large image a single copy is made
+        else:  # a large image is copied only once
             one = x[int(rows)]
             one.copy_(one.flip(-1))
     return x

@@ -1,4 +1,4 @@
-"""From a spec to an algorithm on its device."""
+"""Builds the algorithm of a spec on its device."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ from benchmark.engine.checkpoint import load_weights
 def build_algorithm(
     spec: RunSpec, info: DatasetInfo, device: torch.device, runs: Path, data_dir: Path | None = None
 ) -> Algorithm:
-    """The algorithm of a spec with its backbone and the trained algorithms of its upstream runs, on the device.
+    """Build the algorithm of a spec, with its backbone and trained upstream algorithms.
 
-    Initial weights depend on the trial alone, so that all methods of a trial start from the same ones.
+    The initial weights depend only on the trial, so that all methods of a trial start alike.
 
     Args:
-        info: of the run's data set.
-        runs: folder that holds the run folders of the upstream runs.
-        data_dir: folder of downloaded data sets.
+        spec: the run.
+        info: the description of its data set.
+        device: where to put the algorithm.
+        runs: the folder that contains the folders of the upstream runs.
+        data_dir: the folder of downloaded data sets.
 
     Raises:
         UserError: an upstream run has no weights.
@@ -45,7 +47,7 @@ def build_algorithm(
 def assemble(
     spec: RunSpec, info: DatasetInfo, device: torch.device, upstream: Mapping[str, Algorithm]
 ) -> Algorithm:
-    """The algorithm of a spec, given those of its upstream runs."""
+    """Build the algorithm of a spec from the trained algorithms of its upstream runs."""
     torch.manual_seed(seed_for("init", spec.trial))
     compute = spec.compute
     setting = Setting(
@@ -67,10 +69,16 @@ def assemble(
 
 
 def place(algorithm: Algorithm, device: torch.device, compute: Mapping[str, Any]) -> None:
-    """Bring an algorithm to its device, laid out and compiled as the run's ``compute`` says.
+    """Move an algorithm to its device, with the memory format and compilation of the run.
 
-    What is compiled is a call of ``algorithm.network``; explanations run uncompiled all the same. Its random numbers
-    (dropout, the noise behind a segmented object) are those of an uncompiled network.
+    Compilation applies to calls of ``algorithm.network``; explanations run uncompiled. A compiled
+    network uses the same random numbers (dropout, the noise behind a segmented object) as an
+    uncompiled one.
+
+    Args:
+        algorithm: the algorithm.
+        device: where to put it.
+        compute: the ``compute`` table of the spec.
     """
     algorithm.to(device)
     if compute.get("channels_last"):
@@ -80,19 +88,29 @@ def place(algorithm: Algorithm, device: torch.device, compute: Mapping[str, Any]
 
 
 def load_upstream(folder: Path, device: torch.device, data_dir: Path | None = None) -> Algorithm:
-    """A finished run's algorithm with its selected weights, in evaluation mode, needing no gradient.
+    """Load the algorithm of a finished run with its selected weights, in evaluation mode.
 
-    It is built for its own data: other options may mean other environments, though never other labels or image sizes
-    (the plan checks that).
+    It is built for its own data: other options may mean other environments. Labels and image sizes
+    are the same, which the plan has checked.
+
+    Args:
+        folder: the folder of the run.
+        device: where to put the algorithm.
+        data_dir: the folder of downloaded data sets.
+
+    Returns:
+        The algorithm; its parameters need no gradient.
 
     Raises:
-        UserError: the run is not done, or its files are damaged or of another run; the message says what to delete.
+        UserError: the run is not done, or its files are damaged or belong to another run. The
+            message says what to delete.
     """
     run = RunFolder(folder)
     for path in (run.record, run.selected):
         if not path.exists():
             raise UserError(
-                f"{folder.name} was to be trained first, but {path} does not exist; launch the sweep again."
+                f"the upstream run {folder.name} is not done: {path} does not exist; launch the "
+                "sweep again."
             )
     spec = read_spec(folder)
     weights = _selected_weights(run)
@@ -103,27 +121,29 @@ def load_upstream(folder: Path, device: torch.device, data_dir: Path | None = No
     except RuntimeError as error:
         reason = str(error).partition("\n")[0].rstrip(":")
         raise UserError(
-            f"{run.selected} does not fit its method ({reason}); {_again(run)}"
+            f"{run.selected} does not fit its method ({reason}); {_redo_advice(run)}"
         ) from None
     algorithm.eval()
     return algorithm.requires_grad_(False)
 
 
 def _selected_weights(run: RunFolder) -> dict[str, torch.Tensor]:
-    """The weights of a finished run, compared with the checksum in its record where it has one."""
+    """Load the weights of a finished run, and compare them with the checksum in its record."""
     checksums = read_record(run.path).checksums
     try:
         if checksums and run.selected.name not in checksums:
             raise DamagedError(
-                f"{run.selected.name} is of another run: the record does not list it."
+                f"{run.selected.name} belongs to another run: the record does not list it."
             )
         return load_weights(run.selected, checksums.get(run.selected.name))
     except DamagedError as error:
-        raise DamagedError(f"{run.path}: {str(error).removesuffix('.')}; {_again(run)}") from None
+        raise DamagedError(
+            f"{run.path}: {str(error).removesuffix('.')}; {_redo_advice(run)}"
+        ) from None
 
 
-def _again(run: RunFolder) -> str:
-    """How to have a run made once more, for those that need it and have failed."""
+def _redo_advice(run: RunFolder) -> str:
+    """Return how to repeat a run that other, failed runs need."""
     return f"delete the folder {run.path}, then `retry` the sweep and launch it again."
 
 

@@ -1,4 +1,4 @@
-"""checkpoint.pt: what a run resumes from."""
+"""Reads and writes checkpoints, from which runs resume, and weights."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from benchmark.core.files import require_file, sha256_of, write_atomic
 from benchmark.core.layout import RunFolder
 from benchmark.core.spec import SCHEMA
 
-#: Bytes that a file of weights may have.
-_MOST_BYTES = 1 << 40
+#: The largest size of a file of weights.
+_MAX_BYTES = 1 << 40
 
 
 def save_checkpoint(folder: Path, key: str, state: Mapping[str, Any]) -> None:
-    """Replace the checkpoint of a run, atomically."""
+    """Replace the checkpoint of a run atomically."""
     write_atomic(
         RunFolder(folder).checkpoint,
         lambda file: _save({"schema": SCHEMA, "key": key, **state}, file),
@@ -30,9 +30,12 @@ def save_checkpoint(folder: Path, key: str, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
-    """The checkpoint of a run, on the CPU, or None if there is none that can be used.
+    """Load the checkpoint of a run to the CPU.
 
-    A damaged checkpoint costs work and nothing else: the run starts from the beginning, and its output says so.
+    If the checkpoint is damaged, the run starts from the beginning, and its output says so.
+
+    Returns:
+        The checkpoint, or None if there is none that can be used.
     """
     path = RunFolder(folder).checkpoint
     if not path.exists():
@@ -45,7 +48,8 @@ def load_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
         return None
     if not isinstance(saved, dict) or saved.get("schema") != SCHEMA or saved.get("key") != key:
         print(
-            f"{path.name} is of another run or schema version; the run starts from the beginning.",
+            f"{path.name} belongs to another run or schema version; the run starts from the "
+            "beginning.",
             file=sys.stderr,
         )
         return None
@@ -53,12 +57,12 @@ def load_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def save_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
-    """Write a state_dict, atomically."""
+    """Write a state_dict to a file atomically."""
     write_atomic(path, lambda file: write_weights(weights, file))
 
 
 def conditions_of(saved: Mapping[str, Any] | None) -> Conditions | None:
-    """The conditions that a checkpoint was made under, or None where there is none, or it does not tell."""
+    """Return the conditions under which a checkpoint was saved, or None if they are unknown."""
     if saved is None or "conditions" not in saved:
         return None
     try:
@@ -74,48 +78,50 @@ def write_weights(weights: Mapping[str, torch.Tensor], file: IO[bytes]) -> None:
 
 
 def load_weights(path: Path, checksum: str | None = None) -> dict[str, torch.Tensor]:
-    """A state_dict written by ``save_weights``, on the CPU.
+    """Load a state_dict written by ``save_weights`` to the CPU.
 
     Args:
         path: the file.
-        checksum: hexadecimal sha256 of the file; None where it is not known.
+        checksum: the hexadecimal sha256 of the file, or None if it is unknown.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        DamagedError: it is damaged, not the file that the checksum was made of, or holds anything but tensors.
+        FileNotFoundError: the file does not exist.
+        DamagedError: it is damaged, its checksum differs, or it holds anything but tensors.
     """
-    require_file(path, _MOST_BYTES)
+    require_file(path, _MAX_BYTES)
     if checksum is not None and sha256_of(path) != checksum:
-        raise DamagedError(f"{path.name} was changed or is of another run (its checksum is wrong).")
+        raise DamagedError(
+            f"{path.name} was changed or belongs to another run (its checksum is wrong)."
+        )
     weights = _load(path)
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
     ):
-        raise DamagedError(f"{path.name} is damaged (it holds something else than weights).")
+        raise DamagedError(f"{path.name} is damaged (it does not contain weights).")
     return weights
 
 
 def _load(path: Path) -> Any:
-    """What ``torch.save`` wrote, without running any code that the file may name.
+    """Load what ``torch.save`` wrote, without running any code that the file may contain.
 
     Raises:
-        DamagedError: it is damaged, compressed, or holds other objects than tensors and plain values.
+        DamagedError: it is damaged, compressed, or holds anything but tensors and plain values.
     """
-    require_file(path, _MOST_BYTES)
+    require_file(path, _MAX_BYTES)
     try:
-        with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
+        with zipfile.ZipFile(path) as archive:  # torch does not verify the checksums
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise ValueError("it is compressed")  # as torch never does, and could be any size
+                raise ValueError("it is compressed")  # torch never compresses; it may be huge
             if archive.testzip() is not None:
                 raise ValueError("a checksum is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes raise nearly everything
+    except Exception as error:  # damaged bytes raise nearly any exception
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DamagedError(f"{path.name} cannot be read ({reason}).") from None
 
 
-class _Watched:
-    """A file that remembers why it could not be written: torch.save turns a full disk into a RuntimeError."""
+class _ErrorKeepingFile:
+    """A file that keeps the error of a failed write, which torch.save turns into a RuntimeError."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -133,10 +139,10 @@ class _Watched:
 
 
 def _save(value: Mapping[str, Any], file: IO[bytes]) -> None:
-    watched = _Watched(file)
+    target = _ErrorKeepingFile(file)
     try:
-        torch.save(value, watched)  # type: ignore[arg-type]
+        torch.save(value, target)  # type: ignore[arg-type]
     except RuntimeError:
-        if watched.error is not None:
-            raise watched.error from None
+        if target.error is not None:
+            raise target.error from None
         raise

@@ -1,4 +1,4 @@
-"""Splits on the device: bytes stay bytes until they are indexed."""
+"""Splits on the device; images stay uint8 until a batch is taken."""
 
 from __future__ import annotations
 
@@ -12,53 +12,64 @@ from benchmark.core.batch import Batch
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.speed.memory import Scratch
 
-#: Share of the free memory of a GPU that one split may take; larger splits stay in host memory.
-_SHARE = 0.25
-#: On the CPU images are taken and normalised so many bytes at a time: what was just read is still in the cache of the
-#: processor, and no second batch's worth of memory is asked of the system, which costs more than the arithmetic.
-_CHUNK = 1 << 20
+#: The share of the free memory of a GPU that one split may use; larger splits stay on the host.
+MAX_GPU_SHARE = 0.25
+#: On the CPU images are normalised in chunks of this many bytes. What was just read is then still in
+#: the cache of the processor, and no memory for a second batch is allocated, which would cost more
+#: than the arithmetic.
+_CHUNK_BYTES = 1 << 20
 
-
-#: One for all splits: a batch of one is gone when the next is asked for a batch.
+#: Shared by all splits: a batch of one split is gone before a batch of the next is requested.
 _SCRATCH = Scratch()
 
 
 class DeviceSplit:
-    """One split as tensors, ready to be indexed.
+    """A split as tensors, from which batches are taken.
 
-    Images are uint8 on the device (or in host memory where they do not fit) and become normalised floats per batch.
+    Images are uint8 on the device, or in host memory if they do not fit. Each batch is normalised
+    to floats.
 
     Args:
         data: the data set.
-        split: name of the split.
-        device: where batches are wanted.
+        split: the name of the split.
+        device: the device of the batches.
+        max_gpu_share: the largest share of the free memory of a GPU that the images may use.
     """
 
-    def __init__(self, data: GroupedDataset, split: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        data: GroupedDataset,
+        split: str,
+        device: torch.device,
+        max_gpu_share: float = MAX_GPU_SHARE,
+    ) -> None:
         arrays = data.splits[split]
-        self.name, self.device, self.size = split, device, len(arrays)
+        self.name = split
+        self.device = device
+        self.size = len(arrays)
+        self.max_gpu_share = max_gpu_share
         self.arrays = arrays
         self.group_array = data.group(split)
         self._host_image: np.ndarray | None = None
         self._image = self._place(arrays.image)
         label = torch.from_numpy(arrays.label)
-        self.label = (label.float() if label.ndim == 2 else label).to(
-            device
-        )  # multi-label: what a loss takes
+        # Losses for multi-label data take floats.
+        self.label = (label.float() if label.ndim == 2 else label).to(device)
         self.confounder = self._optional(arrays.confounder)
         self.environment = self._optional(arrays.environment)
         self.group = self._optional(self.group_array)
         self.mask = self._optional(arrays.mask)
-        # one multiplication and one addition take a byte to its normalised value
+        # A byte is normalised by one multiplication and one addition.
         mean = torch.tensor(data.info.mean, dtype=torch.float32).view(1, -1, 1, 1)
         std = torch.tensor(data.info.std, dtype=torch.float32).view(1, -1, 1, 1)
-        self.scale, self.shift = (1 / (255 * std)).to(device), (-mean / std).to(device)
+        self.scale = (1 / (255 * std)).to(device)
+        self.shift = (-mean / std).to(device)
 
     def _place(self, image: np.ndarray) -> torch.Tensor | None:
-        """The images as one tensor, or None where they stay a (memory-mapped) array in host memory."""
+        """Return the images as a tensor, or None if they stay a (memory-mapped) array on the host."""
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
-            if image.nbytes <= free * _SHARE:
+            if image.nbytes <= free * self.max_gpu_share:
                 return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
         elif not isinstance(image, np.memmap):
             return torch.from_numpy(np.ascontiguousarray(image))
@@ -66,15 +77,15 @@ class DeviceSplit:
         return None
 
     def _optional(self, value: np.ndarray | None) -> torch.Tensor | None:
-        return (
-            None if value is None else torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
-        )
+        if value is None:
+            return None
+        return torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
 
     def batch(self, rows: np.ndarray) -> Batch:
-        """The rows as a batch, images normalised, with everything that is known of them.
+        """Return a batch of normalised images with all their annotations.
 
         Args:
-            rows: int64[B].
+            rows: the rows of the split, int64[B].
         """
         index = torch.from_numpy(rows).to(self.device, non_blocking=True)
         return Batch(
@@ -88,21 +99,20 @@ class DeviceSplit:
         )
 
     def _normalised(self, rows: np.ndarray, index: torch.Tensor) -> torch.Tensor:
-        """Images of the rows, float[B,C,H,W], in memory that nothing else holds."""
+        """Return normalised images, float[B,C,H,W], in memory that nothing else uses."""
         if self.device.type == "cpu":
             shape = self.arrays.image.shape[1:]
             image = _SCRATCH.take(len(rows), *shape)
-            step = max(1, _CHUNK // max(1, math.prod(shape)))
+            step = max(1, _CHUNK_BYTES // max(1, math.prod(shape)))
             for start in range(0, len(rows), step):
-                some = slice(start, start + step)
-                image[some].copy_(self._taken(rows[some], index[some])).mul_(self.scale).add_(
-                    self.shift
-                )
+                part = slice(start, start + step)
+                image[part].copy_(self._take(rows[part], index[part]))
+                image[part].mul_(self.scale).add_(self.shift)
             return image
-        return self._taken(rows, index).to(torch.float32).mul_(self.scale).add_(self.shift)
+        return self._take(rows, index).to(torch.float32).mul_(self.scale).add_(self.shift)
 
-    def _taken(self, rows: np.ndarray, index: torch.Tensor) -> torch.Tensor:
-        """Bytes of the rows on the device."""
+    def _take(self, rows: np.ndarray, index: torch.Tensor) -> torch.Tensor:
+        """Return the images of the rows on the device, uint8[B,C,H,W]."""
         if self._image is not None:
             return self._image.index_select(0, index)
         assert self._host_image is not None
@@ -113,6 +123,6 @@ class DeviceSplit:
         return None if value is None else value.index_select(0, index)
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """Every image once, in order."""
+        """Iterate over all images in order, in batches of ``size``."""
         for start in range(0, self.size, size):
             yield self.batch(np.arange(start, min(start + size, self.size)))

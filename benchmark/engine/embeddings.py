@@ -1,4 +1,4 @@
-"""How a trained network arranges test images: features of the selected step, and how labels and confounders cluster."""
+"""Features of test images at the selected step, and how labels and confounders cluster in them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,21 @@ from benchmark.core.compilation import uncompiled
 from benchmark.core.errors import UserError
 from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.evaluate import images_per_pass
-from benchmark.engine.explanations import MAX_IMAGES, spread
+from benchmark.engine.explanations import MAX_IMAGES, evenly_spaced_rows
 from benchmark.models.base import Backbone
 
-#: Principal components that are kept of the features: enough for a projection, little beside the weights.
-COMPONENTS = 50
+#: The number of principal components that are stored: enough for a projection, and small.
+MAX_COMPONENTS = 50
 
 
 @dataclass
 class Embeddings:
-    """``report`` is for record.json, ``arrays`` for embeddings.npz; empty where there is nothing."""
+    """The embeddings of a run; both are empty if there are none.
+
+    Args:
+        report: the entry of record.json.
+        arrays: the arrays of embeddings.npz.
+    """
 
     report: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
@@ -34,15 +39,15 @@ class Embeddings:
 def embed_splits(
     algorithm: Algorithm, splits: Mapping[str, DeviceSplit], predicted: Mapping[str, np.ndarray]
 ) -> Embeddings:
-    """Compute features before the last layer, and their silhouettes, in evaluation mode.
+    """Compute the features before the last layer, and their silhouettes, in evaluation mode.
 
-    At most MAX_IMAGES images of each split are used.
-
-    What has no such features is a note in the report, never an error: the run itself is sound.
+    At most MAX_IMAGES images of each split are used. An error becomes a note in the report, since
+    the run itself is valid without embeddings.
 
     Args:
-        splits: test splits.
-        predicted: per split the predicted classes int64[N].
+        algorithm: the trained method.
+        splits: the test splits by name.
+        predicted: the predicted classes int64[N] of each split.
     """
     training = algorithm.training
     algorithm.eval()
@@ -50,9 +55,7 @@ def embed_splits(
         return _embed(algorithm, splits, predicted)
     except UserError as error:
         note = str(error)
-    except (
-        Exception
-    ) as error:  # memory, an eigenvalue that does not converge: the result stands without features
+    except Exception as error:  # such as lack of memory, or eigenvalues that do not converge
         if isinstance(error, OSError):
             raise
         traceback.print_exc()
@@ -66,11 +69,11 @@ def embed_splits(
 def _embed(
     algorithm: Algorithm, splits: Mapping[str, DeviceSplit], predicted: Mapping[str, np.ndarray]
 ) -> Embeddings:
-    found: dict[str, Any] = {}
+    summaries: dict[str, Any] = {}
     all_features: list[torch.Tensor] = []
     pieces: list[dict[str, np.ndarray]] = []
     for name, split in splits.items():
-        rows = spread(split.size, MAX_IMAGES)
+        rows = evenly_spaced_rows(split.size, MAX_IMAGES)
         features = _features(algorithm, split, rows)
         if not bool(features.isfinite().all()):
             raise UserError(f"features on split {name} are not finite.")
@@ -78,12 +81,12 @@ def _embed(
         if split.arrays.confounder is not None:
             known["confounder"] = split.arrays.confounder[rows]
         scores = {of: silhouette(features, known.get(of)) for of in ("label", "confounder")}
-        found[name] = {"images": len(rows), **scores}
+        summaries[name] = {"images": len(rows), **scores}
         all_features.append(features)
         place = {"split": np.array([name] * len(rows)), "row": rows}
         pieces.append({**place, "prediction": predicted[name][rows], **known})
     together = torch.cat(all_features)
-    components, share = principal_components(together, COMPONENTS)
+    components, share = principal_components(together, MAX_COMPONENTS)
     shared = set.intersection(*(set(piece) for piece in pieces))
     arrays = {
         key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0] if key in shared
@@ -92,12 +95,12 @@ def _embed(
         "feature": components.numpy().astype(np.float32),
         "share": share.numpy().astype(np.float32),
     }
-    return Embeddings({"dimensions": together.shape[1], "splits": found}, arrays)
+    return Embeddings({"dimensions": together.shape[1], "splits": summaries}, arrays)
 
 
 @torch.inference_mode()
 def _features(algorithm: Algorithm, split: DeviceSplit, rows: np.ndarray) -> torch.Tensor:
-    """Features of the network that predicts, float64[M,D] on the CPU."""
+    """Return the features of the network that predicts, float64[M,D] on the CPU."""
     kept, per_pass = [], images_per_pass(split, algorithm)
     for start in range(0, len(rows), per_pass):
         with algorithm.setting.autocast():
@@ -112,11 +115,18 @@ def _features(algorithm: Algorithm, split: DeviceSplit, rows: np.ndarray) -> tor
 
 
 def silhouette(features: torch.Tensor, labels: np.ndarray | None) -> float | None:
-    """Mean of (b − a) / max(a, b) over images float[M,D], from −1 to 1 (Rousseeuw 1987), by Euclidean distance.
+    """Return the silhouette (Rousseeuw 1987) by Euclidean distance.
 
-    a is an image's mean distance to the others of its label, b the smallest mean distance to those of another one. An
-    image that is alone with its label counts as 0, as one with a = b = 0 does. None where images have no label, several
-    labels, or all the same.
+    It is the mean of (b − a) / max(a, b) over the images, where a is the mean distance of an image
+    to the others of its label, and b the smallest mean distance to the images of another label. An
+    image with a = b = 0, or without others of its label, counts as 0.
+
+    Args:
+        features: float[M,D].
+        labels: int64[M], or None.
+
+    Returns:
+        A number from −1 to 1, or None if images have no label, several labels, or all the same.
     """
     if labels is None or labels.ndim != 1:
         return None
@@ -138,21 +148,27 @@ def silhouette(features: torch.Tensor, labels: np.ndarray | None) -> float | Non
 
 
 def principal_components(features: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coordinates on the first principal axes float64[M,P], P ≤ ``most``, and each one's share of the variance.
+    """Return coordinates on the first principal axes, and the share of the variance of each axis.
 
-    The axes' signs are those that make the coordinate of largest size positive.
+    The sign of each axis is such that the coordinate of largest size is positive.
+
+    Args:
+        features: float64[M,D].
+        most: the largest number of axes.
+
+    Returns:
+        Coordinates float64[M,P] and shares float64[P], with P ≤ ``most``.
     """
     centred = features - features.mean(0)
     size, width = centred.shape
-    small = (
-        centred @ centred.T if size < width else centred.T @ centred
-    )  # both have the variances as eigenvalues
-    values, vectors = torch.linalg.eigh(small)
+    # Both products have the variances as eigenvalues; the smaller one is cheaper.
+    product = centred @ centred.T if size < width else centred.T @ centred
+    values, vectors = torch.linalg.eigh(product)
     kept = min(most, size, width)
-    values, vectors = values.flip(0)[:kept].clamp_min(0), vectors.flip(1)[:, :kept]
+    values = values.flip(0)[:kept].clamp_min(0)
+    vectors = vectors.flip(1)[:, :kept]
     coordinates = vectors * values.sqrt() if size < width else centred @ vectors
     extreme = coordinates.gather(0, coordinates.abs().argmax(0, keepdim=True))
     total = centred.square().sum()
-    return coordinates * torch.where(
-        extreme < 0, -1.0, 1.0
-    ), values / total if total > 0 else values
+    signs = torch.where(extreme < 0, -1.0, 1.0)
+    return coordinates * signs, values / total if total > 0 else values

@@ -1,4 +1,4 @@
-"""What a result is made with: versions and settings."""
+"""The versions and settings that a result is computed with."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import benchmark
 from benchmark.core.conditions import VARIABLES, Conditions
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "scikit-image")
-#: Characters that are kept of a variable of the environment.
-_LONGEST = 100
+#: The largest number of characters that are kept of a value.
+_MAX_LENGTH = 100
 
 
 def current_conditions(device: torch.device) -> Conditions:
-    """What the last bits of a result of this process depend on, as it is set up now."""
+    """Return what the last digits of a result depend on, as this process is set up now."""
     return Conditions(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         threads=torch.get_num_threads(),
@@ -31,12 +31,14 @@ def current_conditions(device: torch.device) -> Conditions:
         versions=versions(),
         commit=commit(),
         settings=_settings(device),
-        environment={name: os.environ[name][:_LONGEST] for name in VARIABLES if name in os.environ},
+        environment={
+            name: os.environ[name][:_MAX_LENGTH] for name in VARIABLES if name in os.environ
+        },
     )
 
 
 def _settings(device: torch.device) -> dict[str, str]:
-    """How PyTorch is told to compute; what this version of it does not know is left out."""
+    """Return the settings of PyTorch; those that this version does not have are left out."""
     asked: dict[str, Callable[[], object]] = {
         "deterministic": torch.are_deterministic_algorithms_enabled,
         "float32_matmul": torch.get_float32_matmul_precision,
@@ -62,18 +64,18 @@ def _settings(device: torch.device) -> dict[str, str]:
 
 @functools.cache
 def _processor() -> str:
-    """The processor's name; where the system does not tell, its architecture."""
+    """Return the name of the processor, or its architecture if the system does not tell."""
     try:
         for line in Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
-                return line.partition(":")[2].strip()[:_LONGEST]
+                return line.partition(":")[2].strip()[:_MAX_LENGTH]
     except OSError:
         pass
-    return (platform.processor() or platform.machine())[:_LONGEST]
+    return (platform.processor() or platform.machine())[:_MAX_LENGTH]
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of ShortcutBed and of the packages that a run depends on."""
+    """Return the versions of Python, of ShortcutBed and of the packages that runs depend on."""
     found = {"python": platform.python_version(), "shortcutbed": benchmark.__version__}
     for package in _PACKAGES:
         try:
@@ -84,7 +86,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that runs, ``-dirty`` if files differ from it, or None outside a checkout."""
+    """Return the commit of this checkout, with ``-dirty`` if files differ; None outside one."""
     root = Path(benchmark.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
@@ -114,7 +116,7 @@ def commit() -> str | None:
 
 
 def peak_memory_bytes() -> int:
-    """Most memory that this process has held at a time, or 0 on Windows, which does not say so here."""
+    """Return the largest amount of memory that this process has held; 0 on Windows."""
     try:
         import resource
     except ImportError:

@@ -1,4 +1,4 @@
-"""What a model answers on a split: confusion counts, and scores where they are wanted."""
+"""Evaluates a model on a split: confusion counts, and optionally scores and the objective."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.exceptions import NonFiniteError
 from benchmark.models.base import pixels_inside
 
-#: Images per forward pass at most, and pixels: large images would need more memory than training does.
+#: The largest number of images in a forward pass.
 MAX_BATCH = 500
+#: The largest number of pixels in a forward pass: more would need more memory than training does.
 MAX_PIXELS = 500 * 128 * 128
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """``counts`` int64[confounders, labels, predictions]; ``score`` float32[N,K] (logits), ``objective``: or None.
+    """The predictions of a model on a split.
 
-    Multi-label: counts int64[K, confounders, 2, 2], for every label a table of its own: is it there, was it predicted.
+    Args:
+        counts: int64[confounders, labels, predictions]. For multi-label data int64[K, confounders,
+            2, 2]: for every label a table of whether it is present and whether it is predicted.
+        score: the logits float32[N,K], or None if they were not requested.
+        objective: the mean of the method's objective, or None if it was not requested.
     """
 
     counts: np.ndarray
@@ -39,13 +44,20 @@ def evaluate(
     *,
     scores: bool = False,
     objective: bool = False,
+    max_images: int = MAX_BATCH,
+    max_pixels: int = MAX_PIXELS,
 ) -> Evaluation:
-    """Run the model over a split in evaluation mode, and leave it in the mode in which it was.
+    """Evaluate a model on a split, in evaluation mode; the previous mode is restored.
 
     Args:
-        split: the images; without confounder labels the counts have one confounder row.
-        scores: keep the logits.
-        objective: also the method's own objective, averaged over images.
+        algorithm: the trained method.
+        split: the images; without confounder labels the counts have a single confounder row.
+        num_classes: the number of labels, K.
+        num_confounders: the number of confounder values.
+        scores: True to keep the logits.
+        objective: True to compute the mean of the method's own objective.
+        max_images: the largest number of images in a forward pass.
+        max_pixels: the largest number of pixels in a forward pass.
 
     Raises:
         NonFiniteError: a logit or the objective is NaN or infinite.
@@ -58,10 +70,12 @@ def evaluate(
     training = algorithm.training
     algorithm.eval()
     try:
-        for batch in split.batches(images_per_pass(split, algorithm)):
+        per_pass = images_per_pass(split, algorithm, max_images, max_pixels)
+        for batch in split.batches(per_pass):
             with torch.inference_mode(), algorithm.setting.autocast():
                 logits = algorithm.predict(batch.image).float()
-            total += torch.bincount(cells(batch, logits, rows).flatten(), minlength=len(total))
+            cells = count_cells(batch, logits, rows).flatten()
+            total += torch.bincount(cells, minlength=len(total))
             finite &= logits.isfinite().all()
             if scores:
                 kept.append(logits.cpu())
@@ -85,11 +99,16 @@ def evaluate(
     )
 
 
-def cells(batch: Batch, logits: torch.Tensor, rows: int) -> torch.Tensor:
-    """Where in the flattened counts every answer belongs, int64[B], or [B,K] with several labels (logit above 0: yes).
+def count_cells(batch: Batch, logits: torch.Tensor, rows: int) -> torch.Tensor:
+    """Return the cell of the flattened counts that each prediction belongs to.
 
     Args:
-        logits: float[B,K]. rows: confounders, or 1 where they are unknown.
+        batch: the labels and confounders.
+        logits: float[B,K]; for multi-label data a logit above 0 predicts the label.
+        rows: the number of confounder values, or 1 if they are unknown.
+
+    Returns:
+        int64[B], or int64[B,K] for multi-label data.
     """
     confounder = torch.zeros_like(batch.index) if batch.confounder is None else batch.confounder
     classes = logits.shape[1]
@@ -100,13 +119,18 @@ def cells(batch: Batch, logits: torch.Tensor, rows: int) -> torch.Tensor:
 
 
 def images_per_pass(
-    split: DeviceSplit, module: torch.nn.Module, most: int = 0, pixels: int = 0
+    split: DeviceSplit,
+    module: torch.nn.Module,
+    max_images: int = MAX_BATCH,
+    max_pixels: int = MAX_PIXELS,
 ) -> int:
-    """How many images of a split go through a network at once; a matter of memory and speed.
+    """Return how many images of a split to pass through a network at once, at least 1.
 
     Args:
-        module: what holds the network.
-        most, pixels: bounds on the images and on their pixels as the network sees them; 0: of a pass without gradients.
+        split: the images.
+        module: the network, or a module that contains it.
+        max_images: the largest number of images.
+        max_pixels: the largest number of pixels, at the resolution inside the network.
     """
-    each = pixels_inside(module, *split.arrays.image.shape[-2:])
-    return max(min(most or MAX_BATCH, (pixels or MAX_PIXELS) // each), 1)
+    pixels = pixels_inside(module, *split.arrays.image.shape[-2:])
+    return max(min(max_images, max_pixels // pixels), 1)

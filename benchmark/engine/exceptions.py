@@ -1,4 +1,4 @@
-"""Ends of a run that are nobody's programming error."""
+"""Exceptions that end a run without being a programming error."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ class NonFiniteError(Exception):
 
     Args:
         step: the step at which it did, from 1.
-        term: which term of the loss, or where else.
+        term: the term of the loss, or another description of the place.
     """
 
     def __init__(self, step: int, term: str) -> None:
-        self.step, self.term = step, term
+        self.step = step
+        self.term = term
         super().__init__(
-            f"{term} became NaN or infinite at step {step}; a smaller lr or clip_norm = 1 usually helps."
+            f"{term} became NaN or infinite at step {step}; a smaller lr or clip_norm = 1 usually "
+            "helps."
         )
 
 
 class InterruptedRunError(Exception):
-    """The run was asked to stop; what it had is saved."""
+    """The run was asked to stop, and its work is saved.
+
+    Args:
+        reason: why, in a word or two.
+    """
 
     def __init__(self, reason: str) -> None:
         self.reason = reason

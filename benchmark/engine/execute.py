@@ -1,4 +1,4 @@
-"""One run from its spec to its record."""
+"""Executes one run, from its spec to its record."""
 
 from __future__ import annotations
 
@@ -46,12 +46,14 @@ from benchmark.engine.build import build_algorithm
 from benchmark.engine.checkpoint import conditions_of, load_checkpoint, write_weights
 from benchmark.engine.embeddings import Embeddings, embed_splits
 from benchmark.engine.environment_info import current_conditions
+from benchmark.engine.evaluate import Evaluation
 from benchmark.engine.exceptions import InterruptedRunError, NonFiniteError
 from benchmark.engine.explanations import Explanations, explain_splits
 from benchmark.engine.loop import TrainingRun
 
-#: Seconds of training that a request to stop may cost once training is over: what is older is saved before.
-LAST_SAVED = 10.0
+#: After training, a checkpoint is saved if the last one is older than this, in seconds: a request to
+#: stop during the evaluation then costs little.
+MAX_CHECKPOINT_AGE = 10.0
 
 
 def execute(
@@ -65,18 +67,19 @@ def execute(
     on_line: Callable[[LogLine], None] | None = None,
     at_once: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> RunOutcome:
-    """Run what ``folder/spec.json`` says and commit ``record.json``, or write why that could not be.
+    """Execute the run of a folder and commit ``record.json``, or write why it failed.
 
     Args:
-        folder: the run folder; ``attempts/<attempt>/`` exists in it and is this call's own.
-        attempt: number of this try, from 1.
+        folder: the folder of the run; ``attempts/<attempt>/`` exists and belongs to this call.
+        attempt: the number of this attempt, from 1.
         device: ``"cpu"`` or ``"cuda"``.
-        data_dir: folder of downloaded data sets.
-        checkpoint_seconds: how much work a kill may cost.
-        stop: asked once per step; a text makes the run save itself and end (``"lease lost"``: end without a word).
-        on_line: told of every line of the log, such as to print it.
-        at_once: makes a context in which a request to stop raises a StopRequestedError instead of waiting for the
-            next step: while data are built and models are evaluated, where there is nothing to save.
+        data_dir: the folder of downloaded data sets.
+        checkpoint_seconds: the work that a kill may cost, in seconds.
+        stop: asked once per step; returns a reason to stop, or None. The run then saves itself and
+            ends. With ``"lease lost"`` it writes nothing more.
+        on_line: called with every line of the log.
+        at_once: makes a context in which a request to stop raises a StopRequestedError at once.
+            It is used while data are built and models are evaluated, when there is nothing to save.
 
     Returns:
         How the run ended; every outcome but ``BUSY`` is possible.
@@ -106,7 +109,7 @@ def execute(
             conditions=conditions,
             at_once=at_once,
         )
-        del saved  # a second copy of the weights and of the optimisers' state
+        del saved  # frees a second copy of the weights and the optimiser state
         return _finish(run, attempt, started)
     except (InterruptedRunError, StopRequestedError):
         return RunOutcome.INTERRUPTED
@@ -122,7 +125,7 @@ def execute(
     except OSError:
         raise
     except Exception as error:
-        if "DefaultCPUAllocator" in str(error):  # torch's word for a MemoryError
+        if "DefaultCPUAllocator" in str(error):  # torch's form of a MemoryError
             traceback.print_exc()
             return RunOutcome.OUT_OF_MEMORY
         failure = failure_json(
@@ -144,12 +147,13 @@ def execute(
 def _prepare(
     spec: RunSpec, folder: Path, device: torch.device, data_dir: Path | None
 ) -> tuple[GroupedDataset, Algorithm]:
-    """The data and the algorithm of a run, the latter on its device with its optimisers."""
+    """Return the data of a run, and its algorithm on the device with its optimisers."""
     source = DATASETS.get(spec.dataset)(data_dir, **spec.dataset_options)
     if source.fingerprint() != spec.data_fingerprint:
         raise UserError(
-            f"the data of {spec.dataset} are not those that the sweep was planned with (fingerprint "
-            f"{source.fingerprint()}, expected {spec.data_fingerprint}); launch the sweep again, which plans it again."
+            f"the data of {spec.dataset} have changed since the sweep was planned (fingerprint "
+            f"{source.fingerprint()}, expected {spec.data_fingerprint}); launch the sweep again, "
+            "which plans it again."
         )
     data = source.load(spec.trial)
     algorithm = build_algorithm(spec, data.info, device, folder.parent, data_dir)
@@ -158,10 +162,11 @@ def _prepare(
 
 
 def _finish(run: TrainingRun, attempt: int, started: float) -> RunOutcome:
-    """Train, evaluate the selected steps, and commit; the record comes last.
+    """Train, evaluate the selected steps, and commit. The record is written last.
 
-    Everything slow happens before the last look at the lease: a process that lost its lease, because
-    it was suspended for instance, must not replace the files of the process that took the run over.
+    Everything slow happens before the lease is checked for the last time: a process that lost its
+    lease, for example because it was suspended, must not replace the files of the process that took
+    over the run.
 
     Returns:
         ``DONE``, or ``SETTLED`` if another process committed the run first.
@@ -172,10 +177,11 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> RunOutcome:
     if run.evaluated_at != run.step:
         run.evaluate()
     run.log_file.close()
-    run.save_if_older_than(LAST_SAVED)
+    run.save_if_older_than(MAX_CHECKPOINT_AGE)
     with run.at_once():
-        selected, predictions = _final_answers(run)
-        memory, before = run.peak_memory(), time.perf_counter()  # of training
+        selected, predictions = _evaluate_selected(run)
+        memory = run.peak_memory()  # before explanations add to it
+        before = time.perf_counter()
         explanations = _explanations(run, predictions)
         if explanations.report:
             run.seconds["explanations"] = time.perf_counter() - before
@@ -198,7 +204,7 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> RunOutcome:
         files.add(folder.selected, lambda file: write_weights(weights, file))
         record = replace(record, checksums=files.checksums())
         content = to_json(record.to_json(), indent=None)
-        RunRecord.from_json(json.loads(content))  # what is committed can be read
+        RunRecord.from_json(json.loads(content))  # check that the record can be read
         files.add(folder.log, run.log_file.text.encode())
         if run.stop() == AttemptEnd.LEASE_LOST:
             raise InterruptedRunError(AttemptEnd.LEASE_LOST)
@@ -212,13 +218,18 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> RunOutcome:
 
 
 def _configure(spec: RunSpec, device: torch.device, saved: Mapping[str, Any] | None) -> Conditions:
-    """Set up PyTorch for a run, before anything is computed; returns the conditions that it runs under.
+    """Set up PyTorch for a run, before anything is computed.
 
-    A run that is resumed goes on with the number of threads that it began with, whatever its slot offers now: another
-    number adds up sums in another order, and the run would equal neither.
+    A resumed run keeps the number of threads that it started with, whatever its slot offers now: a
+    different number changes the order of sums and thus the result.
 
     Args:
+        spec: the run.
+        device: where it runs.
         saved: the checkpoint that the run resumes from, or None.
+
+    Returns:
+        The conditions of the run.
     """
     keep_memory()
     wanted = spec.compute.get("deterministic", "auto")
@@ -234,25 +245,29 @@ def _configure(spec: RunSpec, device: torch.device, saved: Mapping[str, Any] | N
     if earlier.threads is not None and earlier.threads != own:
         torch.set_num_threads(earlier.threads)
         print(
-            f"the run goes on with the number of threads that it began with, {earlier.threads}, and not with the {own} "
-            "of this process.",
+            f"the run continues with the {earlier.threads} threads that it started with, not with "
+            f"the {own} of this process.",
             file=sys.stderr,
         )
     now = current_conditions(device)
     changes = now.changes_since(earlier)
     if changes:
         print(
-            f"the run is resumed under other conditions ({'; '.join(changes)}); its last digits may differ from those "
-            "of an uninterrupted run.",
+            f"the run resumes under different conditions ({'; '.join(changes)}); its last digits may "
+            "differ from those of an uninterrupted run.",
             file=sys.stderr,
         )
     return now
 
 
-def _final_answers(
+def _evaluate_selected(
     run: TrainingRun,
 ) -> tuple[dict[str, SelectedStep], dict[str, np.ndarray]]:
-    """Every split once per selected step: counts for the record, logits for predictions.npz."""
+    """Evaluate every split once per selected step.
+
+    Returns:
+        The selected steps with their counts, and the arrays of predictions.npz.
+    """
     info = run.data.info
     predictions: dict[str, np.ndarray] = {}
     for name in ("val", *info.test_splits):
@@ -262,21 +277,21 @@ def _final_answers(
             if value is not None:
                 predictions[f"{name}/{what}"] = value
     selected: dict[str, SelectedStep] = {}
-    done: dict[int, tuple[dict[str, np.ndarray], dict[str, np.ndarray | None]]] = {}
+    by_step: dict[int, dict[str, Evaluation]] = {}
     for criterion, (step, value) in run.selection.best.items():
-        if step not in done:
+        if step not in by_step:
             _load_step(run, step)
-            answers = {name: run.answers(name, scores=True) for name in ("val", *info.test_splits)}
-            counts = {name: a.counts for name, a in answers.items()}
-            done[step] = counts, {name: a.score for name, a in answers.items()}
-        counts, scores = done[step]
+            by_step[step] = {
+                name: run.evaluate_split(name, scores=True) for name in ("val", *info.test_splits)
+            }
+        evaluations = by_step[step]
+        counts = {name: evaluation.counts for name, evaluation in evaluations.items()}
         selected[criterion] = SelectedStep(step, value, counts)
-        for name, score in scores.items():
-            assert score is not None
-            predictions[f"{criterion}/{name}/score"] = score
-    _load_step(
-        run, run.selection.best[run.spec.selection[0]][0]
-    )  # what the method reports is of the first criterion
+        for name, evaluation in evaluations.items():
+            assert evaluation.score is not None
+            predictions[f"{criterion}/{name}/score"] = evaluation.score
+    # The report of the method and the explanations are about the first criterion.
+    _load_step(run, run.selection.best[run.spec.selection[0]][0])
     return selected, predictions
 
 
@@ -286,20 +301,20 @@ def _load_step(run: TrainingRun, step: int) -> None:
 
 
 def _explanations(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Explanations:
-    """Where the model of the first criterion's step looks on the test splits that have masks."""
+    """Explain the model that the first criterion selects, on the test splits that have masks."""
     compute, info = run.spec.compute, run.data.info
     if not compute.get("explanations", True):
         return Explanations()
     masked = [name for name in info.test_splits if run.data.splits[name].mask is not None]
-    shown = [name for name in info.bias_splits or () if name in masked] or masked[:2]
+    gallery_splits = [name for name in info.bias_splits or () if name in masked] or masked[:2]
     first = run.spec.selection[0]
     predicted = {name: predictions[f"{first}/{name}/score"].argmax(1) for name in masked}
     splits = {name: run.split(name) for name in masked}
-    return explain_splits(run.algorithm, splits, predicted, shown)
+    return explain_splits(run.algorithm, splits, predicted, gallery_splits)
 
 
 def _embeddings(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Embeddings:
-    """How the model of the first criterion's step arranges test images."""
+    """Embed test images with the model that the first criterion selects."""
     if not run.spec.compute.get("explanations", True):
         return Embeddings()
     tests, first = run.data.info.test_splits, run.spec.selection[0]
@@ -371,7 +386,7 @@ def _about_method(spec: RunSpec, algorithm: Algorithm) -> MethodSummary:
     kind = ALGORITHMS.get(algorithm.name)
     return MethodSummary(
         needs=tuple(kind.needs.names()),
-        sampling=algorithm.sampling,  # of this run: a variant may sample in another way
+        sampling=algorithm.sampling,  # of this run, since a variant may sample differently
         paper=str(kind.paper) if kind.paper else None,
         active_from=kind.active_from(spec.hparams, spec.budget),
     )
@@ -383,10 +398,10 @@ def _about_upstream(folder: Path) -> UpstreamSummary:
 
 
 def _tidy(folder: RunFolder, attempt: int) -> None:
-    """Once the record is there nothing depends on this; a kill in between leaves files that harm nobody."""
-    mine = folder.attempt(attempt)
+    """Remove files that are no longer needed; a kill in between leaves them, which is harmless."""
+    attempt_folder = folder.attempt(attempt)
     folder.checkpoint.unlink(missing_ok=True)
-    mine.log.unlink(missing_ok=True)
-    if mine.output.exists():
-        # still open: what is printed later arrives there too
-        os.replace(mine.output, folder.output)
+    attempt_folder.log.unlink(missing_ok=True)
+    if attempt_folder.output.exists():
+        # The file stays open, so that later output arrives there too.
+        os.replace(attempt_folder.output, folder.output)

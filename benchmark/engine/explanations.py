@@ -1,4 +1,4 @@
-"""Where a trained network looks: relevance in the foreground, and heatmaps of the same images for every method."""
+"""Explanations of a trained network: relevance on the foreground, and a gallery of heatmaps."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ from benchmark.engine.evaluate import images_per_pass
 from benchmark.explain import get
 from benchmark.explain.base import HeatmapExplainer
 
-#: Images that are explained of each split, and images of the gallery.
+#: The largest number of images of each split that are explained.
 MAX_IMAGES = 512
+#: The number of images of the gallery.
 GALLERY_IMAGES = 8
-#: Images per pass at most, and pixels: an explanation keeps the activations of every layer, as a training step does.
+#: The largest number of images and of pixels that are explained at once: like a training step, an
+#: explanation keeps the activations of every layer.
 MAX_BATCH = 64
 MAX_PIXELS = 16 * 224 * 224
 #: Means that have a field of their own in the record; the others are in ``metrics``.
@@ -37,14 +39,19 @@ _RECORDED_FIELDS = ("energy", "correlation", "area", "distance")
 
 @dataclass
 class Explanations:
-    """``report`` is for record.json, ``gallery`` the arrays of heatmaps.npz; empty where there is nothing."""
+    """The explanations of a run; both are empty if there are none.
+
+    Args:
+        report: the entry of record.json.
+        gallery: the arrays of heatmaps.npz.
+    """
 
     report: dict[str, Any] = field(default_factory=dict)
     gallery: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def spread(size: int, most: int) -> np.ndarray:
-    """Up to ``most`` rows of ``size``, evenly spaced from the first to the last: int64, the same for every method."""
+def evenly_spaced_rows(size: int, most: int) -> np.ndarray:
+    """Return up to ``most`` of ``size`` rows, evenly spaced from the first to the last, int64."""
     return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(np.int64))
 
 
@@ -76,31 +83,29 @@ def explain_splits(
     algorithm: Algorithm,
     splits: Mapping[str, DeviceSplit],
     predicted: Mapping[str, np.ndarray],
-    shown: Sequence[str] = (),
+    gallery_splits: Sequence[str] = (),
 ) -> Explanations:
     """Explain the predicted classes in evaluation mode, and measure where the relevance lies.
 
-    At most MAX_IMAGES images of each split are explained.
-
-    What cannot be explained is a note in the report, never an error: the run itself is sound.
+    At most MAX_IMAGES images of each split are explained. An error becomes a note in the report,
+    since the run itself is valid without explanations.
 
     Args:
-        splits: with masks.
-        predicted: per split the classes int64[N] that are explained.
-        shown: splits of the gallery, GALLERY_IMAGES images in all.
+        algorithm: the trained method.
+        splits: splits with masks, by name.
+        predicted: the classes int64[N] to explain, for each split.
+        gallery_splits: the splits of the gallery, which has GALLERY_IMAGES images in all.
     """
     if not splits:
         return Explanations()
     training = algorithm.training
     algorithm.eval()
     try:
-        with eagerly():  # for explainers too that are not ours
-            return _explain(algorithm, splits, predicted, shown)
+        with eagerly():  # also for explainers of other packages
+            return _explain(algorithm, splits, predicted, gallery_splits)
     except UserError as error:
         note = str(error)
-    except (
-        Exception
-    ) as error:  # a kernel without a deterministic form, memory: the result stands without heatmaps
+    except Exception as error:  # such as lack of memory, or a kernel that is not deterministic
         if isinstance(error, OSError):
             raise
         traceback.print_exc()
@@ -115,78 +120,69 @@ def _explain(
     algorithm: Algorithm,
     splits: Mapping[str, DeviceSplit],
     predicted: Mapping[str, np.ndarray],
-    shown: Sequence[str],
+    gallery_splits: Sequence[str],
 ) -> Explanations:
-    found: dict[str, Any] = {}
+    summaries: dict[str, Any] = {}
     pieces: list[dict[str, np.ndarray]] = []
-    name = ""
-    for split_name, split in splits.items():
-        rows = spread(split.size, MAX_IMAGES)
-        wanted = (
-            rows[spread(len(rows), math.ceil(GALLERY_IMAGES / len(shown)))]
-            if split_name in shown
-            else rows[:0]
-        )
+    explainer_name = ""
+    for name, split in splits.items():
+        rows = evenly_spaced_rows(split.size, MAX_IMAGES)
+        gallery_rows = rows[:0]
+        if name in gallery_splits:
+            count = math.ceil(GALLERY_IMAGES / len(gallery_splits))
+            gallery_rows = rows[evenly_spaced_rows(len(rows), count)]
         per_pass = images_per_pass(split, algorithm, MAX_BATCH, MAX_PIXELS)
         measured: list[dict[str, torch.Tensor]] = []
         for start in range(0, len(rows), per_pass):
-            chosen = rows[start : start + per_pass]
-            batch, target = (
-                split.batch(chosen),
-                torch.from_numpy(predicted[split_name][chosen]).to(split.device),
-            )
-            explainer, heatmap, distance = _heatmaps(
-                algorithm, batch, target, f"{split_name} {start}"
-            )
-            name = explainer.name
+            part = rows[start : start + per_pass]
+            batch = split.batch(part)
+            target = torch.from_numpy(predicted[name][part]).to(split.device)
+            explainer, heatmap, distance = _heatmaps(algorithm, batch, target, f"{name} {start}")
+            explainer_name = explainer.name
             assert batch.mask is not None
             pixels = pixel_map(heatmap, batch.mask.shape[2:])
-            measures = {
-                **measure(pixels, batch.mask),
-                **({} if distance is None else {"distance": distance}),
-            }
-            measured.append({key: value.double().cpu() for key, value in measures.items()})
-            kept = np.flatnonzero(np.isin(chosen, wanted))
-            if len(kept):
-                pieces.append(_gallery(split, chosen[kept], pixels[kept], predicted[split_name]))
+            metrics = dict(measure(pixels, batch.mask))
+            if distance is not None:
+                metrics["distance"] = distance
+            measured.append({key: value.double().cpu() for key, value in metrics.items()})
+            shown = np.flatnonzero(np.isin(part, gallery_rows))
+            if len(shown):
+                pieces.append(_gallery(split, part[shown], pixels[shown], predicted[name]))
         columns = {key: torch.cat([m[key] for m in measured]) for key in measured[0]}
-        found[split_name] = summary(columns)
-    gallery = (
-        {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
-        if pieces
-        else {}
-    )
-    if gallery:
-        gallery["explainer"] = np.array(name)
-    return Explanations({"explainer": name, "splits": found}, gallery)
+        summaries[name] = summary(columns)
+    gallery: dict[str, np.ndarray] = {}
+    if pieces:
+        gallery = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
+        gallery["explainer"] = np.array(explainer_name)
+    return Explanations({"explainer": explainer_name, "splits": summaries}, gallery)
 
 
 def _heatmaps(
     algorithm: Algorithm, batch: Batch, target: torch.Tensor, place: str
 ) -> tuple[HeatmapExplainer, torch.Tensor, torch.Tensor | None]:
-    """Explainer, heatmap and distance from the teacher's; random draws depend on the place alone."""
+    """Return the explainer, the heatmap and its distance from the teacher's heatmap, if any.
+
+    Random numbers depend only on ``place``.
+    """
     devices = [batch.image.device] if batch.image.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed_for("explanations", place))
         network, seen = algorithm.explainable(batch.image)
         explainer = choose_explainer(network, algorithm.explained_by)
         heatmap = explainer(network, seen, target)
-        torch.manual_seed(
-            seed_for("explanations", place)
-        )  # a teacher that draws noise draws the same for all students
+        # A teacher that draws noise draws the same for all students.
+        torch.manual_seed(seed_for("explanations", place))
         try:
             distance = algorithm.explanation_distance(
                 heatmap, lambda n, i: explainer(n, i, target), batch.image
             )
-        except (
-            UserError
-        ):  # the teacher's network cannot be explained in the way in which the student's is
+        except UserError:  # the explainer of the student does not suit the teacher's network
             distance = None
     return explainer, heatmap, distance
 
 
 def pixel_map(heatmap: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Relevance of every pixel float[B,H,W]: the channels' sum, brought to the images' size bilinearly."""
+    """Sum the channels of heatmaps and resize them bilinearly to float[B,H,W]."""
     summed = heatmap.sum(1, keepdim=True)
     if summed.shape[2:] != torch.Size(size):
         summed = F.interpolate(summed, list(size), mode="bilinear", align_corners=False)
@@ -245,7 +241,7 @@ def summary(columns: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 def _gallery(
     split: DeviceSplit, rows: np.ndarray, pixels: torch.Tensor, predicted: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Arrays of the rows; every heatmap is divided by its largest absolute value, which ``scale`` keeps."""
+    """Return the gallery arrays; heatmaps are divided by their largest value, ``scale``."""
     arrays, known = split.arrays, {}
     maps = pixels.nan_to_num(0.0, 0.0, 0.0)
     scale = maps.abs().amax((1, 2), keepdim=True)

@@ -11,28 +11,29 @@ from benchmark.core.log_line import LogLine
 
 
 class Log:
-    """Appends lines to the log of one attempt; the text is kept, since checkpoints carry it.
+    """Appends lines to the log of one attempt, and keeps the text for checkpoints.
 
     Args:
-        path: ``attempts/<n>/log.jsonl``; the file must not exist yet.
-        text: lines of an earlier attempt up to the checkpoint from which this one goes on.
-        on_line: told of every new line.
+        path: ``attempts/<n>/log.jsonl``, which must not exist yet.
+        text: the lines of an earlier attempt, up to the checkpoint from which this one resumes.
+        on_line: called with every new line.
     """
 
     def __init__(
         self, path: Path, text: str = "", on_line: Callable[[LogLine], None] | None = None
     ) -> None:
-        self.path, self.text, self.on_line = path, text, on_line
-        # held open: an attempt that lost its run writes to its own file for ever, never to a later attempt's
+        self.text = text
+        self.on_line = on_line
+        # The file stays open, so that an attempt that lost its run never writes to a later one's.
         self._file = path.open("x", encoding="utf-8")
         self._file.write(text)
         self._file.flush()
 
     def line(self, line: LogLine) -> None:
-        """Write one line and hand it to the operating system at once.
+        """Write one line and flush it.
 
         Raises:
-            ValueError: a number in it is not finite; nothing is written.
+            ValueError: a number is not finite; nothing is written.
         """
         text = json.dumps(line.to_json(), allow_nan=False) + "\n"
         self._file.write(text)
@@ -42,6 +43,7 @@ class Log:
             self.on_line(line)
 
     def close(self) -> None:
+        """Write everything to disk and close the file."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()

@@ -1,4 +1,4 @@
-"""The training loop: what happens between two batches."""
+"""The training loop of one run: batches, evaluations and checkpoints."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ from benchmark.engine.environment_info import current_conditions, peak_memory_by
 from benchmark.engine.evaluate import Evaluation, evaluate, images_per_pass
 from benchmark.engine.exceptions import InterruptedRunError
 from benchmark.engine.log import Log
-from benchmark.engine.loss_meter import Terms
+from benchmark.engine.loss_meter import LossMeter
 from benchmark.engine.samplers import make_sampler
 from benchmark.engine.selection import Selection
 from benchmark.engine.term_watch import TermWatch
 
-#: How often a run asks whether it should stop while its method reads a split outside of its steps, seconds.
+#: Seconds between two checks for a request to stop, while a method reads a split between its steps.
 POLL_SECONDS = 1.0
 
 
 class TrainingRun:
-    """One run under way; implements ``benchmark.core.algorithm.Run``.
+    """A run in progress; implements ``benchmark.core.algorithm.Run``.
 
     Args:
         spec: the run.
-        algorithm: built, on its device, with its optimisers.
+        algorithm: the method, on its device, with its optimisers.
         data: the data of the trial.
         device: where to train.
-        folder: the run folder; checkpoint.pt is there.
-        attempt: number of this try; its log is ``attempts/<attempt>/log.jsonl``.
-        checkpoint_seconds: how much work a kill may cost.
-        stop: asked once per step; a text means stop now.
-        on_line: told of every line of the log.
+        folder: the folder of the run, with its checkpoint.
+        attempt: the number of this attempt; its log is ``attempts/<attempt>/log.jsonl``.
+        checkpoint_seconds: seconds between two checkpoints.
+        stop: asked once per step; returns a reason to stop, or None.
+        on_line: called with every line of the log.
         saved: the checkpoint to resume from, or None.
-        conditions: what the run is computed under; those of this moment by default.
+        conditions: the conditions of the run; by default those of this moment.
         at_once: see ``execute``.
     """
 
@@ -73,14 +73,13 @@ class TrainingRun:
         conditions: Conditions | None = None,
         at_once: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self.spec, self.algorithm, self.data, self.device, self.stop = (
-            spec,
-            algorithm,
-            data,
-            device,
-            stop,
-        )
-        self.folder, self.checkpoint_seconds = folder, checkpoint_seconds
+        self.spec = spec
+        self.algorithm = algorithm
+        self.data = data
+        self.device = device
+        self.stop = stop
+        self.folder = folder
+        self.checkpoint_seconds = checkpoint_seconds
         self.budget = spec.budget
         self.selection = Selection(
             spec.selection,
@@ -88,27 +87,30 @@ class TrainingRun:
             self.budget["min_delta"],
             0 if spec.select_before_switch else _switch_within(spec, algorithm),
         )
-        self.terms = Terms()
+        self.terms = LossMeter()
         self.watch = TermWatch(algorithm)
-        self.step, self.evaluated_at, self.images = 0, -1, 0
+        self.step = 0
+        self.evaluated_at = -1
+        self.images = 0
         self.seconds = {"training": 0.0, "evaluation": 0.0}
-        self._mark = self._mark_images = 0.0
-        self.at_once, self._in_step = at_once, False
+        # Training seconds and images at the last line of the log.
+        self._mark = 0.0
+        self._mark_images = 0.0
+        self.at_once = at_once
+        self._in_step = False
         self.conditions = conditions or current_conditions(device)
-        self.resumed: list[str] = []  # what had changed whenever the run was resumed
+        self.resumed: list[str] = []  # what differed when the run was resumed
         if saved is not None:
-            self._take_up(saved)
+            self._resume_from(saved)
         self.log_file = Log(
             RunFolder(folder).attempt(attempt).log, saved["log"] if saved else "", on_line
         )
         self._splits: dict[str, DeviceSplit] = {}
         self._saved_at = time.monotonic()
-        self._since = (
-            time.perf_counter()
-        )  # what passes from here on is training, until it is accounted for
+        self._since = time.perf_counter()  # the time from here on counts as training
 
     def split(self, name: str) -> DeviceSplit:
-        """A split on the device, moved there when it is first asked for."""
+        """Return a split on the device; it is moved there on first use."""
         if name not in self._splits:
             self._splits[name] = DeviceSplit(self.data, name, self.device)
         return self._splits[name]
@@ -116,14 +118,14 @@ class TrainingRun:
     def batches(self, split: str) -> Iterator[Batch]:
         """See ``benchmark.core.algorithm.Run``."""
         if split not in ("train", "val"):
-            raise ValueError(f"a method may look at train and val, not at {split}")
+            raise ValueError(f"a method may read train and val, not {split}")
         needs = self.algorithm.needs if split == "train" else self.algorithm.needs.on_validation()
-        chosen = self.split(split)
-        most = images_per_pass(chosen, self.algorithm)
-        return (batch.strip(needs) for batch in self._between_polls(chosen.batches(most)))
+        device_split = self.split(split)
+        batches = device_split.batches(images_per_pass(device_split, self.algorithm))
+        return (batch.strip(needs) for batch in self._with_polls(batches))
 
-    def _between_polls(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; now and then the run may stop, unless the weights are in the middle of a step."""
+    def _with_polls(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Iterate over batches, and stop between two of them if asked to, unless within a step."""
         polled = time.monotonic()
         for batch in batches:
             if not self._in_step and time.monotonic() - polled > POLL_SECONDS:
@@ -153,7 +155,7 @@ class TrainingRun:
             self._in_step = True
             try:
                 yield batch.strip(self.algorithm.needs)
-            finally:  # also of a loop of its own that ends before the budget does: this step was made
+            finally:  # a method's own loop may end early; this step was made all the same
                 self._in_step = False
                 self.step += 1
             if self._is_evaluation_due():
@@ -161,7 +163,7 @@ class TrainingRun:
             self.save_if_older_than(self.checkpoint_seconds)
 
     def _is_evaluation_due(self) -> bool:
-        """Whether the last step is one after which the run evaluates, and it has not done so."""
+        """Return True if the run must evaluate after the last step and has not yet done so."""
         last = self.step == self.budget["steps"]
         due = self.step > 0 and (last or self.step % self.budget["evaluate_every"] == 0)
         return due and self.evaluated_at != self.step
@@ -169,56 +171,61 @@ class TrainingRun:
     def log(self, terms: Mapping[str, torch.Tensor | float]) -> None:
         """See ``benchmark.core.algorithm.Run``."""
         self.terms.add(self.step + 1, terms)
-        self.watch.look(terms)
+        self.watch.observe(terms)
 
     def evaluate(self) -> None:
-        """Evaluate on validation (with ``oracle`` on the tests too), write a line, let the criteria choose."""
+        """Evaluate on validation (with ``oracle`` also on the tests), log it, and update selection."""
         self.terms.check()
         started = self._account()
         self.algorithm.current_step = self.step
         wants_objective = any(CRITERIA[name].uses_objective for name in self.spec.selection)
         try:
             with self.at_once():
-                answers = self.answers("val", objective=wants_objective)
-                splits = {"val": answers.counts}
+                validation = self.evaluate_split("val", objective=wants_objective)
+                counts = {"val": validation.counts}
                 if self.spec.oracle:
                     for name in self.data.info.test_splits:
-                        splits[name] = self.answers(name).counts
+                        counts[name] = self.evaluate_split(name).counts
         except StopRequestedError as request:  # the resumed run begins with this evaluation
             self._since = self._clock()
             self._poll()
             raise InterruptedRunError(request.reason) from None
-        self.selection.update(self.step, answers, self.algorithm.state_dict())
+        self.selection.update(self.step, validation, self.algorithm.state_dict())
         self._since = self._clock()
         self.seconds["evaluation"] += self._since - started
         self.evaluated_at = self.step
-        self._write(answers, splits)
+        self._log_evaluation(validation.objective, counts)
         self.terms.clear()
 
-    def answers(self, split: str, **options: bool) -> Evaluation:
-        """What the model answers on a split, as it is now."""
+    def evaluate_split(
+        self, split: str, *, scores: bool = False, objective: bool = False
+    ) -> Evaluation:
+        """Evaluate the current model on a split."""
         info = self.data.info
         return evaluate(
             self.algorithm,
             self.split(split),
             len(info.label_names),
             len(info.confounder_names),
-            **options,
+            scores=scores,
+            objective=objective,
         )
 
     def save(self) -> None:
-        """Write checkpoint.pt."""
+        """Save a checkpoint."""
         self.terms.check()
         self._account()
         save_checkpoint(self.folder, self.spec.key, self._state())
-        self._saved_at, self._since = time.monotonic(), time.perf_counter()
+        self._saved_at = time.monotonic()
+        self._since = time.perf_counter()
 
     def save_if_older_than(self, seconds: float) -> None:
-        """Write checkpoint.pt unless it was written that recently."""
+        """Save a checkpoint, unless the last one is more recent than this."""
         if time.monotonic() - self._saved_at > seconds:
             self.save()
 
     def _poll(self) -> None:
+        """Save and end the run if it was asked to stop."""
         reason = self.stop()
         if reason is None:
             return
@@ -227,17 +234,18 @@ class TrainingRun:
         raise InterruptedRunError(reason)
 
     def _prepare(self, seed: int) -> None:
-        """Everything that a step depends on is set from its number, so a resumed run takes the same steps."""
+        """Set everything a step depends on from its number, so that a resumed run is identical."""
         torch.manual_seed(seed_for("step", seed, self.step))
         self.algorithm.current_step = self.step
         factor = lr_factor(self.spec.hparams, self.step, self.budget["steps"])
         for optimizer in self.algorithm.optimizers.values():
             set_lr(optimizer, factor)
 
-    def _write(self, answers: Evaluation, splits: Mapping[str, np.ndarray]) -> None:
-        spent = self.seconds["training"] - self._mark
-        speed = (self.images - self._mark_images) / spent if spent > 0 else 0.0
-        self._mark, self._mark_images = self.seconds["training"], float(self.images)
+    def _log_evaluation(self, objective: float | None, counts: Mapping[str, np.ndarray]) -> None:
+        seconds = self.seconds["training"] - self._mark
+        speed = (self.images - self._mark_images) / seconds if seconds > 0 else 0.0
+        self._mark = self.seconds["training"]
+        self._mark_images = float(self.images)
         rates = [g["lr"] for o in self.algorithm.optimizers.values() for g in o.param_groups[:1]]
         line = LogLine(
             step=self.step,
@@ -247,26 +255,26 @@ class TrainingRun:
             terms=self.terms.means(),
             lr=rates[0] if rates else None,
             memory_bytes=self.peak_memory(),
-            splits=splits,
-            objective=answers.objective,
+            splits=counts,
+            objective=objective,
         )
         self.log_file.line(line)
 
     def peak_memory(self) -> int:
-        """Most memory held, bytes: of the GPU's allocator, on the CPU of the process; 0 where unknown."""
+        """Return the peak memory of the GPU allocator, or of the process, in bytes; 0 if unknown."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
         return peak_memory_bytes()
 
     def _account(self) -> float:
-        """Add the time since the last account to training; returns now."""
+        """Add the time since the last call to training; return the current time."""
         now = self._clock()
         self.seconds["training"] += now - self._since
         self._since = now
         return now
 
     def _clock(self) -> float:
-        """Wall time after the device has done what it was given."""
+        """Return the wall time after the device has finished its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
@@ -288,19 +296,15 @@ class TrainingRun:
             "resumed": list(self.resumed),
         }
 
-    def _take_up(self, saved: Mapping[str, Any]) -> None:
+    def _resume_from(self, saved: Mapping[str, Any]) -> None:
         try:
             self._restore(saved)
-        except (
-            KeyError,
-            ValueError,
-            TypeError,
-            RuntimeError,
-        ) as error:  # the method's code is not part of the key
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            # The code of the method may have changed; it is not part of the key.
             reason = str(error).partition("\n")[0].rstrip(":")
             raise UserError(
-                f"{RunFolder(self.folder).checkpoint} does not fit the method as it is now ({reason}); "
-                "delete it to start from the beginning."
+                f"{RunFolder(self.folder).checkpoint} does not fit the current code of the method "
+                f"({reason}); delete it to start from the beginning."
             ) from None
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
@@ -314,17 +318,15 @@ class TrainingRun:
         self.terms.restore(saved["terms"], self.device)
         if "watch" in saved:  # checkpoints of an earlier version have none
             self.watch.restore(saved["watch"])
-        self.step, self.evaluated_at, self.images = (
-            saved["step"],
-            saved["evaluated_at"],
-            saved["images"],
-        )
+        self.step = saved["step"]
+        self.evaluated_at = saved["evaluated_at"]
+        self.images = saved["images"]
         self._mark, self._mark_images = saved["mark"]
         self.seconds = dict(saved["seconds"])
         self.algorithm.current_step = self.step
 
 
 def _switch_within(spec: RunSpec, algorithm: Algorithm) -> int:
-    """The step at which the method begins, or 0 where the budget ends before that."""
+    """Return the step at which the method begins, or 0 if the budget ends before it."""
     switch = algorithm.active_from(spec.hparams, spec.budget)
     return 0 if before_switch(spec.budget["steps"], switch) else switch

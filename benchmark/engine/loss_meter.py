@@ -1,4 +1,4 @@
-"""Means of the terms of a loss between two evaluations, and the watch for values that are not finite."""
+"""Means of the terms of a loss between two evaluations, and a check for NaN and infinity."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 
 from benchmark.engine.exceptions import NonFiniteError
 
-#: On a GPU the watch reads back once in this many steps: reading every step would wait for every kernel.
-_EVERY = 25
+#: On a GPU values are checked once in this many steps, since each check waits for the GPU.
+_CHECK_EVERY = 25
 
 
-class Terms:
-    """Sums of the named terms on the device where they are made."""
+class LossMeter:
+    """Sums the named terms of a loss on the device where they are computed."""
 
     def __init__(self) -> None:
         self.sums: dict[str, torch.Tensor] = {}
@@ -22,10 +22,15 @@ class Terms:
         self._first_bad: dict[str, torch.Tensor] = {}
 
     def add(self, step: int, terms: Mapping[str, torch.Tensor | float]) -> None:
-        """Add the terms of ``step`` (from 1).
+        """Add the terms of a step.
+
+        Args:
+            step: the number of the step, from 1.
+            terms: the terms by name.
 
         Raises:
-            NonFiniteError: a term is NaN or infinite; on a GPU up to 24 steps later, naming the step at which it was.
+            NonFiniteError: a term is NaN or infinite. On a GPU it is raised up to 24 steps later,
+                with the step at which it happened.
         """
         for name, value in terms.items():
             tensor = (
@@ -42,28 +47,32 @@ class Terms:
             never = torch.full((), -1, dtype=torch.int64, device=tensor.device)
             seen = self._first_bad.get(name, never)
             self._first_bad[name] = torch.where((seen < 0) & ~tensor.isfinite(), step, seen)
-        if step % _EVERY == 0:
+        if step % _CHECK_EVERY == 0:
             self.check()
 
     def check(self) -> None:
-        """Raise NonFiniteError if a term was not finite since the last check."""
+        """Raise a NonFiniteError if a term was not finite since the last check."""
         bad = [(int(step), name) for name, step in self._first_bad.items() if int(step) >= 0]
         if bad:
             step, name = min(bad)
             raise NonFiniteError(step, f"term {name} of the loss")
 
     def means(self) -> dict[str, float]:
-        """Mean of each term since ``clear``, over the steps that had it."""
+        """Return the mean of each term since ``clear``, over the steps that had it."""
         return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
 
     def clear(self) -> None:
-        self.sums, self.counts, self._first_bad = {}, {}, {}
+        """Forget all terms."""
+        self.sums = {}
+        self.counts = {}
+        self._first_bad = {}
 
     def state(self) -> dict[str, list[float]]:
-        """For a checkpoint: sum and count of each term."""
+        """Return the sum and the count of each term, for a checkpoint."""
         return {name: [float(total), float(self.counts[name])] for name, total in self.sums.items()}
 
     def restore(self, state: Mapping[str, list[float]], device: torch.device) -> None:
+        """Continue from the result of ``state``."""
         self.clear()
         for name, (total, count) in state.items():
             self.sums[name] = torch.tensor(total, dtype=torch.float64, device=device)

@@ -1,4 +1,7 @@
-"""Which images stand in which batch: pure functions of the seed and the step, so that resuming needs no state."""
+"""Samplers choose the images of each batch.
+
+They are pure functions of the seed and the step, so that resuming a run needs no state.
+"""
 
 from __future__ import annotations
 
@@ -10,43 +13,49 @@ from benchmark.core.dataset import batch_size_problem
 from benchmark.core.errors import Refused, UserError
 from benchmark.core.seeds import seed_for
 
-#: Steps of group sampling drawn at once; part of the definition, since a block has one seed.
+#: Steps of group sampling that are drawn at once. Each block has its own seed, so changing this
+#: number changes the batches.
 _BLOCK = 64
 
 
 class Stream:
-    """An endless sequence, permutation after permutation of the same members, readable at any position.
+    """An endless sequence of permutations of the same rows, readable at any position.
 
     Args:
-        members: int64[n], n ≥ 1, the rows to be gone through.
-        seed: of the permutations.
+        members: int64[n], n ≥ 1, the rows.
+        seed: the seed of the permutations.
     """
 
     def __init__(self, members: np.ndarray, seed: int) -> None:
-        self.members, self.seed = members, seed
-        self._round, self._permuted = -1, members
+        self.members = members
+        self.seed = seed
+        self._round = -1
+        self._permuted = members
 
     def take(self, start: int, count: int) -> np.ndarray:
-        """Positions start … start + count of the sequence; a stream shorter than ``count`` comes round again."""
-        pieces, n = [], len(self.members)
+        """Return ``count`` rows from position ``start`` on, over as many permutations as needed."""
+        n = len(self.members)
+        pieces = []
         while count > 0:
-            turn, offset = divmod(start, n)
-            if turn != self._round:
-                order = np.random.default_rng(seed_for("order", self.seed, turn)).permutation(n)
-                self._round, self._permuted = turn, self.members[order]
+            number, offset = divmod(start, n)
+            if number != self._round:
+                order = np.random.default_rng(seed_for("order", self.seed, number)).permutation(n)
+                self._permuted = self.members[order]
+                self._round = number
             piece = self._permuted[offset : offset + count]
             pieces.append(piece)
-            start, count = start + len(piece), count - len(piece)
+            start += len(piece)
+            count -= len(piece)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 class RandomSampler:
-    """Every image once per epoch, in a new order each time.
+    """Draws every image once per epoch, in a new order each time.
 
     Args:
-        size: number of images.
-        batch_size: images per step.
-        seed: of the order.
+        size: the number of images.
+        batch_size: the number of images per step.
+        seed: the seed of the order.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int) -> None:
@@ -54,48 +63,51 @@ class RandomSampler:
         self.stream = Stream(np.arange(size), seed)
 
     def rows(self, step: int) -> np.ndarray:
-        """Rows of the batch of ``step`` (from 0), int64[batch_size]."""
+        """Return the rows of the batch of a step (from 0), int64[batch_size]."""
         return self.stream.take(step * self.batch_size, self.batch_size)
 
 
 class GroupSampler:
-    """Every row: a non-empty group uniformly, then one of its images uniformly, with replacement.
+    """Draws a non-empty group uniformly, then one of its images uniformly, with replacement.
 
     Args:
         group: int64[N], the group of every image.
-        batch_size: images per step.
-        seed: of the draws.
+        batch_size: the number of images per step.
+        seed: the seed of the draws.
     """
 
     def __init__(self, group: np.ndarray, batch_size: int, seed: int) -> None:
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size = batch_size
+        self.seed = seed
         self.order = np.argsort(group, kind="stable")
         _, self.start, self.count = np.unique(
             group[self.order], return_index=True, return_counts=True
         )
-        self._block, self._drawn = -1, np.empty(0, dtype=np.int64)
+        self._block = -1
+        self._drawn = np.empty(0, dtype=np.int64)
 
     def rows(self, step: int) -> np.ndarray:
-        """Rows of the batch of ``step`` (from 0), int64[batch_size]."""
+        """Return the rows of the batch of a step (from 0), int64[batch_size]."""
         block, offset = divmod(step, _BLOCK)
         if block != self._block:
             rng = np.random.default_rng(seed_for("groups", self.seed, block))
-            chosen = rng.integers(len(self.count), size=(_BLOCK, self.batch_size))
-            place = (rng.random((_BLOCK, self.batch_size)) * self.count[chosen]).astype(np.int64)
-            self._block, self._drawn = block, self.order[self.start[chosen] + place]
+            group = rng.integers(len(self.count), size=(_BLOCK, self.batch_size))
+            place = (rng.random((_BLOCK, self.batch_size)) * self.count[group]).astype(np.int64)
+            self._drawn = self.order[self.start[group] + place]
+            self._block = block
         return self._drawn[offset]  # type: ignore[no-any-return]
 
 
 class EnvironmentSampler:
-    """An equal share of the batch from every non-empty environment, rows in the order of the environments.
+    """Draws an equal share of the batch from every non-empty environment.
 
-    The share is ``batch_size // environments``, at least 1; an environment smaller than its share comes round again
-    within the batch.
+    The rows are in the order of the environments. The share is ``batch_size // environments``, at
+    least 1. The images of an environment smaller than its share are repeated within the batch.
 
     Args:
         environment: int64[N], the environment of every image.
-        batch_size: images per step, all environments together.
-        seed: of the order.
+        batch_size: the number of images per step, all environments together.
+        seed: the seed of the order.
     """
 
     def __init__(self, environment: np.ndarray, batch_size: int, seed: int) -> None:
@@ -107,7 +119,7 @@ class EnvironmentSampler:
         ]
 
     def rows(self, step: int) -> np.ndarray:
-        """Rows of the batch of ``step`` (from 0), int64[share × environments]."""
+        """Return the rows of the batch of a step (from 0), int64[share × environments]."""
         return np.concatenate(
             [stream.take(step * self.share, self.share) for stream in self.streams]
         )
@@ -203,22 +215,22 @@ def make_sampler(
     label: np.ndarray | None = None,
     draw: Callable[[int], tuple[str, int]] | None = None,
 ) -> Sampler:
-    """Return the sampler that an algorithm asks for.
+    """Return the sampler that an algorithm declares.
 
     Args:
         sampling: one of ``SAMPLINGS``.
-        size: number of training images.
-        batch_size: images per step.
-        seed: seed of the draws.
-        group: int64[N] or None.
-        environment: int64[N] or None.
+        size: the number of training images.
+        batch_size: the number of images per step.
+        seed: the seed of the batches.
+        group: int64[N], the group of every image, or None.
+        environment: int64[N], the environment of every image, or None.
         subset: int64[n], the only rows that are drawn; None for all.
         label: int64[N] or int64[N,K], needed for ``"one_vs_rest"``.
         draw: see ``OneVsRestSampler``.
 
     Raises:
-        UserError: the batch size makes no sense for so few images.
-        Refused: the data has no groups or no environments to sample from, or only one environment.
+        UserError: the batch size is too large for so few images.
+        Refused: the data has no groups, or fewer than two environments, to sample from.
     """
     if subset is not None:
         of_subset = make_sampler(

@@ -1,4 +1,4 @@
-"""Which step of a run is the one to report: several criteria side by side, on validation data only."""
+"""Selects the step of a run to report, by several criteria at once, on validation data only."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from benchmark.engine.evaluate import Evaluation
 
 
 class Selection:
-    """The best step so far by each criterion, and the weights of those steps.
+    """Keeps the best step so far by each criterion, and the weights of those steps.
 
-    Early stopping follows the first criterion: the run ends after ``patience`` evaluations in a row that did not
-    improve it by more than ``min_delta``; 0 never stops early.
+    Early stopping follows the first criterion.
 
     Args:
         criteria: names from ``benchmark.core.criteria.CRITERIA``.
-        after: an evaluation after more steps than this is chosen before any earlier one, and early stopping begins
-            to count there; 0 for no such bound. The model is not yet the method's before that.
+        patience: the run stops after this many evaluations in a row without an improvement; 0 never
+            stops early.
+        min_delta: an improvement must be larger than this.
+        after: the step at which the method begins. Any evaluation after it is preferred to all
+            earlier ones, and early stopping starts to count there; 0 if the method begins at once.
     """
 
     def __init__(
@@ -31,22 +33,24 @@ class Selection:
         min_delta: float = 0.0,
         after: int = 0,
     ) -> None:
-        self.criteria, self.patience, self.min_delta = tuple(criteria), patience, min_delta
+        self.criteria = tuple(criteria)
+        self.patience = patience
+        self.min_delta = min_delta
         self.after = after
         self.best: dict[str, tuple[int, float]] = {}
         self.weights: dict[int, Mapping[str, torch.Tensor]] = {}
-        self.waited = 0
-        self.anchor = float("-inf")  # the value that patience measures from
+        self.waited = 0  # evaluations since the last improvement
+        self.anchor = float("-inf")  # the value that must be improved
 
     def update(
         self, step: int, validation: Evaluation, weights: Mapping[str, torch.Tensor]
     ) -> None:
-        """Take note of an evaluation.
+        """Consider an evaluation.
 
         Args:
-            step: steps made so far.
-            validation: the answers on the validation split.
-            weights: the model's state; copied only if some criterion wants to keep it.
+            step: the number of steps made so far.
+            validation: the evaluation of the validation split.
+            weights: the state of the model; copied only if a criterion selects this step.
         """
         values = criterion_values(self.criteria, step, validation)
         early = before_switch(step, self.after)
@@ -65,17 +69,18 @@ class Selection:
             return
         followed = values[self.criteria[0]]
         if followed > self.anchor + self.min_delta:
-            self.anchor, self.waited = followed, 0
+            self.anchor = followed
+            self.waited = 0
         else:
             self.waited += 1
 
     @property
     def exhausted(self) -> bool:
-        """Whether patience has run out."""
+        """Return True if the run should stop early."""
         return self.patience > 0 and self.waited >= self.patience
 
     def state(self) -> dict[str, Any]:
-        """Everything that a resumed run needs."""
+        """Return everything that a resumed run needs."""
         best = {name: [step, value] for name, (step, value) in self.best.items()}
         return {
             "best": best,
@@ -85,16 +90,18 @@ class Selection:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from the result of ``state``."""
         self.best = {
             name: (int(step), float(value)) for name, (step, value) in state["best"].items()
         }
         self.weights = dict(state["weights"])
-        self.waited, self.anchor = int(state["waited"]), float(state["anchor"])
+        self.waited = int(state["waited"])
+        self.anchor = float(state["anchor"])
 
 
 def criterion_values(
     criteria: Sequence[str], step: int, validation: Evaluation
 ) -> dict[str, float]:
-    """The value of each criterion on an evaluation after ``step`` steps; higher is better."""
-    seen = Validation(step, validation.counts, validation.objective)
-    return {name: CRITERIA[name].value(seen) for name in criteria}
+    """Return the value of each criterion after ``step`` steps; higher is better."""
+    measured = Validation(step, validation.counts, validation.objective)
+    return {name: CRITERIA[name].value(measured) for name in criteria}

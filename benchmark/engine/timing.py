@@ -163,7 +163,7 @@ def _per_image(run: TrainingRun) -> float:
     for _ in range(2):
         before = time.perf_counter()
         with suppress(NonFiniteError):  # which is found when all is done
-            run.answers("val")
+            run.evaluate_split("val")
         took = time.perf_counter() - before
         if took > SECONDS:
             break

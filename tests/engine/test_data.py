@@ -130,12 +130,11 @@ def test_more_memory_than_is_kept_is_still_given() -> None:
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_and_beside_it_the_batches_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_equal_from_the_gpu_and_from_the_host() -> None:
     data, device = random_data(), torch.device("cuda")
     rows = np.array([3, 1, 3])
     resident = DeviceSplit(data, "train", device)
-    monkeypatch.setattr("benchmark.engine.device_split._SHARE", 0.0)
-    streamed = DeviceSplit(data, "train", device)
+    streamed = DeviceSplit(data, "train", device, max_gpu_share=0.0)
     assert resident._image is not None and streamed._image is None
     for split in (resident, streamed):
         batch = split.batch(rows)

@@ -50,15 +50,12 @@ def _made(data: GroupedDataset) -> tuple[Reader, DeviceSplit]:
 
 
 @pytest.mark.parametrize("size", [1, 7, 500])
-def test_counts_are_a_confusion_matrix_per_confounder(
-    size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_BATCH", size)
+def test_counts_are_a_confusion_matrix_per_confounder(size: int) -> None:
     data = random_data(60)
     arrays = data.splits["train"]
     reader, split = _made(data)
     reader.train()
-    answers = evaluate(reader, split, 3, 2, scores=True, objective=True)
+    answers = evaluate(reader, split, 3, 2, scores=True, objective=True, max_images=size)
     assert (
         answers.score is not None
         and answers.score.shape == (60, 3)
@@ -91,14 +88,10 @@ def test_images_that_the_network_enlarges_count_as_large() -> None:
 
 
 @pytest.mark.parametrize(("pixels", "images"), [(10_000, 20), (35 * 7, 7), (35, 1), (1, 1)])
-def test_large_images_pass_in_smaller_batches(
-    pixels: int, images: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_PIXELS", pixels)
-    monkeypatch.setattr(module, "MAX_BATCH", 20)
+def test_large_images_pass_in_smaller_batches(pixels: int, images: int) -> None:
     reader, split = _made(random_data())  # 50 images of 5×7 pixels
-    assert images_per_pass(split, torch.nn.Identity()) == images
-    evaluate(reader, split, 3, 2, objective=True)
+    assert images_per_pass(split, torch.nn.Identity(), 20, pixels) == images
+    evaluate(reader, split, 3, 2, objective=True, max_images=20, max_pixels=pixels)
     assert [len(batch) for batch in reader.shown] == [images] * (50 // images) + (
         [50 % images] if 50 % images else []
     )

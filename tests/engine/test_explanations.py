@@ -14,7 +14,13 @@ from benchmark.core.files import read_json
 from benchmark.core.record import read_record
 from benchmark.core.registry import DATASETS
 from benchmark.core.summaries import ExplainedSplit
-from benchmark.engine.explanations import choose_explainer, measure, pixel_map, spread, summary
+from benchmark.engine.explanations import (
+    choose_explainer,
+    evenly_spaced_rows,
+    measure,
+    pixel_map,
+    summary,
+)
 from tests.support.runs import failure, plan_run, plan_runs, run
 from tests.support.toy_algorithms import Undeclared, registered
 
@@ -37,12 +43,12 @@ def test_energy_and_correlation_against_numpy() -> None:
 def test_a_further_metric_is_recorded_under_its_name() -> None:
     columns = measure(torch.ones(3, 4, 4), torch.ones(3, 1, 4, 4, dtype=torch.bool))
     assert "metrics" not in summary(columns)
-    columns["spread"] = torch.tensor([1.0, float("nan"), 3.0], dtype=torch.float64)
+    columns["evenly_spaced_rows"] = torch.tensor([1.0, float("nan"), 3.0], dtype=torch.float64)
     columns["nothing"] = torch.full((3,), float("nan"), dtype=torch.float64)
     content = summary(columns)
-    assert content["metrics"] == {"nothing": None, "spread": 2.0}
+    assert content["metrics"] == {"nothing": None, "evenly_spaced_rows": 2.0}
     split = decode(ExplainedSplit, content, "record.json")
-    assert split.value("spread") == 2.0 and split.value("nothing") is None
+    assert split.value("evenly_spaced_rows") == 2.0 and split.value("nothing") is None
     assert split.value("energy") == 1.0 and split.value("unknown") is None
     assert split.to_json()["metrics"] == content["metrics"]
 
@@ -79,8 +85,10 @@ def test_channels_are_summed_and_small_maps_enlarged() -> None:
 
 
 def test_rows_are_spread_from_the_first_to_the_last() -> None:
-    assert spread(3, 8).tolist() == [0, 1, 2] and spread(1, 4).tolist() == [0]
-    rows = spread(10_001, 512)
+    assert evenly_spaced_rows(3, 8).tolist() == [0, 1, 2] and evenly_spaced_rows(1, 4).tolist() == [
+        0
+    ]
+    rows = evenly_spaced_rows(10_001, 512)
     assert (
         len(rows) == 512 and (rows[0], rows[-1]) == (0, 10_000) and set(np.diff(rows)) <= {19, 20}
     )

@@ -251,9 +251,9 @@ def test_another_version_of_torch_is_told_and_stays_on_record(
     _change_checkpoint(folder, lambda saved: saved["conditions"]["versions"].update(torch="1.0"))
     assert run(folder, 2, stop=_stop_after(2)) == "interrupted"
     changed = f"torch {importlib.metadata.version('torch')} after 1.0"
-    assert f"resumed under other conditions ({changed})" in capsys.readouterr().err
+    assert f"under different conditions ({changed})" in capsys.readouterr().err
     assert run(folder, 3) == "done"
-    assert "other conditions" not in capsys.readouterr().err
+    assert "different conditions" not in capsys.readouterr().err
     assert read_record(folder).machine.resumed == (changed,)
 
 

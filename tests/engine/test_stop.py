@@ -111,7 +111,7 @@ def test_explanations_that_take_long(
     )
     assert run(whole) == "done"
     with monkeypatch.context() as patch:
-        patch.setattr(execute_module, "LAST_SAVED", -1.0)
+        patch.setattr(execute_module, "MAX_CHECKPOINT_AGE", -1.0)
         patch.setattr(execute_module, what, lambda *arguments, **options: hang())
         assert stoppable(stopped, 1, request_to_stop) == "interrupted"
     saved = torch.load(RunFolder(stopped).checkpoint, weights_only=True)

@@ -15,7 +15,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.files import read_json
 from benchmark.core.hparam import HParam
 from benchmark.core.record import read_record
-from benchmark.engine.term_watch import FIRST, TermWatch
+from benchmark.engine.term_watch import CHECKED_STEPS, TermWatch
 from tests.support import tiny
 from tests.support.runs import failure, lines, plan_run, run
 from tests.support.toy_algorithms import Plain, registered
@@ -86,12 +86,12 @@ def test_a_term_that_nothing_moves_is_a_users_error(how: str, tmp_path: Path) ->
     found = failure(folder)
     name = "excused" if how.startswith("excused") else "other"
     assert ended == "failed" and found["kind"] == "user_error"
-    assert f"moves the term {name} of toy_penalised" in found["message"]
+    assert f"the term {name} of toy_penalised" in found["message"]
     assert "may_be_zero" in found["message"] and "traceback" not in found
 
 
 def test_a_term_that_appears_later_is_looked_at_then(tmp_path: Path) -> None:
-    """The run ends FIRST steps after the term lost its graph, which it had at first: that is not looked for."""
+    """The run ends CHECKED_STEPS steps after the term lost its graph, which it had at first: that is not looked for."""
     ended, folder = outcome(tmp_path, "missing", from_step=10)
     assert ended == "done"  # good at first: the price of looking at first steps alone
     ended, folder = outcome(tmp_path, "excused_but_constant", from_step=10)  # a new term at step 10
@@ -104,7 +104,7 @@ def test_a_term_of_weight_0_is_on_record_and_stops_nothing(
     ended, folder = outcome(tmp_path, "weight_of_0")
     assert ended == "done"
     (sentence,) = read_record(folder).extra["warnings"]
-    assert sentence == f"the term other was exactly 0 in each of its first {FIRST} steps."
+    assert sentence == f"the term other was exactly 0 in each of its first {CHECKED_STEPS} steps."
     assert f"warning: {sentence}" in capsys.readouterr().err
 
 
@@ -124,7 +124,7 @@ def test_a_loss_without_gradient_is_on_record(tmp_path: Path) -> None:
     folder = plan_run(tmp_path, "toy_still")
     assert run(folder) == "done"
     assert read_record(folder).extra["warnings"] == [
-        f"every gradient was exactly 0 in the first {FIRST} steps: nothing is learnt."
+        f"every gradient was exactly 0 in the first {CHECKED_STEPS} steps: nothing is learned."
     ]
 
 
@@ -137,7 +137,7 @@ def test_too_short_a_run_is_warned_of(tmp_path: Path) -> None:
     )
     assert run(folder) == "done"
     (sentence,) = read_record(folder).extra["warnings"]
-    assert "moves the term other" in sentence
+    assert "the term other" in sentence
 
 
 def test_a_resumed_run_does_not_look_again(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_the_state_is_what_a_checkpoint_may_hold() -> None:
     algorithm = tiny.build("erm")
     watch = TermWatch(algorithm)
     for step in range(2):
-        watch.look(algorithm.step(tiny.make_batch(seed=step)))
+        watch.observe(algorithm.step(tiny.make_batch(seed=step)))
     again = TermWatch(algorithm)
     again.restore(watch.state())
     assert again.state() == watch.state()
@@ -175,8 +175,8 @@ def test_terms_of_networks_that_run_at_the_same_time_have_their_parameters() -> 
     with threads(2):
         algorithm = tiny.build("ex2l", side=32)
         watch = TermWatch(algorithm)
-        for step in range(FIRST):
-            watch.look(algorithm.step(tiny.make_batch(side=32, seed=step)))
+        for step in range(CHECKED_STEPS):
+            watch.observe(algorithm.step(tiny.make_batch(side=32, seed=step)))
     assert algorithm.parallel_forward.overlaps
     assert set(watch.terms) == {"classification", "confounder", "similarity"}
     assert all(seen.constant == 0 for seen in watch.terms.values())
@@ -193,6 +193,6 @@ def test_a_similarity_that_moves_nothing_is_found() -> None:
 
     algorithm.explain = detached
     watch = TermWatch(algorithm)
-    with pytest.raises(UserError, match="moves the term similarity of ex2l"):
-        for step in range(FIRST):
-            watch.look(algorithm.step(tiny.make_batch(side=32, seed=step)))
+    with pytest.raises(UserError, match="the term similarity of ex2l"):
+        for step in range(CHECKED_STEPS):
+            watch.observe(algorithm.step(tiny.make_batch(side=32, seed=step)))

@@ -1,4 +1,4 @@
-"""Terms and their watch, the log, checkpoints that are damaged or foreign, and what a result was made with."""
+"""LossMeter and their watch, the log, checkpoints that are damaged or foreign, and what a result was made with."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from benchmark.engine.checkpoint import load_checkpoint, load_weights, save_chec
 from benchmark.engine.environment_info import commit, versions
 from benchmark.engine.exceptions import NonFiniteError
 from benchmark.engine.log import Log
-from benchmark.engine.loss_meter import Terms
+from benchmark.engine.loss_meter import LossMeter
 
 # --- terms -------------------------------------------------------------------------------------------------------
 
 
 def test_means_are_over_the_steps_that_had_a_term() -> None:
-    terms = Terms()
+    terms = LossMeter()
     terms.add(1, {"a": torch.tensor(1.0, requires_grad=True), "b": 4})
     terms.add(2, {"a": torch.tensor(2.0)})
     terms.add(3, {"a": torch.tensor(6.0, dtype=torch.bfloat16), "b": 5.0})
@@ -40,7 +40,7 @@ def test_means_are_over_the_steps_that_had_a_term() -> None:
 
 
 def test_sums_are_kept_in_double() -> None:
-    terms = Terms()
+    terms = LossMeter()
     values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
     for step, value in enumerate(values, 1):
         terms.add(step, {"a": torch.tensor(value)})
@@ -52,7 +52,7 @@ def test_sums_are_kept_in_double() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("kind", [torch.tensor, float])
 def test_what_is_not_finite_names_step_and_term(value: float, kind: Any) -> None:
-    terms = Terms()
+    terms = LossMeter()
     terms.add(1, {"classification": torch.tensor(1.0), "penalty": kind(1.0)})
     with pytest.raises(
         NonFiniteError, match=r"^term penalty of the loss became NaN or infinite at step 7; a"
@@ -62,7 +62,7 @@ def test_what_is_not_finite_names_step_and_term(value: float, kind: Any) -> None
 
 def test_the_state_survives_a_checkpoint_bit_by_bit(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=20)
-    whole, first, second = Terms(), Terms(), Terms()
+    whole, first, second = LossMeter(), LossMeter(), LossMeter()
     for step, value in enumerate(values, 1):
         whole.add(step, {"a": value})
         if step <= 13:
@@ -76,7 +76,7 @@ def test_the_state_survives_a_checkpoint_bit_by_bit(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 def test_on_a_gpu_the_watch_is_late_but_names_the_right_step() -> None:
-    terms = Terms()
+    terms = LossMeter()
     with pytest.raises(NonFiniteError) as found:
         for step in range(1, 30):
             terms.add(step, {"a": torch.tensor(math.nan if step >= 7 else 1.0, device="cuda")})
@@ -155,7 +155,7 @@ def test_a_checkpoint_of_another_run_is_not_used(
     assert load_checkpoint(tmp_path, "key") is None
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 3
-    assert all("checkpoint.pt is of another run or schema version" in line for line in said)
+    assert all("checkpoint.pt belongs to another run" in line for line in said)
 
 
 @pytest.mark.parametrize("how", ["cut", "flip", "zeros"])

@@ -13,7 +13,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from benchmark import explain
 from benchmark.core.registry import BACKBONES
-from benchmark.engine.term_watch import FIRST, TermWatch
+from benchmark.engine.term_watch import CHECKED_STEPS, TermWatch
 from tests.support import tiny
 
 SIDE, GRID, WIDTH = 64, 4, 8
@@ -215,9 +215,9 @@ def test_methods_of_grad_cam_train_on_it(method: str, options: dict[str, Any]) -
         upstream = {"teacher": tiny.build("erm", seed=1, **made).eval().requires_grad_(False)}
     algorithm = tiny.build(method, upstream=upstream, **made, **options)
     watch = TermWatch(algorithm)
-    for step in range(FIRST):
+    for step in range(CHECKED_STEPS):
         torch.manual_seed(step)
         terms = algorithm.step(tiny.make_batch(side=SIDE, seed=step).strip(algorithm.needs))
-        watch.look(terms)
+        watch.observe(terms)
         assert all(torch.as_tensor(value).isfinite() for value in terms.values())
     assert not watch.warnings
