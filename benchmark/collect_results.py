@@ -1,4 +1,4 @@
-"""``python -m benchmark.collect_results``: a sweep's runs as tables."""
+"""Turn the runs of a sweep into tables and a report: ``python -m benchmark.collect_results``."""
 
 from __future__ import annotations
 
@@ -32,36 +32,43 @@ from benchmark.report.tables.report_table import (
     report_tables,
 )
 
-_HELP = "Turn a sweep's runs into tables: accuracy, worst-group accuracy, and how far the shortcut misled each method."
+_DESCRIPTION = """\
+Turn the runs of a sweep into tables: accuracy, worst-group accuracy, and how far the shortcut
+misled each method.
+"""
 
-_EXAMPLES = """\
+_EPILOG = """\
 examples:
-  python -m benchmark.collect_results                        the newest sweep under results/
-  python -m benchmark.collect_results quickstart             results/quickstart
+  python -m benchmark.collect_results                        the newest sweep in results/
+  python -m benchmark.collect_results quickstart             the sweep in results/quickstart
   python -m benchmark.collect_results results/mine --format latex > tables.tex
   python -m benchmark.collect_results --selection val_accuracy --spread interval
   python -m benchmark.collect_results --reference erm --detail --published
-  python -m benchmark.collect_results --detail --split biased deceiving --spread interval    F1 and AUC with intervals
-  python -m benchmark.collect_results --retrain-best 5       a sweep file that measures the winners on fresh seeds
+  python -m benchmark.collect_results --detail --split biased deceiving --spread interval
+                                                             F1 and AUC with intervals
+  python -m benchmark.collect_results --retrain-best 5       a sweep file that trains the best draw
+                                                             of each method on new trials
   python -m benchmark.collect_results --export runs.csv      one row per run, criterion and split
-  python -m benchmark.collect_results --from domainbed DIR   tables of a sweep that DomainBed made
-  python -m benchmark.collect_results --audit tea_table4     which claims of a published table its own numbers bear out
+  python -m benchmark.collect_results --from domainbed DIR   tables of a sweep made by DomainBed
+  python -m benchmark.collect_results --audit tea_table4     which claims of a published table its
+                                                             own numbers support
 
 what it does:
-  Reads results/<sweep>/ (also while runs are still going), picks for each method and trial the best draw on
-  validation data, prints the tables, and writes all formats, figures (PDF, PNG) and one HTML page into
-  results/<sweep>/report/ (or --out).
-  What is missing, failed or refused is a footnote; nothing is dropped silently. No test image is used to choose.
+  Reads results/<sweep>/, also while runs are still in progress. Selects the best draw of each
+  method and trial on validation data; test images are never used for selection. Prints the tables,
+  and writes all formats, figures (PDF, PNG) and an HTML page to results/<sweep>/report/ (or --out).
+  Runs that are missing, failed or refused are reported in footnotes.
 
 selection criteria:
 {criteria}
 
-exit codes: 0 tables written; 1 they were, but no run has finished; 2 a mistake in the command or the folder.
+exit codes: 0 the tables were written; 1 they were written, but no run has finished; 2 the command
+or the folder is wrong.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit code."""
+    """Run the command line and return its exit code."""
     prepare_streams()
     options = _parser().parse_args(arguments)
     if options.out:
@@ -69,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.export:
         check_file(Path(options.export), "--export")
     if options.source:
-        return _elsewhere(options.source, options.dir, options.format, options.out)
+        return _other_benchmark(options.source, options.dir, options.format, options.out)
     if options.audit:
         return _audit(options.audit, options.reference, options.format)
     folder = find_sweep_folder(options.dir)
@@ -101,7 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, text in retrain.items():
         write_atomic(out / f"{name}.toml", text.encode("utf-8", "replace"))
         say(
-            f"the winners on fresh trials: python -m benchmark.sweep launch {out / name}.toml",
+            "To train the best draws on new trials: "
+            f"python -m benchmark.sweep launch {out / name}.toml",
             error=True,
         )
     return 0 if report.sweep.states().get("done") else 1
@@ -121,17 +129,17 @@ def _export(folder: Path, path: Path) -> int:
     return 0
 
 
-def _elsewhere(source: str, folder: str | None, form: str, out: str | None) -> int:
+def _other_benchmark(source: str, folder: str | None, form: str, out: str | None) -> int:
     from benchmark.report.external import domainbed, foreign_results, subpopbench
     from benchmark.report.render import render_sheets, write_sheets
 
     if folder is None:
         raise UserError(f"--from {source} needs the folder of its results: --from {source} DIR.")
-    found = {"domainbed": domainbed, "subpopbench": subpopbench}[source].read(Path(folder))
-    sheets = foreign_results.sheets(found)
+    results = {"domainbed": domainbed, "subpopbench": subpopbench}[source].read(Path(folder))
+    sheets = foreign_results.sheets(results)
     _print(render_sheets(sheets, form))
     if out:
-        written = write_sheets(sheets, Path(out), foreign_results.flat_records(found))
+        written = write_sheets(sheets, Path(out), foreign_results.flat_records(results))
         say(f"written to {out}/: {', '.join(path.name for path in written)}", error=True)
     return 0
 
@@ -147,79 +155,79 @@ def _audit(name: str, reference: str | None, form: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     criteria = "\n".join(f"  {name:<16} {text}" for name, text in CRITERIA.items())
     parser = make_parser(
-        "collect_results", description=_HELP, epilog=_EXAMPLES.format(criteria=criteria)
+        "collect_results", description=_DESCRIPTION, epilog=_EPILOG.format(criteria=criteria)
     )
     add = parser.add_argument
     add(
         "dir",
         nargs="?",
         metavar="DIR",
-        help="a sweep's folder or its name under results/ (default: newest)",
+        help="sweep folder, or its name in results/; default: the newest sweep",
     )
-    add("--format", choices=file_names(), default="text", help="what to print (default: text)")
+    add("--format", choices=file_names(), default="text", help="format to print; default: text")
     add(
         "--selection",
         metavar="CRITERION",
-        help="how step and draw are chosen in all rows (default: by each method's first criterion)",
+        help="criterion that selects step and draw; default: the first one of each method",
     )
     add(
         "--spread",
         choices=SPREADS,
         default="sd",
-        help="print ± standard deviation or the 95%% interval",
+        help="print the standard deviation or a 95%% interval; default: sd",
     )
-    add("--out", metavar="DIR", help="where the files go (default: the sweep's folder, report/)")
+    add("--out", metavar="DIR", help="output folder; default: report/ in the sweep folder")
     add(
         "--tables-only",
         action="store_true",
-        help="neither figures nor the HTML page: fast for thousands of runs",
+        help="write neither figures nor the HTML page, which is fast for thousands of runs",
     )
     add(
         "--figures",
         choices=("auto", "all", "none"),
         default="auto",
-        help="auto: of the first six data sets, unless there are more than 500 runs",
+        help="figures to draw; auto: of the first six data sets, up to 500 runs; default: auto",
     )
     add(
         "--reference",
         metavar="METHOD",
-        help="compare every method with this one: Δ ± se, P(better), Holm's p",
+        help="compare every method with this one: difference, P(better), Holm's p",
     )
     _add_tables(parser)
     add(
         "--engine",
         choices=("exact", "nuts"),
         default="exact",
-        help="of the posteriors of --detail; nuts takes minutes",
+        help="how --detail computes posteriors; nuts takes minutes; default: exact",
     )
     add(
         "--split",
         metavar="NAME",
         nargs="+",
         default=[],
-        help="test splits of --detail; default: that of the average",
+        help="test splits of --detail; default: the split of the average",
     )
     add(
         "--retrain-best",
         metavar="N",
         type=number(int, 1, MAX_ENTRIES),
-        help="write a sweep of each method's best draw on N fresh trials",
+        help="write a sweep file with the best draw of each method on N new trials",
     )
     add(
         "--export",
         metavar="FILE",
-        help="write every run as rows of a tidy .csv or .parquet table, and nothing else",
+        help="only write a tidy .csv or .parquet table of all runs",
     )
     add(
         "--from",
         dest="source",
         choices=("domainbed", "subpopbench"),
-        help="DIR holds another benchmark's results",
+        help="DIR contains results of another benchmark",
     )
     add(
         "--audit",
         metavar="TABLE",
-        help="re-examine a published table, such as tea_table4 (reads no sweep)",
+        help="check the claims of a published table, such as tea_table4; reads no sweep",
     )
     return parser
 
@@ -243,12 +251,14 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
 
 
 def _width() -> int:
-    """Columns of the terminal that is printed to, within reason; of a file or a pipe as in tables.txt."""
-    return max(60, min(WIDTH, shutil.get_terminal_size().columns)) if sys.stdout.isatty() else WIDTH
+    """Return the width of the terminal within limits; WIDTH for a file or a pipe."""
+    if not sys.stdout.isatty():
+        return WIDTH
+    return max(60, min(WIDTH, shutil.get_terminal_size().columns))
 
 
 def _print(text: str) -> None:
-    """Print what a reader may stop reading: ``… | head`` has seen enough, and files are still to be written."""
+    """Print a text; ignore a reader that stops early, such as ``head``, since files follow."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

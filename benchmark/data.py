@@ -39,7 +39,7 @@ _EPILOG = """examples:
   python -m benchmark.data list --data-dir ~/data
   python -m benchmark.data prepare waterbirds --archive waterbird_complete95_forest2water2.tar.gz
   python -m benchmark.data check nlm_cxr:side=64
-  python -m benchmark.data show planted:on=folder,options=path=my_data,shortcut=tag,bias=0.9 --output sheet.png
+  python -m benchmark.data show digits_on_photos:bias=0.9 --output sheet.png
 
 Decoded images are kept in .cache in the data folder, or in --cache-dir; for sweeps to find them in
 another folder, set SHORTCUTBED_CACHE.
@@ -259,9 +259,7 @@ def _group_sizes(data: GroupedDataset, name: str) -> str:
 def _show(given: argparse.Namespace) -> int:
     sources = _sources(given)
     if given.output is not None and len(sources) > 1:
-        raise UserError(
-            "--output takes one file, but there are several data sets; leave it out or name only one."
-        )
+        raise UserError("--output takes one file, but there are several data sets; leave it out.")
     if given.output is not None and given.output.suffix.lower() not in IMAGE_SUFFIXES:
         raise UserError(
             f"--output {given.output} is not an image file; expected a name that ends in "

@@ -36,16 +36,16 @@ MAX_RUN_SECONDS = 365 * 24 * 3600
 _DESCRIPTION = "Plan, launch, watch and retry sweeps."
 
 _EPILOG = """examples:
-  python -m benchmark.sweep launch                      run the quickstart (no download, a few minutes)
-  python -m benchmark.sweep launch quickstart --dry-run print what would run and how long it would take
-  python -m benchmark.sweep launch quickstart --trials 5 --algorithms erm group_dro --output results/mine
+  python -m benchmark.sweep launch                      run the quickstart (no download)
+  python -m benchmark.sweep launch quickstart --dry-run print what would run, and how long it takes
+  python -m benchmark.sweep launch quickstart --trials 5 --algorithms erm irm --output results/mine
   python -m benchmark.sweep status                      print which runs are done, running or failed
   python -m benchmark.sweep retry                       make failed runs pending; then launch again
   python -m benchmark.sweep list algorithms             print needs, papers and hyper-parameters
   python -m benchmark.sweep validate my_sweep.toml      print every problem of a sweep file at once
 
-Launching again runs only what is missing. Ctrl-C, kill -9 and power cuts lose at most the work since
-the last checkpoint. To see the results: python -m benchmark.collect_results
+Launching again runs only what is missing. Ctrl-C, kill -9 and power cuts lose at most the work
+since the last checkpoint. To see the results: python -m benchmark.collect_results
 
 exit codes: 0 all runs are done; 1 some runs failed; 2 the command is wrong and nothing was written;
 130 Ctrl-C.

@@ -37,12 +37,12 @@ _DESCRIPTION = "Execute a single run, for development."
 
 _EPILOG = """examples:
   python -m benchmark.train --dataset digits_on_photos:bias=0.95 --algorithm erm --steps 300
-  python -m benchmark.train --dataset cmnist --data-dir ~/data --algorithm irm --hparam penalty_weight=1000
+  python -m benchmark.train --dataset cmnist --algorithm irm --hparam penalty_weight=1000
   python -m benchmark.train --dataset digits_on_photos --algorithm group_dro --trial 3 --device cuda
 
-The run folder contains spec.json, log.jsonl, record.json, predictions.npz and selected.pt. If the run
-is killed, the same command resumes it from its checkpoint; once it is done, the command only reports
-it. To compare methods, write a sweep: python -m benchmark.sweep --help
+The run folder contains spec.json, log.jsonl, record.json, predictions.npz and selected.pt. If the
+run is killed, the same command resumes it from its checkpoint; once it is done, the command only
+reports it. To compare methods, write a sweep: python -m benchmark.sweep --help
 """
 
 

@@ -1,4 +1,4 @@
-"""What `benchmark.data check` looks for in loaded data: leaks, repeated pictures, gaps, and what looks odd."""
+"""The checks of ``benchmark.data check``: leaks, repeated images, missing groups, damage."""
 
 from __future__ import annotations
 
@@ -11,42 +11,48 @@ import numpy as np
 
 from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
 
-#: What to call a row of a split, for people.
+#: Returns the name of a row of a split, for messages.
 NameOf = Callable[[str, Split, int], str]
-#: Names in one sentence; the others are counted.
-_MOST = 5
+#: The largest number of names in a message; the others are counted.
+_MAX_NAMES = 5
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Sentences about a data set: what is wrong, and what is worth knowing and may be meant."""
+    """What the checks found, in sentences.
+
+    Args:
+        problems: what is wrong with the data.
+        notes: what may be intended, but is worth knowing.
+    """
 
     problems: list[str]
     notes: list[str]
 
 
 def examine(source: DatasetSource, data: GroupedDataset) -> Findings:
-    """Everything that is found in the data of one trial, and what their source itself reports."""
-    pictures = _Pictures(data)
-    lacking = gaps(data)
+    """Run all checks on the data of one trial, including those of its source."""
+    digests = ImageDigests(data)
+    missing = missing_groups(data)
     problems = [
         *source.problems(),
-        *leaks(data, source.file_of, pictures),
-        *repeats(data, source.file_of, pictures),
+        *leaks(data, source.file_of, digests),
+        *repeats(data, source.file_of, digests),
         *oddities(data),
-        *([] if source.designed else lacking),
+        *([] if source.designed else missing),
     ]
-    return Findings(problems, [*source.notes(), *(lacking if source.designed else [])])
+    return Findings(problems, [*source.notes(), *(missing if source.designed else [])])
 
 
-class _Pictures:
-    """Digests of the pixels of every picture, made once."""
+class ImageDigests:
+    """Digests of the pixels of all images, computed once."""
 
     def __init__(self, data: GroupedDataset) -> None:
         self.data = data
 
     @cached_property
-    def digests(self) -> dict[str, list[bytes]]:
+    def by_split(self) -> dict[str, list[bytes]]:
+        """Return the digest of every image, by split."""
         return {name: _digests(split) for name, split in self.data.splits.items()}
 
 
@@ -55,7 +61,15 @@ def _digests(split: Split) -> list[bytes]:
 
 
 def members(data: GroupedDataset, name: str) -> dict[str, np.ndarray]:
-    """The rows int64[n] of every group of a split, or of every class; with several labels images may be in many."""
+    """Return the rows of every group of a split, or of every class if there are no groups.
+
+    Args:
+        data: the data set.
+        name: the name of the split.
+
+    Returns:
+        int64[n] for each name. In multi-label data an image may be in several classes.
+    """
     split, group = data.splits[name], data.group(name)
     if data.info.multi_label:
         found = {
@@ -72,17 +86,17 @@ def members(data: GroupedDataset, name: str) -> dict[str, np.ndarray]:
 
 
 def leaks(
-    data: GroupedDataset, name_of: NameOf | None = None, pictures: _Pictures | None = None
+    data: GroupedDataset, name_of: NameOf | None = None, digests: ImageDigests | None = None
 ) -> list[str]:
-    """What two splits share and must not: equal images, and patients. Tests may share with each other.
+    """Find equal images and patients that two splits share. Test splits may share with each other.
 
     Args:
         data: the data set.
-        name_of: what to call a row of a split, for people; without it by its number.
-        pictures: digests of the data, where they are there already.
+        name_of: returns the name of a row of a split; by default its number.
+        digests: the digests of the data, if they are known already.
     """
-    called = name_of or _row_of
-    digests = (pictures or _Pictures(data)).digests
+    name_of = name_of or _row_name
+    images = (digests or ImageDigests(data)).by_split
     problems = []
     parts = {name: [name] for name in ("train", "val")} | {"the tests": list(data.info.test_splits)}
     patients = {
@@ -90,7 +104,7 @@ def leaks(
         for name, split in data.splits.items()
     }
     kinds: tuple[tuple[str, Mapping[str, Sequence[object]]], ...] = (
-        ("equal image", digests),
+        ("equal image", images),
         ("patient", patients),
     )
     for what, values in kinds:
@@ -103,7 +117,7 @@ def leaks(
             if shared:
                 first = min(shared, key=lambda v: places[one][v][1])
                 where = [
-                    called(name, data.splits[name], row)
+                    name_of(name, data.splits[name], row)
                     for name, row in (places[one][first], places[other][first])
                 ]
                 count = f"{_count(len(shared), what)} {'is' if len(shared) == 1 else 'are'}"
@@ -114,21 +128,21 @@ def leaks(
 
 
 def repeats(
-    data: GroupedDataset, name_of: NameOf | None = None, pictures: _Pictures | None = None
+    data: GroupedDataset, name_of: NameOf | None = None, digests: ImageDigests | None = None
 ) -> list[str]:
-    """Images that are in one split more than once: those that contradict each other, and the others.
+    """Find images that are in one split more than once, with contradicting or equal annotations.
 
     Args:
         data: the data set.
-        name_of: what to call a row of a split, for people; without it by its number.
-        pictures: digests of the data, where they are there already.
+        name_of: returns the name of a row of a split; by default its number.
+        digests: the digests of the data, if they are known already.
     """
-    called = name_of or _row_of
+    name_of = name_of or _row_name
     problems = []
-    for name, digests in (pictures or _Pictures(data)).digests.items():
+    for name, images in (digests or ImageDigests(data)).by_split.items():
         split = data.splits[name]
         rows_of: dict[bytes, list[int]] = {}
-        for row, digest in enumerate(digests):
+        for row, digest in enumerate(images):
             rows_of.setdefault(digest, []).append(row)
         equal = [rows for rows in rows_of.values() if len(rows) > 1]
         labels = [pair for rows in equal if (pair := _differ(split.label, rows))]
@@ -138,21 +152,21 @@ def repeats(
         for what, pairs in (("labels", labels), ("confounders", groups)):
             if pairs:
                 problems.append(
-                    f"{_count(len(pairs), 'equal image')} of {name} {_have(len(pairs))} different {what}, the first as "
-                    f"{_both(split, name, pairs[0], called)}."
+                    f"{_count(len(pairs), 'equal image')} of {name} {_have(len(pairs))} different "
+                    f"{what}, the first as {_both(split, name, pairs[0], name_of)}."
                 )
         if same:
             copies = sum(len(rows) - 1 for rows in same)
             problems.append(
-                f"{_count(len(same), 'image')} of {name} {_are(len(same))} there more than once, with {copies:,} "
-                f"{'copy' if copies == 1 else 'copies'} in all, the first as "
-                f"{_both(split, name, (same[0][0], same[0][1]), called)}."
+                f"{_count(len(same), 'image')} of {name} {_are(len(same))} there more than once, "
+                f"with {copies:,} {'copy' if copies == 1 else 'copies'} in all, the first as "
+                f"{_both(split, name, (same[0][0], same[0][1]), name_of)}."
             )
     return problems
 
 
 def _differ(values: np.ndarray | None, rows: Sequence[int]) -> tuple[int, int] | None:
-    """The first of the rows, and the first of the others that has another value."""
+    """Return the first row and the first other row with a different value, or None."""
     if values is None:
         return None
     return next(
@@ -160,46 +174,47 @@ def _differ(values: np.ndarray | None, rows: Sequence[int]) -> tuple[int, int] |
     )
 
 
-def _both(split: Split, name: str, rows: tuple[int, int], called: NameOf) -> str:
-    return " and ".join(called(name, split, row) for row in rows)
+def _both(split: Split, name: str, rows: tuple[int, int], name_of: NameOf) -> str:
+    return " and ".join(name_of(name, split, row) for row in rows)
 
 
-def gaps(data: GroupedDataset) -> list[str]:
-    """Groups that one split has and another lacks, though it has their class.
+def missing_groups(data: GroupedDataset) -> list[str]:
+    """Find groups that a split lacks although it has their class and another split has the group.
 
-    What val lacks, no criterion of model selection sees; what train lacks, no method that balances groups can balance;
-    what a test lacks, its worst group leaves out. The two tests whose difference is the generalisation gap lack groups
-    by their meaning.
+    Selection criteria cannot consider a group that val lacks, methods cannot balance a group that
+    train lacks, and the worst-group accuracy ignores a group that a test split lacks. The two test
+    splits of the generalisation gap lack groups by design.
     """
     if any(split.confounder is None for split in data.splits.values()):
         return []
     present = {name: _present(data, name) for name in data.splits}
     names = data.info.group_names
-    out = []
+    problems = []
     for name in data.splits:
         if name in (data.info.bias_splits or ()):
             continue
         others = [other for other in data.splits if other != name]
-        lacking = [
+        missing = [
             g
             for g in range(len(names))
             if not present[name][g]
-            and _shows_class(data, name, g)
+            and _has_class(data, name, g)
             and any(present[other][g] for other in others)
         ]
-        if lacking:
-            where = [other for other in others if any(present[other][g] for g in lacking)]
-            them = "it" if len(lacking) == 1 else "them"
-            out.append(
-                f"{name} has no image of {_some([names[g] for g in lacking])}; "
+        if missing:
+            where = [other for other in others if any(present[other][g] for g in missing)]
+            them = "it" if len(missing) == 1 else "them"
+            problems.append(
+                f"{name} has no image of {_some([names[g] for g in missing])}; "
                 f"{_some(where, last='and')} {'has' if len(where) == 1 else 'have'} {them}."
             )
-    return out
+    return problems
 
 
 def _present(data: GroupedDataset, name: str) -> np.ndarray:
-    """Whether a split has images of each group, bool[G]."""
-    split, confounders = data.splits[name], len(data.info.confounder_names)
+    """Return for each group whether a split has images of it, bool[G]."""
+    split = data.splits[name]
+    confounders = len(data.info.confounder_names)
     assert split.confounder is not None
     if not data.info.multi_label:
         group = split.label * confounders + split.confounder
@@ -210,17 +225,18 @@ def _present(data: GroupedDataset, name: str) -> np.ndarray:
     return out.reshape(-1)
 
 
-def _shows_class(data: GroupedDataset, name: str, group: int) -> bool:
-    """Whether a split has the class, or the answer, of a group at all: else that is reported, and not its groups."""
-    split, confounders = data.splits[name], len(data.info.confounder_names)
+def _has_class(data: GroupedDataset, name: str, group: int) -> bool:
+    """Return True if a split has images with the class of a group; see ``oddities`` if not."""
+    split = data.splits[name]
+    confounders = len(data.info.confounder_names)
     if data.info.multi_label:
-        label, answer = divmod(group // confounders, 2)
-        return bool((split.label[:, label] == answer).any())
+        label, value = divmod(group // confounders, 2)
+        return bool((split.label[:, label] == value).any())
     return bool((split.label == group // confounders).any())
 
 
 def oddities(data: GroupedDataset) -> list[str]:
-    """Images of one value, masks without foreground or without background, and classes that a split lacks."""
+    """Find constant images, masks without foreground or background, and missing classes."""
     problems = []
     for name, split in data.splits.items():
         flat = sum(bool((image == image.flat[0]).all()) for image in split.image)
@@ -235,15 +251,16 @@ def oddities(data: GroupedDataset) -> list[str]:
                 )
                 if count:
                     problems.append(f"{_count(count, 'mask')} of {name} {_have(count)} {what}.")
-        lacking = list(_lacking(data, name))
-        if lacking:
-            problems.append(f"{name} has no image of {_some(lacking)}.")
+        missing = list(_missing_classes(data, name))
+        if missing:
+            problems.append(f"{name} has no image of {_some(missing)}.")
     return problems
 
 
-def _lacking(data: GroupedDataset, name: str) -> Iterator[str]:
-    """Classes that a split lacks; of data with several labels also those that all of its images have."""
-    split, names = data.splits[name], data.info.label_names
+def _missing_classes(data: GroupedDataset, name: str) -> Iterator[str]:
+    """Yield the classes that a split lacks; for multi-label data also those of all images."""
+    split = data.splits[name]
+    names = data.info.label_names
     if not data.info.multi_label:
         shown = set(split.label.tolist())
         yield from (text for k, text in enumerate(names) if k not in shown)
@@ -256,10 +273,10 @@ def _lacking(data: GroupedDataset, name: str) -> Iterator[str]:
 
 
 def _some(names: Iterable[str], last: str = "or") -> str:
-    """``a, b or c``; of many the first few, and the number of the others."""
+    """Join names as in ``a, b or c``; of many names only the first few are given."""
     names = list(names)
-    if len(names) > _MOST:
-        return f"{', '.join(names[:_MOST])} and {len(names) - _MOST} more"
+    if len(names) > _MAX_NAMES:
+        return f"{', '.join(names[:_MAX_NAMES])} and {len(names) - _MAX_NAMES} more"
     return ", ".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} {last} {names[-1]}"
 
 
@@ -275,5 +292,5 @@ def _are(number: int) -> str:
     return "is" if number == 1 else "are"
 
 
-def _row_of(name: str, split: Split, row: int) -> str:
+def _row_name(name: str, split: Split, row: int) -> str:
     return f"row {row} of {name}"

@@ -2,7 +2,8 @@
 
 ``filelock.SoftFileLease`` does the work: exclusive creation, a heartbeat, and expiry measured with
 the monotonic clock of the observer. A clock that jumps, or that differs between machines, therefore
-never expires a live claim. An owner whose process is gone from this machine loses its lease at once.
+never expires a live claim. An owner whose process on this machine has ended loses its lease at
+once.
 """
 
 from __future__ import annotations

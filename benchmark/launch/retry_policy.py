@@ -1,4 +1,4 @@
-"""What happens after the process of a run dies or runs out of memory: a new attempt or a failure."""
+"""Decides whether a run is tried again after its process died or ran out of memory."""
 
 from __future__ import annotations
 

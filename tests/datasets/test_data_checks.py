@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmark.cli.data_checks import examine, gaps, leaks, members, oddities, repeats
+from benchmark.cli.data_checks import examine, leaks, members, missing_groups, oddities, repeats
 from benchmark.core.dataset import DatasetInfo, GroupedDataset, Split
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
@@ -59,19 +59,19 @@ def three(multi_label: bool = False, **changed: Mapping[str, int]) -> GroupedDat
 def test_no_gap() -> None:
     for multi_label in (False, True):
         made = three(multi_label)
-        assert gaps(made) == oddities(made) == leaks(made) == repeats(made) == []
+        assert missing_groups(made) == oddities(made) == leaks(made) == repeats(made) == []
 
 
 @pytest.mark.parametrize("lacking", ["train", "val", "test"])
 def test_a_group_that_a_split_lacks(lacking: str) -> None:
     made = three(**{lacking: {"a/x": 1, "a/y": 2, "b/x": 3}})
     others = " and ".join(name for name in ("train", "val", "test") if name != lacking)
-    assert gaps(made) == [f"{lacking} has no image of b/y; {others} have it."]
+    assert missing_groups(made) == [f"{lacking} has no image of b/y; {others} have it."]
 
 
 def test_groups_that_several_splits_lack() -> None:
     made = three(val={"a/x": 1, "b/x": 1}, train={"a/x": 1, "a/y": 1, "b/x": 1})
-    assert gaps(made) == [
+    assert missing_groups(made) == [
         "train has no image of b/y; test has it.",
         "val has no image of a/y or b/y; train and test have them.",
     ]
@@ -79,14 +79,14 @@ def test_groups_that_several_splits_lack() -> None:
 
 def test_a_class_that_a_split_lacks_is_reported_once() -> None:
     made = three(val={"a/x": 1, "a/y": 1})
-    assert gaps(made) == [] and oddities(made) == ["val has no image of b."]
+    assert missing_groups(made) == [] and oddities(made) == ["val has no image of b."]
     three_classes = replace(made.info, label_names=("a", "b", "c", "d"))
     assert oddities(replace(made, info=three_classes))[1] == "val has no image of b, c or d."
 
 
 def test_a_group_that_no_split_has_is_no_gap() -> None:
     part = {"a/x": 1, "a/y": 1, "b/x": 1}
-    assert gaps(three(train=part, val=part, test=part)) == []
+    assert missing_groups(three(train=part, val=part, test=part)) == []
 
 
 def test_biased_and_deceiving_tests_lack_groups_by_their_meaning() -> None:
@@ -97,18 +97,18 @@ def test_biased_and_deceiving_tests_lack_groups_by_their_meaning() -> None:
         "deceiving": {"a/y": 2, "b/x": 1},
     }
     splits = {name: split(groups, seed) for seed, (name, groups) in enumerate(parts.items())}
-    assert gaps(data(splits, bias=("biased", "deceiving"))) == []
-    assert len(gaps(data(splits))) == 2
+    assert missing_groups(data(splits, bias=("biased", "deceiving"))) == []
+    assert len(missing_groups(data(splits))) == 2
 
 
 def test_groups_of_several_labels() -> None:
     """In val, label b is never absent for y; label a has all groups."""
     made = three(True, val={"-/x": 1, "ab/x": 1, "b/y": 1, "ab/y": 1})
-    assert gaps(made) == ["val has no image of no b/y; train and test have it."]
+    assert missing_groups(made) == ["val has no image of no b/y; train and test have it."]
     always = three(True, val={"b/x": 1, "ab/x": 1, "b/y": 1, "ab/y": 1})
-    assert oddities(always) == ["val has no image of no b."] and gaps(always) == []
+    assert oddities(always) == ["val has no image of no b."] and missing_groups(always) == []
     never = three(True, val={"-/x": 1, "a/x": 1, "-/y": 1, "a/y": 1})
-    assert oddities(never) == ["val has no image of b."] and gaps(never) == []
+    assert oddities(never) == ["val has no image of b."] and missing_groups(never) == []
 
 
 def test_many_gaps_in_one_sentence() -> None:
@@ -121,7 +121,7 @@ def test_many_gaps_in_one_sentence() -> None:
     some = replace(every, confounder=np.tile(np.arange(9) // 8, 2))
     made = data({"train": every, "val": some, "test": every})
     made = replace(made, info=replace(made.info, confounder_names=names))
-    assert gaps(made) == [
+    assert missing_groups(made) == [
         "val has no image of a/z2, a/z3, a/z4, a/z5, a/z6 and 9 more; train and test have them."
     ]
 
@@ -129,7 +129,7 @@ def test_many_gaps_in_one_sentence() -> None:
 def test_unknown_confounders_leave_no_gaps() -> None:
     made = three(val={"a/x": 1, "b/x": 1})
     splits = {name: replace(part, confounder=None) for name, part in made.splits.items()}
-    assert gaps(replace(made, splits=splits)) == []
+    assert missing_groups(replace(made, splits=splits)) == []
 
 
 def copied(made: GroupedDataset, name: str, pairs: Mapping[int, int]) -> GroupedDataset:

@@ -387,10 +387,7 @@ def test_a_method_may_not_look_at_the_tests(
 ) -> None:
     monkeypatch.setattr(OwnLoop, "fit", lambda self, run: run.batches("biased"))
     folder = plan_run(tmp_path, "toy_own_loop")
-    assert (
-        run(folder) == "failed"
-        and "train and val, not biased" in failure(folder)["message"]
-    )
+    assert run(folder) == "failed" and "train and val, not biased" in failure(folder)["message"]
 
 
 @pytest.mark.parametrize("student", ["toy_student", "toy_pupil"])
@@ -399,10 +396,7 @@ def test_a_student_learns_from_the_selected_weights_of_its_teacher(
 ) -> None:
     teacher, folder = plan_runs(tmp_path, student)
     assert run(folder) == "failed"
-    assert (
-        failure(folder)["kind"] == "user_error"
-        and "is not done" in failure(folder)["message"]
-    )
+    assert failure(folder)["kind"] == "user_error" and "is not done" in failure(folder)["message"]
     (folder / "failure.json").unlink()
     assert run(teacher) == "done" and run(folder, 2) == "done"
     record = read_record(folder)
