@@ -14,9 +14,9 @@ from benchmark.core.speed.memory import Scratch
 
 #: The share of the free memory of a GPU that one split may use; larger splits stay on the host.
 MAX_GPU_SHARE = 0.25
-#: On the CPU images are normalised in chunks of this many bytes. What was just read is then still in
-#: the cache of the processor, and no memory for a second batch is allocated, which would cost more
-#: than the arithmetic.
+#: On the CPU images are normalised in chunks of this many bytes. What was just read is then still
+#: in the cache of the processor, and no memory for a second batch is allocated, which would cost
+#: more than the arithmetic.
 _CHUNK_BYTES = 1 << 20
 
 #: Shared by all splits: a batch of one split is gone before a batch of the next is requested.
@@ -66,7 +66,7 @@ class DeviceSplit:
         self.shift = (-mean / std).to(device)
 
     def _place(self, image: np.ndarray) -> torch.Tensor | None:
-        """Return the images as a tensor, or None if they stay a (memory-mapped) array on the host."""
+        """Return the images as a tensor, or None if they stay an array in host memory."""
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             if image.nbytes <= free * self.max_gpu_share:

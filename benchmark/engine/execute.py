@@ -51,8 +51,8 @@ from benchmark.engine.exceptions import InterruptedRunError, NonFiniteError
 from benchmark.engine.explanations import Explanations, explain_splits
 from benchmark.engine.loop import TrainingRun
 
-#: After training, a checkpoint is saved if the last one is older than this, in seconds: a request to
-#: stop during the evaluation then costs little.
+#: After training, a checkpoint is saved if the last one is older than this, in seconds. A request
+#: to stop during the evaluation then costs little.
 MAX_CHECKPOINT_AGE = 10.0
 
 
@@ -253,8 +253,8 @@ def _configure(spec: RunSpec, device: torch.device, saved: Mapping[str, Any] | N
     changes = now.changes_since(earlier)
     if changes:
         print(
-            f"the run resumes under different conditions ({'; '.join(changes)}); its last digits may "
-            "differ from those of an uninterrupted run.",
+            f"the run resumes under different conditions ({'; '.join(changes)}); its last digits "
+            "may differ from those of an uninterrupted run.",
             file=sys.stderr,
         )
     return now

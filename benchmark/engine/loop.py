@@ -174,7 +174,7 @@ class TrainingRun:
         self.watch.observe(terms)
 
     def evaluate(self) -> None:
-        """Evaluate on validation (with ``oracle`` also on the tests), log it, and update selection."""
+        """Evaluate on validation (with ``oracle`` also on tests), log it, and update selection."""
         self.terms.check()
         started = self._account()
         self.algorithm.current_step = self.step
@@ -261,7 +261,7 @@ class TrainingRun:
         self.log_file.line(line)
 
     def peak_memory(self) -> int:
-        """Return the peak memory of the GPU allocator, or of the process, in bytes; 0 if unknown."""
+        """Return the peak memory of the GPU allocator or of the process; 0 if unknown."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
         return peak_memory_bytes()

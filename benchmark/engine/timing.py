@@ -1,4 +1,4 @@
-"""What a run will cost: a few steps of the real training loop, on random images of the data's shape, by the clock."""
+"""Times a few steps of the real training loop on random images of the right shape."""
 
 from __future__ import annotations
 
@@ -26,36 +26,43 @@ from benchmark.engine.explanations import explain_splits
 from benchmark.engine.loop import TrainingRun
 from benchmark.models.base import pixels_inside
 
-#: Steps that count, at most, and seconds after which no further one is made; one more before them warms up.
-STEPS, SECONDS = 3, 3.0
-#: Images of each split at least, and their pixels: enough for a passable average, few enough to be quick.
+#: The largest number of timed steps, after one step that warms up.
+MAX_STEPS = 3
+#: No further step is made after this many seconds.
+MAX_SECONDS = 3.0
+#: The largest number of images of each split and of their pixels, unless a batch needs more.
 MAX_IMAGES = 32
 MAX_PIXELS = 8 * 224 * 224
 
 
 class _TimedRun(TrainingRun):
-    """Notes when each batch is handed out, and what the method looks at outside its steps."""
+    """Notes when each batch is requested, and which images are read outside of training steps.
+
+    Attributes:
+        marks: the time of each request for a batch.
+        images_read: the number of images read outside of training steps, by split.
+    """
 
     marks: list[float]
-    looked: dict[str, int]
+    images_read: dict[str, int]
 
     def steps(self) -> Iterator[Batch]:
         for batch in super().steps():
             self.marks.append(self._clock())
             made = len(self.marks) - 1
-            if made > STEPS or (made > 1 and self.marks[-1] - self.marks[1] > SECONDS):
+            if made > MAX_STEPS or (made > 1 and self.marks[-1] - self.marks[1] > MAX_SECONDS):
                 return
             yield batch
 
     def log(self, terms: Mapping[str, torch.Tensor | float]) -> None:
-        with suppress(
-            NonFiniteError
-        ):  # untrained networks on noise: the step was made all the same
-            self.terms.add(self.step + 1, terms)  # not super().log: it looks closer at first steps
+        # Not super().log, which checks the first steps more closely. An untrained network may well
+        # give NaN on noise.
+        with suppress(NonFiniteError):
+            self.terms.add(self.step + 1, terms)
 
     def batches(self, split: str) -> Iterator[Batch]:
         for batch in super().batches(split):
-            self.looked[split] = self.looked.get(split, 0) + len(batch)
+            self.images_read[split] = self.images_read.get(split, 0) + len(batch)
             yield batch
 
 
@@ -66,42 +73,62 @@ def measure(
     batch_size: int,
     device: str,
 ) -> dict[str, float]:
-    """Seconds that parts of a run take on this device.
+    """Return the seconds that parts of a run take on this device.
+
+    All weights are random. Only a temporary folder is written to.
 
     Args:
-        spec: the run; weights are random here, whatever it starts from. Nothing is written but in a temporary folder.
-        specs: by key, its upstream runs and theirs.
-        infos: by fingerprint, of their data.
-        batch_size: of the steps.
+        spec: the run.
+        specs: its upstream runs, and theirs, by key.
+        infos: the descriptions of their data, by fingerprint.
+        batch_size: the number of images per step.
+        device: ``"cpu"`` or ``"cuda"``.
 
     Returns:
-        ``step``: one training step (0 for a method that makes none); ``image``: evaluation of one image; ``look``: what
-        one image costs that the method reads outside its steps; ``train``, ``val``: how often it reads each split so;
-        ``heatmap``: explanation of one image.
+        ``step``: one training step (0 for a method that makes none). ``image``: the evaluation of
+        one image. ``look``: one image that the method reads outside of its steps. ``train`` and
+        ``val``: how often the method reads each split outside of its steps. ``heatmap``: the
+        explanation of one image.
     """
-    place = torch.device(device)
+    torch_device = torch.device(device)
     info = infos[spec.data_fingerprint]
-    short = replace(spec, hparams={**spec.hparams, "batch_size": batch_size}, budget={
-        **spec.budget, "steps": max(spec.budget["steps"], 2 * STEPS), "evaluate_every": 3 * spec.budget["steps"] + 99,
-    })  # fmt: skip
-    algorithm = _untrained(short, specs, infos, place)
+    budget = {
+        **spec.budget,
+        "steps": max(spec.budget["steps"], 2 * MAX_STEPS),
+        "evaluate_every": 3 * spec.budget["steps"] + 99,  # never
+    }
+    hparams = {**spec.hparams, "batch_size": batch_size}
+    short = replace(spec, hparams=hparams, budget=budget)
+    algorithm = _untrained(short, specs, infos, torch_device)
     algorithm.optimizers = algorithm.make_optimizers()
     few = max(min(MAX_IMAGES, MAX_PIXELS // pixels_inside(algorithm, *info.image_size[1:])), 2)
     data = random_data(info, max(few, min(batch_size, 512)))
     with tempfile.TemporaryDirectory() as folder:
         RunFolder(Path(folder)).attempt(1).path.mkdir(parents=True)
-        run = _TimedRun(short, algorithm, data, place, Path(folder), 1, float("inf"), lambda: None)
-        run.marks, run.looked = [], {}
-        run.split("train"), run.split("val")
+        run = _TimedRun(
+            short,
+            algorithm,
+            data,
+            torch_device,
+            Path(folder),
+            attempt=1,
+            checkpoint_seconds=float("inf"),
+            stop=lambda: None,
+        )
+        run.marks = []
+        run.images_read = {}
+        for name in ("train", "val"):
+            run.split(name)  # moves the images to the device before the clock starts
         started = run._clock()
         algorithm.fit(run)
         fitted = run._clock() - started
         run.log_file.close()
-        found = _times(run, fitted)
-        found |= {"image": _per_image(run), "heatmap": _per_heatmap(run)}
+        times = _training_times(run, fitted)
+        times["image"] = _seconds_per_image(run)
+        times["heatmap"] = _seconds_per_heatmap(run)
     del algorithm, run
     gc.collect()
-    return found
+    return times
 
 
 def _untrained(
@@ -110,7 +137,7 @@ def _untrained(
     infos: Mapping[str, DatasetInfo],
     device: torch.device,
 ) -> Algorithm:
-    """The algorithm on upstream algorithms that have learnt nothing, without pretrained weights."""
+    """Build an algorithm with untrained upstream algorithms, without pretrained weights."""
     upstream = {
         role: _untrained(specs[key], specs, infos, device).eval().requires_grad_(False)
         for role, key in spec.upstream.items()
@@ -121,12 +148,15 @@ def _untrained(
 
 
 def random_data(info: DatasetInfo, size: int) -> GroupedDataset:
-    """Noise with the annotations that ``info`` promises, every group in each split."""
-    rng, (_, height, width) = np.random.default_rng(0), info.image_size
-    labels, confounders = len(info.label_names), max(len(info.confounder_names), 1)
+    """Return random images with the annotations of ``info``; each split contains every group."""
+    rng = np.random.default_rng(0)
+    _, height, width = info.image_size
+    labels = len(info.label_names)
+    confounders = max(len(info.confounder_names), 1)
     size = max(size, labels * confounders * max(len(info.environment_names), 1))
     rows = np.arange(size)
-    label, confounder = rows % labels, rows // labels % confounders
+    label = rows % labels
+    confounder = rows // labels % confounders
     if info.multi_label:
         label = (rows[:, None] + np.arange(labels)) % 2
     environment = rows // (labels * confounders) % max(len(info.environment_names), 1)
@@ -143,39 +173,43 @@ def random_data(info: DatasetInfo, size: int) -> GroupedDataset:
     return GroupedDataset("noise", {}, info, dict.fromkeys(info.splits, split), "")
 
 
-def _times(run: _TimedRun, fitted: float) -> dict[str, float]:
-    """Of a step, and of what ``fit`` did beside its steps."""
-    gaps = [b - a for a, b in zip(run.marks, run.marks[1:], strict=False)]
-    looked = sum(run.looked.values())
+def _training_times(run: _TimedRun, fitted: float) -> dict[str, float]:
+    """Return the time of a step, and of what ``fit`` did beside its steps.
+
+    Args:
+        run: the timed run.
+        fitted: the seconds that ``fit`` took.
+    """
+    steps = [after - before for before, after in zip(run.marks, run.marks[1:], strict=False)]
+    images = sum(run.images_read.values())
     times = {
-        "step": statistics.median(gaps[1:] or gaps) if gaps else 0.0,
-        "look": max(fitted - sum(gaps), 0.0) / looked if looked else 0.0,
+        "step": statistics.median(steps[1:] or steps) if steps else 0.0,
+        "look": max(fitted - sum(steps), 0.0) / images if images else 0.0,
     }
-    return {
-        **times,
-        **{name: run.looked.get(name, 0) / run.split(name).size for name in ("train", "val")},
-    }
+    for name in ("train", "val"):
+        times[name] = run.images_read.get(name, 0) / run.split(name).size
+    return times
 
 
-def _per_image(run: TrainingRun) -> float:
-    """Of evaluation; where it is quick, of a second pass."""
-    took = 0.0
+def _seconds_per_image(run: TrainingRun) -> float:
+    """Return the time to evaluate an image; if it is short, of a second pass."""
+    seconds = 0.0
     for _ in range(2):
-        before = time.perf_counter()
-        with suppress(NonFiniteError):  # which is found when all is done
+        started = time.perf_counter()
+        with suppress(NonFiniteError):  # raised only after all images were evaluated
             run.evaluate_split("val")
-        took = time.perf_counter() - before
-        if took > SECONDS:
+        seconds = time.perf_counter() - started
+        if seconds > MAX_SECONDS:
             break
-    return took / run.split("val").size
+    return seconds / run.split("val").size
 
 
-def _per_heatmap(run: TrainingRun) -> float:
-    """Of the explanations at the end; 0 where there are no masks, or no explanation is wanted."""
-    if run.split("val").mask is None or not run.spec.compute.get("explanations", True):
+def _seconds_per_heatmap(run: TrainingRun) -> float:
+    """Return the time to explain an image; 0 without masks or without explanations."""
+    split = run.split("val")
+    if split.mask is None or not run.spec.compute.get("explanations", True):
         return 0.0
-    few = run.split("val")
-    predicted = {"val": np.zeros(few.size, np.int64)}
-    before = time.perf_counter()
-    explain_splits(run.algorithm, {"val": few}, predicted)
-    return (time.perf_counter() - before) / few.size
+    predicted = {"val": np.zeros(split.size, np.int64)}
+    started = time.perf_counter()
+    explain_splits(run.algorithm, {"val": split}, predicted)
+    return (time.perf_counter() - started) / split.size
