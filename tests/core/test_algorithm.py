@@ -1,4 +1,4 @@
-"""The base of every method: one step, bounded gradients, and what must be overridden."""
+"""The base class of algorithms: steps, clipped gradients, and required methods."""
 
 from __future__ import annotations
 
@@ -129,7 +129,10 @@ def test_the_vocabulary_is_found_by_name_and_without_torch() -> None:
         AttributeError, match=r"module 'benchmark\.core' has no attribute 'Algoritm'"
     ):
         benchmark.core.Algoritm  # noqa: B018
-    code = "import sys, benchmark.core as c; c.RunSpec, c.HParam, c.Needs, c.UserError; print('torch' in sys.modules)"
+    code = (
+        "import sys, benchmark.core as c; c.RunSpec, c.HParam, c.Needs, c.UserError; "
+        "print('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )

@@ -1,4 +1,4 @@
-"""Arrays from .npz files: numbers of the right type and shape, and nothing else, at bounded cost."""
+"""Safe reading of .npz files, at limited cost."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_good_arrays_come_back(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kinds", "shape", "said"),
+    ("name", "kinds", "shape", "message"),
     [
         ("label", "f", [6], r"label is int64\[6\], expected float\[6\]"),
         ("label", "i", [7], r"label is int64\[6\], expected int\[7\]"),
@@ -55,9 +55,9 @@ def test_good_arrays_come_back(path: Path) -> None:
     ],
 )
 def test_another_type_or_shape(
-    path: Path, name: str, kinds: str, shape: list[int], said: str
+    path: Path, name: str, kinds: str, shape: list[int], message: str
 ) -> None:
-    with ArrayFile(path) as file, pytest.raises(DamagedError, match=said):
+    with ArrayFile(path) as file, pytest.raises(DamagedError, match=message):
         file.read(name, kinds, shape)
 
 
@@ -135,7 +135,7 @@ def test_a_compressed_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> N
         file.read("label", "f", [None])
 
 
-def test_an_archive_that_understates_what_it_holds(tmp_path: Path) -> None:
+def test_an_archive_that_understates_its_size(tmp_path: Path) -> None:
     """The directory says 48 bytes, the stream holds more: reading stops at what was declared."""
     np.savez_compressed(tmp_path / "a.npz", label=np.arange(6), other=np.zeros(10**6))
     content = bytearray((tmp_path / "a.npz").read_bytes())
@@ -181,7 +181,7 @@ def test_two_arrays_of_one_name(tmp_path: Path) -> None:
         file.read("label", "i", [3])
 
 
-def test_texts_that_are_no_characters(tmp_path: Path) -> None:
+def test_invalid_strings(tmp_path: Path) -> None:
     for codes in ([0x110000], [0xD800]):
         array = np.array(codes, np.uint32).view("<U1")
         np.savez(tmp_path / "a.npz", split=array)
@@ -192,7 +192,7 @@ def test_texts_that_are_no_characters(tmp_path: Path) -> None:
         file.texts("split", [1])
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         ArrayFile(tmp_path / "none.npz")
     (tmp_path / "folder.npz").mkdir()

@@ -1,4 +1,4 @@
-"""Which leaves a tensor depends on, through every kind of node that the project makes, before and after a backward."""
+"""Leaves that a tensor depends on, before and after a backward pass."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_networks_that_run_at_the_same_time_are_looked_into() -> None:
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_a_checkpoint_counts_as_whatever_it_may_hide(reentrant: bool) -> None:
+def test_a_checkpoint_counts_as_every_leaf(reentrant: bool) -> None:
     layer, image = nn.Linear(3, 2), torch.randn(5, 3, requires_grad=True)
     out = checkpoint(layer, image, use_reentrant=reentrant)
     assert depends_on(out, on(layer.weight))

@@ -1,4 +1,4 @@
-"""Compiled networks: recognised in every form, taken out of their wrappers, and run uncompiled on demand."""
+"""Compiled networks are recognised, unwrapped, and run without compilation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def nothing_compiled_before() -> Iterator[None]:
 
 
 class Small(nn.Sequential):
-    """A class of ours: torch 2.7 and older do not compile a network of torch's own class in place."""
+    """A subclass, since torch 2.7 and older do not compile torch's own classes in place."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return super().forward(image)
@@ -76,7 +76,7 @@ WAYS = [in_place, wrapped, forward_alone, a_part, twice]
 @pytest.mark.parametrize(
     "way", [in_place, *(pytest.param(way, marks=pytest.mark.slow) for way in WAYS[1:])]
 )
-def test_whatever_is_compiled_runs_uncompiled_inside_and_compiled_again_after(
+def test_compiled_networks_run_uncompiled_inside_and_compiled_again_after(
     way: Callable,
 ) -> None:
     backend, image = Backend(), torch.randn(5, 3)
@@ -121,7 +121,7 @@ def test_an_error_inside_changes_nothing() -> None:
 
 
 def test_threads_that_overlap_leave_the_compiler_as_it_was() -> None:
-    """The stance is the whole process's: who enters first must not end it for who leaves last, nor leave it set."""
+    """The stance is global: it lasts until the last thread leaves, and no longer."""
     backend, image = Backend(), torch.randn(5, 3)
     network = in_place(small(), backend)
     network(image)

@@ -1,4 +1,4 @@
-"""What the last bits of a result depend on: told, stored, compared."""
+"""Conditions of a run: collected, stored and compared."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_conditions_survive_json() -> None:
         {"device": 3},
     ],
 )
-def test_what_is_not_conditions_is_refused(change: dict[str, Any]) -> None:
+def test_invalid_conditions_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(DamagedError):
         decode(Conditions, {**SOME.to_json(), **change}, "here")
 

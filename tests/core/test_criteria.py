@@ -1,4 +1,4 @@
-"""Counts and criteria against loops over images, and the cases without groups, classes or images."""
+"""Counts and criteria against loops over images, with degenerate cases."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_worst_class_is_the_lowest_recall_of_a_class_that_has_images() -> None:
 
 
 def test_worst_class_pools_the_groups_of_a_class() -> None:
-    """One group of class 0 is always wrong, but most of the class is right; class 1 is at 0.7 in both groups."""
+    """One group of class 0 is always wrong, and both groups of class 1 are at 0.7."""
     counts = np.array([[[90, 0], [3, 7]], [[0, 10], [3, 7]]])
     assert worst_group_accuracy(counts) == 0.0
     assert worst_class_accuracy(counts) == 0.7

@@ -1,4 +1,4 @@
-"""Data sets: what a split must look like, and what load checks of what info promises."""
+"""Shapes of splits, and the checks of ``DatasetSource.load``."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_data_set_that_keeps_its_promises() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (
             {"val": None},
@@ -100,12 +100,14 @@ def test_a_data_set_that_keeps_its_promises() -> None:
         ({"deceiving": _split(pair_id=None)}, "promises pair_id, but split deceiving has none"),
     ],
 )
-def test_a_promise_that_is_broken_is_a_bug(wrong: dict[str, Split | None], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_splits_that_contradict_info_are_an_error(
+    wrong: dict[str, Split | None], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
         _load(**wrong)  # type: ignore[arg-type]
 
 
-def test_what_is_promised_of_validation_alone_is_checked_there_alone() -> None:
+def test_annotations_of_validation_are_required_of_validation_only() -> None:
     info = replace(INFO, provides=Needs(val_groups=True, val_masks=True), environment_names=())
     bare = _split(confounder=None, mask=None, environment=None)
     _load(info, train=bare, biased=bare, deceiving=bare)
@@ -119,7 +121,7 @@ def test_a_test_split_may_be_an_environment_of_its_own() -> None:
     assert len(_load(deceiving=_split(environment=np.full(6, 7))).splits["deceiving"]) == 6
 
 
-def test_an_empty_split_is_a_sentence() -> None:
+def test_an_empty_split_is_a_user_error() -> None:
     empty = Split(np.zeros((0, 3, 4, 6), np.uint8), np.zeros(0, np.int64))
     with pytest.raises(
         UserError, match=r"split val has no images with these options \(\{'bias': 0\.9"
@@ -156,7 +158,7 @@ def test_options_are_checked_like_hyper_parameters() -> None:
         Source(bias=1.5)
 
 
-def test_the_fingerprint_changes_with_what_the_data_depend_on(
+def test_the_fingerprint_depends_on_version_options_and_content(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = Source().fingerprint()

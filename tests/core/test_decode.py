@@ -1,4 +1,4 @@
-"""Typed reading of JSON: what is right comes through unchanged, everything else is one sentence."""
+"""Typed decoding of JSON."""
 
 from __future__ import annotations
 
@@ -33,17 +33,31 @@ class Outer:
 
 
 RIGHT: dict[str, Any] = {
-    "count": 3, "flag": True, "number": 2, "name": "ä", "key": "0123456789abcdef", "pair": ["a", "b"],
-    "names": ["x"], "tables": {"t": {"share": 0.5}, "u": {}}, "free": {"a": [1, {"b": None}], "c": "d"},
-}  # fmt: skip
+    "count": 3,
+    "flag": True,
+    "number": 2,
+    "name": "ä",
+    "key": "0123456789abcdef",
+    "pair": ["a", "b"],
+    "names": ["x"],
+    "tables": {"t": {"share": 0.5}, "u": {}},
+    "free": {"a": [1, {"b": None}], "c": "d"},
+}
 
 
-def test_what_is_right_comes_through_unchanged() -> None:
+def test_valid_values_are_returned_unchanged() -> None:
     found = decode(Outer, RIGHT, "file.json")
     assert found == Outer(
-        3, True, 2, "ä", "0123456789abcdef", ("a", "b"), ("x",), {"t": Inner(0.5), "u": Inner()},
+        3,
+        True,
+        2,
+        "ä",
+        "0123456789abcdef",
+        ("a", "b"),
+        ("x",),
+        {"t": Inner(0.5), "u": Inner()},
         RIGHT["free"],
-    )  # fmt: skip
+    )
     assert (
         type(found.number) is int
     )  # never converted: what is read can be written without a change
@@ -90,12 +104,14 @@ WRONG: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "said"), WRONG, ids=[said for *_, said in WRONG])
-def test_what_is_wrong_is_one_sentence(name: str, value: Any, said: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "message"), WRONG, ids=[message for *_, message in WRONG]
+)
+def test_invalid_values_are_reported_in_one_line(name: str, value: Any, message: str) -> None:
     with pytest.raises(DamagedError) as found:
         decode(Outer, {**RIGHT, name: value}, "file.json")
     sentence = str(found.value)
-    assert sentence.startswith("file.json is damaged: ") and said in sentence
+    assert sentence.startswith("file.json is damaged: ") and message in sentence
     assert "\n" not in sentence and len(sentence) < 500
     assert isinstance(found.value, UserError) and isinstance(found.value, ValueError)
 

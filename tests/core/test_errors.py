@@ -1,4 +1,4 @@
-"""How a command line ends: exit codes and what is said."""
+"""Exit codes and messages of command lines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_result_is_the_exit_code() -> None:
     assert exit_code(lambda: 1) == 1
 
 
-def test_a_mistake_is_one_sentence_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_error_is_printed_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(lambda: _raise(UserError("no such file."))) == 2
     assert exit_code(lambda: _raise(Refused("cannot run here."))) == 2
     captured = capsys.readouterr()
@@ -39,7 +39,7 @@ def test_several_mistakes_are_listed(capsys: pytest.CaptureFixture[str]) -> None
     assert str(Problems(["one."])) == "one."
 
 
-def test_thousands_of_mistakes_are_not_all_listed() -> None:
+def test_long_lists_of_problems_are_shortened() -> None:
     lines = str(Problems([f"{i}." for i in range(5000)])).splitlines()
     assert lines[0] == "5000 problems:" and lines[-1] == "  - and 4,900 more"
     assert len(lines) == 102
@@ -49,12 +49,12 @@ def test_thousands_of_mistakes_are_not_all_listed() -> None:
 @pytest.mark.parametrize(
     "number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ENOTDIR]
 )
-def test_the_state_of_the_machine_is_a_sentence(
+def test_errors_of_the_machine_are_printed_in_one_line(
     number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code(lambda: _raise(OSError(number, os.strerror(number), "/somewhere"))) == 2
-    said = capsys.readouterr().err
-    assert os.strerror(number) in said and "/somewhere" in said and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert os.strerror(number) in message and "/somewhere" in message and message.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("lines", [1, 20_000])
-def test_a_reader_that_leaves_is_no_failure(lines: int) -> None:
+def test_a_closed_pipe_is_not_a_failure(lines: int) -> None:
     code = (
         "import sys; from benchmark.core.errors import exit_code\n"
         f"sys.exit(exit_code(lambda: print('x\\n' * {lines})))"
@@ -91,8 +91,11 @@ def test_a_reader_that_leaves_is_no_failure(lines: int) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_full_disk_behind_standard_output_is_a_sentence() -> None:
-    code = "import sys; from benchmark.core.errors import exit_code\nsys.exit(exit_code(lambda: print('x')))"
+def test_a_full_disk_behind_standard_output_is_printed_in_one_line() -> None:
+    code = (
+        "import sys; from benchmark.core.errors import exit_code\n"
+        "sys.exit(exit_code(lambda: print('x')))"
+    )
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
@@ -119,7 +122,7 @@ def test_gather_keeps_every_mistake_once_and_lets_bugs_through() -> None:
     assert found.value.problems == ("one.", "two.", "three.")
 
 
-def test_gather_of_one_is_a_plain_sentence_and_of_none_is_silent() -> None:
+def test_a_collector_raises_one_problem_alone_and_nothing_without_problems() -> None:
     gather = ErrorCollector()
     gather.finish()
     gather(_raise, UserError("one."))

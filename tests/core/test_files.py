@@ -1,4 +1,4 @@
-"""Writes: atomic, first writer wins, nothing left behind."""
+"""Atomic writes, exclusive creation, and reads with a limited size."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_json_has_no_nan(value: object, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_reading_what_is_no_json(tmp_path: Path) -> None:
+def test_reading_invalid_json(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none.json")
     for content in (b"", b'{"a": 1', b"\xff\xfe"):
@@ -208,7 +208,7 @@ def test_staged_files_are_published_together_or_not_at_all(tmp_path: Path) -> No
     assert sorted(tmp_path.iterdir()) == [one, other]
 
 
-def test_json_that_is_nested_too_deeply_is_no_json(tmp_path: Path) -> None:
+def test_json_that_is_nested_too_deeply_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "deep.json"
     path.write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(ValueError, match="nested too deeply"):

@@ -86,7 +86,7 @@ def test_uniform_and_choice_have_their_moments() -> None:
 
 
 def test_domainbeds_two_regimes() -> None:
-    """Gulrajani & Lopez-Paz 2021, appendix D (and hparams_registry of its code): small images and the others."""
+    """Gulrajani & Lopez-Paz 2021, appendix D, and hparams_registry of their code."""
     small = {name: h.at(64) for name, h in COMMON_HPARAMS.items()}
     large = {name: h.at(65) for name, h in COMMON_HPARAMS.items()}
     assert (small["lr"].default, small["lr"].random) == (1e-3, LogUniform(-4.5, -2.5))
@@ -159,11 +159,11 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("h", "given", "sentence"), BAD)
-def test_check_says_what_was_expected(h: HParam, given: Any, sentence: str) -> None:
+@pytest.mark.parametrize(("h", "given", "message"), BAD)
+def test_check_reports_the_expected_values(h: HParam, given: Any, message: str) -> None:
     with pytest.raises(UserError) as found:
         h.check("x", given)
-    assert str(found.value) == sentence
+    assert str(found.value) == message
 
 
 PARSED = [
@@ -186,7 +186,7 @@ def test_parse_reads_a_command_line(h: HParam, text: str, expected: Any) -> None
 
 
 @pytest.mark.parametrize(
-    ("h", "text", "said"),
+    ("h", "text", "message"),
     [
         (HParam(0.5), "fast", "x = 'fast' is not a number such as 0.5."),
         (HParam(3), "2.5", "x = 2.5 is a number, expected an integer such as 3."),
@@ -197,10 +197,10 @@ def test_parse_reads_a_command_line(h: HParam, text: str, expected: Any) -> None
         (HParam(0.5, high=1.0), "2", "x = 2.0 is out of bounds, expected a value from -inf to 1."),
     ],
 )
-def test_parse_says_what_was_expected(h: HParam, text: str, said: str) -> None:
+def test_parse_reports_the_expected_values(h: HParam, text: str, message: str) -> None:
     with pytest.raises(UserError) as found:
         h.parse("x", text)
-    assert str(found.value) == said
+    assert str(found.value) == message
 
 
 @pytest.mark.parametrize("text", ["0.5", "0.5,0.75", "0.1, .2 ,1", "0,1.0"])
@@ -209,7 +209,7 @@ def test_milestones_are_shares(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0.5;0.7", "1.5", "-0.5", "0.5,", "a"])
-def test_milestones_that_are_none_are_refused(text: str) -> None:
+def test_invalid_milestones_are_refused(text: str) -> None:
     with pytest.raises(UserError, match=re.escape("such as '0.5,0.75'")):
         COMMON_HPARAMS["lr_milestones"].check("m", text)
 

@@ -1,4 +1,4 @@
-"""The names in folders of sweeps and runs: one module knows them, and one rule says what is temporary."""
+"""Names in the folders of sweeps and runs, and temporary files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,19 @@ from benchmark.core.layout import RunFolder, SweepFolder, newest_sweep, require_
 ROOT = Path(__file__).resolve().parents[2]
 #: What docs/log_schema.md promises.
 IN_A_RUN = {
-    "spec.json", "record.json", "failure.json", "lease.json", "log.jsonl", "output.txt", "predictions.npz",
-    "heatmaps.npz", "embeddings.npz", "selected.pt", "checkpoint.pt", "attempts",
-}  # fmt: skip
+    "spec.json",
+    "record.json",
+    "failure.json",
+    "lease.json",
+    "log.jsonl",
+    "output.txt",
+    "predictions.npz",
+    "heatmaps.npz",
+    "embeddings.npz",
+    "selected.pt",
+    "checkpoint.pt",
+    "attempts",
+}
 IN_AN_ATTEMPT = {"log.jsonl", "output.txt", "ended.json", "failure.json"}
 IN_A_SWEEP = {"sweep.json", "runs", "report"}
 
@@ -45,7 +55,7 @@ def test_the_names_are_those_of_the_documentation() -> None:
 
 
 def test_no_other_module_builds_paths_with_these_names() -> None:
-    """A name that is joined to a path (``folder / "record.json"``), or that is the value of a constant."""
+    """A file name is joined to a path (``folder / "record.json"``) or is a constant."""
     names = IN_A_RUN | IN_AN_ATTEMPT | IN_A_SWEEP
     found = []
     for path in [*(ROOT / "benchmark").rglob("*.py"), *(ROOT / "algorithms").rglob("*.py")]:

@@ -1,4 +1,4 @@
-"""Optimisers and schedules against torch's own."""
+"""Optimizers and schedules against those of torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _weights() -> list[nn.Parameter]:
     ("name", "kind"),
     [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
 )
-def test_the_optimiser_is_what_was_asked_for(name: str, kind: type) -> None:
+def test_the_optimizer_has_the_requested_type(name: str, kind: type) -> None:
     hparams = {**DEFAULTS, "optimizer": name, "lr": 0.03, "weight_decay": 0.2, "momentum": 0.7}
     optimizer = make_optimizer(iter(_weights()), hparams)
     assert type(optimizer) is kind
@@ -106,7 +106,7 @@ def test_schedules_are_torchs(changed: dict[str, Any], schedule: Any) -> None:
         reference.step()
 
 
-def test_a_milestone_falls_on_its_step_whatever_floating_point_says() -> None:
+def test_milestones_are_not_moved_by_floating_point_errors() -> None:
     hparams = {**DEFAULTS, "lr_schedule": "step", "lr_milestones": "0.55"}
     assert 0.55 * 100 > 55
     assert [lr_factor(hparams, step, 100) for step in (54, 55)] == [1.0, 0.1]

@@ -1,4 +1,4 @@
-"""Registries: collisions, unknown names, broken modules, plug-ins of other packages, foreign packages in the way."""
+"""Registries: conflicts, unknown names, broken modules, and plug-ins of other packages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         (tmp_path / "house" / "__init__.py").touch()
         (rooms / "__init__.py").touch()
         (tmp_path / "house" / "registry.py").write_text(
-            f"from benchmark.core.registry import Registry\nTHINGS = Registry('thing', 'house.rooms', {GROUP!r})\n"
+            "from benchmark.core.registry import Registry\n"
+            f"THINGS = Registry('thing', 'house.rooms', {GROUP!r})\n"
         )
         for name, text in modules.items():
             (rooms / f"{name}.py").write_text(text)
@@ -111,7 +112,7 @@ def test_a_class_without_a_name_is_refused(name: object) -> None:
         things.register(type("A", (), {"name": name}))
 
 
-def test_an_optional_dependency_that_is_missing_stops_nobody_else(
+def test_a_missing_optional_dependency_does_not_stop_others(
     house: Callable[..., Registry],
 ) -> None:
     things = house(a=MODULE.format(cls="A", name="ant"), b="import a_package_that_is_not_there")
@@ -169,8 +170,8 @@ def test_a_plug_in_that_takes_a_name_of_ours_is_listed_and_ours_stays(
     assert things.names() == ["ant"]
     assert things.origin("ant") == "house.rooms.a.A"
     assert things.broken == {
-        "entry point plugin_x:Bee": "two things are called 'ant': house.rooms.a.A and plugin_x.Bee; "
-        "rename or uninstall one of them"
+        "entry point plugin_x:Bee": "two things are called 'ant': house.rooms.a.A and "
+        "plugin_x.Bee; rename or uninstall one of them"
     }
 
 
@@ -235,7 +236,7 @@ class Shape:
         (f"{SUBCLASS}    variants = None", "variants of plugin_x.Bee is NoneType, not a table"),
     ],
 )
-def test_a_broken_plug_in_is_reported_and_stops_nobody(
+def test_a_broken_plug_in_is_reported_and_does_not_stop_others(
     module: str, why: str, house: Callable[..., Registry], tmp_path: Path
 ) -> None:
     things = house(a=MODULE.format(cls="A", name="ant"))
@@ -243,8 +244,8 @@ def test_a_broken_plug_in_is_reported_and_stops_nobody(
     _plug_in(tmp_path, "anything = plugin_x:Bee", module)
     assert things.names() == ["ant"]
     assert list(things.broken) == ["entry point plugin_x:Bee"]
-    said = things.broken["entry point plugin_x:Bee"]
-    assert why in said and "\n" not in said and len(said) <= 300
+    message = things.broken["entry point plugin_x:Bee"]
+    assert why in message and "\n" not in message and len(message) <= 300
     with pytest.raises(UserError, match=r"entry point plugin_x:Bee cannot be used"):
         things.get("bee")
 
@@ -276,7 +277,7 @@ def test_ctrl_c_during_an_import_is_not_held_back(
         things.names()
 
 
-def test_unreadable_metadata_of_a_package_stops_nobody(
+def test_unreadable_metadata_of_a_package_does_not_stop_others(
     house: Callable[..., Registry], tmp_path: Path
 ) -> None:
     things = house(a=MODULE.format(cls="A", name="ant"))
@@ -313,7 +314,7 @@ sys.exit(exit_code(lambda: print(DATASETS.names())))
 
 
 @pytest.mark.parametrize("content", ["", "raise SystemExit('foreign code ran')"])
-def test_a_foreign_package_called_datasets_is_one_sentence(content: str, tmp_path: Path) -> None:
+def test_another_package_called_datasets_is_reported(content: str, tmp_path: Path) -> None:
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "__init__.py").write_text(content)
     done = _in_a_process(ASK, tmp_path)
@@ -324,7 +325,7 @@ def test_a_foreign_package_called_datasets_is_one_sentence(content: str, tmp_pat
     )
 
 
-def test_hugging_face_datasets_installed_behind_ours_is_one_sentence_too(tmp_path: Path) -> None:
+def test_hugging_face_datasets_behind_ours_is_reported(tmp_path: Path) -> None:
     info = tmp_path / "datasets-4.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: datasets\nVersion: 4.1\n")

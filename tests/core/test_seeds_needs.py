@@ -1,4 +1,4 @@
-"""Seeds, needs, and what a batch keeps."""
+"""Seeds, needs, and the annotations that a batch keeps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_seeds_never_change() -> None:
-    # sha256 of the JSON list of texts, first 8 bytes, big-endian, without the lowest bit; worked out with hashlib
+    # First 8 bytes of the SHA-256 of the JSON list of texts, big-endian, without the lowest bit.
     assert seed_for() == 0x4F53CDA18C2BAA0C >> 1  # of "[]"
     assert seed_for("init", 0) == 5988096798576962541
     assert seed_for("hparam", 1, 2, "lr") == 8428240025243480521
@@ -48,7 +48,7 @@ def test_every_need_has_a_description() -> None:
     assert Needs().names() == ()
 
 
-def test_what_is_missing_never_counts_a_teacher() -> None:
+def test_a_teacher_is_never_a_missing_annotation() -> None:
     wanted = Needs(masks=True, teacher=True, environments=True)
     assert wanted.missing_from(Needs(masks=True)) == ("environments",)
     assert wanted.missing_from(Needs(masks=True, environments=True)) == ()
@@ -65,9 +65,14 @@ def test_needs_unite_and_validation_sees_more() -> None:
 def _batch() -> Batch:
     n = 3
     return Batch(
-        torch.zeros(n, 1, 2, 2), torch.arange(n), torch.arange(n), torch.arange(n), torch.arange(n), torch.arange(n),
+        torch.zeros(n, 1, 2, 2),
+        torch.arange(n),
+        torch.arange(n),
+        torch.arange(n),
+        torch.arange(n),
+        torch.arange(n),
         torch.zeros(n, 1, 2, 2, dtype=torch.bool),
-    )  # fmt: skip
+    )
 
 
 OPTIONAL = {
@@ -79,7 +84,7 @@ OPTIONAL = {
 
 
 @pytest.mark.parametrize("need", [*OPTIONAL, None])
-def test_strip_leaves_what_was_declared_and_nothing_else(need: str | None) -> None:
+def test_strip_keeps_only_declared_annotations(need: str | None) -> None:
     batch = _batch()
     stripped = batch.strip(Needs(**{need: True}) if need else Needs())
     left = {name for name in OPTIONAL.values() if getattr(stripped, name) is not None}
@@ -91,7 +96,7 @@ def test_strip_leaves_what_was_declared_and_nothing_else(need: str | None) -> No
     )
 
 
-def test_strip_does_not_give_training_what_is_for_validation() -> None:
+def test_strip_removes_annotations_for_validation_from_training_batches() -> None:
     stripped = _batch().strip(Needs(val_groups=True, val_masks=True))
     assert stripped.group is None and stripped.mask is None
 

@@ -1,4 +1,4 @@
-"""RunSpec and RunRecord: keys, round trips, schema versions; the state of a run folder."""
+"""RunSpec and RunRecord: keys, round trips and schema versions; states of run folders."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ RECORDED = RunRecord(
 )
 
 
-def test_the_key_is_the_same_whatever_the_order_of_its_tables() -> None:
+def test_the_key_does_not_depend_on_the_order_of_tables() -> None:
     backwards = replace(
         SPEC,
         hparams=dict(reversed(list(SPEC.hparams.items()))),
@@ -100,9 +100,14 @@ def test_the_key_is_the_same_in_another_process() -> None:
     )
     for seed in ("1", "2"):
         done = subprocess.run(
-            [sys.executable, "-c", code], input=json.dumps(SPEC.to_json()), capture_output=True, text=True, cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": seed}, check=True,
-        )  # fmt: skip
+            [sys.executable, "-c", code],
+            input=json.dumps(SPEC.to_json()),
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+        )
         assert done.stdout.strip() == SPEC.key
 
 
@@ -194,7 +199,7 @@ def test_upstream_of_an_edited_spec_is_not_read(changes: dict[str, Any], tmp_pat
 @pytest.mark.parametrize(
     "upstream", [5, ["0" * 16], {"teacher": 5}, {"teacher": ["0" * 16]}, {"teacher": "../.."}]
 )
-def test_upstream_that_is_no_table_of_keys_is_damage(upstream: object, tmp_path: Path) -> None:
+def test_an_invalid_table_of_upstream_runs_is_damaged(upstream: object, tmp_path: Path) -> None:
     """Even in a folder whose name was made to fit."""
     spec = replace(SPEC, upstream=upstream)  # type: ignore[arg-type]
     with pytest.raises(DamagedError, match="upstream"):
@@ -202,7 +207,7 @@ def test_upstream_that_is_no_table_of_keys_is_damage(upstream: object, tmp_path:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{", b"[" * 100_000, b"\xff", b"NaN"])
-def test_upstream_of_what_is_no_spec(content: bytes, tmp_path: Path) -> None:
+def test_upstream_of_an_invalid_spec(content: bytes, tmp_path: Path) -> None:
     folder = _stored(SPEC, tmp_path)
     (folder / "spec.json").write_bytes(content)
     with pytest.raises(UserError):
@@ -221,7 +226,7 @@ def test_names_for_people() -> None:
 @pytest.mark.parametrize(
     "value", [{"schema": 99}, {}, [], None, "text", {"schema": "1"}, {"schema": True}]
 )
-def test_another_schema_version_is_a_sentence(value: object) -> None:
+def test_another_schema_version_is_a_user_error(value: object) -> None:
     for read in (RunSpec.from_json, RunRecord.from_json, lambda v: check_schema(v, "here.json")):
         with pytest.raises(
             UserError, match=r"has schema version .*, expected 1; another version of ShortcutBed"
@@ -325,11 +330,16 @@ def test_a_lease_that_goes_away_while_we_look(
     assert state_of(tmp_path) is State.PENDING
 
 
-def test_a_failure_says_what_and_where() -> None:
+def test_the_content_of_a_failure() -> None:
     value = failure_json(
         SPEC.key, 3, FailureKind.NON_FINITE, "term x became NaN.", step=7, term="x"
     )
     assert value == {
-        "schema": SCHEMA, "key": SPEC.key, "attempt": 3, "kind": "non_finite", "message": "term x became NaN.",
-        "step": 7, "term": "x",
-    }  # fmt: skip
+        "schema": SCHEMA,
+        "key": SPEC.key,
+        "attempt": 3,
+        "kind": "non_finite",
+        "message": "term x became NaN.",
+        "step": 7,
+        "term": "x",
+    }

@@ -1,4 +1,4 @@
-"""Streams whose encoding lacks a character print another one instead of raising."""
+"""Standard streams replace characters that their encoding lacks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def written(file: io.TextIOWrapper) -> bytes:
         ("utf-8", "3 × 1.5 ± 0.2 – café ? …".encode()),
     ],
 )
-def test_only_what_the_encoding_lacks_is_replaced(
+def test_only_characters_that_the_encoding_lacks_are_replaced(
     encoding: str, expected: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lone surrogate stands for a file name that is not valid text: no encoding has it."""
@@ -55,7 +55,7 @@ def test_a_handler_that_the_user_chose_is_kept(monkeypatch: pytest.MonkeyPatch) 
     assert default.encoding == "ascii"
 
 
-def test_streams_that_are_no_files_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_that_are_not_files_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A notebook's streams have no ``reconfigure``."""
     notebook = io.StringIO()
     monkeypatch.setattr(sys, "stdout", notebook)
@@ -64,7 +64,9 @@ def test_streams_that_are_no_files_are_left_alone(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("closed", [(1,), (2,), (1, 2)])
-def test_streams_that_were_closed_lead_nowhere(closed: tuple[int, ...], tmp_path: Path) -> None:
+def test_closed_streams_are_redirected_to_the_null_device(
+    closed: tuple[int, ...], tmp_path: Path
+) -> None:
     """And no file that is opened later is written to by what prints; children inherit it."""
     code = (
         "import os, subprocess, sys\n"
@@ -103,7 +105,7 @@ def test_every_command_prints_its_errors(monkeypatch: pytest.MonkeyPatch) -> Non
     assert written(err) == b"error: no x in ?...\n"
 
 
-def test_a_file_name_that_the_locale_lacks_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_name_that_the_locale_lacks_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     err = stream("ascii")
     monkeypatch.setattr(sys, "stderr", err)
 

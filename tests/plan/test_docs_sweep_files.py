@@ -1,4 +1,4 @@
-"""The example in docs/sweep_files.md is a valid sweep, and it says what the code's defaults are."""
+"""The example in docs/sweep_files.md is a valid sweep with all keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a sweep to its runs: precedence, draws, upstream runs, refusals, and all problems at once."""
+"""Plans of sweeps: priorities of values, draws, upstream runs, refusals and problems."""
 
 from __future__ import annotations
 
@@ -52,12 +52,16 @@ def test_every_default_is_resolved() -> None:
     assert spec.backbone_options == {"width": 2}
     assert spec.budget == {"steps": 1000, "evaluate_every": 100, "patience": 0, "min_delta": 0.0}
     assert spec.compute == {
-        "precision": "fp32", "channels_last": False, "compile": False, "deterministic": "auto", "explanations": True,
-    }  # fmt: skip
+        "precision": "fp32",
+        "channels_last": False,
+        "compile": False,
+        "deterministic": "auto",
+        "explanations": True,
+    }
     assert (spec.trial, spec.draw, spec.oracle, spec.upstream) == (0, 0, False, {})
 
 
-def test_what_is_written_and_what_is_meant_by_default_are_the_same_run() -> None:
+def test_explicit_defaults_make_the_same_run() -> None:
     written = _only(
         datasets=["tiny:bias=0.9"],
         fixed={"lr": 0.001},
@@ -193,7 +197,7 @@ def test_all_problems_of_all_kinds_are_told_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         (
             {"override": {"erm": {"budget": 3}}},
@@ -236,16 +240,16 @@ def test_all_problems_of_all_kinds_are_told_together() -> None:
         ({"algorithms": ["erm", "erm:"]}, "erm on tiny and erm: on tiny are the same runs"),
     ],
 )
-def test_one_problem_one_sentence(values: dict[str, Any], said: str) -> None:
+def test_each_mistake_is_one_problem(values: dict[str, Any], message: str) -> None:
     (problem,) = _problems(**values)
-    assert said in problem
+    assert message in problem
 
 
 def test_a_backbone_may_ask_for_less_with_its_options() -> None:
     assert _only(backbone="densenet121:small_stem=true").backbone_options["small_stem"] is True
 
 
-def test_missing_data_are_a_sentence(tmp_path: Path) -> None:
+def test_missing_data_are_a_problem(tmp_path: Path) -> None:
     with pytest.raises(Problems) as found:
         expand(
             config_from({"datasets": ["cmnist"], "algorithms": ["erm", "irm"]}, "test", "here"),
@@ -255,7 +259,7 @@ def test_missing_data_are_a_sentence(tmp_path: Path) -> None:
     assert str(tmp_path) in problem and problem.endswith((".", "download"))
 
 
-# --- upstream runs -----------------------------------------------------------------------------------------------
+# --- upstream runs ---
 
 
 def test_two_students_share_a_teacher_and_it_comes_first() -> None:
@@ -335,12 +339,12 @@ def test_a_teacher_takes_data_and_backbone_of_its_student_and_the_sweeps_word_on
     assert (teacher.hparams["lr"], teacher.budget["steps"]) == (0.25, 1000)
 
 
-def test_a_circle_is_a_sentence() -> None:
+def test_circular_upstream_runs_are_a_problem() -> None:
     (problem,) = _problems(algorithms=["toy_circle"])
     assert "toy_circle" in problem and "circular" in problem
 
 
-def test_a_teacher_of_other_images_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_of_other_images_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmark.core.algorithm import Upstream
 
     monkeypatch.setattr(
@@ -360,23 +364,23 @@ def test_a_mistake_of_a_request_is_reported(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Pupil, "upstream", lambda spec: {"teacher": asked})
     problems = _problems(algorithms=["toy_pupil"])
     assert [p.split(";")[0] for p in problems] == [
-        "unknown algorithm 'irmm'", "tiny has no option 'bais'", "unknown backbone 'convnett'"
-    ]  # fmt: skip
+        "unknown algorithm 'irmm'",
+        "tiny has no option 'bais'",
+        "unknown backbone 'convnett'",
+    ]
 
 
-# --- refusals ----------------------------------------------------------------------------------------------------
+# --- refusals ---
 
 
-def test_what_cannot_run_is_refused_with_the_reason_and_what_would_do() -> None:
+def test_runs_that_cannot_run_are_refused_with_reason_and_advice() -> None:
     (problem,) = _problems(datasets=["tiny:bias=1"], algorithms=["erm", "irm"], trials=3)
-    assert problem == (
-        "irm on tiny: the method needs at least two training environments, which this data (bias=1.0, size=96, "
-        "side=16) does not have. (leave it out, change the data with [override.NAME], or launch with --skip-impossible)"
-    )
+    assert problem.startswith("irm on tiny: the method needs at least two training environments")
+    assert "bias=1.0, size=96, side=16" in problem and "--skip-impossible" in problem
 
 
 @pytest.mark.parametrize("values", [{"skip": True}, {"skip_impossible": True}])
-def test_what_cannot_run_can_be_left_out(values: dict[str, Any]) -> None:
+def test_runs_that_cannot_run_can_be_left_out(values: dict[str, Any]) -> None:
     plan = _plan(
         datasets=["tiny:bias=1"], algorithms=["erm", "irm", "toy_choosy"], trials=2, **values
     )
@@ -406,7 +410,7 @@ def test_skipping_forgives_no_mistake_and_an_empty_sweep_is_one() -> None:
         _plan(skip=True, datasets=["tiny:bias=1"], algorithms=["irm"])
 
 
-def test_an_override_mends_a_refusal() -> None:
+def test_an_override_can_make_a_refused_run_possible() -> None:
     plan = _plan(
         datasets=["tiny:bias=1"],
         algorithms=["erm", "irm"],
@@ -517,7 +521,7 @@ def test_selecting_before_the_switch_changes_the_keys_of_methods_with_a_switch_a
 
 
 @pytest.mark.parametrize("declared", [-1, 2.5, None, True])
-def test_a_switch_that_is_no_step_is_named(declared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_switch_is_reported(declared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pupil, "active_from", classmethod(lambda cls, hparams, budget: declared))
     (problem,) = _problems(algorithms=["toy_pupil"])
     assert "toy_pupil.active_from returned" in problem and "whole number of steps" in problem

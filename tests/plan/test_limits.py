@@ -1,4 +1,4 @@
-"""Every size of a sweep has an upper bound, which is told in one sentence before anything is written."""
+"""Upper bounds of sweeps, which are checked before anything is written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def problem(**values: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"fixed": {"batch_size": 10**12}}, "batch_size = 1000000000000 is out of bounds"),
         ({"fixed": {"batch_size": 65_536}}, "96 training images 682 times"),
@@ -85,23 +85,23 @@ def problem(**values: Any) -> str:
         ({"augmentation": {"rotate": 1e9}}, "rotate = 1000000000.0 is out of bounds"),
     ],
 )
-def test_what_is_too_large_is_a_sentence(values: dict[str, Any], said: str) -> None:
-    assert said in problem(**values)
+def test_values_above_a_limit_are_one_problem(values: dict[str, Any], message: str) -> None:
+    assert message in problem(**values)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, -(10**400)])
 @pytest.mark.parametrize("place", ["fixed", "budget"])
-def test_numbers_that_are_none(value: float, place: str) -> None:
+def test_numbers_that_are_not_finite(value: float, place: str) -> None:
     assert problem(**{place: {"lr" if place == "fixed" else "min_delta": value}})
 
 
-def test_what_a_budget_of_an_upstream_run_becomes_is_bounded_too() -> None:
+def test_budgets_of_upstream_runs_are_bounded_too() -> None:
     table = {"algorithms": ["dfr"], "budget": {"steps": 10**6}, "fixed": {"standard_share": 1000.0}}
     assert "steps = 1000000000 is out of bounds" in problem(**table)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("[fixed]\nlr = " + "[" * 100_000 + "]" * 100_000, "nested too deeply"),
         ("[fixed]\nlr = " + "[" * 50 + "]" * 50, "nested too deeply, expected at most 8 levels"),
@@ -113,21 +113,21 @@ def test_what_a_budget_of_an_upstream_run_becomes_is_bounded_too() -> None:
         ("title = '" + "x" * 2_000_000 + "'", "larger than 1,000,000 bytes"),
     ],
 )
-def test_files_that_are_too_large_or_too_deep(content: str, said: str, tmp_path: Path) -> None:
+def test_files_that_are_too_large_or_too_deep(content: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(GOOD + content)
-    with pytest.raises(UserError, match=said) as found:
+    with pytest.raises(UserError, match=message) as found:
         read_sweep(path)
     assert len(str(found.value)) < 500
 
 
-def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
     assert read_sweep(path).algorithms == ("erm",)
 
 
-def test_a_folder_and_a_link_in_a_circle_are_no_sweep_files(tmp_path: Path) -> None:
+def test_a_folder_and_a_circular_link_are_not_sweep_files(tmp_path: Path) -> None:
     (tmp_path / "folder.toml").mkdir()
     with pytest.raises(UserError, match="is a folder, expected a sweep file"):
         find_sweep_file(str(tmp_path / "folder.toml"))
@@ -137,9 +137,11 @@ def test_a_folder_and_a_link_in_a_circle_are_no_sweep_files(tmp_path: Path) -> N
         find_sweep_file(str(tmp_path / "a.toml"))
 
 
-def test_batches_of_one_image_are_refused_where_batch_normalisation_has_no_variance() -> None:
-    said = problem(backbone="resnet18", fixed={"batch_size": 1})
-    assert "batch_size = 1, batch normalisation in the network sees one value per channel" in said
+def test_batches_of_one_image_are_refused_if_batch_normalisation_has_no_variance() -> None:
+    message = problem(backbone="resnet18", fixed={"batch_size": 1})
+    assert (
+        "batch_size = 1, batch normalisation in the network sees one value per channel" in message
+    )
     table = {"datasets": ["tiny"], "algorithms": ["erm"], "selection": ["last"]}
     for more in (
         {"backbone": "resnet18", "fixed": {"batch_size": 2}},
@@ -151,26 +153,30 @@ def test_batches_of_one_image_are_refused_where_batch_normalisation_has_no_varia
 
 
 def test_a_first_stage_is_asked_too_whether_it_can_learn_from_one_image() -> None:
-    """A teacher with a U-Net whose lowest map is one cell, behind a student that has no such map."""
-    said = problem(
+    """The lowest map of the teacher's U-Net is one cell; the student has no such map."""
+    message = problem(
         algorithms=["distill_outputs:random_start"],
         fixed={"batch_size": 1},
         override={"segment_classify": {"unet_depth": 4}},
     )
-    assert said.startswith("segment_classify on tiny: with batch_size = 1")
+    assert message.startswith("segment_classify on tiny: with batch_size = 1")
 
 
 @pytest.mark.parametrize("method", ["irm", "coral"])
-def test_what_is_estimated_from_pairs_needs_two_images_of_every_environment(method: str) -> None:
-    said = problem(algorithms=[method], fixed={"batch_size": 3})
-    assert "needs two images of every environment" in said
+def test_penalties_of_pairs_need_two_images_of_every_environment(method: str) -> None:
+    message = problem(algorithms=[method], fixed={"batch_size": 3})
+    assert "needs two images of every environment" in message
     table = {"datasets": ["tiny"], "algorithms": [method], "fixed": {"batch_size": 4}}
     assert expand(config_from(table, "test", "here")).runs
 
 
 def test_impossible_batches_can_be_left_out() -> None:
-    table = {"datasets": ["tiny"], "algorithms": ["erm", "irm"], "backbone": "resnet18",
-             "fixed": {"batch_size": 1}}  # fmt: skip
+    table = {
+        "datasets": ["tiny"],
+        "algorithms": ["erm", "irm"],
+        "backbone": "resnet18",
+        "fixed": {"batch_size": 1},
+    }
     with pytest.raises(Problems):
         expand(config_from(table, "test", "here"))
     with pytest.raises(UserError, match="none of these methods can run"):
@@ -179,7 +185,7 @@ def test_impossible_batches_can_be_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("x" * 256, "256 bytes"),
         ("é" * 128, "256 bytes"),
@@ -193,12 +199,12 @@ def test_impossible_batches_can_be_left_out() -> None:
         ("zero\0", "null character"),
     ],
 )
-def test_folders_that_cannot_be_made(name: str, said: str, tmp_path: Path) -> None:
+def test_folders_that_cannot_be_made(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "nowhere").symlink_to("not there")
     before = sorted(os.listdir(tmp_path))
-    with pytest.raises(UserError, match=said) as found:
+    with pytest.raises(UserError, match=message) as found:
         check_folder(tmp_path / name)
     assert len(str(found.value)) < 800
     assert sorted(os.listdir(tmp_path)) == before

@@ -1,4 +1,4 @@
-"""The papers' sweeps say what can be planned: every name, hyper-parameter and budget, without any of their data."""
+"""The papers' sweeps can be planned without their data."""
 
 from __future__ import annotations
 
@@ -14,14 +14,24 @@ from benchmark.losses.similarity import SIMILARITIES
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweepfile import find_sweep_file, read_sweep
 
-#: Training images, as the data sets' own tests find them in full: an epoch is as many steps as these make batches.
+#: Numbers of training images of the complete data sets, from which epochs are computed.
 IMAGES = {"cmnist": 37_333, "waterbirds": 2_120, "celeba": 159_412, "spawrious": 20_275}
 #: Of TEA's table 1.
-TEA_IMAGES = {"coco_on_places": 7_200, "waterbirds": 4_315, "covid_xray": 10_449, "coloured_mnist": 54_000,
-              "dogs_with_ties": 180}  # fmt: skip
+TEA_IMAGES = {
+    "coco_on_places": 7_200,
+    "waterbirds": 4_315,
+    "covid_xray": 10_449,
+    "coloured_mnist": 54_000,
+    "dogs_with_ties": 180,
+}
 #: Epochs of its students and other methods (F.3).
-TEA_EPOCHS = {"coco_on_places": 10_000, "waterbirds": 400, "covid_xray": 500, "coloured_mnist": 100,
-              "dogs_with_ties": 20_000}  # fmt: skip
+TEA_EPOCHS = {
+    "coco_on_places": 10_000,
+    "waterbirds": 400,
+    "covid_xray": 500,
+    "coloured_mnist": 100,
+    "dogs_with_ties": 20_000,
+}
 #: Runs that each sweep asks for itself.
 ASKED = {
     "ex2l_table1": 2 * 12 * 3 * 20,
@@ -39,8 +49,16 @@ ASKED = {
 @pytest.fixture(autouse=True)
 def nothing_downloaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Plan as if all data were there: what is promised of them before reading is enough."""
-    for name in ("cmnist", "waterbirds", "celeba", "spawrious", "coco_on_places", "covid_xray", "coloured_mnist",
-                 "dogs_with_ties"):  # fmt: skip
+    for name in (
+        "cmnist",
+        "waterbirds",
+        "celeba",
+        "spawrious",
+        "coco_on_places",
+        "covid_xray",
+        "coloured_mnist",
+        "dogs_with_ties",
+    ):
         kind: Any = DATASETS.get(name)
         monkeypatch.setattr(kind, "check", DatasetSource.check)
         monkeypatch.setattr(kind, "content", DatasetSource.content)
@@ -159,12 +177,18 @@ def test_ablations_are_one_change_each() -> None:
     base = by_method.pop("tea")
     for method, hparams in by_method.items():
         changed = {key for key in base if hparams[key] != base[key]}
-        assert changed and changed - {"lr"} <= {"explanation", "loss", "epsilon_low", "epsilon_high", "output_weight",
-                                                "representation_weight"}, method  # fmt: skip
+        assert changed and changed - {"lr"} <= {
+            "explanation",
+            "loss",
+            "epsilon_low",
+            "epsilon_high",
+            "output_weight",
+            "representation_weight",
+        }, method
         assert ("lr" in changed) == (method in ("tea:gradient_x_input", "tea:input_gradient"))
 
 
-def test_what_cannot_see_28_pixels_is_left_out_of_table_4() -> None:
+def test_backbones_that_need_larger_images_are_left_out_of_table_4() -> None:
     refused = [(entry.dataset, entry.method) for entry in plan_of("tea_table4").refused]
     assert refused == [("coloured_mnist:bias=1.0", "vit")]
 

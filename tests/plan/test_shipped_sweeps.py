@@ -1,4 +1,4 @@
-"""The sweeps that need no download are what they say: every method gets to be itself, beside its control."""
+"""In sweeps without downloads, every method is active and has its control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan on disk: written whole or not at all, merged with earlier launches, never into a foreign folder."""
+"""Plans on disk: complete writes, merging with earlier launches, and other folders."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_changed_settings_replace_the_row_and_leave_the_folder(tmp_path: Path) -
 
 
 def test_upstream_runs_stay_as_long_as_somebody_needs_them(tmp_path: Path) -> None:
-    """Two students with different teachers in the same row: a launch of one keeps the other's teacher, before it."""
+    """Two students have different teachers: a launch of one keeps the teacher of the other."""
     both = _plan(algorithms=["toy_student", "toy_pupil"])
     write_plan(both, tmp_path)
     write_plan(_plan(algorithms=["toy_student"]), tmp_path)
@@ -110,15 +110,15 @@ def test_refusals_are_kept_and_settled(tmp_path: Path) -> None:
     assert [r.method for r in read_stored(tmp_path).refused] == ["toy_choosy"]
     write_plan(_plan(algorithms=["irm"]), tmp_path)
     assert [(r.method, r.trial) for r in read_stored(tmp_path).refused] == [("toy_choosy", 0)]
-    # what ran before and is refused now leaves the rows; what was refused and runs now leaves the refusals
+    # A run that is refused now leaves the rows, and a refused run that runs now the refusals.
     write_plan(_plan(skip=True, algorithms=["toy_choosy"], trials=2, selection=["last"]), tmp_path)
     assert len(read_stored(tmp_path).refused) == 1
     assert _rows(tmp_path).count(("tiny", "toy_choosy", 0)) == 0
 
 
-def _refuses(folder: Path, said: str, plan: Plan | None = None) -> None:
+def _refuses(folder: Path, message: str, plan: Plan | None = None) -> None:
     before = _contents(folder) if folder.is_dir() else None
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         write_plan(plan or _plan(), folder)
     assert (_contents(folder) if folder.is_dir() else None) == before
 
@@ -158,7 +158,7 @@ def test_a_sweep_json_that_was_deleted_is_written_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"{", "is not JSON"),
         (b"[]", "has schema version None, expected 1"),
@@ -166,11 +166,11 @@ def test_a_sweep_json_that_was_deleted_is_written_anew(tmp_path: Path) -> None:
         (b'{"schema": 1, "name": "test"}', "was edited or damaged"),
     ],
 )
-def test_a_damaged_sweep_json(content: bytes, said: str, tmp_path: Path) -> None:
+def test_a_damaged_sweep_json(content: bytes, message: str, tmp_path: Path) -> None:
     write_plan(_plan(), tmp_path)
     (tmp_path / "sweep.json").write_bytes(content)
-    _refuses(tmp_path, said)
-    with pytest.raises(UserError, match=said):
+    _refuses(tmp_path, message)
+    with pytest.raises(UserError, match=message):
         read_stored(tmp_path)
 
 
@@ -185,7 +185,7 @@ def _edit(path: Path, **changed: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"trial": 5}, "does not belong to its folder; it was edited"),
         ({"schema": 2}, "has schema version 2, expected 1"),
@@ -193,14 +193,14 @@ def _edit(path: Path, **changed: Any) -> None:
     ],
 )
 def test_an_edited_spec_stops_the_launch_before_anything_is_written(
-    changed: dict[str, Any], said: str, tmp_path: Path
+    changed: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     (key,) = write_plan(_plan(), tmp_path)
     _edit(tmp_path / "runs" / key / "spec.json", **changed)
-    _refuses(tmp_path, said, _plan(algorithms=["irm", "erm"]))
+    _refuses(tmp_path, message, _plan(algorithms=["irm", "erm"]))
 
 
-def test_a_torn_spec_is_a_sentence_and_a_missing_one_is_written(tmp_path: Path) -> None:
+def test_a_damaged_spec_is_reported_and_a_missing_one_is_written(tmp_path: Path) -> None:
     (key,) = write_plan(_plan(), tmp_path)
     path = tmp_path / "runs" / key / "spec.json"
     path.write_text('{"dataset": "ti')

@@ -1,4 +1,4 @@
-"""Reading sweep files: every problem is found, and all are told together."""
+"""Reading sweep files: all mistakes are reported together."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _problems(**values: Any) -> tuple[str, ...]:
     return found.value.problems
 
 
-def test_a_whole_file(tmp_path: Path) -> None:
+def test_a_complete_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(
         """
@@ -77,7 +77,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert config.oracle and config.skip_impossible
 
 
-def test_syntax_errors_and_foreign_bytes_are_sentences(tmp_path: Path) -> None:
+def test_syntax_errors_and_invalid_bytes_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     for content in (b"datasets = [", b'a = "\xff"', b"a = 1\na = 2"):
         path.write_bytes(content)
@@ -85,27 +85,35 @@ def test_syntax_errors_and_foreign_bytes_are_sentences(tmp_path: Path) -> None:
             read_sweep(path)
 
 
-def test_everything_wrong_is_reported_together() -> None:
+def test_all_mistakes_are_reported_together() -> None:
     problems = _problems(
-        trails=3, backbone=5, trials=0, selection=["val_acc", "first"], budget={"stepz": 1, "steps": "many"}, oracle=1,
+        trails=3,
+        backbone=5,
+        trials=0,
+        selection=["val_acc", "first"],
+        budget={"stepz": 1, "steps": "many"},
+        oracle=1,
         override={"erm": 3, "irm": 4},
-    )  # fmt: skip
+    )
     assert problems == (
         "here.toml: unknown key 'trails'; did you mean trials or title or draws?",
         "here.toml: backbone = 5 is not a text.",
         "here.toml: trials = 0 is too small, expected at least 1.",
-        "here.toml: unknown criterion 'val_acc' in selection; did you mean val_accuracy or val_mean or val_objective?",
+        "here.toml: unknown criterion 'val_acc' in selection; "
+        "did you mean val_accuracy or val_mean or val_objective?",
         "here.toml: unknown criterion 'first' in selection; there are: "
         "last, val_accuracy, val_mean, val_objective, val_worst_class, val_worst_group.",
         "here.toml: [budget] has no key 'stepz'; did you mean steps?",
         "here.toml: [budget] steps = 'many' is of the wrong type, expected one such as 1000.",
         "here.toml: oracle = 1 is not true or false.",
-        "here.toml: override.erm = 3 is not a table, expected [override.erm] with one line per value.",
-        "here.toml: override.irm = 4 is not a table, expected [override.irm] with one line per value.",
+        "here.toml: override.erm = 3 is not a table, "
+        "expected [override.erm] with one line per value.",
+        "here.toml: override.irm = 4 is not a table, "
+        "expected [override.irm] with one line per value.",
     )
 
 
-def test_what_must_be_there() -> None:
+def test_required_keys() -> None:
     with pytest.raises(Problems) as found:
         config_from({}, "test", "here.toml")
     assert [p.split(",")[0] for p in found.value.problems] == [
@@ -115,7 +123,7 @@ def test_what_must_be_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"datasets": []}, "datasets = [] is not a list of texts"),
         ({"datasets": [1]}, "datasets = [1] is not a list of texts"),
@@ -146,12 +154,12 @@ def test_what_must_be_there() -> None:
         ({"title": 3}, "title = 3 is not a text."),
     ],
 )
-def test_one_problem_one_sentence(values: dict[str, Any], said: str) -> None:
+def test_each_mistake_is_one_problem(values: dict[str, Any], message: str) -> None:
     (problem,) = _problems(**values)
-    assert said in problem
+    assert message in problem
 
 
-def test_a_date_in_an_override_is_a_sentence(tmp_path: Path) -> None:
+def test_a_date_in_an_override_is_a_problem(tmp_path: Path) -> None:
     path = tmp_path / "dated.toml"
     path.write_text('datasets = ["tiny"]\nalgorithms = ["erm"]\n[override.irm]\nlr = 2020-01-01\n')
     with pytest.raises(Problems, match=r"\[override\] contains a date"):
@@ -175,13 +183,13 @@ def test_numbers(key: str, value: Any, expected: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, [], [1, 1], [-1], [1.0], [True], True, 1.5, "3", None])
-def test_numbers_that_are_none(value: Any) -> None:
+def test_invalid_numbers(value: Any) -> None:
     for key in ("trials", "draws"):
         with pytest.raises(UserError, match=f"^{key} = "):
             read_numbers(key, value)
 
 
-def test_the_command_line_changes_what_it_gives_and_nothing_else() -> None:
+def test_the_command_line_changes_only_given_values() -> None:
     config = _config(trials=5)
     changed = config.changed(datasets=None, algorithms=("irm",), trials=None, draws=(1,))
     assert changed.algorithms == ("irm",) and changed.draws == (1,)

@@ -1,4 +1,4 @@
-"""Networks at the same time: the same numbers as one after another, whatever the threads, modes and errors."""
+"""Networks that run at the same time give the same numbers as one after the other."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_both_passes_are_under_way_at_the_same_time() -> None:
         assert torch.allclose(weight.grad, torch.full((3,), 2 * torch.tensor(4.0).exp().item()))  # type: ignore[arg-type]
 
 
-def test_what_the_loss_does_not_use_gets_no_gradient() -> None:
+def test_outputs_that_the_loss_does_not_use_get_no_gradient() -> None:
     used, unused = network(1), network(2)
     (a, kept), (b,) = together(lambda: (used(image()), torch.ones(2)), lambda: (unused(image()),))
     assert torch.equal(kept, torch.ones(2))
