@@ -28,7 +28,7 @@ def test_hparams_are_in_every_report(tmp_path: Path) -> None:
         assert "momentum" in render(report, form)
 
 
-def test_hparams_that_all_winners_share_are_named_once(tmp_path: Path) -> None:
+def test_shared_hparams_are_named_once(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     fake.add(WORLD, ERM, trials=(0, 1), momentum=0.75, schedule="cosine")
     fake.add(WORLD, Method("group_dro"), trials=(0, 1), momentum=0.75, schedule="step", eta=0.01)

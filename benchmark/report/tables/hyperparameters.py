@@ -1,4 +1,4 @@
-"""Which hyper-parameters won, and the sweep that measures the winners on fresh seeds."""
+"""Hyper-parameters of the selected runs, and a sweep file that retrains them on fresh trials."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class HyperparameterTable(ReportTable):
 
 
 def hparam_sheet(table: Table) -> Sheet | None:
-    """The resolved hyper-parameters of every winner; those that all winners share are named once, in the caption."""
+    """Return the hyper-parameters of the selected runs; the caption has those that all share."""
     rows = [
         (row, {w.trial: w.run.spec for w in row.selected_runs if w.run.spec}) for row in table.rows
     ]
@@ -48,19 +48,22 @@ def hparam_sheet(table: Table) -> Sheet | None:
         _shared([spec for _, specs in rows for spec in specs.values()]) if len(rows) > 1 else {}
     )
     caption = [
-        "Trial: draw and step of the winner; values that differ between trials are listed in their order."
+        "Trial: draw and step of the selected run; values that differ between trials are listed in "
+        "their order."
     ]
     if shared:
         caption.append(
             f"The same for all: {', '.join(f'{name}={value}' for name, value in shared.items())}."
         )
     heads = [("method",), ("trial: draw@step",), ("hyper-parameters",)]
-    lines = [[row.marked_label, _draws(row), _common(specs, shared)] for row, specs in rows]
-    return Sheet(f"{table.title}, hyper-parameters of the winners", caption, heads, lines, stub=3)
+    lines = [[row.marked_label, _draws(row), _values(specs, shared)] for row, specs in rows]
+    return Sheet(
+        f"{table.title}, hyper-parameters of the selected runs", caption, heads, lines, stub=3
+    )
 
 
 def _shared(specs: Sequence[RunSpec]) -> dict[str, str]:
-    """Hyper-parameters that every one of the specs has, with one value."""
+    """Return the hyper-parameters that have the same value in all specs."""
     first, *others = (
         {name: _value(value) for name, value in spec.hparams.items()} for spec in specs
     )
@@ -78,9 +81,10 @@ def _draws(row: Row) -> str:
     )
 
 
-def _common(specs: Mapping[int, RunSpec], but: Mapping[str, str]) -> str:
+def _values(specs: Mapping[int, RunSpec], shared: Mapping[str, str]) -> str:
+    """Return the hyper-parameters that are not shared, with the value of each trial."""
     names = dict.fromkeys(
-        name for spec in specs.values() for name in spec.hparams if name not in but
+        name for spec in specs.values() for name in spec.hparams if name not in shared
     )
     parts = []
     for name in names:
@@ -94,7 +98,7 @@ def _value(value: Any) -> str:
 
 
 def json_selected_runs(tables: Sequence[Table]) -> list[dict[str, Any]]:
-    """Every winner with its whole spec, for tables.json."""
+    """Return a record per selected run, for ``tables.json``."""
     return [
         {
             "dataset": table.dataset,
@@ -117,20 +121,29 @@ def json_selected_runs(tables: Sequence[Table]) -> list[dict[str, Any]]:
 
 
 def retrain_sweeps(sweep: Sweep, tables: Sequence[Table], trials: int) -> dict[str, str]:
-    """Sweep files (name -> TOML) that train the best draw of every method on ``trials`` fresh seeds, one per data set.
+    """Return sweep files that train the best draw of every method on fresh trials.
 
-    Tuning saw the trials of this sweep, so the new ones start after its last. A method's best draw is the one whose
-    winner has the highest criterion value over all trials.
+    The new trials follow those of the sweep, which the selection has used. The best draw of a
+    method is that of the selected run with the highest value of the criterion.
+
+    Args:
+        sweep: The sweep.
+        tables: Its results.
+        trials: Number of fresh trials.
+
+    Returns:
+        The files as TOML by name, one per data set.
 
     Raises:
-        UserError: nothing has finished, or ``trials`` is not positive.
+        UserError: If no run has finished, or if ``trials`` is not positive.
     """
     if trials < 1:
         raise UserError(
             f"--retrain-best takes the number of fresh trials, at least 1; got {trials}."
         )
     used = [run.trial for run in sweep.runs if run.trial is not None]
-    fresh = list(range(max(used, default=-1) + 1, max(used, default=-1) + 1 + trials))
+    first = max(used, default=-1) + 1
+    fresh = list(range(first, first + trials))
     files = {}
     for i, table in enumerate(tables):
         best = {
@@ -142,9 +155,7 @@ def retrain_sweeps(sweep: Sweep, tables: Sequence[Table], trials: int) -> dict[s
             name = f"{sweep.name}_retrain" + (f"_{i + 1}" if len(tables) > 1 else "")
             files[name] = _toml(sweep, table, best, fresh)
     if not files:
-        raise UserError(
-            f"no run of {sweep.name} has finished, so there is no winner to train again."
-        )
+        raise UserError(f"no run of {sweep.name} has finished, so there is none to train again.")
     return files
 
 
@@ -154,19 +165,20 @@ def _best(row: Row) -> RunSpec | None:
 
 
 def _toml(sweep: Sweep, table: Table, best: Mapping[str, RunSpec], trials: Sequence[int]) -> str:
-    one = next(iter(best.values()))
+    common = next(iter(best.values()))  # the backbone and the selection may be overridden below
     lines = [
-        f"# The winners of {_comment(sweep.name)} by {table.criterion}, on trials that their tuning never saw.",
+        f"# The selected runs of {one_line(sweep.name)} by {table.criterion}, on trials that the "
+        "selection has not used.",
         f"title = {_text(f'{sweep.title}: selected runs, fresh trials')}",
         f"datasets = [{_text(table.dataset)}]",
         f"algorithms = [{', '.join(map(_text, best))}]",
-        f"backbone = {_text(_named(one.backbone, one.backbone_options))}",
+        f"backbone = {_text(_named(common.backbone, common.backbone_options))}",
         f"trials = {list(trials)}",
-        f"selection = {_scalar(one.selection)}",
+        f"selection = {_scalar(common.selection)}",
         *(["select_before_switch = true"] if _any_selected_early(best) else []),
         "",
         "[compute]",
-        *(f"{key} = {_scalar(value)}" for key, value in one.compute.items()),
+        *(f"{key} = {_scalar(value)}" for key, value in common.compute.items()),
     ]
     for method, spec in best.items():
         lines += ["", f"[override.{_text(method)}]"]
@@ -174,7 +186,7 @@ def _toml(sweep: Sweep, table: Table, best: Mapping[str, RunSpec], trials: Seque
         lines += [f"dataset = {_scalar(spec.dataset_options)}", f"budget = {_scalar(spec.budget)}"]
         lines += [f"backbone = {_text(_named(spec.backbone, spec.backbone_options))}"]
         lines += [f"augmentation = {_scalar(spec.augmentation)}"]
-        if spec.selection != one.selection:
+        if spec.selection != common.selection:
             lines += [f"selection = {_scalar(spec.selection)}"]
     return "\n".join(lines) + "\n"
 
@@ -184,27 +196,18 @@ def _any_selected_early(best: Mapping[str, RunSpec]) -> bool:
 
 
 def _named(name: str, options: Mapping[str, Any]) -> str:
-    return name + (
-        ":" + ",".join(f"{key}={_plain(value)}" for key, value in options.items())
-        if options
-        else ""
-    )
+    if not options:
+        return name
+    return f"{name}:" + ",".join(f"{key}={_plain(value)}" for key, value in options.items())
 
 
 def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _comment(text: str) -> str:
-    return one_line(text)
-
-
 def _key(name: str) -> str:
-    return (
-        name
-        if name.replace("_", "a").replace("-", "a").isalnum() and name.isascii()
-        else _text(name)
-    )
+    is_bare = name.replace("_", "a").replace("-", "a").isalnum() and name.isascii()
+    return name if is_bare else _text(name)
 
 
 def _scalar(value: Any) -> str:
@@ -215,16 +218,13 @@ def _scalar(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_scalar, value))}]"
     if isinstance(value, Mapping):
-        return (
-            "{ "
-            + ", ".join(f"{_key(str(name))} = {_scalar(v)}" for name, v in value.items())
-            + " }"
-        )
+        pairs = (f"{_key(str(name))} = {_scalar(item)}" for name, item in value.items())
+        return f"{{ {', '.join(pairs)} }}"
     return repr(value) if isinstance(value, float) else str(value)
 
 
 def _text(text: str) -> str:
-    """A TOML basic string."""
+    """Return a basic string of TOML."""
     escaped = "".join(
         {"\\": "\\\\", '"': '\\"'}.get(c, c if c.isprintable() else f"\\U{ord(c):08X}")
         for c in text
