@@ -8,24 +8,32 @@ import pytest
 from datasets._sources import bias_assignment
 
 
-def group_counts(label: np.ndarray, confounder: np.ndarray, kinds: int) -> np.ndarray:
+def group_counts(label: np.ndarray, confounder: np.ndarray, num_confounders: int) -> np.ndarray:
     """Return the number of images by class and confounder."""
-    table = np.zeros((kinds, kinds), int)
+    table = np.zeros((num_confounders, num_confounders), int)
     np.add.at(table, (label, confounder), 1)
     return table
 
 
-@pytest.mark.parametrize("kinds", [2, 10])
+@pytest.mark.parametrize("num_confounders", [2, 10])
 @pytest.mark.parametrize("bias", [0.0, 0.1, 0.5, 0.8, 0.95, 1.0])
-def test_shares_are_exact_up_to_rounding_and_the_rest_is_even(kinds: int, bias: float) -> None:
+def test_shares_are_exact_up_to_rounding_and_the_rest_is_even(
+    num_confounders: int, bias: float
+) -> None:
     rng = np.random.default_rng(1)
-    label = rng.permutation(np.repeat(np.arange(kinds), rng.integers(100, 200, kinds))).astype(
-        np.int64
+    label = rng.permutation(
+        np.repeat(np.arange(num_confounders), rng.integers(100, 200, num_confounders))
+    ).astype(np.int64)
+    table = group_counts(
+        label,
+        bias_assignment.assign_confounders(rng, label, num_confounders, bias),
+        num_confounders,
     )
-    table = group_counts(label, bias_assignment.assign_confounders(rng, label, kinds, bias), kinds)
     size = table.sum(1)
     assert (np.abs(np.diag(table) - bias * size) <= 0.5).all()
-    others = table[~np.eye(kinds, dtype=bool)].reshape(kinds, kinds - 1)
+    others = table[~np.eye(num_confounders, dtype=bool)].reshape(
+        num_confounders, num_confounders - 1
+    )
     assert (others.max(1) - others.min(1) <= 1).all()
 
 
@@ -45,7 +53,7 @@ def test_the_remainder_favours_no_confounder() -> None:
 
 def test_which_image_conflicts_is_random() -> None:
     label = np.zeros(50, np.int64)
-    chosen = {
+    conflicting_rows = {
         tuple(
             np.flatnonzero(
                 bias_assignment.assign_confounders(np.random.default_rng(s), label, 2, 0.9)
@@ -53,7 +61,7 @@ def test_which_image_conflicts_is_random() -> None:
         )
         for s in range(20)
     }
-    assert len(chosen) == 20
+    assert len(conflicting_rows) == 20
 
 
 def test_neither_environment_is_ever_empty() -> None:

@@ -353,14 +353,14 @@ def test_larger_than_memory(tmp_path: Path) -> None:
             return {{"image": np.full((stop - start, 1, 32, 32), start % 251, np.uint8)}}
         cache = _cache.Cache(Path({str(tmp_path)!r}), memory_limit=0)
         image = cache.get("large", "0", rows, columns, compute)["image"]
-        odd = cache.select_rows("large", "0", image, np.arange(1, rows, 2))
+        selected = cache.select_rows("large", "0", image, np.arange(1, rows, 2))
         def anonymous():
             status = Path("/proc/self/status").read_text()
             return int(status.split("RssAnon:")[1].split()[0]) // 1024
-        before, order, total = anonymous(), np.random.default_rng(0).permutation(len(odd)), 0
+        before, order, total = anonymous(), np.random.default_rng(0).permutation(len(selected)), 0
         for start in range(0, len(order), 256):
-            total += int(odd[order[start : start + 256]].sum())
-        assert total == int(odd.sum(dtype=np.int64))
+            total += int(selected[order[start : start + 256]].sum())
+        assert total == int(selected.sum(dtype=np.int64))
         print(anonymous() - before)
     """)
     done = subprocess.run(

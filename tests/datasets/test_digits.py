@@ -118,7 +118,7 @@ def test_normalisation_is_that_of_the_training_images(data: GroupedDataset) -> N
 def test_a_trial_is_reproducible_and_trials_differ(name: str, options: dict[str, Any]) -> None:
     before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
     first = source(name, **options).load(1)
-    assert (np.random.get_state()[1] == before).all()  # type: ignore[index] # nobody else's numbers are used
+    assert (np.random.get_state()[1] == before).all()  # type: ignore[index] # the global generator is unchanged
     np.random.seed(5)
     random.seed(5)
     assert same(first, source(name, **options).load(1))

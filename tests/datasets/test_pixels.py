@@ -113,11 +113,11 @@ def test_a_mask_has_an_orientation_of_its_own(orientation: int, tmp_path: Path) 
     recipe = Recipe(40, channels=1, fit="pad")
     _, size = read_image(image_path, recipe)
     array = (blocks(7) > 127) * np.uint8(255)
-    lying = with_orientation(tmp_path / "lying.png", array, orientation)
+    turned = with_orientation(tmp_path / "turned.png", array, orientation)
     Image.fromarray(upright(array, orientation)).save(tmp_path / "upright.png")
-    found = [fit_mask(read_mask(path, size), recipe) for path in (lying, tmp_path / "upright.png")]
+    found = [fit_mask(read_mask(path, size), recipe) for path in (turned, tmp_path / "upright.png")]
     assert np.array_equal(*found)
-    as_image, _ = read_image(lying, recipe)
+    as_image, _ = read_image(turned, recipe)
     assert np.array_equal(as_image > 127, found[0])
 
 
@@ -237,8 +237,8 @@ def test_a_dim_image_is_reported(tmp_path: Path) -> None:
     deep = noise(14, (10, 10), 4096, "uint16")
     Image.fromarray(deep).save(tmp_path / "a.png")
     assert decode_image(tmp_path / "a.png", Recipe(10)).facts == ImageFact.DIM
-    said = decode_image(tmp_path / "a.png", Recipe(10, bits=12))
-    assert not said.facts and np.array_equal(said.image[0], deep >> 4)
+    with_bits = decode_image(tmp_path / "a.png", Recipe(10, bits=12))
+    assert not with_bits.facts and np.array_equal(with_bits.image[0], deep >> 4)
     equalised = decode_image(tmp_path / "a.png", Recipe(10, channels=1, equalise=True))
     assert not equalised.facts
 

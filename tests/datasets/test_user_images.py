@@ -352,18 +352,18 @@ def listed_data_after(base: Path, name: str | None, root: Path) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    "odd", ["Train", "training", "TRAIN", "validation", "Valid", "dev", "Test"]
+    "spelling", ["Train", "training", "TRAIN", "validation", "Valid", "dev", "Test"]
 )
 def test_misspelled_splits_are_refused(
-    odd: str, check: Callable[..., Check], tmp_path: Path
+    spelling: str, check: Callable[..., Check], tmp_path: Path
 ) -> None:
     base = tree(tmp_path)
-    save(base / odd / "a/x/0.png", 999)
+    save(base / spelling / "a/x/0.png", 999)
     found = check()
-    assert found.code == 2 and f"the split '{odd}', which would become a test" in found.error
-    table(tmp_path, rows=lambda lines: [lines[0].replace("train", odd), *lines[1:]])
+    assert found.code == 2 and f"the split '{spelling}', which would become a test" in found.error
+    table(tmp_path, rows=lambda lines: [lines[0].replace("train", spelling), *lines[1:]])
     found = check("listed")
-    assert found.code == 2 and f"the split '{odd}', which would become a test" in found.error
+    assert found.code == 2 and f"the split '{spelling}', which would become a test" in found.error
 
 
 def test_a_misspelled_and_a_missing_val(check: Callable[..., Check], tmp_path: Path) -> None:
