@@ -137,13 +137,16 @@ def _layer(
 
 def _neck(image_size: Size, foreground: np.ndarray | None, size: float) -> Box:
     """Return the place of a tie: centred in the foreground, or in the image, a third down."""
-    top, left = 0, 0
+    top = 0
+    left = 0
     bottom, right = image_size
     if foreground is not None and foreground.any():
         rows = np.flatnonzero(foreground.any(1))
         columns = np.flatnonzero(foreground.any(0))
-        top, bottom = rows[0], rows[-1] + 1
-        left, right = columns[0], columns[-1] + 1
+        top = rows[0]
+        bottom = rows[-1] + 1
+        left = columns[0]
+        right = columns[-1] + 1
     half = max(2.0, TIE_SIZE * size * (right - left) / 2)
     x = (left + right) / 2
     y = top + (bottom - top) / 3

@@ -14,31 +14,31 @@ from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
 
 LABELS = ("a", "b")
-GROUNDS = ("x", "y")
+CONFOUNDERS = ("x", "y")
 
 
 def split(groups: Mapping[str, int], seed: int = 0, multi_label: bool = False) -> Split:
     """Make images of each group ``label/confounder``; ``ab`` has two labels and ``-`` none."""
     names = [name for name, count in groups.items() for _ in range(count)]
     image = np.random.default_rng(seed).integers(0, 256, (len(names), 3, 4, 4), dtype=np.uint8)
-    said = [name.split("/") for name in names]
+    pairs = [name.split("/") for name in names]
     label = (
-        np.array([[int(k in text) for k in LABELS] for text, _ in said], np.int64)
+        np.array([[int(k in text) for k in LABELS] for text, _ in pairs], np.int64)
         if multi_label
-        else np.array([LABELS.index(text) for text, _ in said], np.int64)
+        else np.array([LABELS.index(text) for text, _ in pairs], np.int64)
     )
-    return Split(image, label, np.array([GROUNDS.index(z) for _, z in said], np.int64))
+    return Split(image, label, np.array([CONFOUNDERS.index(z) for _, z in pairs], np.int64))
 
 
 WHOLE = {"a/x": 2, "a/y": 2, "b/x": 2, "b/y": 2}
-EVERY = {f"{text}/{z}": 1 for text in ("a", "b", "ab", "-") for z in GROUNDS}
+EVERY = {f"{text}/{z}": 1 for text in ("a", "b", "ab", "-") for z in CONFOUNDERS}
 
 
 def data(
     splits: Mapping[str, Split], bias: tuple[str, str] | None = None, multi_label: bool = False
 ) -> GroupedDataset:
     info = DatasetInfo(
-        LABELS, GROUNDS, (), (3, 4, 4), tuple(splits), Needs(confounder=True, groups=True),
+        LABELS, CONFOUNDERS, (), (3, 4, 4), tuple(splits), Needs(confounder=True, groups=True),
         (0.5,) * 3, (0.5,) * 3, "here", "none", bias_splits=bias, multi_label=multi_label,
     )  # fmt: skip
     return GroupedDataset("made", {}, info, splits, "0" * 16)
