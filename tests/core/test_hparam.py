@@ -20,6 +20,7 @@ from benchmark.core.hparam import (
     resolve_values,
 )
 from benchmark.core.optim import COMMON_HPARAMS
+from tests.support.messages import mentions
 
 N = 2000
 
@@ -135,35 +136,31 @@ def test_check_returns_the_value_in_its_type(h: HParam, given: Any, expected: An
 
 
 BAD = [
-    (HParam(0.5), "0.5", "x = '0.5' is a text, expected a number such as 0.5."),
-    (HParam(0.5), True, "x = True is true or false, expected a number such as 0.5."),
-    (HParam(3), True, "x = True is true or false, expected an integer such as 3."),
-    (HParam(3), 2.5, "x = 2.5 is a number, expected an integer such as 3."),
-    (HParam(True), 1, "x = 1 is an integer, expected true or false such as True."),
-    (HParam("a"), 1, "x = 1 is an integer, expected a text such as 'a'."),
-    (HParam("a"), ["a"], "x = ['a'] is a list, expected a text such as 'a'."),
-    (HParam(0.5), {"a": 1}, "x = {'a': 1} is a table, expected a number such as 0.5."),
-    (HParam(0.5), math.nan, "x = nan is not finite, expected a number such as 0.5."),
-    (HParam(0.5), math.inf, "x = inf is not finite, expected a number such as 0.5."),
-    (HParam(0.5), 10**400, "x = inf is not finite, expected a number such as 0.5."),
-    (HParam(3), math.inf, "x = inf is a number, expected an integer such as 3."),
-    (HParam("a", choices=("a", "b")), "c", "x = 'c' is not one of 'a', 'b'."),
-    (HParam(0.5, low=0.0), -1, "x = -1.0 is out of bounds, expected a value from 0 to inf."),
-    (HParam(3, low=1, high=9), 10, "x = 10 is out of bounds, expected a value from 1 to 9."),
-    (HParam(3, high=9), 10, "x = 10 is out of bounds, expected a value from -inf to 9."),
-    (
-        HParam("0.5", form=r"[\d.]+"),
-        "0.5;",
-        "x = '0.5;' has the wrong form, expected one such as '0.5'.",
-    ),
+    (HParam(0.5), "0.5", ("x = '0.5'", "text", "number", "0.5")),
+    (HParam(0.5), True, ("x = True", "number", "0.5")),
+    (HParam(3), True, ("x = True", "integer", "3")),
+    (HParam(3), 2.5, ("x = 2.5", "integer", "3")),
+    (HParam(True), 1, ("x = 1", "integer", "true or false")),
+    (HParam("a"), 1, ("x = 1", "integer", "text", "'a'")),
+    (HParam("a"), ["a"], ("x = ['a']", "list", "text", "'a'")),
+    (HParam(0.5), {"a": 1}, ("x = {'a': 1}", "table", "number", "0.5")),
+    (HParam(0.5), math.nan, ("x = nan", "finite", "number", "0.5")),
+    (HParam(0.5), math.inf, ("x = inf", "finite", "number", "0.5")),
+    (HParam(0.5), 10**400, ("x = inf", "finite", "number", "0.5")),
+    (HParam(3), math.inf, ("x = inf", "integer", "3")),
+    (HParam("a", choices=("a", "b")), "c", ("x = 'c'", "'a'", "'b'")),
+    (HParam(0.5, low=0.0), -1, ("x = -1.0", "out of bounds", "0", "inf")),
+    (HParam(3, low=1, high=9), 10, ("x = 10", "out of bounds", "1", "9")),
+    (HParam(3, high=9), 10, ("x = 10", "out of bounds", "9")),
+    (HParam("0.5", form=r"[\d.]+"), "0.5;", ("x = '0.5;'", "form", "'0.5'")),
 ]
 
 
-@pytest.mark.parametrize(("h", "given", "message"), BAD)
-def test_check_reports_the_expected_values(h: HParam, given: Any, message: str) -> None:
+@pytest.mark.parametrize(("h", "given", "facts"), BAD)
+def test_check_reports_the_expected_values(h: HParam, given: Any, facts: tuple[str, ...]) -> None:
     with pytest.raises(UserError) as found:
         h.check("x", given)
-    assert str(found.value) == message
+    assert mentions(str(found.value), *facts)
 
 
 PARSED = [
@@ -186,21 +183,21 @@ def test_parse_reads_a_command_line(h: HParam, text: str, expected: Any) -> None
 
 
 @pytest.mark.parametrize(
-    ("h", "text", "message"),
+    ("h", "text", "facts"),
     [
-        (HParam(0.5), "fast", "x = 'fast' is not a number such as 0.5."),
-        (HParam(3), "2.5", "x = 2.5 is a number, expected an integer such as 3."),
-        (HParam(3), "inf", "x = inf is a number, expected an integer such as 3."),
-        (HParam(3), "", "x = '' is not an integer such as 3."),
-        (HParam(True), "yes", "x = 'yes' is not true or false such as True."),
-        (HParam(0.5), "nan", "x = nan is not finite, expected a number such as 0.5."),
-        (HParam(0.5, high=1.0), "2", "x = 2.0 is out of bounds, expected a value from -inf to 1."),
+        (HParam(0.5), "fast", ("x = 'fast'", "number", "0.5")),
+        (HParam(3), "2.5", ("x = 2.5", "integer", "3")),
+        (HParam(3), "inf", ("x = inf", "integer", "3")),
+        (HParam(3), "", ("x = ''", "integer", "3")),
+        (HParam(True), "yes", ("x = 'yes'", "true or false")),
+        (HParam(0.5), "nan", ("x = nan", "finite", "0.5")),
+        (HParam(0.5, high=1.0), "2", ("x = 2.0", "out of bounds", "1")),
     ],
 )
-def test_parse_reports_the_expected_values(h: HParam, text: str, message: str) -> None:
+def test_parse_reports_the_expected_values(h: HParam, text: str, facts: tuple[str, ...]) -> None:
     with pytest.raises(UserError) as found:
         h.parse("x", text)
-    assert str(found.value) == message
+    assert mentions(str(found.value), *facts)
 
 
 @pytest.mark.parametrize("text", ["0.5", "0.5,0.75", "0.1, .2 ,1", "0,1.0"])

@@ -17,6 +17,7 @@ from benchmark.plan.sweepfile import (
     read_numbers,
     read_sweep,
 )
+from tests.support.messages import each_mentions
 
 LEAST: dict[str, Any] = {"datasets": ["tiny"], "algorithms": ["erm"]}
 
@@ -95,21 +96,19 @@ def test_all_mistakes_are_reported_together() -> None:
         oracle=1,
         override={"erm": 3, "irm": 4},
     )
-    assert problems == (
-        "here.toml: unknown key 'trails'; did you mean trials or title or draws?",
-        "here.toml: backbone = 5 is not a text.",
-        "here.toml: trials = 0 is too small, expected at least 1.",
-        "here.toml: unknown criterion 'val_acc' in selection; "
-        "did you mean val_accuracy or val_mean or val_objective?",
-        "here.toml: unknown criterion 'first' in selection; there are: "
-        "last, val_accuracy, val_mean, val_objective, val_worst_class, val_worst_group.",
-        "here.toml: [budget] has no key 'stepz'; did you mean steps?",
-        "here.toml: [budget] steps = 'many' is of the wrong type, expected one such as 1000.",
-        "here.toml: oracle = 1 is not true or false.",
-        "here.toml: override.erm = 3 is not a table, "
-        "expected [override.erm] with one line per value.",
-        "here.toml: override.irm = 4 is not a table, "
-        "expected [override.irm] with one line per value.",
+    assert all(problem.startswith("here.toml: ") for problem in problems)
+    assert each_mentions(
+        problems,
+        ("'trails'", "trials"),
+        ("backbone = 5", "text"),
+        ("trials = 0", "1"),
+        ("'val_acc'", "selection", "val_accuracy"),
+        ("'first'", "selection", "last", "val_accuracy", "val_worst_group"),
+        ("[budget]", "'stepz'", "steps"),
+        ("[budget]", "steps = 'many'", "1000"),
+        ("oracle = 1", "true or false"),
+        ("override.erm = 3", "[override.erm]"),
+        ("override.irm = 4", "[override.irm]"),
     )
 
 
@@ -134,24 +133,24 @@ def test_required_keys() -> None:
         ({"datasets": ["tiny:=1"]}, "has the option '=1'"),
         ({"datasets": ["tiny:bias="]}, "has the option 'bias='"),
         ({"datasets": [":bias=1"]}, "has no name"),
-        ({"datasets": ["tiny:bias=1,bias=2"]}, "gives the option 'bias' twice."),
-        ({"selection": ["last", "last"]}, "selection contains last twice."),
-        ({"budget": 3}, "budget = 3 is not a table, expected [budget]"),
-        ({"budget": {"steps": 0}}, "steps = 0 is out of bounds, expected 1 or more."),
+        ({"datasets": ["tiny:bias=1,bias=2"]}, "'bias' twice"),
+        ({"selection": ["last", "last"]}, "last twice"),
+        ({"budget": 3}, "budget = 3"),
+        ({"budget": {"steps": 0}}, "steps = 0 is out of bounds"),
         (
             {"budget": {"evaluate_every": 0}},
-            "evaluate_every = 0 is out of bounds, expected 1 or more.",
+            "evaluate_every = 0 is out of bounds",
         ),
-        ({"budget": {"patience": -1}}, "patience = -1 is out of bounds, expected 0 or more."),
+        ({"budget": {"patience": -1}}, "patience = -1 is out of bounds"),
         ({"budget": {"steps": True}}, "steps = True is of the wrong type"),
         ({"budget": {"steps": 10.5}}, "steps = 10.5 is of the wrong type"),
         ({"budget": {"min_delta": float("nan")}}, "not finite"),
-        ({"compute": {"precision": "fp16"}}, "precision = 'fp16' is not one of fp32, bf16."),
-        ({"compute": {"deterministic": "maybe"}}, "is not one of auto, true, false."),
+        ({"compute": {"precision": "fp16"}}, "precision = 'fp16' is not one of fp32, bf16"),
+        ({"compute": {"deterministic": "maybe"}}, "is not one of auto, true, false"),
         ({"compute": {"compile": "yes"}}, "compile = 'yes' is of the wrong type"),
-        ({"fixed": {"lr": float("inf")}}, "[fixed] contains a date or a number that is not finite"),
+        ({"fixed": {"lr": float("inf")}}, "[fixed] contains"),
         ({"skip_impossible": "no"}, "is not true or false"),
-        ({"title": 3}, "title = 3 is not a text."),
+        ({"title": 3}, "title = 3"),
     ],
 )
 def test_each_mistake_is_one_problem(values: dict[str, Any], message: str) -> None:
