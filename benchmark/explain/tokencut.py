@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
-import scipy.ndimage
 
 #: Similarity above which two patches are connected (the paper's).
 THRESHOLD = 0.2
@@ -69,6 +67,8 @@ def second_eigenvector(features: np.ndarray, threshold: float) -> np.ndarray | N
     if off_diagonal.min() == off_diagonal.max():
         return None
     degree = np.diag(weights.sum(axis=1))
+    import scipy.linalg  # It starts threads, which break later forks.
+
     _, vectors = scipy.linalg.eigh(degree - weights, degree, subset_by_index=[1, 1])
     found: np.ndarray = vectors[:, 0]
     return found
@@ -82,6 +82,8 @@ def component_of_seed(vector: np.ndarray) -> np.ndarray:
     Args:
         vector: float64[h,w].
     """
+    import scipy.ndimage  # Imported here for the same reason.
+
     part = vector > vector.mean()
     size = np.abs(vector)
     candidates = np.flatnonzero(size.ravel() >= size.max() * (1 - TIE))
