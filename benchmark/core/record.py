@@ -62,8 +62,8 @@ class RunRecord:
         started: Seconds since 1970.
         finished: Seconds since 1970.
         upstream: Upstream runs by role.
-        explanations: Where the network looks; None if that was not asked for or there are no masks.
-        embeddings: How the features of test images are arranged; None if that was not asked for.
+        explanations: Explanations of test images; None without masks or if they were not asked for.
+        embeddings: Arrangement of the features of test images; None if that was not asked for.
         extra: Additional results of the algorithm, by name.
         checksums: SHA-256 of the files beside the record, by name; empty in records of earlier
             versions.
@@ -140,8 +140,8 @@ class RunRecord:
         if {role: first.key for role, first in upstream.items()} != spec.upstream:
             raise DamagedError(f"{where} is damaged: its upstream runs are not those of its spec.")
         selected = _selected(value["selected"], data, where, "selected")
-        for criterion, chosen in selected.items():
-            _check_choice(criterion, chosen, steps, where)
+        for criterion, selected_step in selected.items():
+            _check_selected(criterion, selected_step, steps, where)
         return cls(spec=spec, selected=selected, upstream=upstream, **plain)
 
 
@@ -175,18 +175,18 @@ def _check_names(data: DataSummary, where: str) -> None:
         raise DamagedError(f"{where} is damaged: data.bias_splits names no split.")
 
 
-def _check_choice(criterion: str, chosen: SelectedStep, steps: int, where: str) -> None:
+def _check_selected(criterion: str, selected_step: SelectedStep, steps: int, where: str) -> None:
     """Check that a selected step was made and that the criterion can have its value."""
     rule = CRITERIA.get(criterion)
     is_share = rule is not None and rule.is_quality and not rule.uses_objective
-    if chosen.step > steps:
+    if selected_step.step > steps:
         raise DamagedError(
-            f"{where} is damaged: selected.{criterion}.step is {chosen.step}, "
+            f"{where} is damaged: selected.{criterion}.step is {selected_step.step}, "
             f"but {steps} steps were made."
         )
-    if is_share and chosen.value is not None and not 0.0 <= chosen.value <= 1.0:
+    if is_share and selected_step.value is not None and not 0.0 <= selected_step.value <= 1.0:
         raise DamagedError(
-            f"{where} is damaged: selected.{criterion}.value is {shown(chosen.value)}, "
+            f"{where} is damaged: selected.{criterion}.value is {shown(selected_step.value)}, "
             "expected 0 to 1."
         )
 

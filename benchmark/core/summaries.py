@@ -132,7 +132,7 @@ class MachineSummary(Conditions):
 
 @dataclass(frozen=True)
 class ExplainedSplit:
-    """Where the network looks on one split.
+    """Localization of the relevance of images on one split.
 
     Values are means over the images for which they are defined, or None if there are none.
 
@@ -174,7 +174,7 @@ class ExplainedSplit:
 
 @dataclass(frozen=True)
 class ExplanationSummary:
-    """Where the network of a run looks.
+    """Explanations of the network of a run.
 
     Attributes:
         explainer: Name of the explainer; None if there is no explanation.
@@ -198,7 +198,7 @@ class ExplanationSummary:
 
 @dataclass(frozen=True)
 class EmbeddedSplit:
-    """How labels and confounders cluster among the features of one split.
+    """Clustering of the features of one split by label and by confounder.
 
     Attributes:
         images: Number of images.
@@ -213,7 +213,7 @@ class EmbeddedSplit:
 
 @dataclass(frozen=True)
 class EmbeddingSummary:
-    """How the features of test images are arranged.
+    """Arrangement of the features of test images.
 
     Attributes:
         dimensions: Number of features; None if there are none.

@@ -77,7 +77,7 @@ class PlannedData:
 
 @dataclass
 class _Overrides:
-    """What the [override.NAME] tables of a sweep change for one run."""
+    """Changes of the [override.NAME] tables of a sweep for one run."""
 
     hparams: dict[str, Any] = field(default_factory=dict)
     dataset: dict[str, Any] = field(default_factory=dict)
