@@ -207,7 +207,7 @@ def change(column: str, value: str) -> Callable[[str], str]:
 
 
 @pytest.mark.parametrize(
-    ("mend", "sentence"),
+    ("edit", "sentence"),
     [
         (change("cat", "maybe"), "cat = 'maybe' in row 2, expected one of 0, 1"),
         (lambda text: text.replace(",val,", ",train,"), "has no picture in the split val"),
@@ -220,13 +220,13 @@ def change(column: str, value: str) -> Callable[[str], str]:
     ],
 )
 def test_tables_with_mistakes_are_sentences(
-    mend: Callable[[str], str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    edit: Callable[[str], str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from benchmark.data import main as data
 
     listed(tmp_path)
     path = tmp_path / "my_table" / "labels.csv"
-    path.write_text(mend(path.read_text()))
+    path.write_text(edit(path.read_text()))
     assert data(["check", "listed:side=16", "--data-dir", str(tmp_path)]) == 2
     assert sentence in capsys.readouterr().err
 

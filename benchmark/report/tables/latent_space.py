@@ -1,4 +1,4 @@
-"""How labels and confounders cluster among the features of test images."""
+"""Clustering of the features of test images by label and by confounder."""
 
 from __future__ import annotations
 

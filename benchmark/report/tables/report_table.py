@@ -43,7 +43,7 @@ WIDTH = 100
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What a report shows beside the results.
+    """Options of what a report shows beside the results.
 
     Attributes:
         reference: Method that every other method is compared with; None for no comparisons.

@@ -1,4 +1,4 @@
-"""A table of texts: what every side table (comparisons, details, published figures, hyper-parameters) becomes."""
+"""A table of texts, which all formats can show."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Sheet:
-    """Cells are finished texts; renderers only lay them out and escape them.
+    """A table whose cells are finished texts; formats only arrange and escape them.
 
     Attributes:
-        title: of the section. caption: whole sentences. heads: per column its title's lines; the first ``stub`` columns
-            hold names (left-aligned, repeated when a terminal is too narrow), the others numbers.
-        rows: one list of cells each; a row with a single cell is a heading over the rows below it.
-        notes: footnotes of the sheet as a whole.
+        title: Title of the section.
+        caption: Complete sentences.
+        heads: Lines of the title of each column.
+        rows: Cells of each row. A row with a single cell is a heading over the rows below it.
+        stub: Number of columns that hold names. They are aligned to the left, and repeated if a
+            terminal is too narrow for all other columns.
+        notes: Footnotes of the table as a whole.
     """
 
     title: str
