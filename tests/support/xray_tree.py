@@ -90,8 +90,8 @@ def chexpert(root: Path) -> list[str]:
     def add(
         patient: int, age: int, view: str, projection: str, normal: str, pneumonia: str
     ) -> None:
-        view = f"view{len(files) + 1}_frontal.jpg"
-        file = f"CheXpert-v1.0-small/train/patient{patient:05d}/study1/{view}"
+        name = f"view{len(files) + 1}_frontal.jpg"
+        file = f"CheXpert-v1.0-small/train/patient{patient:05d}/study1/{name}"
         picture(root / file, 81_000 + len(files), SIZE, "L")
         rows.append((file, "Male", age, view, projection, normal, pneumonia))
         files.append(file)
