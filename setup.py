@@ -15,7 +15,7 @@ BAYES = ["pymc>=5.16"]
 
 
 class BuildWithShippedFiles(build_py):
-    """Copies the shipped files into the package, unless the checkout itself is what is installed."""
+    """Copy the shipped files into the package, unless the checkout itself is installed."""
 
     def run(self) -> None:
         super().run()
@@ -40,7 +40,8 @@ def version() -> str:
 setup(
     name="shortcutbed",
     version=version(),
-    description="A benchmark harness for shortcut learning: train, explain, and say how sure the answer is",
+    description="A benchmark harness for shortcut learning: "
+    "train, explain, and say how sure the answer is",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The ShortcutBed authors",
@@ -86,11 +87,11 @@ setup(
         *BAYES,
         "tabulate>=0.9",
         "matplotlib>=3.8",
-        # 5.2: a pool whose processes are all killed gives its tasks back. Below 6: the local launcher knows the
-        # name that pebble gives its processes.
+        # 5.2: a pool whose processes are all killed gives its tasks back. Below 6: the local
+        # launcher knows the name that pebble gives its processes.
         "pebble>=5.2,<6",
-        # 4.1: a lease expires on the observer's monotonic clock. Below 5: benchmark/launch/lease.py knows the
-        # names of the files that filelock puts aside while it takes a lease over.
+        # 4.1: a lease expires on the observer's monotonic clock. Below 5: benchmark/launch/lease.py
+        # knows the names of the files that filelock puts aside while it takes a lease over.
         "filelock>=4.1,<5",
         "rich>=13.7.1",
     ],

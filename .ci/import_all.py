@@ -1,4 +1,4 @@
-"""Import every module of the installed packages, so that a name that an old dependency lacks is found."""
+"""Import every module of the installed packages, to find names that old dependencies lack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in this process compute with one thread: more of them only wait for each other on images this small."""
+"""Runs in this process compute with one thread, which is fastest for images this small."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def _copy(batch: Batch) -> Batch:
 def _with(
     monkeypatch: pytest.MonkeyPatch, batch: Batch, options: dict[str, float], *draws: torch.Tensor
 ) -> Batch:
-    """Augmentation whose random numbers in [0, 1) are ``draws``: flip, angle, zoom, shift (x, y), crop's place."""
+    """Augment with given random numbers in [0, 1): flip, angle, zoom, shift (x, y), crop."""
     numbers = iter(draws)
     monkeypatch.setattr(module.torch, "rand", lambda *shape: next(numbers).expand(*shape))
     return augment(_copy(batch), options)
@@ -79,7 +79,7 @@ def test_a_flip_is_exact_and_takes_the_mask_along() -> None:
 def test_a_shift_is_numpys(
     dx: int, dy: int, height: int, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A draw u shifts what is looked at by (2u − 1) · translate of the side; here by whole pixels."""
+    """A draw u shifts the view by (2u − 1) · translate of the side; here by whole pixels."""
     batch = _batch(4, height, width)
     draw = torch.tensor([0.5 + dx / width, 0.5 + dy / height])
     out = _with(monkeypatch, batch, {"translate": 0.5}, NO_FLIP, HALF, WHOLE, draw, HALF)
@@ -110,7 +110,7 @@ def test_a_quarter_turn_is_numpys(
 def test_a_rotation_keeps_shapes_on_images_that_are_not_square(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A dot at (x, y) from the centre, in pixels, goes to where the rotation by the angle takes it."""
+    """A dot at (x, y) from the centre, in pixels, moves as the rotation says."""
     height, width, angle = 41, 81, math.radians(30)
     image = torch.zeros(1, 1, height, width)
     image[0, 0, 20 + 10, 40 + 15] = 1
@@ -135,7 +135,7 @@ def test_a_rotation_keeps_shapes_on_images_that_are_not_square(
 
 
 def test_a_crop_zooms_into_a_window_inside_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    """crop 0.5 at its largest, in the upper left corner: every pixel of that quarter becomes 2×2."""
+    """The largest crop of 0.5, in the upper left corner, makes each pixel of the quarter 2×2."""
     batch = _batch(2)
     corner = torch.tensor([0.0, 0.0])
     out = _with(monkeypatch, batch, {"crop": 0.5}, NO_FLIP, HALF, torch.tensor(1.0), HALF, corner)
@@ -161,7 +161,7 @@ def test_a_crop_zooms_into_a_window_inside_the_image(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_mask_and_image_stay_aligned(options: dict[str, float]) -> None:
-    """A bright square on zero ground: where the moved image is bright is where the moved mask is."""
+    """A bright square on a dark ground: the moved mask is where the moved image is bright."""
     n, side = 32, 40
     mask = torch.zeros(n, 1, side, side, dtype=torch.bool)
     mask[:, :, 12:26, 15:29] = True

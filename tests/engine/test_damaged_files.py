@@ -1,4 +1,4 @@
-"""Weights and checkpoints that are damaged, of another run or malicious: one sentence, and nothing of them is run."""
+"""Damaged, foreign and malicious weights and checkpoints are errors, and none is executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a network arranges test images: silhouettes and axes against scikit-learn, degenerate cases, and real runs."""
+"""Embeddings of test images: silhouettes and axes against scikit-learn, and real runs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_features_that_never_vary_have_axes_of_zeros() -> None:
 
 
 def test_a_run_keeps_what_its_selected_step_sees(tmp_path: Path) -> None:
-    """The stored rows, labels and silhouettes are those of features computed here from the selected weights."""
+    """The stored rows, labels and silhouettes are those of the selected weights."""
     folders = [
         plan_run(tmp_path, "erm", budget={"steps": 4}),
         *plan_runs(tmp_path, "jtt", budget={"steps": 4}),

@@ -1,4 +1,4 @@
-"""Every way in which a run can end: failed with its reason, out of memory, stopped, without its lease, twice."""
+"""The ways in which a run can end: failed, out of memory, stopped, without its lease, twice."""
 
 from __future__ import annotations
 

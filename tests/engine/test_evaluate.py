@@ -132,11 +132,11 @@ def test_an_objective_that_is_not_finite_is_named(monkeypatch: pytest.MonkeyPatc
         evaluate(reader, split, 3, 2, objective=True)
 
 
-# --- selection ---------------------------------------------------------------------------------------------------
+# --- selection ---
 
 
 def _answers(right: int, worst_right: int = 5, objective: float | None = None) -> Evaluation:
-    """Ten images in each of two groups of one class; ``right`` and ``worst_right`` of them right."""
+    """Ten images in each of two groups of one class; ``right`` and ``worst_right`` are correct."""
     counts = np.zeros((2, 2, 2), np.int64)
     counts[0, 0] = [right, 10 - right]
     counts[1, 0] = [worst_right, 10 - worst_right]
@@ -227,7 +227,7 @@ def test_patience_follows_the_first_criterion() -> None:
 
 
 def test_no_step_before_the_switch_is_chosen_while_there_is_a_later_one() -> None:
-    """The best step is the first, but the method begins at step 20, so that a model of 20 steps has made none of it."""
+    """The best step is the first, but the method only begins at step 20."""
     answers = [_answers(10, 9), _answers(9, 9), _answers(6, 4), _answers(5, 6)]
     selection = _after(Selection(MEASURED, after=20), *answers)
     assert selection.best == {

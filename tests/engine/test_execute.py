@@ -32,7 +32,7 @@ def toys() -> Iterator[None]:
         yield
 
 
-# --- done --------------------------------------------------------------------------------------------------------
+# --- done ---
 
 
 def test_a_run_leaves_what_the_design_says_and_nothing_else(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_the_record_agrees_with_the_log_about_the_selected_step(tmp_path: Path) 
 
 
 def test_what_a_method_reports_is_of_the_selected_step(tmp_path: Path) -> None:
-    """Group weights move at every step; the report must be those of the first criterion, not of the last."""
+    """Group weights change at every step; the report has those of the first criterion."""
     folder = plan_run(
         tmp_path, "group_dro", selection=["val_accuracy", "last"], hparams={"eta": 0.5, "lr": 1e-5}
     )
@@ -209,7 +209,7 @@ def test_schedules_reach_the_log(tmp_path: Path) -> None:
     assert [line["lr"] for line in lines(folder)] == pytest.approx([0.1, 0.1, 0.01, 0.001])
 
 
-# --- who sees what -----------------------------------------------------------------------------------------------
+# --- who sees what ---
 
 
 def test_a_method_sees_nothing_that_it_did_not_declare(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_a_compiled_network(tmp_path: Path) -> None:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-4)
 
 
-# --- own loops and upstream runs ---------------------------------------------------------------------------------
+# --- own loops and upstream runs ---
 
 
 def test_a_loop_of_its_own(tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_a_student_learns_from_the_selected_weights_of_its_teacher(
 
 @pytest.mark.parametrize("early", [False, True])
 def test_a_method_is_selected_after_its_switch(tmp_path: Path, early: bool) -> None:
-    """PGI's penalty has half its weight from step 9 of 20 on: evaluations at 5, 10, 15 and 20, those after 9 count."""
+    """PGI's penalty has half its weight from step 9 of 20 on; later evaluations count."""
     folder = plan_run(
         tmp_path, "pgi", selection=["val_accuracy", "last"], select_before_switch=early
     )
@@ -439,7 +439,7 @@ def test_a_run_that_ends_before_its_switch_is_selected_as_any_other(tmp_path: Pa
     assert record.method.active_from == 500
 
 
-# --- a run that another process took over ------------------------------------------------------------------------
+# --- a run that another process took over ---
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""What is on record of where a network looks: against dense numpy, on degenerate maps, and in real runs."""
+"""Records of explanations: against dense numpy, on degenerate heatmaps, and in real runs."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from benchmark.engine.loop import TrainingRun
 from tests.support.runs import assert_same_results, lines, plan_run, plan_runs, run
 from tests.support.toy_algorithms import OwnLoop, Student, registered
 
-#: Method, hyper-parameters and the rest; IRM's penalty is switched on at step 6, where Adam is rebuilt.
+#: Method, hyper-parameters and other values. IRM's penalty starts at step 6, where Adam is rebuilt.
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "erm-adam": ("erm", {"optimizer": "adam", "lr": 0.01}, {}),
     "erm-sgd": (
@@ -85,7 +85,8 @@ def test_a_run_stopped_again_and_again_is_the_undisturbed_run(case: str, tmp_pat
     whole, stopped = _planned(tmp_path / "whole", case), _planned(tmp_path / "stopped", case)
     assert whole.name == stopped.name
     assert run(whole) == "done"
-    # stops before step 1, 3, 6 (IRM's switch), 7, 9 and 12, counted from 0: each attempt takes up where the last ended
+    # Stops before step 1, 3, 6 (IRM's switch), 7, 9 and 12, counted from 0; each attempt continues
+    # where the last one ended.
     attempt = 0
     for steps in (1, 2, 3, 1, 2, 3):
         attempt += 1
@@ -102,7 +103,7 @@ def test_a_run_stopped_again_and_again_is_the_undisturbed_run(case: str, tmp_pat
 
 
 def _killed(folder: Path, attempt: int, at: int) -> None:
-    """An attempt in a process of its own that dies at step ``at``, with a checkpoint of every third step behind it."""
+    """Run an attempt that dies at step ``at``, in its own process, with regular checkpoints."""
 
     steps = itertools.count(_checkpointed(folder))  # stop is asked once per step
 
@@ -216,7 +217,7 @@ def threads() -> Iterator[Callable[[int], None]]:
 def test_a_run_goes_on_with_the_threads_that_it_began_with(
     case: str, tmp_path: Path, threads: Callable[[int], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Stopped under two threads and resumed under one and three: equal to two threads throughout, and not to one."""
+    """Stopped under two threads and resumed under one and three, it equals a run with two."""
     whole, single = _planned(tmp_path / "whole", case), _planned(tmp_path / "single", case)
     stopped = _planned(tmp_path / "stopped", case)
     threads(2)

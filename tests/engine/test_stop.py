@@ -1,4 +1,4 @@
-"""A request to stop is honoured wherever a run is: building data, evaluating, explaining, or between two steps."""
+"""A run stops while it builds data, evaluates, explains, and between two steps."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_request_that_came_before_anything_began(
 def test_an_evaluation_that_takes_long_is_made_when_the_run_is_resumed(
     at: int, tmp_path: Path, request_to_stop: StopRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The steps before it are kept, and the resumed run is the undisturbed one: those of its log too."""
+    """Earlier steps are kept, and the resumed run and its log equal the undisturbed one."""
     whole, stopped = (
         plan_run(tmp_path / name, "irm", budget=BUDGET, hparams={"anneal_iters": 6})
         for name in ("whole", "stopped")
@@ -148,7 +148,7 @@ def test_a_method_that_looks_at_the_data_outside_its_steps(
     request_to_stop: StopRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Within a step the run goes on to the end of the step, whose weights would else be half moved."""
+    """Within a step the run continues to its end, or its weights would be half updated."""
     monkeypatch.setattr(loop_module, "images_per_pass", lambda *_: 8)
     monkeypatch.setattr(loop_module, "POLL_SECONDS", -1.0)
     with registered(Looks):

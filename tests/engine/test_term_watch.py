@@ -1,4 +1,4 @@
-"""A term that nothing trained moves ends a run with a sentence; one that is 0 from the start is put on record."""
+"""A term without gradient ends a run with an error; a term that stays 0 is recorded."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_term_that_nothing_moves_is_a_users_error(how: str, tmp_path: Path) ->
 
 
 def test_a_term_that_appears_later_is_looked_at_then(tmp_path: Path) -> None:
-    """The run ends CHECKED_STEPS steps after the term lost its graph, which it had at first: that is not looked for."""
+    """A term that loses its graph later ends the run CHECKED_STEPS steps afterwards."""
     ended, folder = outcome(tmp_path, "missing", from_step=10)
     assert ended == "done"  # good at first: the price of looking at first steps alone
     ended, folder = outcome(tmp_path, "excused_but_constant", from_step=10)  # a new term at step 10

@@ -1,4 +1,4 @@
-"""LossMeter and their watch, the log, checkpoints that are damaged or foreign, and what a result was made with."""
+"""Loss terms, the log, damaged and foreign checkpoints, and the record of the machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from benchmark.engine.exceptions import NonFiniteError
 from benchmark.engine.log import Log
 from benchmark.engine.loss_meter import LossMeter
 
-# --- terms -------------------------------------------------------------------------------------------------------
+# --- terms ---
 
 
 def test_means_are_over_the_steps_that_had_a_term() -> None:
@@ -83,7 +83,7 @@ def test_on_a_gpu_the_watch_is_late_but_names_the_right_step() -> None:
     assert found.value.step == 7
 
 
-# --- log ---------------------------------------------------------------------------------------------------------
+# --- log ---
 
 
 def test_a_log_writes_each_line_at_once_and_tells_of_it(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_line_that_is_no_json_is_a_bug_and_is_not_written(tmp_path: Path) -> N
     assert log.text == "" == (tmp_path / "log.jsonl").read_text()
 
 
-# --- checkpoints -------------------------------------------------------------------------------------------------
+# --- checkpoints ---
 
 
 def _state() -> dict[str, Any]:
@@ -213,7 +213,7 @@ def _file_size_limit(size: int) -> Iterator[None]:
 
 
 def test_a_disk_that_fills_up_is_an_os_error_and_keeps_the_old_checkpoint(tmp_path: Path) -> None:
-    """torch.save by itself turns it into a RuntimeError, which would count as a bug of the method."""
+    """torch.save alone turns it into a RuntimeError, which would count as a bug of the method."""
     save_checkpoint(tmp_path, "key", {"step": 1})
     with _file_size_limit(100_000):
         for save in (
@@ -237,7 +237,7 @@ def test_weights_come_back(tmp_path: Path) -> None:
     assert list(found) == list(weights) and all(torch.equal(found[n], weights[n]) for n in weights)
 
 
-# --- machine -----------------------------------------------------------------------------------------------------
+# --- machine ---
 
 
 def test_versions_and_commit() -> None:
@@ -266,10 +266,10 @@ def test_outside_a_checkout_there_is_no_commit(
     platform.libc_ver()[0] != "glibc", reason="only glibc hands memory back in this way"
 )
 def test_memory_that_is_freed_is_kept() -> None:
-    """In a process of its own: page faults of a large tensor that is made and freed again and again.
+    """Count the page faults of a large tensor that is made and freed repeatedly, in a new process.
 
-    80 MB, because glibc never keeps a block above 32 MiB of its own accord; and where the first ones go in the heap
-    differs from process to process, so that the count begins when they have found their place.
+    It has 80 MB because glibc alone keeps no block above 32 MiB. The count begins after the first
+    tensors, whose place in the heap differs between processes.
     """
     code = (
         "import resource, torch\nfrom benchmark.core.speed.memory import keep_memory\n"

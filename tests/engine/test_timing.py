@@ -1,4 +1,4 @@
-"""What a dry run measures: of methods that step, that look first, that never step; and the noise it measures on."""
+"""Times that a dry run measures, for methods that step, look first or never step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def measured(method: str, batch_size: int = 16, **more: Any) -> dict[str, float]
     "method, train, val", [("erm", 0, 0), ("jtt", 1, 0), ("ex2l:mae", 0, 1), ("tea", 0, 0)]
 )
 def test_methods_that_step(method: str, train: float, val: float) -> None:
-    """JTT looks at every training image before its first step, eX2L at validation after its last."""
+    """JTT reads all training images before its first step, eX2L validation after its last."""
     found = measured(method)
     assert (found["train"], found["val"]) == (train, val)
     assert (found["look"] > 0) == (train + val > 0)
