@@ -114,7 +114,7 @@ class Images:
 
 
 def images_of(world: World) -> dict[str, Images]:
-    """Return the images of ``val`` and of each test split; they are the same in every repetition."""
+    """Return the images of ``val`` and of each test split, the same in every repetition."""
     if world.labels:
         random = np.random.default_rng(5)
         share = np.linspace(0.2, 0.5, world.labels)
@@ -190,7 +190,7 @@ class Simulator:
         (self.folder / "sweep.json").write_text(json.dumps(sweep))
 
     def effects(self, random: np.random.Generator, centres: np.ndarray, trials: int) -> np.ndarray:
-        """Return the centres of the groups in each trial and draw, [methods, trials, draws, groups]."""
+        """Return the centres of groups by trial and draw, [methods, trials, draws, groups]."""
         world = self.world
         shape = (len(centres), trials, world.draws)
         seed = world.seed_sd * random.normal(size=(1, trials, 1, 1))

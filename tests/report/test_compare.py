@@ -83,7 +83,7 @@ def test_several_trials_are_crossed(tmp_path: Path) -> None:
 
 
 def worst_variance(report: Report, method: str) -> float:
-    """Mean over the first three trials of p(1 − p)/n of the worst group, two right and two wrong images added."""
+    """Return the mean of p(1 − p)/n of the worst group with two correct and two wrong images."""
     row = next(row for row in report.tables[0].rows if row.method == method)
     found = []
     for selected_run in row.selected_runs[:3]:
@@ -134,7 +134,7 @@ def test_without_predictions_the_images_count_as_if_they_were_different(tmp_path
 
 
 def sampling_variance(report: Report, method: str) -> float:
-    """Return the mean over trials of p(1 − p)/n with one more correct and one more wrong image per class."""
+    """Return the mean of p(1 − p)/n with one more correct and one more wrong image per class."""
     row = next(row for row in report.tables[0].rows if row.method == method)
     found = []
     for run in row.selected_runs:

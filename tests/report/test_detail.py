@@ -72,7 +72,7 @@ def test_sheets_against_sklearn(tmp_path: Path) -> None:
 
 
 def test_intervals_over_trials_count_trials_and_images(tmp_path: Path) -> None:
-    """Macro-F1 and mean AUC of two splits, three trials: against scikit-learn, and the width against its formula."""
+    """Compare macro F1 and mean AUC with scikit-learn, and the width with a jackknife."""
     fake = FakeSweep(tmp_path)
     fake.add(World(size=300, classes=3), ERM, trials=(0, 1, 2))
     options = ReportOptions(tables=("class_scores",), splits=("biased", "deceiving"))

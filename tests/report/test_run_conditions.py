@@ -73,7 +73,7 @@ def test_what_differs_is_a_footnote(machine: dict[str, Any], told: str, tmp_path
 def test_runs_that_were_resumed_under_other_conditions_are_a_footnote(tmp_path: Path) -> None:
     change = "torch 2.9.1 after 2.9.0"
     text = made(tmp_path, {"resumed": [change]}, {"resumed": [change]})
-    assert f"2 of 6 chosen runs were resumed under other conditions ({change}): their last" in text
+    assert f"2 of 6 selected runs were resumed under other conditions ({change})" in text
     assert "made under different conditions" not in text
 
 

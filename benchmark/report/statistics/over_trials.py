@@ -41,7 +41,7 @@ def student_over_trials(
         values: The score in each trial.
         kind: Caption text that says how the interval was made.
         limits: Range of the score; the bounds are kept inside.
-        sampling: Variance of the mean that the trials share, because they have the same test images.
+        sampling: Variance of the mean that the trials share with their test images.
     """
     mean = statistics.fmean(values)
     sd = statistics.stdev(values)

@@ -1,4 +1,4 @@
-"""Probabilities of differences between methods, from a hierarchical model of all methods of a table."""
+"""Probabilities of differences between methods, from a hierarchical model of a table."""
 
 from __future__ import annotations
 

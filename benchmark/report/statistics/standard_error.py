@@ -40,7 +40,7 @@ class StandardError:
         return math.sqrt(math.fsum(self.variances))
 
     def half_width(self, tail: float = (1.0 - LEVEL) / 2.0) -> float:
-        """Return half the width of the interval that is missed with probability ``tail`` per side."""
+        """Return half the width of the interval that misses with probability ``tail`` per side."""
         return math.sqrt(
             math.fsum(
                 variance * quantile(freedom, tail) ** 2

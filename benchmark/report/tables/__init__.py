@@ -1,1 +1,1 @@
-"""What the report tabulates: results, comparisons, class scores, localization, cost, hyper-parameters."""
+"""The tables of the report: results, comparisons, class scores, localization and cost."""

@@ -15,7 +15,7 @@ column::
         def columns(cls, data: DataSummary) -> list[Metric]:
             return [cls(("test",), title=("error", "(test)"))]
 
-        def one_trial(self, run: SelectedRun, predictions: PredictionStore | None = None) -> Estimate:
+        def one_trial(self, run, predictions=None):
             correct, total = correct_and_total(run.at.counts["test"])
             return without_interval(1 - correct / total)
 """
@@ -112,7 +112,7 @@ class Metric(ABC):
 
         Args:
             run: A chosen run that has counts of all ``splits``.
-            predictions: Its answers image by image; None computes without them.
+            predictions: Its predictions image by image; None computes without them.
         """
 
     def over_trials(
@@ -200,7 +200,7 @@ class Metric(ABC):
 
         Args:
             runs: The chosen run of each trial.
-            predictions: The runs' answers image by image; None computes without them.
+            predictions: The runs' predictions image by image; None computes without them.
         """
         counted = [run for run in runs if all(split in run.at.counts for split in self.splits)]
         estimates = {run.trial: self.one_trial(run, predictions) for run in counted}

@@ -14,19 +14,19 @@ DASH = "–"
 
 
 def decimals_of(table: Table) -> int:
-    """Digits after the point, one for the whole table: 1, or 2 where a spread in per cent would round to 0.0."""
+    """Return the digits after the point of a table: 1, or 2 if a spread would round to 0.0."""
     spreads = [value.estimate.sd for row in table.rows for value in row.values if value.estimate.sd]
     return 2 if spreads and min(spreads) < 0.0005 else 1
 
 
 def percent(fraction: float, decimals: int) -> str:
-    """A fraction in per cent, rounded, never cut off, without a minus sign before zero."""
+    """Return a fraction in per cent, rounded, without a minus sign before zero."""
     text = f"{fraction * 100:.{decimals}f}"
     return text.removeprefix("-") if float(text) == 0.0 else text
 
 
 def bounds(value: Value, decimals: int) -> tuple[str, str] | None:
-    """Lower and upper bound, rounded outwards so that the printed interval covers the computed one."""
+    """Return both bounds, rounded outwards so that the printed interval covers the computed one."""
     low, high = value.estimate.low, value.estimate.high
     if low is None or high is None:
         return None
@@ -36,9 +36,15 @@ def bounds(value: Value, decimals: int) -> tuple[str, str] | None:
 
 
 def plain(value: Value, decimals: int, spread: str = "sd") -> str:
-    """``93.2 ± 0.4`` or ``93.2 [92.1, 94.3]``, by what ``spread`` asks; – where there is no value.
+    """Return ``93.2 ± 0.4`` or ``93.2 [92.1, 94.3]``, or a dash without a value.
 
-    A value without sd (a minimum) shows its bounds either way, beside ± in whole per cent.
+    A value without a standard deviation, and one that always shows its bounds, has them in whole
+    per cent.
+
+    Args:
+        value: The number.
+        decimals: Digits after the point.
+        spread: What stands beside the number, ``sd`` or ``interval``.
     """
     estimate = value.estimate
     if estimate.value is None:
@@ -51,7 +57,7 @@ def plain(value: Value, decimals: int, spread: str = "sd") -> str:
 
 
 def mark(number: int) -> str:
-    """a, b, … z, aa, ab, …"""
+    """Return the footnote mark of a number: a, b, … z, aa, ab, …"""
     text = ""
     number += 1
     while number:
@@ -62,24 +68,24 @@ def mark(number: int) -> str:
 
 @dataclass
 class Footnotes:
-    """Marks in the order in which they are first asked for; the same sentence keeps its mark."""
+    """Footnotes with marks in the order of their first use; the same sentence keeps its mark."""
 
     texts: dict[str, str] = field(default_factory=dict)
 
     def marks(self, notes: Iterable[str]) -> str:
-        """``a,c`` for these notes, or an empty string."""
+        """Return the marks of these notes, such as ``a,c``."""
         return ",".join(
             self.texts.setdefault(one_line(note), mark(len(self.texts))) for note in notes
         )
 
     def listed(self) -> list[tuple[str, str]]:
-        """(mark, sentence) pairs."""
+        """Return pairs of mark and sentence."""
         return [(letter, note) for note, letter in self.texts.items()]
 
 
 @dataclass(frozen=True)
 class Printer:
-    """Prints the values of one table, all with the same number of digits."""
+    """A printer of the values of one table, all with the same number of digits."""
 
     decimals: int
     spread: str
@@ -88,11 +94,11 @@ class Printer:
         return plain(value, self.decimals, self.spread) + value.mark
 
     def label(self, row: Row) -> str:
-        """The method as the sweep names it; runs that only serve others say so, as does one chosen too early."""
+        """Return the label of a row in one line."""
         return one_line(row.marked_label)
 
     def needs(self, row: Row) -> str:
-        """The annotation budget: what the method knows beyond images and labels."""
+        """Return the annotations that the method needs beyond images and labels."""
         return DASH if row.needs is None else one_line(", ".join(row.needs) or "none")
 
 
@@ -115,6 +121,6 @@ def notes_of(value: Value, spread: str) -> list[str]:
 
 
 def head_line(head: Sequence[str], level: int, tall: int) -> str:
-    """Line ``level`` of ``tall`` of a column's title; short titles stand at the bottom."""
+    """Return line ``level`` of ``tall`` of a column's title; short titles are at the bottom."""
     at = level - tall + len(head)
     return one_line(head[at]) if at >= 0 else ""

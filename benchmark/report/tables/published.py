@@ -15,12 +15,12 @@ from benchmark.report.records.published_values import (
     table_names,
 )
 from benchmark.report.statistics.over_trials import student_over_trials
-from benchmark.report.tables.class_scores import Scores
 from benchmark.report.tables.metrics.average_accuracy import AverageAccuracy
 from benchmark.report.tables.metrics.worst_group_accuracy import WorstGroupAccuracy
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.report_table import REPORT_TABLES, Report, ReportTable
 from benchmark.report.tables.results_table import BEFORE_SWITCH, Row, Table
+from benchmark.report.tables.scores import Scores
 from benchmark.report.tables.sheet import Sheet
 from benchmark.report.tables.value import Value
 

@@ -1,4 +1,4 @@
-"""The tables, as data: columns, rows, footnotes, and a caption that says how every number was made."""
+"""The results of a sweep as tables: columns, rows, captions and footnotes."""
 
 from __future__ import annotations
 
@@ -113,12 +113,13 @@ def tables_of(
     *,
     own: bool = False,
 ) -> list[Table]:
-    """One table per data set; stand-in data and real data never share one.
+    """Return one table per data set; stand-in data and real data never share one.
 
     Args:
-        criterion: what chooses steps and draws.
-        own: each method is chosen by the first criterion of its own runs instead.
-        store: the winners' predictions, for intervals and stars that need them; None does without.
+        sweep: The runs.
+        criterion: Criterion that selects steps and draws.
+        store: Predictions, for intervals and marks that need them; None does without.
+        own: Whether the first criterion of each method's own runs selects instead.
     """
     by_dataset: dict[str, list[Cell]] = {}
     for cell in cells_of(sweep, criterion, own=own):
@@ -176,7 +177,7 @@ def _table(
 
 
 def _usual_data(found: Sequence[DataSummary]) -> DataSummary:
-    """What most runs say of the data; of equals the first."""
+    """Return the data set that most runs describe; of equals the first."""
     kinds: list[DataSummary] = []
     counted: list[int] = []
     for data in found:
@@ -222,7 +223,7 @@ def _row(
 
 
 def _before_switch(selected_runs: Sequence[SelectedRun]) -> list[str]:
-    """Which winners are not yet what their method's name says."""
+    """Return a note on runs that were selected before their method began."""
     found = [w for w in selected_runs if w.is_before_switch]
     if not found:
         return []
@@ -230,13 +231,13 @@ def _before_switch(selected_runs: Sequence[SelectedRun]) -> list[str]:
     steps = ", ".join(f"{w.at.step:,}" for w in found)
     switches = ", ".join(dict.fromkeys(f"{switch_of(w.run):,}" for w in found))
     return [
-        f"trial{'s' if len(found) > 1 else ''} {trials}: chosen after {steps} steps, but the first {switches} steps do "
-        "not train the method yet; the score is not the method's"
+        f"trial{'s' if len(found) > 1 else ''} {trials}: chosen after {steps} steps, but the first "
+        f"{switches} steps do not train the method yet; the score is not the method's"
     ]
 
 
 def _settings(spec: RunSpec) -> dict[str, str]:
-    """What a row's runs were made with, as texts: data options, budget, network."""
+    """Return data options, budget and network of a run as texts."""
     named = {f"data {name}": value for name, value in spec.dataset_options.items()}
     named |= {f"budget {name}": value for name, value in spec.budget.items()}
     named |= {"backbone": spec.backbone} | {
@@ -246,7 +247,7 @@ def _settings(spec: RunSpec) -> dict[str, str]:
 
 
 def _usual(selected_runs: Sequence[SelectedRun]) -> dict[str, str]:
-    """The most frequent value of every setting among the requested rows."""
+    """Return the most frequent value of every setting."""
     counted: dict[str, dict[str, int]] = {}
     for selected_run in selected_runs:
         for name, value in (
@@ -258,7 +259,7 @@ def _usual(selected_runs: Sequence[SelectedRun]) -> dict[str, str]:
 
 
 def _differences(selected_runs: Sequence[SelectedRun], usual: Mapping[str, str]) -> list[str]:
-    """How a row was made unlike the others: group-robust methods at less bias, a teacher on other data, a budget."""
+    """Return a note on settings of a row that differ from the usual ones."""
     odd: dict[str, dict[str, None]] = {}
     for selected_run in selected_runs:
         for name, value in (
@@ -271,7 +272,7 @@ def _differences(selected_runs: Sequence[SelectedRun], usual: Mapping[str, str])
 
 
 def _add_labels(rows: Sequence[Row]) -> None:
-    """The method; runs that only serve others say so, numbered where there are several kinds of them."""
+    """Set the labels; runs that only serve others say so, and are numbered if kinds differ."""
     seen: dict[str, int] = {}
     for row in rows:
         label = row.method if row.requested else f"{row.method} (upstream)"
@@ -301,7 +302,7 @@ def _mark_columns(
 def _prediction_notes(
     selected_runs: Sequence[SelectedRun], store: PredictionStore | None
 ) -> list[str]:
-    """Winners whose predictions could not be used: their intervals and stars rest on trials alone."""
+    """Return notes on selected runs whose predictions cannot be used."""
     if store is None:
         return []
     reasons: dict[str, list[str]] = {}
@@ -312,13 +313,14 @@ def _prediction_notes(
             )
     return [
         f"{len(keys)} of {len(selected_runs)} chosen runs ({', '.join(keys[:MAX_RUNS_NAMED])}"
-        f"{', …' if len(keys) > MAX_RUNS_NAMED else ''}): {reason}; they are not compared image by image"
+        f"{', …' if len(keys) > MAX_RUNS_NAMED else ''}): {reason}; "
+        "they are not compared image by image"
         for reason, keys in reasons.items()
     ]
 
 
 def _table_notes(table: Table, selected_runs: Sequence[SelectedRun]) -> list[str]:
-    """What is odd about the table as a whole: data that changed, oracle runs, sizes that do not add up."""
+    """Return notes on changed data, oracle runs, sizes that do not add up, and conditions."""
     notes = []
     specs = [w.run.spec for w in selected_runs if w.run.spec]
     fingerprints: dict[str, set[str]] = {}
@@ -346,7 +348,7 @@ def _table_notes(table: Table, selected_runs: Sequence[SelectedRun]) -> list[str
 
 
 def summary_line(sweep: Sweep) -> str:
-    """``12 runs: 10 done, 1 failed, 1 pending; 2 refused``."""
+    """Return the states of a sweep: ``12 runs: 10 done, 1 failed, 1 pending; 2 refused``."""
     counted = ", ".join(f"{n} {state}" for state, n in sweep.states().items())
     refused = f"; {len(sweep.refused)} refused" if sweep.refused else ""
     unfinished = sum(
@@ -355,4 +357,5 @@ def summary_line(sweep: Sweep) -> str:
         if state in (State.PENDING, State.RUNNING, State.LOST)
     )
     hint = " (launch again for the rest)" if unfinished else ""
-    return f"{len(sweep.runs)} run{'' if len(sweep.runs) == 1 else 's'}: {counted or 'none'}{refused}{hint}"
+    runs = f"{len(sweep.runs)} run{'' if len(sweep.runs) == 1 else 's'}"
+    return f"{runs}: {counted or 'none'}{refused}{hint}"

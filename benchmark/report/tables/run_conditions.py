@@ -1,4 +1,4 @@
-"""Footnotes on the conditions of runs: threads, devices and versions that differ within one table."""
+"""Footnotes on the threads, devices and versions of runs that differ within one table."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from benchmark.core.record import RunRecord
 
-#: Conditions that a note names, and values of each.
-_NAMED, _VALUES = 6, 4
+#: Number of conditions that a note names.
+_NAMED = 6
+#: Number of values of each that it names.
+_VALUES = 4
 
 
 def condition_notes(records: Sequence[RunRecord]) -> list[str]:
-    """What differs between the conditions of these runs, and which of them were resumed under other conditions."""
+    """Return notes on conditions that differ between runs, or within a run that was resumed."""
     notes = []
     values: dict[str, dict[str, None]] = {}
     for record in records:
@@ -20,12 +22,13 @@ def condition_notes(records: Sequence[RunRecord]) -> list[str]:
     different = {
         name: sorted(found)
         for name, found in values.items()
-        if len(found) > 1 and name != "processor"  # what matters of it are its instructions
+        if len(found) > 1
+        and name != "processor"  # its instruction sets matter, and are a condition
     }
     if different:
         notes.append(
-            f"the chosen runs were made under different conditions ({_listed(different)}): only under the same ones "
-            "are results equal bit for bit"
+            f"the selected runs were made under different conditions ({_listed(different)}): "
+            "only under the same ones are results equal bit for bit"
         )
     changes: dict[str, None] = {}
     resumed = 0
@@ -34,8 +37,9 @@ def condition_notes(records: Sequence[RunRecord]) -> list[str]:
         changes.update(dict.fromkeys(record.machine.resumed))
     if resumed:
         notes.append(
-            f"{resumed} of {len(records)} chosen runs were resumed under other conditions ({_first(changes, '; ')}): "
-            "their last digits may differ from those of an uninterrupted run"
+            f"{resumed} of {len(records)} selected runs were resumed under other conditions "
+            f"({_first(changes, '; ')}): their last digits may differ from those of an "
+            "uninterrupted run"
         )
     return notes
 
@@ -49,7 +53,7 @@ def _listed(different: Mapping[str, Sequence[str]]) -> str:
 
 
 def _short(name: str, value: str) -> str:
-    """A commit as people write it."""
+    """Return a value, a commit with its first ten characters."""
     mark = "-dirty" if value.endswith("-dirty") else ""
     return f"{value[:10]}{mark}" if name == "commit" else value
 
