@@ -408,7 +408,7 @@ def test_a_student_learns_from_the_selected_weights_of_its_teacher(
     assert not found.training and not any(p.requires_grad for p in found.parameters())
     stored = load_weights(teacher / "selected.pt")
     assert all(torch.equal(found.state_dict()[name], stored[name]) for name in stored)
-    # the teacher did not move while its student learnt, and is no part of what the student stores
+    # The teacher did not change while its student learned, and the student does not store it.
     assert set(load_weights(folder / "selected.pt")) == set(stored)
 
 

@@ -194,7 +194,7 @@ def test_a_program_that_cannot_be_started(machine: Machine, tmp_path: Path) -> N
 
 
 def _ends(pid: int) -> bool:
-    """Whether a process is gone within a second; one that nobody has waited for counts as gone."""
+    """Return True if a process ends within a second; a zombie counts as ended."""
     for _ in range(100):
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")

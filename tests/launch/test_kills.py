@@ -29,7 +29,7 @@ RUNS = 24
 
 
 def working(folder: Path) -> list[int]:
-    """Processes that work on runs, whoever started them."""
+    """Return the processes that work on runs, no matter which launcher started them."""
     found = []
     for lease in folder.glob("runs/*/lease.json"):
         try:

@@ -72,7 +72,7 @@ def test_so_is_the_lease_of_a_zombie(tmp_path: Path) -> None:
         stat = Path(f"/proc/{process.pid}/stat")
         until(
             lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z"
-        )  # nobody has waited for it
+        )  # its parent has not waited for it
         claim = Claim(tmp_path, 1000)
         assert claim.take()
     claim.release()
@@ -226,7 +226,7 @@ def test_two_lease_times_are_a_mistake_with_a_sentence(tmp_path: Path) -> None:
 def test_a_torn_lease_is_taken_over(tmp_path: Path, content: str) -> None:
     (tmp_path / "lease.json").write_text(content)
     claim = Claim(tmp_path, 30)
-    assert not claim.take()  # it may be half-written by somebody alive
+    assert not claim.take()  # a live process may be writing it
     until(claim.take, 5)
     claim.release()
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The local launcher, with processes and signals as in earnest and an engine without torch."""
+"""The local launcher with real processes and signals, and an engine without torch."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_failures_block_what_needs_them_and_nothing_else(tmp_path: Path) -> None
         State.DONE,
     ]
 
-    # failed runs stay failed until somebody says retry; then they, and what they blocked, are tried again
+    # Failed runs stay failed until `retry`; then they and the runs they blocked are tried again.
     assert run(tmp_path).summary()["failed"].keys() == summary["failed"].keys()
     key = ends["killed_always"].key
     assert retry(tmp_path, [key, well.key]) == [key]

@@ -1,4 +1,4 @@
-"""A sweep may be launched from any program: no run imports it, and all run what it imports."""
+"""A sweep can be launched from any program; runs import its modules, but not the program."""
 
 from __future__ import annotations
 

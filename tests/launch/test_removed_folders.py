@@ -1,4 +1,4 @@
-"""Folders that are removed or damaged while runs are under way: one run is lost, the others go on."""
+"""Folders that are removed or damaged while runs are in progress cost only their own run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a process died and what follows, and what the fork server imports."""
+"""Why a process died, whether its run is retried, and what the fork server imports."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.support.launcher_process import ROOT, make, spec
 @pytest.mark.parametrize(
     ("code", "kills_before", "kills_now", "timed_out", "expected"),
     [
-        (-9, 3, 3, False, ("signal", False)),  # somebody's kill -9
-        (-9, 3, 4, False, ("out_of_memory", True)),  # the kernel's
-        (-9, None, 4, False, ("signal", True)),  # nobody knows: it may have been memory
+        (-9, 3, 3, False, ("signal", False)),  # a user's kill -9
+        (-9, 3, 4, False, ("out_of_memory", True)),  # the kernel's, for lack of memory
+        (-9, None, 4, False, ("signal", True)),  # unknown: memory may have been short
         (-9, 3, None, False, ("signal", True)),
         (-11, 3, 4, False, ("signal", False)),
         (1, 3, 4, False, ("exit", False)),
@@ -33,7 +33,7 @@ from tests.support.launcher_process import ROOT, make, spec
         (-9, 3, 4, True, ("timeout", False)),
     ],
 )
-def test_why_a_process_died(
+def test_the_cause_of_death(
     code: int | None,
     kills_before: int | None,
     kills_now: int | None,
@@ -54,7 +54,7 @@ def test_the_kernels_count_of_memory_kills_is_read() -> None:
 
 
 def judge(folder: Path, key: str, reason: str, code: int | None) -> retry_policy.Verdict:
-    """A try that ended so."""
+    """Decide about an attempt that ended for a reason."""
     node = read_node(folder, key)
     before = max(attempts.numbers(node.folder), default=0)
     attempts.begin(node.folder)
@@ -79,7 +79,7 @@ def test_signals_and_memory_are_counted_apart_and_memory_is_allowed_one_more_try
     assert "batch_size" in failure["message"]
     assert state_of(run) is State.FAILED
     assert judge(tmp_path, key, "signal", -9).decision is Decision.FAILED, (
-        "what is settled stays settled"
+        "a failed run stays failed"
     )
     assert read_json(run / "failure.json") == failure
 
@@ -91,7 +91,7 @@ def test_a_run_that_was_committed_before_its_process_died_is_done(tmp_path: Path
     assert attempts.reason_of(tmp_path / "runs" / key, 1) is None
 
 
-def test_a_run_that_somebody_else_holds_is_left_alone(tmp_path: Path) -> None:
+def test_a_run_whose_lease_is_held_elsewhere_is_left_alone(tmp_path: Path) -> None:
     key = make(tmp_path, spec())[0]
     claim = Claim(tmp_path / "runs" / key, 30.0)
     assert claim.take()

@@ -1,4 +1,4 @@
-"""Slots: even shares of cores and GPUs, and what is refused."""
+"""Slots: even shares of cores and GPUs, and invalid requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_cpu_slots_share_the_cores_evenly(eight_cores: None, workers: int) -> No
     used = [core for slot in found for core in slot.cores]
     assert set(used) == set(range(8))
     if workers <= 8:
-        assert len(used) == 8  # nobody shares a core
+        assert len(used) == 8  # no two slots share a core
     sizes = {len(slot.cores) for slot in found}
     assert max(sizes) - min(sizes) <= 1
     assert {slot.threads for slot in found} == {max(1, 8 // workers)}
@@ -81,7 +81,7 @@ def test_runs_are_spread_over_the_gpus(eight_cores: None, two_gpus: None) -> Non
     ]
 
 
-def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_placements_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="workers is 0, expected at least 1"):
         Placement("cpu", 0).local_slots()
     with pytest.raises(UserError, match="per-gpu is -1"):
