@@ -14,7 +14,7 @@ import pytest
 from benchmark.collect_results import main as collect
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.registry import ALGORITHMS, DATASETS
-from benchmark.engine.evaluate import cells
+from benchmark.engine.evaluate import count_cells
 from benchmark.plan.planner import expand
 from benchmark.plan.sweepfile import read_sweep
 from benchmark.report.formats.report_format import file_names
@@ -165,7 +165,7 @@ def test_cells_of_answers() -> None:
     label = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     logits = torch.tensor([[0.1, -3.0], [2.0, 0.0]])
     batch = Batch(torch.zeros(2, 1), label, torch.arange(2), confounder=torch.tensor([2, 0]))
-    found = torch.bincount(cells(batch, logits, 3).flatten(), minlength=24).view(2, 3, 2, 2)
+    found = torch.bincount(count_cells(batch, logits, 3).flatten(), minlength=24).view(2, 3, 2, 2)
     assert found.sum() == 4
     assert found[0, 2, 1, 1] == found[1, 2, 0, 0] == found[0, 0, 0, 1] == found[1, 0, 0, 0] == 1
 
