@@ -342,7 +342,7 @@ MISPLACED: list[tuple[object, tuple[str, ...], str]] = [
         ("launch", "own.toml", "--data-dir", "file"),
         "file is a file; choose a folder with --data-dir",
     ),
-    (sweep.main, ("launch", "own.toml", "--data-dir", "circle"), "circle is a link that leads"),
+    (sweep.main, ("launch", "own.toml", "--data-dir", "circle"), "circle is a broken link"),
     (sweep.main, ("validate", "own.toml", "--data-dir", "file"), "file"),
     (sweep.main, ("validate", "mine.toml", "--trials", "1000000000000"), "too large"),
     (sweep.main, ("validate", "mine.toml", "--draws", "1000000000000"), "too large"),
