@@ -38,7 +38,7 @@ def examine(source: DatasetSource, data: GroupedDataset) -> Findings:
         *source.problems(),
         *leaks(data, source.file_of, digests),
         *repeats(data, source.file_of, digests),
-        *oddities(data),
+        *oddities(data, masks_may_be_empty=source.masks_may_be_empty),
         *([] if source.designed else missing),
     ]
     return Findings(problems, [*source.notes(), *(missing if source.designed else [])])
@@ -235,8 +235,13 @@ def _has_class(data: GroupedDataset, name: str, group: int) -> bool:
     return bool((split.label == group // confounders).any())
 
 
-def oddities(data: GroupedDataset) -> list[str]:
-    """Find constant images, masks without foreground or background, and missing classes."""
+def oddities(data: GroupedDataset, *, masks_may_be_empty: bool = False) -> list[str]:
+    """Find constant images, masks without foreground or background, and missing classes.
+
+    Args:
+        data: The data set.
+        masks_may_be_empty: True if a mask without foreground is not a problem.
+    """
     problems = []
     for name, split in data.splits.items():
         flat = sum(bool((image == image.flat[0]).all()) for image in split.image)
@@ -246,6 +251,8 @@ def oddities(data: GroupedDataset) -> list[str]:
             )
         if split.mask is not None:
             for what, empty in (("no foreground", True), ("no background", False)):
+                if empty and masks_may_be_empty:
+                    continue
                 count = sum(
                     bool(mask.any() != empty) if empty else bool(mask.all()) for mask in split.mask
                 )

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -265,6 +265,20 @@ class ImageSource(DatasetSource):
             f"{self.name} was not found: there is no {' or '.join(candidates)} in "
             f"{self.folder()}; {how}."
         )
+
+    def image_file(self, file: str) -> str:
+        """Return the name of an image file that may have been converted from DICOM to PNG.
+
+        Args:
+            file: The published file, below the data folder.
+
+        Returns:
+            ``file``, or the PNG file beside it if only that exists.
+        """
+        converted = str(PurePosixPath(file).with_suffix(".png"))
+        if self.files.stat(file) is None and self.files.stat(converted) is not None:
+            return converted
+        return file
 
     def _decode(
         self, pool: Pool, start: int, stop: int, threads: ThreadPoolExecutor

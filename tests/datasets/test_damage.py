@@ -16,9 +16,10 @@ from PIL import Image
 
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
-from tests.support import trees, xray_tree
+from tests.support import medical_trees, trees, xray_tree
 
 Damage = Callable[[Path], object]
+RSNA = f"{medical_trees.RSNA}/stage_2_train_labels.csv"
 WB, NLM, COCO = (
     "waterbird_complete95_forest2water2",
     "nlm_cxr",
@@ -34,6 +35,7 @@ MAKERS: dict[str, tuple[str, Callable[[Path], Mapping[str, Any]]]] = {
     "spawrious": ("spawrious", trees.spawrious_tree),
     "covid": ("covid_xray", xray_tree.covid),
     "nlm": ("nlm_cxr", trees.nlm),
+    "rsna": ("rsna", medical_trees.rsna),
     "folder": ("folder", trees.folder),
 }
 
@@ -339,6 +341,46 @@ CASES: dict[str, tuple[str, Damage, str]] = {
         "nlm",
         edit(f"{NLM}/metadata.csv", "normal,montgomery", "normal,shenzhen", 11),
         "fewer than 4",
+    ),
+    "RSNA: no table": ("rsna", drop(RSNA), "rsna-pneumonia-detection-challenge.zip"),
+    "RSNA: a column is gone": ("rsna", edit(RSNA, "Target", "Label"), "no column 'Target'"),
+    "RSNA: an unknown target": ("rsna", edit(RSNA, ",,,,0", ",,,,2"), "Target = '2' in row 2"),
+    "RSNA: a box that is not a number": (
+        "rsna",
+        edit(RSNA, "4.0,6.0", "four,6.0"),
+        "x = 'four' in row 3",
+    ),
+    "RSNA: a box without width": ("rsna", edit(RSNA, "8.0,12.0", "0.0,12.0"), "in row 3 is empty"),
+    "RSNA: a box left of the image": ("rsna", edit(RSNA, "4.0,6.0", "-4.0,6.0"), "left -4"),
+    "RSNA: a box larger than the image": (
+        "rsna",
+        edit(RSNA, "8.0,12.0", "80.0,12.0"),
+        "reaches to x = 84",
+    ),
+    "RSNA: pneumonia without a box": ("rsna", edit(RSNA, ",,,,0", ",,,,1"), "no box in row 2"),
+    "RSNA: a box without pneumonia": (
+        "rsna",
+        edit(RSNA, "12.0,1", "12.0,0"),
+        "a box in row 3",
+    ),
+    "RSNA: a patient in two rows": (
+        "rsna",
+        edit(RSNA, "0002-patient", "0000-patient"),
+        "names the patient 0000-patient in row 2 and row 4",
+    ),
+    "RSNA: an image is gone": (
+        "rsna",
+        drop(f"{medical_trees.RSNA}/stage_2_train_images/*"),
+        "1 of 40 images are not in",
+    ),
+    "RSNA: no pneumonia": (
+        "rsna",
+        replace_by(
+            RSNA,
+            "patientId,x,y,width,height,Target\n"
+            + "".join(f"000{i}-patient,,,,,0\n" for i in (0, 2, 4)),
+        ),
+        "0 patients of the class pneumonia",
     ),
     "no validation": ("folder", drop("my_data/val"), "no images in val/"),
     "no test": (
