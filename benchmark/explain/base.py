@@ -179,10 +179,13 @@ class HeatmapExplainer:
     ) -> Trace:
         """Run the network once and return the trace from which a heatmap is computed.
 
-        A compiled network runs uncompiled.
+        A compiled network runs uncompiled. Dropout and stochastic depth are off, also in training
+        mode, so that the heatmap is that of the whole network and two passes give the same one. A
+        method that computes its classification loss from ``Trace.logits`` therefore trains
+        without dropout. Batch normalisation keeps the mode of the network.
 
         Args:
-            model: the network; its mode is respected and kept.
+            model: the network; its mode does not change.
             image: float[B,C,H,W]; with ``create_graph``, an image that requires a gradient gets
                 one.
             create_graph: whether heatmap and logits can be differentiated.

@@ -55,7 +55,7 @@ def own_map(model: nn.Module, activation: torch.Tensor) -> torch.Tensor:
 def is_linear_in_means(model: nn.Module) -> bool:
     """Return whether the logits are a linear layer on the CAM layer's means over positions.
 
-    Active dropout before that layer makes it False.
+    Dropout before that layer is off while a network is explained.
     """
     if not isinstance(model, Backbone) or type(model.classifier) is not nn.Linear:
         return False
@@ -65,7 +65,7 @@ def is_linear_in_means(model: nn.Module) -> bool:
         and kind.forward is Backbone.forward
         and kind.features is Backbone.features
     )
-    return unchanged and not (model.training and model.dropout.p > 0)
+    return unchanged
 
 
 def gradient_of_linear_head(

@@ -1,4 +1,4 @@
-"""The forward pass of an explained model: unchanged batch normalisation and other backward rules.
+"""The forward pass of an explained model: backward rules, batch normalisation and dropout.
 
 A torch function mode sees every call of a torch function in a forward pass, whichever module or
 function makes it, in place or not. So no part of the model has to be replaced, and a ReLU module
@@ -89,6 +89,9 @@ _NOT_LRP = {
     _aten.scaled_dot_product_attention,
 }
 
+#: Layers that keep their mode while a network is explained, and with it the batch statistics.
+_NORMALISATION = (*BATCH_NORMS, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
 _NO_PATH = (
     "the explained score does not depend on the image, or on the layer that the heatmap is of: "
     "part of the network is cut off by detach() or no_grad(), or hidden by a compiler; pass the "
@@ -138,6 +141,8 @@ class Rules(TorchFunctionMode):
     def forward(self, model: nn.Module) -> Iterator[None]:
         """Context of the forward pass, in which compiled modules run uncompiled.
 
+        Dropout and stochastic depth are off in it (see ``without_dropout``).
+
         Args:
             model: the network that is called in the context.
 
@@ -165,6 +170,7 @@ class Rules(TorchFunctionMode):
         try:
             with (
                 eagerly(model),
+                without_dropout(model),
                 torch.inference_mode(False),
                 torch.enable_grad(),
                 attention,
@@ -329,6 +335,24 @@ class Rules(TorchFunctionMode):
         return self._batch_norm(
             input, running_mean, running_var, weight, bias, training, momentum, eps
         )
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Turn off dropout, stochastic depth and the like in the block.
+
+    Every module except normalisation layers is put into evaluation mode, and gets its mode back
+    afterwards. This also reaches functions such as ``F.dropout(x, p, self.training)``. Batch
+    normalisation keeps its mode, and with it the statistics of the batch.
+    """
+    switched = [m for m in model.modules() if m.training and not isinstance(m, _NORMALISATION)]
+    for module in switched:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in switched:
+            module.training = True
 
 
 def _refuse_hidden_layers(model: nn.Module) -> None:

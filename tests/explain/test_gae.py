@@ -174,17 +174,14 @@ def test_rollout_is_the_product_of_normalised_attention() -> None:
     torch.testing.assert_close(explain.get("rollout")(model, image, TARGET), expected)
 
 
-def test_attention_is_that_after_dropout() -> None:
+def test_attention_is_that_without_dropout() -> None:
     model = vit().train()
+    expected = explain.get("gae")(model, images(SIZE, 3), TARGET)
     for block in model.net.encoder.layers:
         block.self_attention.dropout = 0.5
-    torch.manual_seed(3)
-    one = explain.get("gae")(model, images(SIZE, 3), TARGET)
-    torch.manual_seed(3)
-    again = explain.get("gae")(model, images(SIZE, 3), TARGET)
-    other = explain.get("gae")(model, images(SIZE, 3), TARGET)
-    assert torch.equal(one, again)
-    assert not torch.equal(one, other)
+    found = explain.get("gae")(model, images(SIZE, 3), TARGET)
+    torch.testing.assert_close(found, expected)
+    assert all(block.self_attention.training for block in model.net.encoder.layers)
 
 
 class TimmBlock(nn.Module):
