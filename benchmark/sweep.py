@@ -281,9 +281,44 @@ def _dry_run(placement: Placement, plan: Plan, folder: Path) -> int:
     for problem in missing:
         say(f"missing data, timed on random images instead: {problem}")
     estimate(plan, left, device, len(slots), measure_here, split_sizes, say)
+    _describe_power(plan, split_sizes)
     if missing:
         raise Problems(missing)
     return 0
+
+
+def _describe_power(plan: Plan, split_sizes: Callable[[str], Mapping[str, int] | None]) -> None:
+    """Print how large differences between methods the planned trials and test images can find."""
+    from benchmark.report.statistics.power import (
+        TYPICAL_DISAGREEMENT,
+        TYPICAL_TRIAL_SD,
+        describe_power,
+        planned_error,
+    )
+    from benchmark.report.tables.pairwise import ALPHA
+
+    requested = [run for run in plan.runs.values() if run.requested]
+    clauses = {}
+    for dataset in dict.fromkeys(run.dataset for run in requested):
+        runs = [run for run in requested if run.dataset == dataset]
+        methods = len({run.spec.method for run in runs})
+        trials = len({run.spec.trial for run in runs})
+        data = plan.data.get(runs[0].spec.data_fingerprint)
+        sizes = None if data is None else split_sizes(runs[0].spec.data_fingerprint)
+        if methods < 2 or data is None or not sizes or not data.info.test_splits:
+            continue
+        tests = data.info.test_splits
+        split = next((name for name in ("unbiased", "test") if name in tests), tests[0])
+        images = sizes[split]
+        error = planned_error(trials, images, methods)
+        clauses[dataset] = describe_power(error, trials, images, methods, ALPHA)
+    for dataset, clause in clauses.items():
+        say(f"{dataset}: {clause}")
+    if clauses:
+        say(
+            f"(assuming that methods differ on {100 * TYPICAL_DISAGREEMENT:g} % of the images and "
+            f"trials by {100 * TYPICAL_TRIAL_SD:g} points; the report has the power of the results)"
+        )
 
 
 def _describe(plan: Plan, folder: Path) -> None:

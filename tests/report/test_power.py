@@ -7,7 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from benchmark.report.statistics.power import family_tail, power, trials_needed, with_trials
+from benchmark.report.statistics.power import (
+    describe_power,
+    family_tail,
+    planned_error,
+    power,
+    trials_needed,
+    with_trials,
+)
 from benchmark.report.statistics.standard_error import StandardError
 
 
@@ -41,3 +48,16 @@ def test_the_number_of_trials_is_the_smallest_that_is_enough() -> None:
 def test_the_tail_pays_for_all_pairs() -> None:
     assert family_tail(2, 0.05) == 0.025
     assert family_tail(6, 0.05) == pytest.approx(0.025 / 15)
+
+
+def test_a_plan_says_how_much_it_can_find() -> None:
+    error = planned_error(3, 500, 6)
+    assert error.variances == pytest.approx(((2 * 0.015**2 + 0.0003) / 3, 0.0001))
+    assert error.degrees_of_freedom == (10.0, math.inf)
+    clause = describe_power(error, 3, 500, 6, 0.05)
+    found = f"{100 * power(error, 0.05, family_tail(6, 0.05)):.0f} %"
+    assert "3 trials and 500 images" in clause and found in clause
+    needed = trials_needed(error, 3, 0.05, family_tail(6, 0.05))
+    assert f"{needed} trials" in clause
+    single = describe_power(planned_error(1, 500, 2), 1, 500, 2, 0.05)
+    assert "1 trial and 500 images" in single and "takes" not in single

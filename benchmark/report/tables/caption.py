@@ -10,16 +10,12 @@ from benchmark.core.criteria import CRITERIA, title_of
 from benchmark.core.needs import DESCRIPTIONS
 from benchmark.core.record import DataSummary
 from benchmark.report.records.model_selection import SelectedRun
-from benchmark.report.statistics.power import ENOUGH, family_tail, power, trials_needed
-from benchmark.report.statistics.standard_error import StandardError
+from benchmark.report.statistics.power import describe_power
 from benchmark.report.tables.metric import Metric
 from benchmark.report.tables.pairwise import ALPHA, Marks, Pairing
 
 if TYPE_CHECKING:
     from benchmark.report.tables.results_table import Table
-
-#: Differences whose detection the caption describes.
-_DIFFERENCES = (0.02, 0.05)
 
 
 def describe_table(
@@ -145,27 +141,9 @@ def _power(table: Table, column: Metric, marks: Marks) -> str:
     typical = next(c for c in known if c.error is not None and c.error.sd == median)
     assert typical.error is not None
     methods = sum(best is not None for best in marks.best)
-    tail = family_tail(methods, ALPHA)
     images = table.sizes.get(column.splits[0])
-    sizes = f"{typical.trials} trial{'' if typical.trials == 1 else 's'}"
-    sizes += f" and {images:,} images" if images else ""
-    small, large = (100 * power(typical.error, difference, tail) for difference in _DIFFERENCES)
-    sentence = (
-        f"Power ({' '.join(column.title)}): with {sizes} a difference of "
-        f"{100 * _DIFFERENCES[0]:g} points is found in {small:.0f} % of such tables, one of "
-        f"{100 * _DIFFERENCES[1]:g} points in {large:.0f} %"
-    )
-    if typical.trials < 2:
-        return f"{sentence}."
-    needed = dict.fromkeys(
-        _trials(typical.error, typical.trials, difference, tail) for difference in _DIFFERENCES
-    )
-    return f"{sentence}; {100 * ENOUGH:.0f} % takes {' or '.join(needed)}."
-
-
-def _trials(error: StandardError, trials: int, difference: float, tail: float) -> str:
-    needed = trials_needed(error, trials, difference, tail)
-    return "more test images" if needed is None else f"{needed} trials"
+    clause = describe_power(typical.error, typical.trials, images, methods, ALPHA)
+    return f"Power ({' '.join(column.title)}): {clause}."
 
 
 def _criteria(table: Table) -> str:
