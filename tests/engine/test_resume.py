@@ -14,6 +14,7 @@ import torch
 
 from benchmark.core.record import read_record
 from benchmark.engine.loop import TrainingRun
+from tests.support.messages import mentions
 from tests.support.runs import assert_same_results, lines, plan_run, plan_runs, run
 from tests.support.toy_algorithms import OwnLoop, Student, registered
 
@@ -60,7 +61,13 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
     "own-loop": ("toy_own_loop", {"lr": 0.02}, {}),
 }
+#: Cases that together have every part of the state; the others run with --slow.
+FAST = ("erm-all", "irm-adam", "dann-adam", "patience", "own-loop")
 BUDGET = {"steps": 14, "evaluate_every": 4}
+
+
+def slow_unless_fast(*cases: str) -> list[Any]:
+    return [case if case in FAST else pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +87,7 @@ def _stop_after(polls: int) -> Any:
     return lambda: next(left, "stopped")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_unless_fast(*CASES))
 def test_a_run_stopped_again_and_again_is_the_undisturbed_run(case: str, tmp_path: Path) -> None:
     whole, stopped = _planned(tmp_path / "whole", case), _planned(tmp_path / "stopped", case)
     assert whole.name == stopped.name
@@ -134,7 +141,15 @@ def _checkpointed(folder: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    "case", ["erm-adam", "erm-all", "irm-adam", "group_dro-adam", "dann-adam", "own-loop"]
+    "case",
+    [
+        "erm-all",
+        "own-loop",
+        *(
+            pytest.param(case, marks=pytest.mark.slow)
+            for case in ("erm-adam", "irm-adam", "group_dro-adam", "dann-adam")
+        ),
+    ],
 )
 def test_a_run_killed_again_and_again_is_the_undisturbed_run(case: str, tmp_path: Path) -> None:
     whole, killed = _planned(tmp_path / "whole", case), _planned(tmp_path / "killed", case)
@@ -213,7 +228,7 @@ def threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("case", ["erm-adam", "erm-all", "irm-adam", "own-loop"])
+@pytest.mark.parametrize("case", slow_unless_fast("erm-adam", "erm-all", "irm-adam", "own-loop"))
 def test_a_run_goes_on_with_the_threads_that_it_began_with(
     case: str, tmp_path: Path, threads: Callable[[int], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,8 +242,7 @@ def test_a_run_goes_on_with_the_threads_that_it_began_with(
     assert run(single) == "done"
     assert lines(single) != lines(whole), "the number of threads changes nothing here"
     assert run(stopped, 2, stop=_stop_after(3)) == "interrupted"
-    message = capsys.readouterr().err
-    assert "2 threads" in message and "the 1 of this process" in message
+    assert mentions(capsys.readouterr().err, "2 threads", "1")
     assert torch.get_num_threads() == 1  # of this process, for the runs that follow
     threads(3)
     assert run(stopped, 3) == "done"
