@@ -178,5 +178,5 @@ def test_the_command_times_writes_nothing_and_says_what_is_missing(
     assert sweep.main([*arguments, "--datasets", "tiny:size=64"]) == 0
     said = capsys.readouterr()
     assert "Evaluations" not in said.out and "ms with" in said.out
-    assert "a difference of 2 points is found in" in said.out
+    assert "a difference of 2 points between two methods" in said.out
     assert sorted(tmp_path.rglob("*")) == before

@@ -1,8 +1,7 @@
-"""p-values and probabilities of differences: McNemar's test, Holm's adjustment, equivalence."""
+"""p-values of differences: McNemar's exact test, the normal test, and Holm's adjustment."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from scipy.special import bdtr, ndtr
@@ -50,34 +49,6 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
         running = max(running, min(1.0, (len(made) - rank) * value))
         adjusted[position] = running
     return adjusted
-
-
-def probability_positive(difference: Estimate) -> float | None:
-    """Return P(Δ > 0) = Φ(Δ/se), or None without a standard deviation."""
-    if difference.value is None or not difference.sd:
-        return None
-    return float(ndtr(difference.value / difference.sd))
-
-
-def probability_equivalent(difference: Estimate, margin: float = 0.01) -> float | None:
-    """Return P(|Δ| < margin) of a normal Δ, or None without a standard deviation.
-
-    Args:
-        difference: Δ with its standard error.
-        margin: In the unit of the difference; 0.01 is one point of accuracy.
-
-    Raises:
-        ValueError: A margin that is not positive.
-    """
-    if not (margin > 0.0 and math.isfinite(margin)):
-        raise ValueError(
-            f"The margin of equivalence is a positive number, for example 0.01; got {margin!r}."
-        )
-    if difference.value is None or not difference.sd:
-        return None
-    upper = (margin - difference.value) / difference.sd
-    lower = (-margin - difference.value) / difference.sd
-    return float(ndtr(upper) - ndtr(lower))
 
 
 def two_sided_p(difference: Estimate) -> float | None:

@@ -110,8 +110,9 @@ def describe_power(
     sizes += f" and {images:,} images" if images else ""
     small, large = (100.0 * power(error, difference, tail) for difference in DIFFERENCES)
     clause = (
-        f"with {sizes} a difference of {100 * DIFFERENCES[0]:g} points is found in {small:.0f} % "
-        f"of such tables, one of {100 * DIFFERENCES[1]:g} points in {large:.0f} %"
+        f"with {sizes} a difference of {100 * DIFFERENCES[0]:g} points between two methods is "
+        f"found in {small:.0f} % of such tables, one of {100 * DIFFERENCES[1]:g} points in "
+        f"{large:.0f} %"
     )
     if trials < 2:
         return clause

@@ -18,11 +18,7 @@ from benchmark.report.statistics.estimate import (
     normal_estimate,
     without_interval,
 )
-from benchmark.report.statistics.hypothesis_tests import (
-    probability_equivalent,
-    probability_positive,
-    two_sided_p,
-)
+from benchmark.report.statistics.hypothesis_tests import two_sided_p
 from benchmark.report.statistics.moderated_variance import TrialVariance
 from benchmark.report.statistics.standard_error import StandardError
 
@@ -34,13 +30,9 @@ class Contrast(Estimate):
     Attributes:
         p_value: Two-sided, normal; 1 if the methods agree on every image; otherwise None without a
             standard deviation.
-        p_positive: P(Δ > 0), or None without a standard deviation.
-        p_equivalent: P(|Δ| < margin), or None without a standard deviation.
     """
 
     p_value: float | None = None
-    p_positive: float | None = None
-    p_equivalent: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,35 +90,25 @@ def stratified_mean(
 
 
 def contrast(
-    z: ArrayLike,
-    stratum: ArrayLike | None = None,
-    cluster: ArrayLike | None = None,
-    margin: float = 0.01,
+    z: ArrayLike, stratum: ArrayLike | None = None, cluster: ArrayLike | None = None
 ) -> Contrast:
-    """Return the difference of two methods on the same images: Δ ± se, and its probabilities.
+    """Return the difference of two methods on the same images, with its p-value.
 
     Args:
         z: [n] differences per image, for example correct_A − correct_B.
         stratum: As in ``stratified_mean``.
         cluster: As in ``stratified_mean``.
-        margin: A smaller |Δ| counts as equivalent; 0.01 is one point.
 
     Raises:
-        ValueError: As in ``stratified_mean``; a margin that is not positive.
+        ValueError: As in ``stratified_mean``.
     """
-    mean = stratified_mean(z, stratum, cluster)
-    p_value = two_sided_p(mean)
     if not np.any(z):
-        # Equal answers on all images are no evidence of a difference, and no proof of equality.
+        # Equal predictions for all images are no evidence of a difference, and no proof of equality.
+        mean = stratified_mean(z, stratum, cluster)
         note = f"no interval: the two agree on all {np.size(z)} images"
-        mean = without_interval(0.0, note)
-        p_value = 1.0
-    return Contrast(
-        **asdict(mean),
-        p_value=p_value,
-        p_positive=probability_positive(mean),
-        p_equivalent=probability_equivalent(mean, margin),
-    )
+        return Contrast(mean.value, None, None, None, "none", note, p_value=1.0)
+    mean = stratified_mean(z, stratum, cluster)
+    return Contrast(**asdict(mean), p_value=two_sided_p(mean))
 
 
 def crossed_variance(

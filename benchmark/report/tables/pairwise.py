@@ -248,7 +248,7 @@ def _difference_table(
 
 def _one_trial(table: PerImage) -> Comparison:
     z = table.values[0]
-    found = contrast(z, table.stratum, table.cluster, MARGIN)
+    found = contrast(z, table.stratum, table.cluster)
     kind = found.kind.replace("per class", "over images") if table.stratum is None else found.kind
     estimate = Estimate(found.value, found.sd, found.low, found.high, kind, found.note)
     p = found.p_value
