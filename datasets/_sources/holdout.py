@@ -87,6 +87,6 @@ def check_clusters(
         count = int((label[first_row] == value).sum())
         if count < 3:
             raise UserError(
-                f"{table} has {count} {kind} of the class {name}, expected at least 3, one for "
-                "each of train, val and test; use the complete table."
+                f"{table} has too few {kind} of the class {name} ({count}), expected at least 3, "
+                "one for each of train, val and test; use the complete table."
             )

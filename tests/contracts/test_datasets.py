@@ -57,6 +57,7 @@ TREES: dict[str, tuple[str, Maker]] = {
     "dogs_with_ties, groups": ("dogs_with_ties", lambda root: {**trees.dogs(root), "bias": 0.8}),
     "folder": ("folder", trees.folder),
     "folder, bare": ("folder", partial(trees.folder, masks=False, confounders=False, more=False)),
+    "ham10000": ("ham10000", medical_trees.ham10000),
     "listed": ("listed", trees.listed),
     "listed, bare": ("listed", partial(trees.listed, more=False)),
     "nlm_cxr": ("nlm_cxr", trees.nlm),
@@ -143,6 +144,7 @@ PUBLISHED = (
     "covid_xray",
     "nlm_cxr",
     "rsna",
+    "ham10000",
     "folder",
 )
 

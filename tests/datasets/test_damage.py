@@ -20,6 +20,7 @@ from tests.support import medical_trees, trees, xray_tree
 
 Damage = Callable[[Path], object]
 RSNA = f"{medical_trees.RSNA}/stage_2_train_labels.csv"
+HAM = f"{medical_trees.HAM}/HAM10000_metadata.csv"
 WB, NLM, COCO = (
     "waterbird_complete95_forest2water2",
     "nlm_cxr",
@@ -36,6 +37,7 @@ MAKERS: dict[str, tuple[str, Callable[[Path], Mapping[str, Any]]]] = {
     "covid": ("covid_xray", xray_tree.covid),
     "nlm": ("nlm_cxr", trees.nlm),
     "rsna": ("rsna", medical_trees.rsna),
+    "ham": ("ham10000", medical_trees.ham10000),
     "folder": ("folder", trees.folder),
 }
 
@@ -380,7 +382,36 @@ CASES: dict[str, tuple[str, Damage, str]] = {
             "patientId,x,y,width,height,Target\n"
             + "".join(f"000{i}-patient,,,,,0\n" for i in (0, 2, 4)),
         ),
-        "0 patients of the class pneumonia",
+        "too few patients of the class pneumonia (0)",
+    ),
+    "HAM10000: no table": ("ham", drop(HAM), "Harvard Dataverse"),
+    "HAM10000: a column is gone": ("ham", edit(HAM, "lesion_id", "lesion"), "column 'lesion_id'"),
+    "HAM10000: an unknown diagnosis": ("ham", edit(HAM, "akiec", "scc"), "dx = 'scc' in row 2"),
+    "HAM10000: no lesion": ("ham", edit(HAM, "HAM_0000000", ""), "no lesion_id in row 2"),
+    "HAM10000: an image in two rows": (
+        "ham",
+        edit(HAM, "ISIC_0000001", "ISIC_0000000"),
+        "names the image ISIC_0000000 in row 2 and in row 3",
+    ),
+    "HAM10000: few lesions of a class": (
+        "ham",
+        edit(HAM, ",vasc", ",nv", 6),
+        "too few lesions of the class vascular lesion (1)",
+    ),
+    "HAM10000: an image is gone": (
+        "ham",
+        drop(f"{medical_trees.HAM}/HAM10000_images_part_2/*"),
+        "1 of 49 images are not in",
+    ),
+    "HAM10000: a segmentation is gone": (
+        "ham",
+        drop(f"{medical_trees.HAM}/HAM10000_segmentations_lesion_tschandl/*"),
+        "1 of 49 masks are not in",
+    ),
+    "HAM10000: a segmentation of another size": (
+        "ham",
+        resize(f"{medical_trees.HAM}/HAM10000_segmentations_lesion_tschandl/*"),
+        "must have the size of its image",
     ),
     "no validation": ("folder", drop("my_data/val"), "no images in val/"),
     "no test": (

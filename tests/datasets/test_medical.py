@@ -11,6 +11,7 @@ import pytest
 
 from benchmark.core.dataset import GroupedDataset, Split
 from benchmark.core.registry import DATASETS
+from datasets import ham10000
 from datasets._sources.boxes import draw_boxes, to_json
 from datasets._sources.compositing import Box
 from datasets._sources.holdout import divide_by_cluster
@@ -104,3 +105,31 @@ class TestRSNA:
             medical_trees.dicom(path.with_suffix(".dcm"), number)
             path.unlink()
         assert len(load("rsna", tmp_path, options).splits["train"]) == 32
+
+
+class TestHAM10000:
+    def test_no_lesion_is_in_two_splits(self, tmp_path: Path) -> None:
+        data = load("ham10000", tmp_path, medical_trees.ham10000(tmp_path))
+        found = clusters(data, "train", "val", "test")
+        assert list(map(len, found)) == [21, 7, 7]
+        assert len(set().union(*found)) == 35
+        assert sum(len(split) for split in data.splits.values()) == 49
+        for split in data.splits.values():
+            assert set(split.label.tolist()) == set(range(7))
+
+    def test_a_diagnosis_per_image_and_a_mask_of_its_lesion(self, tmp_path: Path) -> None:
+        options = medical_trees.ham10000(tmp_path)
+        source = DATASETS.get("ham10000")(tmp_path, **{**options, "side": 30})
+        test = source.load(0).splits["test"]
+        rows = (tmp_path / medical_trees.HAM / "HAM10000_metadata.csv").read_text().splitlines()
+        names = source.info().label_names
+        for i, label in enumerate(test.label.tolist()):
+            file = source.file_of("test", test, i)
+            (row,) = (row for row in rows if Path(file).stem in row)
+            assert ham10000.DIAGNOSES[row.split(",")[2]] == names[label]
+        assert masks(test).mean() == pytest.approx(0.25, abs=0.01)
+
+    def test_without_segmentations(self, tmp_path: Path) -> None:
+        options = medical_trees.ham10000(tmp_path, segmentations=False)
+        data = load("ham10000", tmp_path, options)
+        assert data.splits["train"].mask is None and not data.info.provides.masks

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from tests.support import xray_tree
-from tests.support.trees import picture, table
+from tests.support.trees import mask, picture, table
 
 SIZE = (30, 40)
 RSNA = "rsna-pneumonia-detection-challenge"
+HAM = "HAM10000"
 #: The boxes of a patient with pneumonia in ``rsna``: left, top, width and height.
 RSNA_BOXES = ((4.0, 6.0, 8.0, 12.0), (18.0, 8.0, 10.0, 16.0))
 
@@ -30,6 +31,24 @@ def rsna(root: Path, per_class: int = 20, ending: str = ".png") -> Mapping[str, 
             rows.append((name, "", "", "", "", 0))
     header = ("patientId", "x", "y", "width", "height", "Target")
     table(root / RSNA / "stage_2_train_labels.csv", header, rows)
+    return {"side": 16}
+
+
+def ham10000(root: Path, lesions: int = 5, segmentations: bool = True) -> Mapping[str, Any]:
+    """Write HAM10000 with equally many lesions of each class, every second one in two images."""
+    rows: list[tuple[object, ...]] = []
+    for number, diagnosis in enumerate(("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")):
+        for lesion in range(lesions):
+            for _ in range(1 + lesion % 2):
+                name = f"ISIC_{len(rows):07d}"
+                folder = root / HAM / f"HAM10000_images_part_{1 + number % 2}"
+                picture(folder / f"{name}.jpg", 120_000 + len(rows), (40, 30))
+                if segmentations:
+                    masks = root / HAM / "HAM10000_segmentations_lesion_tschandl"
+                    mask(masks / f"{name}_segmentation.png", len(rows), (40, 30))
+                rows.append((f"HAM_{number}{lesion:06d}", name, diagnosis, "histo", 60.0))
+    header = ("lesion_id", "image_id", "dx", "dx_type", "age")
+    table(root / HAM / "HAM10000_metadata.csv", header, rows)
     return {"side": 16}
 
 
