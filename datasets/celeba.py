@@ -19,7 +19,7 @@ from datasets._io.decode import Recipe
 from datasets._io.image_pool import Item, Pool
 from datasets._io.image_source import ImageSource, side_option
 from datasets._io.table import read_table, read_text
-from datasets._sources.group_environments import sample_environments
+from datasets._sources.group_environments import assign_environments
 from datasets._sources.photographs import IMAGENET_MEAN, IMAGENET_STD
 
 #: Folders used by torchvision, WILDS and group_DRO.
@@ -32,9 +32,11 @@ SEXES = ("female", "male")
 #: The attributes of the label and of the confounder.
 ATTRIBUTES = ("Blond_Hair", "Male")
 SPLITS = ("train", "val", "test")
-#: Environments of eX2L's Table 4: percentages of not_blond/female, not_blond/male, blond/female and
-#: blond/male.
-ENVIRONMENTS = {"balanced": (41.77, 46.94, 10.20, 1.08), "less_males": (46.79, 35.19, 17.36, 0.66)}
+#: The environments of eX2L's Table 5.
+ENVIRONMENTS = ("balanced", "less_males")
+#: The share of not_blond/female, not_blond/male, blond/female and blond/male in the first
+#: environment. With the counts of the whole release these give the percentages of the table.
+BALANCED_SHARES = (0.45, 0.55, 0.35, 0.60)
 #: The side of the central square of the 178×218 photographs (group_DRO).
 MIDDLE = 178
 
@@ -56,9 +58,12 @@ class CelebA(ImageSource):
 
     Settings:
         standard: The published partition.
-        ex2l: The published training images in two environments with the proportions of eX2L's Table
-            4, and the published validation and test. (The paper does not say from which images its
-            environments are drawn.)
+        ex2l: All 202,599 images in two environments with the percentages of eX2L's Table 5:
+            ``balanced`` has 45 % of the women and 55 % of the men who are not blond, 35 % of the
+            blond women and 60 % of the blond men; ``less_males`` has the others. The published
+            parts are kept, since no person is in two of them, and each is divided with these
+            shares, so the percentages of the training part differ by at most 0.4 points. The test
+            is the published one. The paper does not describe its test set.
     """
 
     name = "celeba"
@@ -82,7 +87,7 @@ class CelebA(ImageSource):
         return DatasetInfo(
             label_names=LABELS,
             confounder_names=SEXES,
-            environment_names=tuple(ENVIRONMENTS) if divided else (),
+            environment_names=ENVIRONMENTS if divided else (),
             image_size=(3, side, side),
             splits=SPLITS,
             provides=Needs(confounder=True, groups=True, environments=divided, val_groups=True),
@@ -95,6 +100,11 @@ class CelebA(ImageSource):
 
     def metadata(self) -> list[Path]:
         return [self._list_path(ATTRIBUTE_LIST), self._list_path(PARTITION_LIST)]
+
+    def content(self) -> str:
+        """Extend the digest by the environments, which old runs had drawn from fewer images."""
+        content = super().content()
+        return f"{content} {BALANCED_SHARES}" if self.chosen["setting"] == "ex2l" else content
 
     def read(self) -> dict[str, Pool]:
         attributes, partition = (_read_list(path) for path in self.metadata())
@@ -132,13 +142,18 @@ class CelebA(ImageSource):
     def build(self, seed: int) -> dict[str, Split]:
         self.pools()
         rows = {name: np.flatnonzero(self.part == number) for number, name in enumerate(SPLITS)}
-        environment: dict[str, np.ndarray] = {}
+        environment: np.ndarray | None = None
         if self.chosen["setting"] == "ex2l":
-            group = np.where(self.part == 0, 2 * self.label + self.sex, -1)
-            parts = sample_environments(seed, group, list(ENVIRONMENTS.values()), holdout=0.0)
-            rows["train"], environment["train"] = parts["train"]
+            group = 2 * self.label + self.sex
+            environment = assign_environments(seed, self.part, group, BALANCED_SHARES)
         return {
-            name: self.split(self.name, r, self.label[r], self.sex[r], environment.get(name))
+            name: self.split(
+                self.name,
+                r,
+                self.label[r],
+                self.sex[r],
+                None if environment is None or name == "test" else environment[r],
+            )
             for name, r in rows.items()
         }
 

@@ -19,19 +19,18 @@ from datasets._io.image_source import ImageSource, side_option
 from datasets._io.table import read_integer, read_table
 from datasets._sources import bias_assignment, cub
 from datasets._sources import places as _places
-from datasets._sources.group_environments import sample_environments
+from datasets._sources.group_environments import assign_environments, redraw_parts
 from datasets._sources.photographs import IMAGENET_MEAN, IMAGENET_STD
 
 #: The release of group_DRO, and the same release as WILDS unpacks it.
 RELEASES = ("waterbird_complete95_forest2water2", "waterbirds_v1.0", "waterbirds")
 LABELS = ("landbird", "waterbird")
 PLACES = ("land", "water")
-#: Environments of eX2L's Table 4: percentages of landbird/land, landbird/water, waterbird/land and
-#: waterbird/water.
-ENVIRONMENTS = {
-    "land_centric": (61.80, 18.37, 8.26, 11.58),
-    "balanced": (44.77, 30.20, 5.98, 19.05),
-}
+#: The environments of eX2L's Table 4.
+ENVIRONMENTS = ("land_centric", "balanced")
+#: The share of landbird/land, landbird/water, waterbird/land and waterbird/water in the first
+#: environment. With the counts of the whole release these give the percentages of the table.
+LAND_CENTRIC_SHARES = (0.55, 0.35, 0.55, 0.35)
 SETTINGS = ("standard", "tea", "ex2l")
 
 
@@ -62,9 +61,14 @@ class Waterbirds(ImageSource):
             2,897 birds and ``deceiving`` 2,897 others, as in the release. Species and categories of
             places are those of group_DRO's script. The photograph of each bird is drawn in each
             trial. Unlike in that script, images are blended at their final size.
-        ex2l: The release's train and val images in two environments with the proportions of Table
-            4, a fifth of each for validation, and its test split as in ``standard``. (The paper
-            does not say from which images its environments are drawn; these do not use the test.)
+        ex2l: All 11,788 images of the release in two environments with the percentages of eX2L's
+            Table 4: 55 % of the images on land and 35 % of those on water are in ``land_centric``,
+            the others in ``balanced``. No smaller pool, such as the published training images,
+            gives these percentages, so the published test cannot be kept. Every environment and
+            group is divided into train, val and test in the proportions of the release (4,795,
+            1,199 and 5,794 images). The test images are the same in all trials. ``unbiased`` has
+            as many of them on land as on water in each class, and ``biased`` and ``deceiving`` are
+            its halves. The paper does not describe its test set.
     """
 
     name = "waterbirds"
@@ -98,7 +102,7 @@ class Waterbirds(ImageSource):
         setting = self.chosen["setting"]
         environments = {
             "standard": bias_assignment.ENVIRONMENTS,
-            "ex2l": tuple(ENVIRONMENTS),
+            "ex2l": ENVIRONMENTS,
             "tea": bias_assignment.environment_names(self.chosen["bias"]),
         }[setting]
         masks = setting == "tea" or self.data_dir is None or self._segmentations() is not None
@@ -132,6 +136,11 @@ class Waterbirds(ImageSource):
             return cub.metadata_files(self)
         return [self._table_path()]
 
+    def content(self) -> str:
+        """Extend the digest by the environments, which old runs had drawn from fewer images."""
+        content = super().content()
+        return f"{content} {LAND_CENTRIC_SHARES}" if self.chosen["setting"] == "ex2l" else content
+
     def read(self) -> dict[str, Pool]:
         if self.chosen["setting"] == "tea":
             return self._read_cub()
@@ -142,25 +151,29 @@ class Waterbirds(ImageSource):
         if self.chosen["setting"] == "tea":
             return cub.make_splits(self, seed, self.label, self.part, self.chosen["bias"])
         conflicting = self.label != self.place
-        test = self.part == 2
-        rows = {
-            "train": np.flatnonzero(self.part == 0),
-            "val": np.flatnonzero(self.part == 1),
-            "biased": np.flatnonzero(test & ~conflicting),
-            "unbiased": np.flatnonzero(test),
-            "deceiving": np.flatnonzero(test & conflicting),
-        }
-        environment: dict[str, np.ndarray] = {
-            name: conflicting[rows[name]].astype(np.int64) for name in ("train", "val")
-        }
+        part = self.part
+        environment = conflicting.astype(np.int64)
+        tests = np.flatnonzero(part == 2)
         if self.chosen["setting"] == "ex2l":
-            group = np.where(test, -1, 2 * self.label + self.place)
-            parts = sample_environments(seed, group, list(ENVIRONMENTS.values()))
-            for name, (part_rows, part_environment) in parts.items():
-                rows[name] = part_rows
-                environment[name] = part_environment
+            group = 2 * self.label + self.place
+            part = redraw_parts(seed, self.part, group)
+            environment = assign_environments(seed, part, group, LAND_CENTRIC_SHARES)
+            tests = _balance_places(np.flatnonzero(part == 2), self.label, self.place)
+        rows = {
+            "train": np.flatnonzero(part == 0),
+            "val": np.flatnonzero(part == 1),
+            "biased": tests[~conflicting[tests]],
+            "unbiased": tests,
+            "deceiving": tests[conflicting[tests]],
+        }
         return {
-            name: self.split(self.name, r, self.label[r], self.place[r], environment.get(name))
+            name: self.split(
+                self.name,
+                r,
+                self.label[r],
+                self.place[r],
+                environment[r] if name in ("train", "val") else None,
+            )
             for name, r in rows.items()
         }
 
@@ -223,3 +236,14 @@ class Waterbirds(ImageSource):
             return None
         folders = (folder for folder in cub.SEGMENTATIONS if (self.data_dir / folder).is_dir())
         return next(folders, None)
+
+
+def _balance_places(rows: np.ndarray, label: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Return as many of these rows on land as on water for each class, sorted."""
+    selected = []
+    for bird in range(len(LABELS)):
+        of_class = rows[label[rows] == bird]
+        by_place = [of_class[place[of_class] == p] for p in range(len(PLACES))]
+        count = min(len(part) for part in by_place)
+        selected += [part[:count] for part in by_place]
+    return np.sort(np.concatenate(selected))

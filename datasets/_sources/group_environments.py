@@ -1,4 +1,4 @@
-"""Training environments with given proportions of groups, as in the eX2L experiments (Table 4)."""
+"""Training environments with different proportions of groups, as in the eX2L experiments."""
 
 from __future__ import annotations
 
@@ -13,49 +13,61 @@ from datasets._sources.bias_assignment import random_stream
 HOLDOUT = 0.2
 
 
-def sample_environments(
-    seed: int, group: np.ndarray, proportions: Sequence[Sequence[float]], holdout: float = HOLDOUT
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Draw disjoint environments of equal size, as large as the groups allow.
+def redraw_parts(seed: int, part: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Redraw train, val and test of a release so that all have the same proportions of groups.
 
-    Every environment has its proportions of the groups, up to rounding. Images that the proportions
-    leave over belong to no environment.
+    The parts keep their sizes up to rounding. The test does not depend on the seed, so all trials
+    have the same test images.
 
     Args:
         seed: The seed of the trial.
-        group: int64[N]; −1 for an image that must not be used.
-        proportions: The share of each group, per environment.
-        holdout: The share of each group of each environment that is used for validation.
+        part: int64[N], the parts of the release: 0 (train), 1 (val) or 2 (test).
+        group: int64[N].
 
     Returns:
-        For ``train`` and ``val``: the rows and their environments, int64[n] each.
+        int64[N], the new parts.
+    """
+    train, val, _ = np.bincount(part, minlength=3) / len(part)
+    redrawn = np.full_like(part, 2)
+    for g in np.unique(group):
+        rows = random_stream(0, "test", g).permutation(np.flatnonzero(group == g))
+        kept = rows[: round(len(rows) * (train + val))]
+        shuffled = random_stream(seed, "val", g).permutation(kept)
+        num_train = round(len(rows) * train)
+        redrawn[shuffled[:num_train]] = 0
+        redrawn[shuffled[num_train:]] = 1
+    return redrawn
+
+
+def assign_environments(
+    seed: int, part: np.ndarray, group: np.ndarray, first_shares: Sequence[float]
+) -> np.ndarray:
+    """Divide the images of a release between two environments at random.
+
+    Every part of the release is divided separately, with the same shares.
+
+    Args:
+        seed: The seed of the trial.
+        part: int64[N]; 0 is the training part.
+        group: int64[N] in 0 … G − 1.
+        first_shares: The share of each of the G groups that belongs to the first environment.
+
+    Returns:
+        int64[N], 0 or 1.
 
     Raises:
-        UserError: If a group has too few images.
+        UserError: If an environment has no training image of a group.
     """
-    shares = np.asarray(proportions, dtype=np.float64)
-    shares /= shares.sum(axis=1, keepdims=True)
-    available = np.bincount(group[group >= 0], minlength=shares.shape[1])
-    needed = shares.sum(axis=0)
-    size = int(min(available[g] / needed[g] for g in range(len(needed)) if needed[g] > 0))
-    if size < 2:
-        raise UserError(
-            f"the images of the groups ({', '.join(map(str, available))}) do not suffice for "
-            "environments with these proportions; use the complete data set."
-        )
-    rows: dict[str, list[np.ndarray]] = {"train": [], "val": []}
-    environments: dict[str, list[np.ndarray]] = {"train": [], "val": []}
-    for g in range(shares.shape[1]):
-        shuffled = random_stream(seed, "environments", g).permutation(np.flatnonzero(group == g))
-        ends = np.floor(np.cumsum(shares[:, g]) * size + 1e-9).astype(np.int64)
-        for environment, part in enumerate(np.split(shuffled, ends)[: len(shares)]):
-            held_out = round(len(part) * holdout)
-            for split, selected in (("val", part[:held_out]), ("train", part[held_out:])):
-                rows[split].append(selected)
-                environments[split].append(np.full(len(selected), environment, np.int64))
-    out = {}
-    for split in rows:
-        split_rows = np.concatenate(rows[split])
-        order = np.argsort(split_rows, kind="stable")
-        out[split] = split_rows[order], np.concatenate(environments[split])[order]
-    return out
+    environment = np.ones_like(group)
+    for g, share in enumerate(first_shares):
+        for number in np.unique(part):
+            rows = np.flatnonzero((group == g) & (part == number))
+            shuffled = random_stream(seed, "environments", number, g).permutation(rows)
+            environment[shuffled[: round(len(rows) * share)]] = 0
+        in_first = environment[(group == g) & (part == 0)] == 0
+        if in_first.all() or not in_first.any():
+            raise UserError(
+                f"{len(in_first)} training images of a group do not suffice for two environments; "
+                "use the complete data set."
+            )
+    return environment

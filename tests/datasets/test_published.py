@@ -21,9 +21,9 @@ from datasets._io.image_pool import Item, Pool
 from datasets._io.image_source import ImageSource
 from datasets._sources import cub
 from datasets._sources.bias_assignment import SPLITS
-from datasets._sources.group_environments import sample_environments
+from datasets._sources.group_environments import assign_environments, redraw_parts
 from tests.support import trees, xray_tree
-from tests.support.dataset_equality import same, same_arrays
+from tests.support.dataset_equality import same
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +69,20 @@ class TestWaterbirds:
                 with Image.open(tmp_path / file) as opened:
                     small = np.asarray(opened.resize((16, 16), Image.Resampling.BILINEAR))
                 assert np.array_equal(found, small if found.ndim == 3 else small > 127)
+
+    def test_environments_of_ex2l(self, tmp_path: Path) -> None:
+        """The parts are disjoint, the test is balanced, and all trials have the same test."""
+        options = {**trees.waterbirds(tmp_path), "setting": "ex2l"}
+        one, other = (load("waterbirds", tmp_path, options, trial=trial) for trial in (0, 1))
+        ids = {name: np.asarray(split.pair_id).tolist() for name, split in one.splits.items()}
+        disjoint = ids["train"] + ids["val"] + ids["unbiased"]
+        assert len(set(disjoint)) == len(disjoint)
+        assert sorted(ids["biased"] + ids["deceiving"]) == sorted(ids["unbiased"])
+        balanced = groups(one.splits["unbiased"])
+        assert balanced[0, 0] == balanced[0, 1] and balanced[1, 0] == balanced[1, 1]
+        assert np.array_equal(ids["unbiased"], np.asarray(other.splits["unbiased"].pair_id))
+        found = set(np.asarray(one.splits["train"].environment).tolist())
+        assert found == {0, 1}
 
     def test_without_segmentations(self, tmp_path: Path) -> None:
         options = trees.waterbirds(tmp_path)
@@ -149,32 +163,70 @@ class TestWaterbirds:
 MASK = np.zeros((12_000, 1, 1, 1), bool)
 
 
-class TestEnvironments:
-    @pytest.mark.parametrize("module", [waterbirds_module, celeba_module])
-    def test_proportions_of_table_4(self, module: Any) -> None:
-        """With the real counts, each environment has its proportions within one image per group."""
-        counts = {
-            waterbirds_module: (3965, 650, 189, 1190),
-            celeba_module: (71629, 66874, 22880, 1387),
-        }[module]
-        group = np.repeat(np.arange(4), counts)
-        parts = sample_environments(0, group, list(module.ENVIRONMENTS.values()))
-        rows = np.concatenate([parts["train"][0], parts["val"][0]])
-        number = np.concatenate([parts["train"][1], parts["val"][1]])
-        assert len(set(rows.tolist())) == len(rows)
-        sizes = np.bincount(number)
-        assert abs(int(sizes[0]) - int(sizes[1])) <= 8
-        for e, shares in enumerate(module.ENVIRONMENTS.values()):
-            found = np.bincount(group[rows[number == e]], minlength=4)
-            assert np.abs(found - np.array(shares) / sum(shares) * sizes[e]).max() < 2.5
-            assert sum(shares) == pytest.approx(100, abs=0.03)
-        used = np.bincount(group[rows], minlength=4)
-        assert (np.array(counts) - used).min() <= 3  # as large as can be
-        assert len(parts["val"][0]) == pytest.approx(0.2 * len(rows), abs=5)
+#: Counts of the groups in train, val and test, and eX2L's Tables 4 and 5 (percentages of the groups
+#: in both environments).
+WATERBIRDS_COUNTS = [(3498, 184, 56, 1057), (467, 466, 133, 133), (2255, 2255, 642, 642)]
+TABLE_4 = [(61.80, 18.37, 8.26, 11.58), (44.77, 30.20, 5.98, 19.05)]
+CELEBA_COUNTS = [(71629, 66874, 22880, 1387), (8535, 8276, 2874, 182), (9767, 7535, 2480, 180)]
+TABLE_5 = [(41.77, 46.94, 10.20, 1.08), (46.79, 35.19, 17.36, 0.66)]
 
-    def test_too_few_images(self) -> None:
-        with pytest.raises(UserError, match="do not suffice"):
-            sample_environments(0, np.array([0, 0, 0]), [(1, 1)])
+
+def release(counts: list[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the part and the group of every image."""
+    sizes = [sum(row) for row in counts]
+    group = np.concatenate([np.repeat(np.arange(4), row) for row in counts])
+    return np.repeat(np.arange(3), sizes), group
+
+
+class TestEnvironments:
+    CASES = (
+        (WATERBIRDS_COUNTS, TABLE_4, waterbirds_module.LAND_CENTRIC_SHARES, True),
+        (CELEBA_COUNTS, TABLE_5, celeba_module.BALANCED_SHARES, False),
+    )
+
+    @pytest.mark.parametrize(("counts", "table", "shares", "redrawn"), CASES)
+    def test_percentages_of_the_tables(
+        self, counts: Any, table: Any, shares: Any, redrawn: bool
+    ) -> None:
+        """The shares reproduce every percentage of the table, before and after rounding."""
+        totals = np.sum(counts, axis=0)
+        for row, share in zip(table, (np.array(shares), 1 - np.array(shares)), strict=True):
+            exact = 100 * totals * share / (totals * share).sum()
+            assert np.abs(exact - row).max() < 0.0075
+        part, group = release(counts)
+        if redrawn:
+            part = redraw_parts(0, part, group)
+        environment = assign_environments(0, part, group, shares)
+        for number, row in enumerate(table):
+            found = np.bincount(group[environment == number], minlength=4)
+            assert np.abs(100 * found / found.sum() - row).max() < 0.03
+            trained = np.bincount(group[(environment == number) & (part == 0)], minlength=4)
+            largest = 0.05 if redrawn else 0.4
+            assert np.abs(100 * trained / trained.sum() - row).max() < largest
+
+    def test_published_training_images_of_waterbirds_miss_the_table(self) -> None:
+        trained = np.array(WATERBIRDS_COUNTS[0]) * waterbirds_module.LAND_CENTRIC_SHARES
+        assert np.abs(100 * trained / trained.sum() - TABLE_4[0]).max() > 10
+
+    def test_redrawn_parts(self) -> None:
+        part, group = release(WATERBIRDS_COUNTS)
+        redrawn = redraw_parts(0, part, group)
+        assert np.abs(np.bincount(redrawn) - [4795, 1199, 5794]).max() <= 2
+        for g in range(4):
+            shares = np.bincount(redrawn[group == g]) / (group == g).sum()
+            assert np.abs(shares - np.bincount(part) / len(part)).max() < 0.001
+
+    def test_trials_differ(self) -> None:
+        part, group = release(WATERBIRDS_COUNTS)
+        shares = waterbirds_module.LAND_CENTRIC_SHARES
+        one, again, other = (assign_environments(seed, part, group, shares) for seed in (0, 0, 1))
+        assert np.array_equal(one, again) and not np.array_equal(one, other)
+
+    @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+    def test_too_few_images(self, share: float) -> None:
+        zeros = np.zeros(3, np.int64)
+        with pytest.raises(UserError, match="3 training images"):
+            assign_environments(0, zeros, zeros, [share])
 
 
 class TestCelebA:
@@ -190,15 +242,17 @@ class TestCelebA:
             assert isinstance(one.splits[name].image, np.memmap)
         assert not one.info.provides.masks and not one.info.environment_names
 
-    def test_environments_are_of_training_only(self, tmp_path: Path) -> None:
+    def test_environments_keep_the_published_parts(self, tmp_path: Path) -> None:
         options = trees.celeba(tmp_path)
         plain, divided = (
             load("celeba", tmp_path, options),
             load("celeba", tmp_path, options, setting="ex2l"),
         )
-        for name in ("val", "test"):
-            assert same_arrays(plain.splits[name], divided.splits[name])
-        assert set(divided.splits["train"].pair_id) <= set(plain.splits["train"].pair_id)  # type: ignore[arg-type]
+        for name in ("train", "val", "test"):
+            assert np.array_equal(plain.splits[name].image, divided.splits[name].image)
+        assert divided.splits["train"].environment is not None
+        assert plain.splits["train"].environment is None
+        assert plain.fingerprint != divided.fingerprint
 
 
 class TestSpawrious:

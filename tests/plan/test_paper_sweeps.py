@@ -15,7 +15,7 @@ from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweepfile import find_sweep_file, read_sweep
 
 #: Numbers of training images of the complete data sets, from which epochs are computed.
-IMAGES = {"cmnist": 37_333, "waterbirds": 2_120, "celeba": 159_412, "spawrious": 20_275}
+IMAGES = {"cmnist": 37_333, "waterbirds": 4_795, "celeba": 162_770, "spawrious": 20_275}
 #: Of TEA's table 1.
 TEA_IMAGES = {
     "coco_on_places": 7_200,
