@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtri
@@ -99,6 +99,16 @@ def _marks() -> list[Setting]:
                     name = f"{methods} methods, 1 trial without effect of the seed, 500 images"
                 centres = equal(methods, 0.8, world)
                 found.append(Setting("marks", name, Kind.MARKS, world, centres, trials, _AVERAGE))
+    for trials in (3, 5):
+        world = World((250, 250), trial_sd=_LITTLE, trial_factors=(1.0, 4.0))
+        centres = np.stack(
+            [
+                centre(0.8, replace(world, trial_sd=_LITTLE * factor))
+                for factor in np.resize(world.trial_factors, 6)
+            ]
+        )
+        name = f"6 methods, {trials} trials that differ 4 times as much in every second method"
+        found.append(Setting("marks", name, Kind.MARKS, world, centres, trials, _AVERAGE))
     world = World((250, 250), trial_sd=_LITTLE)
     for methods in (2, 6, 14):
         name = f"{methods} methods, 1 trial, and seeds matter (1.5 points)"

@@ -53,6 +53,7 @@ class World:
             objects; otherwise the only test split is ``test``.
         seed_sd: Standard deviation of the effect of a trial that all methods share.
         trial_sd: Standard deviation of the effect of a trial on one method.
+        trial_factors: Factors of ``trial_sd`` for the methods in turn; all 1 if empty.
         group_sd: Standard deviation of the effect of a trial on one group.
         image_sd: Standard deviation of the difficulty of images.
         draws: Draws per trial, all of them equal in truth.
@@ -67,6 +68,7 @@ class World:
     bias_splits: bool = False
     seed_sd: float = 0.0
     trial_sd: float = 0.1
+    trial_factors: tuple[float, ...] = ()
     group_sd: float = 0.0
     image_sd: float = 1.0
     draws: int = 1
@@ -194,7 +196,8 @@ class Simulator:
         world = self.world
         shape = (len(centres), trials, world.draws)
         seed = world.seed_sd * random.normal(size=(1, trials, 1, 1))
-        trial = world.trial_sd * random.normal(size=(*shape, 1))
+        factors = np.resize(world.trial_factors or 1.0, len(centres))[:, None, None, None]
+        trial = world.trial_sd * factors * random.normal(size=(*shape, 1))
         interaction = world.group_sd * random.normal(size=(*shape, world.groups))
         return np.asarray(centres[:, None, None] + seed + trial + interaction)
 
