@@ -36,6 +36,7 @@ class Setting:
         worse: Methods that are truly worse than the others; the others are equal.
         spread: Range of the standard deviation of methods around ``centres``; the standard
             deviation (log-uniform) and the methods are drawn in each repetition.
+        direction: Effect of a method's draw on each group, or the same for all groups.
     """
 
     topic: str
@@ -47,6 +48,7 @@ class Setting:
     columns: tuple[str, ...] = ()
     worse: tuple[int, ...] = ()
     spread: tuple[float, float] | None = None
+    direction: tuple[float, ...] = (1.0,)
 
 
 def centre(accuracy: float | list[float], world: World) -> np.ndarray:
@@ -269,7 +271,7 @@ def _comparisons() -> list[Setting]:
                     )
                 )
         world = World((100, 100), confounders=2, bias_splits=True)
-        title = f"6 methods, gaps of 10 points that differ by 5, {_trials(trials)}, 200 images"
+        title = f"6 methods with gaps that differ by 1 to 6 points, {_trials(trials)}, 200 images"
         found.append(
             Setting(
                 "comparisons",
@@ -279,7 +281,8 @@ def _comparisons() -> list[Setting]:
                 equal(6, [0.85, 0.75, 0.75, 0.85], world),
                 trials,
                 ("gap",),
-                spread=(0.2, 0.2),
+                spread=(0.025, 0.15),
+                direction=(1.0, -1.0, -1.0, 1.0),
             )
         )
     return found

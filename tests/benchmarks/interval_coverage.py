@@ -135,7 +135,8 @@ def _measure(
     centres = setting.centres
     if setting.spread is not None:
         spread = np.exp(random.uniform(*np.log(setting.spread)))
-        centres = centres + spread * random.normal(size=(len(centres), 1))
+        drawn = random.normal(size=(len(centres), 1)) * np.array(setting.direction)
+        centres = centres + spread * drawn
     sweep, store, effects = simulator.load(random, centres)
     (table,) = tables_of(sweep, CRITERION, store, own=True)
     chosen = _chosen_effects(table, effects)
