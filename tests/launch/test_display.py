@@ -115,7 +115,8 @@ def test_status_once(tmp_path: Path) -> None:
     done, failed, running, pending, blocked = sweep.runs
     assert show_status(sweep, watch=True, stream=stream) == 1
     assert stream.getvalue().splitlines() == [
-        f"A sweep in {tmp_path}: 5 runs, 1 pending, 1 running, 1 done, 1 failed, 1 blocked, 1 refused",
+        f"A sweep in {tmp_path}: 5 runs, 1 pending, 1 running, 1 done, 1 failed, 1 blocked, "
+        "1 refused",
         f"running  {running}  erm on a, trial 2: step 20 of 40, 100 images/s, 10 s left",
         f"failed   {failed}  erm on a, trial 1: loss became NaN at step 3",
         f"blocked  {blocked}  erm on a, trial 9, draw 1",

@@ -1,4 +1,4 @@
-"""The estimate of a dry run: its arithmetic by hand, what it groups, and what the command says and leaves alone."""
+"""The estimate of a dry run: its arithmetic, its groups, and the output of the command."""
 
 from __future__ import annotations
 
@@ -30,13 +30,24 @@ SIZES = {"train": 1000, "val": 100, "biased": 200, "deceiving": 700}
 def plan_of(
     *algorithms: str, absent_ok: bool = False, data_dir: Path | None = None, **more: Any
 ) -> Plan:
-    table = {"datasets": ["tiny:size=64"], "algorithms": list(algorithms), "backbone": "convnet:width=2",
-             "budget": {"steps": 100, "evaluate_every": 30}, **more}  # fmt: skip
+    table = {
+        "datasets": ["tiny:size=64"],
+        "algorithms": list(algorithms),
+        "backbone": "convnet:width=2",
+        "budget": {"steps": 100, "evaluate_every": 30},
+        **more,
+    }
     return expand(config_from(table, "test", "test"), data_dir, absent_ok=absent_ok)
 
 
-def times(step: float = 0.0, image: float = 0.0, look: float = 0.0, train: float = 0.0, val: float = 0.0,
-          heatmap: float = 0.0) -> dict[str, float]:  # fmt: skip
+def times(
+    step: float = 0.0,
+    image: float = 0.0,
+    look: float = 0.0,
+    train: float = 0.0,
+    val: float = 0.0,
+    heatmap: float = 0.0,
+) -> dict[str, float]:
     return {
         "step": step,
         "image": image,

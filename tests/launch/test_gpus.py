@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LOST = "Unable to determine the device handle for GPU0000:41:00.0: GPU is lost.  Reboot the system"
 
-#: A package torch with as much of CUDA as the probe asks for. $FAKE_CUDA says how each GPU behaves; a GPU that is lost
-#: hides itself and those after it, as CUDA does with an entry of CUDA_VISIBLE_DEVICES that it does not find.
+#: A package torch with as much of CUDA as the probe needs. $FAKE_CUDA gives the behaviour of each
+#: GPU. A lost GPU hides itself and later ones, as CUDA does with an unknown entry of
+#: CUDA_VISIBLE_DEVICES.
 FAKE_TORCH = """
 import json, os, sys, time
 from types import SimpleNamespace
@@ -122,7 +123,10 @@ def test_a_machine_without_nvidia_smi_has_none(monkeypatch: pytest.MonkeyPatch) 
         ({"init": "libcuda.so.1: cannot open shared object file"}, "libcuda.so.1"),
         ({"gpus": {}}, "CUDA shows no GPU"),
         ({"crash": True}, "a trial process ended with code 139"),
-        ({"gpus": {"GPU-aaa": "no kernel image\nCompile with", "GPU-bbb": "no kernel image"}}, "no kernel image)"),
+        (
+            {"gpus": {"GPU-aaa": "no kernel image\nCompile with", "GPU-bbb": "no kernel image"}},
+            "no kernel image)",
+        ),
     ],
 )  # fmt: skip
 def test_none_that_pytorch_can_use(machine: Machine, cuda: dict[str, object], reason: str) -> None:
@@ -156,7 +160,8 @@ def test_the_reason_of_each_gpu_is_told(machine: Machine) -> None:
     [
         f"{TWO}; echo '{LOST}'; exit 15",
         f"{TWO}; echo '{LOST}' >&2; exit 15",
-        f"if [ $1 = -L ]; then echo 'GPU 0: A (UUID: GPU-aaa)'; echo 'GPU 1: A (UUID: GPU-bbb)'; fi\n"
+        "if [ $1 = -L ]; then "
+        "echo 'GPU 0: A (UUID: GPU-aaa)'; echo 'GPU 1: A (UUID: GPU-bbb)'; fi\n"
         f"echo '{LOST}'; exit 15",
         f"echo '{LOST}'; exit 15",
         f"echo '{LOST}'",
@@ -174,7 +179,10 @@ def test_nvidia_smi_fails_because_one_gpu_is_lost(machine: Machine, script: str)
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        ("echo 'NVIDIA-SMI has failed because it could not communicate' >&2; exit 9", "exit code 9"),
+        (
+            "echo 'NVIDIA-SMI has failed because it could not communicate' >&2; exit 9",
+            "exit code 9",
+        ),
         ("echo No devices were found; exit 6", "No devices were found"),
         ("exit 0", "nvidia-smi lists no GPU; the CPU is used."),
         (r"printf '\377\000\033[31m'; exit 1", "exit code 1"),

@@ -1,4 +1,4 @@
-"""kill -9 at random moments: two launchers on one folder, whose processes are killed until the sweep is done."""
+"""kill -9 at random moments: two launchers on one folder finish the sweep all the same."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ def test_asked_to_stop_it_saves_and_says_130(tmp_path: Path, number: int) -> Non
 def test_what_it_ignores_from_the_start_does_not_stop_it(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    """``nohup`` ignores SIGHUP, and a shell without job control SIGINT in what it starts with ``&``."""
+    """``nohup`` ignores SIGHUP; a shell without job control ignores SIGINT after ``&``."""
     keys = make(tmp_path, *(spec(trial, steps=20, sleep=0.02) for trial in range(3)))
     launcher = Launcher(tmp_path, ignored=[number])
     until(lambda: len(list(tmp_path.rglob("attempts/1/log.jsonl"))) == 2)

@@ -164,9 +164,18 @@ def test_launching_with_a_damaged_spec_is_a_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", '{"message": 3}', '{"message": "x", "attempt": -5}', '{"message": "x", "attempt": true}',
-     '{"message": "x", "attempt": 1e999}', '{"message": "x", "key": "0123456789abcdef"}', "[" * 100_000, ""],
-)  # fmt: skip
+    [
+        "{",
+        "[]",
+        '{"message": 3}',
+        '{"message": "x", "attempt": -5}',
+        '{"message": "x", "attempt": true}',
+        '{"message": "x", "attempt": 1e999}',
+        '{"message": "x", "key": "0123456789abcdef"}',
+        "[" * 100_000,
+        "",
+    ],
+)
 def test_a_damaged_failure_is_named_and_can_be_retried(tmp_path: Path, content: str) -> None:
     one = spec(0)
     make(tmp_path, one)
@@ -180,9 +189,20 @@ def test_a_damaged_failure_is_named_and_can_be_retried(tmp_path: Path, content: 
 
 @pytest.mark.parametrize(
     "line",
-    [{"step": "ten"}, {"step": True}, {"step": -1}, {"step": 1e999}, {"step": 3, "seconds": "x"}, {"step": 10**400},
-     {"step": 3, "steps": None}, {"step": 3, "images_per_second": float("nan")}, [], None, 3],
-)  # fmt: skip
+    [
+        {"step": "ten"},
+        {"step": True},
+        {"step": -1},
+        {"step": 1e999},
+        {"step": 3, "seconds": "x"},
+        {"step": 10**400},
+        {"step": 3, "steps": None},
+        {"step": 3, "images_per_second": float("nan")},
+        [],
+        None,
+        3,
+    ],
+)
 def test_lines_of_a_log_that_are_none_are_passed_over(tmp_path: Path, line: object) -> None:
     one = spec(0)
     make(tmp_path, one)

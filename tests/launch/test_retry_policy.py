@@ -102,12 +102,14 @@ def test_a_run_whose_lease_is_held_elsewhere_is_left_alone(tmp_path: Path) -> No
 
 def test_the_fork_server_imports_everything_and_starts_no_thread() -> None:
     program = (
-        "import os, sys, numpy\n"  # numpy's OpenBLAS has threads of its own and sees to them when a process forks
+        # OpenBLAS of numpy has its own threads and handles them when a process forks.
+        "import os, sys, numpy\n"
         "before = len(os.listdir('/proc/self/task'))\n"
         "import benchmark.launch.preload\n"
         "assert len(os.listdir('/proc/self/task')) == before\n"
         "from benchmark.core.registry import ALGORITHMS, DATASETS\n"
-        "assert {'torch', 'benchmark.engine.execute', 'benchmark.launch.worker'} <= set(sys.modules)\n"
+        "expected = {'torch', 'benchmark.engine.execute', 'benchmark.launch.worker'}\n"
+        "assert expected <= set(sys.modules)\n"
         "assert ALGORITHMS._items and DATASETS._items\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

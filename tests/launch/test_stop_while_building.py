@@ -1,4 +1,4 @@
-"""SIGTERM to a launcher whose run is still building its data: it ends soon, and the run is pending again."""
+"""SIGTERM to a launcher while a run builds its data ends it soon; the run is pending again."""
 
 from __future__ import annotations
 
