@@ -103,7 +103,7 @@ def contrast(
         ValueError: As in ``stratified_mean``.
     """
     if not np.any(z):
-        # Equal predictions for all images are no evidence of a difference, and no proof of equality.
+        # Equal predictions for all images are neither evidence of a difference nor of equality.
         mean = stratified_mean(z, stratum, cluster)
         note = f"no interval: the two agree on all {np.size(z)} images"
         return Contrast(mean.value, None, None, None, "none", note, p_value=1.0)
