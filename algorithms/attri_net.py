@@ -438,6 +438,7 @@ class GuidedAttriNet(AttriNet):
 
     name = "attri_net_guided"
     needs = Needs(masks=True)
+    multi_label = False  # a mask shows the object of one label
     hparams = {
         **AttriNet.hparams,
         "guidance_weight": HParam(

@@ -209,7 +209,7 @@ def test_variants_leave_terms_out(variant: str, names: set[str]) -> None:
 
 
 def test_several_labels_and_a_batch_without_positives() -> None:
-    algorithm = built("attri_net_guided")
+    algorithm = built()
     batch = replace(batch_of(), label=torch.zeros(12, 3))
     for step in range(8):
         algorithm.current_step = step

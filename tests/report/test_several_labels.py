@@ -153,7 +153,7 @@ def test_methods_for_one_label_are_refused(tmp_path: Path) -> None:
         if entry.method not in able:
             assert (
                 "takes one label per image" in entry.reason
-                and "use ag_sononet, erm, " in entry.reason
+                and "use ag_sononet, attri_net, erm, " in entry.reason
             )
 
 
