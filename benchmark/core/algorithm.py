@@ -311,6 +311,11 @@ class Algorithm(nn.Module):
         """Make one training step and return the terms to log."""
         with self.setting.autocast():
             terms = self.loss(batch)
+        if not isinstance(terms, Mapping) or not all(map(torch.is_tensor, terms.values())):
+            raise TypeError(
+                f"{type(self).__name__}.loss must return a dictionary of named scalar tensors, "
+                "such as {'classification': loss}"
+            )
         self.minimise(terms, "main")
         return terms
 

@@ -69,11 +69,17 @@ class Trace:
             ``create_graph``.
 
         Raises:
+            ValueError: the explainer or the target has the wrong shape.
             UserError: no trainable parameter of the network influences the heatmap although
                 ``create_graph`` asks for one that can be part of a loss.
         """
         with eagerly():
             heatmap = self.explainer.heatmap(self, target)
+        if heatmap.dim() != 4 or len(heatmap) != len(self.image):
+            raise ValueError(
+                f"the heatmap of {self.explainer.name} has shape {list(heatmap.shape)}, expected "
+                f"[{len(self.image)}, C, H, W]"
+            )
         if self.create_graph and torch.is_grad_enabled():
             self._refuse_constant(heatmap)
         if heatmap.dtype in (torch.float16, torch.bfloat16):

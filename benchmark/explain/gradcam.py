@@ -82,7 +82,10 @@ def gradient_of_linear_head(
 
 
 class CamExplainer(HeatmapExplainer):
-    """Base class of explainers of the CAM layer; ``Trace.source`` is its output."""
+    """Base class of explainers of the CAM layer; ``Trace.source`` is its output.
+
+    A subclass computes its heatmap from ``map_and_gradient(trace, target)``.
+    """
 
     requires = "cam"
 
@@ -99,6 +102,37 @@ class CamExplainer(HeatmapExplainer):
         return Trace(
             self, model, rules, create_graph, source=activation, image=image, logits=logits
         )
+
+    def map_and_gradient(
+        self, trace: Trace, target: torch.Tensor, *, constant_gradient: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the map of the CAM layer and the gradient of the explained score at it.
+
+        Args:
+            trace: the forward pass.
+            target: int64[B] or float[B], as in ``Trace.heatmap``.
+            constant_gradient: whether the gradient is a constant for a later backward pass, which
+                then flows through the map only.
+
+        Returns:
+            Two tensors float[B,C,h,w] in at least float32.
+        """
+        activation = trace.source
+        differentiable = trace.create_graph and not constant_gradient
+        with torch.inference_mode(False), torch.set_grad_enabled(True):
+            score = explained_score(trace.logits, target)
+        wide = torch.promote_types(activation.dtype, torch.float32)
+        with torch.autocast(activation.device.type, enabled=False):
+            if is_linear_in_means(trace.model) and not target.is_floating_point():
+                assert isinstance(trace.model, Backbone)
+                with torch.set_grad_enabled(differentiable):
+                    gradient = gradient_of_linear_head(trace.model, activation, target)
+            else:
+                gradient = trace.rules.gradient(
+                    score, activation, create_graph=differentiable, retain=trace.create_graph
+                )
+                gradient = to_map(trace.model, gradient).to(wide)
+            return own_map(trace.model, activation).to(wide), gradient
 
 
 @EXPLAINERS.register
@@ -123,29 +157,16 @@ class GradCam(CamExplainer):
         return bool(capabilities.cam) and not capabilities.attention
 
     def heatmap(self, trace: Trace, target: torch.Tensor) -> torch.Tensor:
-        activation = trace.source
-        create_graph = trace.create_graph
-        differentiable = create_graph and not self.chosen["constant_weights"]
-        with torch.inference_mode(False), torch.set_grad_enabled(True):
-            score = explained_score(trace.logits, target)
-        wide = torch.promote_types(activation.dtype, torch.float32)
+        activation, gradient = self.map_and_gradient(
+            trace, target, constant_gradient=self.chosen["constant_weights"]
+        )
         with torch.autocast(activation.device.type, enabled=False):
-            if is_linear_in_means(trace.model) and not target.is_floating_point():
-                assert isinstance(trace.model, Backbone)
-                with torch.set_grad_enabled(differentiable):
-                    gradient = gradient_of_linear_head(trace.model, activation, target)
-            else:
-                gradient = trace.rules.gradient(
-                    score, activation, create_graph=differentiable, retain=create_graph
-                )
-                gradient = to_map(trace.model, gradient).to(wide)
-            activation = own_map(trace.model, activation).to(wide)
             weight = self.weigh(activation, gradient)
             cam = torch.bmm(weight[:, None], activation.flatten(2))
             return cam.unflatten(2, activation.shape[2:]).relu()
 
     def weigh(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """Return the importance of the channels, float[B,K]."""
+        """Return the importance of the channels, float[B,C]."""
         return gradient.mean((2, 3))
 
 

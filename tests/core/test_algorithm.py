@@ -105,6 +105,18 @@ def test_a_method_that_overrides_nothing_says_so() -> None:
     )
 
 
+@pytest.mark.parametrize("value", [torch.tensor(1.0), {"classification": 1.0}, None])
+def test_a_loss_that_is_no_dictionary_of_tensors_is_refused(value: Any) -> None:
+    class Wrong(Algorithm):
+        name = "wrong"
+
+        def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
+            return value  # type: ignore[no-any-return]
+
+    with pytest.raises(TypeError, match=r"Wrong\.loss must return a dictionary"):
+        _made(Wrong).step(Batch(X, Y, Y))
+
+
 def test_hyper_parameters_of_the_method_come_last_and_may_replace_shared_ones() -> None:
     small, large = Linear.all_hparams(32), Linear.all_hparams(224)
     assert list(small)[:2] == list(COMMON_HPARAMS)[:2] and list(small)[-1] == "extra"

@@ -14,6 +14,8 @@ from torch import nn
 from benchmark import explain
 from benchmark.core.errors import UserError
 from benchmark.core.registry import EXPLAINERS
+from benchmark.explain.base import Trace
+from benchmark.explain.gradcam import CamExplainer
 from tests.support.networks import backbone, images, plain_net
 
 SIZE = (3, 16, 16)
@@ -48,6 +50,41 @@ def test_shape_type_and_graph(name: str, create_graph: bool) -> None:
         assert torch.equal(explainer(model, image, TARGET), heatmap)
     with torch.inference_mode():
         torch.testing.assert_close(explainer(model, image + 0, TARGET), heatmap.detach())
+
+
+@pytest.mark.parametrize("dims", [1, (1, 2, 3), ()])
+def test_a_heatmap_of_another_shape_is_refused(dims: int | tuple[int, ...]) -> None:
+    class Summed(CamExplainer):
+        """Sums a heatmap over its channels without keeping the dimension, or over more."""
+
+        name = "summed"
+
+        def heatmap(self, trace: Trace, target: torch.Tensor) -> torch.Tensor:
+            activation, gradient = self.map_and_gradient(trace, target)
+            return (activation * gradient).sum(dims)
+
+    with pytest.raises(ValueError, match=r"heatmap of summed has shape .* expected \[3, C, H, W\]"):
+        Summed()(convnet(), images(SIZE, 3), TARGET)
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_map_and_gradient_of_the_cam_layer(constant: bool) -> None:
+    class FirstOrder(CamExplainer):
+        """A ⊙ ∂score / ∂A; its sum over channels and positions is linear in A."""
+
+        name = "first_order"
+
+        def heatmap(self, trace: Trace, target: torch.Tensor) -> torch.Tensor:
+            activation, gradient = self.map_and_gradient(trace, target, constant_gradient=constant)
+            assert gradient.requires_grad == (trace.create_graph and not constant)
+            return activation * gradient
+
+    model, image = convnet(), images(SIZE, 3)
+    # the head is linear in the map, so that the products sum to the logit without its bias
+    logit = model(image).gather(1, TARGET[:, None])[:, 0] - model.classifier.bias[TARGET]
+    for create_graph in (False, True):
+        heatmap = FirstOrder()(model, image, TARGET, create_graph=create_graph)
+        torch.testing.assert_close(heatmap.sum((1, 2, 3)), logit, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
