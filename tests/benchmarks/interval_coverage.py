@@ -1,11 +1,11 @@
 """Measure what the report prints on simulated sweeps whose true values are known.
 
     python tests/benchmarks/interval_coverage.py
-    python tests/benchmarks/interval_coverage.py --only marks near-1 --repetitions 1000
+    python tests/benchmarks/interval_coverage.py --only marks "near 1" --repetitions 1000
 
 Each setting simulates sweeps (``simulated_sweeps.py``), makes the tables of the report and reads
 the printed cells: values, brackets, marks and probabilities. A setting replaces its own rows in
-docs/coverage.md and keeps the others. All settings take about half an hour.
+docs/coverage.md and keeps the others. All settings take about an hour.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def test_damaged_predictions_cost_only_their_intervals(tmp_path: Path, kind: str
     ]
     assert whole.rows[0].values[0].estimate.kind.startswith("crossed")
     assert table.rows[0].values[0].estimate.kind.startswith("t over trials")
-    assert any(n.startswith("1 of 6 chosen runs") and note in n for n in table.notes)
+    assert any(n.startswith("1 of 6 selected runs") and note in n for n in table.notes)
     for form in file_names():
         assert "nan" not in render(report, form).lower()
 

@@ -111,7 +111,7 @@ class Metric(ABC):
         """Return the value of one trial with the uncertainty of its test sample.
 
         Args:
-            run: A chosen run that has counts of all ``splits``.
+            run: A selected run that has counts of all ``splits``.
             predictions: Its predictions image by image; None computes without them.
         """
 
@@ -128,7 +128,7 @@ class Metric(ABC):
         uncertainty of ``one_trial`` is added to Student's t over trials.
 
         Args:
-            runs: The chosen run of each trial.
+            runs: The selected run of each trial.
             values: The value of each trial.
             predictions: The runs' predictions of each image; None computes without them.
         """
@@ -183,7 +183,7 @@ class Metric(ABC):
         """Return a clause that explains the column, without a full stop; empty for none.
 
         Args:
-            runs: The chosen runs of the table.
+            runs: The selected runs of the table.
             data: Their data set.
             several_trials: Whether a value of the table is a mean over trials.
         """
@@ -199,7 +199,7 @@ class Metric(ABC):
         """Return the value over the trials that have it.
 
         Args:
-            runs: The chosen run of each trial.
+            runs: The selected run of each trial.
             predictions: The runs' predictions image by image; None computes without them.
         """
         counted = [run for run in runs if all(split in run.at.counts for split in self.splits)]

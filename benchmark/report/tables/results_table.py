@@ -312,7 +312,7 @@ def _prediction_notes(
                 selected_run.run.key
             )
     return [
-        f"{len(keys)} of {len(selected_runs)} chosen runs ({', '.join(keys[:MAX_RUNS_NAMED])}"
+        f"{len(keys)} of {len(selected_runs)} selected runs ({', '.join(keys[:MAX_RUNS_NAMED])}"
         f"{', …' if len(keys) > MAX_RUNS_NAMED else ''}): {reason}; "
         "they are not compared image by image"
         for reason, keys in reasons.items()
