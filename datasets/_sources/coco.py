@@ -122,7 +122,8 @@ def draw_segmentation(drawn: str, size: tuple[int, int], where: str) -> Image:
 
     Args:
         drawn: JSON of a list of polygons [x₀, y₀, x₁, y₁, …], or of ``{"counts": […], "size":
-            [h, w]}``, the lengths of alternating runs of background and object, column by column.
+            [h, w]}``, the lengths of alternating runs of background and object, column by column,
+            as a list or in COCO's compressed form.
         size: Width and height of the image.
         where: The image, for messages.
 
@@ -142,6 +143,8 @@ def draw_segmentation(drawn: str, size: tuple[int, int], where: str) -> Image:
             pen.polygon([float(number) for number in polygon], fill=255)
         return mask
     counts = value.get("counts") if isinstance(value, dict) else None
+    if isinstance(counts, str):
+        counts = decompress_run_lengths(counts)
     if not isinstance(counts, list):
         raise UserError(
             f"the segmentation of {where} is neither polygons nor a list of run lengths, as COCO "
@@ -155,6 +158,36 @@ def draw_segmentation(drawn: str, size: tuple[int, int], where: str) -> Image:
         )
     inside = np.repeat(np.arange(len(counts)) % 2, counts).astype(np.uint8) * np.uint8(255)
     return Image.fromarray(np.ascontiguousarray(inside.reshape(width, height).T))
+
+
+def decompress_run_lengths(text: str) -> list[int] | None:
+    """Decode COCO's compressed run lengths.
+
+    Every character holds five bits of a number, the lowest first, and whether more follow. From the
+    fourth number on, a number is the difference from the run before the last one.
+
+    Returns:
+        The lengths of the runs, or None if the text is not valid.
+    """
+    counts: list[int] = []
+    number = 0
+    shift = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            return None
+        number |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:  # negative
+            number -= 1 << shift
+        counts.append(number + (counts[-2] if len(counts) > 2 else 0))
+        if counts[-1] < 0:
+            return None
+        number = 0
+        shift = 0
+    return counts if shift == 0 else None
 
 
 def _is_polygons(value: Any) -> bool:

@@ -47,6 +47,8 @@ TREES: dict[str, tuple[str, Maker]] = {
         "celeba",
         lambda root: {**trees.celeba(root, ".csv"), "setting": "ex2l"},
     ),
+    "chexpert": ("chexpert", medical_trees.chexpert),
+    "chexpert, bare": ("chexpert", partial(medical_trees.chexpert, segmentations=False)),
     "cmnist": ("cmnist", mnist),
     "coco_on_places": ("coco_on_places", trees.coco_and_places),
     "coloured_digits": ("coloured_digits", partial(nothing, repeats=1)),
@@ -145,6 +147,7 @@ PUBLISHED = (
     "nlm_cxr",
     "rsna",
     "ham10000",
+    "chexpert",
     "folder",
 )
 

@@ -21,6 +21,8 @@ from tests.support import medical_trees, trees, xray_tree
 Damage = Callable[[Path], object]
 RSNA = f"{medical_trees.RSNA}/stage_2_train_labels.csv"
 HAM = f"{medical_trees.HAM}/HAM10000_metadata.csv"
+CHEXPERT = "CheXpert-v1.0-small"
+CHEXLOCALIZE = "CheXlocalize/gt_segmentations_val.json"
 WB, NLM, COCO = (
     "waterbird_complete95_forest2water2",
     "nlm_cxr",
@@ -38,6 +40,7 @@ MAKERS: dict[str, tuple[str, Callable[[Path], Mapping[str, Any]]]] = {
     "nlm": ("nlm_cxr", trees.nlm),
     "rsna": ("rsna", medical_trees.rsna),
     "ham": ("ham10000", medical_trees.ham10000),
+    "chexpert": ("chexpert", medical_trees.chexpert),
     "folder": ("folder", trees.folder),
 }
 
@@ -412,6 +415,74 @@ CASES: dict[str, tuple[str, Damage, str]] = {
         "ham",
         resize(f"{medical_trees.HAM}/HAM10000_segmentations_lesion_tschandl/*"),
         "must have the size of its image",
+    ),
+    "CheXpert: no table": ("chexpert", drop(f"{CHEXPERT}/valid.csv"), "CheXpert's archive"),
+    "CheXpert: a finding is gone": (
+        "chexpert",
+        edit(f"{CHEXPERT}/train.csv", "Edema", "Oedema"),
+        "no column 'Edema'",
+    ),
+    "CheXpert: an unknown value": (
+        "chexpert",
+        edit(f"{CHEXPERT}/train.csv", "-1.0", "2.0"),
+        "'2.0' in row",
+    ),
+    "CheXpert: an unknown view": (
+        "chexpert",
+        edit(f"{CHEXPERT}/train.csv", ",Frontal,", ",Front,"),
+        "Frontal/Lateral = 'Front' in row 2",
+    ),
+    "CheXpert: a path without a patient": (
+        "chexpert",
+        edit(f"{CHEXPERT}/train.csv", "patient00001", "1"),
+        "train/1/study1/view1_frontal.jpg' in row 2",
+    ),
+    "CheXpert: an image in two rows": (
+        "chexpert",
+        edit(f"{CHEXPERT}/train.csv", "view2_frontal", "view1_frontal"),
+        "in row 2 and in row 3",
+    ),
+    "CheXpert: no frontal X-ray": (
+        "chexpert",
+        edit(f"{CHEXPERT}/valid.csv", ",Frontal,", ",Lateral,", 99),
+        "has no frontal X-ray",
+    ),
+    "CheXpert: a finding is always uncertain": (
+        "chexpert",
+        lambda root: put(
+            root / CHEXPERT / "train.csv",
+            re.sub(r"[^,\n]*\n", "-1.0\n", (root / CHEXPERT / "train.csv").read_text()).replace(
+                "-1.0\n", "Pleural Effusion\n", 1
+            ),
+        ),
+        "Pleural Effusion is the same for all training images",
+    ),
+    "CheXpert: an image is gone": (
+        "chexpert",
+        drop(f"{CHEXPERT}/train/*/*/*"),
+        "1 of 60 images are not in",
+    ),
+    "CheXlocalize: cut off": ("chexpert", cut(CHEXLOCALIZE), "is not JSON"),
+    "CheXlocalize: the wrong images": (
+        "chexpert",
+        edit(CHEXLOCALIZE, "patient6454", "patient9999", 99),
+        "no segmentation of an image",
+    ),
+    "CheXlocalize: no size": ("chexpert", edit(CHEXLOCALIZE, "size", "shape"), "has no size"),
+    "CheXlocalize: another aspect ratio": (
+        "chexpert",
+        edit(CHEXLOCALIZE, "[40, 30]", "[30, 30]"),
+        "another aspect ratio",
+    ),
+    "CheXlocalize: damaged run lengths": (
+        "chexpert",
+        edit(CHEXLOCALIZE, "b6:n", "b6:\u007f"),
+        "neither polygons nor",
+    ),
+    "CheXlocalize: too few run lengths": (
+        "chexpert",
+        edit(CHEXLOCALIZE, "000n5", "0n5"),
+        "the segmentation of",
     ),
     "no validation": ("folder", drop("my_data/val"), "no images in val/"),
     "no test": (

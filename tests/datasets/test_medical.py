@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ import numpy as np
 import pytest
 
 from benchmark.core.dataset import GroupedDataset, Split
+from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
 from datasets import ham10000
 from datasets._sources.boxes import draw_boxes, to_json
+from datasets._sources.coco import decompress_run_lengths, draw_segmentation
 from datasets._sources.compositing import Box
 from datasets._sources.holdout import divide_by_cluster
 from tests.support import medical_trees
+
+MULTI_LABEL = ("chexpert",)
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +110,74 @@ class TestRSNA:
             medical_trees.dicom(path.with_suffix(".dcm"), number)
             path.unlink()
         assert len(load("rsna", tmp_path, options).splits["train"]) == 32
+
+
+class TestCompressedRunLengths:
+    def test_masks_of_pycocotools(self) -> None:
+        expected = np.zeros((2, 40, 30), bool)
+        expected[0, 10:20, 5:25] = True
+        expected[1, 4:36, 2:5] = True
+        expected[1, 0:3, 20:30] = True
+        for counts, mask in zip(medical_trees.RUN_LENGTHS, expected, strict=True):
+            drawn = json.dumps({"size": [40, 30], "counts": counts})
+            assert np.array_equal(np.asarray(draw_segmentation(drawn, (30, 40), "x")) > 0, mask)
+
+    def test_an_empty_mask(self) -> None:
+        assert decompress_run_lengths("`U1") == [1200]
+
+    @pytest.mark.parametrize("text", ["b6:n é", "b6:nP", "O"])
+    def test_damaged_text(self, text: str) -> None:
+        """An unknown character, a number that is cut off, and a negative length."""
+        assert decompress_run_lengths(text) is None
+
+
+class TestCheXpert:
+    def test_frontal_images_by_patient(self, tmp_path: Path) -> None:
+        data = load("chexpert", tmp_path, medical_trees.chexpert(tmp_path))
+        assert {name: len(split) for name, split in data.splits.items()} == {
+            "train": 55,
+            "val": 5,
+            "test": 15,
+        }
+        found = clusters(data, "train", "val", "test")
+        assert len(set().union(*found)) == sum(map(len, found)) == 15
+
+    @pytest.mark.parametrize(("uncertain", "positive"), [("zero", 2), ("one", 3)])
+    def test_uncertain_labels(self, uncertain: str, positive: int, tmp_path: Path) -> None:
+        """Two of the five X-rays of a patient are positive, one is uncertain and one blank."""
+        options = medical_trees.chexpert(tmp_path)
+        data = load("chexpert", tmp_path, options, uncertain=uncertain)
+        val = data.splits["val"]
+        assert val.label.sum(axis=0).tolist() == [positive] * 5
+        assert data.splits["test"].label.sum(axis=0).tolist() == [6] * 5
+
+    def test_masks_are_those_of_the_selected_findings(self, tmp_path: Path) -> None:
+        options = medical_trees.chexpert(tmp_path)
+        data = load("chexpert", tmp_path, options, labels="Atelectasis", side=40)
+        test = data.splits["test"]
+        assert data.info.label_names == ("Atelectasis",) and data.splits["train"].mask is None
+        area = masks(test).mean(axis=(1, 2))
+        assert np.array_equal(area > 0, test.label[:, 0] == 1)
+        assert area.max() == pytest.approx(200 / 1200, abs=0.01)
+        both = load("chexpert", tmp_path, options, labels="Atelectasis;Cardiomegaly", side=40)
+        assert masks(both.splits["test"]).mean(axis=(1, 2)).max() > area.max()
+
+    def test_segmentations_of_larger_images(self, tmp_path: Path) -> None:
+        options = medical_trees.chexpert(tmp_path, size=(15, 20))
+        test = load("chexpert", tmp_path, options, labels="Atelectasis", side=20).splits["test"]
+        assert masks(test).mean(axis=(1, 2)).max() == pytest.approx(200 / 1200, abs=0.02)
+
+    def test_without_segmentations(self, tmp_path: Path) -> None:
+        options = medical_trees.chexpert(tmp_path, segmentations=False)
+        assert load("chexpert", tmp_path, options).splits["test"].mask is None
+
+
+@pytest.mark.parametrize("name", MULTI_LABEL)
+def test_unknown_and_repeated_findings(name: str) -> None:
+    with pytest.raises(UserError, match="no finding 'Headache'"):
+        DATASETS.get(name)(labels="Edema;Headache").info()
+    with pytest.raises(UserError, match="'Edema' more than once"):
+        DATASETS.get(name)(labels="Edema;Edema").info()
 
 
 class TestHAM10000:

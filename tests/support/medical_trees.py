@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,13 @@ from tests.support.trees import mask, picture, table
 SIZE = (30, 40)
 RSNA = "rsna-pneumonia-detection-challenge"
 HAM = "HAM10000"
+CHEXPERT_LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+#: Two masks of 30×40 pixels, compressed by pycocotools: rows 10 to 19 of columns 5 to 24, and
+#: rows 4 to 35 of columns 2 to 4 with rows 0 to 2 of columns 20 to 29.
+RUN_LENGTHS = (
+    "b6:n00000000000000000000000000000000000000n5",
+    "d2P18000db0SOY^O000000000000000000",
+)
 #: The boxes of a patient with pneumonia in ``rsna``: left, top, width and height.
 RSNA_BOXES = ((4.0, 6.0, 8.0, 12.0), (18.0, 8.0, 10.0, 16.0))
 
@@ -49,6 +57,42 @@ def ham10000(root: Path, lesions: int = 5, segmentations: bool = True) -> Mappin
                 rows.append((f"HAM_{number}{lesion:06d}", name, diagnosis, "histo", 60.0))
     header = ("lesion_id", "image_id", "dx", "dx_type", "age")
     table(root / HAM / "HAM10000_metadata.csv", header, rows)
+    return {"side": 16}
+
+
+def chexpert(
+    root: Path, patients: int = 12, segmentations: bool = True, size: tuple[int, int] = SIZE
+) -> Mapping[str, Any]:
+    """Write CheXpert with five frontal X-rays of each patient, some lateral ones, and CheXlocalize.
+
+    Each label is positive for two X-rays of a patient, and negative, blank and uncertain for one.
+    """
+    header = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_LABELS)
+    values = ("1.0", "1.0", "0.0", "", "-1.0")
+    segmented = {}
+    for part, count, first in (("train", patients, 1), ("valid", 3, 64541)):
+        rows: list[tuple[object, ...]] = []
+        for patient in range(first, first + count):
+            study = f"CheXpert-v1.0-small/{part}/patient{patient:05d}/study1"
+            for i in range(5):
+                path = f"{study}/view{i + 1}_frontal.jpg"
+                picture(root / path, 130_000 + 5 * patient + i, size, "L")
+                labels = [values[(i + k) % 5] for k in range(len(CHEXPERT_LABELS))]
+                if part == "valid":
+                    labels = ["1.0" if label == "1.0" else "0.0" for label in labels]
+                    key = f"patient{patient:05d}_study1_view{i + 1}_frontal"
+                    segmented[key] = {
+                        name: {"size": [40, 30], "counts": RUN_LENGTHS[k % 2]}
+                        for k, name in enumerate(CHEXPERT_LABELS)
+                        if labels[k] == "1.0"
+                    }
+                rows.append((path, "Male", 50, "Frontal", "AP", *labels))
+            rows.append((f"{study}/view6_lateral.jpg", "Male", 50, "Lateral", "", *[""] * 5))
+        table(root / f"CheXpert-v1.0-small/{part}.csv", header, rows)
+    if segmentations:
+        path = root / "CheXlocalize/gt_segmentations_val.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(segmented))
     return {"side": 16}
 
 

@@ -1,0 +1,290 @@
+"""Findings on frontal chest X-rays of CheXpert, with the segmentations of CheXlocalize."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from benchmark.core.dataset import DatasetInfo, Split
+from benchmark.core.errors import UserError, shown
+from benchmark.core.files import read_json
+from benchmark.core.hparam import HParam
+from benchmark.core.registry import DATASETS
+from datasets._io.image_pool import Item, Pool
+from datasets._io.image_source import ImageSource
+from datasets._io.names import encode
+from datasets._io.table import Row, read_table
+from datasets._sources.coco import draw_segmentation
+from datasets._sources.findings import (
+    HOLDOUT,
+    check_both_values,
+    select_findings,
+    xray_info,
+    xray_options,
+    xray_recipe,
+)
+from datasets._sources.holdout import divide_by_cluster
+
+FINDINGS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+#: The five findings of the CheXpert competition.
+COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+#: CheXlocalize's name of a finding where it differs.
+SEGMENTED_AS = {"Lung Opacity": "Airspace Opacity"}
+FOLDERS = (
+    "CheXpert-v1.0",
+    "CheXpert-v1.0-small",
+    "chexpert/CheXpert-v1.0",
+    "chexpert/CheXpert-v1.0-small",
+)
+SEGMENTATIONS = (
+    "CheXlocalize/gt_segmentations_val.json",
+    "CheXlocalize/CheXlocalize/gt_segmentations_val.json",
+)
+VIEWS = ("Frontal", "Lateral")
+#: The largest relative difference between the aspect ratios of an image and its segmentation. The
+#: sides of the small images are rounded.
+MAX_ASPECT_DIFFERENCE = 0.02
+_PATH = re.compile(r"(?:.*/)?((?:train|valid)/(patient\d+)/(study\d+)/(\w+)\.jpg)")
+
+
+class _Xrays(NamedTuple):
+    """The frontal X-rays of a table.
+
+    Attributes:
+        files: The images, below the data folder.
+        keys: CheXlocalize's name of each image, such as patient64541_study1_view1_frontal.
+        label: int64[N,K] of 0 and 1.
+        patient: int64[N].
+    """
+
+    files: list[str]
+    keys: list[str]
+    label: np.ndarray
+    patient: np.ndarray
+
+
+@DATASETS.register
+class CheXpert(ImageSource):
+    """Frontal chest X-rays with several findings, labelled from reports.
+
+    Source: Irvin et al. (2019), "CheXpert: A large chest radiograph dataset with uncertainty labels
+    and expert comparison", AAAI; segmentations: Saporta et al. (2022), "Benchmarking saliency
+    methods for chest X-ray interpretation", Nature Machine Intelligence 4. Licence: Stanford
+    University Dataset Research Use Agreement.
+
+    Layout: ``CheXpert-v1.0/`` or ``CheXpert-v1.0-small/``, also in ``chexpert/``, with
+    ``train.csv`` and ``valid.csv`` (Path, Frontal/Lateral, 14 findings), ``train/`` and ``valid/``.
+    Paths in the tables may begin with the name of either release. Optional:
+    ``CheXlocalize/gt_segmentations_val.json``.
+
+    Counts: 223,414 X-rays in ``train.csv``, of which 191,027 are frontal, and 234 in ``valid.csv``,
+    of which 202 are frontal. ``train`` and ``val`` are 90 and 10 % of the patients of
+    ``train.csv``, drawn in each trial. ``test`` is ``valid.csv``, which radiologists labelled.
+
+    A finding is 1, 0, -1 for uncertain, or blank if the report does not mention it. Blank is 0, and
+    ``uncertain`` gives the label of uncertain findings. Only ``test`` has masks: the union of the
+    segmentations of all selected findings, which is empty without a finding.
+    """
+
+    name = "chexpert"
+    title = "findings on frontal chest X-rays, several labels each (segmentations of the test)"
+    masks_may_be_empty = True
+    options: ClassVar[Mapping[str, HParam]] = {
+        **xray_options(COMPETITION),
+        "uncertain": HParam(
+            "zero", doc="the label of uncertain findings (-1)", choices=("zero", "one")
+        ),
+    }
+
+    _train: _Xrays
+    _test: _Xrays
+
+    def info(self) -> DatasetInfo:
+        return xray_info(
+            self.chosen,
+            self._labels(),
+            ("train", *HOLDOUT, "test"),
+            masks=False,
+            source="Irvin et al. (2019), CheXpert; Saporta et al. (2022), CheXlocalize",
+            licence="Stanford University Dataset Research Use Agreement",
+        )
+
+    def metadata(self) -> list[Path]:
+        return [self._table_path("train.csv"), self._table_path("valid.csv")]
+
+    def read(self) -> dict[str, Pool]:
+        train_table, test_table = self.metadata()
+        self._train = self._read_table(train_table)
+        self._test = self._read_table(test_table)
+        check_both_values(train_table, self._train.label, self._labels())
+        recipe = xray_recipe(self.chosen)
+        drawn = self._segmentations(test_table)
+        return {
+            "train": Pool([Item(file) for file in self._train.files], recipe),
+            "test": Pool(
+                [
+                    Item(file, drawn=segmentation)
+                    for file, segmentation in zip(self._test.files, drawn, strict=True)
+                ],
+                recipe,
+            ),
+        }
+
+    def load_mask(self, item: Item, size: tuple[int, int]) -> Any:
+        return _draw_union(item.drawn, size, item.image)
+
+    def build(self, seed: int) -> dict[str, Split]:
+        self.pools()
+        train = self._train
+        stratum = np.asarray(train.label.any(axis=1), np.int64)
+        rows_of_split = divide_by_cluster(seed, stratum, train.patient, HOLDOUT)
+        channels = self.chosen["channels"]
+        splits = {
+            name: self.split(
+                "train", rows, train.label[rows], cluster=train.patient[rows], channels=channels
+            )
+            for name, rows in rows_of_split.items()
+        }
+        test = self._test
+        splits["test"] = self.split(
+            "test",
+            np.arange(len(test.files)),
+            test.label,
+            cluster=test.patient + train.patient.max() + 1,
+            channels=channels,
+        )
+        return splits
+
+    def _labels(self) -> tuple[str, ...]:
+        return select_findings(self.chosen["labels"], FINDINGS, self.name)
+
+    def _read_table(self, path: Path) -> _Xrays:
+        """Read the frontal X-rays of a table."""
+        labels = self._labels()
+        rows = read_table(path, ("Path", "Frontal/Lateral", *labels))
+        folder = path.parent.relative_to(self.folder()).as_posix()
+        first_row: dict[str, Row] = {}
+        files = []
+        keys = []
+        patients = []
+        values = []
+        for row in rows:
+            if row["Frontal/Lateral"] not in VIEWS:
+                raise UserError(
+                    f"{path}: Frontal/Lateral = {shown(row['Frontal/Lateral'])} in {row.place}, "
+                    "expected Frontal or Lateral; use the file as it was published."
+                )
+            match = _PATH.fullmatch(row["Path"])
+            if match is None:
+                raise UserError(
+                    f"{path}: Path = {shown(row['Path'])} in {row.place}, expected "
+                    "…/train/patient…/study…/view….jpg; use the file as it was published."
+                )
+            first = first_row.setdefault(match[1], row)
+            if first is not row:
+                raise UserError(
+                    f"{path} names {match[1]} in {first.place} and in {row.place}, expected each "
+                    "image once; use the file as it was published."
+                )
+            if row["Frontal/Lateral"] == "Frontal":
+                files.append(f"{folder}/{match[1]}")
+                keys.append("_".join(match.groups()[1:]))
+                patients.append(match[2])
+                values.append([self._read_finding(path, row, name) for name in labels])
+        if not files:
+            raise UserError(f"{path} has no frontal X-ray; use the file as it was published.")
+        return _Xrays(files, keys, np.array(values, np.int64), encode(patients))
+
+    def _read_finding(self, path: Path, row: Row, name: str) -> int:
+        """Return the label of a finding, 0 or 1."""
+        values = {"": 0, "0": 0, "1": 1, "-1": int(self.chosen["uncertain"] == "one")}
+        text = row[name].strip().removesuffix(".0")
+        if text not in values:
+            raise UserError(
+                f"{path}: {name} = {shown(row[name])} in {row.place}, expected 1, 0, -1 or "
+                "nothing; use the file as it was published."
+            )
+        return values[text]
+
+    def _segmentations(self, table: Path) -> list[str]:
+        """Return the segmentations of each test image as JSON, or empty texts without the file."""
+        candidates = (self.folder() / name for name in SEGMENTATIONS)
+        path = next((path for path in candidates if path.exists()), None)
+        if path is None:
+            return [""] * len(self._test.keys)
+        try:
+            published = read_json(path)
+        except (ValueError, OSError) as error:
+            raise UserError(f"{path} is not JSON ({error}); unpack CheXlocalize again.") from None
+        if not isinstance(published, dict) or not published.keys() & set(self._test.keys):
+            raise UserError(
+                f"{path} has no segmentation of an image in {table}; use CheXlocalize's file for "
+                "the validation images."
+            )
+        findings = [SEGMENTED_AS.get(name, name) for name in self._labels()]
+        drawn = []
+        for key in self._test.keys:
+            segmented = published.get(key, {})
+            if not isinstance(segmented, dict):
+                raise UserError(
+                    f"{path}: {key} has no segmentations by finding; unpack CheXlocalize again."
+                )
+            drawn.append(json.dumps([segmented[name] for name in findings if name in segmented]))
+        return drawn
+
+    def _table_path(self, name: str) -> Path:
+        candidates = [f"{folder}/{name}" for folder in FOLDERS]
+        return self.folder() / self.find(*candidates, how="unpack CheXpert's archive there")
+
+
+def _draw_union(drawn: str, size: tuple[int, int], where: str) -> Any:
+    """Draw the union of segmentations, which may refer to a larger copy of the image.
+
+    Args:
+        drawn: JSON of a list of COCO's run lengths.
+        size: Width and height of the image.
+        where: The image, for messages.
+
+    Raises:
+        UserError: If a segmentation is invalid or has a different aspect ratio.
+    """
+    from PIL import Image, ImageChops
+
+    union = Image.new("L", size)
+    for segmentation in json.loads(drawn):
+        try:
+            height, width = (int(number) for number in segmentation["size"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"the segmentation of {where} has no size; unpack CheXlocalize again."
+            ) from None
+        aspect = width * size[1] / max(1, height * size[0])
+        if abs(aspect - 1) > MAX_ASPECT_DIFFERENCE:
+            raise UserError(
+                f"the segmentation of {where} has {width}×{height} pixels, which is another aspect "
+                f"ratio than that of the image with {size[0]}×{size[1]}; unpack CheXpert and "
+                "CheXlocalize again."
+            )
+        mask = draw_segmentation(json.dumps(segmentation), (width, height), where)
+        union = ImageChops.lighter(union, mask.resize(size, Image.Resampling.BILINEAR))
+    return union
