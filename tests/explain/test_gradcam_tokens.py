@@ -9,11 +9,11 @@ import captum.attr
 import pytest
 import torch
 from torch import nn
-from torchvision.models.vision_transformer import VisionTransformer
 
 from benchmark import explain
 from benchmark.core.registry import BACKBONES
 from benchmark.engine.term_watch import CHECKED_STEPS, TermWatch
+from benchmark.models.vit import Shape, ViTB16
 from tests.support import tiny
 
 SIDE, GRID, WIDTH = 64, 4, 8
@@ -24,11 +24,8 @@ TARGET = torch.tensor([1, 0, 2])
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """ViT-B/16 of width 8 instead of 768, with all of its twelve blocks."""
-
-    def network(builder: str, weights: str, num_outputs: int, image_size: int) -> nn.Module:
-        return VisionTransformer(image_size, 16, 12, 2, WIDTH, 16, num_classes=num_outputs)
-
-    monkeypatch.setattr("benchmark.models.vit.torchvision_network", network)
+    shape = Shape(patch=16, dim=WIDTH, depth=12, heads=2, mlp_dim=16)
+    monkeypatch.setattr(ViTB16, "shape", classmethod(lambda cls, options: shape))
 
 
 def vit(classes: int = 3, dtype: torch.dtype = torch.float64) -> Any:
