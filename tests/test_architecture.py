@@ -108,7 +108,7 @@ def _room(module: str) -> int:
 
 
 def forbidden(module: str, imported: str) -> bool:
-    """Whether the table does not allow ``module`` to import ``imported``."""
+    """Return True if the table does not allow ``module`` to import ``imported``."""
     if imported.split(".")[0] not in OURS:
         return False
     mine, theirs = _part(module), _part(imported)

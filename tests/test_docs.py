@@ -111,7 +111,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def outcome(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a process that has the examples as a package trained and reported."""
+    """Output of a process that trains and reports with the examples as an installed package."""
     path = os.pathsep.join([str(installed), str(ROOT)])
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path_factory.mktemp("sweep"))],

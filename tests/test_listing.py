@@ -1,4 +1,4 @@
-"""What `list` prints when a sweep file is broken."""
+"""Output of ``list`` when a sweep file is broken."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _MAX_NAMES = 5
 
 @dataclass(frozen=True)
 class Findings:
-    """What the checks found, in sentences.
+    """Findings of the checks, as sentences.
 
     Args:
         problems: what is wrong with the data.

@@ -1,4 +1,4 @@
-"""How an attempt at a run ends."""
+"""Outcomes of an attempt at a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class RunOutcome(enum.StrEnum):
-    """How a call of the engine, or of the worker around it, ended."""
+    """Outcome of a call of the engine, or of the worker around it."""
 
     #: The record is committed.
     DONE = "done"

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.core.errors import DamagedError
-from benchmark.core.summaries import (
-    DataSummary,
-)
+from benchmark.core.summaries import DataSummary
 from benchmark.core.text import one_line
 
 #: Largest number of images in a cell of a confusion matrix. Sums of such numbers are exact.

@@ -1,7 +1,7 @@
-"""Which class, which object and which shortcut a heatmap shows, beside what the answers depend on.
+"""Sensitivity of heatmaps and predictions to the class, the object and the shortcut.
 
 All functions compute in float64 and return NaN where they are undefined. A heatmap can hide a
-shortcut that the answer still depends on, so ``confounder_sensitivity`` belongs beside
+shortcut that the prediction still depends on, so ``confounder_sensitivity`` belongs beside
 ``tag_effect``.
 """
 
@@ -122,12 +122,12 @@ def explanation_ncc(with_shortcut: torch.Tensor, without: torch.Tensor) -> torch
 
 
 class TagEffect(NamedTuple):
-    """How the answers change when a shortcut is put into images.
+    """Change of the predictions when a shortcut is put into images.
 
     Attributes:
         effect: mean difference of the logit, divided by its standard deviation without the
             shortcut; NaN if that is 0.
-        flips: share of the images whose answer changes.
+        flips: share of the images whose prediction changes.
     """
 
     effect: float
@@ -142,7 +142,7 @@ def tag_effect(
     Args:
         with_shortcut: logits float[B] of images with the shortcut.
         without: logits float[B] of the same images without it.
-        threshold: logit above which the answer is yes.
+        threshold: logit above which the label is predicted.
 
     Raises:
         ValueError: there are fewer than two images, or the shapes differ.

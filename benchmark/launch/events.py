@@ -1,4 +1,4 @@
-"""What a launcher reports while it works, and its summary at the end."""
+"""Events that a launcher reports while it works, and its summary at the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 
 class EventKind(enum.StrEnum):
-    """What happened to a run."""
+    """Kind of an event in the life of a run."""
 
     #: The run was done before this launch, or another launcher has finished it.
     ALREADY = "already"

@@ -1,4 +1,4 @@
-"""What a launcher must provide: places for runs, and a process for each run.
+"""Base class of the launchers, which provide places for runs and a process for each run.
 
 The scheduler decides which run goes where and what follows when it ends. It knows processes only
 through the class below. Adding a launcher is one file in ``benchmark/launch/executors/``, or a

@@ -56,7 +56,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job ended.
+    """Result of a job.
 
     Args:
         outcome: how the run ended, or why it was not started.

@@ -17,7 +17,7 @@ from benchmark.launch.run_queue import Node
 
 
 class Decision(enum.StrEnum):
-    """What becomes of a run whose attempt ended badly."""
+    """Decision about a run whose attempt did not finish it."""
 
     #: The record was committed before the process died.
     DONE = "done"

@@ -1,4 +1,4 @@
-"""What happens in the process of a run: it is pinned to its slot, takes the lease, and trains."""
+"""The process of a run: it is pinned to its slot, takes the lease, and trains."""
 
 from __future__ import annotations
 

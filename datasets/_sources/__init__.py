@@ -1,1 +1,1 @@
-"""What several data sets draw on: raw sources, bias assignment, compositing."""
+"""Code shared by several data sets: raw sources, bias assignment, compositing."""

@@ -13,7 +13,7 @@ from tests.benchmarks.simulated_sweeps import World
 
 
 class Kind(enum.Enum):
-    """What is counted in the report of a setting."""
+    """Part of the report that a setting counts."""
 
     INTERVALS = enum.auto()
     DETAILS = enum.auto()

@@ -224,7 +224,7 @@ def alternate(
 
 
 def launching_and_steps(bench: Bench, note: Callable[[str, float, float], None]) -> None:
-    """What a run costs besides its steps, and what one step costs."""
+    """Measure the cost of a run besides its steps, and of one step."""
     given = bench.given
     many = 20
     theirs, both = alternate(

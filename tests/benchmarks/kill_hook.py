@@ -37,7 +37,7 @@ _lock = threading.Lock()
 
 
 class Fate:
-    """What one process has drawn."""
+    """The random point at which a process is killed."""
 
     def __init__(self) -> None:
         self.process = os.getpid()

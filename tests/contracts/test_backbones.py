@@ -1,4 +1,4 @@
-"""What every registered network must do, whoever wrote it."""
+"""Contract of every registered network, those of installed packages included."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def test_a_plug_in_that_was_imported_first_does_not_keep_a_name_of_ours(
 def test_of_two_plug_ins_with_one_name_neither_is_used(
     house: Callable[..., Registry], tmp_path: Path
 ) -> None:
-    """Which of them were meant would depend on the order in which they were installed."""
+    """Using one of them would depend on the order in which they were installed."""
     things = house(a=MODULE.format(cls="A", name="ant"))
     module = "\n".join(f"class {name}:\n    name = 'bee'\n" for name in ("One", "Two", "Three"))
     points = "\n".join(f"{name} = plugin_x:{name}" for name in ("One", "Two", "Three"))
@@ -207,7 +207,7 @@ def test_of_two_plug_ins_with_one_name_neither_is_used(
 
 
 class Shape:
-    """What plug-ins of a registry with a base must inherit from."""
+    """The base class of plug-ins."""
 
     name = ""
 

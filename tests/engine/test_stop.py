@@ -30,7 +30,7 @@ BUDGET = {"steps": 14, "evaluate_every": 4}
 
 @pytest.fixture
 def request_to_stop() -> Iterator[StopRequest]:
-    """What a SIGTERM asks this process."""
+    """A stop request that SIGTERM makes to this process."""
     request = StopRequest()
     before = signal.signal(signal.SIGTERM, lambda *_: request.ask("stopped"))
     yield request
@@ -166,7 +166,7 @@ def test_a_method_that_looks_at_the_data_outside_its_steps(
 
 
 def test_a_request_interrupts_once() -> None:
-    """What cleans up after it is not interrupted again, however often a launcher asks."""
+    """The clean-up is not interrupted again, however often a launcher asks."""
     request = StopRequest()
     cleaned = []
     with pytest.raises(StopRequestedError), request.at_once():

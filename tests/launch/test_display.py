@@ -1,4 +1,4 @@
-"""What people see of a launch and of a sweep, on a terminal and in a file."""
+"""Display of a launch and of a sweep, on a terminal and in a file."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def test_out_of_memory_is_tried_once_more_alone(tmp_path: Path) -> None:
 
 
 def record_attempt(launcher: Launcher, key: str, until_event: dict[str, object]) -> int:
-    """Which try of a run was under way at an event."""
+    """Return the number of the attempt that was under way at an event."""
     events = launcher.events()
     starts = [
         e for e in events[: events.index(until_event)] if e["kind"] == "start" and e["key"] == key

@@ -25,7 +25,7 @@ REMOVED = "its folder was removed during the launch"
 
 
 def started(folder: Path, one: RunSpec) -> bool:
-    """Whether a run has written a line of its log."""
+    """Return True if a run has written a line of its log."""
     log = SweepFolder(folder).run(one.key).attempt(1).log
     return log.exists() and log.stat().st_size > 0
 

@@ -9,12 +9,12 @@ from benchmark.core.dataset import GroupedDataset, Split
 
 
 def same_arrays(one: Split, other: Split) -> bool:
-    """Whether two splits agree in every array, bit by bit."""
+    """Return True if two splits agree in every array, bit by bit."""
     return digest_of_split(one) == digest_of_split(other)
 
 
 def same(one: GroupedDataset, other: GroupedDataset) -> bool:
-    """Whether two data sets agree in every array of every split."""
+    """Return True if two data sets agree in every array of every split."""
     return digest(one) == digest(other)
 
 

@@ -256,7 +256,7 @@ class FakeSweep:
             np.savez(folder / "predictions.npz", **arrays)  # type: ignore[arg-type]
 
     def _upstream(self, spec: RunSpec) -> dict[str, Any]:
-        """What the engine keeps of the runs that came first: name and selected scores."""
+        """Return the summary of the upstream runs that the engine records."""
         found = {}
         for role, key in spec.upstream.items():
             first = json.loads((self.folder / "runs" / key / "record.json").read_text())
@@ -335,7 +335,7 @@ def log_lines(
 def make_record(
     spec: RunSpec, selected: Mapping[str, Any], data: Mapping[str, Any], method: Method
 ) -> dict[str, Any]:
-    """What record.json holds, as docs/log_schema.md says."""
+    """Return the content of record.json, as docs/log_schema.md describes it."""
     return {
         "key": spec.key,
         "spec": spec.to_json(),

@@ -90,7 +90,7 @@ def main() -> None:
 
 
 class Launcher:
-    """A launcher process and what it has said so far."""
+    """A launcher process and its output so far."""
 
     def __init__(
         self,
@@ -144,14 +144,14 @@ class Launcher:
 
 
 def run(folder: Path, workers: int = 2, lease: float = 30.0, **options: Any) -> Launcher:
-    """A launcher from beginning to end."""
+    """Run a launcher until it ends."""
     launcher = Launcher(folder, workers, lease, **options)
     launcher.wait()
     return launcher
 
 
 def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """What ``condition`` returns once it is true."""
+    """Wait until ``condition`` returns a true value, and return that value."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = condition()
@@ -167,7 +167,7 @@ def record(folder: Path, key: str) -> dict[str, Any]:
 
 
 def leases(folder: Path) -> list[Path]:
-    """Leases and half-written files that somebody left behind."""
+    """Return the leases and temporary files that were left behind."""
     runs = folder / "runs"
     return [
         path
@@ -177,7 +177,7 @@ def leases(folder: Path) -> list[Path]:
 
 
 def expected_value(one: RunSpec, start: int = 0) -> int:
-    """What an undisturbed run computes."""
+    """Return the value that an uninterrupted run computes."""
     value = (one.trial + start) % 2**64
     for number in range(1, one.budget["steps"] + 1):
         value = (value * 6364136223846793005 + number) % 2**64

@@ -148,7 +148,7 @@ def _unless_open(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_for_filelock() -> bool:
-    """Whether filelock asks, which has code of its own for Windows and runs that for Linux here."""
+    """Return True if filelock is the caller; it runs its code for Linux here."""
     frame = sys._getframe()
     while frame is not None:
         if frame.f_globals.get("__name__", "").startswith("filelock."):

@@ -150,6 +150,6 @@ def through_checkpoint(algorithm: Algorithm, fresh: Algorithm, step: int) -> Alg
 
 
 def same_weights(one: Algorithm, other: Algorithm) -> bool:
-    """Whether two algorithms are equal bit by bit."""
+    """Return True if the weights of two algorithms are equal bit by bit."""
     a, b = one.state_dict(), other.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

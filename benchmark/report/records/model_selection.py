@@ -42,7 +42,7 @@ class SelectedRun:
 
     @property
     def is_before_switch(self) -> bool:
-        """Whether the step precedes the method's own training (see ``Algorithm.active_from``)."""
+        """True if the step precedes the method's own training (see ``Algorithm.active_from``)."""
         return chosen_before_switch(self.run, self.at)
 
 
