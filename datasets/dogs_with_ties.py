@@ -57,7 +57,7 @@ class DogsWithTies(ImageSource):
     that need groups), and the rest the other one. The tests show the same dogs: ``biased``,
     ``unbiased`` (no tie) and ``deceiving`` (the other tie). A bow tie is as wide as the neck and
     centred on it. A necktie is half as wide and hangs from the centre. Photographs are cropped to
-    the central square. There are no masks: the bias is on the dogs.
+    the central square and not augmented (TEA, F.2). There are no masks: the bias is on the dogs.
     """
 
     name = "dogs_with_ties"
@@ -83,7 +83,6 @@ class DogsWithTies(ImageSource):
             provides=bias_assignment.provided_annotations(bias, masks=False),
             mean=(0.48145466, 0.4578275, 0.40821073),  # TEA, F.2: as for CLIP
             std=(0.26862954, 0.26130258, 0.27577711),
-            augmentation={"flip": 0.5},
             source="Bassi et al. (2025), Training with explanations alone; "
             "Stanford Dogs: Khosla et al. (2011)",
             licence="Stanford Dogs: research; photographs as on ImageNet",

@@ -113,7 +113,8 @@ class Spawrious(ImageSource):
     place that all breeds share; the environments are from the folders 0 and 1. Many to many: both
     environments are from folder 0, and in the second one two breeds swap places. The test has each
     breed in places where it never is in training. A fifth of each environment is used for
-    validation, as in DomainBed. There are no masks.
+    validation, and augmentation is a flip, colour jitter and conversion to grey, as in DomainBed.
+    There are no masks.
     """
 
     name = "spawrious"
@@ -149,7 +150,11 @@ class Spawrious(ImageSource):
             provides=Needs(confounder=True, groups=True, environments=True, val_groups=True),
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            augmentation={"flip": 0.5},
+            augmentation={
+                "flip": 0.5,
+                "ColorJitter": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.3},
+                "RandomGrayscale": {"p": 0.1},
+            },
             source="Lynch et al. (2023), Spawrious: a benchmark for fine control of spurious "
             "correlation biases",
             licence="MIT",

@@ -106,7 +106,7 @@ class Waterbirds(ImageSource):
             "tea": bias_assignment.environment_names(self.chosen["bias"]),
         }[setting]
         masks = setting == "tea" or self.data_dir is None or self._segmentations() is not None
-        # TEA, F.2: pixels in [0, 1] without further normalisation
+        # TEA, F.2: pixels in [0, 1] without further normalisation or augmentation
         is_tea = setting == "tea"
         return DatasetInfo(
             label_names=LABELS,
@@ -124,7 +124,7 @@ class Waterbirds(ImageSource):
             ),
             mean=(0.0, 0.0, 0.0) if is_tea else IMAGENET_MEAN,
             std=(1.0, 1.0, 1.0) if is_tea else IMAGENET_STD,
-            augmentation={"flip": 0.5},
+            augmentation={} if is_tea else {"flip": 0.5},
             source="Sagawa et al. (2020), Distributionally robust neural networks for group "
             "shifts; CUB; Places",
             licence="photographs free for non-commercial research",

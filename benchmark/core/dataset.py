@@ -15,7 +15,8 @@ from benchmark.core.hparam import HParam, check_values
 from benchmark.core.needs import Needs
 from benchmark.core.seeds import seed_for
 
-#: Augmentations that a data set or the [augmentation] table of a sweep file may use; 0 means off.
+#: Augmentations that a data set or the [augmentation] table of a sweep file may use, beside the
+#: transforms of torchvision (see ``benchmark.core.transforms``); 0 means off.
 AUGMENTATIONS = {
     "flip": HParam(0.0, doc="probability of a left-right flip", low=0.0, high=1.0),
     "translate": HParam(0.0, doc="largest shift, as a share of the side", low=0.0, high=1.0),
@@ -116,7 +117,8 @@ class DatasetInfo:
         std: The standard deviation of each channel, likewise.
         source: The publication or origin of the data.
         licence: The terms of use.
-        augmentation: Augmentations that preserve the label, with names from AUGMENTATIONS.
+        augmentation: Augmentations that preserve the label: names from AUGMENTATIONS with numbers,
+            and names of transforms of ``torchvision.transforms.v2`` with their options.
         stand_in: True for generated stand-ins, which are never shown in a table with real data.
         bias_splits: (biased, deceiving), the splits whose difference in accuracy is the
             generalisation gap, or None.
@@ -135,7 +137,7 @@ class DatasetInfo:
     std: tuple[float, ...]
     source: str
     licence: str
-    augmentation: Mapping[str, float] = field(default_factory=dict)
+    augmentation: Mapping[str, Any] = field(default_factory=dict)
     stand_in: bool = False
     bias_splits: tuple[str, str] | None = None
     paired: bool = False

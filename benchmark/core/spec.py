@@ -47,7 +47,8 @@ class RunSpec:
         budget: ``steps``, ``evaluate_every``, ``patience`` (evaluations without improvement; 0 for
             no early stopping) and ``min_delta``.
         selection: Criteria that select a step. Early stopping follows the first one.
-        augmentation: Augmentations of training images, by name.
+        augmentation: Augmentations of training images: a number, or the options of a transform of
+            torchvision, by name.
         oracle: True if test splits are evaluated during training, which tables show.
         compute: ``precision`` (fp32 or bf16), ``channels_last``, ``compile`` and ``deterministic``
             (auto, true or false).
@@ -70,7 +71,7 @@ class RunSpec:
     draw: Count
     budget: Mapping[str, Json]
     selection: tuple[Name, ...]
-    augmentation: Mapping[str, float] = field(default_factory=dict)
+    augmentation: Mapping[str, Json] = field(default_factory=dict)
     oracle: bool = False
     compute: Mapping[str, Json] = field(default_factory=dict)
     upstream: Mapping[str, Key] = field(default_factory=dict)

@@ -1,21 +1,71 @@
-"""Data augmentation on the device, with a single resampling of each batch."""
+"""Data augmentation on the device: one resampling of each batch, and transforms of torchvision."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from benchmark.core.batch import Batch
+from benchmark.core.dataset import AUGMENTATIONS
+from benchmark.core.transforms import make_transform
 
 #: Bytes that are flipped at a time on the CPU, and bytes that each thread resamples at a time. What
 #: was just read is then still in the cache of the processor, and no memory for a second batch is
 #: allocated, which would cost more than the arithmetic.
 _FLIP_BYTES = 1 << 17
 _RESAMPLE_BYTES = 1 << 20
+
+
+class Augmentation:
+    """Augment batches of normalised images, together with their masks.
+
+    Flips, rotations, crops and shifts come first, then the transforms of torchvision in
+    alphabetical order, so that the result does not depend on the order in a file. A transform draws
+    new random numbers for each image, and sees pixel values in [0, 1].
+
+    Args:
+        options: The augmentation of a spec.
+        mean: The mean of each channel that normalisation subtracted.
+        std: The standard deviation of each channel by which it divided.
+    """
+
+    def __init__(
+        self, options: Mapping[str, Any], mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        self.resampling = {name: options[name] for name in options if name in AUGMENTATIONS}
+        self.transforms: list[Callable[..., Any]] = [
+            make_transform(name, options[name])
+            for name in sorted(options)
+            if name not in AUGMENTATIONS
+        ]
+        self.mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the augmented batch; see ``augment``."""
+        batch = augment(batch, self.resampling)
+        if not self.transforms:
+            return batch
+        from torchvision import tv_tensors
+
+        mean = self.mean.to(batch.image.device)
+        std = self.std.to(batch.image.device)
+        images = []
+        masks = []
+        for i in range(len(batch)):
+            sample: Any = [tv_tensors.Image((batch.image[i] * std + mean).clamp_(0, 1))]
+            if batch.mask is not None:
+                sample.append(tv_tensors.Mask(batch.mask[i]))
+            for transform in self.transforms:
+                sample = transform(sample)
+            images.append((sample[0].as_subclass(torch.Tensor) - mean) / std)
+            masks += [mask.as_subclass(torch.Tensor) for mask in sample[1:]]
+        return replace(batch, image=torch.stack(images), mask=torch.stack(masks) if masks else None)
 
 
 def augment(batch: Batch, options: Mapping[str, float]) -> Batch:

@@ -23,7 +23,7 @@ from benchmark.core.optim import lr_factor, set_lr
 from benchmark.core.run_states import AttemptEnd
 from benchmark.core.seeds import seed_for
 from benchmark.core.spec import RunSpec, before_switch
-from benchmark.engine.augment import augment
+from benchmark.engine.augment import Augmentation
 from benchmark.engine.checkpoint import conditions_of, save_checkpoint
 from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.environment_info import current_conditions, peak_memory_bytes
@@ -145,12 +145,14 @@ class TrainingRun:
         )  # fmt: skip
         if self._is_evaluation_due():  # a run that was stopped during an evaluation
             self.evaluate()
+        info = self.data.info
+        augment = Augmentation(self.spec.augmentation, info.mean, info.std)
         self.algorithm.train()
         self._since = time.perf_counter()
         while self.step < self.budget["steps"] and not self.selection.exhausted:
             self._poll()
             self._prepare(seed)
-            batch = augment(train.batch(sampler.rows(self.step)), self.spec.augmentation)
+            batch = augment(train.batch(sampler.rows(self.step)))
             self.images += len(batch)
             self._in_step = True
             try:

@@ -22,6 +22,7 @@ from benchmark.core.named_options import (
 from benchmark.core.needs import DESCRIPTIONS
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, did_you_mean
 from benchmark.core.spec import RunSpec
+from benchmark.core.transforms import check_transform, is_transform
 from benchmark.plan.sweepfile import BUDGET, COMPUTE, SweepConfig, check_table, read_selection
 
 #: Keys of an [override.NAME] table that are not hyper-parameters.
@@ -262,13 +263,21 @@ class Resolver:
 
     def _augmentation(
         self, info: DatasetInfo | None, override: Mapping[str, Any] | None
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         """Return the augmentation of the override, else of the sweep, else of the data set."""
         given = override if override is not None else self.config.augmentation
         if given is None:
             given = info.augmentation if info else {}
-        values = check_values(AUGMENTATIONS, given, "augmentation", "kind")
-        return {name: value for name, value in values.items() if value > 0}
+        transforms = {name: value for name, value in given.items() if is_transform(name)}
+        numbers = {name: value for name, value in given.items() if name not in transforms}
+        errors = ErrorCollector()
+        checked = errors(check_values, AUGMENTATIONS, numbers, "augmentation", "kind") or {}
+        augmentation = {name: value for name, value in checked.items() if value > 0}
+        for name, options in transforms.items():
+            if options != 0 and info is not None:
+                augmentation[name] = errors(check_transform, name, options, info.image_size)
+        errors.finish()
+        return augmentation
 
     def upstream(self, request: RunRequest, spec: RunSpec) -> dict[str, RunRequest]:
         """Return requests for the upstream runs of a run, by role.

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from benchmark.core.batch import Batch
 from benchmark.engine import augment as module
-from benchmark.engine.augment import augment
+from benchmark.engine.augment import Augmentation, augment
 
 
 def _batch(n: int = 64, height: int = 12, width: int = 12, mask: bool = True) -> Batch:
@@ -220,3 +220,61 @@ def test_resampling_equals_grid_sample(height: int, width: int) -> None:
     found = module._resample_mask(batch.mask, affine)
     # Points halfway between pixels may be rounded either way.
     assert found is not None and (found == nearest).float().mean() > 0.99
+
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+
+
+def _valid_batch(n: int = 6, side: int = 12) -> tuple[torch.Tensor, Batch]:
+    """Return pixel values in [0, 1] and the batch of them, normalised."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(n, 3, side, side, generator=generator)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    mask = pixels[:, :1] < 0.5
+    index = torch.arange(n)
+    return pixels, Batch(image=(pixels - mean) / std, label=index, index=index, mask=mask)
+
+
+def _pixels(batch: Batch) -> torch.Tensor:
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return batch.image * std + mean
+
+
+class TestTransformsOfTorchvision:
+    def test_a_flip_moves_the_mask_with_the_image(self) -> None:
+        pixels, batch = _valid_batch()
+        flipped = Augmentation({"RandomHorizontalFlip": {"p": 1.0}}, MEAN, STD)(batch)
+        assert torch.allclose(_pixels(flipped), pixels.flip(-1), atol=1e-6)
+        assert torch.equal(_mask(flipped), _mask(batch).flip(-1))
+        assert flipped.label is batch.label
+
+    def test_a_change_of_colour_sees_pixels_and_keeps_the_mask(self) -> None:
+        pixels, batch = _valid_batch()
+        changed = Augmentation({"RandomInvert": {"p": 1.0}}, MEAN, STD)(batch)
+        assert torch.allclose(_pixels(changed), 1 - pixels, atol=1e-6)
+        assert torch.equal(_mask(changed), _mask(batch))
+
+    def test_images_have_draws_of_their_own_from_the_seed(self) -> None:
+        augmentation = Augmentation({"ColorJitter": {"brightness": 0.5}}, MEAN, STD)
+        pixels, batch = _valid_batch()
+        torch.manual_seed(3)
+        one = augmentation(batch).image
+        assert not torch.equal(augmentation(batch).image, one)
+        torch.manual_seed(3)
+        assert torch.equal(augmentation(batch).image, one)
+        factors = _pixels(replace(batch, image=one)).flatten(1).amin(1) / pixels.flatten(1).amin(1)
+        assert len(set(factors.tolist())) == len(factors)
+
+    def test_the_order_of_options_has_no_effect(self) -> None:
+        options = {"RandomInvert": {"p": 1.0}, "ColorJitter": {"contrast": 0.5}, "flip": 0.5}
+        results = []
+        for names in (list(options), list(reversed(options))):
+            torch.manual_seed(0)
+            _, batch = _valid_batch()
+            augmentation = Augmentation({name: options[name] for name in names}, MEAN, STD)
+            results.append(augmentation(batch).image)
+        assert torch.equal(*results)
+
+    def test_without_transforms_nothing_changes(self) -> None:
+        batch = _batch()
+        assert Augmentation({}, MEAN, STD)(batch) is batch

@@ -35,5 +35,5 @@ def test_the_example_shows_every_key() -> None:
     assert set(example) == set(_READERS)
     assert set(example["budget"]) == set(BUDGET)
     assert example["compute"] == COMPUTE
-    assert set(example["augmentation"]) == set(AUGMENTATIONS)
+    assert set(AUGMENTATIONS) < set(example["augmentation"])
     assert all(name in DOC.read_text(encoding="utf-8") for name in CRITERIA)

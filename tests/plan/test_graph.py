@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +159,35 @@ def test_evaluations_default_to_a_tenth_of_the_steps() -> None:
 
 def test_augmentation_that_is_zero_is_none() -> None:
     assert _only(augmentation={"flip": 0, "rotate": 10}).augmentation == {"rotate": 10.0}
+
+
+def test_augmentation_by_transforms_of_torchvision() -> None:
+    jitter = {"brightness": 0.3, "hue": 0.1}
+    spec = _only(augmentation={"flip": 0.5, "ColorJitter": jitter, "RandomGrayscale": 0})
+    assert spec.augmentation == {"flip": 0.5, "ColorJitter": jitter}
+    assert RunSpec.from_json(json.loads(json.dumps(spec.to_json()))).key == spec.key
+    override = {"tiny": {"augmentation": {"ColorJitter": 0}}}
+    assert not _only(augmentation={"ColorJitter": jitter}, override=override).augmentation
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "words"),
+    [
+        ({"ColorJiter": {}}, "no kind 'ColorJiter'"),
+        ({"Transform": 1}, "Transform = 1 is not a table"),
+        ({"ColorJitter": 0.3}, "ColorJitter = 0.3 is not a table"),
+        ({"ColorJitter": {"brigtness": 0.3}}, "did you mean brightness"),
+        ({"ColorJitter": {"hue": 3.0}}, "ColorJitter cannot be used with"),
+        ({"Resize": {"size": 7}}, "Resize changes the shape"),
+        ({"Resize": {"size": 1_000_000}}, "expected numbers from -1,000 to 1,000"),
+        ({"RandomRotation": {"degrees": [0, 1e9]}}, "RandomRotation has the option value"),
+        ({"CutMix": {}}, "CutMix cannot be used with"),
+        ({"ToDtype": {"dtype": "float64"}}, "ToDtype"),
+    ],
+)
+def test_unsuitable_transforms(augmentation: dict[str, Any], words: str) -> None:
+    (problem,) = _problems(augmentation=augmentation)
+    assert words in problem
 
 
 def test_all_problems_of_all_kinds_are_told_together() -> None:
