@@ -36,6 +36,17 @@ from benchmark.models.base import Backbone
 MEMORY = 0.99
 
 
+def with_both_classes(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits float[B,K]; those of one logit z become (0, z), float[B,2].
+
+    The softmax of (0, z) is (1 − σ(z), σ(z)), so that its cross-entropy is the binary cross-entropy
+    of z.
+    """
+    if logits.shape[1] > 1:
+        return logits
+    return torch.cat([torch.zeros_like(logits), logits], dim=1)
+
+
 @ALGORITHMS.register
 class EX2L(Algorithm):
     """CE(label) + λ₁ · CE(confounder) + λ₂ · similarity of the two Grad-CAM maps (equation 4).
@@ -51,6 +62,11 @@ class EX2L(Algorithm):
 
     The paper draws λ₁ and λ₂ from U(0.1, 100), nine times in ten above 10; the variant
     ``log_draws`` draws them from 10^U(−1, 2).
+
+    For two classes or two confounders, ``one_logit`` builds models with one logit as in the paper
+    (B.1, B.4.1): binary cross-entropy, and Grad-CAM of the logit for 1 and of its negative for 0.
+
+    The passes that are explained also give the two cross-entropies. Dropout is off in them.
     """
 
     name = "ex2l"
@@ -89,6 +105,9 @@ class EX2L(Algorithm):
         "sampling": HParam(
             "group", choices=("group", "random"), doc="how batches are drawn; random: appendix A"
         ),
+        "one_logit": HParam(
+            False, doc="one logit for two classes or two confounders (B.1), instead of two"
+        ),
     }
     variants = {
         **{name: {"similarity": name} for name in SIMILARITIES},
@@ -99,6 +118,7 @@ class EX2L(Algorithm):
         },
         "raw_maps": {"scale": "none"},
         "label_only": {"moves": "label"},
+        "one_logit": {"one_logit": True},
         # two independent models
         "no_penalty": {"similarity_weight": 0.0},
     }
@@ -108,7 +128,12 @@ class EX2L(Algorithm):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self.confounder = setting.build_network(setting.num_confounders, dropout=self.hp["dropout"])
+        dropout = self.hp["dropout"]
+        if self.outputs(setting.num_classes) != setting.num_classes:
+            self.network = setting.build_network(1, dropout=dropout)
+        self.confounder = setting.build_network(
+            self.outputs(setting.num_confounders), dropout=dropout
+        )
         self.sampling = self.hp["sampling"]  # type: ignore[misc]
         self.register_buffer("running_accuracy", torch.tensor(1 / setting.num_confounders))
         self.accuracy_at_end: float | None = None
@@ -117,8 +142,22 @@ class EX2L(Algorithm):
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
+        classes = len(info.label_names)
+        confounders = len(info.confounder_names)
+        if spec.hparams["one_logit"] and 2 not in (classes, confounders):
+            return (
+                f"one_logit needs two classes or two confounders, got {classes} and {confounders}; "
+                "leave it off."
+            )
         backbone: type[Backbone] = BACKBONES.get(spec.backbone)
         return backbone.cam_problem(info.image_size, spec.backbone_options)
+
+    def outputs(self, classes: int) -> int:
+        """Return the number of logits of a model for this number of classes."""
+        return 1 if self.hp["one_logit"] and classes == 2 else classes
+
+    def predict(self, image: torch.Tensor) -> torch.Tensor:
+        return with_both_classes(super().predict(image))
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         optimizer = make_optimizer(self.network.parameters(), self.hp)
@@ -134,12 +173,14 @@ class EX2L(Algorithm):
     def explain(
         self, network: torch.nn.Module, image: torch.Tensor, target: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the Grad-CAM map of the target, float[B,1,h,w], scaled, and the logits."""
+        """Return the Grad-CAM map of the target, float[B,1,h,w], scaled, and logits float[B,K]."""
         trace = self.gradcam.trace(
             network, image, create_graph=True, track_statistics=self.training
         )
         cam = trace.heatmap(target)
-        return (scaled_to_one(cam) if self.hp["scale"] == "max" else cam), trace.logits
+        return (scaled_to_one(cam) if self.hp["scale"] == "max" else cam), with_both_classes(
+            trace.logits
+        )
 
     def similarity(self, label_map: torch.Tensor, confounder_map: torch.Tensor) -> torch.Tensor:
         """Return the similarity of the two models' maps, averaged over images, without λ₂."""
@@ -197,7 +238,7 @@ class EX2L(Algorithm):
         self.confounder.eval()
         with torch.no_grad():
             correct = [
-                self.confounder(batch.image).argmax(1) == batch.confounder
+                with_both_classes(self.confounder(batch.image)).argmax(1) == batch.confounder
                 for batch in run.batches("val")
             ]
         self.accuracy_at_end = torch.cat(correct).float().mean().item()

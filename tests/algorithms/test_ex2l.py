@@ -244,6 +244,82 @@ def test_with_dropout_the_models_take_turns() -> None:
     assert algorithm.parallel_forward.overlaps is False
 
 
+def one_logit_models(**changed: Any) -> tuple[Any, Any]:
+    """eX2L on two classes with one logit z, and with two logits (0, z) of the same models."""
+    one, two = (build("ex2l", num_classes=2, one_logit=s, **changed) for s in (True, False))
+    batch = binary_batch()
+    one.step(replace(batch, image=batch.image.float()))
+    two.network.classifier = torch.nn.Linear(two.network.num_features, 2)
+    one.double().eval()
+    two.double().eval()
+    for ours, theirs in ((one.network, two.network), (one.confounder, two.confounder)):
+        theirs.body.load_state_dict(ours.body.state_dict())
+        with torch.no_grad():
+            for name in ("weight", "bias"):
+                value = getattr(ours.classifier, name)
+                getattr(theirs.classifier, name).copy_(torch.cat([0 * value, value]))
+    return one, two
+
+
+def binary_batch() -> Any:
+    batch = batch_of()
+    return replace(batch, label=torch.arange(6) % 2, confounder=torch.arange(6) // 2 % 2)
+
+
+def test_one_logit_is_binary_cross_entropy_and_grad_cam_with_a_sign() -> None:
+    algorithm, _ = one_logit_models(confounder_weight=3.0)
+    batch = binary_batch()
+    terms = algorithm.loss(batch)
+    for network, target, term, factor in (
+        (algorithm.network, batch.label, "classification", 1.0),
+        (algorithm.confounder, batch.confounder, "confounder", 3.0),
+    ):
+        logit = network(batch.image)
+        assert logit.shape == (6, 1)
+        expected = F.binary_cross_entropy_with_logits(logit[:, 0], target.double())
+        assert terms[term].item() == pytest.approx(factor * expected.item(), rel=1e-12)
+        # ∂(±z) / ∂A_kij = ±W_k / (h w), positive for the target 1
+        weight = network.classifier.weight.expand(6, -1) * (2 * target[:, None] - 1)
+        pixels = network.feature_map(batch.image).shape[2:].numel()
+        expected_map, _ = dense_map(network, batch.image, target, weight / pixels)
+        found, _ = algorithm.explain(network, batch.image, target)
+        torch.testing.assert_close(found[:, 0], expected_map)
+
+
+def test_one_logit_predicts_like_two_of_which_the_first_is_zero() -> None:
+    one, two = one_logit_models()
+    batch = binary_batch()
+    torch.testing.assert_close(one.predict(batch.image), two.predict(batch.image))
+    assert one.predict(batch.image).shape == (6, 2)
+    maps = [a.explain(a.network, batch.image, batch.label)[0] for a in (one, two)]
+    positive = batch.label == 1
+    torch.testing.assert_close(maps[0][positive], maps[1][positive])
+    assert not maps[1][~positive].any(), "two logits (0, z) have no map of the first"
+
+
+def test_one_logit_trains_and_reports_the_confounder_model() -> None:
+    algorithm = build("ex2l", num_classes=2, one_logit=True)
+    batch = replace(make_batch(), label=torch.arange(12) % 2)
+    before = [p.clone() for p in algorithm.parameters()]
+    terms = algorithm.step(batch)
+    assert 0 <= float(terms["confounder_accuracy"]) <= 1
+    moved = [not torch.equal(p, q) for p, q in zip(algorithm.parameters(), before, strict=True)]
+    assert all(moved)
+
+
+def test_one_logit_leaves_more_than_two_classes_alone_and_needs_one_binary_label() -> None:
+    algorithm = build("ex2l", one_logit=True)
+    assert algorithm.network.classifier.out_features == 3
+    assert algorithm.confounder.classifier.out_features == 1
+    table = {
+        "datasets": ["digits_on_photos:places=10"],
+        "algorithms": ["ex2l:one_logit"],
+        "backbone": "convnet",
+    }
+    with pytest.raises(Problems, match=r"one_logit.*10 and 10"):
+        expand(config_from(table, "test", "test"))
+
+
 @pytest.mark.parametrize("method", ["ex2l", "gain", "distill_gradcam", "tea:attention"])
 @pytest.mark.parametrize(
     ("backbone", "side", "possible"),

@@ -105,7 +105,14 @@ def test_ex2l_sweeps_ask_for_the_papers_runs(name: str) -> None:
         assert "weights" not in spec.backbone_options or spec.backbone_options[
             "weights"
         ].startswith("IMAGENET1K")
+        fixed = {"dropout": 0.0, "beta1": 0.5, "mlp_width": 256, "mlp_depth": 3}
+        assert all(spec.hparams.get(key, value) == value for key, value in fixed.items()), (
+            "table 6 does not draw it"
+        )
+        assert spec.compute["deterministic"] == "true"
         if spec.algorithm == "ex2l":
+            binary = spec.dataset != "spawrious"
+            assert spec.hparams["one_logit"] == binary
             weights = [spec.hparams[f"{of}_weight"] for of in ("confounder", "similarity")]
             assert all(0.1 <= w < 100 for w in weights) and weights[0] != weights[1]
 
@@ -122,6 +129,17 @@ def test_tea_sweeps_train_as_long_as_the_paper_and_clip_every_gradient(name: str
             assert spec.budget["steps"] == 200 * steps
         elif spec.dataset != "coco_on_places":  # 562,500 steps, of 56.25 batches each
             assert spec.budget["steps"] == TEA_EPOCHS[spec.dataset] * steps
+
+
+@pytest.mark.parametrize("name", ["tea_table2", "tea_table3", "tea_table4", "tea_table5"])
+def test_students_are_selected_by_their_own_objective_and_record_biased_accuracy(
+    name: str,
+) -> None:
+    students = [spec for spec in specs(name) if "teacher" in spec.upstream]
+    others = [spec for spec in specs(name) if "teacher" not in spec.upstream]
+    assert students and others
+    assert {spec.selection[:2] for spec in students} == {("val_objective", "val_accuracy")}
+    assert {spec.selection[0] for spec in others} == {"val_accuracy"}
 
 
 def test_the_teacher_of_coloured_mnist_is_the_papers() -> None:
