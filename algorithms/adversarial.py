@@ -1,4 +1,4 @@
-"""DANN and CDAN: features from which a discriminator cannot recognise the environment."""
+"""DANN and CDAN: features from which a discriminator cannot tell the environment or confounder."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class DANN(Algorithm):
         super().__init__(setting)
         width = self.hp["mlp_width"]
         depth = self.hp["mlp_depth"]
-        self.discriminator = perceptron(self.joint_size(), setting.num_environments, width, depth)
+        self.discriminator = perceptron(self.joint_size(), self.num_domains(), width, depth)
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         betas = (self.hp["beta1"], 0.9)
@@ -117,6 +117,15 @@ class DANN(Algorithm):
                 betas=betas,
             ),
         }
+
+    def num_domains(self) -> int:
+        """Return the number of outputs of the discriminator."""
+        return self.setting.num_environments
+
+    def domain(self, batch: Batch) -> torch.Tensor:
+        """Return what the discriminator has to recognise, int64[B]: here the environment."""
+        assert batch.environment is not None
+        return batch.environment
 
     def joint_size(self) -> int:
         """Return the number of inputs of the discriminator."""
@@ -135,9 +144,8 @@ class DANN(Algorithm):
     def discriminator_loss(
         self, joint: torch.Tensor, batch: Batch, penalty: float = 0.0
     ) -> torch.Tensor:
-        """Return CE of the environments + ``penalty`` · mean of ‖∂CE(D(joint)) / ∂joint‖²."""
-        assert batch.environment is not None
-        losses = F.cross_entropy(self.discriminator(joint), batch.environment, reduction="none")
+        """Return CE of the domains + ``penalty`` · mean of ‖∂CE(D(joint)) / ∂joint‖²."""
+        losses = F.cross_entropy(self.discriminator(joint), self.domain(batch), reduction="none")
         total = self.average(losses, batch.label)
         if penalty == 0:  # the default needs no second derivative
             return total
@@ -214,3 +222,37 @@ class CDAN(DANN):
             return super().average(losses, label)
         sizes = torch.bincount(label, minlength=self.setting.num_classes)
         return (losses / sizes[label]).sum() / (sizes > 0).sum()
+
+
+class ConfounderDomain(DANN):
+    """Replaces the environment by the confounder as the domain of the discriminator.
+
+    Environments in which the confounder is equally frequent give the discriminator nothing to
+    recognise, so that DANN is ERM on them. Batches are still drawn equally from the environments.
+
+    This is a class and not a variant because a method declares once which annotations it needs:
+    with confounder labels among the needs of DANN, tables would list them for its own row too.
+    """
+
+    needs = Needs(environments=True, confounder=True)
+
+    def num_domains(self) -> int:
+        return self.setting.num_confounders
+
+    def domain(self, batch: Batch) -> torch.Tensor:
+        assert batch.confounder is not None
+        return batch.confounder
+
+
+@ALGORITHMS.register
+class DANNConfounder(ConfounderDomain):
+    """DANN whose discriminator recognises the confounder."""
+
+    name = "dann_confounder"
+
+
+@ALGORITHMS.register
+class CDANConfounder(ConfounderDomain, CDAN):
+    """CDAN whose discriminator recognises the confounder."""
+
+    name = "cdan_confounder"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -236,3 +237,23 @@ def test_one_row_of_an_environment_or_none_stays_finite(name: str, environment: 
     )
     assert all(value.isfinite() for value in terms.values())
     assert all(p.isfinite().all() for p in algorithm.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"), [("dann_confounder", "dann"), ("cdan_confounder", "cdan")]
+)
+def test_the_confounder_as_domain(name: str, plain: str) -> None:
+    """The method on confounders is the plain one on data whose environments are the confounders."""
+    algorithm = build(name, mlp_width=8, num_confounders=4, num_environments=2)
+    other = build(plain, mlp_width=8, num_confounders=2, num_environments=4)
+    batch = replace(make_batch(), confounder=torch.arange(12) % 4)
+    swapped = replace(batch, environment=batch.confounder, confounder=None)
+    for step in range(2):
+        terms = algorithm.step(batch)
+        expected = other.step(swapped)
+        assert terms.keys() == expected.keys()
+        for term, value in terms.items():
+            assert value.item() == expected[term].item(), (step, term)
+    assert all(torch.equal(v, other.state_dict()[k]) for k, v in algorithm.state_dict().items())
+    assert algorithm.needs.names() == ("confounder", "environments")
+    assert algorithm.sampling == "environment"
