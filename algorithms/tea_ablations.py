@@ -22,6 +22,7 @@ from benchmark.core import (
     RunSpec,
     Setting,
     UserError,
+    make_optimizer,
 )
 from benchmark.core.batch_norm import BATCH_NORMS
 from benchmark.explain import get
@@ -48,6 +49,11 @@ class TEAWithAblations(TEA):
     """The TEA loss between heatmaps of student and teacher for one random class of each image.
 
     The default hyper-parameters give the method of the paper, which is in ``tea.py``.
+
+    With ``warmup``, a copy of the teacher is trained together with the student (F.1). In the
+    warm-up it minimises the TEA loss and ``teacher_weight`` times its cross-entropy, afterwards its
+    cross-entropy alone. Student and copy have their own optimisers and gradient clips. The last
+    layer of the copy is frozen if ``freeze_last`` is true, as the student's is.
     """
 
     hparams = {
@@ -77,7 +83,10 @@ class TEAWithAblations(TEA):
             high=1.0,
         ),
         "teacher_weight": HParam(
-            0.1, doc="weight of the cross-entropy of a teacher that moves", low=0.0, high=1e9
+            0.1,
+            doc="weight of the teacher's cross-entropy in the warm-up; after it the weight is 1",
+            low=0.0,
+            high=1e9,
         ),
     }
     variants = {
@@ -107,6 +116,8 @@ class TEAWithAblations(TEA):
         if self.teacher_moves:
             # a copy that is trained too; the teacher itself stays unchanged
             self.moving = copy.deepcopy(self.explained).cpu().requires_grad_(True)
+            if self.hp["freeze_last"]:
+                self.moving.classifier.requires_grad_(False)
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
@@ -146,6 +157,18 @@ class TEAWithAblations(TEA):
     def warming_up(self) -> bool:
         """True if the explanation loss of this step moves the copy of the teacher too."""
         return bool(self.current_step < self.hp["warmup"] * self.setting.steps)
+
+    def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        optimizers = {"main": make_optimizer(self.network.parameters(), self.hp)}
+        if self.teacher_moves:
+            optimizers["teacher"] = make_optimizer(self.moving.parameters(), self.hp)
+        return optimizers
+
+    def step(self, batch: Batch) -> Mapping[str, torch.Tensor | float]:
+        with self.setting.autocast():
+            terms = self.loss(batch)
+        self.minimise(terms, *self.optimizers)
+        return terms
 
     def train(self, mode: bool = True) -> TEAWithAblations:
         super().train(mode)
@@ -200,6 +223,6 @@ class TEAWithAblations(TEA):
                 self.hp["representation_weight"] * geometric_distance(*maps).mean()
             )
         if self.teacher_moves:
-            cross_entropy = F.cross_entropy(teacher.logits, batch.label)
-            terms["teacher"] = self.hp["teacher_weight"] * cross_entropy
+            weight = self.hp["teacher_weight"] if self.warming_up else 1.0
+            terms["teacher"] = weight * F.cross_entropy(teacher.logits, batch.label)
         return terms

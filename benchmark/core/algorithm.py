@@ -324,29 +324,31 @@ class Algorithm(nn.Module):
         for batch in run.steps():
             run.log(self.step(batch))
 
-    def minimise(self, loss: torch.Tensor | Mapping[str, torch.Tensor], optimizer: str) -> None:
-        """Make one backward pass and one step of an optimizer.
+    def minimise(self, loss: torch.Tensor | Mapping[str, torch.Tensor], *optimizers: str) -> None:
+        """Make one backward pass and one step of each named optimizer.
 
         The norm of the gradient is clipped to the hyper-parameter ``clip_norm`` if that is
-        positive.
+        positive, separately for each optimizer.
 
         Args:
             loss: A scalar, or named terms whose sum is minimised. The engine checks that each named
                 term changes at least one parameter.
-            optimizer: Name of one of ``optimizers``.
+            optimizers: Names of one or more of ``optimizers``.
         """
         if isinstance(loss, Mapping):
             self.minimised.update(loss)
             total: torch.Tensor = sum(loss.values())  # type: ignore[assignment]
         else:
             total = loss
-        optim = self.optimizers[optimizer]
-        optim.zero_grad(set_to_none=True)
+        stepped = [self.optimizers[name] for name in optimizers]
+        for optimizer in stepped:
+            optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
-        if self.hp["clip_norm"] > 0:
-            parameters = [p for group in optim.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.hp["clip_norm"])
-        optim.step()
+        for optimizer in stepped:
+            if self.hp["clip_norm"] > 0:
+                parameters = [p for group in optimizer.param_groups for p in group["params"]]
+                nn.utils.clip_grad_norm_(parameters, self.hp["clip_norm"])
+            optimizer.step()
 
     def rebuild_optimizers(self) -> None:
         """Replace the optimizers by new ones without moments.

@@ -315,15 +315,53 @@ def test_warmup_moves_both_then_only_the_cross_entropy_moves_the_copy_of_the_tea
     algorithm.train()
     with torch.no_grad():
         logits = copy.deepcopy(algorithm.moving)(batch.image)
-    expected = 0.1 * F.cross_entropy(logits, batch.label)
-    assert seeded_loss(algorithm, batch)["teacher"].item() == pytest.approx(
-        expected.item(), rel=1e-4
-    )
+    for step, weight in ((0, 0.1), (4, 0.1), (5, 1.0), (9, 1.0)):
+        algorithm.current_step = step
+        expected = weight * F.cross_entropy(logits, batch.label)
+        found = seeded_loss(algorithm, batch)["teacher"].item()
+        assert found == pytest.approx(expected.item(), rel=1e-4)
     train(algorithm, 0, 7)
     assert not torch.equal(first, original["network.body.0.weight"])
     assert all(torch.equal(v, original[k]) for k, v in teacher.state_dict().items()), (
         "the teacher itself never moves"
     )
+
+
+@pytest.mark.parametrize("step", [0, 5])
+def test_warmup_has_separate_optimisers_and_clips_and_freezes_both_last_layers(step: int) -> None:
+    """A step by hand: each network's own gradient is clipped to norm 1."""
+    algorithm = student("tea", warmup=0.5, lr=0.1, momentum=0.0, clip_norm=1.0)
+    with torch.no_grad():
+        for parameter in algorithm.network.body.parameters():
+            parameter.mul_(1.5)
+    algorithm.current_step = step
+    batch = make_batch()
+    expected: dict[str, torch.Tensor] = {}
+    norms = []
+    buffers = copy.deepcopy(algorithm.state_dict())
+    total = sum(seeded_loss(algorithm, batch).values())
+    for prefix, network in (("network", algorithm.network), ("moving", algorithm.moving)):
+        named = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        assert named and not any(name.startswith("classifier") for name in named)
+        gradients = torch.autograd.grad(total, list(named.values()), retain_graph=True)
+        norm = torch.stack([g.norm() for g in gradients]).norm()
+        norms.append(norm.item())
+        for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
+            moved = parameter - 0.1 * gradient * (1 / (norm + 1e-6)).clamp(max=1)
+            expected[f"{prefix}.{name}"] = moved.detach()
+    assert max(norms) > 1 and abs(norms[0] - norms[1]) > 1e-3
+    algorithm.load_state_dict(buffers)
+    torch.manual_seed(0)
+    algorithm.step(batch)
+    for name, parameter in algorithm.named_parameters():
+        torch.testing.assert_close(
+            parameter.detach(), expected.get(name, buffers[name]), rtol=1e-5, atol=1e-7
+        )
+    groups = [
+        {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for optimizer in algorithm.optimizers.values()
+    ]
+    assert len(groups) == 2 and not groups[0] & groups[1]
 
 
 # all students
