@@ -130,7 +130,7 @@ class EX2L(Algorithm):
         super().__init__(setting)
         dropout = self.hp["dropout"]
         if self.outputs(setting.num_classes) != setting.num_classes:
-            self.network = setting.build_network(1, dropout=dropout)
+            self.network = setting.build_network(1, dropout=dropout)  # type: ignore[assignment]
         self.confounder = setting.build_network(
             self.outputs(setting.num_confounders), dropout=dropout
         )
@@ -236,11 +236,12 @@ class EX2L(Algorithm):
     def fit(self, run: TrainingRun) -> None:
         super().fit(run)
         self.confounder.eval()
+        correct = []
         with torch.no_grad():
-            correct = [
-                with_both_classes(self.confounder(batch.image)).argmax(1) == batch.confounder
-                for batch in run.batches("val")
-            ]
+            for batch in run.batches("val"):
+                assert batch.confounder is not None
+                logits = with_both_classes(self.confounder(batch.image))
+                correct.append(logits.argmax(1).eq(batch.confounder))
         self.accuracy_at_end = torch.cat(correct).float().mean().item()
         self.confounder.train(self.training)
 
