@@ -18,6 +18,7 @@ from benchmark.report.statistics.shrinkage import PRIOR_MEAN, shrunken_probabili
 from benchmark.report.statistics.standard_error import StandardError
 from benchmark.report.statistics.stratified_mean import crossed_variance
 from benchmark.report.statistics.worst_group import (
+    GroupAccuracy,
     accuracy_of_counts,
     accuracy_of_images,
     worst_group_difference,
@@ -154,3 +155,19 @@ def test_images_of_a_group_are_crossed_with_trials() -> None:
     assert (same.image_variance > share * (1 - share) / size).all()
     alone = accuracy_of_images(np.ones((3, 1)), np.zeros(1))
     assert alone.image_variance[0] > 0.0
+
+
+def test_many_groups_are_compared_as_few_are() -> None:
+    """With more than a hundred pairs of groups quantiles are interpolated."""
+    random = np.random.default_rng(2)
+    groups = 30
+    mine = GroupAccuracy(0.6 + 0.3 * random.random(groups), 1e-4 + 4e-3 * random.random(groups))
+    theirs = GroupAccuracy(mine.mean + 0.2, mine.image_variance)
+    between = TrialVariance(1e-3, 2.0)
+    found = worst_group_difference(mine, theirs, between)
+    difference = mine.mean[:, None] - theirs.mean
+    variance = mine.image_variance[:, None] + theirs.image_variance + 1e-3
+    freedom = 2.0 * (variance / 1e-3) ** 2
+    half = stats.t.ppf(1 - 0.025 / groups, freedom) * np.sqrt(variance)
+    assert found.high == pytest.approx((difference + half).max(1).min(), abs=1e-4)
+    assert found.low == pytest.approx((difference - half).min(0).max(), abs=1e-4)

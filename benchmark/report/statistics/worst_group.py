@@ -27,6 +27,8 @@ _KIND = "Clopper–Pearson envelope"
 _KIND_OVER_TRIALS = "bounds of all groups and t over trials"
 #: Degrees of freedom from which Student's distribution is the normal one.
 _MANY = 1e9
+#: Numbers of degrees of freedom between which quantiles are interpolated.
+_GRID = 100
 
 
 def clopper_pearson(
@@ -257,8 +259,17 @@ def worst_group_difference(
 
 
 def _student(degrees_of_freedom: Floats, tail: float) -> Floats:
-    """Return the lower quantile of Student's t for each number of degrees of freedom."""
-    return np.asarray(stdtrit(np.minimum(degrees_of_freedom, _MANY), tail))
+    """Return the lower quantile of Student's t for each number of degrees of freedom.
+
+    Many of them are interpolated, since the quantile is slow and smooth in their logarithm.
+    """
+    freedom = np.minimum(degrees_of_freedom, _MANY)
+    if freedom.size <= _GRID:
+        return np.asarray(stdtrit(freedom, tail))
+    if freedom.min() == freedom.max():
+        return np.full(freedom.shape, float(stdtrit(freedom.min(), tail)))
+    grid = np.geomspace(freedom.min(), freedom.max(), _GRID)
+    return np.interp(np.log(freedom), np.log(grid), stdtrit(grid, tail))
 
 
 def worst_group_variance(correct: ArrayLike, total: ArrayLike) -> float:
