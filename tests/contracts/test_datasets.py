@@ -47,6 +47,7 @@ TREES: dict[str, tuple[str, Maker]] = {
         "celeba",
         lambda root: {**trees.celeba(root, ".csv"), "setting": "ex2l"},
     ),
+    "chestxray14": ("chestxray14", medical_trees.chestxray14),
     "chexpert": ("chexpert", medical_trees.chexpert),
     "chexpert, bare": ("chexpert", partial(medical_trees.chexpert, segmentations=False)),
     "cmnist": ("cmnist", mnist),
@@ -148,6 +149,7 @@ PUBLISHED = (
     "rsna",
     "ham10000",
     "chexpert",
+    "chestxray14",
     "folder",
 )
 

@@ -23,6 +23,7 @@ RSNA = f"{medical_trees.RSNA}/stage_2_train_labels.csv"
 HAM = f"{medical_trees.HAM}/HAM10000_metadata.csv"
 CHEXPERT = "CheXpert-v1.0-small"
 CHEXLOCALIZE = "CheXlocalize/gt_segmentations_val.json"
+NIH = medical_trees.CHESTXRAY14
 WB, NLM, COCO = (
     "waterbird_complete95_forest2water2",
     "nlm_cxr",
@@ -41,6 +42,7 @@ MAKERS: dict[str, tuple[str, Callable[[Path], Mapping[str, Any]]]] = {
     "rsna": ("rsna", medical_trees.rsna),
     "ham": ("ham10000", medical_trees.ham10000),
     "chexpert": ("chexpert", medical_trees.chexpert),
+    "nih": ("chestxray14", medical_trees.chestxray14),
     "folder": ("folder", trees.folder),
 }
 
@@ -483,6 +485,73 @@ CASES: dict[str, tuple[str, Damage, str]] = {
         "chexpert",
         edit(CHEXLOCALIZE, "000n5", "0n5"),
         "the segmentation of",
+    ),
+    "ChestX-ray14: no table": ("nih", drop(f"{NIH}/Data_Entry_2017.csv"), "NIH Clinical Center"),
+    "ChestX-ray14: no list": ("nih", drop(f"{NIH}/test_list.txt"), "test_list.txt does not exist"),
+    "ChestX-ray14: no boxes": ("nih", drop(f"{NIH}/BBox*"), "BBox_List_2017.csv does not exist"),
+    "ChestX-ray14: an unknown finding": (
+        "nih",
+        edit(f"{NIH}/Data_Entry_2017.csv", "Edema", "Oedema"),
+        "'Consolidation|Oedema' in row 3",
+    ),
+    "ChestX-ray14: a finding and none": (
+        "nih",
+        edit(f"{NIH}/Data_Entry_2017.csv", "|Edema", "|No Finding"),
+        "'Consolidation|No Finding' in row 3",
+    ),
+    "ChestX-ray14: an image in two rows": (
+        "nih",
+        edit(f"{NIH}/Data_Entry_2017.csv", "00000000_001.png", "00000000_000.png"),
+        "in row 2 and in row 3",
+    ),
+    "ChestX-ray14: a list names an unknown image": (
+        "nih",
+        edit(f"{NIH}/test_list.txt", "00000012_000.png", "x.png"),
+        "names images that",
+    ),
+    "ChestX-ray14: a list is empty": ("nih", replace_by(f"{NIH}/test_list.txt", ""), "is empty"),
+    "ChestX-ray14: a list repeats an image": (
+        "nih",
+        edit(f"{NIH}/test_list.txt", "00000012_000.png", "00000012_001.png"),
+        "names an image twice",
+    ),
+    "ChestX-ray14: an image in both lists": (
+        "nih",
+        edit(f"{NIH}/test_list.txt", "00000012_000.png", "00000000_000.png"),
+        "images in common (1), the first is 00000000_000.png",
+    ),
+    "ChestX-ray14: a box of an unknown image": (
+        "nih",
+        edit(f"{NIH}/BBox_List_2017.csv", "00000012_000.png", "x.png"),
+        "a box of 'x.png' in row 2",
+    ),
+    "ChestX-ray14: a box of an unknown finding": (
+        "nih",
+        edit(f"{NIH}/BBox_List_2017.csv", "Effusion", "Edema"),
+        "Finding Label = 'Edema'",
+    ),
+    "ChestX-ray14: a box without height": (
+        "nih",
+        edit(f"{NIH}/BBox_List_2017.csv", "10.0,8.0", "10.0,0.0"),
+        "is empty",
+    ),
+    "ChestX-ray14: a box outside the image": (
+        "nih",
+        edit(f"{NIH}/BBox_List_2017.csv", "4.0,6.0", "24.0,6.0"),
+        "reaches to x = 34",
+    ),
+    "ChestX-ray14: boxes of training images only": (
+        "nih",
+        replace_by(
+            f"{NIH}/BBox_List_2017.csv",
+            "Image Index,Finding Label,Bbox [x,y,w,h],,,\n00000000_000.png,Mass,1,1,5,5,,,\n",
+        ),
+        "has no box of a selected finding",
+    ),
+    "ChestX-ray14: an image is gone": (
+        "nih",
+        drop(f"{NIH}/images_001/images/*"),
+        "images are not in",
     ),
     "no validation": ("folder", drop("my_data/val"), "no images in val/"),
     "no test": (

@@ -13,14 +13,14 @@ import pytest
 from benchmark.core.dataset import GroupedDataset, Split
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
-from datasets import ham10000
+from datasets import chestxray14, ham10000
 from datasets._sources.boxes import draw_boxes, to_json
 from datasets._sources.coco import decompress_run_lengths, draw_segmentation
 from datasets._sources.compositing import Box
 from datasets._sources.holdout import divide_by_cluster
 from tests.support import medical_trees
 
-MULTI_LABEL = ("chexpert",)
+MULTI_LABEL = ("chexpert", "chestxray14")
 
 
 @pytest.fixture(autouse=True)
@@ -170,6 +170,50 @@ class TestCheXpert:
     def test_without_segmentations(self, tmp_path: Path) -> None:
         options = medical_trees.chexpert(tmp_path, segmentations=False)
         assert load("chexpert", tmp_path, options).splits["test"].mask is None
+
+
+class TestChestXray14:
+    def test_the_official_lists(self, tmp_path: Path) -> None:
+        data = load("chestxray14", tmp_path, medical_trees.chestxray14(tmp_path))
+        assert {name: len(split) for name, split in data.splits.items()} == {
+            "train": 88,
+            "val": 8,
+            "test": 40,
+            "boxes": 21,
+        }
+        found = clusters(data, "train", "val", "test")
+        assert len(set().union(*found)) == sum(map(len, found)) == 17
+        (with_boxes,) = clusters(data, "boxes")
+        assert with_boxes < found[2]
+
+    def test_findings(self, tmp_path: Path) -> None:
+        data = load("chestxray14", tmp_path, medical_trees.chestxray14(tmp_path))
+        label = data.splits["val"].label
+        assert label.sum(axis=0).tolist() == [1] * 14
+        assert sorted(label.sum(axis=1).tolist()) == [0] + [2] * 7
+        assert data.info.label_names == chestxray14.FINDINGS
+
+    def test_every_box_of_a_selected_finding_counts(self, tmp_path: Path) -> None:
+        options = medical_trees.chestxray14(tmp_path)
+        data = load("chestxray14", tmp_path, options, side=40)
+        areas = sorted(set((masks(data.splits["boxes"]).mean(axis=(1, 2)) * 1200).tolist()))
+        assert areas[0] == pytest.approx(80, abs=8) and areas[-1] == pytest.approx(105, abs=10)
+        assert data.splits["test"].mask is None and data.splits["train"].mask is None
+        one = load("chestxray14", tmp_path, options, labels="Infiltration;Edema")
+        assert len(one.splits["boxes"]) == 3
+        none = load("chestxray14", tmp_path, options, labels="Hernia")
+        assert tuple(none.splits) == ("train", "val", "test")
+
+    def test_boxes_and_images_that_are_left_out(self, tmp_path: Path) -> None:
+        options = medical_trees.chestxray14(tmp_path)
+        path = tmp_path / medical_trees.CHESTXRAY14 / "BBox_List_2017.csv"
+        path.write_text(path.read_text() + "00000000_000.png,Mass,1,1,5,5,,,\n")
+        test_list = tmp_path / medical_trees.CHESTXRAY14 / "test_list.txt"
+        test_list.write_text(test_list.read_text().replace("00000016_007.png\n", ""))
+        source = DATASETS.get("chestxray14")(tmp_path, **options)
+        assert len(source.load(0).splits["boxes"]) == 21
+        boxes, images = source.notes()
+        assert "boxes" in boxes and "(1)" in boxes and "neither" in images and "(1)" in images
 
 
 @pytest.mark.parametrize("name", MULTI_LABEL)

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from datasets import chestxray14 as chestxray14_module
 from tests.support import xray_tree
 from tests.support.trees import mask, picture, table
 
 SIZE = (30, 40)
 RSNA = "rsna-pneumonia-detection-challenge"
 HAM = "HAM10000"
+CHESTXRAY14 = "ChestX-ray14"
 CHEXPERT_LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 #: Two masks of 30×40 pixels, compressed by pycocotools: rows 10 to 19 of columns 5 to 24, and
 #: rows 4 to 35 of columns 2 to 4 with rows 0 to 2 of columns 20 to 29.
@@ -93,6 +95,39 @@ def chexpert(
         path = root / "CheXlocalize/gt_segmentations_val.json"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(segmented))
+    return {"side": 16}
+
+
+def chestxray14(root: Path, patients: int = 12) -> Mapping[str, Any]:
+    """Write ChestX-ray14 with eight images of each patient and five patients in the test.
+
+    Every image of a patient has two findings except the last one, which has none. The images with
+    findings of three test patients have a box of 10×8 pixels, and the first one another of 5×5.
+    """
+    base = root / CHESTXRAY14
+    rows: list[tuple[object, ...]] = []
+    box_rows: list[tuple[object, ...]] = []
+    lists: dict[str, list[str]] = {"train_val_list.txt": [], "test_list.txt": []}
+    for patient in range(patients + 5):
+        part = "train_val_list.txt" if patient < patients else "test_list.txt"
+        for i in range(8):
+            name = f"{patient:08d}_{i:03d}.png"
+            folder = base / f"images_00{1 + patient % 2}" / "images"
+            picture(folder / name, 140_000 + 8 * patient + i, SIZE, "L")
+            findings = chestxray14_module.FINDINGS[2 * i : 2 * i + 2]
+            rows.append((name, "|".join(findings) or "No Finding", patient, "058Y"))
+            lists[part].append(name)
+            if patient in (patients, patients + 1, patients + 2) and findings:
+                finding = chestxray14_module.LOCATED[i].replace("Infiltration", "Infiltrate")
+                box_rows.append((name, finding, 4.0, 6.0, 10.0, 8.0, "", "", ""))
+                if i == 0:
+                    box_rows.append((name, finding, 18.5, 20.5, 4.0, 4.0, "", "", ""))
+    header = ("Image Index", "Finding Labels", "Patient ID", "Patient Age")
+    table(base / "Data_Entry_2017.csv", header, rows)
+    box_header = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]", "", "", "")
+    table(base / "BBox_List_2017.csv", box_header, box_rows)
+    for name, names in lists.items():
+        (base / name).write_text("\n".join(names) + "\n")
     return {"side": 16}
 
 
