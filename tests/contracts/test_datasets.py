@@ -69,6 +69,7 @@ TREES: dict[str, tuple[str, Maker]] = {
     "spawrious": ("spawrious", trees.spawrious_tree),
     "spawrious, many": ("spawrious", partial(trees.spawrious_tree, challenge="m2m_hard")),
     "tiny": ("tiny", nothing),
+    "vindr_cxr": ("vindr_cxr", medical_trees.vindr_cxr),
     "waterbirds": ("waterbirds", trees.waterbirds),
     "waterbirds, environments": (
         "waterbirds",
@@ -150,6 +151,7 @@ PUBLISHED = (
     "ham10000",
     "chexpert",
     "chestxray14",
+    "vindr_cxr",
     "folder",
 )
 

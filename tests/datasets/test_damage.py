@@ -24,6 +24,7 @@ HAM = f"{medical_trees.HAM}/HAM10000_metadata.csv"
 CHEXPERT = "CheXpert-v1.0-small"
 CHEXLOCALIZE = "CheXlocalize/gt_segmentations_val.json"
 NIH = medical_trees.CHESTXRAY14
+VINDR = f"{medical_trees.VINDR}/annotations/annotations_train.csv"
 WB, NLM, COCO = (
     "waterbird_complete95_forest2water2",
     "nlm_cxr",
@@ -42,6 +43,7 @@ MAKERS: dict[str, tuple[str, Callable[[Path], Mapping[str, Any]]]] = {
     "rsna": ("rsna", medical_trees.rsna),
     "ham": ("ham10000", medical_trees.ham10000),
     "chexpert": ("chexpert", medical_trees.chexpert),
+    "vindr": ("vindr_cxr", medical_trees.vindr_cxr),
     "nih": ("chestxray14", medical_trees.chestxray14),
     "folder": ("folder", trees.folder),
 }
@@ -552,6 +554,44 @@ CASES: dict[str, tuple[str, Damage, str]] = {
         "nih",
         drop(f"{NIH}/images_001/images/*"),
         "images are not in",
+    ),
+    "VinDr-CXR: no table": ("vindr", drop(VINDR), "from PhysioNet"),
+    "VinDr-CXR: a column is gone": ("vindr", edit(VINDR, "x_max", "right"), "no column 'x_max'"),
+    "VinDr-CXR: an unknown finding": (
+        "vindr",
+        edit(VINDR, "Edema", "Oedema"),
+        "class_name = 'Oedema' in row",
+    ),
+    "VinDr-CXR: no image": ("vindr", edit(VINDR, "train0000", ""), "has no image_id in row 2"),
+    "VinDr-CXR: a box without a finding": (
+        "vindr",
+        edit(VINDR, "No finding,,,,", "No finding,1,1,5,5"),
+        "a box in row 2",
+    ),
+    "VinDr-CXR: a finding without a box": (
+        "vindr",
+        edit(VINDR, "4.0,6.0,14.0,14.0", ",,,"),
+        "x_min = '' in row",
+    ),
+    "VinDr-CXR: a box of no width": (
+        "vindr",
+        edit(VINDR, "4.0,6.0,14.0,14.0", "4.0,6.0,4.0,14.0"),
+        "is empty",
+    ),
+    "VinDr-CXR: a box outside the image": (
+        "vindr",
+        edit(VINDR, "4.0,6.0,14.0,14.0", "4.0,6.0,14.0,99.0"),
+        "y = 99",
+    ),
+    "VinDr-CXR: an image in both parts": (
+        "vindr",
+        edit(VINDR, "train0000", "test0000"),
+        "images in common (1), the first is test0000",
+    ),
+    "VinDr-CXR: an image is gone": (
+        "vindr",
+        drop(f"{medical_trees.VINDR}/train/*"),
+        "1 of 55 images are not in",
     ),
     "no validation": ("folder", drop("my_data/val"), "no images in val/"),
     "no test": (

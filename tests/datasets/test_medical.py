@@ -20,7 +20,7 @@ from datasets._sources.compositing import Box
 from datasets._sources.holdout import divide_by_cluster
 from tests.support import medical_trees
 
-MULTI_LABEL = ("chexpert", "chestxray14")
+MULTI_LABEL = ("chexpert", "chestxray14", "vindr_cxr")
 
 
 @pytest.fixture(autouse=True)
@@ -214,6 +214,37 @@ class TestChestXray14:
         assert len(source.load(0).splits["boxes"]) == 21
         boxes, images = source.notes()
         assert "boxes" in boxes and "(1)" in boxes and "neither" in images and "(1)" in images
+
+
+class TestVinDrCXR:
+    def test_the_official_parts(self, tmp_path: Path) -> None:
+        data = load("vindr_cxr", tmp_path, medical_trees.vindr_cxr(tmp_path))
+        counts = {name: len(split) for name, split in data.splits.items()}
+        assert counts == {"train": 50, "val": 5, "test": 55}
+        label = data.splits["test"].label
+        assert label.shape == (55, 22)
+        assert sorted(set(label.sum(axis=1).tolist())) == [0, 11]
+
+    def test_a_finding_of_any_radiologist_and_all_boxes(self, tmp_path: Path) -> None:
+        data = load("vindr_cxr", tmp_path, medical_trees.vindr_cxr(tmp_path), side=40)
+        for split in data.splits.values():
+            area = masks(split).mean(axis=(1, 2)) * 1200
+            assert np.array_equal(area > 0, split.label.any(axis=1))
+            assert area.max() == pytest.approx(96, abs=9)
+
+    def test_boxes_of_other_findings_do_not_count(self, tmp_path: Path) -> None:
+        options = medical_trees.vindr_cxr(tmp_path)
+        data = load("vindr_cxr", tmp_path, options, labels="Edema;Nodule/Mass")
+        for split in data.splits.values():
+            assert np.array_equal(masks(split).any(axis=(1, 2)), split.label.any(axis=1))
+
+    def test_dicom(self, tmp_path: Path) -> None:
+        pytest.importorskip("pydicom")
+        options = medical_trees.vindr_cxr(tmp_path)
+        for number, path in enumerate(sorted((tmp_path / medical_trees.VINDR).glob("t*/*.png"))):
+            medical_trees.dicom(path.with_suffix(".dicom"), number)
+            path.unlink()
+        assert len(load("vindr_cxr", tmp_path, options).splits["test"]) == 55
 
 
 @pytest.mark.parametrize("name", MULTI_LABEL)

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from datasets import chestxray14 as chestxray14_module
+from datasets import vindr_cxr as vindr_module
 from tests.support import xray_tree
 from tests.support.trees import mask, picture, table
 
 SIZE = (30, 40)
 RSNA = "rsna-pneumonia-detection-challenge"
 HAM = "HAM10000"
+VINDR = "vindr-cxr/1.0.0"
 CHESTXRAY14 = "ChestX-ray14"
 CHEXPERT_LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 #: Two masks of 30×40 pixels, compressed by pycocotools: rows 10 to 19 of columns 5 to 24, and
@@ -128,6 +130,31 @@ def chestxray14(root: Path, patients: int = 12) -> Mapping[str, Any]:
     table(base / "BBox_List_2017.csv", box_header, box_rows)
     for name, names in lists.items():
         (base / name).write_text("\n".join(names) + "\n")
+    return {"side": 16}
+
+
+def vindr_cxr(root: Path, per_part: int = 55, ending: str = ".png") -> Mapping[str, Any]:
+    """Write VinDr-CXR; every fifth image has no finding, the others have eleven of the 22.
+
+    Every finding is marked by one of two radiologists with a box of 10×8 pixels, whose place is
+    the same for all. The first finding of an image has another box of 4×4 pixels.
+    """
+    base = root / VINDR
+    names = vindr_module.FINDINGS
+    for part in ("train", "test"):
+        rows: list[tuple[object, ...]] = []
+        for i in range(per_part):
+            name = f"{part}{i:04d}"
+            picture(base / part / f"{name}{ending}", 150_000 + 1000 * len(part) + i, SIZE, "L")
+            if i % 5 == 0:
+                rows += [(name, f"R{k}", "No finding", "", "", "", "") for k in range(3)]
+                continue
+            findings = [names[(i + 2 * k) % len(names)] for k in range(11)]
+            rows.append((name, "R3", findings[0], 20, 30, 24, 34))
+            for k, finding in enumerate(findings):
+                rows.append((name, f"R{k % 2}", finding, 4.0, 6.0, 14.0, 14.0))
+        header = ("image_id", "rad_id", "class_name", "x_min", "y_min", "x_max", "y_max")
+        table(base / f"annotations/annotations_{part}.csv", header, rows)
     return {"side": 16}
 
 
