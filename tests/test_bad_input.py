@@ -66,7 +66,7 @@ def one_sentence(error: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         (GOOD.replace("erm", "ermm"), "did you mean erm"),
         (GOOD.replace('"tiny"', '"tinny"'), "did you mean tiny"),
@@ -108,10 +108,10 @@ def one_sentence(error: str) -> bool:
         (GOOD.replace('"tiny"', '"cmnist"'), "--download"),
     ],
 )
-def test_mistakes_in_a_sweep(run, tmp_path: Path, text: str, said: str) -> None:  # type: ignore[no-untyped-def]
+def test_mistakes_in_a_sweep(run, tmp_path: Path, text: str, expected: str) -> None:  # type: ignore[no-untyped-def]
     code, error = launch(run, tmp_path, text, "--data-dir", tmp_path / "nothing")
     assert code == 2
-    assert said in error
+    assert expected in error
     assert one_sentence(error)
     assert not (tmp_path / "out").exists()
 
@@ -120,7 +120,9 @@ def test_all_mistakes_are_told_together(run, tmp_path: Path) -> None:  # type: i
     text = GOOD.replace('["erm"]', '["erm", "irmm"]').replace('["tiny"]', '["tiny", "tiny:sied=8"]')
     code, error = launch(run, tmp_path, text + "[override.emr]\nlr = 1.0\n")
     assert code == 2
-    assert all(said in error for said in ("did you mean irm", "size or side", "did you mean erm"))
+    assert all(
+        expected in error for expected in ("did you mean irm", "size or side", "did you mean erm")
+    )
 
 
 def test_no_such_sweep(run) -> None:  # type: ignore[no-untyped-def]
@@ -283,11 +285,11 @@ def test_what_was_typed_never_commands_the_terminal(
         code = main(list(wrong))
     except SystemExit as end:  # argparse's errors
         code = end.code
-    said = capfd.readouterr()
+    captured = capfd.readouterr()
     assert code == 2
-    assert "\x1b" not in said.out + said.err
-    assert place != "path" or r"\x1b[31mb\nc" in said.err
-    last = said.err.strip().splitlines()[-1]
+    assert "\x1b" not in captured.out + captured.err
+    assert place != "path" or r"\x1b[31mb\nc" in captured.err
+    last = captured.err.strip().splitlines()[-1]
     assert "error: " in last or last.startswith("  - ")
 
 
@@ -303,7 +305,7 @@ def test_nothing_to_collect(run, tmp_path: Path) -> None:  # type: ignore[no-unt
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("--hparam", "lr"), "expected NAME=VALUE"),
         (("--hparam", "lrr=1"), "did you mean lr"),
@@ -313,19 +315,21 @@ def test_nothing_to_collect(run, tmp_path: Path) -> None:  # type: ignore[no-unt
         (("--selection", "best"), "unknown criterion"),
     ],
 )
-def test_mistakes_of_one_run(run, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:  # type: ignore[no-untyped-def]
+def test_mistakes_of_one_run(
+    run, tmp_path: Path, arguments: tuple[str, ...], expected: str
+) -> None:  # type: ignore[no-untyped-def]
     if "cuda" in arguments and __import__("shutil").which("nvidia-smi"):
         pytest.skip("this machine has a GPU")
     code, _, error = run(
         train.main, "--dataset", "tiny", "--algorithm", "erm", "--output", "out", *arguments
     )
     assert code == 2
-    assert said in error
+    assert expected in error
     assert not (tmp_path / "out").exists()
 
 
-#: Command lines that name a folder for a file, a file for a folder, or something too long; and what
-#: is said.
+#: Command lines that name a folder for a file, a file for a folder, or something too long, each
+#: with a part of the message.
 MISPLACED: list[tuple[object, tuple[str, ...], str]] = [
     (sweep.main, ("launch", "folder"), "is a folder, expected a sweep file"),
     (sweep.main, ("launch", "folder.toml"), "is a folder, expected a sweep file"),
@@ -378,10 +382,10 @@ MISPLACED: list[tuple[object, tuple[str, ...], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("main", "arguments", "said"), MISPLACED, ids=[f"{i}" for i in range(len(MISPLACED))]
+    ("main", "arguments", "expected"), MISPLACED, ids=[f"{i}" for i in range(len(MISPLACED))]
 )
 def test_a_folder_for_a_file_and_the_reverse(  # type: ignore[no-untyped-def]
-    run, tmp_path: Path, main: object, arguments: tuple[str, ...], said: str
+    run, tmp_path: Path, main: object, arguments: tuple[str, ...], expected: str
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     for name in ("folder", "folder.toml", "folder.png"):
@@ -393,7 +397,7 @@ def test_a_folder_for_a_file_and_the_reverse(  # type: ignore[no-untyped-def]
     before = sorted(p.name for p in tmp_path.iterdir())
     code, _, error = run(main, *arguments)
     assert code == 2, error
-    assert said in error and len(error) < 1500
+    assert expected in error and len(error) < 1500
     assert one_sentence(error)
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     assert not any((tmp_path / "folder").iterdir())
@@ -406,7 +410,7 @@ def test_seconds_between_checkpoints(run, seconds: str) -> None:  # type: ignore
     assert ended.value.code == 2
 
 
-#: Modules of plug-ins that do not work, and what is said of each.
+#: Modules of plug-ins that do not work, and a part of the message about each.
 PLUG_INS = {
     "exits": ("import sys\nsys.exit()\n", "SystemExit"),
     "foreign": ("class Thing:\n    name = 'thing'\n", "is no"),
@@ -416,7 +420,7 @@ PLUG_INS = {
 @pytest.mark.parametrize("plug_in", ["exits", pytest.param("foreign", marks=pytest.mark.slow)])
 def test_a_broken_plug_in_is_listed_and_stops_nothing_of_ours(tmp_path: Path, plug_in: str) -> None:
     """In every group at once; in processes of their own, since a registry is loaded once."""
-    module, said = PLUG_INS[plug_in]
+    module, expected = PLUG_INS[plug_in]
     kinds = ("algorithms", "datasets", "backbones", "explainers")
     info = tmp_path / "packages" / "plugin_y-1.0.dist-info"
     info.mkdir(parents=True)
@@ -442,7 +446,7 @@ def test_a_broken_plug_in_is_listed_and_stops_nothing_of_ours(tmp_path: Path, pl
         done = call("list", kind)
         assert done.returncode == 0, done.stderr
         assert "not available: entry point plugin_y:Thing: " in done.stdout
-        assert said in done.stdout
+        assert expected in done.stdout
     done = call("launch", "mine.toml", "--output", "out", "--device", "cpu", "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out" / "runs").glob("*/record.json"))) == 1

@@ -278,8 +278,8 @@ def test_a_wheel_works_in_an_empty_folder(installed: Path, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [], "looking writes nothing"
 
     shutil.copy(TINY, tmp_path / "small.toml")
-    said = say("shortcutbed", "launch", "small.toml", "--device", "cpu", "--workers", "1")
-    assert "6 runs" in said
+    output = say("shortcutbed", "launch", "small.toml", "--device", "cpu", "--workers", "1")
+    assert "6 runs" in output
     assert "6 done" in say("shortcutbed", "status", "--once")
     tables = say("shortcutbed", "collect", "--published")
     assert "erm" in tables and "group_dro" in tables

@@ -107,9 +107,9 @@ def test_a_command_ends_as_elsewhere(command: str, folder: Path) -> None:
     assert "Traceback" not in text, text
     assert code in (0, 1, 2), text
     for name, terminal in TERMINALS.items():
-        other, said = run(words(command, folder), folder, **terminal)
-        assert (other, "Traceback" in said) == (code, False), f"{name}: {said}"
-        assert said.count("\n") == text.count("\n"), f"{name}: {said}"
+        other, output = run(words(command, folder), folder, **terminal)
+        assert (other, "Traceback" in output) == (code, False), f"{name}: {output}"
+        assert output.count("\n") == text.count("\n"), f"{name}: {output}"
 
 
 @pytest.mark.parametrize(
@@ -125,14 +125,14 @@ def test_a_sweep_in_a_folder_whose_name_is_no_text(
     """Launched, watched and collected; what its runs print is UTF-8 whatever the locale."""
     place = os.fsencode(tmp_path / "out") + b"\xff\xc3\xa9"
     sweep = words("SWEEP", folder)
-    code, said = run(
+    code, output = run(
         [b"sweep", b"launch", *sweep, b"--output", place, b"--device", b"cpu"], folder, **terminal
     )
-    assert code == 0, said
-    code, said = run([b"sweep", b"status", place, b"--once"], folder, **terminal)
-    assert code == 0 and "1 done" in said, said
-    code, said = run([b"collect_results", place, b"--figures", b"none"], folder, **terminal)
-    assert code == 0 and "erm" in said, said
+    assert code == 0, output
+    code, output = run([b"sweep", b"status", place, b"--once"], folder, **terminal)
+    assert code == 0 and "1 done" in output, output
+    code, output = run([b"collect_results", place, b"--figures", b"none"], folder, **terminal)
+    assert code == 0 and "erm" in output, output
     for path in Path(os.fsdecode(place)).rglob("*"):
         if path.suffix in (".txt", ".json", ".jsonl", ".html", ".md", ".tex", ".csv"):
             path.read_bytes().decode("utf-8")
@@ -157,8 +157,8 @@ def test_names_that_no_encoding_holds_in_every_format(tmp_path: Path) -> None:
         [b"collect_results", b"odd", b"--export", b"runs.csv", b"--figures", b"none"],
         [b"collect_results", b"odd", b"--retrain-best", b"2", b"--tables-only"],
     ):
-        code, said = run(arguments, tmp_path)
-        assert code in (0, 1) and "Traceback" not in said, said
+        code, output = run(arguments, tmp_path)
+        assert code in (0, 1) and "Traceback" not in output, output
     assert len(list((tmp_path / "odd" / "report").glob("tables.*"))) == 5
     for path in (tmp_path / "odd" / "report").glob("*.*"):
         path.read_bytes().decode("utf-8")
@@ -194,7 +194,7 @@ def test_a_live_table_in_a_narrow_terminal(folder: Path) -> None:
         cwd=folder,
     )
     os.close(slave)
-    said = b""
+    output = b""
     while True:
         try:
             part = os.read(master, 4096)
@@ -202,11 +202,11 @@ def test_a_live_table_in_a_narrow_terminal(folder: Path) -> None:
             break
         if not part:
             break
-        said += part
+        output += part
     os.close(master)
-    assert process.wait(60) == 1, said
-    assert b"Traceback" not in said and b"3 failed" in said
-    assert b"Gr??e x Breite +- ?" in said
+    assert process.wait(60) == 1, output
+    assert b"Traceback" not in output and b"3 failed" in output
+    assert b"Gr??e x Breite +- ?" in output
 
 
 def _calls_without_encoding(text: str) -> list[int]:
@@ -280,7 +280,7 @@ def test_python_finds_no_file_of_ours_without_encoding(folder: Path, tmp_path: P
     """Python's own check of the code that really runs, in the processes of runs too."""
     out = os.fsencode(tmp_path / "out")
     warn = {"PYTHONWARNDEFAULTENCODING": "1", "PYTHONWARNINGS": "always::EncodingWarning"}
-    said = ""
+    output = ""
     for arguments in (
         [b"sweep", b"launch", *words("SWEEP", folder), b"--device", b"cpu", b"--output", out],
         [b"sweep", b"status", out],
@@ -289,13 +289,13 @@ def test_python_finds_no_file_of_ours_without_encoding(folder: Path, tmp_path: P
     ):
         code, text = run(arguments, folder, **warn)
         assert code == 0, text
-        said += text
+        output += text
     outputs = list((tmp_path / "out" / "runs").glob("*/output.txt"))
-    said += "".join(path.read_text(encoding="utf-8") for path in outputs)
+    output += "".join(path.read_text(encoding="utf-8") for path in outputs)
     assert outputs
     ours = [
         line
-        for line in said.splitlines()
+        for line in output.splitlines()
         if "EncodingWarning" in line
         and line.startswith(
             tuple(str(ROOT / name) for name in ("benchmark", "algorithms", "datasets"))

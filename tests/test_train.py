@@ -54,15 +54,15 @@ def test_a_run_prints_its_progress_and_the_second_time_that_it_is_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _main(tmp_path, "--evaluate-every", "3") == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     (folder,) = _folders(tmp_path)
-    assert said.count("step ") == 4 and "step      3/6  classification" in said
+    assert output.count("step ") == 4 and "step      3/6  classification" in output
     record = read_record(folder)
-    assert f"selected by last step: step {record.selected['last'].step}:" in said
+    assert f"selected by last step: step {record.selected['last'].step}:" in output
     for value in record.selected["last"].counts.values():
         (dark, bright) = value.tolist()
         right = dark[0][0] + dark[1][1] + bright[0][0] + bright[1][1]
-        assert f"{100 * right / 16:.1f} %" in said
+        assert f"{100 * right / 16:.1f} %" in output
     assert record.spec.hparams["batch_size"] == 8 and record.spec.budget["evaluate_every"] == 3
     assert not (folder / "lease.json").exists()
     assert _main(tmp_path, "--evaluate-every", "3") == 0
@@ -78,15 +78,15 @@ def test_a_run_prints_its_progress_and_the_second_time_that_it_is_done(
 
 def test_a_student_brings_its_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _main(tmp_path, "--hparam", "weight=1.5", algorithm="toy_pupil") == 0
-    said = capsys.readouterr().out
-    assert said.index("erm on tiny, trial 0:") < said.index("toy_pupil on tiny, trial 0:")
+    output = capsys.readouterr().out
+    assert output.index("erm on tiny, trial 0:") < output.index("toy_pupil on tiny, trial 0:")
     records = {r.spec.algorithm: r for r in map(read_record, _folders(tmp_path))}
     assert records["toy_pupil"].spec.hparams["weight"] == 1.5
     assert records["toy_pupil"].upstream["teacher"].key == records["erm"].key
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "expected"),
     [
         (["--hparam", "lr=fast"], "lr = 'fast' is not a number such as 0.001."),
         (["--hparam", "lr"], "--hparam 'lr' has no value, expected NAME=VALUE such as lr=1e-3."),
@@ -108,13 +108,13 @@ def test_a_student_brings_its_teacher(tmp_path: Path, capsys: pytest.CaptureFixt
     ],
 )
 def test_a_mistake_is_a_sentence_code_2_and_nothing_is_written(
-    more: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    more: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _main(tmp_path / "out", *more) == 2
     captured = capsys.readouterr()
     assert (
         captured.err.startswith("error: ")
-        and said in captured.err
+        and expected in captured.err
         and "Traceback" not in captured.err
     )
     assert captured.out == "" and not (tmp_path / "out").exists()
@@ -158,12 +158,12 @@ def test_a_run_that_somebody_else_works_on(
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "expected"),
     [("nan", "term other of the loss became NaN or infinite at step 5"), ("bug", "KeyError")],
 )
 def test_a_run_that_fails_is_code_1_and_is_tried_again(
     how: str,
-    said: str,
+    expected: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -171,7 +171,7 @@ def test_a_run_that_fails_is_code_1_and_is_tried_again(
     for _ in range(2):
         assert _main(tmp_path, "--hparam", f"how={how}", algorithm="toy_accident") == 1
         (folder,) = _folders(tmp_path)
-        assert said in capsys.readouterr().err and (folder / "failure.json").exists()
+        assert expected in capsys.readouterr().err and (folder / "failure.json").exists()
         assert not (folder / "lease.json").exists()
     monkeypatch.setattr(Accident, "loss", Accident.__mro__[1].loss)  # type: ignore[attr-defined]  # mended
     assert _main(tmp_path, "--hparam", f"how={how}", algorithm="toy_accident") == 0
@@ -188,8 +188,8 @@ def test_a_failed_teacher_stops_its_student(
 
 def test_out_of_memory_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _main(tmp_path, "--hparam", "how=memory", algorithm="toy_accident") == 1
-    said = capsys.readouterr().err
-    assert "out of memory" in said and "batch_size" in said
+    error = capsys.readouterr().err
+    assert "out of memory" in error and "batch_size" in error
 
 
 def test_a_full_disk_is_a_sentence_and_code_2(
@@ -212,8 +212,8 @@ def test_a_folder_removed_during_the_run_is_a_sentence_and_code_2(
 
     monkeypatch.setattr(Accident, "loss", remove)
     assert _main(tmp_path, algorithm="toy_accident") == 2
-    said = capsys.readouterr().err
-    assert "was removed during the run, which is lost" in said and said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert "was removed during the run, which is lost" in error and error.count("\n") == 1
     assert not any(tmp_path.glob("runs/*"))
 
 
@@ -243,9 +243,9 @@ def test_asked_to_stop_it_saves_the_run_and_the_same_command_ends_it_as_if_nothi
     assert process.stdout is not None
     shown = [process.stdout.readline() for _ in range(2)]
     process.send_signal(number)
-    _, said = process.communicate(timeout=100)
-    assert shown[1].startswith("step     10/200") and process.returncode == 130, said
-    assert said.startswith("interrupted") and said.count("\n") == 1
+    _, error = process.communicate(timeout=100)
+    assert shown[1].startswith("step     10/200") and process.returncode == 130, error
+    assert error.startswith("interrupted") and error.count("\n") == 1
     (folder,) = _folders(tmp_path / "a")
     saved = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert 10 <= saved["step"] < 200 and not (folder / "lease.json").exists()
@@ -276,7 +276,7 @@ def test_a_request_to_stop_that_is_ignored_from_the_start_does_not_stop_it(tmp_p
         process.stdout.readline()
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=100)
-    assert process.returncode == 0, said
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 0, error
     (folder,) = _folders(tmp_path)
     assert read_record(folder).attempt == 1

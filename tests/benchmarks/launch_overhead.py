@@ -39,7 +39,7 @@ def main() -> None:
             )
             before, started = spent(), time.monotonic()
             launcher = launcher_process.Launcher(folder, 2, 120.0, preload=preload)
-            assert launcher.wait(600) == 0, launcher.complaints.read_text()
+            assert launcher.wait(600) == 0, launcher.errors.read_text()
             reap()
             cpu, wall = spent() - before, time.monotonic() - started
             print(

@@ -48,7 +48,7 @@ def test_invalid_conditions_are_refused(change: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("later", "told"),
+    ("later", "expected"),
     [
         (SOME, []),
         (replace(SOME, threads=1), ["threads 1 after 2"]),
@@ -64,8 +64,8 @@ def test_invalid_conditions_are_refused(change: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_changes_are_told_by_name(later: Conditions, told: list[str]) -> None:
-    assert later.changes_since(SOME) == told
+def test_changes_are_told_by_name(later: Conditions, expected: list[str]) -> None:
+    assert later.changes_since(SOME) == expected
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ def test_names_of_groups() -> None:
 def test_every_group_has_a_name_of_its_own(
     labels: tuple[str, ...], confounders: tuple[str, ...], several: bool
 ) -> None:
-    """In the order of label and answer and confounder, and each told by what it is made of."""
+    """In the order of label and answer and confounder; each name consists of their names."""
     names = groups(labels, confounders, several)
     answers = ("no", "yes") if several else ("",)
     made_of = [(y, answer, z) for y in labels for answer in answers for z in confounders]

@@ -97,10 +97,10 @@ def test_every_field_of_the_record_is_there_and_says_the_truth(tmp_path: Path) -
 
 def test_the_log_keeps_counts_and_its_schema(tmp_path: Path) -> None:
     folder = plan_run(tmp_path, "irm", selection=["last"])
-    told: list[Any] = []
-    assert run(folder, on_line=told.append) == "done"
+    logged: list[Any] = []
+    assert run(folder, on_line=logged.append) == "done"
     found = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert found == [line.to_json() for line in told] and [line["step"] for line in found] == [
+    assert found == [line.to_json() for line in logged] and [line["step"] for line in found] == [
         5,
         10,
         15,
@@ -490,4 +490,4 @@ def test_a_second_record_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(files.StagedFiles, "publish", overtaken)
     assert run(folder) == "settled"
     assert (folder / "record.json").read_text() == "of the winner"
-    assert (folder / "attempts" / "1").is_dir(), "what the loser said stays with its try"
+    assert (folder / "attempts" / "1").is_dir(), "the output of the losing attempt is kept"

@@ -87,13 +87,13 @@ def test_on_a_gpu_the_watch_is_late_but_names_the_right_step() -> None:
 
 
 def test_a_log_writes_each_line_at_once_and_tells_of_it(tmp_path: Path) -> None:
-    path, told = tmp_path / "log.jsonl", list[LogLine]()
-    log = Log(path, '{"step": 1}\n', told.append)
+    path, logged = tmp_path / "log.jsonl", list[LogLine]()
+    log = Log(path, '{"step": 1}\n', logged.append)
     assert path.read_text() == '{"step": 1}\n'
     line = LogLine(step=2, steps=4, terms={}, splits={"val": np.array([[[3, 1], [0, 2]]])})
     log.line(line)
     first, second = path.read_text().splitlines()
-    assert path.read_text() == log.text and first == '{"step": 1}' and told == [line]
+    assert path.read_text() == log.text and first == '{"step": 1}' and logged == [line]
     value = json.loads(second)
     assert (value["step"], value["steps"]) == (2, 4) and "objective" not in value
     assert value["splits"] == {"val": {"counts": [[[3, 1], [0, 2]]]}}
@@ -153,9 +153,9 @@ def test_a_checkpoint_of_another_run_is_not_used(
     assert load_checkpoint(tmp_path, "key") is None
     torch.save({"schema": 99, "key": "key"}, tmp_path / "checkpoint.pt")
     assert load_checkpoint(tmp_path, "key") is None
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 3
-    assert all("checkpoint.pt belongs to another run" in line for line in said)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all("checkpoint.pt belongs to another run" in line for line in lines)
 
 
 @pytest.mark.parametrize("how", ["cut", "flip", "zeros"])

@@ -173,16 +173,18 @@ def fuzz(cases: int, home: Path, go_to: Callable[[Path], None]) -> None:
         go_to(folder)
         before = snapshot(folder)
         as_process = not any("\x00" in word for word in words) and number % 25 == 3
-        said = f"{name} {words!r}"[:600]
+        command = f"{name} {words!r}"[:600]
         if as_process:
-            tally.outcomes[_in_subprocess(tally, number, name, words, said)] += 1
+            tally.outcomes[_in_subprocess(tally, number, name, words, command)] += 1
         else:
             answer = run(MAINS[name], words, 60.0)
-            tally.judge(number, answer, said)
+            tally.judge(number, answer, command)
             tally.outcomes[f"exit code {answer.code}"] += 1
             if answer.code == 2 and snapshot(folder) != before:
                 changed = dict(snapshot(folder).items() ^ before.items())
-                tally.fault(number, "exit code 2 and something was written", f"{said}\n{changed}")
+                tally.fault(
+                    number, "exit code 2 and something was written", f"{command}\n{changed}"
+                )
         go_to(home)
     tally.finish()
 
@@ -193,7 +195,7 @@ def _warm_up(home: Path) -> None:
     assert data.main(["show", "tiny", "--output", str(home / "first.png")]) == 0
 
 
-def _in_subprocess(tally: Tally, number: int, name: str, words: list[str], said: str) -> str:
+def _in_subprocess(tally: Tally, number: int, name: str, words: list[str], command: str) -> str:
     """The same in a process of its own, as users call it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     module = "benchmark.cli.programs" if name == "shortcutbed" else f"benchmark.{name}"
@@ -205,12 +207,14 @@ def _in_subprocess(tally: Tally, number: int, name: str, words: list[str], said:
             command, capture_output=True, env=environment, timeout=120, check=False
         )
     except subprocess.TimeoutExpired:
-        tally.fault(number, "hang of a process", said)
+        tally.fault(number, "hang of a process", command)
         return "hang"
     if done.returncode not in CODES:
-        tally.fault(number, f"exit code {done.returncode} of a process", f"{said}\n{done.stderr!r}")
+        tally.fault(
+            number, f"exit code {done.returncode} of a process", f"{command}\n{done.stderr!r}"
+        )
     if b"Traceback" in done.stderr + done.stdout:
-        tally.fault(number, "a traceback of a process", f"{said}\n{done.stderr.decode()}")
+        tally.fault(number, "a traceback of a process", f"{command}\n{done.stderr.decode()}")
     return f"exit code {done.returncode} of a process"
 
 

@@ -88,16 +88,16 @@ def content(named: str, root: Path) -> Content | str:
     for name, split in found.splits.items():
         rows = []
         for i in range(len(split)):
-            told = [str(np.asarray(split.label[i]).tolist())]
+            facts = [str(np.asarray(split.label[i]).tolist())]
             if split.confounder is not None:
-                told.append(info.confounder_names[int(split.confounder[i])])
+                facts.append(info.confounder_names[int(split.confounder[i])])
             if split.environment is not None:
-                told.append(info.environment_names[int(split.environment[i])])
-            told.append("" if split.cluster is None else "a patient")
+                facts.append(info.environment_names[int(split.environment[i])])
+            facts.append("" if split.cluster is None else "a patient")
             bits = [split.image[i].tobytes()]
             bits += [] if split.mask is None else [split.mask[i].tobytes()]
-            told.append(hashlib.blake2b(b"".join(bits), digest_size=8).hexdigest())
-            rows.append(tuple(told))
+            facts.append(hashlib.blake2b(b"".join(bits), digest_size=8).hexdigest())
+            rows.append(tuple(facts))
         kept[f"{name} of {info.label_names}"] = sorted(rows)
     return kept
 

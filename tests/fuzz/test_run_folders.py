@@ -294,7 +294,7 @@ def compare(base: Base, done: Mutation, report: Report) -> Iterator[tuple[str, s
     """What is reported and must not be: a signature and the details."""
     before = base.report
     text = json.dumps(report.tables)
-    told = {run["key"] for run in report.tables["unfinished"]}
+    reported = {run["key"] for run in report.tables["unfinished"]}
     for where, row in before.rows.items():
         key = where[0]
         now = report.rows.get(where)
@@ -331,7 +331,7 @@ def compare(base: Base, done: Mutation, report: Report) -> Iterator[tuple[str, s
         if place[:2] in changed or done.plan:  # also by a draw that was not chosen
             continue
         if found is None:
-            yield "a row of untouched runs is gone", f"{place}, unfinished are {told}"
+            yield "a row of untouched runs is gone", f"{place}, unfinished are {reported}"
         elif found != (keys, numbers):
             yield "a row of untouched runs has other numbers", f"{place}: {found} not {numbers}"
 
@@ -358,9 +358,11 @@ def launch_again(folder: Path, tally: Tally, number: int, what: str) -> None:
     except subprocess.TimeoutExpired:
         tally.fault(number, "launch hangs", what)
         return
-    said = (done.stdout + done.stderr).decode("utf-8", "replace")
-    if done.returncode not in CODES or "Traceback" in said:
-        tally.fault(number, f"launch ends with {done.returncode} or a traceback", f"{what}\n{said}")
+    output = (done.stdout + done.stderr).decode("utf-8", "replace")
+    if done.returncode not in CODES or "Traceback" in output:
+        tally.fault(
+            number, f"launch ends with {done.returncode} or a traceback", f"{what}\n{output}"
+        )
     tally.outcomes[f"launched again with exit code {done.returncode}"] += 1
 
 

@@ -126,7 +126,8 @@ def test_large_batches_are_not_timed(side: int, backbone: str) -> None:
 
 
 def test_it_says_what_it_found_and_what_it_leaves_out() -> None:
-    plan, said = plan_of("erm", "group_dro", trials=[0, 1, 2]), []
+    plan = plan_of("erm", "group_dro", trials=[0, 1, 2])
+    lines: list[str] = []
 
     def measure(spec: RunSpec, size: int) -> Mapping[str, float]:
         if spec.algorithm == "group_dro":
@@ -134,16 +135,16 @@ def test_it_says_what_it_found_and_what_it_leaves_out() -> None:
         return times(step=0.5, image=0.5)
 
     assert (
-        estimate(plan, list(plan.runs), "cpu", 2, measure, lambda fingerprint: None, said.append)
+        estimate(plan, list(plan.runs), "cpu", 2, measure, lambda fingerprint: None, lines.append)
         == 75.0
     )
-    text = "\n".join(said)
+    text = "\n".join(lines)
     assert "group_dro on tiny:size=64, convnet: could not be timed (no such kernel.)" in text
     assert "3 × erm" in text and "500 ms with" in text and "50 s each" in text
     assert "33 min 20 s for every 1,000 validation images" in text
     assert "1 min 15 s with 2 workers on the CPU (2 min 30 s of work)" in text
     assert "Evaluations of 3 runs are not included" in text and "3 runs could not be timed" in text
-    assert estimate(plan, [], "cpu", 2, measure, lambda fingerprint: None, said.append) == 0.0
+    assert estimate(plan, [], "cpu", 2, measure, lambda fingerprint: None, lines.append) == 0.0
 
 
 def test_data_that_are_not_there_are_planned_as_promised(tmp_path: Path) -> None:
@@ -181,13 +182,16 @@ def test_the_command_times_writes_nothing_and_says_what_is_missing(
     ]
     before = sorted(tmp_path.rglob("*"))
     assert sweep.main(arguments) == 2
-    said = capsys.readouterr()
-    assert "cmnist needs MNIST" in said.err and "estimate:" in said.out
-    warning = said.out.index("cmnist needs MNIST")
-    assert warning < said.out.index("ms with")  # not after minutes of timing
-    assert "jtt on tiny:size=64" in said.out and "for every 1,000 validation images" in said.out
+    captured = capsys.readouterr()
+    assert "cmnist needs MNIST" in captured.err and "estimate:" in captured.out
+    warning = captured.out.index("cmnist needs MNIST")
+    assert warning < captured.out.index("ms with")  # not after minutes of timing
+    assert (
+        "jtt on tiny:size=64" in captured.out
+        and "for every 1,000 validation images" in captured.out
+    )
     assert sweep.main([*arguments, "--datasets", "tiny:size=64"]) == 0
-    said = capsys.readouterr()
-    assert "Evaluations" not in said.out and "ms with" in said.out
-    assert "a difference of 2 points between two methods" in said.out
+    captured = capsys.readouterr()
+    assert "Evaluations" not in captured.out and "ms with" in captured.out
+    assert "a difference of 2 points between two methods" in captured.out
     assert sorted(tmp_path.rglob("*")) == before

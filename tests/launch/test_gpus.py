@@ -177,7 +177,7 @@ def test_nvidia_smi_fails_because_one_gpu_is_lost(machine: Machine, script: str)
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "expected"),
     [
         (
             "echo 'NVIDIA-SMI has failed because it could not communicate' >&2; exit 9",
@@ -189,9 +189,9 @@ def test_nvidia_smi_fails_because_one_gpu_is_lost(machine: Machine, script: str)
         ("kill -9 $$", "exit code -9"),
     ],
 )  # fmt: skip
-def test_nvidia_smi_fails_and_there_is_no_gpu(machine: Machine, script: str, said: str) -> None:
+def test_nvidia_smi_fails_and_there_is_no_gpu(machine: Machine, script: str, expected: str) -> None:
     machine(script, gpus={})
-    assert find_gpus().usable == () and said in find_gpus().note
+    assert find_gpus().usable == () and expected in find_gpus().note
     assert find_gpus().note.isprintable() and find_gpus().note.endswith("; the CPU is used.")
 
 
@@ -315,14 +315,14 @@ def test_every_command_says_so_before_anything_starts(
         timeout=120,
     )
     lines = done.stdout.splitlines()
-    told = [line for line in lines if "PyTorch cannot use GPU-aaaa" in line]
-    assert len(told) == 1, done.stdout
+    messages = [line for line in lines if "PyTorch cannot use GPU-aaaa" in line]
+    assert len(messages) == 1, done.stdout
     if device == "cuda":
-        assert done.returncode == 2 and told[0].startswith("error: ")
+        assert done.returncode == 2 and messages[0].startswith("error: ")
         assert not (tmp_path / "out").exists()
         return
     assert done.returncode == 0, done.stdout
-    assert told[0].startswith("note: ") and told[0].endswith("; the CPU is used.")
-    assert not any(line.startswith("start ") for line in lines[: lines.index(told[0])])
+    assert messages[0].startswith("note: ") and messages[0].endswith("; the CPU is used.")
+    assert not any(line.startswith("start ") for line in lines[: lines.index(messages[0])])
     if command != "dry":
         assert len(list((tmp_path / "out" / "runs").glob("*/record.json"))) == 1

@@ -80,9 +80,9 @@ def test_killed_at_random_every_run_is_done_once_and_as_if_undisturbed(tmp_path:
         if both[which].process.poll() is not None:
             both[which] = Launcher(tmp_path, workers=2)
     for launcher in both:
-        assert launcher.wait(60) in (0, 1), launcher.complaints.read_text()
+        assert launcher.wait(60) in (0, 1), launcher.errors.read_text()
     last = run(tmp_path)  # whatever happened, launching again completes
-    assert last.wait() == 0, last.said.read_text()
+    assert last.wait() == 0, last.output.read_text()
     assert sorted(last.summary()["already"] + last.summary()["done"]) == sorted(keys)
 
     assert leases(tmp_path) == []
@@ -118,7 +118,7 @@ def test_a_run_that_is_suspended_beyond_its_lease_is_done_once(
     else:
         assert second.wait(60) == 0
         os.kill(pid, signal.SIGCONT)
-    assert first.wait(60) == 0, first.complaints.read_text()
+    assert first.wait(60) == 0, first.errors.read_text()
     summaries = [launcher.summary() for launcher in (first, second)]
     assert [key for summary in summaries for key in summary["done"]] == [one.key]
     assert record(tmp_path, one.key)["value"] == expected_value(one)

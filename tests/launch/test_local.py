@@ -50,16 +50,16 @@ def test_a_sweep_from_beginning_to_end(tmp_path: Path) -> None:
     make(tmp_path, teacher)
     keys = make(tmp_path, student, *others)
     launcher = run(tmp_path, workers=2)
-    assert launcher.wait() == 0, launcher.complaints.read_text()
-    assert launcher.complaints.read_text() == ""
+    assert launcher.wait() == 0, launcher.errors.read_text()
+    assert launcher.errors.read_text() == ""
     assert set(launcher.summary()["done"]) == {teacher.key, *keys}
     for one in (teacher, *others):
         assert record(tmp_path, one.key)["value"] == expected_value(one)
     taught = expected_value(teacher)
     assert record(tmp_path, student.key)["value"] == expected_value(student, start=2 * taught)
     assert leases(tmp_path) == []
-    said = (tmp_path / "runs" / student.key / "output.txt").read_text()
-    assert said.splitlines() == [
+    output = (tmp_path / "runs" / student.key / "output.txt").read_text()
+    assert output.splitlines() == [
         "well attempt 1 from step 0",
         "from a grandchild",
     ]  # C and children of ours included
@@ -95,7 +95,7 @@ def test_failures_block_what_needs_them_and_nothing_else(tmp_path: Path) -> None
     well = spec(3)
     keys = make(tmp_path, *ends.values(), child, grandchild, well)
     launcher = run(tmp_path)
-    assert launcher.wait() == 1, launcher.complaints.read_text()
+    assert launcher.wait() == 1, launcher.errors.read_text()
     summary = launcher.summary()
     assert summary["done"] == [well.key]
     assert set(summary["failed"]) == {one.key for one in ends.values()}
@@ -136,7 +136,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path, mode: str) -> 
     one = spec(mode=mode, steps=8, checkpoint_every=3)
     make(tmp_path, one, spec(1, sleep=0.05))
     launcher = run(tmp_path)
-    assert launcher.wait() == 0, launcher.complaints.read_text()
+    assert launcher.wait() == 0, launcher.errors.read_text()
     home = tmp_path / "runs" / one.key
     assert record(tmp_path, one.key)["attempt"] == 2
     assert record(tmp_path, one.key)["value"] == expected_value(one)
@@ -152,7 +152,7 @@ def test_out_of_memory_is_tried_once_more_alone(tmp_path: Path) -> None:
     once, always = spec(mode="memory_once"), spec(mode="memory_always")
     make(tmp_path, once, *(spec(trial, steps=10, sleep=0.03) for trial in range(6)), always)
     launcher = run(tmp_path, workers=3)
-    assert launcher.wait() == 1, launcher.complaints.read_text()
+    assert launcher.wait() == 1, launcher.errors.read_text()
     assert record(tmp_path, once.key)["attempt"] == 2
     found = failure(tmp_path, always)
     assert (found["kind"], found["attempt"]) == ("out_of_memory", 2)
@@ -182,7 +182,7 @@ def test_a_try_that_takes_too_long_is_killed_and_tried_again(tmp_path: Path) -> 
     one = spec(mode="hang_once")
     make(tmp_path, one)
     launcher = run(tmp_path, run_time_limit=1.0)
-    assert launcher.wait() == 0, launcher.complaints.read_text()
+    assert launcher.wait() == 0, launcher.errors.read_text()
     assert "time limit" in launcher.events("retry")[0]["reason"]
     assert record(tmp_path, one.key)["attempt"] == 2
 
@@ -198,7 +198,7 @@ def test_asked_to_stop_it_saves_and_says_130(tmp_path: Path, number: int) -> Non
         launcher.process.pid, number
     )  # as a terminal does: to the launcher and to everything it started
     assert launcher.wait(10) == 130
-    assert "interrupted" in launcher.complaints.read_text()
+    assert "interrupted" in launcher.errors.read_text()
     assert len(launcher.events("interrupted")) == 2
     assert leases(tmp_path) == []
     assert [(tmp_path / "runs" / key / "checkpoint.pt").exists() for key in keys] == [
@@ -223,7 +223,7 @@ def test_what_it_ignores_from_the_start_does_not_stop_it(
     launcher = Launcher(tmp_path, ignored=[number])
     until(lambda: len(list(tmp_path.rglob("attempts/1/log.jsonl"))) == 2)
     os.killpg(launcher.process.pid, number)
-    assert launcher.wait() == 0, launcher.complaints.read_text()
+    assert launcher.wait() == 0, launcher.errors.read_text()
     assert launcher.events("interrupted") == []
     assert {record(tmp_path, key)["attempt"] for key in keys} == {1}
 
@@ -316,9 +316,9 @@ def test_a_full_disk_ends_the_launch_with_a_sentence_and_fails_no_run(tmp_path: 
     )
     launcher = run(tmp_path)
     assert launcher.wait() == 2
-    said = launcher.complaints.read_text()
-    assert said.startswith("error: No space left on device (checkpoint.pt)")
-    assert said.count("\n") == 1
+    output = launcher.errors.read_text()
+    assert output.startswith("error: No space left on device (checkpoint.pt)")
+    assert output.count("\n") == 1
     assert set(sweep_states(tmp_path, keys).values()) <= {State.PENDING, State.DONE}
     assert (tmp_path / "runs" / slow.key / "checkpoint.pt").exists(), "the other run saved itself"
     assert leases(tmp_path) == []
@@ -347,7 +347,7 @@ def test_idle_processes_and_the_fork_server_may_be_killed_too(tmp_path: Path) ->
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-    assert launcher.wait() == 0, launcher.complaints.read_text()
+    assert launcher.wait() == 0, launcher.errors.read_text()
     assert len(launcher.summary()["done"]) == 6
     assert {record(tmp_path, key)["value"] for key in keys} == {
         expected_value(spec(trial, steps=10, sleep=0.05)) for trial in range(6)
@@ -360,10 +360,10 @@ def test_a_missing_or_damaged_spec_is_a_sentence(tmp_path: Path) -> None:
     make(tmp_path, one)
     launcher = run(tmp_path)
     assert launcher.wait() == 2
-    assert "0123456789abcdef/spec.json is missing" in launcher.complaints.read_text()
+    assert "0123456789abcdef/spec.json is missing" in launcher.errors.read_text()
     (tmp_path / "runs" / one.key / "spec.json").write_text("{")
     assert run(tmp_path).wait() == 2
-    assert "is not JSON" in (tmp_path / "complaints").read_text()
+    assert "is not JSON" in (tmp_path / "errors").read_text()
     write_json(tmp_path / "runs" / one.key / "spec.json", json.loads('{"schema": 0}'))
     assert run(tmp_path).wait() == 2
-    assert "schema version 0, expected 1" in (tmp_path / "complaints").read_text()
+    assert "schema version 0, expected 1" in (tmp_path / "errors").read_text()

@@ -27,13 +27,13 @@ from benchmark.launch.executors.local import LocalExecutor
 from benchmark.launch.launcher import launch
 from benchmark.launch.slots import Placement
 
-def told(event):
-    assert pickle.loads(pickle.dumps(told)) is told
+def ignore_event(event):
+    assert pickle.loads(pickle.dumps(ignore_event)) is ignore_event
     assert globals().get("__file__") == where
 
 where = globals().get("__file__")
 executor = LocalExecutor(Placement("cpu", 2), preload=["tests.support.fake_preload"])
-summary = launch(folder, read_json(folder / "keys.json"), executor, on_event=told,
+summary = launch(folder, read_json(folder / "keys.json"), executor, on_event=ignore_event,
                  engine="tests.support.fake_engine")
 print("complete", summary.complete)
 """

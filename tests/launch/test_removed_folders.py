@@ -39,12 +39,12 @@ def test_the_folder_of_a_running_run_is_removed(tmp_path: Path, workers: int) ->
     launcher = Launcher(tmp_path, workers=workers, lease=2.0)
     until(lambda: started(tmp_path, lost))
     shutil.rmtree(tmp_path / "runs" / lost.key)
-    assert launcher.wait(60) == 1, launcher.complaints.read_text()
+    assert launcher.wait(60) == 1, launcher.errors.read_text()
     summary = launcher.summary()
     assert list(summary["failed"]) == [lost.key] and REMOVED in summary["failed"][lost.key]
     assert summary["blocked"] == {needs_it.key: lost.key}
     assert sorted(summary["done"]) == sorted(one.key for one in others)
-    assert "Traceback" not in launcher.complaints.read_text()
+    assert "Traceback" not in launcher.errors.read_text()
     (event,) = launcher.events("failed")
     assert REMOVED in event["reason"] and "\n" not in event["reason"]
     # launching again, which writes the spec, runs it from the beginning
@@ -82,7 +82,7 @@ def test_all_of_the_sweep_is_removed(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "runs")
     assert launcher.wait(60) == 1
     assert set(launcher.summary()["failed"]) == {one.key for one in runs}
-    assert "Traceback" not in launcher.complaints.read_text()
+    assert "Traceback" not in launcher.errors.read_text()
 
 
 def test_a_lease_never_makes_a_folder_again(tmp_path: Path) -> None:
@@ -156,9 +156,9 @@ def test_launching_with_a_damaged_spec_is_a_sentence(tmp_path: Path) -> None:
         good = path.read_bytes()
         path.write_bytes(DAMAGES[kind](good.decode()).encode("utf-8", "surrogateescape"))
         launcher = run(tmp_path)
-        complaints = launcher.complaints.read_text()
-        assert launcher.process.returncode == 2 and complaints.startswith("error: "), kind
-        assert len(complaints.strip().splitlines()) == 1 and "spec.json" in complaints
+        errors = launcher.errors.read_text()
+        assert launcher.process.returncode == 2 and errors.startswith("error: "), kind
+        assert len(errors.strip().splitlines()) == 1 and "spec.json" in errors
         path.write_bytes(good)
 
 
@@ -244,8 +244,8 @@ def test_what_stands_in_the_way_of_one_run_stops_no_other(tmp_path: Path, kind: 
     put(tmp_path / "runs" / runs[0].key / name)
     launcher = Launcher(tmp_path, workers=1, lease=1.0)
     code = launcher.wait(60)
-    complaints = launcher.complaints.read_text()
-    assert "Traceback" not in complaints and code in (0, 1), complaints
+    errors = launcher.errors.read_text()
+    assert "Traceback" not in errors and code in (0, 1), errors
     summary = launcher.summary()
     assert {one.key for one in runs[1:]} <= set(summary["done"])
     for reason in summary["failed"].values():

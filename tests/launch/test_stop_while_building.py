@@ -61,11 +61,11 @@ def test_sigterm_while_data_are_built(tmp_path: Path) -> None:
             time.sleep(0.1)
         asked = time.monotonic()
         launcher.terminate()
-        said, _ = launcher.communicate(timeout=120)
+        output, _ = launcher.communicate(timeout=120)
         took = time.monotonic() - asked
     finally:
         launcher.kill()
-    assert launcher.returncode == 130, said
+    assert launcher.returncode == 130, output
     assert took < 60, f"it took {took:.0f} s"
     (run,) = (tmp_path / "out" / "runs").iterdir()
     assert state_of(run) is State.PENDING

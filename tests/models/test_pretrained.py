@@ -99,12 +99,12 @@ def test_offline_is_one_sentence_that_says_what_would_do(
     )  # nobody listens there
     with pytest.raises(UserError, match="could not be downloaded") as caught:
         loaded("resnet18", 64)
-    said = str(caught.value)
+    message = str(caught.value)
     assert (
-        "weights = none" in said
-        and str(tmp_path) in said
-        and "resnet18-f37072fd.pth" in said
-        and "\n" not in said
+        "weights = none" in message
+        and str(tmp_path) in message
+        and "resnet18-f37072fd.pth" in message
+        and "\n" not in message
     )
 
 

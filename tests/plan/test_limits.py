@@ -222,8 +222,8 @@ def test_the_page_on_sweep_files_tells_the_limits() -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "sweep_files.md"
     table = page.read_text(encoding="utf-8").partition("**Limits.**")[2].partition("\n\nA batch")[0]
     rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ")]
-    told = [int(value.replace(",", "")) for _, value in rows[1:]]
-    assert told == [
+    documented = [int(value.replace(",", "")) for _, value in rows[1:]]
+    assert documented == [
         MAX_STEPS,
         MAX_EVALUATIONS,
         MAX_ENTRIES,

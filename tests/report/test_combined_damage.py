@@ -152,14 +152,14 @@ def test_a_folder_with_every_accident(tmp_path: Path, capsys: pytest.CaptureFixt
     (runs / good[3] / "record.json").write_text(text[: len(text) // 2])
     (runs / good[4] / "spec.json").unlink()
     texts = collected(folder, "--figures", "none")
-    said = " ".join(texts["tables.txt"].split())
+    tables = " ".join(texts["tables.txt"].split())
     for part in (
         "1 running", "1 pending", "1 failed", "2 unreadable", "refused: no environments here",
         "1 of 4 runs running (trial 0)", "1 of 4 runs pending (trial 1)",
         "1 of 4 runs failed (trial 2)",
         "schema version 2, expected 1", "record.json is not JSON", "predictions.npz is missing",
     ):  # fmt: skip
-        assert part in said, part
+        assert part in tables, part
     assert "torn last line ignored" in texts[PAGE] and "log.jsonl is missing" in texts[PAGE]
     value = json.loads(texts["tables.json"])
     shown = {selected_run["key"] for selected_run in value["winners"]} | {

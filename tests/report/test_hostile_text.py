@@ -160,9 +160,9 @@ def test_nothing_commands_the_terminal(hostile: Path, capsys: pytest.CaptureFixt
         assert collect_results.main([str(hostile), "--format", form, "--tables-only"]) == 0
     assert sweep.main(["status", str(hostile), "--once"]) == 1
     assert sweep.main(["retry", str(hostile)]) == 0
-    said = capsys.readouterr()
-    assert is_safe(said.out) and is_safe(said.err)
-    assert "HYPERLINK" in said.out
+    captured = capsys.readouterr()
+    assert is_safe(captured.out) and is_safe(captured.err)
+    assert "HYPERLINK" in captured.out
 
 
 def damaged(tmp_path: Path) -> tuple[Path, list[str]]:
@@ -182,17 +182,17 @@ def damaged(tmp_path: Path) -> tuple[Path, list[str]]:
     (runs / others[1] / "record.json").unlink()
     plan = json.loads((folder / "sweep.json").read_text())
     (folder / "sweep.json").write_text(json.dumps({**plan, "created": "yesterday"}))
-    said = [
+    messages = [
         f"{keys[0]} (record.json is damaged: parameters is 'many', expected a whole number)",
         "predictions.npz is damaged",
         "failure.json is not JSON",
         "sweep.json is damaged: created is 'yesterday', expected a finite number",
     ]
-    return folder, said
+    return folder, messages
 
 
 def test_every_format_names_every_damage(tmp_path: Path) -> None:
-    folder, said = damaged(tmp_path)
+    folder, messages = damaged(tmp_path)
     report = make_report(folder)
     write_page(report, tmp_path, figures="none")
     texts = {form: render(report, form) for form in file_names()}
@@ -203,7 +203,7 @@ def test_every_format_names_every_damage(tmp_path: Path) -> None:
         texts["latex"] = texts["latex"].replace(word, "'" if "quote" in word else "_")
     for form, text in texts.items():
         flat_text = " ".join(text.replace("\n    ", " ").split())
-        for sentence in said:
+        for sentence in messages:
             assert sentence in flat_text, f"{form}: {sentence}"
 
 

@@ -73,8 +73,8 @@ def test_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
     )
     folder = fake.finish()
     report = make_report(folder, options=ReportOptions(reference="erm", tables=("class_scores",)))
-    said = write_page(report, folder)
-    assert "report.html, 6 figures" in said and len(list((folder / "figures").iterdir())) == 12
+    message = write_page(report, folder)
+    assert "report.html, 6 figures" in message and len(list((folder / "figures").iterdir())) == 12
     page = checked(folder / "report.html")
     assert all(a.startswith(("#", "data:image/svg+xml;base64,")) for a in page.addresses)
     assert {a[1:] for a in page.addresses if a.startswith("#")} <= set(page.ids)
@@ -153,8 +153,8 @@ def test_figures_are_drawn_unasked_only_where_that_is_quick(
     fake = FakeSweep(tmp_path)
     fake.add(WORLD, ERM, trials=range(2))
     folder = fake.finish()
-    said = write_page(make_report(folder), folder)
-    assert said == "report.html; 1 data sets without figures (--figures all draws them)"
+    message = write_page(make_report(folder), folder)
+    assert message == "report.html; 1 data sets without figures (--figures all draws them)"
     assert not (folder / "figures").exists() and (folder / "report.html").exists()
 
 

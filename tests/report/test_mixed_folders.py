@@ -49,8 +49,8 @@ def test_a_record_of_another_run(two: tuple[Path, str, str]) -> None:
     shutil.copy(folder / "runs" / erm / "record.json", folder / "runs" / dro / "record.json")
     runs = by_key(folder)
     assert (runs[erm].state, runs[dro].state) == (State.DONE, State.UNREADABLE)
-    said = f"record.json is of the run {erm}, not of {dro}: files of two runs were mixed"
-    assert runs[dro].reason == said
+    reason = f"record.json is of the run {erm}, not of {dro}: files of two runs were mixed"
+    assert runs[dro].reason == reason
     assert scores(folder) == {"erm": before["erm"], "group_dro": None}
     report = make_report(folder)
     for form in file_names():

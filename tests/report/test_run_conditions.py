@@ -55,7 +55,7 @@ def test_equal_conditions_need_no_note(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "told"),
+    ("machine", "expected"),
     [
         ({"threads": 1}, "threads 1 or 2"),
         ({"device": "NVIDIA H200"}, "device NVIDIA H200 or cpu"),
@@ -65,9 +65,9 @@ def test_equal_conditions_need_no_note(tmp_path: Path) -> None:
         ({"settings": {"onednn": "false"}}, "onednn false or true"),
     ],
 )
-def test_what_differs_is_a_footnote(machine: dict[str, Any], told: str, tmp_path: Path) -> None:
+def test_what_differs_is_a_footnote(machine: dict[str, Any], expected: str, tmp_path: Path) -> None:
     text = made(tmp_path, machine)
-    assert f"made under different conditions ({told}): only under the same ones" in text
+    assert f"made under different conditions ({expected}): only under the same ones" in text
 
 
 def test_runs_that_were_resumed_under_other_conditions_are_a_footnote(tmp_path: Path) -> None:

@@ -75,9 +75,11 @@ def test_counts_and_predictions_agree(results: Path) -> None:
         for k in range(2):
             for z in range(2):
                 for there in range(2):
-                    for said in range(2):
-                        rows = (label[:, k] == there) & ((score[:, k] > 0) == said) & (place == z)
-                        assert counts[k, z, there, said] == rows.sum()
+                    for predicted in range(2):
+                        rows = (
+                            (label[:, k] == there) & ((score[:, k] > 0) == predicted) & (place == z)
+                        )
+                        assert counts[k, z, there, predicted] == rows.sum()
 
 
 NAMES = ("label", "val_worst_group/test/score", "confounder")
@@ -87,7 +89,7 @@ def test_the_report_is_whole(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert collect([str(results), "--detail", "--reference", "erm", "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for part in (
         "Average: all answers, one per image and label, of split test",
         "8 groups (label, present or not, and confounder)",
@@ -95,7 +97,7 @@ def test_the_report_is_whole(
         "no cat/lawn",
         "takes one label per image",
     ):
-        assert part in " ".join(said.split()), part
+        assert part in " ".join(output.split()), part
     for form in file_names():
         assert "nan" not in (tmp_path / file_names()[form]).read_text().lower().replace(
             "finance", ""

@@ -106,12 +106,10 @@ class Launcher:
             "LAUNCH_OPTIONS": json.dumps(options),
         }
         command = [sys.executable, "-c", MAIN, str(folder), str(workers), str(lease)]
-        self.folder, self.said, self.complaints = (
-            folder,
-            folder / f"said.{time.monotonic_ns()}",
-            folder / "complaints",
-        )
-        with self.said.open("wb") as out, self.complaints.open("wb") as err:
+        self.folder = folder
+        self.output = folder / f"output.{time.monotonic_ns()}"
+        self.errors = folder / "errors"
+        with self.output.open("wb") as out, self.errors.open("wb") as err:
             self.process = subprocess.Popen(
                 command,
                 stdout=out,
@@ -124,13 +122,13 @@ class Launcher:
     def events(self, kind: str = "") -> list[dict[str, Any]]:
         lines = [
             json.loads(line)
-            for line in self.said.read_text().splitlines(keepends=True)
+            for line in self.output.read_text().splitlines(keepends=True)
             if line.endswith("\n")
         ]
         return [line for line in lines if "kind" in line and kind in ("", line["kind"])]
 
     def summary(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.said.read_text().splitlines()[-1])["summary"]
+        found: dict[str, Any] = json.loads(self.output.read_text().splitlines()[-1])["summary"]
         return found
 
     def wait(self, seconds: float = 30.0) -> int:
@@ -140,7 +138,7 @@ class Launcher:
             self.process.send_signal(signal.SIGUSR1)
             time.sleep(0.5)
             os.killpg(self.process.pid, signal.SIGKILL)
-            raise AssertionError(f"the launcher hangs:\n{self.complaints.read_text()}") from None
+            raise AssertionError(f"the launcher hangs:\n{self.errors.read_text()}") from None
 
 
 def run(folder: Path, workers: int = 2, lease: float = 30.0, **options: Any) -> Launcher:
