@@ -71,6 +71,20 @@ def test_sheets_against_sklearn(tmp_path: Path) -> None:
     assert cell(of_validation[2]) == cell(of_groups[worst][2])
 
 
+def test_groups_without_images_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Only images with the confounder of their class are in the split biased."""
+    fake = FakeSweep(tmp_path)
+    fake.add(World(size=300, classes=3), ERM, trials=(0,))
+    options = ReportOptions(tables=("class_scores",), splits=("biased", "unbiased"))
+    report = make_report(fake.finish(), options=options)
+    per_group = [sheet for sheet in report.sheets if sheet.title.endswith("per group")]
+    biased, unbiased = per_group
+    sizes = [int(row[1]) for row in biased.rows[:-1]]
+    assert all(sizes) and 0 < len(sizes) < 9
+    assert any(f"{9 - len(sizes)} of 9" in note for note in biased.notes)
+    assert len(unbiased.rows) == 10 and not unbiased.notes
+
+
 def test_intervals_over_trials_count_trials_and_images(tmp_path: Path) -> None:
     """Compare macro F1 and mean AUC with scikit-learn, and the width with a jackknife."""
     fake = FakeSweep(tmp_path)

@@ -194,8 +194,12 @@ def _group_sheet(
 ) -> Sheet:
     split = scores.split
     sizes = group_counts(next(iter(rows.values()))[0].at.counts[split])[1]
+    filled = _groups_with_images(rows, split)
+    num_empty = sum(g not in filled for g in range(len(groups)))
     shown = []
     for g, name in enumerate(groups):
+        if g not in filled:
+            continue
         cells = [
             _cell(mean_over_trials(_group_estimates(runs, split, g)), interval=scores.intervals)
             for runs in rows.values()
@@ -208,8 +212,17 @@ def _group_sheet(
         "Worst in validation: the group with the lowest validation accuracy, which unlike the "
         f"lowest accuracy on {split} is not biased by its choice.",
     ]
+    notes = []
+    if num_empty:
+        notes.append(f"{num_empty} of {len(groups)} groups have no images in split {split}")
     heads = [("group",), ("n",), *((method,) for method in rows)]
-    return Sheet(f"{table.title}, per group", caption, heads, shown, stub=2)
+    return Sheet(f"{table.title}, per group", caption, heads, shown, notes=notes, stub=2)
+
+
+def _groups_with_images(rows: Mapping[str, list[SelectedRun]], split: str) -> set[int]:
+    """Return the groups that have images in at least one trial."""
+    sizes = [group_counts(run.at.counts[split])[1] for runs in rows.values() for run in runs]
+    return {int(g) for size in sizes for g in np.flatnonzero(size)}
 
 
 def _group_estimates(runs: Sequence[SelectedRun], split: str, group: int) -> list[Estimate]:
