@@ -79,6 +79,7 @@ class PlantedData(DatasetSource):
             name, value = option
             base_options[name] = kind.options[name].parse(f"{base}: {name}", value)
         self.base: DatasetSource = kind(data_dir, **base_options)
+        self.masks_may_be_empty = self.base.masks_may_be_empty
 
     def info(self) -> DatasetInfo:
         base = self.base.info()

@@ -227,6 +227,8 @@ class DatasetSource:
         options: The options, declared and checked like hyper-parameters.
         designed: True if the groups of every split are part of the design. False for data that a
             user sorted: a group that is missing from a split is then reported as a problem.
+
+    Attributes:
         masks_may_be_empty: True if masks mark the visible signs of a label, which some images lack.
             Otherwise a mask without foreground is reported as a problem.
 
@@ -243,7 +245,8 @@ class DatasetSource:
     version: ClassVar[int] = 1
     options: ClassVar[Mapping[str, HParam]] = {}
     designed: ClassVar[bool] = True
-    masks_may_be_empty: ClassVar[bool] = False
+
+    masks_may_be_empty: bool = False
 
     def __init__(self, data_dir: Path | None = None, **options: Any) -> None:
         self.data_dir = data_dir

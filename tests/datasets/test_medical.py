@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmark.cli.data_checks import examine, oddities
 from benchmark.core.dataset import GroupedDataset, Split
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
@@ -101,6 +102,16 @@ class TestRSNA:
         found = clusters(data, "train", "val", "test")
         assert list(map(len, found)) == [32, 4, 4]
         assert len(set().union(*found)) == 40
+
+    def test_a_mask_without_foreground_is_no_problem(self, tmp_path: Path) -> None:
+        medical_trees.rsna(tmp_path)
+        planted = {"on": "rsna", "options": "side=16", "shortcut": "tag"}
+        for name, options in (("rsna", {"side": 16}), ("planted", planted)):
+            source = DATASETS.get(name)(tmp_path, **options)
+            data = source.load(0)
+            assert examine(source, data).problems == []
+            problems = oddities(data)  # of a data set that does not declare it
+            assert any("no foreground" in problem for problem in problems)
 
     def test_dicom(self, tmp_path: Path) -> None:
         pytest.importorskip("pydicom")
