@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from algorithms import _clip
 from benchmark.core.dataset import DatasetSource
 from benchmark.core.registry import BACKBONES, DATASETS
 from benchmark.losses.similarity import SIMILARITIES
@@ -41,7 +42,7 @@ ASKED = {
     "ex2l_backbones": 2 * 3 * 3 * 20,
     "tea_table2": 2 * 15,
     "tea_table3": 12,
-    "tea_table4": 2 * 10,
+    "tea_table4": 2 * 11,
     "tea_table5": 17,
 }
 
@@ -62,6 +63,7 @@ def nothing_downloaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         kind: Any = DATASETS.get(name)
         monkeypatch.setattr(kind, "check", DatasetSource.check)
         monkeypatch.setattr(kind, "content", DatasetSource.content)
+    monkeypatch.setattr(_clip, "is_installed", lambda: True)
     yield
 
 
@@ -80,7 +82,7 @@ def specs(name: str, **wanted: Any) -> list[Any]:
 def test_it_can_be_planned_whole(name: str) -> None:
     plan = plan_of(name)
     assert sum(run.requested for run in plan.runs.values()) == ASKED[name] - len(plan.refused)
-    assert all("16" in refused.reason for refused in plan.refused), plan.refused
+    assert {refused.method for refused in plan.refused} <= {"vit", "gals"}
 
 
 @pytest.mark.parametrize("name", [n for n in ASKED if n.startswith("ex2l")])
@@ -206,9 +208,12 @@ def test_ablations_are_one_change_each() -> None:
         assert ("lr" in changed) == (method in ("tea:gradient_x_input", "tea:input_gradient"))
 
 
-def test_backbones_that_need_larger_images_are_left_out_of_table_4() -> None:
+def test_methods_that_cannot_run_on_digits_are_left_out_of_table_4() -> None:
     refused = [(entry.dataset, entry.method) for entry in plan_of("tea_table4").refused]
-    assert refused == [("coloured_mnist:bias=1.0", "vit")]
+    assert sorted(refused) == [
+        ("coloured_mnist:bias=1.0", "gals"),
+        ("coloured_mnist:bias=1.0", "vit"),
+    ]
 
 
 def test_the_teacher_of_foreground_bias_is_a_larger_network_on_other_data() -> None:

@@ -1,0 +1,274 @@
+"""GALS with a tiny random CLIP: its loss and its attention by hand, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from algorithms import _clip
+from algorithms._clip import ImageTextScores, attention_to_texts, mean_of_nonzero, scores_of
+from algorithms.gals import GALS, normalised_attention, prompts_of, unguided_gradient
+from benchmark.core.batch import Batch
+from benchmark.core.errors import UserError
+from benchmark.core.registry import DATASETS
+from tests.support.every_algorithm import spec_of
+from tests.support.tiny import build, make_batch, make_setting, train
+
+SIDE = 16
+PROMPTS = "a photo of a bird|an image of a bird"
+
+
+class TinyImageEncoder(nn.Module):
+    """An image encoder with the names of open_clip's ResNets: float[B,3,16,16] to float[B,5]."""
+
+    image_size = SIDE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.layer4 = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.ReLU(inplace=True))
+        self.attnpool = nn.Linear(6 * 4 * 4, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.attnpool(self.layer4(self.stem(image).relu()).flatten(1))
+
+
+class TinyCLIP(nn.Module):
+    """A random network with the methods of a CLIP model that GALS uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visual: Any = TinyImageEncoder()
+        self.tokens = nn.Embedding(128, 5)
+
+    def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.tokens(tokens).mean(1)
+
+
+def tokenize(texts: list[str]) -> torch.Tensor:
+    return torch.tensor([[ord(letter) for letter in text.ljust(30)] for text in texts])
+
+
+def tiny_scores(texts: tuple[str, ...] = ("a photo of a bird", "an image")) -> ImageTextScores:
+    torch.manual_seed(0)
+    return scores_of(TinyCLIP(), tokenize, texts, "tiny")
+
+
+def gals(**changed: Any) -> Any:
+    """GALS on images that are normalised with known statistics."""
+    statistics = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
+    return build("gals", prompts=PROMPTS, **statistics, **changed)
+
+
+def still(**changed: Any) -> tuple[Any, Batch]:
+    """GALS in float64 and evaluation mode with random attention, and a batch of six images."""
+    algorithm = gals(**changed).double().eval()
+    torch.manual_seed(1)
+    algorithm.attention = torch.rand(6, 1, 4, 4, dtype=torch.float64)
+    batch = make_batch(6)
+    return algorithm, replace(batch, image=batch.image.double())
+
+
+# the loss
+
+
+def test_unguided_gradient_by_loops() -> None:
+    torch.manual_seed(0)
+    gradient = torch.randn(3, 2, 4, 5, dtype=torch.float64)
+    attention = torch.rand(3, 1, 4, 5, dtype=torch.float64)
+    guided = torch.tensor([True, False, True])
+    by_hand = [
+        abs(gradient[b, c, i, j].item()) * (1 - attention[b, 0, i, j].item())
+        for b in (0, 2)
+        for c in range(2)
+        for i in range(4)
+        for j in range(5)
+    ]
+    found = unguided_gradient(gradient, attention, guided)
+    assert found.item() == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-12)
+    assert unguided_gradient(gradient, torch.ones_like(attention), guided) == 0
+    assert unguided_gradient(gradient, attention, torch.zeros(3, dtype=torch.bool)) == 0
+
+
+def test_the_loss_is_the_authors_for_the_gradient_of_a_batch_mean() -> None:
+    """CE + λ · mean |g − g ⊙ A| with g = ∂(mean CE)/∂x, and λ/B for the gradient of one image."""
+    weight = 1e4 / 6
+    algorithm, batch = still(gradient_weight=weight)
+    terms = algorithm.loss(batch)
+    image = batch.image.clone().requires_grad_()
+    loss = F.cross_entropy(algorithm.network(image), batch.label)
+    (gradient,) = torch.autograd.grad(loss, image)
+    large = F.interpolate(algorithm.attention, (SIDE, SIDE), mode="bilinear", align_corners=False)
+    low, high = large.amin((1, 2, 3), keepdim=True), large.amax((1, 2, 3), keepdim=True)
+    attention = (large - low) / (high - low)
+    expected = 1e4 * (gradient - gradient * attention).abs().mean()
+    assert terms["classification"].item() == pytest.approx(loss.item(), rel=1e-12)
+    assert terms["attention"].item() == pytest.approx(expected.item(), rel=1e-9)
+    authors = gals(gradient_weight=weight, normalisation="authors").double().eval()
+    authors.load_state_dict(algorithm.state_dict())
+    authors.attention = algorithm.attention
+    attention = (large - low) / high
+    expected = 1e4 * (gradient - gradient * attention).abs().mean()
+    assert authors.loss(batch)["attention"].item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_gradient_to_the_weights_by_finite_differences() -> None:
+    algorithm, batch = still()
+    weights = list(algorithm.network.parameters())
+    gradients = torch.autograd.grad(algorithm.loss(batch)["attention"], weights, allow_unused=True)
+    torch.manual_seed(1)
+    direction = [p.std() * torch.randn_like(p) for p in weights]
+    slope = sum(
+        (g * d).sum().item() for g, d in zip(gradients, direction, strict=True) if g is not None
+    )
+    values = []
+    for shift in (1e-6, -2e-6):
+        with torch.no_grad():
+            for p, d in zip(weights, direction, strict=True):
+                p += shift * d
+        values.append(algorithm.loss(batch)["attention"].item())
+    assert abs(slope) > 1e-6
+    assert slope == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4)
+
+
+def test_rows_of_the_attention_follow_the_images() -> None:
+    algorithm, batch = still()
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    expected = algorithm.loss(batch)["attention"].item()
+    found = algorithm.loss(batch.rows(order))["attention"].item()
+    assert found == pytest.approx(expected, rel=1e-9)
+    wrong = replace(batch, index=batch.index[order])
+    assert algorithm.loss(wrong)["attention"].item() != pytest.approx(expected, rel=1e-3)
+
+
+def test_images_without_a_map_are_left_out() -> None:
+    algorithm, batch = still()
+    algorithm.attention[2] = 0
+    algorithm.attention[4] = 0.7  # the same everywhere
+    kept = batch.rows(torch.tensor([0, 1, 3, 5]))
+    expected = algorithm.loss(kept)["attention"].item()
+    assert algorithm.loss(batch)["attention"].item() == pytest.approx(expected, rel=1e-9)
+    assert algorithm.report() == {"guided_images": 4, "unguided_images": 2}
+    algorithm.attention.zero_()
+    terms = algorithm.loss(batch)
+    assert terms["attention"] == 0
+    sum(terms.values()).backward()
+    assert all(p.grad.isfinite().all() for p in algorithm.network.parameters())
+
+
+@pytest.mark.parametrize(("authors", "top"), [(False, 1.0), (True, 0.75)])
+def test_normalisation(authors: bool, top: float) -> None:
+    maps = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).expand(1, 1, 2, 2)
+    found, guided = normalised_attention(maps, (2, 2), authors)
+    expected = (maps - 1) / (4 if authors else 3)
+    torch.testing.assert_close(found, expected)
+    assert found.max() == top and found.min() == 0 and guided.tolist() == [True]
+    found, guided = normalised_attention(torch.full((2, 1, 2, 2), 0.1), (5, 5), authors)
+    assert not found.any() and guided.tolist() == [False, False]
+
+
+# the attention
+
+
+def test_attention_is_grad_cam_of_the_products_of_embeddings() -> None:
+    scores = tiny_scores().double()
+    image = torch.rand(3, 3, SIDE, SIDE, dtype=torch.float64)
+    seen = (image - scores.mean) / scores.std
+    visual: Any = scores.visual
+    activation = visual.layer4(visual.stem(seen).relu()).detach().requires_grad_()
+    maps = []
+    for text in scores.text:
+        product = (visual.attnpool(activation.flatten(1)) * text).sum()
+        (gradient,) = torch.autograd.grad(product, activation)
+        weight = gradient.mean((2, 3), keepdim=True)
+        maps.append((weight * activation).sum(1, keepdim=True).relu().detach())
+    expected = mean_of_nonzero(torch.stack(maps))
+    found = attention_to_texts(scores, image)
+    assert found.any()
+    torch.testing.assert_close(found, expected)
+    assert attention_to_texts(tiny_scores(("one",)).double(), image).shape == (3, 1, 4, 4)
+    assert attention_to_texts(scores, image[:, :1]).shape == (3, 1, 4, 4), "a grey image"
+
+
+def test_texts_are_embedded_with_norm_1_and_the_model_is_frozen() -> None:
+    scores = tiny_scores()
+    torch.testing.assert_close(scores.text.norm(dim=1), torch.ones(2))
+    assert not scores.training and not any(p.requires_grad for p in scores.parameters())
+    assert scores(torch.rand(2, 3, 40, 40)).shape == (2, 2)
+
+
+def test_maps_of_zeros_do_not_count_in_the_mean() -> None:
+    one = torch.tensor([[2.0, 4.0], [0.0, 0.0]])[:, None, None]
+    other = torch.tensor([[0.0, 0.0], [0.0, 0.0]])[:, None, None]
+    third = torch.tensor([[4.0, 0.0], [0.0, 0.0]])[:, None, None]
+    found = mean_of_nonzero(torch.stack([one, other, third]))
+    assert found[:, 0, 0].tolist() == [[3.0, 2.0], [0.0, 0.0]]
+
+
+def test_attention_is_made_once_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load(model: str, weights: str, texts: list[str]) -> ImageTextScores:
+        asked.append((model, weights, texts))
+        return tiny_scores(tuple(texts))
+
+    monkeypatch.setattr(_clip, "load_clip", load)
+    algorithm = gals()
+    before = [p.clone() for p in algorithm.parameters()]
+    logged = train(algorithm, 0, 3)
+    assert asked == [("RN50", "openai", ["a photo of a bird", "an image of a bird"])]
+    assert len(logged) == 3 and all(terms["attention"] > 0 for terms in logged)
+    assert not any(torch.equal(p, q) for p, q in zip(algorithm.parameters(), before, strict=True))
+    assert {name.partition(".")[0] for name in algorithm.state_dict()} == {"network"}
+    pixels = make_batch(seed=-1).image * torch.tensor([0.2, 0.3, 0.4])[:, None, None]
+    pixels = (pixels + torch.tensor([0.5, 0.4, 0.3])[:, None, None]).clamp(0, 1)
+    expected = attention_to_texts(tiny_scores(tuple(prompts_of(PROMPTS))), pixels)
+    torch.testing.assert_close(algorithm.attention, expected)
+
+
+def test_open_clip_models_with_a_resnet_are_explained() -> None:
+    """A small random model of the package itself, if it is installed."""
+    model = pytest.importorskip("open_clip.model")
+    torch.manual_seed(0)
+    clip = model.CLIP(
+        embed_dim=8,
+        vision_cfg=model.CLIPVisionCfg(layers=(1, 1, 1, 1), width=8, image_size=64, head_width=8),
+        text_cfg=model.CLIPTextCfg(context_length=30, vocab_size=128, width=8, heads=1, layers=1),
+    )
+    scores = scores_of(clip, tokenize, ("a bird", "a dog"), "small")
+    assert attention_to_texts(scores, torch.rand(2, 3, 32, 32)).shape == (2, 1, 2, 2)
+
+
+# what is refused
+
+
+def reason(**changed: Any) -> str | None:
+    spec = spec_of("gals")
+    augmentation = changed.pop("augmentation", {})
+    hparams = {**make_setting(GALS).hparams, "prompts": PROMPTS, **changed}
+    spec = replace(spec, hparams=hparams, augmentation=augmentation)
+    return GALS.refuses(spec, DATASETS.get("tiny")().info())
+
+
+def test_refusals_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_clip, "is_installed", lambda: True)
+    assert reason() is None
+    assert reason(augmentation={"flip": 0.0}) is None
+    assert "prompts" in (reason(prompts=" | ") or "")
+    assert "augmentation" in (reason(augmentation={"flip": 0.5}) or "")
+    monkeypatch.setattr(_clip, "is_installed", lambda: False)
+    assert "shortcutbed[clip]" in (reason() or "")
+    with pytest.raises(UserError, match="open_clip_torch"):
+        _clip.load_clip("RN50", "openai", ["a bird"])
+
+
+def test_an_encoder_without_a_convolutional_stage_is_refused() -> None:
+    clip = TinyCLIP()
+    clip.visual = nn.Linear(2, 2)
+    with pytest.raises(UserError, match="RN50"):
+        scores_of(clip, tokenize, ("a bird",), "ViT-B-32")
