@@ -212,7 +212,7 @@ class AttriNet(Algorithm):
 
     For class c the generator turns an image x into a map M such that x + M looks like an image
     without c. The critic compares x + M of positives with images of negatives. The head of c tells
-    positives from negatives by M alone, so that the map is the whole evidence for its answer.
+    positives from negatives by M alone, so that the map is the whole evidence for its prediction.
 
     The generator minimises adversarial + sparsity + classification + centre losses. Data with one
     label per image are treated as one class against the rest. The sweep's backbone is not used.

@@ -148,7 +148,7 @@ class MaskedClassifier(nn.Module):
 
 @ALGORITHMS.register
 class NEMt(Algorithm):
-    """A decoder learns which pixels a frozen classifier needs for its answer.
+    """A decoder learns which pixels a frozen classifier needs for its prediction.
 
     The decoder, a U-Net on the maps of the classifier, predicts a mask m. ``form`` is the loss:
     ``change`` (the published code, image by image), ``batch`` (the code as it is, which compares
