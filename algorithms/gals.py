@@ -23,6 +23,9 @@ from benchmark.core import (
 from benchmark.explain import get
 from benchmark.losses.precision import exact
 
+#: Images that CLIP sees at a time, before training.
+IMAGES_PER_PASS = 64
+
 
 def normalised_attention(
     attention: torch.Tensor, size: tuple[int, int], authors: bool
@@ -145,8 +148,9 @@ class GALS(Algorithm):
         device = next(self.network.parameters()).device
         scores = _clip.load_clip(self.hp["clip_model"], self.hp["clip_weights"], prompts).to(device)
         maps = [
-            _clip.attention_to_texts(scores, self.pixel_values(batch.image))
+            _clip.attention_to_texts(scores, self.pixel_values(images))
             for batch in run.batches("train")
+            for images in batch.image.split(IMAGES_PER_PASS)
         ]
         return torch.cat(maps)
 

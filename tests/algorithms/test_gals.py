@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import algorithms.gals
 from algorithms import _clip
 from algorithms._clip import ImageTextScores, attention_to_texts, mean_of_nonzero, scores_of
 from algorithms.gals import GALS, normalised_attention, prompts_of, unguided_gradient
@@ -17,6 +19,7 @@ from benchmark.core.batch import Batch
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
 from tests.support.every_algorithm import spec_of
+from tests.support.runs import done
 from tests.support.tiny import build, make_batch, make_setting, train
 
 SIDE = 16
@@ -272,3 +275,14 @@ def test_an_encoder_without_a_convolutional_stage_is_refused() -> None:
     clip.visual = nn.Linear(2, 2)
     with pytest.raises(UserError, match="RN50"):
         scores_of(clip, tokenize, ("a bird",), "ViT-B-32")
+
+
+def test_a_run_trains_and_records_how_many_images_were_guided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_clip, "is_installed", lambda: True)
+    monkeypatch.setattr(_clip, "load_clip", lambda *options: tiny_scores())
+    monkeypatch.setattr(algorithms.gals, "IMAGES_PER_PASS", 24)
+    record = done(tmp_path, "gals", hparams={"prompts": PROMPTS})
+    guided = record.extra["guided_images"]
+    assert guided > 0 and guided + record.extra["unguided_images"] == 64
