@@ -58,6 +58,7 @@ LOCATED = (
 )
 #: Names in the table of boxes that differ from those in the table of images.
 SPELLINGS = {"Infiltrate": "Infiltration"}
+_KNOWN = {*FINDINGS, NO_FINDING}
 FOLDERS = ("ChestX-ray14", "CXR8", "chestxray14", "NIH")
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 TRAINING_LIST = "train_val_list.txt"
@@ -311,8 +312,7 @@ def _check_lists(
 def _read_findings(table: Path, row: Row) -> set[str]:
     """Return the findings on an image, none for ``No Finding``."""
     findings = set(row["Finding Labels"].split("|"))
-    unknown = sorted(findings - {*FINDINGS, NO_FINDING})
-    if unknown or (NO_FINDING in findings and len(findings) > 1):
+    if not findings <= _KNOWN or (NO_FINDING in findings and len(findings) > 1):
         raise UserError(
             f"{table}: Finding Labels = {shown(row['Finding Labels'])} in {row.place}, expected "
             f"{NO_FINDING} or some of {', '.join(FINDINGS)}; use the file as it was published."

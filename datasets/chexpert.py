@@ -60,6 +60,8 @@ SEGMENTATIONS = (
     "CheXlocalize/gt_segmentations_val.json",
     "CheXlocalize/CheXlocalize/gt_segmentations_val.json",
 )
+_LABEL_OF_CELL = {"": 0, "0": 0, "0.0": 0, "1": 1, "1.0": 1}
+_UNCERTAIN_CELLS = ("-1", "-1.0")
 VIEWS = ("Frontal", "Lateral")
 #: The largest relative difference between the aspect ratios of an image and its segmentation. The
 #: sides of the small images are rounded.
@@ -217,14 +219,16 @@ class CheXpert(ImageSource):
 
     def _read_finding(self, path: Path, row: Row, name: str) -> int:
         """Return the label of a finding, 0 or 1."""
-        values = {"": 0, "0": 0, "1": 1, "-1": int(self.chosen["uncertain"] == "one")}
-        text = row[name].strip().removesuffix(".0")
-        if text not in values:
+        text = row[name]
+        value = _LABEL_OF_CELL.get(text)
+        if value is not None:
+            return value
+        if text not in _UNCERTAIN_CELLS:
             raise UserError(
                 f"{path}: {name} = {shown(row[name])} in {row.place}, expected 1, 0, -1 or "
                 "nothing; use the file as it was published."
             )
-        return values[text]
+        return int(self.chosen["uncertain"] == "one")
 
     def _segmentations(self, table: Path) -> list[str]:
         """Return the segmentations of each test image as JSON, or empty texts without the file."""
