@@ -82,7 +82,7 @@ class Scores:
 
         A single run's has its posterior sd, or its sampling sd if images have several labels.
         """
-        uncertain = len(selected_runs) == 1 or self.intervals
+        uncertain = self._needs_own_uncertainty(selected_runs)
         return [self._overall(run, name, uncertain=uncertain) for run in selected_runs]
 
     def _overall(self, selected_run: SelectedRun, name: str, *, uncertain: bool) -> Estimate:
@@ -102,7 +102,7 @@ class Scores:
             name: Name of the score.
             k: The class; if images have several labels, the label that is present.
         """
-        uncertain = len(selected_runs) == 1 or self.intervals
+        uncertain = self._needs_own_uncertainty(selected_runs)
         return [self._per_class(run, name, k, uncertain=uncertain) for run in selected_runs]
 
     def _per_class(
@@ -138,19 +138,32 @@ class Scores:
             name: Name of the score in ``_contributions_of``.
             estimates: The score of each run.
         """
-        known = self.intervals and len(selected_runs) > 1
-        if not known or any(estimate.value is None for estimate in estimates):
+        if not self.intervals or not self._share_images(selected_runs):
             return mean_over_trials(estimates)
-        if self.store.matrix(selected_runs, self.split) is None:
-            return mean_over_trials(estimates)
-        found = [self._contributions_of(run).get(name) for run in selected_runs]
+        pairs = zip(selected_runs, estimates, strict=True)
+        known = [(run, estimate) for run, estimate in pairs if estimate.value is not None]
+        found = [self._contributions_of(run).get(name) for run, _ in known]
         contributions = [one for one in found if one is not None]
-        if len(contributions) < len(selected_runs):
+        if len(known) < 2 or len(contributions) < len(known):
             return mean_over_trials(estimates)
+        estimates = [estimate for _, estimate in known]
         first = self.store.get(selected_runs[0], self.split)
         cluster = None if first is None else first.cluster
         on_logit_scale = name.startswith("auc")
         return crossed_over_trials(estimates, contributions, cluster, on_logit_scale=on_logit_scale)
+
+    def _needs_own_uncertainty(self, selected_runs: Sequence[SelectedRun]) -> bool:
+        """Return whether the interval is made from the uncertainty of each run."""
+        if len(selected_runs) == 1:
+            return True
+        several_labels = any(is_multi_label(run.at.counts[self.split]) for run in selected_runs)
+        return self.intervals and (several_labels or not self._share_images(selected_runs))
+
+    def _share_images(self, selected_runs: Sequence[SelectedRun]) -> bool:
+        """Return whether there are several runs, and predictions show that their images agree."""
+        if len(selected_runs) < 2:
+            return False
+        return self.store.matrix(selected_runs, self.split) is not None
 
     def how(self) -> str:
         """Return a sentence on the Monte Carlo behind the posterior sds; empty if none was made."""
