@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.core.counts import worst_class_accuracy
+from benchmark.core.counts import correct_and_total, worst_class_accuracy
 from benchmark.core.errors import UserError
 from benchmark.report.records.model_selection import cells_of, choose_criterion
 from benchmark.report.records.sweep_records import load_sweep
@@ -59,6 +59,17 @@ def test_each_row_is_chosen_by_its_first_criterion(mixed: Path) -> None:
         "tea": ("val_worst_group", [100] * 3),
     }
     assert report.criterion == report.tables[0].criterion == "val_accuracy"
+
+
+def test_a_row_with_its_own_criterion_has_its_validation_accuracy_beside_it(mixed: Path) -> None:
+    report = make_report(mixed)
+    (row,) = [row for row in report.tables[0].rows if row.method == "tea"]
+    shares = []
+    for selected in row.selected_runs:
+        correct, total = correct_and_total(selected.at.counts["val"])
+        shares.append(correct / total)
+    (note,) = [note for note in row.notes if note.startswith("chosen by")]
+    assert f"validation accuracy {100 * sum(shares) / 3:.1f}" in note
 
 
 def test_one_criterion_that_is_asked_for_chooses_every_row(mixed: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from benchmark.core.backbone_options import with_defaults
-from benchmark.core.counts import num_images
+from benchmark.core.counts import accuracy, num_images
 from benchmark.core.criteria import title_of
 from benchmark.core.layout import State
 from benchmark.core.spec import RunSpec
@@ -211,7 +212,7 @@ def _row(
     )
     notes += [f"{role}: {method}" for role, method in dict.fromkeys(came_first)]
     if selected_runs and cell.criterion != criterion:
-        notes.append(f"chosen by {title_of(cell.criterion)}")
+        notes.append(f"chosen by {title_of(cell.criterion)}{_validation_accuracy(selected_runs)}")
     notes += _before_switch(selected_runs)
     notes += _differences(selected_runs, usual)
     if not selected_runs and not notes:
@@ -220,6 +221,14 @@ def _row(
     return Row(
         cell.method, cell.requested, needs, values, notes, selected_runs, criterion=cell.criterion
     )
+
+
+def _validation_accuracy(selected_runs: Sequence[SelectedRun]) -> str:
+    """Return the mean validation accuracy of the runs in brackets, or nothing if it is unknown."""
+    known = [accuracy(w.at.counts["val"]) for w in selected_runs if "val" in w.at.counts]
+    if not known:
+        return ""
+    return f" (validation accuracy {100 * statistics.fmean(known):.1f})"
 
 
 def _before_switch(selected_runs: Sequence[SelectedRun]) -> list[str]:
