@@ -75,9 +75,9 @@ def foreground_loss(
         low: C₁.
         high: C₂.
     """
-    s = (heatmap.abs() * mask).flatten(1).sum(1) / low
-    too_small = (s.clamp_max(1) - 1).square()
-    too_large = (s - high / low).clamp_min(0).square()
+    ratio = (heatmap.abs() * mask).flatten(1).sum(1) / low  # s / C₁
+    too_small = (ratio.clamp_max(1) - 1).square()
+    too_large = (ratio - high / low).clamp_min(0).square()
     has_foreground = mask.flatten(1).any(1)
     return ((too_small + too_large) * has_foreground).mean()
 

@@ -70,7 +70,8 @@ def members(data: GroupedDataset, name: str) -> dict[str, np.ndarray]:
     Returns:
         int64[n] for each name. In multi-label data an image may be in several classes.
     """
-    split, group = data.splits[name], data.group(name)
+    split = data.splits[name]
+    group = data.group(name)
     if data.info.multi_label:
         found = {
             label: np.flatnonzero(split.label[:, k])

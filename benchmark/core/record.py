@@ -134,7 +134,8 @@ class RunRecord:
                 f"{where} is damaged: its key is not that of its spec, {spec.key}; it was edited."
             )
         plain = decode_fields(cls, {**value, **_tables(value["extra"])}, where, skip=_DECODED_APART)
-        data, steps = plain["data"], plain["steps"]
+        data = plain["data"]
+        steps = plain["steps"]
         _check_names(data, where)
         upstream = _upstream(value["upstream"], data, where)
         if {role: first.key for role, first in upstream.items()} != spec.upstream:

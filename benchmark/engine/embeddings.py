@@ -101,7 +101,8 @@ def _embed(
 @torch.inference_mode()
 def _features(algorithm: Algorithm, split: DeviceSplit, rows: np.ndarray) -> torch.Tensor:
     """Return the features of the network that predicts, float64[M,D] on the CPU."""
-    kept, per_pass = [], images_per_pass(split, algorithm)
+    kept = []
+    per_pass = images_per_pass(split, algorithm)
     for start in range(0, len(rows), per_pass):
         with algorithm.setting.autocast():
             network, seen = algorithm.explainable(split.batch(rows[start : start + per_pass]).image)

@@ -66,7 +66,8 @@ def evaluate(
     shape = (num_classes, rows, 2, 2) if split.label.ndim == 2 else (rows, num_classes, num_classes)
     total = torch.zeros(math.prod(shape), dtype=torch.int64, device=split.device)
     finite = torch.ones((), dtype=torch.bool, device=split.device)
-    kept, objectives = [], []
+    kept = []
+    objectives = []
     training = algorithm.training
     algorithm.eval()
     try:

@@ -302,9 +302,9 @@ def _load_step(run: TrainingRun, step: int) -> None:
 
 def _explanations(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Explanations:
     """Explain the model that the first criterion selects, on the test splits that have masks."""
-    compute, info = run.spec.compute, run.data.info
-    if not compute.get("explanations", True):
+    if not run.spec.compute.get("explanations", True):
         return Explanations()
+    info = run.data.info
     masked = [name for name in info.test_splits if run.data.splits[name].mask is not None]
     gallery_splits = [name for name in info.bias_splits or () if name in masked] or masked[:2]
     first = run.spec.selection[0]
@@ -317,7 +317,8 @@ def _embeddings(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Embe
     """Embed test images with the model that the first criterion selects."""
     if not run.spec.compute.get("explanations", True):
         return Embeddings()
-    tests, first = run.data.info.test_splits, run.spec.selection[0]
+    tests = run.data.info.test_splits
+    first = run.spec.selection[0]
     predicted = {name: predictions[f"{first}/{name}/score"].argmax(1) for name in tests}
     return embed_splits(run.algorithm, {name: run.split(name) for name in tests}, predicted)
 
@@ -331,7 +332,8 @@ def _record(
     explanations: Mapping[str, Any],
     embeddings: Mapping[str, Any],
 ) -> RunRecord:
-    spec, algorithm = run.spec, run.algorithm
+    spec = run.spec
+    algorithm = run.algorithm
     total = sum(run.seconds.values())
     training = run.seconds["training"]
     upstream = {role: _about_upstream(run.folder.parent / k) for role, k in spec.upstream.items()}

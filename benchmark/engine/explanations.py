@@ -242,7 +242,8 @@ def _gallery(
     split: DeviceSplit, rows: np.ndarray, pixels: torch.Tensor, predicted: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return the gallery arrays; heatmaps are divided by their largest value, ``scale``."""
-    arrays, known = split.arrays, {}
+    arrays = split.arrays
+    known = {}
     maps = pixels.nan_to_num(0.0, 0.0, 0.0)
     scale = maps.abs().amax((1, 2), keepdim=True)
     maps = maps / torch.where(scale > 0, scale, 1.0)

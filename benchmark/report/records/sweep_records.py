@@ -349,7 +349,8 @@ def _mark_blocked(runs: list[SweepRun]) -> None:
     }
     without_result = {run.key for run in runs if run.state in WITHOUT_RESULT}
     for key, needed in blocked_runs(upstream, upstream, without_result).items():
-        run, other = by_key[key], by_key[needed]
+        run = by_key[key]
+        other = by_key[needed]
         run.state = State.BLOCKED
         run.reason = f"its {upstream[key][needed]} {other.state} ({other.reason})"
 
