@@ -125,7 +125,7 @@ def few_photographs(root: Path) -> None:
 
 
 def loose(root: Path) -> None:
-    trees.picture(root / "my_data/train/cat/stray.png", 1)
+    trees.write_image(root / "my_data/train/cat/stray.png", 1)
 
 
 def no_patient(root: Path) -> None:

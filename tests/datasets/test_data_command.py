@@ -60,7 +60,7 @@ def test_check_finds_leaks_and_suspicious_images(
     )
     table.write_text(re.sub(r"(train/cat/lawn/1.png,day.),\S+", r"\1,somebody", table.read_text()))
     table.write_text(re.sub(r"(val/cat/lawn/1.png,day.),\S+", r"\1,somebody", table.read_text()))
-    trees.picture(mine / "val/dog/sofa/0.png", 1)
+    trees.write_image(mine / "val/dog/sofa/0.png", 1)
     Image.new("RGB", (40, 30), (9, 9, 9)).save(mine / "val/dog/sofa/0.png")
     Image.new("L", (40, 30)).save(mine / "masks/train/dog/sofa/0.png")
     assert run("check", "folder:side=16", "--data-dir", data) == 1

@@ -14,7 +14,7 @@ from benchmark.core.errors import UserError
 from datasets._io import decode
 from datasets._io.decode import Recipe, fit_mask, read_image, read_mask
 from datasets._io.grey_scale import equalise
-from tests.support.trees import picture
+from tests.support.trees import write_image
 
 
 def save(path: Path, array: np.ndarray, **options: Any) -> Path:
@@ -76,7 +76,7 @@ def test_a_central_square(tmp_path: Path) -> None:
 
 
 def test_a_large_jpeg_at_reduced_size_is_nearly_what_the_full_size_gives(tmp_path: Path) -> None:
-    path = picture(tmp_path / "a.jpg", 3, (900, 700))
+    path = write_image(tmp_path / "a.jpg", 3, (900, 700))
     for recipe in (Recipe(32), Recipe(32, fit="crop")):
         image, size = read_image(path, recipe)
         with Image.open(path) as opened:

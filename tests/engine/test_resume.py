@@ -196,7 +196,7 @@ def test_a_damaged_checkpoint_costs_work_and_nothing_else(
 
 
 def test_the_log_of_a_stopped_attempt_stays_beside(tmp_path: Path) -> None:
-    """An attempt that lost its run writes to its own file for ever, never to a later attempt's."""
+    """An attempt that lost its run writes to its own file, never to that of a later attempt."""
     folder = _planned(tmp_path, "erm-adam")
     assert run(folder, stop=_stop_after(9)) == "interrupted"
     first = (folder / "attempts" / "1" / "log.jsonl").read_text()

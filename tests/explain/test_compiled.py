@@ -24,7 +24,7 @@ def convnet(**options: Any) -> Any:
 
 
 class Holder(nn.Module):
-    """A module of somebody else around a network."""
+    """A wrapper of another library around a network."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -249,7 +249,7 @@ def test_a_heatmap_that_no_trained_parameter_moves_is_an_error_in_a_loss(name: s
     network.classifier.bias.requires_grad_(True)
     with pytest.raises(UserError, match="no parameter that is trained moves the heatmap"):
         chosen(network, image, TARGET, create_graph=True)
-    chosen(network, image, TARGET)  # without a graph it is a plain picture
+    chosen(network, image, TARGET)  # allowed without a graph
 
 
 def test_grad_cam_of_a_frozen_stage_moves_by_its_last_layer_or_not_at_all() -> None:

@@ -1,4 +1,4 @@
-"""Mutated data folders: pictures and groups never vanish, move or change without a word."""
+"""Mutated data folders: images and groups never vanish, move or change without a word."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from benchmark.core.named_options import parse_named_options
 from benchmark.data import make_source
 from tests.fuzz.mutators import mutate_bytes
 from tests.fuzz.oracle import Tally, limited, run
-from tests.support.trees import mask, picture, table
+from tests.support.trees import mask, table, write_image
 
 TREE, TABLE = "folder:path=mine,side=16", "listed:path=mine,side=16"
 SPLITS = ("train", "val", "biased", "deceiving")
-#: split -> rows of (label, confounder), each with a share of the row's pictures that matters to no
+#: split -> rows of (label, confounder), each with a share of the row's images that matters to no
 #: test here.
 CELLS = [("cat", "indoors"), ("cat", "outdoors"), ("dog", "indoors"), ("dog", "outdoors")]
 PLAN = (
@@ -47,7 +47,7 @@ def tree(root: Path) -> None:
             for i in range(2):
                 number += 1
                 name = f"{split}/{label}/{place}/{i}.png"
-                picture(root / "mine" / name, number)
+                write_image(root / "mine" / name, number)
                 mask(root / "mine" / "masks" / name, number)
                 rows.append((name, f"site{i % 2}", f"patient{number}"))
     table(root / "mine" / "metadata.csv", ("file", "environment", "patient"), rows)
@@ -69,7 +69,7 @@ def listed(root: Path) -> None:
             for cat, dog in ((0, 0), (0, 1), (1, 0), (1, 1)):
                 number += 1
                 name = f"pictures/{number}.png"
-                picture(root / "mine" / name, number)
+                write_image(root / "mine" / name, number)
                 mask(root / "mine" / "masks" / name, number)
                 rows.append((name, split, place, f"patient{number}", cat, dog))
     header = ("file", "split", "confounder", "patient", "cat", "dog")
@@ -113,14 +113,14 @@ class Case:
     def mine(self) -> Path:
         return self.root / "mine"
 
-    def pictures(self, masks: bool = False) -> list[Path]:
+    def images(self, masks: bool = False) -> list[Path]:
         return [p for p in sorted(self.mine.rglob("*.png")) if ("masks" in p.parts) == masks]
 
-    def a_picture(self) -> Path:
-        return self.chance.choice(self.pictures())
+    def an_image(self) -> Path:
+        return self.chance.choice(self.images())
 
     def a_folder(self) -> Path:
-        """A folder that holds pictures, or holds one that does."""
+        """A folder that holds images, or holds one that does."""
         inside = [p for p in sorted(self.mine.rglob("*")) if p.is_dir()]
         return self.chance.choice(inside)
 
@@ -176,8 +176,8 @@ def junk(case: Case) -> str:
 
 
 def link(case: Case) -> str:
-    """A folder or a picture that lies elsewhere and is linked."""
-    path = case.chance.choice([case.a_folder(), case.a_picture(), case.mine])
+    """A folder or an image that lies elsewhere and is linked."""
+    path = case.chance.choice([case.a_folder(), case.an_image(), case.mine])
     aside = case.root.parent / "elsewhere"
     path.rename(aside)
     path.symlink_to(aside)
@@ -210,8 +210,8 @@ def respell(case: Case) -> str:
 
 
 def rename_ending(case: Case) -> str:
-    """A picture whose ending is another spelling, another format's, or one that is not read."""
-    path = case.a_picture()
+    """An image whose ending is another spelling, another format's, or one that is not read."""
+    path = case.an_image()
     ending = case.chance.choice(
         (".PNG", ".jpg", ".gif", ".pgm", ".heic", ".avif", ".jfif", ".png.bak", "", ".JPEG")
     )
@@ -221,8 +221,8 @@ def rename_ending(case: Case) -> str:
 
 def stored_otherwise(case: Case) -> str:
     """Write the same pixels in another way: rotated with an EXIF tag, or with an alpha channel."""
-    masks = case.pictures(masks=True)
-    path = case.chance.choice(masks) if masks and case.chance.random() < 0.3 else case.a_picture()
+    masks = case.images(masks=True)
+    path = case.chance.choice(masks) if masks and case.chance.random() < 0.3 else case.an_image()
     with Image.open(path) as opened:
         image = opened.copy()
     kind = case.chance.choice(("turned", "turned", "alpha", "profile", "interlaced"))
@@ -245,10 +245,10 @@ def stored_otherwise(case: Case) -> str:
     return f"{path.relative_to(case.root)} {kind}"
 
 
-def odd_picture(case: Case) -> str:
-    """A file that is no picture, half a picture, or a picture that says too little or too much."""
-    masks = case.pictures(masks=True)
-    path = case.chance.choice(masks) if masks and case.chance.random() < 0.3 else case.a_picture()
+def damaged_image(case: Case) -> str:
+    """A file that is no image, half an image, or an image that says too little or too much."""
+    masks = case.images(masks=True)
+    path = case.chance.choice(masks) if masks and case.chance.random() < 0.3 else case.an_image()
     kind = case.chance.choice(
         (
             "empty",
@@ -318,17 +318,17 @@ def odd_name(case: Case) -> str:
         b"x" * 240,
     )
     name = os.fsdecode(case.chance.choice(names))
-    path = case.chance.choice([case.a_folder(), case.a_picture()])
+    path = case.chance.choice([case.a_folder(), case.an_image()])
     ending = path.suffix if path.is_file() else ""
     path.rename(path.with_name(name + ending))
     return f"{path.relative_to(case.root)} is called {name + ending!r}"
 
 
 def misplaced(case: Case) -> str:
-    """A picture that is in two places, in another split, too deep, or not deep enough."""
-    path = case.a_picture()
+    """An image that is in two places, in another split, too deep, or not deep enough."""
+    path = case.an_image()
     kind = case.chance.choice(("twice", "elsewhere", "deeper", "higher"))
-    other = case.chance.choice([p for p in case.pictures() if p.parent != path.parent] or [path])
+    other = case.chance.choice([p for p in case.images() if p.parent != path.parent] or [path])
     if kind == "twice":
         shutil.copy(path, other.with_name("copy.png"))
     elif kind == "elsewhere":
@@ -342,7 +342,7 @@ def misplaced(case: Case) -> str:
 
 
 def lost_cell(case: Case) -> str:
-    """A whole folder of pictures is gone."""
+    """A whole folder of images is gone."""
     folder = case.a_folder()
     parts = folder.relative_to(case.mine).parts
     shutil.rmtree(folder)
@@ -454,7 +454,7 @@ MUTATIONS: dict[Mutate, int] = {
     respell: 10,
     rename_ending: 8,
     stored_otherwise: 10,
-    odd_picture: 14,
+    damaged_image: 14,
     odd_name: 10,
     misplaced: 8,
     lost_cell: 6,
@@ -530,7 +530,7 @@ def _changes(before: Content, now: Content | str) -> str:
         one, other = set(before.get(name, [])), set(now.get(name, []))
         if one != other:
             lines.append(f"{name}: gone {sorted(one - other)[:3]}, new {sorted(other - one)[:3]}")
-    return "\n".join(lines) or "a picture is there more than once"
+    return "\n".join(lines) or "an image is there more than once"
 
 
 def test_mutated_data_folders_in_short(tmp_path: Path) -> None:

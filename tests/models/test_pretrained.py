@@ -96,7 +96,7 @@ def test_offline_is_one_sentence_that_says_what_would_do(
     published: Any = get_model_weights("resnet18")["IMAGENET1K_V1"].value
     monkeypatch.setattr(
         published, "url", "http://127.0.0.1:9/resnet18-f37072fd.pth"
-    )  # nobody listens there
+    )  # no server listens there
     with pytest.raises(UserError, match="could not be downloaded") as caught:
         loaded("resnet18", 64)
     message = str(caught.value)

@@ -12,7 +12,7 @@ import numpy as np
 from datasets import chestxray14 as chestxray14_module
 from datasets import vindr_cxr as vindr_module
 from tests.support import xray_tree
-from tests.support.trees import mask, picture, table
+from tests.support.trees import mask, table, write_image
 
 SIZE = (30, 40)
 RSNA = "rsna-pneumonia-detection-challenge"
@@ -36,7 +36,7 @@ def rsna(root: Path, per_class: int = 20, ending: str = ".png") -> Mapping[str, 
     for i in range(2 * per_class):
         name = f"{i:04d}-patient"
         file = root / RSNA / "stage_2_train_images" / f"{name}{ending}"
-        picture(file, 110_000 + i, SIZE, "L")
+        write_image(file, 110_000 + i, SIZE, "L")
         if i % 2:
             rows += [(name, *box, 1) for box in RSNA_BOXES[: 1 + i % 4 // 2]]
         else:
@@ -54,7 +54,7 @@ def ham10000(root: Path, lesions: int = 5, segmentations: bool = True) -> Mappin
             for _ in range(1 + lesion % 2):
                 name = f"ISIC_{len(rows):07d}"
                 folder = root / HAM / f"HAM10000_images_part_{1 + number % 2}"
-                picture(folder / f"{name}.jpg", 120_000 + len(rows), (40, 30))
+                write_image(folder / f"{name}.jpg", 120_000 + len(rows), (40, 30))
                 if segmentations:
                     masks = root / HAM / "HAM10000_segmentations_lesion_tschandl"
                     mask(masks / f"{name}_segmentation.png", len(rows), (40, 30))
@@ -80,7 +80,7 @@ def chexpert(
             study = f"CheXpert-v1.0-small/{part}/patient{patient:05d}/study1"
             for i in range(5):
                 path = f"{study}/view{i + 1}_frontal.jpg"
-                picture(root / path, 130_000 + 5 * patient + i, size, "L")
+                write_image(root / path, 130_000 + 5 * patient + i, size, "L")
                 labels = [values[(i + k) % 5] for k in range(len(CHEXPERT_LABELS))]
                 if part == "valid":
                     labels = ["1.0" if label == "1.0" else "0.0" for label in labels]
@@ -115,7 +115,7 @@ def chestxray14(root: Path, patients: int = 12) -> Mapping[str, Any]:
         for i in range(8):
             name = f"{patient:08d}_{i:03d}.png"
             folder = base / f"images_00{1 + patient % 2}" / "images"
-            picture(folder / name, 140_000 + 8 * patient + i, SIZE, "L")
+            write_image(folder / name, 140_000 + 8 * patient + i, SIZE, "L")
             findings = chestxray14_module.FINDINGS[2 * i : 2 * i + 2]
             rows.append((name, "|".join(findings) or "No Finding", patient, "058Y"))
             lists[part].append(name)
@@ -145,7 +145,7 @@ def vindr_cxr(root: Path, per_part: int = 55, ending: str = ".png") -> Mapping[s
         rows: list[tuple[object, ...]] = []
         for i in range(per_part):
             name = f"{part}{i:04d}"
-            picture(base / part / f"{name}{ending}", 150_000 + 1000 * len(part) + i, SIZE, "L")
+            write_image(base / part / f"{name}{ending}", 150_000 + 1000 * len(part) + i, SIZE, "L")
             if i % 5 == 0:
                 rows += [(name, f"R{k}", "No finding", "", "", "", "") for k in range(3)]
                 continue

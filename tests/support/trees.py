@@ -17,8 +17,8 @@ from datasets._sources import places as _places
 from datasets.dogs_with_ties import BREEDS
 
 
-def picture(path: Path, seed: int, size: tuple[int, int] = (40, 30), mode: str = "RGB") -> Path:
-    """A picture of this width and height: a few blocks of colour, from a seed."""
+def write_image(path: Path, seed: int, size: tuple[int, int] = (40, 30), mode: str = "RGB") -> Path:
+    """Write an image of random blocks of colour, of this width and height, and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     shape = (4, 5, 3) if mode == "RGB" else (4, 5)
@@ -59,7 +59,7 @@ def waterbirds(root: Path) -> Mapping[str, Any]:
                 number += 1
                 name = f"{species[1 - y]}/{species[1 - y][4:]}_{number:04d}.jpg"
                 rows.append((number, name, y, split, place, f"/o/ocean/{number:08d}.jpg"))
-                picture(root / "waterbird_complete95_forest2water2" / name, number)
+                write_image(root / "waterbird_complete95_forest2water2" / name, number)
                 mask(root / "CUB_200_2011/segmentations" / Path(name).with_suffix(".png"), number)
     header = ("img_id", "img_filename", "y", "split", "place", "place_filename")
     table(root / "waterbird_complete95_forest2water2/metadata.csv", header, rows)
@@ -84,7 +84,7 @@ def cub_and_places(root: Path, birds: int = 40) -> Mapping[str, Any]:
     names = [f"{species[i % 4]}/bird_{i:04d}.jpg" for i in range(birds)]
     cub = root / "CUB_200_2011"
     for i, name in enumerate(names):
-        picture(cub / "images" / name, 1000 + i)
+        write_image(cub / "images" / name, 1000 + i)
         mask(cub / "segmentations" / Path(name).with_suffix(".png"), i)
     (cub / "images.txt").write_text("".join(f"{i + 1} {name}\n" for i, name in enumerate(names)))
     (cub / "train_test_split.txt").write_text(
@@ -99,7 +99,7 @@ def places(root: Path, counts: Mapping[str, int], folder: str = "data_256") -> N
     assert folder in _places.FOLDERS
     for number, (place, count) in enumerate(counts.items()):
         for i in range(count):
-            picture(
+            write_image(
                 root / folder / place[0] / place / f"{i:08d}.jpg",
                 10_000 * (number + 1) + i,
                 (32, 32),
@@ -120,7 +120,7 @@ def celeba(root: Path, ending: str = ".txt") -> Mapping[str, Any]:
         for i, g in enumerate(order)
     ]
     for i, row in enumerate(rows):
-        picture(root / "celeba/img_align_celeba" / str(row[0]), 2000 + i)
+        write_image(root / "celeba/img_align_celeba" / str(row[0]), 2000 + i)
     names = ("Smiling", "Blond_Hair", "Male")
     attributes, partition = (
         root / "celeba" / f"list_{what}{ending}" for what in ("attr_celeba", "eval_partition")
@@ -167,7 +167,7 @@ def coco_and_places(root: Path) -> Mapping[str, Any]:
                 runs = {"counts": [0, size[0] * size[1]], "size": [120, 150]}
                 notes.append({**note, "iscrowd": 1, "area": 18000.0, "segmentation": runs})
             else:
-                picture(root / "coco/train2017" / name, 30_000 + number, size)
+                write_image(root / "coco/train2017" / name, 30_000 + number, size)
                 notes.append({**note, "area": 11000.0, "segmentation": [box]})
                 notes.append(
                     {
@@ -199,7 +199,7 @@ def dogs(root: Path) -> Mapping[str, Any]:
         (base / "lists").mkdir(parents=True, exist_ok=True)
         savemat(base / f"lists/{part}_list.mat", {"file_list": cells})
         for i, name in enumerate(names):
-            picture(base / "Images" / name, 40_000 + 100 * (part == "test") + i, (60, 48))
+            write_image(base / "Images" / name, 40_000 + 100 * (part == "test") + i, (60, 48))
             marks.append((name, 20, 16, 40, 22))
     table(root / "dogs_with_ties/necks.csv", ("filename", "left", "top", "right", "bottom"), marks)
     for name, colour in (("red_necktie", (200, 0, 0, 255)), ("purple_bow_tie", (128, 0, 128, 255))):
@@ -212,14 +212,14 @@ def dogs(root: Path) -> Mapping[str, Any]:
 def spawrious_tree(
     root: Path, challenge: str = "o2o_easy", per_folder: int = 12
 ) -> Mapping[str, Any]:
-    """All folders of Spawrious, with twelve pictures each."""
+    """All folders of Spawrious, with twelve images each."""
     number = 50_000
     for folder in ("0", "1"):
         for place in spawrious.PLACES:
             for breed in spawrious.BREEDS:
                 for i in range(per_folder):
                     number += 1
-                    picture(
+                    write_image(
                         root / "spawrious224" / folder / place / breed / f"{breed}_{i}.png",
                         number,
                         (24, 24),
@@ -236,7 +236,7 @@ def nlm(root: Path, per_group: int = 12) -> Mapping[str, Any]:
                 number += 1
                 name = f"{hospital[:2]}_{label}_{i}.png"
                 rows.append((name, label, hospital))
-                picture(root / "nlm_cxr/images" / name, number, mode="L")
+                write_image(root / "nlm_cxr/images" / name, number, mode="L")
                 mask(root / "nlm_cxr/masks" / name, number, value=1 if i % 2 else 255)
     deep = root / "nlm_cxr/images" / rows[0][0]
     Image.fromarray(np.asarray(Image.open(deep)).astype(np.uint16) * 16).save(deep)
@@ -245,13 +245,13 @@ def nlm(root: Path, per_group: int = 12) -> Mapping[str, Any]:
 
 
 def listed(root: Path, more: bool = True) -> Mapping[str, Any]:
-    """Pictures of cats and dogs, both or none, listed in a table."""
+    """Write images of cats and dogs, of both or of neither, listed in a table."""
     rows, number, base = [], 90_000, root / "my_table"
     for split, count in (("train", 12), ("val", 8), ("test", 8)):
         for i in range(count):
             number += 1
             name = f"pictures/{split}{i}.png"
-            picture(base / name, number)
+            write_image(base / name, number)
             if more:
                 mask(base / "masks" / name, number)
             known = (
@@ -274,7 +274,7 @@ def listed(root: Path, more: bool = True) -> Mapping[str, Any]:
 def folder(
     root: Path, masks: bool = True, confounders: bool = True, more: bool = True
 ) -> Mapping[str, Any]:
-    """Somebody's own pictures, with what they may have."""
+    """Write images of a user with optional annotations."""
     rows, number, base = [], 70_000, root / "my_data"
     for split, count in (("train", 6), ("val", 2), ("biased", 3), ("deceiving", 3)):
         for label in ("cat", "dog"):
@@ -282,7 +282,7 @@ def folder(
                 for i in range(count):
                     number += 1
                     name = "/".join(part for part in (split, label, place, f"{i}.png") if part)
-                    picture(base / name, number)
+                    write_image(base / name, number)
                     rows.append((name, f"day{i % 2}", f"{split}-patient{number // 2}"))
                     if masks:
                         mask(base / "masks" / name, number)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.support.trees import mask, picture, table
+from tests.support.trees import mask, table, write_image
 
 #: X-rays of each source that are to be found.
 FOUND = {
@@ -51,7 +51,7 @@ def brixia(root: Path, ending: str) -> list[str]:
         if ending == ".dcm":
             dicom(root / files[-1], 80_000 + i, inverted=i % 2 == 1)
         else:
-            picture(root / files[-1], 80_000 + i, SIZE, "L")
+            write_image(root / files[-1], 80_000 + i, SIZE, "L")
     header = (
         "Filename",
         "Modality",
@@ -92,7 +92,7 @@ def chexpert(root: Path) -> list[str]:
     ) -> None:
         name = f"view{len(files) + 1}_frontal.jpg"
         file = f"CheXpert-v1.0-small/train/patient{patient:05d}/study1/{name}"
-        picture(root / file, 81_000 + len(files), SIZE, "L")
+        write_image(root / file, 81_000 + len(files), SIZE, "L")
         rows.append((file, "Male", age, view, projection, normal, pneumonia))
         files.append(file)
 
@@ -132,11 +132,11 @@ def bimcv(root: Path) -> list[str]:
         for run in (1, 2):
             name = f"{patient}_{session}_run-{run}_bp-chest_vp-{view}_dx.png"
             file = f"covid19_posi/{patient}/{session}/mod-rx/{name}"
-            picture(root / file, 82_000 + len(files), SIZE, "L")
+            write_image(root / file, 82_000 + len(files), SIZE, "L")
             deep = np.asarray(Image.open(root / file)).astype(np.uint16) * 200
             Image.fromarray(deep).save(root / file)
             files.append(file)
-    picture(
+    write_image(
         base / "sub-S1/ses-E1/mod-rx/sub-S1_ses-E1_bp-chest_vp-ll_dx.png", 82_900, SIZE, "L"
     )  # from the side
     table(
@@ -171,7 +171,7 @@ def chestxray14(root: Path) -> list[str]:
         age, finding = odd.get(i, ("058Y", "Pneumonia"))
         name = f"{i:08d}_000.png"
         file = f"ChestX-ray14/images_00{1 + i % 2}/images/{name}"
-        picture(root / file, 83_000 + i, SIZE, "L")
+        write_image(root / file, 83_000 + i, SIZE, "L")
         rows.append((name, finding, i // 2, age))
         files.append(file)
     header = ("Image Index", "Finding Labels", "Patient ID", "Patient Age")
@@ -202,7 +202,7 @@ def tuberculosis(root: Path) -> list[str]:
             sick = i == 0
             name = f"{prefix}_{i:04d}_{int(sick)}"
             file = f"{folder}/CXR_png/{name}.png"
-            picture(root / file, 84_000 + 100 * (prefix == "CHNCXR") + i, SIZE, "L")
+            write_image(root / file, 84_000 + 100 * (prefix == "CHNCXR") + i, SIZE, "L")
             reading = root / folder / "ClinicalReadings" / f"{name}.txt"
             reading.parent.mkdir(parents=True, exist_ok=True)
             reading.write_text(child if i == 1 else adult)
