@@ -7,9 +7,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import nullcontext, suppress
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,18 +22,20 @@ from benchmark.core.layout import RunFolder
 from benchmark.core.registry import BACKBONES
 from benchmark.core.spec import RunSpec
 from benchmark.engine.build import assemble
+from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.exceptions import NonFiniteError
 from benchmark.engine.explanations import explain_splits
+from benchmark.engine.flops import FlopCounter
 from benchmark.engine.loop import TrainingRun
 from benchmark.models.base import pixels_inside
 
 #: The largest number of timed steps, after one step that warms up.
 MAX_STEPS = 3
-#: No further step is made after this many seconds.
-MAX_SECONDS = 3.0
+#: No further step or pass is made after this many seconds.
+MAX_SECONDS = 1.0
 #: The largest number of images of each split and of their pixels, unless a batch needs more.
 MAX_IMAGES = 32
-MAX_PIXELS = 8 * 224 * 224
+MAX_PIXELS = 4 * 224 * 224
 
 
 class _TimedRun(TrainingRun):
@@ -41,10 +44,12 @@ class _TimedRun(TrainingRun):
     Attributes:
         marks: the time of each request for a batch.
         images_read: the number of images read outside of training steps, by split.
+        flops: counts the operations of the first step.
     """
 
     marks: list[float]
     images_read: dict[str, int]
+    flops: FlopCounter
 
     def steps(self) -> Iterator[Batch]:
         for batch in super().steps():
@@ -52,7 +57,9 @@ class _TimedRun(TrainingRun):
             made = len(self.marks) - 1
             if made > MAX_STEPS or (made > 1 and self.marks[-1] - self.marks[1] > MAX_SECONDS):
                 return
-            yield batch
+            is_counted = made == 0 and not self.spec.compute.get("compile", False)
+            with self.flops if is_counted else nullcontext():
+                yield batch
 
     def log(self, terms: Mapping[str, torch.Tensor | float]) -> None:
         # Not super().log, which checks the first steps more closely. An untrained network may well
@@ -88,7 +95,8 @@ def measure(
         ``step``: one training step (0 for a method that makes none). ``image``: the evaluation of
         one image. ``look``: one image that the method reads outside of its steps. ``train`` and
         ``val``: how often the method reads each split outside of its steps. ``heatmap``: the
-        explanation of one image.
+        explanation of one image. ``step_flops`` and ``image_flops``: the floating-point operations
+        of a step and an evaluation per image.
     """
     torch_device = torch.device(device)
     info = infos[spec.data_fingerprint]
@@ -117,6 +125,7 @@ def measure(
         )
         run.marks = []
         run.images_read = {}
+        run.flops = FlopCounter()
         for name in ("train", "val"):
             run.split(name)  # moves the images to the device before the clock starts
         started = run._clock()
@@ -124,7 +133,9 @@ def measure(
         fitted = run._clock() - started
         run.log_file.close()
         times = _training_times(run, fitted)
-        times["image"] = _seconds_per_image(run)
+        times["step_flops"] = run.flops.total / batch_size
+        _shorten_validation(run, few)
+        times["image"], times["image_flops"] = _cost_per_image(run)
         times["heatmap"] = _seconds_per_heatmap(run)
     del algorithm, run
     gc.collect()
@@ -191,17 +202,33 @@ def _training_times(run: _TimedRun, fitted: float) -> dict[str, float]:
     return times
 
 
-def _seconds_per_image(run: TrainingRun) -> float:
-    """Return the time to evaluate an image; if it is short, of a second pass."""
+def _shorten_validation(run: TrainingRun, size: int) -> None:
+    """Keep the first images of the validation split only."""
+    val = run.data.splits["val"]
+    arrays: dict[str, Any] = {
+        array.name: None if (value := getattr(val, array.name)) is None else value[:size]
+        for array in fields(val)
+    }
+    run.data = replace(run.data, splits={**run.data.splits, "val": Split(**arrays)})
+    run._splits["val"] = DeviceSplit(run.data, "val", run.device)
+
+
+def _cost_per_image(run: TrainingRun) -> tuple[float, float]:
+    """Return the seconds and the operations to evaluate an image.
+
+    If the first pass is short, a second one is timed.
+    """
+    size = run.split("val").size
+    counter = FlopCounter()
     seconds = 0.0
-    for _ in range(2):
+    for context in (counter, nullcontext()):
         started = time.perf_counter()
-        with suppress(NonFiniteError):  # raised only after all images were evaluated
+        with context, suppress(NonFiniteError):  # raised only after all images were evaluated
             run.evaluate_split("val")
         seconds = time.perf_counter() - started
         if seconds > MAX_SECONDS:
             break
-    return seconds / run.split("val").size
+    return seconds / size, counter.total / size
 
 
 def _seconds_per_heatmap(run: TrainingRun) -> float:

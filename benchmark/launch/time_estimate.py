@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -15,9 +17,14 @@ from benchmark.plan.planner import Plan
 
 #: The largest number of pixels of a timed batch, by device. The time of a larger batch is taken to
 #: be proportional to its size.
-MAX_PIXELS = {"cpu": 8 * 224 * 224, "cuda": 128 * 224 * 224}
+MAX_PIXELS = {"cpu": 4 * 224 * 224, "cuda": 128 * 224 * 224}
 #: The largest number of images of each test split that are explained at the end.
 EXPLAINED = 512
+#: After this many seconds only one kind of run of each algorithm and network is timed.
+TIMING_SECONDS = 60.0
+#: Operations per second of the GPU for which time is estimated where there is none: about half the
+#: fp32 peak of an A100.
+GPU_FLOPS = 1e13
 
 #: Returns the seconds that parts of a run take with a batch size; see
 #: ``benchmark.engine.timing.measure``.
@@ -131,6 +138,25 @@ def run_seconds(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -
     return total + times["heatmap"] * sum(min(size, EXPLAINED) for size in tests)
 
 
+def run_flops(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -> float:
+    """Return the floating-point operations of the steps and evaluations of one run.
+
+    Args:
+        spec: the run.
+        kind: what was measured.
+        sizes: the number of images per split; None to count only the steps.
+    """
+    times = kind.largest_times
+    steps = spec.budget["steps"] if times["step"] else 0
+    total = steps * int(spec.hparams["batch_size"]) * times.get("step_flops", 0.0)
+    if sizes is None:
+        return total
+    tests = sum(size for name, size in sizes.items() if name not in ("train", "val"))
+    evaluated = evaluations(spec, steps) * (sizes["val"] + (tests if spec.oracle else 0))
+    evaluated += len(spec.selection) * (sizes["val"] + tests)
+    return total + evaluated * times.get("image_flops", 0.0)
+
+
 def evaluations(spec: RunSpec, steps: int) -> int:
     """Return the number of evaluations during training, at least one."""
     return max(math.ceil(steps / spec.budget["evaluate_every"]), 1)
@@ -181,12 +207,22 @@ def estimate(
         say("nothing is left to run.")
         return 0.0
     seconds: dict[str, float] = {}
+    flops = 0.0
     failed = 0
     partial = 0
-    for kind in kinds_of(plan, left):
+    timed: dict[str, RunKind] = {}
+    started = time.monotonic()
+    for kind in _one_per_family_first(kinds_of(plan, left), plan):
+        family = _family(kind, plan)
+        late = time.monotonic() - started > TIMING_SECONDS
         try:
-            for batch_size in batch_sizes(kind, plan, device):
-                kind.times[batch_size] = measure(kind.spec, batch_size)
+            if late and family in timed:
+                kind.times.update(timed[family].times)
+                say(f"  {_name(kind)}: not timed, taken as {timed[family].spec.method}")
+            else:
+                for batch_size in batch_sizes(kind, plan, device):
+                    kind.times[batch_size] = measure(kind.spec, batch_size)
+                timed.setdefault(family, kind)
         except (UserError, RuntimeError, ValueError, MemoryError) as error:
             failed += len(kind.keys)
             reason = str(error).partition("\n")[0]
@@ -197,6 +233,7 @@ def estimate(
             partial += len(kind.keys)
         for key in kind.keys:
             seconds[key] = run_seconds(plan.runs[key].spec, kind, split_sizes)
+            flops += run_flops(plan.runs[key].spec, kind, split_sizes)
         each = [seconds[key] for key in kind.keys]
         say(_kind_line(kind, plan, each, complete=split_sizes is not None))
     if not seconds:
@@ -208,7 +245,33 @@ def estimate(
         f"{target} ({duration(sum(seconds.values()))} of work), upstream runs included. "
         + " ".join(_caveats(plan, seconds, failed, partial))
     )
+    if device == "cpu" and flops:
+        say(
+            f"on a GPU that sustains {GPU_FLOPS / 1e12:g} TFLOP/s: about "
+            f"{duration(flops / GPU_FLOPS)} for {flops:.1e} floating-point operations in training "
+            "and evaluation; explanations and reading data take additional time."
+        )
     return total
+
+
+def _family(kind: RunKind, plan: Plan) -> str:
+    """Return the algorithm, the network and the side of its images, which decide most of a time."""
+    spec = kind.spec
+    side = plan.data[spec.data_fingerprint].info.image_size[1]
+    options = dict(spec.backbone_options)
+    identity = [spec.algorithm, spec.backbone, options.pop("side", side), options]
+    return json.dumps(identity, default=str)
+
+
+def _one_per_family_first(kinds: Sequence[RunKind], plan: Plan) -> list[RunKind]:
+    """Order kinds so that one of each family comes first, then a second one, and so on."""
+    seen: Counter[str] = Counter()
+    rounds: list[tuple[int, RunKind]] = []
+    for kind in kinds:
+        family = _family(kind, plan)
+        rounds.append((seen[family], kind))
+        seen[family] += 1
+    return [kind for _, kind in sorted(rounds, key=lambda pair: pair[0])]
 
 
 def _name(kind: RunKind) -> str:

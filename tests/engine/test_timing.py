@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmark.core.registry import DATASETS
+from benchmark.engine.flops import FlopCounter
 from benchmark.engine.timing import measure, random_data
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweepfile import config_from
@@ -36,6 +38,30 @@ def test_methods_that_step(method: str, train: float, val: float) -> None:
     assert (found["train"], found["val"]) == (train, val)
     assert (found["look"] > 0) == (train + val > 0)
     assert found["step"] > 0 and found["image"] > 0 and found["heatmap"] > 0
+
+
+def test_operations_are_those_of_the_layers() -> None:
+    """Compare with the formula of a convolution: training costs three passes less one.
+
+    The gradient with respect to the images is not needed, so the backward pass of the first layer
+    costs one pass and those of the others two.
+    """
+    layer = torch.nn.Conv2d(3, 5, 3, padding=1)
+    head = torch.nn.Linear(5 * 8 * 8, 2)
+    first, second = 2 * 4 * 5 * 64 * 27, 2 * 4 * 320 * 2
+    with FlopCounter() as counter:
+        logits = head(layer(torch.rand(4, 3, 8, 8)).flatten(1))
+    assert counter.total == first + second
+    with counter:
+        logits.sum().backward()
+    assert counter.total == 2 * first + 3 * second
+
+
+def test_measured_operations_count_training_and_evaluation() -> None:
+    found = measured("erm")
+    assert 2 < found["step_flops"] / found["image_flops"] < 3.01
+    more = measured("erm", 32)["step_flops"]
+    assert more == pytest.approx(found["step_flops"])
 
 
 def test_a_method_without_steps() -> None:

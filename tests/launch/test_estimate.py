@@ -11,12 +11,14 @@ import pytest
 from benchmark import sweep
 from benchmark.core.errors import UserError
 from benchmark.core.spec import RunSpec
+from benchmark.launch import time_estimate
 from benchmark.launch.time_estimate import (
     EXPLAINED,
     RunKind,
     batch_sizes,
     estimate,
     kinds_of,
+    run_flops,
     run_seconds,
     step_seconds,
 )
@@ -122,7 +124,7 @@ def test_large_batches_are_not_timed(side: int, backbone: str) -> None:
         "erm", datasets=[f"tiny:side={side},size=64"], backbone=backbone, fixed={"batch_size": 128}
     )
     (kind,) = kinds_of(plan, set(plan.runs))
-    assert batch_sizes(kind, plan, "cpu") == [8] and batch_sizes(kind, plan, "cuda") == [128]
+    assert batch_sizes(kind, plan, "cpu") == [4] and batch_sizes(kind, plan, "cuda") == [128]
 
 
 def test_it_says_what_it_found_and_what_it_leaves_out() -> None:
@@ -145,6 +147,38 @@ def test_it_says_what_it_found_and_what_it_leaves_out() -> None:
     assert "1 min 15 s with 2 workers on the CPU (2 min 30 s of work)" in text
     assert "Evaluations of 3 runs are not included" in text and "3 runs could not be timed" in text
     assert estimate(plan, [], "cpu", 2, measure, lambda fingerprint: None, lines.append) == 0.0
+
+
+def test_late_kinds_are_taken_as_timed_ones_of_their_algorithm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(time_estimate, "TIMING_SECONDS", -1.0)
+    plan = plan_of("ex2l:mae", "ex2l:ssim", "erm", "irm")
+    measured: list[str] = []
+    lines: list[str] = []
+
+    def measure(spec: RunSpec, size: int) -> Mapping[str, float]:
+        measured.append(spec.method)
+        return times(step=0.5 if spec.algorithm == "ex2l" else 0.25)
+
+    total = estimate(plan, list(plan.runs), "cpu", 1, measure, lambda _: None, lines.append)
+    assert measured == ["ex2l:mae", "erm", "irm"]
+    assert any("ex2l:ssim" in line and "ex2l:mae" in line for line in lines)
+    assert total == 100 * (0.5 + 0.5 + 0.25 + 0.25)
+
+
+def test_operations_give_the_time_on_a_gpu() -> None:
+    plan = plan_of("erm", fixed={"batch_size": 32})
+    (spec,) = [run.spec for run in plan.runs.values()]
+    costs = {**times(step=1.0), "step_flops": 3e9, "image_flops": 1e9}
+    kind = RunKind(spec, "tiny", times={8: costs})
+    evaluated = 4 * 100 + len(spec.selection) * 1000
+    assert run_flops(spec, kind, None) == 100 * 32 * 3e9
+    assert run_flops(spec, kind, SIZES) == 100 * 32 * 3e9 + evaluated * 1e9
+    for device, expected in (("cpu", True), ("cuda", False)):
+        lines: list[str] = []
+        estimate(plan, list(plan.runs), device, 1, lambda *_: costs, lambda _: SIZES, lines.append)
+        assert any("TFLOP/s" in line for line in lines) == expected
 
 
 def test_data_that_are_not_there_are_planned_as_promised(tmp_path: Path) -> None:
