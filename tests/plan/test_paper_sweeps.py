@@ -76,9 +76,7 @@ def specs(name: str, **wanted: Any) -> list[Any]:
     return [s for s in found if all(getattr(s, key) == value for key, value in wanted.items())]
 
 
-@pytest.mark.parametrize(
-    "name", ["tea_table2", "tea_table3", "tea_table4", "tea_table5", "ex2l_backbones"]
-)
+@pytest.mark.parametrize("name", ASKED)
 def test_it_can_be_planned_whole(name: str) -> None:
     plan = plan_of(name)
     assert sum(run.requested for run in plan.runs.values()) == ASKED[name] - len(plan.refused)
