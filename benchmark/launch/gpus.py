@@ -62,7 +62,7 @@ class Gpus:
 
 @dataclass(frozen=True)
 class _Listing:
-    """The answer of nvidia-smi: the GPUs that it names, and its error, if any."""
+    """Output of nvidia-smi: the GPUs that it lists, and its error, if any."""
 
     present: tuple[str, ...]
     error: str = ""
@@ -71,7 +71,7 @@ class _Listing:
 
 @dataclass(frozen=True)
 class _Probe:
-    """The answer of ``gpu_probe``; ``devices`` holds the uuid and the problem of each GPU."""
+    """Output of ``gpu_probe``; ``devices`` has the uuid and the problem of each GPU."""
 
     reason: str = ""
     hopeless: bool = False

@@ -22,14 +22,14 @@ def main() -> int:
     parent = os.getppid()
     job = Job.from_json(json.loads(sys.stdin.read()))
     prepare_process(job.slot, parent, start_time(parent))
-    answer: dict[str, Any]
+    reply: dict[str, Any]
     try:
-        answer = {"result": work(job).to_json()}
+        reply = {"result": work(job).to_json()}
     except UserError as error:
-        answer = {"user_error": str(error)}
+        reply = {"user_error": str(error)}
     except OSError as error:
-        answer = {"os_error": [error.errno, error.strerror, error.filename]}
-    print(json.dumps(answer, default=str), flush=True)
+        reply = {"os_error": [error.errno, error.strerror, error.filename]}
+    print(json.dumps(reply, default=str), flush=True)
     return 0
 
 
@@ -46,12 +46,12 @@ def read_result(exit_code: int | None, output: str) -> JobResult:
         UserError: the job cannot be run.
     """
     try:
-        answer = json.loads(output.splitlines()[-1])
-        if "user_error" in answer:
-            raise UserError(answer["user_error"])
-        if "os_error" in answer:
-            raise OSError(*answer["os_error"])
-        return JobResult.from_json(answer["result"])
+        reply = json.loads(output.splitlines()[-1])
+        if "user_error" in reply:
+            raise UserError(reply["user_error"])
+        if "os_error" in reply:
+            raise OSError(*reply["os_error"])
+        return JobResult.from_json(reply["result"])
     except (IndexError, KeyError, TypeError, ValueError):
         raise ProcessDied(exit_code) from None
 

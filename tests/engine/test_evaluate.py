@@ -1,4 +1,4 @@
-"""Counts against a dense confusion matrix, and what selection makes of them."""
+"""Counts against a dense confusion matrix, and the selection that follows from them."""
 
 from __future__ import annotations
 
@@ -55,24 +55,24 @@ def test_counts_are_a_confusion_matrix_per_confounder(size: int) -> None:
     arrays = data.splits["train"]
     reader, split = _made(data)
     reader.train()
-    answers = evaluate(reader, split, 3, 2, scores=True, objective=True, max_images=size)
+    evaluation = evaluate(reader, split, 3, 2, scores=True, objective=True, max_images=size)
     assert (
-        answers.score is not None
-        and answers.score.shape == (60, 3)
-        and answers.score.dtype == np.float32
+        evaluation.score is not None
+        and evaluation.score.shape == (60, 3)
+        and evaluation.score.dtype == np.float32
     )
-    predicted = answers.score.argmax(1)
+    predicted = evaluation.score.argmax(1)
     for c in range(2):
         rows = arrays.confounder == c
         dense = confusion_matrix(arrays.label[rows], predicted[rows], labels=[0, 1, 2])
-        assert np.array_equal(answers.counts[c], dense)
-    assert answers.counts.dtype == np.int64 and answers.counts.sum() == 60
-    assert accuracy(answers.counts) == accuracy_score(arrays.label, predicted)
-    assert answers.objective == pytest.approx(arrays.label.mean(), rel=1e-12)
+        assert np.array_equal(evaluation.counts[c], dense)
+    assert evaluation.counts.dtype == np.int64 and evaluation.counts.sum() == 60
+    assert accuracy(evaluation.counts) == accuracy_score(arrays.label, predicted)
+    assert evaluation.objective == pytest.approx(arrays.label.mean(), rel=1e-12)
     assert reader.training  # left as it was found
     with torch.no_grad():
         expected = reader.eval().network(split.batch(np.arange(60)).image)
-    np.testing.assert_allclose(answers.score, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(evaluation.score, expected.numpy(), atol=1e-5)
 
 
 def test_images_that_the_network_enlarges_count_as_large() -> None:
@@ -99,8 +99,12 @@ def test_large_images_pass_in_smaller_batches(pixels: int, images: int) -> None:
 
 def test_without_confounders_there_is_one_row() -> None:
     reader, split = _made(random_data(bare=True))
-    answers = evaluate(reader, split, 3, 2)
-    assert answers.counts.shape == (1, 3, 3) and answers.score is None and answers.objective is None
+    evaluation = evaluate(reader, split, 3, 2)
+    assert (
+        evaluation.counts.shape == (1, 3, 3)
+        and evaluation.score is None
+        and evaluation.objective is None
+    )
 
 
 def test_the_objective_sees_what_is_declared_for_validation() -> None:
@@ -147,8 +151,8 @@ def _weights(step: int) -> dict[str, torch.Tensor]:
     return {"w": torch.tensor([float(step)])}
 
 
-def _after(selection: Selection, *answers: Evaluation) -> Selection:
-    for i, answer in enumerate(answers, 1):
+def _after(selection: Selection, *evaluation: Evaluation) -> Selection:
+    for i, answer in enumerate(evaluation, 1):
         selection.update(10 * i, answer, _weights(10 * i))
     return selection
 
@@ -228,8 +232,8 @@ def test_patience_follows_the_first_criterion() -> None:
 
 def test_no_step_before_the_switch_is_chosen_while_there_is_a_later_one() -> None:
     """The best step is the first, but the method only begins at step 20."""
-    answers = [_answers(10, 9), _answers(9, 9), _answers(6, 4), _answers(5, 6)]
-    selection = _after(Selection(MEASURED, after=20), *answers)
+    evaluation = [_answers(10, 9), _answers(9, 9), _answers(6, 4), _answers(5, 6)]
+    selection = _after(Selection(MEASURED, after=20), *evaluation)
     assert selection.best == {
         "last": (40, 40.0),
         "val_accuracy": (40, 0.55),
@@ -238,9 +242,9 @@ def test_no_step_before_the_switch_is_chosen_while_there_is_a_later_one() -> Non
         "val_mean": (40, pytest.approx(0.525)),
     }
     assert list(selection.weights) == [40]
-    (step, _) = _after(Selection(MEASURED, after=19), *answers).best["val_accuracy"]
+    (step, _) = _after(Selection(MEASURED, after=19), *evaluation).best["val_accuracy"]
     assert step == 20
-    (step, _) = _after(Selection(MEASURED), *answers).best["val_accuracy"]
+    (step, _) = _after(Selection(MEASURED), *evaluation).best["val_accuracy"]
     assert step == 10
 
 
@@ -264,14 +268,14 @@ def test_patience_waits_for_the_switch() -> None:
 
 
 def test_the_state_survives_a_checkpoint(tmp_path: Any) -> None:
-    answers = [_answers(5), _answers(7, 4), _answers(6, 6), _answers(7, 5)]
-    whole = _after(Selection(MEASURED, 2, 0.01), *answers)
-    first = _after(Selection(MEASURED, 2, 0.01), *answers[:2])
+    evaluation = [_answers(5), _answers(7, 4), _answers(6, 6), _answers(7, 5)]
+    whole = _after(Selection(MEASURED, 2, 0.01), *evaluation)
+    first = _after(Selection(MEASURED, 2, 0.01), *evaluation[:2])
     torch.save(first.state(), tmp_path / "state.pt")
     second = Selection(MEASURED, 2, 0.01)
     second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
     for i in (3, 4):
-        second.update(10 * i, answers[i - 1], _weights(10 * i))
+        second.update(10 * i, evaluation[i - 1], _weights(10 * i))
     assert second.best == whole.best and second.weights == whole.weights
     assert (second.waited, second.anchor, second.exhausted) == (
         whole.waited,
