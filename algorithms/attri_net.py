@@ -266,7 +266,7 @@ class AttriNet(Algorithm):
             5, doc="generator steps at the start that follow a burst", low=0, high=10_000,
             large=HParam(25, low=0, high=10_000),
         ),
-        "burst_every": HParam(100, doc="generator steps between later bursts", low=1, high=10**6),
+        "burst_every": HParam(100, doc="generator steps between later bursts", low=1, high=100_000),
         "head_steps": HParam(5, doc="steps of the heads per generator step", low=1, high=10_000),
         "adversarial_weight": HParam(1.0, doc="weight of realism", low=0.0, high=1e9),
         "sparsity_weight": HParam(100.0, doc="weight of the maps' size", low=0.0, high=1e9),

@@ -117,7 +117,7 @@ class RobustViT(FineTuned):
             Choice((3, 10, 30, 0)),
             "training images of each class that are used, with their masks; 0: all",
             low=0,
-            high=10_000_000,
+            high=100_000,
         ),
     }
     variants = {

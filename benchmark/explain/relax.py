@@ -28,7 +28,7 @@ class Relax(EvaluationExplainer):
     name = "relax"
     options = {
         **MASK_OPTIONS,
-        "masks": HParam(3000, doc="number of random masks", low=1, high=1_000_000),
+        "masks": HParam(3000, doc="number of random masks", low=1, high=100_000),
     }
 
     def attribute(self, scores: Scores, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from benchmark.explain.evaluation import EvaluationExplainer, Scores, random_mas
 IMAGES_PER_PASS = 256
 
 MASK_OPTIONS = {
-    "masks": HParam(4096, doc="number of random masks", low=1, high=1_000_000),
+    "masks": HParam(4096, doc="number of random masks", low=1, high=100_000),
     "grid": HParam(7, doc="rows and columns of the grid of a mask", low=1, high=256),
     "share": HParam(0.5, doc="share of the image that a mask keeps", low=0.01, high=0.99),
 }

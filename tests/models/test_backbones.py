@@ -33,6 +33,11 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, int, int]]] = [
     ("vit_s_16", {}, (3, 32, 32)),
     ("vit_l_16", {}, (3, 16, 16)),
 ]
+#: Numbers of the cases; the largest network is tried with --slow.
+CASE_NUMBERS = [
+    pytest.param(i, marks=[pytest.mark.slow] if name == "vit_l_16" else [])
+    for i, (name, _, _) in enumerate(CASES)
+]
 FEATURES = {
     "convnet": 64,
     "mnist_cnn": 128,
@@ -73,7 +78,7 @@ def test_all_backbones_are_covered() -> None:
     assert {name for name, _, _ in CASES} == set(BACKBONES.names()) == set(FEATURES)
 
 
-@pytest.mark.parametrize("case", range(len(CASES)))
+@pytest.mark.parametrize("case", CASE_NUMBERS)
 def test_forward_is_classifier_of_features(case: int) -> None:
     model, x = network(case), images(case)
     with torch.no_grad():
@@ -91,7 +96,7 @@ def test_forward_is_classifier_of_features(case: int) -> None:
         torch.testing.assert_close(model(x[:1]), logits[:1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", range(len(CASES)))
+@pytest.mark.parametrize("case", CASE_NUMBERS)
 def test_cam_layer_gives_the_feature_map(case: int) -> None:
     model, x = network(case), images(case)
     seen: list[torch.Tensor] = []
@@ -119,7 +124,7 @@ def test_a_backbone_without_a_cam_layer_says_so() -> None:
     assert "blind declares none" in Blind.cam_problem((3, 32, 32), {})
 
 
-@pytest.mark.parametrize("case", range(len(CASES)))
+@pytest.mark.parametrize("case", CASE_NUMBERS)
 def test_gradient_reaches_every_parameter(case: int) -> None:
     model = network(case)
     model(images(case)).square().sum().backward()
@@ -132,7 +137,7 @@ def test_gradient_reaches_every_parameter(case: int) -> None:
     assert without == []
 
 
-@pytest.mark.parametrize("case", range(len(CASES)))
+@pytest.mark.parametrize("case", CASE_NUMBERS)
 def test_lrp_only_where_every_nonlinearity_is_a_relu(case: int) -> None:
     model = network(case)
     kinds = {type(m).__name__ for m in model.modules()}
@@ -266,7 +271,7 @@ def test_side_enlarges_the_images_and_changes_nothing_else(name: str) -> None:
     assert x.grad is not None and x.grad.shape == x.shape and x.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("case", range(len(CASES)))
+@pytest.mark.parametrize("case", CASE_NUMBERS)
 def test_the_size_of_the_map_is_known_without_weights(case: int) -> None:
     name, options, size = CASES[case]
     state = torch.get_rng_state()
