@@ -20,8 +20,10 @@ from benchmark.plan.planner import Plan
 MAX_PIXELS = {"cpu": 4 * 224 * 224, "cuda": 128 * 224 * 224}
 #: The largest number of images of each test split that are explained at the end.
 EXPLAINED = 512
-#: After this many seconds only one kind of run of each algorithm and network is timed.
+#: After this many seconds only one kind of run of each algorithm and network is timed, with the
+#: smaller batch size below.
 TIMING_SECONDS = 60.0
+LATE_BATCH_SIZE = 2
 #: Operations per second of the GPU for which time is estimated where there is none: about half the
 #: fp32 peak of an A100.
 GPU_FLOPS = 1e13
@@ -220,7 +222,10 @@ def estimate(
                 kind.times.update(timed[family].times)
                 say(f"  {_name(kind)}: not timed, taken as {timed[family].spec.method}")
             else:
-                for batch_size in batch_sizes(kind, plan, device):
+                sizes_to_time = batch_sizes(kind, plan, device)
+                if late:
+                    sizes_to_time = [min(*sizes_to_time, LATE_BATCH_SIZE)]
+                for batch_size in sizes_to_time:
                     kind.times[batch_size] = measure(kind.spec, batch_size)
                 timed.setdefault(family, kind)
         except (UserError, RuntimeError, ValueError, MemoryError) as error:

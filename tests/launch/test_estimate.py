@@ -153,18 +153,20 @@ def test_late_kinds_are_taken_as_timed_ones_of_their_algorithm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(time_estimate, "TIMING_SECONDS", -1.0)
-    plan = plan_of("ex2l:mae", "ex2l:ssim", "erm", "irm")
+    methods = ("ex2l:mae", "ex2l:ssim", "erm", "irm")
+    plan = plan_of(*methods, fixed={"batch_size": 4})
     measured: list[str] = []
     lines: list[str] = []
 
     def measure(spec: RunSpec, size: int) -> Mapping[str, float]:
         measured.append(spec.method)
+        assert size == 2
         return times(step=0.5 if spec.algorithm == "ex2l" else 0.25)
 
     total = estimate(plan, list(plan.runs), "cpu", 1, measure, lambda _: None, lines.append)
     assert measured == ["ex2l:mae", "erm", "irm"]
     assert any("ex2l:ssim" in line and "ex2l:mae" in line for line in lines)
-    assert total == 100 * (0.5 + 0.5 + 0.25 + 0.25)
+    assert total == 100 * 2 * (0.5 + 0.5 + 0.25 + 0.25)  # two timed batches per step
 
 
 def test_operations_give_the_time_on_a_gpu() -> None:
