@@ -31,6 +31,9 @@ from benchmark.models.mask_decoder import MaskDecoder, kernel_side, maps_by_size
 #: Constant masks whose loss is reported beside that of the trained masks.
 CONSTANTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
+#: λ₁ of table A.1 of the paper: its printed value and its exact one.
+LAMBDAS = {"0.33": 1 / 3, "0.4": 0.4, "0.5": 0.5, "0.66": 2 / 3, "1": 1.0}
+
 #: ``score(image)`` gives the score of the explained class of each image, float[B] or float[B,B].
 Score = Callable[[torch.Tensor], torch.Tensor]
 
@@ -104,13 +107,21 @@ class MaskedClassifier(nn.Module):
     Args:
         classifier: a convolutional backbone.
         width: channels of the decoder's last block.
+        neighbourhood: side of the smoothing kernel, in pixels of an image of 224.
         explains_removed: whether the explanation is 1 − mask, what the mask removes.
     """
 
     capabilities = Capabilities(native=True)
     name = "masked_classifier"
 
-    def __init__(self, classifier: Backbone, width: int, *, explains_removed: bool) -> None:
+    def __init__(
+        self,
+        classifier: Backbone,
+        width: int,
+        neighbourhood: int = 21,
+        *,
+        explains_removed: bool,
+    ) -> None:
         super().__init__()
         self.classifier = classifier
         self.classifier.requires_grad_(False)
@@ -121,7 +132,7 @@ class MaskedClassifier(nn.Module):
             probe = weight.new_zeros(1, *classifier.image_size)
             maps = maps_by_size(classifier.eval(), probe)
         self.decoder = MaskDecoder([m.shape[1] for m in maps], width)
-        self.kernel = kernel_side(height)
+        self.kernel = kernel_side(height, neighbourhood)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
@@ -189,6 +200,12 @@ class NEMt(Algorithm):
             low=0.0,
             high=1e9,
         ),
+        "neighbourhood": HParam(
+            21,
+            doc="side of the smoothing kernel, in pixels of an image of 224; 0 for none",
+            low=0,
+            high=224,
+        ),
         "decoder_width": HParam(
             8, doc="channels of the decoder's last block", low=1, high=512,
             large=HParam(16, low=1, high=512),
@@ -201,6 +218,11 @@ class NEMt(Algorithm):
         "printed": {"form": "printed", "score": "logit", "trade_off": 0.5},
         "keep": {"form": "keep"},
         "nem": {"form": "nem"},
+        # tables A.1 to A.3 of the paper
+        **{f"lambda_{x}": {"trade_off": 1 / y} for x, y in LAMBDAS.items()},
+        **{f"neighbourhood_{n}": {"neighbourhood": n} for n in (14, 17, 21, 24, 28)},
+        "filter": {},
+        "no_filter": {"neighbourhood": 0},
         "prodigy": {"optimizer": "prodigy", "lr": 1.0},
     }
     # the score may not move yet; a mask of ones has no size left to lose
@@ -221,6 +243,7 @@ class NEMt(Algorithm):
         self.network = MaskedClassifier(
             own,
             self.hp["decoder_width"],
+            self.hp["neighbourhood"],
             explains_removed=self.hp["form"] in ("change", "batch", "printed"),
         )
         self.losses: dict[str, dict[str, float]] = {}

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from benchmark.models.base import Backbone
 
-#: Side of the smoothing kernel, as a share of the side of the image: 21 of 224 pixels.
-KERNEL_SHARE = 21 / 224
+#: Side of the images, in pixels, for which the side of the smoothing kernel is given.
+KERNEL_IMAGE_SIDE = 224
 
 
 def maps_by_size(network: Backbone, image: torch.Tensor) -> list[torch.Tensor]:
@@ -106,9 +106,14 @@ class MaskDecoder(nn.Module):
         return torch.sigmoid(self.last(x))
 
 
-def kernel_side(side: int) -> int:
-    """Return the side of the smoothing kernel for images of this side, in pixels."""
-    return max(round(side * KERNEL_SHARE), 1)
+def kernel_side(side: int, neighbourhood: int = 21) -> int:
+    """Return the side of the smoothing kernel for images of this side, in pixels, at least 1.
+
+    Args:
+        side: side of the images.
+        neighbourhood: side of the kernel for images of 224 pixels.
+    """
+    return max(round(side * neighbourhood / KERNEL_IMAGE_SIDE), 1)
 
 
 def smooth(

@@ -24,7 +24,7 @@ FORMS = ["change", "batch", "printed", "keep", "nem"]
 
 
 def built(seed: int = 0, **changed: Any) -> Any:
-    start = build("erm", seed=7)
+    start = build("erm", seed=7, side=changed.get("side", 16))
     upstream = {"classifier": start.eval().requires_grad_(False)}
     return build("nemt", seed=seed, upstream=upstream, decoder_width=2, **changed)
 
@@ -133,6 +133,15 @@ def test_random_smoothing_has_one_kernel_of_sum_one_for_the_batch() -> None:
 @pytest.mark.parametrize(("side", "expected"), [(4, 1), (28, 3), (32, 3), (64, 6), (224, 21)])
 def test_side_of_the_kernel(side: int, expected: int) -> None:
     assert kernel_side(side) == expected
+
+
+def test_smoothing_of_the_ablations() -> None:
+    variants = ALGORITHMS.get("nemt").variants
+    assert built(side=64, **variants["no_filter"]).network.kernel == 1
+    assert kernel_side(64, 0) == 1
+    assert kernel_side(224, 14) == 14
+    assert variants["lambda_0.33"]["trade_off"] == pytest.approx(3)
+    assert variants["filter"] == {}
 
 
 def test_maps_and_parameters_are_the_papers_for_resnet50() -> None:

@@ -187,14 +187,29 @@ def test_published_scores_per_class(tmp_path: Path) -> None:
         assert row[3] == f"{np.mean(values) * 100:.1f} ± {np.std(values, ddof=1) * 100:.1f}"
 
 
+#: Published rows of methods that are not implemented: on masks that are given, and guidance by the
+#: evidence of each label.
+NOT_IMPLEMENTED = {
+    "segment_classify:no_segmenter",
+    "attri_net:all",
+    "attri_net:bbox_only",
+    "attri_net:full_guidance",
+    "attri_net:guided",
+    "attri_net:mixed",
+    "attri_net:mixed_weighted_mask",
+    "attri_net:pseudo_bbox",
+    "attri_net:pseudo_guidance",
+    "attri_net:pseudo_mask",
+}
+
+
 def test_published_names_of_our_methods_exist() -> None:
     known = {a: {"", *ALGORITHMS.get(a).variants} for a in ALGORITHMS.names()}
     for name in table_names():
         for figure in read_table(name):
-            algorithm, _, variant = figure.method.partition("@")[0].partition(":")
-            if (
-                algorithm in known and figure.method != "segment_classify:no_segmenter"
-            ):  # on masks that are given
+            method = figure.method.partition("@")[0]
+            algorithm, _, variant = method.partition(":")
+            if algorithm in known and method not in NOT_IMPLEMENTED:
                 assert variant in known[algorithm], f"{name}: {figure.method}"
 
 

@@ -233,8 +233,12 @@ def test_tables_with_mistakes_are_sentences(
     assert sentence in capsys.readouterr().err
 
 
+#: Data sets whose images may have several labels.
+SEVERAL_LABELS = {"chestxray14", "chexpert", "listed", "vindr_cxr"}
+
+
 def test_one_label_data_are_not_declared_otherwise() -> None:
     for name in DATASETS.names():
         info = DATASETS.get(name)().info()
-        assert info.multi_label == (name == "listed")
+        assert info.multi_label == (name in SEVERAL_LABELS)
     assert not Algorithm.multi_label
