@@ -288,7 +288,6 @@ class AttriNet(Algorithm):
         "cls": {"adversarial_weight": 0.0, "sparsity_weight": 0.0, "centre_weight": 0.0},
         "cls_adv": {"sparsity_weight": 0.0, "centre_weight": 0.0},
         "cls_adv_reg": {"centre_weight": 0.0},
-        "cls_adv_reg_ctr": {},
     }
     # without positives in a batch, or with a weight of 0
     may_be_zero = frozenset({"adversarial", "sparsity", "centre"})

@@ -31,8 +31,8 @@ from benchmark.models.mask_decoder import MaskDecoder, kernel_side, maps_by_size
 #: Constant masks whose loss is reported beside that of the trained masks.
 CONSTANTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
-#: λ₁ of table A.1 of the paper: its printed value and its exact one.
-LAMBDAS = {"0.33": 1 / 3, "0.4": 0.4, "0.5": 0.5, "0.66": 2 / 3, "1": 1.0}
+#: λ₁ of table A.1 of the paper other than the default, ½: its printed value and its exact one.
+LAMBDAS = {"0.33": 1 / 3, "0.4": 0.4, "0.66": 2 / 3, "1": 1.0}
 
 #: ``score(image)`` gives the score of the explained class of each image, float[B] or float[B,B].
 Score = Callable[[torch.Tensor], torch.Tensor]
@@ -220,8 +220,7 @@ class NEMt(Algorithm):
         "nem": {"form": "nem"},
         # tables A.1 to A.3 of the paper
         **{f"lambda_{x}": {"trade_off": 1 / y} for x, y in LAMBDAS.items()},
-        **{f"neighbourhood_{n}": {"neighbourhood": n} for n in (14, 17, 21, 24, 28)},
-        "filter": {},
+        **{f"neighbourhood_{n}": {"neighbourhood": n} for n in (14, 17, 24, 28)},
         "no_filter": {"neighbourhood": 0},
         "prodigy": {"optimizer": "prodigy", "lr": 1.0},
     }

@@ -141,7 +141,6 @@ def test_smoothing_of_the_ablations() -> None:
     assert kernel_side(64, 0) == 1
     assert kernel_side(224, 14) == 14
     assert variants["lambda_0.33"]["trade_off"] == pytest.approx(3)
-    assert variants["filter"] == {}
 
 
 def test_maps_and_parameters_are_the_papers_for_resnet50() -> None:

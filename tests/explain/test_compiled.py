@@ -184,7 +184,7 @@ def test_torch_batch_norm_called_by_hand_is_a_batch_norm() -> None:
                 n.bias,
                 n.running_mean,
                 n.running_var,
-                self.training,
+                n.training,
                 0.1,
                 n.eps,
                 False,

@@ -25,6 +25,10 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
+#: Hyper-parameters of tests, of the methods that have them: each part is trained in a few steps.
+SHORT = {"batch_size": 12, "burst": 1, "critic_steps": 1, "first_bursts": 1, "head_steps": 1}
+
+
 def hparams_of(kind: type[Algorithm], side: int, **changed: Any) -> dict[str, Any]:
     """Defaults of every hyper-parameter, with small batches, and ``changed``.
 
@@ -32,7 +36,8 @@ def hparams_of(kind: type[Algorithm], side: int, **changed: Any) -> dict[str, An
     """
     defaults = {name: h.default for name, h in kind.all_hparams(side).items()}
     values = {k: value for k, value in changed.items() if not isinstance(value, Distribution)}
-    return {**defaults, "batch_size": 12, **values}
+    short = {name: value for name, value in SHORT.items() if name in defaults}
+    return {**defaults, **short, **values}
 
 
 def make_setting(kind: type[Algorithm], side: int = 16, steps: int = 10, **changed: Any) -> Setting:
