@@ -31,11 +31,12 @@ DISTRIBUTIONS = {
     "skimage": "scikit-image",
     "PIL": "pillow",
     "umap": "umap-learn",
+    "open_clip": "open_clip_torch",
 }
 #: Names with an underscore that Python documents.
 PUBLIC_ALL_THE_SAME = {"os._exit"}
 #: Modules that need private names, and the package whose names these are: setup.py bounds it above.
-PRIVATE_NAMES = {"benchmark/core/compilation.py": "torch"}
+PRIVATE_NAMES = {"benchmark/core/compilation.py": "torch", "benchmark/engine/flops.py": "torch"}
 #: The sweep of .ci/oldest: three methods, two trials.
 TINY = ROOT / ".ci" / "tiny.toml"
 

@@ -31,7 +31,7 @@ class FlopCounter(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         named = dict(kwargs or {})
-        formula = flop_registry.get(func._overloadpacket)
+        formula = flop_registry.get(func.overloadpacket)
         if formula is None:
             with self:  # In inference mode, layers arrive here before they are decomposed.
                 result = func.decompose(*args, **named)
