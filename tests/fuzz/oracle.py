@@ -1,4 +1,4 @@
-"""How a fuzzed command may end, and a count of how the cases did end."""
+"""Rules for the end of a fuzzed command, and a count of the ends of all cases."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class HangError(BaseException):
 
 @dataclass(frozen=True)
 class Answer:
-    """How a command ended.
+    """The end of a command.
 
     Args:
         code: its exit code; None where it raised.
@@ -52,7 +52,7 @@ class Answer:
 
     @property
     def refused(self) -> bool:
-        """Whether the command says that something is wrong with what it was given."""
+        """True if the command reports a problem of its input."""
         return self.code == 2
 
 
@@ -117,7 +117,7 @@ def _place(error: BaseException) -> str:
 
 
 def complaints(answer: Answer) -> Iterator[tuple[str, str]]:
-    """What is wrong with how a command ended: a signature and the details."""
+    """Return the fault in the end of a command: a signature and the details."""
     if answer.trace:
         yield answer.signature, answer.trace
         return
@@ -163,7 +163,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
 
 @dataclass
 class Tally:
-    """How the cases of one fuzzer ended.
+    """The ends of the cases of one fuzzer.
 
     Args:
         kind: name of the fuzzer.

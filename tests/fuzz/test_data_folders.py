@@ -77,7 +77,7 @@ def listed(root: Path) -> None:
 
 
 def content(named: str, root: Path) -> Content | str:
-    """What a data set holds, or why it cannot be loaded."""
+    """Describe the content of a data set, or the reason why it cannot be loaded."""
     try:
         with limited(60.0):
             found = make_source(parse_named_options(named), root).load(0)

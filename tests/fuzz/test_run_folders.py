@@ -48,7 +48,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Report:
-    """What the commands say of a folder.
+    """The output of the commands for a folder.
 
     Args:
         tables: tables.json.
@@ -82,7 +82,7 @@ class Report:
 
 @dataclass
 class Mutation:
-    """What was done to a copy of a base.
+    """The changes to a copy of a base.
 
     Args:
         what: in words.
@@ -291,7 +291,7 @@ MEASURED = ("step", "n", "accuracy", "balanced_accuracy", "worst_group_accuracy"
 
 
 def compare(base: Base, done: Mutation, report: Report) -> Iterator[tuple[str, str]]:
-    """What is reported and must not be: a signature and the details."""
+    """Return what is reported and must not be: a signature and the details."""
     before = base.report
     text = json.dumps(report.tables)
     reported = {run["key"] for run in report.tables["unfinished"]}

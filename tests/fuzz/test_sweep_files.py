@@ -91,7 +91,7 @@ def other_value(chance: random.Random, leaf: Leaf, value: Any) -> Any:
 
 
 def _writable(value: Any) -> bool:
-    """Whether TOML has a way to write it."""
+    """Return True if TOML can represent the value."""
     if isinstance(value, str):
         return value.isprintable()
     if isinstance(value, list):
@@ -170,7 +170,7 @@ def means_something_else(what: str, plan: Plan, keys: set[str]) -> bool:
 
 
 def written_back(plan: Plan, folder: Path) -> str:
-    """What is wrong with a plan that was written and read again, or an empty text."""
+    """Return the fault of a plan that was written and read again, or an empty text."""
     keys = write_plan(plan, folder)
     stored = read_stored(folder)
     if set(stored.runs) != set(keys) or set(keys) != set(plan.runs):

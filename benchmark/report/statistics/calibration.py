@@ -1,4 +1,4 @@
-"""How well the confidence of a network agrees with its accuracy."""
+"""Agreement of the confidence of a network with its accuracy."""
 
 from __future__ import annotations
 

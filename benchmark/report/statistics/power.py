@@ -1,4 +1,4 @@
-"""How likely a difference between two methods is found, and how many trials it would take."""
+"""Power: the probability of finding a difference, and the number of trials that it takes."""
 
 from __future__ import annotations
 

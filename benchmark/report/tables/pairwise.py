@@ -29,7 +29,7 @@ ALPHA = 0.05
 
 
 class Pairing(enum.StrEnum):
-    """What the comparisons of a column compare, in the words of the caption."""
+    """Describe the comparisons of a column, in the words of the caption."""
 
     IMAGES = "image by image"
     GROUPS = "group by group"

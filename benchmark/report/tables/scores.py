@@ -39,7 +39,7 @@ PER_CLASS_TITLES = {
 
 @dataclass(frozen=True)
 class _FromScores:
-    """What follows from the scores of one run.
+    """Measures that follow from the scores of one run.
 
     Attributes:
         areas: AUC of each class against the rest.
