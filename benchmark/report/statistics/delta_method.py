@@ -42,7 +42,7 @@ def sampling_sd(table: Ints) -> dict[str, Floats]:
 
 @dataclass(frozen=True)
 class Contributions:
-    """Return the contribution of each image to the error of a score.
+    """The contribution of each image to the error of a score.
 
     Attributes:
         values: [n]; their squares sum to the sampling variance without ``added``.

@@ -29,7 +29,7 @@ ALPHA = 0.05
 
 
 class Pairing(enum.StrEnum):
-    """Describe the comparisons of a column, in the words of the caption."""
+    """The comparisons of a column, in the words of the caption."""
 
     IMAGES = "image by image"
     GROUPS = "group by group"
