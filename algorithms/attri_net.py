@@ -318,6 +318,11 @@ class AttriNet(Algorithm):
     def fewest_rows(cls, spec: RunSpec, info: DatasetInfo) -> int:
         return 1  # no normalisation over the batch
 
+    @classmethod
+    def active_from(cls, hparams: Mapping[str, Any], budget: Mapping[str, Any]) -> int:
+        """Return the first step of the heads, after a burst and one step of the generator."""
+        return int(hparams["burst"]) + 1
+
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         adam = {"optimizer": "adam", "betas": (0.0, 0.9)}
         heads = {"optimizer": "adam", "lr": self.hp["head_lr"]}

@@ -115,6 +115,13 @@ def test_schedule_against_loops() -> None:
     assert [schedule.update(step) for step in range(len(expected))] == expected
 
 
+def test_the_method_begins_with_the_first_step_of_the_heads() -> None:
+    algorithm = built()
+    begins = algorithm.active_from(algorithm.hp, {"steps": 100})
+    parts = [algorithm.schedule.update(step).part for step in range(begins + 1)]
+    assert parts.index("heads") == begins
+
+
 def test_schedule_without_a_critic() -> None:
     schedule = Schedule({**SHORT, "critic_steps": 0, "burst": 0}, steps=7)
     assert [schedule.update(step).part for step in range(6)] == ["generator", "heads", "heads"] * 2

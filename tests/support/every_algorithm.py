@@ -29,6 +29,8 @@ TRAINED = [
 LARGE = 20_000_000
 #: Methods that make no training step: their ``fit`` does all its work at once, whatever the budget.
 AT_ONCE = {"dfr"}
+#: Methods whose steps train one part after the other, during all of the training.
+ALTERNATING = {"attri_net", "attri_net_guided"}
 
 
 def spec_of(name: str, variant: str = "", backbone: str = "convnet") -> RunSpec:
