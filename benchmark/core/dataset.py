@@ -66,6 +66,10 @@ class Split:
         mask: bool[N,1,H,W], True for the foreground.
         pair_id: int64[N], equal in two splits for the same object with a different bias.
         cluster: int64[N], equal for images that belong together, such as those of one patient.
+        accepted: bool[N,K], the classes that count as a correct prediction of each image, its label
+            among them; None if only the label does. Test splits only.
+        scored: bool[K], the classes among which the prediction is sought; None for all. Test splits
+            only.
 
     Raises:
         ValueError: If an array has the wrong shape or type.
@@ -78,6 +82,8 @@ class Split:
     mask: np.ndarray | None = None
     pair_id: np.ndarray | None = None
     cluster: np.ndarray | None = None
+    accepted: np.ndarray | None = None
+    scored: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 4 or self.image.dtype != np.uint8:
@@ -97,6 +103,25 @@ class Split:
                 f"mask is {self.mask.dtype}{list(self.mask.shape)}, "
                 f"expected bool[{n},1,{height},{width}]"
             )
+        self._check_class_sets()
+
+    def _check_class_sets(self) -> None:
+        for name, dimensions in (("accepted", 2), ("scored", 1)):
+            value = getattr(self, name)
+            if value is not None and (
+                value.ndim != dimensions or value.dtype != np.bool_ or self.label.ndim != 1
+            ):
+                raise ValueError(
+                    f"{name} is {value.dtype}{list(value.shape)}, expected {dimensions} dimensions "
+                    "of bool, for images with a single label"
+                )
+        if self.accepted is not None and (
+            len(self.accepted) != len(self.label)
+            or not self.accepted[np.arange(len(self.label)), self.label].all()
+        ):
+            raise ValueError("accepted does not contain the label of each image")
+        if self.scored is not None and not self.scored[self.label].all():
+            raise ValueError("scored does not contain the label of each image")
 
     def __len__(self) -> int:
         return len(self.label)
@@ -125,6 +150,9 @@ class DatasetInfo:
         paired: True if these two splits show the same objects, with equal ``pair_id``.
         multi_label: True if an image may have several labels or none. Every label is then a binary
             task with groups of its own, so an image does not belong to a single group.
+        unmasked_splits: Test splits without masks, although ``provides`` has masks.
+        unlabelled_splits: Test splits whose labels are unknown or outside ``label_names``. They
+            serve for measuring explanations, and tables have no accuracy of them.
     """
 
     label_names: tuple[str, ...]
@@ -142,6 +170,8 @@ class DatasetInfo:
     bias_splits: tuple[str, str] | None = None
     paired: bool = False
     multi_label: bool = False
+    unmasked_splits: tuple[str, ...] = ()
+    unlabelled_splits: tuple[str, ...] = ()
 
     @property
     def test_splits(self) -> tuple[str, ...]:
@@ -391,6 +421,15 @@ class DatasetSource:
                 f"{self.name}: images of {name} are {split.image.shape[1:]}, "
                 f"expected {info.image_size}"
             )
+        for array in ("accepted", "scored"):
+            value = getattr(split, array)
+            if value is not None and (
+                value.shape[-1] != len(info.label_names) or name not in info.test_splits
+            ):
+                raise ValueError(
+                    f"{self.name}: {array} of {name} is {list(value.shape)}, expected a test split "
+                    f"and {len(info.label_names)} classes"
+                )
         expected = (len(info.label_names),) if info.multi_label else ()
         if split.label.shape[1:] != expected:
             raise ValueError(
@@ -412,7 +451,7 @@ class DatasetSource:
     def _check_annotations(self, info: DatasetInfo, name: str, split: Split) -> None:
         promised = {
             "confounder": info.provides.confounder or info.provides.groups,
-            "mask": info.provides.masks,
+            "mask": info.provides.masks and name not in info.unmasked_splits,
         }
         if name == "train":
             promised["environment"] = info.provides.environments

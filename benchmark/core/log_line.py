@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmark.core.decode import Between, Count, Seconds, decode_fields
 from benchmark.core.errors import DamagedError
-from benchmark.core.stored_counts import parse_counts
+from benchmark.core.stored_counts import counts_to_json, parse_counts
 from benchmark.core.summaries import DataSummary
 
 
@@ -59,7 +59,9 @@ class LogLine(LogProgress):
             "seconds": self.seconds,
             "images_per_second": self.images_per_second,
             "memory_bytes": self.memory_bytes,
-            "splits": {name: {"counts": counts.tolist()} for name, counts in self.splits.items()},
+            "splits": {
+                name: {"counts": counts_to_json(counts)} for name, counts in self.splits.items()
+            },
         }
         return value if self.objective is None else {**value, "objective": self.objective}
 

@@ -103,7 +103,7 @@ class RunRecord:
             **value,
             "spec": self.spec.to_json(),
             "selected": {name: step.to_json() for name, step in self.selected.items()},
-            "data": asdict(self.data),
+            "data": self.data.to_json(),
             "method": asdict(self.method),
             "seconds": self.seconds.to_json(),
             "machine": asdict(self.machine),

@@ -17,6 +17,7 @@ from benchmark.core.decode import (
     Seconds,
     Text,
 )
+from benchmark.core.stored_counts import counts_to_json
 
 Names: TypeAlias = tuple[Name, ...]
 Share: TypeAlias = Annotated[float | None, Between(0.0, 1.0 + 1e-6)]
@@ -39,6 +40,7 @@ class DataSummary:
         stand_in: True if the data were generated in place of real ones.
         source: Origin of the data.
         licence: Terms of use.
+        unlabelled_splits: Test splits without known labels, of which tables have no accuracy.
     """
 
     label_names: Names
@@ -52,6 +54,14 @@ class DataSummary:
     stand_in: bool = False
     source: Text = ""
     licence: Text = ""
+    unlabelled_splits: Names = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON, without those that earlier versions do not have."""
+        value = asdict(self)
+        if not self.unlabelled_splits:
+            del value["unlabelled_splits"]
+        return value
 
     @property
     def test_splits(self) -> list[str]:
@@ -65,7 +75,7 @@ class DataSummary:
         It is ``unbiased``, else ``test``, else the first other split. A split that only shows the
         bias comes last: the deceiving one of ``bias_splits``, then the biased one.
         """
-        names = self.test_splits
+        names = [name for name in self.test_splits if name not in self.unlabelled_splits]
         biased, deceiving = self.bias_splits or (None, None)
         neutral = [name for name in names if name not in (biased, deceiving)]
         preferred = ["unbiased", "test", *neutral, deceiving, biased]
@@ -251,7 +261,7 @@ class SelectedStep:
         return isinstance(other, SelectedStep) and self.to_json() == other.to_json()
 
     def to_json(self) -> dict[str, Any]:
-        splits = {name: {"counts": counts.tolist()} for name, counts in self.counts.items()}
+        splits = {name: {"counts": counts_to_json(counts)} for name, counts in self.counts.items()}
         return {"step": self.step, "value": self.value, "splits": splits}
 
 

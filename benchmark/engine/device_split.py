@@ -59,6 +59,8 @@ class DeviceSplit:
         self.environment = self._optional(arrays.environment)
         self.group = self._optional(self.group_array)
         self.mask = self._optional(arrays.mask)
+        self.scored = self._optional(arrays.scored)
+        self.accepted = self._optional(arrays.accepted)
         # A byte is normalised by one multiplication and one addition.
         mean = torch.tensor(data.info.mean, dtype=torch.float32).view(1, -1, 1, 1)
         std = torch.tensor(data.info.std, dtype=torch.float32).view(1, -1, 1, 1)

@@ -18,6 +18,8 @@ from benchmark.models.base import pixels_inside
 MAX_BATCH = 500
 #: The largest number of pixels in a forward pass: more would need more memory than training does.
 MAX_PIXELS = 500 * 128 * 128
+#: The logit of a class that is not compared. Its probability is 0, and it is finite, as all scores.
+EXCLUDED = -1e9
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,10 @@ def evaluate(
         for batch in split.batches(per_pass):
             with torch.inference_mode(), algorithm.setting.autocast():
                 logits = algorithm.predict(batch.image).float()
+            finite &= logits.isfinite().all()
+            logits = apply_class_sets(logits, batch, split)
             cells = count_cells(batch, logits, rows).flatten()
             total += torch.bincount(cells, minlength=len(total))
-            finite &= logits.isfinite().all()
             if scores:
                 kept.append(logits.cpu())
             if objective:
@@ -98,6 +101,30 @@ def evaluate(
         score=torch.cat(kept).numpy() if scores else None,
         objective=mean,
     )
+
+
+def apply_class_sets(logits: torch.Tensor, batch: Batch, split: DeviceSplit) -> torch.Tensor:
+    """Apply the class sets of a split to logits, so that everything later sees a single label.
+
+    Classes that are not scored are excluded: their logit becomes ``EXCLUDED``. Of the classes that
+    count as correct for an image, the label gets the largest logit and the others are excluded.
+    The best k predictions then contain the label exactly if they contained an accepted class.
+
+    Args:
+        logits: float[B,K].
+        batch: the labels and the rows of the images.
+        split: the split, with ``scored`` bool[K] and ``accepted`` bool[N,K], or None.
+
+    Returns:
+        float[B,K].
+    """
+    if split.scored is not None:
+        logits = logits.masked_fill(~split.scored, EXCLUDED)
+    if split.accepted is not None:
+        accepted = split.accepted.index_select(0, batch.index)
+        best = logits.masked_fill(~accepted, EXCLUDED).amax(1, keepdim=True)
+        logits = logits.masked_fill(accepted, EXCLUDED).scatter(1, batch.label[:, None], best)
+    return logits
 
 
 def count_cells(batch: Batch, logits: torch.Tensor, rows: int) -> torch.Tensor:

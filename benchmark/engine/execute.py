@@ -381,6 +381,7 @@ def _about_data(data: GroupedDataset) -> DataSummary:
         stand_in=info.stand_in,
         source=info.source,
         licence=info.licence,
+        unlabelled_splits=info.unlabelled_splits,
     )
 
 

@@ -117,6 +117,31 @@ def test_annotations_of_validation_are_required_of_validation_only() -> None:
         _load(info, val=_split(mask=None))
 
 
+def test_declared_test_splits_may_lack_masks() -> None:
+    info = replace(INFO, unmasked_splits=("biased",))
+    assert _load(info, biased=_split(mask=None)).splits["biased"].mask is None
+    with pytest.raises(ValueError, match="split deceiving has none"):
+        _load(info, deceiving=_split(mask=None))
+
+
+def test_class_sets_are_checked() -> None:
+    label = np.arange(6) % 2
+    accepted = np.eye(2, dtype=bool)[label]
+    accepted[0] = True
+    scored = np.ones(2, bool)
+    split = _load(deceiving=_split(accepted=accepted, scored=scored)).splits["deceiving"]
+    assert split.accepted is not None and split.accepted[0].all()
+    for wrong in ({"accepted": accepted[1:]}, {"accepted": ~accepted}, {"scored": ~scored}):
+        with pytest.raises(ValueError, match="does not contain the label"):
+            _split(**wrong)
+    with pytest.raises(ValueError, match="accepted is uint8"):
+        _split(accepted=accepted.astype(np.uint8))
+    with pytest.raises(ValueError, match=r"scored of val is .*expected a test split"):
+        _load(val=_split(scored=scored))
+    with pytest.raises(ValueError, match=r"scored of biased is .*and 2 classes"):
+        _load(biased=_split(scored=np.ones(3, bool)))
+
+
 def test_a_test_split_may_be_an_environment_of_its_own() -> None:
     assert len(_load(deceiving=_split(environment=np.full(6, 7))).splits["deceiving"]) == 6
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,45 @@ def test_counts_are_a_confusion_matrix_per_confounder(size: int) -> None:
     with torch.no_grad():
         expected = reader.eval().network(split.batch(np.arange(60)).image)
     np.testing.assert_allclose(evaluation.score, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_class_sets_keep_the_best_k(k: int) -> None:
+    """The label is among the best k exactly if an accepted class was among the scored best k."""
+    rng = np.random.default_rng(k)
+    images, classes = 200, 8
+    scored = np.array([True] * 6 + [False] * 2)
+    label = rng.integers(0, 6, images)
+    accepted = rng.random((images, classes)) < 0.25
+    accepted[np.arange(images), label] = True
+    data = random_data(images)
+    arrays = replace(data.splits["train"], label=label, accepted=accepted, scored=scored)
+    split = DeviceSplit(replace(data, splits={"train": arrays}), "train", torch.device("cpu"))
+    logits = torch.from_numpy(rng.normal(size=(images, classes)))
+    batch = split.batch(np.arange(images))
+    found = module.apply_class_sets(logits, batch, split)
+    of_scored = logits.masked_fill(~torch.from_numpy(scored), -torch.inf)
+    best = of_scored.topk(k, dim=1).indices
+    expected = torch.from_numpy(accepted).gather(1, best).any(1)
+    right = (found.topk(k, dim=1).indices == batch.label[:, None]).any(1)
+    assert torch.equal(right, expected) and found.isfinite().all()
+    assert 0 < right.sum() < images or k == 5
+
+
+def test_without_class_sets_logits_are_unchanged() -> None:
+    _, split = _made(random_data(9))
+    logits = torch.randn(9, 3)
+    assert module.apply_class_sets(logits, split.batch(np.arange(9)), split) is logits
+
+
+def test_predictions_are_counted_by_class_sets() -> None:
+    data = random_data(60)
+    everything = replace(data.splits["train"], accepted=np.ones((60, 3), bool))
+    reader, split = _made(replace(data, splits={"train": everything}))
+    evaluation = evaluate(reader, split, 3, 2, scores=True)
+    assert accuracy(evaluation.counts) == 1.0
+    assert evaluation.score is not None
+    assert (evaluation.score.argmax(1) == everything.label).all()
 
 
 def test_images_that_the_network_enlarges_count_as_large() -> None:

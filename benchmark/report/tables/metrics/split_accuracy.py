@@ -22,5 +22,6 @@ class SplitAccuracy(SplitMetric):
 
     @classmethod
     def columns(cls, data: DataSummary) -> list[Metric]:
-        """Return a column for each test split except the main one, in table order."""
-        return [cls(split) for split in data.test_splits if split != data.main_split]
+        """Return a column for each labelled test split except the main one, in table order."""
+        omitted = {data.main_split, *data.unlabelled_splits}
+        return [cls(split) for split in data.test_splits if split not in omitted]
