@@ -33,6 +33,7 @@ class Estimate:
         kind: How the interval was made. This is caption text and never compared, except for
             "none" where there is no interval.
         note: Text of a footnote, for example why something is missing; may be empty.
+        is_posterior: Whether ``sd`` is the standard deviation of a posterior.
     """
 
     value: float | None
@@ -41,6 +42,7 @@ class Estimate:
     high: float | None
     kind: str
     note: str = ""
+    is_posterior: bool = False
 
     @property
     def interval_sd(self) -> float | None:

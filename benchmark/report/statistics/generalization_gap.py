@@ -63,7 +63,8 @@ def paired_gap(tables: ArrayLike) -> Estimate:
     sd = math.sqrt(float(variance.sum())) / len(present)
     absent = np.flatnonzero(size == 0)
     note = f"left out: class {listed(list(absent))} without pairs" if len(absent) else ""
-    return normal_estimate(value, sd, "paired, plug-in ± posterior sd", LIMITS, note)
+    estimate = normal_estimate(value, sd, "paired, plug-in ± posterior sd", LIMITS, note)
+    return replace(estimate, is_posterior=True)
 
 
 def unpaired_gap(biased: Estimate, deceiving: Estimate) -> Estimate:
@@ -89,4 +90,5 @@ def unpaired_gap(biased: Estimate, deceiving: Estimate) -> Estimate:
     sd = math.hypot(biased.sd, deceiving.sd)
     interval_sd = math.hypot(biased.interval_sd or biased.sd, deceiving.interval_sd or deceiving.sd)
     kind = "unpaired, variances added"
-    return replace(normal_estimate(value, interval_sd, kind, LIMITS, "; ".join(notes)), sd=sd)
+    estimate = normal_estimate(value, interval_sd, kind, LIMITS, "; ".join(notes))
+    return replace(estimate, sd=sd, is_posterior=biased.is_posterior and deceiving.is_posterior)

@@ -8,18 +8,21 @@ Recall (a Beta), balanced accuracy, accuracy and specificity (Dirichlet-weighted
 computed in closed form; precision, F1 and the macro averages of precision, specificity and F1 from
 independent draws. Only moments are kept. ``sd`` is the posterior's, as the paper prints it; the
 interval is the plug-in value ± 1.96 times the sampling sd of ``delta_method``. Posterior quantiles
-and means are not printed: with many classes the flat prior pulls recall towards 1/M, and with few
-images per class it makes the posterior itself too narrow for an interval.
+(``credible``) and means are printed on request only: with many classes the flat prior pulls recall
+towards 1/M, and with few images per class it makes the posterior itself too narrow for an interval.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from benchmark.report.statistics.credible import KIND as CREDIBLE
+from benchmark.report.statistics.credible import accuracy_bounds, credible_bounds
 from benchmark.report.statistics.delta_method import accuracy_sampling_sd, sampling_sd
 from benchmark.report.statistics.estimate import (
     NORMAL_QUANTILE,
@@ -50,11 +53,13 @@ class PosteriorEstimate(Estimate):
 
     Attributes:
         sampling_sd: Standard deviation of the plug-in value over repeated test sets.
-        posterior_mean: For comparisons of the engines, not for a table (see above).
+        posterior_mean: Mean of the posterior.
         monte_carlo_error: Standard error of ``posterior_mean`` from finite draws; 0 for a closed
             form.
         sd_error: The same of ``sd``.
     """
+
+    is_posterior: bool = True
 
     sampling_sd: float | None = None
     posterior_mean: float | None = None
@@ -86,6 +91,7 @@ class ConfusionPosterior:
         engine: ``exact`` or ``nuts``.
         divergences: Divergent transitions of NUTS; None for the exact engine.
         note: The classes that the macro scores leave out, and why.
+        bounds: Credible bounds of each score, [M, 2] or [1, 2]; None if they were not requested.
     """
 
     recall: tuple[PosteriorEstimate, ...]
@@ -102,6 +108,26 @@ class ConfusionPosterior:
     engine: str
     divergences: int | None
     note: str
+    bounds: Mapping[str, Floats] | None = field(default=None, compare=False)
+
+    def credible(self, name: str, j: int = 0) -> Estimate:
+        """Return posterior mean, posterior sd and credible interval of a score.
+
+        Args:
+            name: One of ``PER_CLASS`` or ``OVERALL``.
+            j: The class of a score per class.
+
+        Returns:
+            The estimate without a value where the plug-in score is undefined.
+
+        Raises:
+            ValueError: The bounds were not requested.
+        """
+        if self.bounds is None:
+            raise ValueError("Request credible bounds: confusion_posterior(…, credible=True).")
+        found = getattr(self, name)
+        plug_in_estimate: PosteriorEstimate = found[j] if name in PER_CLASS else found
+        return _credible(plug_in_estimate, *self.bounds[name][j])
 
 
 def confusion_posterior(
@@ -109,6 +135,8 @@ def confusion_posterior(
     draws: int | None = None,
     seed: int = 0,
     engine: str = "exact",
+    *,
+    credible: bool = False,
 ) -> ConfusionPosterior:
     """Return value, posterior sd and interval of every score of a confusion matrix.
 
@@ -123,6 +151,7 @@ def confusion_posterior(
             in the paper.
         seed: Seed of the draws; equal seeds give equal results.
         engine: ``exact`` (independent draws) or ``nuts`` (PyMC, 4 chains, 1,000 tuning draws each).
+        credible: Whether the bounds of 95 % credible intervals are computed, too.
 
     Raises:
         ValueError: Not a square table of counts, no images, fewer than two classes, an unknown
@@ -136,17 +165,20 @@ def confusion_posterior(
     values = plug_in(table)
     moments = closed_form(table)
     divergences = None
+    bounds: Mapping[str, Floats] | None = None
     if engine == "exact":
         sampled, made = sampled_moments(table, values, draws, seed)
         moments.update(sampled)
+        bounds = credible_bounds(table, draws, seed) if credible else None
     elif engine == "nuts":
         # PyMC takes seconds to import.
         from benchmark.report.statistics.posterior_nuts import nuts_moments
 
-        moments, made, divergences = nuts_moments(table, draws or NUTS_DRAWS, seed)
+        moments, bounds, made, divergences = nuts_moments(table, draws or NUTS_DRAWS, seed)
     else:
         raise ValueError(f'The engine is "exact" or "nuts"; got {engine!r}.')
-    return _assembled(table, values, moments, made, engine, divergences)
+    posterior = _assembled(table, values, moments, made, engine, divergences)
+    return replace(posterior, bounds=bounds)
 
 
 def accuracy_posterior(counts: ArrayLike) -> PosteriorEstimate:
@@ -160,6 +192,20 @@ def accuracy_posterior(counts: ArrayLike) -> PosteriorEstimate:
     none = np.zeros(1)
     moments = Moments(np.array([centre]), np.array([math.sqrt(spread)]), none, none)
     return _estimate(value, moments, accuracy_sampling_sd(table), 0, "")
+
+
+def accuracy_credible(counts: ArrayLike) -> Estimate:
+    """Return posterior mean, sd and credible interval of the accuracy alone."""
+    return _credible(accuracy_posterior(counts), *accuracy_bounds(_checked_table(counts)))
+
+
+def _credible(estimate: PosteriorEstimate, low: float, high: float) -> Estimate:
+    if estimate.value is None:
+        return estimate
+    mean = estimate.posterior_mean
+    return Estimate(
+        mean, estimate.sd, float(low), float(high), CREDIBLE, estimate.note, is_posterior=True
+    )
 
 
 def _recall_moments(correct: Ints, size: Ints, classes: int) -> tuple[Floats, Floats]:
@@ -421,7 +467,18 @@ def _estimate(
     )
     half = NORMAL_QUANTILE * sampling
     low, high = clipped(value - half, value + half, (0.0, 1.0))
-    return PosteriorEstimate(value, sd, low, high, KIND, note, sampling, mean, error, sd_error)
+    return PosteriorEstimate(
+        value,
+        sd,
+        low,
+        high,
+        KIND,
+        note,
+        sampling_sd=sampling,
+        posterior_mean=mean,
+        monte_carlo_error=error,
+        sd_error=sd_error,
+    )
 
 
 def _why_undefined(table: Ints, name: str, j: int) -> str:

@@ -9,7 +9,8 @@ import logging
 
 import numpy as np
 
-from benchmark.report.statistics.estimate import Floats, Ints
+from benchmark.report.statistics.credible import scores_of
+from benchmark.report.statistics.estimate import UPPER_PROBABILITY, Floats, Ints
 from benchmark.report.statistics.moments import Moments
 
 CHAINS = 4
@@ -18,8 +19,10 @@ TUNING = 1_000
 _BATCHES = 25
 
 
-def nuts_moments(table: Ints, draws: int, seed: int) -> tuple[dict[str, Moments], int, int]:
-    """Return the posterior moments of every score.
+def nuts_moments(
+    table: Ints, draws: int, seed: int
+) -> tuple[dict[str, Moments], dict[str, Floats], int, int]:
+    """Return the posterior moments and credible bounds of every score.
 
     Args:
         table: [M, M] counts; rows without images are left out of the model, as in the exact engine.
@@ -27,8 +30,8 @@ def nuts_moments(table: Ints, draws: int, seed: int) -> tuple[dict[str, Moments]
         seed: Seed of the draws; equal seeds give equal results.
 
     Returns:
-        The moments by name, the number of draws of all chains, and the number of divergent
-        transitions.
+        The moments and the bounds of the 95 % credible intervals by name, the number of draws of
+        all chains, and the number of divergent transitions.
 
     Raises:
         ValueError: PyMC is not installed, or too few draws.
@@ -72,48 +75,14 @@ def nuts_moments(table: Ints, draws: int, seed: int) -> tuple[dict[str, Moments]
         mu_draws = np.ones((*theta_draws.shape[:2], 1))
     divergences = int(np.asarray(trace.sample_stats["diverging"].values).sum())
     scores = scores_of(mu_draws, theta_draws, present, len(table))
-    return {name: _moments(draw) for name, draw in scores.items()}, CHAINS * draws, divergences
+    moments = {name: _moments(draw) for name, draw in scores.items()}
+    bounds = {name: _bounds(draw) for name, draw in scores.items()}
+    return moments, bounds, CHAINS * draws, divergences
 
 
-def scores_of(mu: Floats, theta: Floats, present: Ints, classes: int) -> dict[str, Floats]:
-    """Return every score for every draw, directly from its definition.
-
-    Args:
-        mu: [..., K] probabilities of the K classes that have images.
-        theta: [..., K, M] prediction probabilities of those classes.
-        present: [K] numbers of these classes.
-        classes: Number M of all classes.
-
-    Returns:
-        name → [..., M] for a score per class, [..., 1] for an overall one; NaN where undefined.
-
-    Source: TEA paper, Appendix H; Zhang, Wang & Zhao (ICTIR 2015).
-    """
-    joint = mu[..., None] * theta
-    predicted = joint.sum(-2)
-    share, correct, recall = np.zeros((3, *predicted.shape))
-    share[..., present] = mu
-    for row, j in enumerate(present):
-        correct[..., j] = joint[..., row, j]
-        recall[..., j] = theta[..., row, j]
-    absent = np.setdiff1d(np.arange(classes), present)
-    recall[..., absent] = np.nan
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = correct / predicted
-        f1 = 2.0 * correct / (share + predicted)
-        specificity = 1.0 - (predicted - correct) / (1.0 - share)
-    precision[..., absent] = f1[..., absent] = np.nan
-    return {
-        "recall": recall,
-        "precision": precision,
-        "specificity": specificity,
-        "f1": f1,
-        "accuracy": correct.sum(-1, keepdims=True),
-        "balanced_accuracy": recall[..., present].mean(-1, keepdims=True),
-        "macro_precision": precision[..., present].mean(-1, keepdims=True),
-        "macro_specificity": specificity[..., present].mean(-1, keepdims=True),
-        "macro_f1": f1[..., present].mean(-1, keepdims=True),
-    }
+def _bounds(draws: Floats) -> Floats:
+    """Return the bounds of equal-tailed credible intervals, [scores, 2]."""
+    return np.quantile(draws, (1.0 - UPPER_PROBABILITY, UPPER_PROBABILITY), axis=(0, 1)).T
 
 
 def _moments(draws: Floats) -> Moments:

@@ -173,7 +173,7 @@ def crossed_variance(
     half = error.half_width()
     low, high = clipped(value - half, value + half, limits)
     kind = "crossed trials × images" if cluster is None else "crossed trials × patients"
-    return CrossedEstimate(value, error.sd, low, high, kind, "", error)
+    return CrossedEstimate(value, error.sd, low, high, kind, error=error)
 
 
 def _crossed_error(
