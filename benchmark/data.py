@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from benchmark.cli.data_checks import examine, leaks, members, oddities
-from benchmark.cli.options import DATA_VARIABLE, data_dir, download, number
+from benchmark.cli.options import DATA_VARIABLE, data_dir, number
 from benchmark.cli.programs import add_version, make_parser
+from benchmark.cli.resources import download
 from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.hparam import parse_values

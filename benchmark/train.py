@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.cli.options import add_placement, data_dir, download, pick_device
+from benchmark.cli.options import add_placement, data_dir
 from benchmark.cli.programs import make_parser
+from benchmark.cli.resources import download, pick_device
 from benchmark.core.conditions import prepare_openmp
 from benchmark.core.counts import accuracy
 from benchmark.core.criteria import title_of

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.cli import listing
+from benchmark.cli.options import LISTED
 from benchmark.core.criteria import CRITERIA
 
 
@@ -40,3 +41,7 @@ def test_what_is_false_stays_false() -> None:
     lines = listing.LISTS["algorithms"](long=True).splitlines()
     row = next(line for line in lines if line.split()[:1] == ["freeze_last"])
     assert "False" in row and "True" not in row
+
+
+def test_the_command_line_offers_every_list() -> None:
+    assert tuple(listing.LISTS) == LISTED

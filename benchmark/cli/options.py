@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import shown
 from benchmark.core.files import check_folder
-from benchmark.core.named_options import NamedOptions
-from benchmark.core.registry import DATASETS
-from benchmark.core.terminal import say
-from benchmark.launch.gpus import VISIBLE, find_gpus, require_gpus
-from benchmark.launch.slots import Placement, Slot
 
 #: The environment variable with the folder of downloaded data, for when --data-dir is not given.
 DATA_VARIABLE = "SHORTCUTBED_DATA"
+
+#: What ``sweep list`` can list; ``listing.LISTS`` has a function for each.
+LISTED = (
+    "algorithms",
+    "datasets",
+    "backbones",
+    "explainers",
+    "launchers",
+    "sweeps",
+    "criteria",
+)
 
 #: The largest number of seconds between two checkpoints: a week.
 MAX_CHECKPOINT_SECONDS = 7 * 24 * 3600
@@ -80,50 +86,3 @@ def data_dir(given: argparse.Namespace) -> Path:
     folder: Path = given.data_dir or Path(os.environ.get(DATA_VARIABLE) or "data")
     check_folder(folder, "--data-dir")
     return folder
-
-
-def pick_device(wanted: str) -> str:
-    """Return ``"cpu"`` or ``"cuda"`` for a run in this process, without using CUDA.
-
-    If some GPUs cannot be used, CUDA_VISIBLE_DEVICES is set to the first one that can.
-
-    Args:
-        wanted: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-
-    Raises:
-        UserError: a GPU was requested and there is none.
-    """
-    if wanted == "cpu":
-        return "cpu"
-    gpus = require_gpus() if wanted == "cuda" else find_gpus()
-    if gpus.note:
-        say(f"note: {gpus.note}", error=True)
-    if gpus.usable and gpus.problems:
-        os.environ[VISIBLE] = gpus.usable[0]
-    return "cuda" if gpus.usable else "cpu"
-
-
-def local_slots(placement: Placement) -> list[Slot]:
-    """Return the slots of this machine, and report GPUs that cannot be used.
-
-    Raises:
-        UserError: a GPU was requested and there is none.
-    """
-    slots = placement.local_slots()
-    if placement.device != "cpu" and find_gpus().note:
-        say(f"note: {find_gpus().note}", error=True)
-    return slots
-
-
-def download(datasets: Iterable[NamedOptions], folder: Path) -> None:
-    """Download the data sets that can be downloaded.
-
-    Raises:
-        UserError: a data set cannot be downloaded automatically, or the download failed.
-    """
-    for named in datasets:
-        kind = DATASETS.get(named.name)
-        options = {
-            k: kind.options[k].parse(k, v) for k, v in named.options.items() if k in kind.options
-        }
-        kind(folder, **options).download()

@@ -223,7 +223,7 @@ def read_json(path: Path, max_bytes: int = JSON_BYTES) -> Any:
     return parse_json(read_bytes(path, max_bytes), str(path))
 
 
-def read_bytes(path: Path, max_bytes: int) -> bytes:
+def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     """Return the content of a file.
 
     Args:
@@ -237,14 +237,15 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
     """
     require_file(path, max_bytes)
     try:
-        return path.read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
     except (FileNotFoundError, PermissionError):
         raise
     except OSError as error:
         raise DamagedError(f"{path} cannot be read ({error}).") from None
 
 
-def require_file(path: Path, max_bytes: int) -> None:
+def require_file(path: str | os.PathLike[str], max_bytes: int) -> None:
     """Check that a path is a regular file of at most ``max_bytes`` bytes.
 
     Raises:
@@ -253,7 +254,7 @@ def require_file(path: Path, max_bytes: int) -> None:
         DamagedError: As in ``read_bytes``.
     """
     try:
-        status = path.stat()
+        status = os.stat(path)
     except (FileNotFoundError, PermissionError):
         raise
     except NotADirectoryError:

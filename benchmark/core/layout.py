@@ -6,18 +6,23 @@ import enum
 import errno
 import os
 import time
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import is_temporary
 
+#: The parent of sweep folders unless a command names a folder.
+RESULTS = Path("results")
 #: A lease whose last heartbeat is older than this, in seconds, has lost its owner.
 LEASE_SECONDS = 120.0
 #: Temporary files outside of a lease, such as those of a plan, are abandoned after this time, in
 #: seconds.
 ABANDONED_SECONDS = 3600.0
 
+#: The name of the resolved spec of a run.
+SPEC_NAME = "spec.json"
 # The files that determine the state of a run.
 _RECORD = "record.json"
 _FAILURE = "failure.json"
@@ -105,7 +110,7 @@ class RunFolder:
     @property
     def spec(self) -> Path:
         """The resolved spec, which planning writes."""
-        return self.path / "spec.json"
+        return self.path / SPEC_NAME
 
     @property
     def record(self) -> Path:
@@ -168,11 +173,11 @@ class RunFolder:
 
     def attempt_numbers(self) -> list[int]:
         """Return the numbers of all attempts in ascending order."""
-        return sorted(int(name) for name in _names(self.attempts) if _is_number(name))
+        return sorted(int(name) for name in names_in(self.attempts) if _is_number(name))
 
     def names(self) -> set[str]:
         """Return the names in the folder; empty if it does not exist."""
-        return _names(self.path)
+        return names_in(self.path)
 
     def obstacle(self) -> Path | None:
         """Return a path that prevents a launch, or None.
@@ -243,7 +248,7 @@ def newest_sweep(root: Path) -> SweepFolder | None:
     folder counts.
     """
     sweeps: list[tuple[float, str, SweepFolder]] = []
-    for name in _names(root):
+    for name in names_in(root):
         sweep = SweepFolder(root / name)
         if sweep.exists():
             dated = sweep.plan if sweep.plan.is_file() else sweep.path
@@ -266,7 +271,7 @@ def require_newest_sweep(root: Path) -> SweepFolder:
     return sweep
 
 
-def state_of(folder: Path, now: float | None = None) -> State:
+def state_of(folder: str | os.PathLike[str], now: float | None = None) -> State:
     """Return the state of a run from the listing of its folder alone.
 
     A folder that does not exist is pending. A run is ``lost`` if the heartbeat of its lease stopped
@@ -276,23 +281,37 @@ def state_of(folder: Path, now: float | None = None) -> State:
         folder: Folder of the run.
         now: Seconds since 1970; by default the current time.
     """
-    names = _names(folder)
+    return state_from_names(folder, names_in(folder), now)
+
+
+def state_from_names(
+    folder: str | os.PathLike[str], names: Set[str], now: float | None = None
+) -> State:
+    """Return the state of a run from the names in its folder; see ``state_of``.
+
+    Args:
+        folder: Folder of the run. It is only accessed for the time of a lease.
+        names: Names in the folder.
+        now: Seconds since 1970; by default the current time.
+    """
     if _RECORD in names:
         return State.DONE
     if _FAILURE in names:
         return State.FAILED
     if _LEASE in names:
         try:
-            age = (time.time() if now is None else now) - (folder / _LEASE).stat().st_mtime
+            heartbeat = os.stat(os.path.join(folder, _LEASE)).st_mtime
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ELOOP):
                 raise
             return State.PENDING
+        age = (time.time() if now is None else now) - heartbeat
         return State.RUNNING if age < LEASE_SECONDS else State.LOST
     return State.PENDING
 
 
-def _names(folder: Path) -> set[str]:
+def names_in(folder: str | os.PathLike[str]) -> set[str]:
+    """Return the names in a folder; empty if it does not exist."""
     try:
         return set(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
-from benchmark.core.decode import Between, Count, Seconds, decode_fields
+from benchmark.core.decode import Count, decode_fields
 from benchmark.core.errors import DamagedError
+from benchmark.core.log_progress import LogProgress
 from benchmark.core.stored_counts import counts_to_json, parse_counts
 from benchmark.core.summaries import DataSummary
-
-
-@dataclass(frozen=True)
-class LogProgress:
-    """The progress of a run at a line of its log.
-
-    Attributes:
-        step: Number of steps made.
-        steps: Number of steps in the budget; 0 if the line does not contain it.
-        seconds: Seconds of training and evaluation so far.
-        images_per_second: Training speed since the last line.
-    """
-
-    step: Count
-    steps: Count = 0
-    seconds: Seconds = 0.0
-    images_per_second: Annotated[float, Between(0.0, 1e12)] = 0.0
 
 
 @dataclass(frozen=True, eq=False)

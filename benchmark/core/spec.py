@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -13,7 +14,7 @@ from typing import Any
 from benchmark.core.decode import Count, Json, Key, Name, Positive, decode
 from benchmark.core.errors import DamagedError, UserError, shown
 from benchmark.core.files import read_bytes, read_json
-from benchmark.core.layout import RunFolder
+from benchmark.core.layout import SPEC_NAME, RunFolder
 from benchmark.core.named_options import method_name
 from benchmark.core.text import one_line
 
@@ -159,7 +160,7 @@ def read_spec(folder: Path) -> RunSpec:
     return spec
 
 
-def read_upstream(folder: Path) -> tuple[str, ...]:
+def read_upstream(folder: str | os.PathLike[str]) -> tuple[str, ...]:
     """Return the keys of the upstream runs of the run in a folder.
 
     This is several times as fast as ``read_spec``. JSON whose key is the name of the folder was
@@ -170,19 +171,26 @@ def read_upstream(folder: Path) -> tuple[str, ...]:
         UserError: If it has another schema version.
         DamagedError: If it is damaged, or if its key is not the name of the folder.
     """
-    run = RunFolder(folder)
-    content = read_bytes(run.spec, SPEC_BYTES)
+    path = os.path.join(folder, SPEC_NAME)
+    content = read_bytes(path, SPEC_BYTES)
     with suppress(ValueError, RecursionError):
-        value = json.loads(content)
-        if type(value) is dict and value.get("schema") == SCHEMA and _key_of(value) == run.key:
-            needed = decode(_UPSTREAM, value.get("upstream"), str(run.spec), "upstream")
+        value = json.loads(content.decode())
+        key = os.path.basename(folder)
+        if type(value) is dict and value.get("schema") == SCHEMA and _key_of(value) == key:
+            upstream = value.get("upstream")
+            if upstream == {}:
+                return ()
+            needed = decode(_UPSTREAM, upstream, path, "upstream")
             return tuple(dict.fromkeys(needed.values()))
-    return tuple(dict.fromkeys(read_spec(folder).upstream.values()))
+    return tuple(dict.fromkeys(read_spec(Path(folder)).upstream.values()))
 
 
 def _key_of(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()[:16]
+
+
+#: Writes canonical JSON, from which keys are made.
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def check_fields(

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from benchmark.core.layout import RunFolder, State, SweepFolder
+from benchmark.core.layout import State, SweepFolder
 from benchmark.core.run_states import WITHOUT_RESULT
 from benchmark.core.text import one_line
 from benchmark.launch.events import Event, EventKind, duration
 from benchmark.launch.progress_counter import ProgressCounter
-from benchmark.launch.status import Progress, problem_of, progress, sweep_states
+from benchmark.launch.status import Progress, SweepStates, problem_of, progress, sweep_states
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -87,7 +88,7 @@ def show_status(
         try:
             while True:
                 live.update(_status_table(stored, states), refresh=True)
-                if State.RUNNING not in states.values():
+                if State.RUNNING not in states.by_key.values():
                     break
                 time.sleep(every)
                 states = _states(stored)
@@ -96,23 +97,20 @@ def show_status(
     return _exit_code(states)
 
 
-def _states(stored: StoredSweep) -> dict[str, State]:
+def _states(stored: StoredSweep) -> SweepStates:
     """Return the states of all runs; a run whose entry in the plan is damaged is unreadable."""
     states = sweep_states(stored.folder, list(stored.runs))
-    return {**states, **dict.fromkeys(stored.damaged, State.UNREADABLE)}
+    damaged = dict.fromkeys(stored.damaged, State.UNREADABLE)
+    return SweepStates({**states.by_key, **damaged}, states.without_spec - stored.damaged.keys())
 
 
-def status_lines(stored: StoredSweep, states: Mapping[str, State]) -> list[str]:
+def status_lines(stored: StoredSweep, states: SweepStates) -> list[str]:
     """Return the state of a sweep as plain text: the counts, then the runs that need attention."""
     lines = [_counts(stored, states)]
     by_state: dict[State, list[str]] = {}
-    for key, state in states.items():
+    for key, state in states.by_key.items():
         by_state.setdefault(state, []).append(key)
-    without_spec = [
-        key
-        for key in by_state.get(State.PENDING, [])
-        if not RunFolder(stored.run_folder(key)).spec.exists()
-    ]
+    without_spec = [key for key in states.by_key if key in states.without_spec]
     for state in (State.RUNNING, State.LOST, State.FAILED, State.BLOCKED, State.UNREADABLE):
         lines += _run_lines(stored, state, by_state.get(state, []))
     lines += _run_lines(stored, State.PENDING, without_spec)
@@ -212,12 +210,12 @@ def _launch_table(folder: Path, counter: ProgressCounter, stopping: bool) -> Ren
     return Group(table, line, Text(_STOPPING, style="yellow")) if stopping else Group(table, line)
 
 
-def _status_table(stored: StoredSweep, states: Mapping[str, State]) -> RenderableType:
+def _status_table(stored: StoredSweep, states: SweepStates) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
     table = _make_table()
-    for key in [key for key, state in states.items() if state is State.RUNNING]:
+    for key in [key for key, state in states.by_key.items() if state is State.RUNNING]:
         logged = progress(stored.run_folder(key))
         _add_row(table, key, _name(stored, key), logged, logged.seconds_left)
     others = [
@@ -256,12 +254,12 @@ def _add_row(
     table.add_row(*cells)
 
 
-def _counts(stored: StoredSweep, states: Mapping[str, State]) -> str:
-    counts = {state: sum(s is state for s in states.values()) for state in State}
+def _counts(stored: StoredSweep, states: SweepStates) -> str:
+    counts = Counter(states.by_key.values())
     counts[State.REFUSED] = len(stored.refused)
     listed = [f"{counts[s]} {s}" for s in State if counts[s] or s is State.DONE]
     title = one_line(stored.title or stored.name)
-    return f"{title} in {one_line(stored.folder)}: {len(states)} runs, {', '.join(listed)}"
+    return f"{title} in {one_line(stored.folder)}: {len(states.by_key)} runs, {', '.join(listed)}"
 
 
 def _details(stored: StoredSweep, state: State, key: str) -> str:
@@ -285,8 +283,8 @@ def _name(stored: StoredSweep, key: str) -> str:
     return one_line(f"{run.method} on {run.dataset}, trial {run.trial}{draw}")
 
 
-def _exit_code(states: Mapping[str, State]) -> int:
-    return 0 if WITHOUT_RESULT.isdisjoint(states.values()) else 1
+def _exit_code(states: SweepStates) -> int:
+    return 0 if WITHOUT_RESULT.isdisjoint(states.by_key.values()) else 1
 
 
 def _can_redraw(stream: TextIO) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,15 @@ from benchmark.core.decode import decode
 from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.failure import read_failure
 from benchmark.core.files import JSON_BYTES, parse_json, require_file
-from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
-from benchmark.core.log_line import LogProgress
+from benchmark.core.layout import (
+    SPEC_NAME,
+    RunFolder,
+    State,
+    SweepFolder,
+    names_in,
+    state_from_names,
+)
+from benchmark.core.log_progress import LogProgress
 from benchmark.core.run_states import WITHOUT_RESULT, blocked_runs
 from benchmark.core.spec import read_spec, read_upstream
 from benchmark.launch.attempts import latest
@@ -47,8 +55,21 @@ class Progress:
         return min(1.0, self.step / self.steps) if self.steps else 0.0
 
 
-def sweep_states(folder: Path, keys: Sequence[str]) -> dict[str, State]:
-    """Return the state of every run of a sweep, by key.
+@dataclass(frozen=True)
+class SweepStates:
+    """The states of the runs of a sweep.
+
+    Args:
+        by_key: the state of every run.
+        without_spec: the pending runs whose spec.json is missing.
+    """
+
+    by_key: Mapping[str, State]
+    without_spec: frozenset[str]
+
+
+def sweep_states(folder: Path, keys: Sequence[str]) -> SweepStates:
+    """Return the states of the runs of a sweep.
 
     A run that waits for a failed one, directly or not, is blocked. A run whose spec.json is
     damaged is unreadable. One whose spec.json is missing is pending, since planning writes the
@@ -58,25 +79,30 @@ def sweep_states(folder: Path, keys: Sequence[str]) -> dict[str, State]:
         folder: Folder of the sweep.
         keys: Keys of the runs.
     """
-    runs = SweepFolder(folder).runs
+    runs = os.fspath(SweepFolder(folder).runs)
     states: dict[str, State] = {}
+    without_spec: set[str] = set()
     upstream: dict[str, tuple[str, ...]] = {}
     unread = list(keys)
     while unread:
         key = unread.pop()
         if key in states:
             continue
-        states[key] = state_of(runs / key)
-        if states[key] in (State.PENDING, State.LOST):
-            needed = _upstream(runs / key)
+        path = os.path.join(runs, key)
+        names = names_in(path)
+        state = states[key] = state_from_names(path, names)
+        if state is State.PENDING and SPEC_NAME not in names:
+            without_spec.add(key)
+        elif state is State.PENDING or state is State.LOST:
+            needed = _upstream(path)
             if needed is None:
                 states[key] = State.UNREADABLE
-            else:
+            elif needed:
                 upstream[key] = needed
                 unread.extend(needed)
     without_result = {key for key, state in states.items() if state in WITHOUT_RESULT}
     states.update(dict.fromkeys(blocked_runs(upstream, upstream, without_result), State.BLOCKED))
-    return {key: states[key] for key in keys}
+    return SweepStates({key: states[key] for key in keys}, frozenset(without_spec))
 
 
 def problem_of(folder: Path) -> str:
@@ -92,10 +118,10 @@ def problem_of(folder: Path) -> str:
 
 #: Upstream keys by folder of a run. They never change, since the name of the folder is a hash of
 #: the spec, and ``status`` asks for them every second.
-_known_upstream: dict[Path, tuple[str, ...]] = {}
+_known_upstream: dict[str, tuple[str, ...]] = {}
 
 
-def _upstream(folder: Path) -> tuple[str, ...] | None:
+def _upstream(folder: str) -> tuple[str, ...] | None:
     """Return the keys of the runs that a run needs.
 
     Returns:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.files import (
@@ -18,7 +19,9 @@ from benchmark.core.files import (
 from benchmark.core.layout import ABANDONED_SECONDS, RunFolder, SweepFolder
 from benchmark.core.spec import RunSpec, read_spec
 from benchmark.core.sweep_plan import PlannedEntry, Refusal, SweepPlan, read_plan
-from benchmark.plan.planner import Plan
+
+if TYPE_CHECKING:
+    from benchmark.plan.planner import Plan
 
 
 @dataclass(frozen=True)

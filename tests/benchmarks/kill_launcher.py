@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmark import sweep
+from benchmark.cli import launching
 from benchmark.launch.executors.local import LocalExecutor
 from benchmark.launch.launcher import launch
 
@@ -21,8 +22,8 @@ from tests.benchmarks import kill_hook  # noqa: F401
 
 def main() -> int:
     preload = ("benchmark.launch.preload", "tests.benchmarks.kill_hook")
-    sweep.make_executor = lambda placement, launcher: LocalExecutor(placement, preload)
-    sweep.launch = functools.partial(launch, lease_seconds=float(sys.argv[1]))
+    launching.make_executor = lambda placement, launcher: LocalExecutor(placement, preload)
+    launching.launch = functools.partial(launch, lease_seconds=float(sys.argv[1]))
     return sweep.main(sys.argv[2:])
 
 

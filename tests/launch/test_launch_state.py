@@ -38,13 +38,13 @@ def test_states_of_every_kind_from_listings(tmp_path: Path) -> None:
     (running / "lease.json").write_text("")
     (lost / "lease.json").write_text("")
     os.utime(lost / "lease.json", (time.time() - 1000,) * 2)
-    states = sweep_states(tmp_path, keys)
+    states = sweep_states(tmp_path, keys).by_key
     assert [states[key].value for key in keys] == [
         "done", "failed", "running", "lost", "pending", "blocked", "blocked", "pending",
     ]  # fmt: skip
     # a done run is done, whatever became of what it needed
     write_json(tmp_path / "runs" / chain[0].key / "record.json", {})
-    states = sweep_states(tmp_path, keys)
+    states = sweep_states(tmp_path, keys).by_key
     assert [states[one.key].value for one in chain] == ["done", "pending", "pending"]
 
 

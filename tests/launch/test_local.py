@@ -115,7 +115,7 @@ def test_failures_block_what_needs_them_and_nothing_else(tmp_path: Path) -> None
     retries = [event["key"] for event in launcher.events("retry")]
     assert sorted(retries) == sorted([ends["killed_always"].key] * 3 + [ends["exit"].key] * 3)
     assert leases(tmp_path) == []
-    states = sweep_states(tmp_path, keys)
+    states = sweep_states(tmp_path, keys).by_key
     assert [states[one.key] for one in (child, grandchild, well)] == [
         State.BLOCKED,
         State.BLOCKED,
@@ -206,7 +206,7 @@ def test_asked_to_stop_it_saves_and_says_130(tmp_path: Path, number: int) -> Non
         True,
         False,
     ]
-    assert set(sweep_states(tmp_path, keys).values()) == {State.PENDING}
+    assert set(sweep_states(tmp_path, keys).by_key.values()) == {State.PENDING}
     assert read_json(tmp_path / "runs" / keys[0] / "checkpoint.pt")["step"] >= 4
     assert (
         read_json(tmp_path / "runs" / keys[0] / "attempts" / "1" / "ended.json")["reason"]
@@ -319,7 +319,7 @@ def test_a_full_disk_ends_the_launch_with_a_sentence_and_fails_no_run(tmp_path: 
     output = launcher.errors.read_text()
     assert output.startswith("error: No space left on device (checkpoint.pt)")
     assert output.count("\n") == 1
-    assert set(sweep_states(tmp_path, keys).values()) <= {State.PENDING, State.DONE}
+    assert set(sweep_states(tmp_path, keys).by_key.values()) <= {State.PENDING, State.DONE}
     assert (tmp_path / "runs" / slow.key / "checkpoint.pt").exists(), "the other run saved itself"
     assert leases(tmp_path) == []
 

@@ -140,7 +140,7 @@ def test_status_names_a_damaged_spec_and_shows_the_rest(tmp_path: Path, kind: st
     path = tmp_path / "runs" / runs[1].key / "spec.json"
     path.write_bytes(DAMAGES[kind](path.read_text()).encode("utf-8", "surrogateescape"))
     states = sweep_states(tmp_path, [one.key for one in (*runs, student)])
-    assert list(states.values()) == ["pending", "unreadable", "pending", "blocked"]
+    assert list(states.by_key.values()) == ["pending", "unreadable", "pending", "blocked"]
     code, lines = status(stored(tmp_path, *runs, student))
     assert code == 1 and len(lines) == 3
     (line,) = [line for line in lines if line.startswith("unreadable")]

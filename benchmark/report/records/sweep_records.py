@@ -15,6 +15,7 @@ from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.failure import read_failure
 from benchmark.core.files import read_json
 from benchmark.core.layout import (
+    RESULTS,
     RunFolder,
     State,
     SweepFolder,
@@ -98,7 +99,7 @@ class Sweep:
         return dict(sorted(counted.items(), key=lambda item: (item[0] != State.DONE, item[0])))
 
 
-def find_sweep_folder(given: str | None, root: Path = Path("results")) -> Path:
+def find_sweep_folder(given: str | None, root: Path = RESULTS) -> Path:
     """Return the sweep folder that the command line names.
 
     Args:
