@@ -99,7 +99,7 @@ setup(
         "bayes": BAYES,  # installed anyway; the name says what it is for
         "explain": ["captum>=0.7"],  # integrated gradients, SHAP and other explainers of evaluation
         "prodigy": ["prodigyopt>=1.1"],  # optimizer = prodigy
-        "clip": ["open_clip_torch>=3.3"],  # the attention of gals
+        "clip": ["open_clip_torch>=3.3"],  # gals, and zero-shot CLIP as a teacher
         "umap": ["umap-learn>=0.5.5"],  # the report's latent space by UMAP instead of PCA
         "dicom": ["pydicom>=2.4"],  # X-rays in DICOM
         "parquet": ["pyarrow>=14"],  # collect_results' tidy export
@@ -113,6 +113,7 @@ setup(
             "zennit>=0.5.1",
             "captum>=0.7",
             "prodigyopt>=1.1",
+            "open_clip_torch>=3.3",
         ],
     },
 )

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from benchmark.core import (
     Algorithm,
     Batch,
+    DatasetInfo,
     HParam,
     LogUniform,
     Needs,
@@ -30,9 +31,9 @@ from benchmark.models.transplanted import Transplanted
 STUDENT_HPARAMS = {
     "teacher": HParam(
         "segment_classify",
-        choices=("segment_classify", "unbiased"),
-        doc='the teacher: "segment_classify", or "unbiased": a standard classifier trained on the '
-        "same data at teacher_bias",
+        choices=("segment_classify", "unbiased", "zero_shot_clip"),
+        doc='the teacher: "segment_classify"; "unbiased", a standard classifier trained on the '
+        'same data at teacher_bias; or "zero_shot_clip"',
     ),
     "teacher_bias": HParam(
         0.1, doc='bias of the data of the "unbiased" teacher', low=0.0, high=1.0
@@ -94,7 +95,13 @@ class Student(Algorithm):
             self.network.classifier.requires_grad_(False)
 
     @classmethod
+    def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
+        return start_problem(spec)
+
+    @classmethod
     def upstream(cls, spec: RunSpec) -> dict[str, Upstream]:
+        if spec.hparams["teacher"] == "zero_shot_clip":
+            return {"teacher": Upstream("zero_shot_clip")}
         backbone = spec.hparams["teacher_backbone"] or None
         if spec.hparams["teacher"] == "segment_classify":
             return {"teacher": Upstream("segment_classify", backbone=backbone)}
@@ -128,6 +135,16 @@ class Student(Algorithm):
         """Return the TEA loss (equation 2) of each image, float[B]."""
         teacher_map = explain(*self.teacher[0].explainable(image))
         return distances_by_size(*same_size(heatmap, teacher_map)).mean(0)
+
+
+def start_problem(spec: RunSpec) -> str | None:
+    """Return why the student cannot start from its teacher, or None; a sentence for the user."""
+    if spec.hparams["teacher"] == "zero_shot_clip" and spec.hparams["start"] == "teacher":
+        return (
+            "CLIP is another network than the student, which cannot start from its weights; use "
+            'start = "random" or "transplant".'
+        )
+    return None
 
 
 def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:

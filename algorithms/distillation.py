@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from algorithms._student import STUDENT_HPARAMS, Student, repeatable, same_size
+from algorithms._student import STUDENT_HPARAMS, Student, repeatable, same_size, start_problem
 from benchmark.core import (
     ALGORITHMS,
     BACKBONES,
@@ -87,7 +87,7 @@ class DistillRepresentations(Distillation):
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
         if spec.hparams["start"] != "random":
-            return None
+            return start_problem(spec)
         return (
             "a student with random first weights does not have the teacher's last layer; use "
             'start = "transplant".'
@@ -132,6 +132,9 @@ class DistillGradCAM(Distillation):
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
+        problem = start_problem(spec)
+        if problem is not None:
+            return problem
         backbone: type[Backbone] = BACKBONES.get(spec.backbone)
         if spec.variant == "coloured_mnist" and backbone.capabilities.cam:
             return None  # the paper's maps of 28 pixels are one cell, and the outputs alone teach

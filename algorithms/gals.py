@@ -102,10 +102,8 @@ class GALS(Algorithm):
             choices=("min_max", "authors"),
             doc="of the attention: (a − min) / (max − min), or the authors' (a − min) / max",
         ),
-        "clip_model": HParam("RN50", doc="a model of open_clip with a ResNet"),
-        "clip_weights": HParam(
-            "openai", doc="weights that open_clip downloads, or a file of weights"
-        ),
+        "clip_model": HParam("RN50", doc=_clip.MODEL_DOC),
+        "clip_weights": HParam("openai", doc=_clip.WEIGHTS_DOC),
     }
     variants = {
         "waterbirds": {
@@ -136,7 +134,7 @@ class GALS(Algorithm):
             return (
                 "the attention of gals is not transformed with the image; leave out augmentation."
             )
-        return None if _clip.is_installed() else _clip.NOT_INSTALLED
+        return _clip.problem_with(info.image_size[0])
 
     def fit(self, run: TrainingRun) -> None:
         self.attention = self.attend(run)

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from algorithms._student import STUDENT_HPARAMS, Student, repeatable, same_size
+from algorithms._student import STUDENT_HPARAMS, Student, repeatable, same_size, start_problem
 from benchmark.core import BACKBONES, Batch, DatasetInfo, HParam, Paper, RunSpec
 from benchmark.explain import get
 from benchmark.explain.base import HeatmapExplainer, Trace
@@ -54,7 +54,7 @@ class TEA(Student):
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
         if BACKBONES.get(spec.backbone).capabilities.lrp:
-            return None
+            return start_problem(spec)
         return f"{spec.backbone} cannot be explained by lrp; input_gradient works for all."
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from algorithms._student import same_size
+from algorithms._student import same_size, start_problem
 from algorithms.tea import TEA, tea_loss
 from benchmark.core import (
     ALGORITHMS,
@@ -146,7 +146,7 @@ class TEAWithAblations(TEA):
                 "the statistics are the teacher's and the weights are not; use statistics = "
                 '"batch".'
             )
-        return None
+        return start_problem(spec)
 
     @classmethod
     def active_from(cls, hparams: Mapping[str, Any], budget: Mapping[str, Any]) -> int:

@@ -91,6 +91,7 @@ class Setting:
         std: Standard deviation of each channel, by which it divides.
         upstream: The algorithms of the upstream runs by role, trained and in evaluation mode.
         autocast: Returns the context in which a forward pass runs.
+        label_names: Names of the classes.
     """
 
     num_classes: int
@@ -104,6 +105,7 @@ class Setting:
     std: tuple[float, ...] = ()
     upstream: Mapping[str, Algorithm] = field(default_factory=dict)
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    label_names: tuple[str, ...] = ()
 
     @property
     def num_groups(self) -> int:

@@ -62,6 +62,7 @@ def assemble(
         std=tuple(info.std),
         upstream=dict(upstream),
         autocast=_autocast(device, compute.get("precision", "fp32")),
+        label_names=tuple(info.label_names),
     )
     algorithm: Algorithm = ALGORITHMS.get(spec.algorithm)(setting)
     place(algorithm, device, compute)

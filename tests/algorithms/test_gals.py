@@ -1,4 +1,4 @@
-"""GALS with a tiny random CLIP: its loss and its attention by hand, and what it refuses."""
+"""GALS with a tiny random CLIP: its loss and its attention by hand, and its refusals."""
 
 from __future__ import annotations
 
@@ -13,53 +13,18 @@ from torch.nn import functional as F
 
 import algorithms.gals
 from algorithms import _clip
-from algorithms._clip import ImageTextScores, attention_to_texts, mean_of_nonzero, scores_of
+from algorithms._clip import attention_to_texts, mean_of_nonzero, scores_of
 from algorithms.gals import GALS, normalised_attention, prompts_of, unguided_gradient
 from benchmark.core.batch import Batch
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
+from benchmark.explain.gae import AttentionRecorder
 from tests.support.every_algorithm import spec_of
 from tests.support.runs import done
 from tests.support.tiny import build, make_batch, make_setting, train
+from tests.support.tiny_clip import SIDE, TinyCLIP, tiny_scores, tokenize, use_tiny_clip
 
-SIDE = 16
 PROMPTS = "a photo of a bird|an image of a bird"
-
-
-class TinyImageEncoder(nn.Module):
-    """An image encoder with the names of open_clip's ResNets: float[B,3,16,16] to float[B,5]."""
-
-    image_size = SIDE
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
-        self.layer4 = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.ReLU(inplace=True))
-        self.attnpool = nn.Linear(6 * 4 * 4, 5)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.attnpool(self.layer4(self.stem(image).relu()).flatten(1))
-
-
-class TinyCLIP(nn.Module):
-    """A random network with the methods of a CLIP model that GALS uses."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.visual: Any = TinyImageEncoder()
-        self.tokens = nn.Embedding(128, 5)
-
-    def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.tokens(tokens).mean(1)
-
-
-def tokenize(texts: list[str]) -> torch.Tensor:
-    return torch.tensor([[ord(letter) for letter in text.ljust(30)] for text in texts])
-
-
-def tiny_scores(texts: tuple[str, ...] = ("a photo of a bird", "an image")) -> ImageTextScores:
-    torch.manual_seed(0)
-    return scores_of(TinyCLIP(), tokenize, texts, "tiny")
 
 
 def gals(**changed: Any) -> Any:
@@ -214,17 +179,11 @@ def test_maps_of_zeros_do_not_count_in_the_mean() -> None:
 
 
 def test_attention_is_made_once_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def load(model: str, weights: str, texts: list[str]) -> ImageTextScores:
-        asked.append((model, weights, texts))
-        return tiny_scores(tuple(texts))
-
-    monkeypatch.setattr(_clip, "load_clip", load)
+    asked = use_tiny_clip(monkeypatch)
     algorithm = gals()
     before = [p.clone() for p in algorithm.parameters()]
     logged = train(algorithm, 0, 3)
-    assert asked == [("RN50", "openai", ["a photo of a bird", "an image of a bird"])]
+    assert asked == [("RN50", "openai", True)]
     assert len(logged) == 3 and all(terms["attention"] > 0 for terms in logged)
     assert not any(torch.equal(p, q) for p, q in zip(algorithm.parameters(), before, strict=True))
     assert {name.partition(".")[0] for name in algorithm.state_dict()} == {"network"}
@@ -234,17 +193,49 @@ def test_attention_is_made_once_before_training(monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(algorithm.attention, expected)
 
 
+@pytest.mark.slow  # importing open_clip takes seconds
 def test_open_clip_models_with_a_resnet_are_explained() -> None:
     """A small random model of the package itself, if it is installed."""
-    model = pytest.importorskip("open_clip.model")
+    model = pytest.importorskip("open_clip.model", reason="open_clip is not installed")
     torch.manual_seed(0)
     clip = model.CLIP(
         embed_dim=8,
         vision_cfg=model.CLIPVisionCfg(layers=(1, 1, 1, 1), width=8, image_size=64, head_width=8),
-        text_cfg=model.CLIPTextCfg(context_length=30, vocab_size=128, width=8, heads=1, layers=1),
+        text_cfg=model.CLIPTextCfg(context_length=60, vocab_size=128, width=8, heads=1, layers=1),
     )
     scores = scores_of(clip, tokenize, ("a bird", "a dog"), "small")
+    assert scores.capabilities.lrp
     assert attention_to_texts(scores, torch.rand(2, 3, 32, 32)).shape == (2, 1, 2, 2)
+
+
+@pytest.mark.slow  # importing open_clip takes seconds
+def test_open_clip_models_with_a_vision_transformer_are_explained_by_gae() -> None:
+    model = pytest.importorskip("open_clip.model", reason="open_clip is not installed")
+    torch.manual_seed(0)
+    clip = model.CLIP(
+        embed_dim=8,
+        vision_cfg=model.CLIPVisionCfg(
+            layers=3, width=16, image_size=32, head_width=8, patch_size=8
+        ),
+        text_cfg=model.CLIPTextCfg(context_length=60, vocab_size=128, width=8, heads=1, layers=1),
+    )
+    scores = scores_of(clip, tokenize, ("a bird", "a dog"), "small").double()
+    image = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    found = attention_to_texts(scores, image)
+    assert found.shape == (2, 1, 4, 4) and found.all()
+    # each row is min-max scaled by gals; here the rule itself, by hand
+    maps = []
+    for text in scores.text:
+        recorder = AttentionRecorder()
+        with recorder:
+            score = (scores.embed(image.clone().requires_grad_()) @ text).sum()
+        relevance = torch.eye(17, dtype=torch.float64).expand(2, 17, 17)
+        for attention, gradient in zip(
+            recorder.maps, torch.autograd.grad(score, recorder.maps), strict=True
+        ):
+            relevance = relevance + (gradient * attention).relu().mean(1) @ relevance
+        maps.append(relevance[:, 0, 1:].unflatten(1, (4, 4))[:, None])
+    torch.testing.assert_close(found, mean_of_nonzero(torch.stack(maps)).detach())
 
 
 # what is refused
@@ -280,8 +271,7 @@ def test_an_encoder_without_a_convolutional_stage_is_refused() -> None:
 def test_a_run_trains_and_records_how_many_images_were_guided(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_clip, "is_installed", lambda: True)
-    monkeypatch.setattr(_clip, "load_clip", lambda *options: tiny_scores())
+    use_tiny_clip(monkeypatch)
     monkeypatch.setattr(algorithms.gals, "IMAGES_PER_PASS", 24)
     record = done(tmp_path, "gals", hparams={"prompts": PROMPTS})
     guided = record.extra["guided_images"]

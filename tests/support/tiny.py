@@ -67,6 +67,9 @@ def make_setting(kind: type[Algorithm], side: int = 16, steps: int = 10, **chang
         hparams=hparams_of(kind, side, **changed),
         steps=steps,
         build_network=network,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        label_names=tuple(f"class_{i}" for i in range(CLASSES)),
     )
     return replace(setting, **fields)
 
