@@ -407,7 +407,7 @@ class AttriNet(Algorithm):
             pixels = attribution.shape[2] * attribution.shape[3]
             weight = self.hp["centre_weight"] * PAPER_SIDE**2 / pixels
             terms["centre"] = weight * centre_loss(attribution, positive, centres)
-        terms.update(self.guidance(batch, attribution, positive))
+        terms.update(self.guidance(batch, attribution, positive, k))
         with torch.no_grad():
             for side in (0, 1):
                 rows = attribution[positive == bool(side)]
@@ -416,9 +416,9 @@ class AttriNet(Algorithm):
         return terms
 
     def guidance(
-        self, batch: Batch, attribution: torch.Tensor, positive: torch.Tensor
+        self, batch: Batch, attribution: torch.Tensor, positive: torch.Tensor, k: int
     ) -> dict[str, torch.Tensor]:
-        """Return further terms of the generator; none here."""
+        """Return further terms of the generator for class k; none here."""
         return {}
 
     def heads_loss(
@@ -434,16 +434,15 @@ class AttriNet(Algorithm):
 
 @ALGORITHMS.register
 class GuidedAttriNet(AttriNet):
-    """Attri-Net with guidance: evidence for a class should lie in the mask of its object.
+    """Attri-Net with guidance: evidence for a class should lie in its mask.
 
-    Guidance is the share of the absolute attribution outside the mask, averaged over the positives
-    of a batch. The published code sums it over four positives, and trained with 1500 where masks
-    replace a shortcut: 6000 times the mean (``strong``).
+    Guidance is the share of the absolute attribution outside the mask of the class, averaged over
+    the positives of a batch that have such a mask. The published code sums it over four positives,
+    and trained with 1500 where masks replace a shortcut: 6000 times the mean (``strong``).
     """
 
     name = "attri_net_guided"
-    needs = Needs(masks=True)
-    multi_label = False  # a mask shows the object of one label
+    needs = Needs(class_masks=True)
     hparams = {
         **AttriNet.hparams,
         "guidance_weight": HParam(
@@ -457,12 +456,14 @@ class GuidedAttriNet(AttriNet):
     may_be_zero = AttriNet.may_be_zero | {"guidance"}
 
     def step(self, batch: Batch) -> Mapping[str, torch.Tensor | float]:
-        assert batch.mask is not None
+        assert batch.class_mask is not None
         return super().step(batch)
 
     def guidance(
-        self, batch: Batch, attribution: torch.Tensor, positive: torch.Tensor
+        self, batch: Batch, attribution: torch.Tensor, positive: torch.Tensor, k: int
     ) -> dict[str, torch.Tensor]:
-        assert batch.mask is not None
-        outside = guidance_loss(attribution[positive], batch.mask[positive])
+        assert batch.class_mask is not None
+        mask = batch.class_mask[:, k : k + 1]
+        guided = positive & mask.flatten(1).any(1)
+        outside = guidance_loss(attribution[guided], mask[guided])
         return {"guidance": self.hp["guidance_weight"] * _mean(outside)}

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from benchmark.core.class_masks import LabelledShape, SparseClassMasks
 from benchmark.core.dataset import DatasetInfo, Split
 from benchmark.core.errors import UserError, shown
 from benchmark.core.hparam import HParam
@@ -85,6 +86,18 @@ class _Part(NamedTuple):
     patient: np.ndarray
 
 
+class _LocatedFinding(NamedTuple):
+    """A finding with its box.
+
+    Attributes:
+        finding: Its name.
+        box: Its bounding box in pixels of the image.
+    """
+
+    finding: str
+    box: Box
+
+
 @DATASETS.register
 class ChestXray14(ImageSource):
     """Frontal chest X-rays with several of fourteen findings, labelled from reports.
@@ -104,7 +117,8 @@ class ChestXray14(ImageSource):
 
     ``boxes`` has the test images with a box of a selected finding, and is the only split with
     masks: the union of all boxes of an image. Other images are not known to have no visible sign.
-    There is no such split if no selected finding has boxes.
+    There is no such split if no selected finding has boxes. The boxes of each finding are its
+    evidence in all splits.
     """
 
     name = "chestxray14"
@@ -113,6 +127,8 @@ class ChestXray14(ImageSource):
 
     _train: _Part
     _test: _Part
+    #: The boxes of the selected findings, by image.
+    _boxes: dict[str, list[_LocatedFinding]]
     #: Rows of the test with a box of a selected finding, int64[n].
     _located: np.ndarray
     _num_unused: int
@@ -145,7 +161,7 @@ class ChestXray14(ImageSource):
         self._train = self._part(table_path, training_names, rows, patient_of)
         self._test = self._part(table_path, test_names, rows, patient_of)
         check_both_values(table_path, self._train.label, self._labels())
-        boxes_of = self._read_boxes(boxes_path, rows)
+        boxes_of = self._boxes = self._read_boxes(boxes_path, rows)
         is_located = [name in boxes_of for name in test_names]
         self._located = np.flatnonzero(is_located)
         self._num_unused = len(boxes_of) - len(self._located)
@@ -163,7 +179,7 @@ class ChestXray14(ImageSource):
                 )
             names = [test_names[i] for i in self._located]
             items = [
-                Item(file, drawn=boxes.to_json(boxes_of[name]))
+                Item(file, drawn=boxes.to_json([located.box for located in boxes_of[name]]))
                 for file, name in zip(self._files(folder, names), names, strict=True)
             ]
             pools[WITH_BOXES] = Pool(items, recipe)
@@ -179,15 +195,26 @@ class ChestXray14(ImageSource):
         stratum = np.asarray(train.label.any(axis=1), np.int64)
         rows_of_split = divide_by_cluster(seed, stratum, train.patient, HOLDOUT)
         channels = self.chosen["channels"]
+        masks = self._evidence("train", train.names)
         splits = {
             name: self.split(
-                "train", rows, train.label[rows], cluster=train.patient[rows], channels=channels
+                "train",
+                rows,
+                train.label[rows],
+                cluster=train.patient[rows],
+                channels=channels,
+                class_masks=masks,
             )
             for name, rows in rows_of_split.items()
         }
         rows = np.arange(len(test.names))
         splits["test"] = self.split(
-            "test", rows, test.label, cluster=test.patient, channels=channels
+            "test",
+            rows,
+            test.label,
+            cluster=test.patient,
+            channels=channels,
+            class_masks=self._evidence("test", test.names),
         )
         if WITH_BOXES in pools:
             splits[WITH_BOXES] = self.split(
@@ -196,8 +223,22 @@ class ChestXray14(ImageSource):
                 test.label[self._located],
                 cluster=test.patient[self._located],
                 channels=channels,
+                class_masks=self._evidence(WITH_BOXES, [test.names[i] for i in self._located]),
             )
         return splits
+
+    def _evidence(self, pool: str, names: Sequence[str]) -> SparseClassMasks:
+        """Return the boxes of each selected finding on the images of a pool."""
+        number = {name: k for k, name in enumerate(self._labels())}
+        sizes = self.arrays(pool).size.tolist()
+        shapes = [
+            [
+                LabelledShape(number[located.finding], boxes.relative_box(located.box, size))
+                for located in self._boxes.get(name, ())
+            ]
+            for name, size in zip(names, sizes, strict=True)
+        ]
+        return self.class_masks(pool, shapes, len(number))
 
     def notes(self) -> list[str]:
         self.pools()
@@ -229,10 +270,10 @@ class ChestXray14(ImageSource):
         patient = np.array([patient_of[name] for name in names], np.int64)
         return _Part(names, np.array(label, np.int64), patient)
 
-    def _read_boxes(self, path: Path, rows: Mapping[str, Row]) -> dict[str, list[Box]]:
+    def _read_boxes(self, path: Path, rows: Mapping[str, Row]) -> dict[str, list[_LocatedFinding]]:
         """Return the boxes of the selected findings, by image."""
         selected = self._labels()
-        boxes_of: dict[str, list[Box]] = {}
+        boxes_of: dict[str, list[_LocatedFinding]] = {}
         for row in read_table(path, ("Image Index", "Finding Label", *BOX_COLUMNS)):
             name = row["Image Index"]
             finding = SPELLINGS.get(row["Finding Label"], row["Finding Label"])
@@ -248,7 +289,7 @@ class ChestXray14(ImageSource):
                 )
             box = boxes.read_box(path, row, BOX_COLUMNS, size=True)
             if finding in selected:
-                boxes_of.setdefault(name, []).append(box)
+                boxes_of.setdefault(name, []).append(_LocatedFinding(finding, box))
         return boxes_of
 
     def _files(self, folder: Path, names: Sequence[str]) -> list[str]:

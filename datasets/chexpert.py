@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from benchmark.core.class_masks import LabelledShape, SparseClassMasks
 from benchmark.core.dataset import DatasetInfo, Split
 from benchmark.core.errors import UserError, shown
 from benchmark.core.files import read_json
@@ -19,7 +20,7 @@ from datasets._io.image_pool import Item, Pool
 from datasets._io.image_source import ImageSource
 from datasets._io.names import encode
 from datasets._io.table import Row, read_table
-from datasets._sources.coco import draw_segmentation
+from datasets._sources.coco import draw_segmentation, read_run_lengths
 from datasets._sources.findings import (
     HOLDOUT,
     check_both_values,
@@ -105,7 +106,8 @@ class CheXpert(ImageSource):
 
     A finding is 1, 0, -1 for uncertain, or blank if the report does not mention it. Blank is 0, and
     ``uncertain`` gives the label of uncertain findings. Only ``test`` has masks: the union of the
-    segmentations of all selected findings, which is empty without a finding.
+    segmentations of all selected findings, which is empty without a finding. The segmentations of
+    each finding are its evidence.
     """
 
     name = "chexpert"
@@ -120,6 +122,8 @@ class CheXpert(ImageSource):
 
     _train: _Xrays
     _test: _Xrays
+    #: The content of CheXlocalize's file, or None without it.
+    _published: dict[str, Any] | None
 
     def info(self) -> DatasetInfo:
         return xray_info(
@@ -174,8 +178,25 @@ class CheXpert(ImageSource):
             test.label,
             cluster=test.patient + train.patient.max() + 1,
             channels=channels,
+            class_masks=self._evidence(),
         )
         return splits
+
+    def _evidence(self) -> SparseClassMasks | None:
+        """Return the segmentations of each selected finding on the test images."""
+        if self._published is None:
+            return None
+        self.arrays("test")  # checks the segmentations
+        names = {SEGMENTED_AS.get(name, name): k for k, name in enumerate(self._labels())}
+        shapes = [
+            [
+                LabelledShape(names[name], read_run_lengths(segmentation, file))
+                for name, segmentation in self._published.get(key, {}).items()
+                if name in names
+            ]
+            for key, file in zip(self._test.keys, self._test.files, strict=True)
+        ]
+        return self.class_masks("test", shapes, len(names))
 
     def _labels(self) -> tuple[str, ...]:
         return select_findings(self.chosen["labels"], FINDINGS, self.name)
@@ -234,6 +255,7 @@ class CheXpert(ImageSource):
         """Return the segmentations of each test image as JSON, or empty texts without the file."""
         candidates = (self.folder() / name for name in SEGMENTATIONS)
         path = next((path for path in candidates if path.exists()), None)
+        self._published = None
         if path is None:
             return [""] * len(self._test.keys)
         try:
@@ -245,6 +267,7 @@ class CheXpert(ImageSource):
                 f"{path} has no segmentation of an image in {table}; use CheXlocalize's file for "
                 "the validation images."
             )
+        self._published = published
         findings = [SEGMENTED_AS.get(name, name) for name in self._labels()]
         drawn = []
         for key in self._test.keys:

@@ -187,14 +187,25 @@ class PlantedData(DatasetSource):
             )
             if not keeps_foreground:
                 mask = ~planted.pasted if mask is None else mask & ~planted.pasted
-            return {"image": planted.image, **({} if mask is None else {"mask": mask})}
+            computed = {"image": planted.image, "shortcut": planted.pasted}
+            if mask is not None:
+                computed["mask"] = mask
+            return {column: computed[column] for column in columns}
 
+        size = (1, *base_split.image.shape[2:])
         columns = {"image": CacheColumn(base_split.image.shape[1:])}
         if base_split.mask is not None or not keeps_foreground:
-            columns["mask"] = CacheColumn((1, *base_split.image.shape[2:]), "bool")
-        identity = [self.fingerprint(), seed, name]
+            columns["mask"] = CacheColumn(size, "bool")
+        identity: list[object] = [self.fingerprint(), seed, name]
+        is_test = name not in ("train", "val")
+        class_masks = base_split.class_masks
+        if is_test or (class_masks is not None and not keeps_foreground):
+            columns["shortcut"] = CacheColumn(size, "bool")
+            identity.append("shortcut")
         cache = Cache(cache_folder(self.data_dir))
         arrays = cache.generate(self.name, identity, len(mark), columns, compute)
+        if class_masks is not None and not keeps_foreground:
+            class_masks = class_masks.without(arrays["shortcut"])
         pair_id = np.arange(len(mark)) if base_split.pair_id is None else base_split.pair_id
         bias = self.chosen["bias"]
         return replace(
@@ -204,6 +215,8 @@ class PlantedData(DatasetSource):
             environment=bias_assignment.bias_environments(name, own_mark, mark, bias),
             mask=arrays.get("mask"),
             pair_id=pair_id,
+            class_masks=class_masks,
+            shortcut=arrays["shortcut"] if is_test else None,
         )
 
     def _test_split(self, info: DatasetInfo) -> str:

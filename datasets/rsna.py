@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from benchmark.core.class_masks import LabelledShape, SparseClassMasks
 from benchmark.core.dataset import DatasetInfo, Split
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
@@ -66,6 +67,7 @@ class RSNAPneumonia(ImageSource):
 
     label: np.ndarray
     patient: np.ndarray
+    _boxes: list[list[Box]]
 
     def info(self) -> DatasetInfo:
         side = self.chosen["side"]
@@ -76,7 +78,7 @@ class RSNAPneumonia(ImageSource):
             environment_names=(),
             image_size=(channels, side, side),
             splits=("train", *SHARES),
-            provides=Needs(masks=True, val_masks=True),
+            provides=Needs(masks=True, class_masks=True, val_masks=True),
             mean=(0.5,) * channels,
             std=(0.25,) * channels,
             augmentation={"translate": 0.1, "rotate": 10.0},
@@ -91,6 +93,7 @@ class RSNAPneumonia(ImageSource):
         table = read_table(self._table_path(), ("patientId", *BOX_COLUMNS, "Target"))
         boxes_of = _read_boxes(table)
         patients = list(boxes_of)
+        self._boxes = list(boxes_of.values())
         self.label = np.array([int(bool(boxes_of[name])) for name in patients], np.int64)
         self.patient = encode(patients)
         check_clusters(table.path, self.label, LABELS, self.patient, "patients")
@@ -108,6 +111,7 @@ class RSNAPneumonia(ImageSource):
     def build(self, seed: int) -> dict[str, Split]:
         self.pools()
         rows_of_split = divide_by_cluster(seed, self.label, self.patient, SHARES)
+        masks = self._evidence()
         return {
             name: self.split(
                 self.name,
@@ -115,9 +119,20 @@ class RSNAPneumonia(ImageSource):
                 self.label[rows],
                 cluster=self.patient[rows],
                 channels=self.chosen["channels"],
+                class_masks=masks,
             )
             for name, rows in rows_of_split.items()
         }
+
+    def _evidence(self) -> SparseClassMasks:
+        """Return the boxes of pneumonia. There is no evidence for its absence."""
+        pneumonia = LABELS.index("pneumonia")
+        sizes = self.arrays(self.name).size.tolist()
+        shapes = [
+            [LabelledShape(pneumonia, boxes.relative_box(box, size)) for box in boxes_of_image]
+            for boxes_of_image, size in zip(self._boxes, sizes, strict=True)
+        ]
+        return self.class_masks(self.name, shapes, len(LABELS))
 
     def _table_path(self) -> Path:
         candidates = [f"{folder}/{TABLE}" for folder in FOLDERS]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from benchmark.core.class_masks import LabelledShape, SparseClassMasks
 from benchmark.core.dataset import DatasetInfo, Split
 from benchmark.core.errors import UserError, shown
 from benchmark.core.hparam import HParam
@@ -90,7 +91,8 @@ class VinDrCXR(ImageSource):
     drawn in each trial. The tables name no patients.
 
     A label is 1 if at least one radiologist marked the finding. A mask is the union of all boxes of
-    the selected findings, and is empty without one. Windows of DICOM files are not applied.
+    the selected findings, and is empty without one. The boxes of a finding are its evidence.
+    Windows of DICOM files are not applied.
     """
 
     name = "vindr_cxr"
@@ -100,6 +102,8 @@ class VinDrCXR(ImageSource):
 
     #: int64[N,K] of each part.
     _label: dict[str, np.ndarray]
+    #: The findings on each image of a part.
+    _annotations: dict[str, list[list[_Annotation]]]
 
     def info(self) -> DatasetInfo:
         return xray_info(
@@ -107,6 +111,7 @@ class VinDrCXR(ImageSource):
             self._labels(),
             ("train", *HOLDOUT, "test"),
             masks=True,
+            class_masks=True,
             source="Nguyen et al. (2022), VinDr-CXR, PhysioNet",
             licence="PhysioNet Credentialed Health Data License 1.5.0",
         )
@@ -127,6 +132,7 @@ class VinDrCXR(ImageSource):
                 f"{train_path} and {test_path} have images in common ({len(both)}), the first is "
                 f"{both[0]}; use the files as they were published."
             )
+        self._annotations = {part: list(found.values()) for part, found in annotations.items()}
         self._label = {
             part: self._label_matrix(list(found.values())) for part, found in annotations.items()
         }
@@ -140,13 +146,18 @@ class VinDrCXR(ImageSource):
         self.pools()
         stratum = np.asarray(self._label["train"].any(axis=1), np.int64)
         rows_of_split = divide_by_cluster(seed, stratum, np.arange(len(stratum)), HOLDOUT)
-        channels = self.chosen["channels"]
-        splits = {
-            name: self.split("train", rows, self._label["train"][rows], channels=channels)
-            for name, rows in rows_of_split.items()
-        }
-        label = self._label["test"]
-        splits["test"] = self.split("test", np.arange(len(label)), label, channels=channels)
+        rows_of_split["test"] = np.arange(len(self._label["test"]))
+        masks = {part: self._evidence(part) for part in PARTS}
+        splits = {}
+        for name, rows in rows_of_split.items():
+            part = "test" if name == "test" else "train"
+            splits[name] = self.split(
+                part,
+                rows,
+                self._label[part][rows],
+                channels=self.chosen["channels"],
+                class_masks=masks[part],
+            )
         return splits
 
     def _labels(self) -> tuple[str, ...]:
@@ -159,6 +170,20 @@ class VinDrCXR(ImageSource):
             found = {annotation.finding for annotation in annotations_of_image}
             labels.append([int(name in found) for name in self._labels()])
         return np.array(labels, np.int64)
+
+    def _evidence(self, part: str) -> SparseClassMasks:
+        """Return the boxes of each selected finding."""
+        number = {name: k for k, name in enumerate(self._labels())}
+        sizes = self.arrays(part).size.tolist()
+        shapes = [
+            [
+                LabelledShape(number[found.finding], boxes.relative_box(found.box, size))
+                for found in annotations
+                if found.finding in number
+            ]
+            for annotations, size in zip(self._annotations[part], sizes, strict=True)
+        ]
+        return self.class_masks(part, shapes, len(number))
 
     def _pool(self, part: str, annotations: Mapping[str, Sequence[_Annotation]]) -> Pool:
         """Return the images of a part with the boxes of the selected findings."""

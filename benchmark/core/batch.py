@@ -14,8 +14,8 @@ from benchmark.core.needs import Needs
 class Batch:
     """The input of a training step.
 
-    Attributes ``group``, ``confounder``, ``environment`` and ``mask`` are None unless the algorithm
-    declares that it needs them.
+    Attributes ``group``, ``confounder``, ``environment``, ``mask`` and ``class_mask`` are None
+    unless the algorithm declares that it needs them.
 
     Attributes:
         image: float[B,C,H,W], normalised.
@@ -25,6 +25,7 @@ class Batch:
         confounder: int64[B].
         environment: int64[B].
         mask: bool[B,1,H,W], True for the foreground, where evidence is allowed.
+        class_mask: bool[B,K,H,W], the evidence for each class; empty where it is not known.
     """
 
     image: torch.Tensor
@@ -34,6 +35,7 @@ class Batch:
     confounder: torch.Tensor | None = None
     environment: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    class_mask: torch.Tensor | None = None
 
     def strip(self, needs: Needs) -> Batch:
         """Return this batch without the optional fields that ``needs`` does not declare."""
@@ -43,6 +45,7 @@ class Batch:
             confounder=self.confounder if needs.confounder else None,
             environment=self.environment if needs.environments else None,
             mask=self.mask if needs.masks else None,
+            class_mask=self.class_mask if needs.class_masks else None,
         )
 
     def rows(self, index: torch.Tensor) -> Batch:

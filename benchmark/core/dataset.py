@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from benchmark.core.class_masks import ClassMasks, OwnClassMasks
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam, check_values
 from benchmark.core.needs import Needs
@@ -70,6 +71,10 @@ class Split:
             among them; None if only the label does. Test splits only.
         scored: bool[K], the classes among which the prediction is sought; None for all. Test splits
             only.
+        class_masks: The evidence for each class, where it is known. Data with one label per image
+            and masks need not give it: the foreground is the evidence for the class of its image.
+        shortcut: bool[N,1,H,W], True where the confounder shows, such as the area of a tag. It is
+            for the evaluation of test splits and is never part of a batch.
 
     Raises:
         ValueError: If an array has the wrong shape or type.
@@ -84,6 +89,8 @@ class Split:
     cluster: np.ndarray | None = None
     accepted: np.ndarray | None = None
     scored: np.ndarray | None = None
+    class_masks: ClassMasks | None = None
+    shortcut: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 4 or self.image.dtype != np.uint8:
@@ -96,13 +103,22 @@ class Split:
             shape = (n, *value.shape[1:2]) if name == "label" else (n,)
             if value is not None and (value.shape != shape or value.dtype != np.int64):
                 raise ValueError(f"{name} is {value.dtype}{list(value.shape)}, expected int64[{n}]")
-        if self.mask is not None and (
-            self.mask.shape != (n, 1, height, width) or self.mask.dtype != np.bool_
-        ):
-            raise ValueError(
-                f"mask is {self.mask.dtype}{list(self.mask.shape)}, "
-                f"expected bool[{n},1,{height},{width}]"
-            )
+        for name in ("mask", "shortcut"):
+            value = getattr(self, name)
+            if value is not None and (
+                value.shape != (n, 1, height, width) or value.dtype != np.bool_
+            ):
+                raise ValueError(
+                    f"{name} is {value.dtype}{list(value.shape)}, "
+                    f"expected bool[{n},1,{height},{width}]"
+                )
+        if self.class_masks is not None:
+            images, _, *size = self.class_masks.shape
+            if (images, size) != (n, [height, width]):
+                raise ValueError(
+                    f"class_masks has the shape {list(self.class_masks.shape)}, "
+                    f"expected [{n},K,{height},{width}]"
+                )
         self._check_class_sets()
 
     def _check_class_sets(self) -> None:
@@ -172,6 +188,15 @@ class DatasetInfo:
     multi_label: bool = False
     unmasked_splits: tuple[str, ...] = ()
     unlabelled_splits: tuple[str, ...] = ()
+
+    @property
+    def annotations(self) -> Needs:
+        """The annotations that methods can use: ``provides``, and what follows from it.
+
+        If an image has one label, its foreground is the evidence for that class.
+        """
+        own = self.provides.masks and not self.multi_label
+        return replace(self.provides, class_masks=self.provides.class_masks or own)
 
     @property
     def test_splits(self) -> tuple[str, ...]:
@@ -409,6 +434,7 @@ class DatasetSource:
             self._check_shapes(info, name, split)
             self._check_ranges(info, name, split)
             self._check_annotations(info, name, split)
+        splits = {name: _with_class_masks(info, split) for name, split in splits.items()}
         return GroupedDataset(self.name, dict(self.chosen), info, splits, self.fingerprint())
 
     def _check_shapes(self, info: DatasetInfo, name: str, split: Split) -> None:
@@ -430,6 +456,12 @@ class DatasetSource:
                     f"{self.name}: {array} of {name} is {list(value.shape)}, expected a test split "
                     f"and {len(info.label_names)} classes"
                 )
+        masks = split.class_masks
+        if masks is not None and masks.shape[1] != len(info.label_names):
+            raise ValueError(
+                f"{self.name}: class_masks of {name} has {masks.shape[1]} classes, expected "
+                f"{len(info.label_names)}"
+            )
         expected = (len(info.label_names),) if info.multi_label else ()
         if split.label.shape[1:] != expected:
             raise ValueError(
@@ -452,6 +484,7 @@ class DatasetSource:
         promised = {
             "confounder": info.provides.confounder or info.provides.groups,
             "mask": info.provides.masks and name not in info.unmasked_splits,
+            "class_masks": info.provides.class_masks and name not in info.unmasked_splits,
         }
         if name == "train":
             promised["environment"] = info.provides.environments
@@ -460,6 +493,16 @@ class DatasetSource:
             promised["mask"] |= info.provides.val_masks
         if info.paired and name in (info.bias_splits or ()):
             promised["pair_id"] = True
+        if name in ("train", "val") and split.shortcut is not None:
+            raise ValueError(f"{self.name}: split {name} has shortcut, which is for tests only")
         for array, required in promised.items():
             if required and getattr(split, array) is None:
                 raise ValueError(f"{self.name}: info promises {array}, but split {name} has none")
+
+
+def _with_class_masks(info: DatasetInfo, split: Split) -> Split:
+    """Return a split whose foreground is also the evidence for the class, if it has one label."""
+    if split.mask is None or split.class_masks is not None or info.multi_label:
+        return split
+    own = OwnClassMasks(split.mask, split.label, len(info.label_names))
+    return replace(split, class_masks=own)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 #: Names of the annotations in tables and messages.
 DESCRIPTIONS = {
     "masks": "foreground masks in training",
+    "class_masks": "masks of the evidence for each class in training",
     "confounder": "confounder labels in training",
     "groups": "group labels in training",
     "environments": "at least two training environments",
@@ -25,6 +26,7 @@ class Needs:
 
     Attributes:
         masks: Foreground masks in training.
+        class_masks: Masks of the evidence for each class in training, of some images at least.
         confounder: Confounder labels in training.
         groups: Group labels in training.
         environments: At least two training environments.
@@ -34,6 +36,7 @@ class Needs:
     """
 
     masks: bool = False
+    class_masks: bool = False
     confounder: bool = False
     groups: bool = False
     environments: bool = False

@@ -22,7 +22,7 @@ _RESAMPLE_BYTES = 1 << 20
 
 
 class Augmentation:
-    """Augment batches of normalised images, together with their masks.
+    """Augment batches of normalised images, together with their masks of all kinds.
 
     Flips, rotations, crops and shifts come first, then the transforms of torchvision in
     alphabetical order, so that the result does not depend on the order in a file. A transform draws
@@ -55,17 +55,20 @@ class Augmentation:
 
         mean = self.mean.to(batch.image.device)
         std = self.std.to(batch.image.device)
+        given = {"mask": batch.mask, "class_mask": batch.class_mask}
+        masks = {name: value for name, value in given.items() if value is not None}
         images = []
-        masks = []
+        transformed: dict[str, list[torch.Tensor]] = {name: [] for name in masks}
         for i in range(len(batch)):
-            sample: Any = [tv_tensors.Image((batch.image[i] * std + mean).clamp_(0, 1))]
-            if batch.mask is not None:
-                sample.append(tv_tensors.Mask(batch.mask[i]))
+            image = tv_tensors.Image((batch.image[i] * std + mean).clamp_(0, 1))
+            sample: Any = [image, *(tv_tensors.Mask(mask[i]) for mask in masks.values())]
             for transform in self.transforms:
                 sample = transform(sample)
             images.append((sample[0].as_subclass(torch.Tensor) - mean) / std)
-            masks += [mask.as_subclass(torch.Tensor) for mask in sample[1:]]
-        return replace(batch, image=torch.stack(images), mask=torch.stack(masks) if masks else None)
+            for name, mask in zip(masks, sample[1:], strict=True):
+                transformed[name].append(mask.as_subclass(torch.Tensor))
+        stacked = {name: torch.stack(rows) for name, rows in transformed.items()}
+        return replace(batch, image=torch.stack(images), **stacked)
 
 
 def augment(batch: Batch, options: Mapping[str, float]) -> Batch:
@@ -76,8 +79,8 @@ def augment(batch: Batch, options: Mapping[str, float]) -> Batch:
     numbers come from torch's CPU generator, so that all devices draw the same.
 
     Args:
-        batch: a batch with ``image`` float[B,C,H,W] on any device. On the CPU its image and mask
-            may be overwritten.
+        batch: a batch with ``image`` float[B,C,H,W] on any device. On the CPU its image and
+            masks may be overwritten.
         options: see ``benchmark.core.dataset.AUGMENTATIONS``.
     """
     flip = options.get("flip", 0.0)
@@ -88,8 +91,7 @@ def augment(batch: Batch, options: Mapping[str, float]) -> Batch:
     device = batch.image.device
     flipped = torch.rand(n) < flip
     if not others:
-        mask = None if batch.mask is None else _mirror(batch.mask, flipped)
-        return replace(batch, image=_mirror(batch.image, flipped), mask=mask)
+        return _transform(batch, lambda x: _mirror(x, flipped), lambda x: _mirror(x, flipped))
     angle = (torch.rand(n) * 2 - 1) * math.radians(options.get("rotate", 0.0))
     zoom = 1 - torch.rand(n) * options.get("crop", 0.0)
     shift = (torch.rand(n, 2) * 2 - 1) * 2 * options.get("translate", 0.0)
@@ -108,7 +110,21 @@ def augment(batch: Batch, options: Mapping[str, float]) -> Batch:
         shift[:, 1],
     ]
     grid = torch.stack(rows, 1).view(n, 2, 3).to(device)
-    return replace(batch, image=_resample(batch.image, grid), mask=_resample_mask(batch.mask, grid))
+    return _transform(batch, lambda x: _resample(x, grid), lambda x: _resample_mask(x, grid))
+
+
+def _transform(
+    batch: Batch,
+    of_image: Callable[[torch.Tensor], torch.Tensor],
+    of_mask: Callable[[torch.Tensor], torch.Tensor],
+) -> Batch:
+    """Return a batch with transformed images and masks."""
+    return replace(
+        batch,
+        image=of_image(batch.image),
+        mask=None if batch.mask is None else of_mask(batch.mask),
+        class_mask=None if batch.class_mask is None else of_mask(batch.class_mask),
+    )
 
 
 def _grid(affine: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -135,10 +151,8 @@ def _resample(x: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def _resample_mask(mask: torch.Tensor | None, affine: torch.Tensor) -> torch.Tensor | None:
-    """Apply affine maps [B,2,3] to masks [B,1,H,W], by nearest neighbour."""
-    if mask is None:
-        return None
+def _resample_mask(mask: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
+    """Apply affine maps [B,2,3] to masks [B,K,H,W], by nearest neighbour."""
     grid = _grid(affine, *mask.shape[-2:])
     moved = F.grid_sample(
         mask.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False

@@ -83,17 +83,19 @@ class DeviceSplit:
             return None
         return torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
 
-    def batch(self, rows: np.ndarray) -> Batch:
+    def batch(self, rows: np.ndarray, *, class_masks: bool = False) -> Batch:
         """Return a batch of normalised images with all their annotations.
 
         Args:
             rows: the rows of the split, int64[B].
+            class_masks: True to rasterise the masks of each class, if the split has them.
         """
         index = torch.from_numpy(rows).to(self.device, non_blocking=True)
         return Batch(
             image=self._normalised(rows, index),
             label=self.label.index_select(0, index),
             index=index,
+            class_mask=self._class_mask(rows) if class_masks else None,
             **{
                 name: self._pick(name, index)
                 for name in ("group", "confounder", "environment", "mask")
@@ -120,11 +122,19 @@ class DeviceSplit:
         assert self._host_image is not None
         return torch.from_numpy(self._host_image[rows]).to(self.device, non_blocking=True)
 
+    def _class_mask(self, rows: np.ndarray) -> torch.Tensor | None:
+        """Return the masks of each class, bool[B,K,H,W]; None if the split has none."""
+        masks = self.arrays.class_masks
+        if masks is None:
+            return None
+        return torch.from_numpy(masks.rasterise(rows)).to(self.device, non_blocking=True)
+
     def _pick(self, name: str, index: torch.Tensor) -> torch.Tensor | None:
         value = getattr(self, name)
         return None if value is None else value.index_select(0, index)
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Iterate over all images in order, in batches of ``size``."""
+    def batches(self, size: int, *, class_masks: bool = False) -> Iterator[Batch]:
+        """Iterate over all images in order, in batches of ``size``; see ``batch``."""
         for start in range(0, self.size, size):
-            yield self.batch(np.arange(start, min(start + size, self.size)))
+            rows = np.arange(start, min(start + size, self.size))
+            yield self.batch(rows, class_masks=class_masks)

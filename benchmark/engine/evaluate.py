@@ -74,7 +74,8 @@ def evaluate(
     algorithm.eval()
     try:
         per_pass = images_per_pass(split, algorithm, max_images, max_pixels)
-        for batch in split.batches(per_pass):
+        needs = algorithm.needs.on_validation()
+        for batch in split.batches(per_pass, class_masks=objective and needs.class_masks):
             with torch.inference_mode(), algorithm.setting.autocast():
                 logits = algorithm.predict(batch.image).float()
             finite &= logits.isfinite().all()
@@ -85,9 +86,7 @@ def evaluate(
                 kept.append(logits.cpu())
             if objective:
                 with algorithm.setting.autocast():
-                    value = algorithm.objective(
-                        batch.strip(algorithm.needs.on_validation())
-                    ).detach()
+                    value = algorithm.objective(batch.strip(needs)).detach()
                 objectives.append(value.double() * len(batch))
         if not bool(finite):
             raise NonFiniteError(algorithm.current_step, f"logits on split {split.name}")

@@ -121,7 +121,9 @@ class TrainingRun:
             raise ValueError(f"a method may read train and val, not {split}")
         needs = self.algorithm.needs if split == "train" else self.algorithm.needs.on_validation()
         device_split = self.split(split)
-        batches = device_split.batches(images_per_pass(device_split, self.algorithm))
+        batches = device_split.batches(
+            images_per_pass(device_split, self.algorithm), class_masks=needs.class_masks
+        )
         return (batch.strip(needs) for batch in self._with_polls(batches))
 
     def _with_polls(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -152,7 +154,9 @@ class TrainingRun:
         while self.step < self.budget["steps"] and not self.selection.exhausted:
             self._poll()
             self._prepare(seed)
-            batch = augment(train.batch(sampler.rows(self.step)))
+            rows = sampler.rows(self.step)
+            class_masks = self.algorithm.needs.class_masks
+            batch = augment(train.batch(rows, class_masks=class_masks))
             self.images += len(batch)
             self._in_step = True
             try:

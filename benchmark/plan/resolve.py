@@ -351,7 +351,7 @@ def _check_possible(spec: RunSpec, kind: Any, info: DatasetInfo) -> None:
             f"{run}: the method takes one label per image, and images of this data may have "
             f"several; use {able}."
         )
-    missing = kind.needs.missing_from(info.provides)
+    missing = kind.needs.missing_from(info.annotations)
     if missing:
         raise Refused(
             f"{run}: the method needs {_describe(missing)}, which this data ({_options(spec)}) "
@@ -359,7 +359,7 @@ def _check_possible(spec: RunSpec, kind: Any, info: DatasetInfo) -> None:
         )
     for name in spec.selection:
         criterion = CRITERIA[name]
-        missing = criterion.needs.missing_from(info.provides)
+        missing = criterion.needs.missing_from(info.annotations)
         if missing:
             raise Refused(
                 f"{run}: selection by {name} needs {_describe(missing)}, which this data does not "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from benchmark.core.class_masks import RelativeBox
 from benchmark.core.errors import UserError
 from datasets._io import grey_scale, pixels
 from datasets._io.pixels import UNREADABLE, ImageFact
@@ -261,6 +262,22 @@ def _box(size: tuple[int, int], recipe: Recipe) -> tuple[float, float, float, fl
     left = (width - box_width) // 2
     top = (height - box_height) // 2
     return left, top, left + box_width, top + box_height
+
+
+def visible_part(size: tuple[int, int], recipe: Recipe) -> RelativeBox:
+    """Return the part of a file that its decoded image shows; larger than the file if padded.
+
+    Args:
+        size: Width and height of the file.
+        recipe: The conversion.
+    """
+    width, height = size
+    left, top, right, bottom = _box(size, recipe)
+    if recipe.fit == "pad":
+        longer = max(size)
+        left, top = -((longer - width) // 2), -((longer - height) // 2)
+        right, bottom = left + longer, top + longer
+    return RelativeBox(left / width, top / height, right / width, bottom / height)
 
 
 def _fit(image: Image, recipe: Recipe, size: tuple[int, int]) -> Image:

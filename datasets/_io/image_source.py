@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmark.core.class_masks import ClassMasks, LabelledShape, SparseClassMasks
 from benchmark.core.dataset import DatasetSource, ImageProgress, Progress, Split
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
@@ -154,6 +155,7 @@ class ImageSource(DatasetSource):
         environment: np.ndarray | None = None,
         cluster: np.ndarray | None = None,
         channels: int = 0,
+        class_masks: ClassMasks | None = None,
     ) -> Split:
         """Make a split of images of a pool. ``pair_id`` is the row in the pool.
 
@@ -165,13 +167,38 @@ class ImageSource(DatasetSource):
             environment: Environments of these rows.
             cluster: Clusters of these rows.
             channels: Repeat a grey image to this number of channels; 0 leaves it unchanged.
+            class_masks: The evidence for each class on all images of the pool, or None.
         """
         image = self.image_rows(name, rows)
         if channels and channels != image.shape[1]:
             shape = (len(rows), channels, *image.shape[2:])
             image = np.broadcast_to(image, shape, subok=True)
         mask = self.mask_rows(name, rows) if self.pools()[name].masked else None
-        return Split(image, label, confounder, environment, mask, pair_id=rows, cluster=cluster)
+        return Split(
+            image,
+            label,
+            confounder,
+            environment,
+            mask,
+            pair_id=rows,
+            cluster=cluster,
+            class_masks=None if class_masks is None else class_masks.take(rows),
+        )
+
+    def class_masks(
+        self, name: str, shapes: Sequence[Iterable[LabelledShape]], num_classes: int
+    ) -> SparseClassMasks:
+        """Return the evidence for each class on all images of a pool, fitted like the images.
+
+        Args:
+            name: The name of the pool.
+            shapes: The shapes of each image, relative to the size of its file.
+            num_classes: The number of classes.
+        """
+        recipe = self.pools()[name].recipe
+        sizes = self.arrays(name).size.tolist()
+        views = [decode.visible_part((width, height), recipe) for width, height in sizes]
+        return SparseClassMasks(shapes, num_classes, (recipe.side, recipe.side), views)
 
     def file_of(self, name: str, split: Split, row: int) -> str:
         """Return the file of an image if all images belong to one pool, else its row."""

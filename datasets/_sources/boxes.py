@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.core.class_masks import RelativeBox
 from benchmark.core.errors import UserError, shown
 from datasets._io.table import Row
 from datasets._sources.compositing import Box
@@ -58,6 +59,17 @@ def read_box(path: Path, row: Row, columns: Sequence[str], *, size: bool) -> Box
 def to_json(boxes: Sequence[Box]) -> str:
     """Return the boxes of an image for ``Item.drawn``; an empty list gives an empty mask."""
     return json.dumps(boxes)
+
+
+def relative_box(box: Box, size: Sequence[int]) -> RelativeBox:
+    """Return a box in shares of the width and the height of its image.
+
+    Args:
+        box: The box in pixels.
+        size: Width and height of the image.
+    """
+    width, height = size
+    return RelativeBox(box.left / width, box.top / height, box.right / width, box.bottom / height)
 
 
 def draw_boxes(drawn: str, size: tuple[int, int], where: str) -> Image:

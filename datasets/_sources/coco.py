@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmark.core.class_masks import RunLengths
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json, write_json
 from datasets._io.image_pool import Item
@@ -142,6 +143,26 @@ def draw_segmentation(drawn: str, size: tuple[int, int], where: str) -> Image:
         for polygon in value:
             pen.polygon([float(number) for number in polygon], fill=255)
         return mask
+    counts, height, width = read_run_lengths(value, where)
+    if (width, height) != size:
+        raise UserError(
+            f"the segmentation of {where} has {width}×{height} pixels, but the image has "
+            f"{size[0]}×{size[1]}."
+        )
+    inside = np.repeat(np.arange(len(counts)) % 2, counts).astype(np.uint8) * np.uint8(255)
+    return Image.fromarray(np.ascontiguousarray(inside.reshape(width, height).T))
+
+
+def read_run_lengths(value: Any, where: str) -> RunLengths:
+    """Return a segmentation of COCO by run lengths, ``{"counts": […], "size": [h, w]}``.
+
+    Args:
+        value: The segmentation; the counts are a list or in COCO's compressed form.
+        where: The image, for messages.
+
+    Raises:
+        UserError: If it is something else, or the runs do not add up to the size.
+    """
     counts = value.get("counts") if isinstance(value, dict) else None
     if isinstance(counts, str):
         counts = decompress_run_lengths(counts)
@@ -151,13 +172,12 @@ def draw_segmentation(drawn: str, size: tuple[int, int], where: str) -> Image:
             "publishes them."
         )
     height, width = value.get("size", (0, 0))
-    if (width, height) != size or sum(counts) != width * height:
+    if sum(counts) != width * height:
         raise UserError(
-            f"the segmentation of {where} has {width}×{height} pixels, but the image has "
-            f"{size[0]}×{size[1]}."
+            f"the segmentation of {where} has {width}×{height} pixels, but its runs have "
+            f"{sum(counts):,} in all; use the published file."
         )
-    inside = np.repeat(np.arange(len(counts)) % 2, counts).astype(np.uint8) * np.uint8(255)
-    return Image.fromarray(np.ascontiguousarray(inside.reshape(width, height).T))
+    return RunLengths(counts, height, width)
 
 
 def decompress_run_lengths(text: str) -> list[int] | None:

@@ -48,6 +48,7 @@ def xray_info(
     splits: Sequence[str],
     *,
     masks: bool,
+    class_masks: bool = False,
     source: str,
     licence: str,
 ) -> DatasetInfo:
@@ -58,6 +59,7 @@ def xray_info(
         labels: The selected findings.
         splits: The splits.
         masks: True if train and val have masks.
+        class_masks: True if they have masks of the evidence for each label.
         source: The publication.
         licence: The terms of use.
     """
@@ -68,7 +70,7 @@ def xray_info(
         environment_names=(),
         image_size=(channels, options["side"], options["side"]),
         splits=tuple(splits),
-        provides=Needs(masks=masks, val_masks=masks),
+        provides=Needs(masks=masks, class_masks=class_masks, val_masks=masks),
         mean=(0.5,) * channels,
         std=(0.25,) * channels,
         augmentation={"translate": 0.1, "rotate": 10.0},

@@ -241,3 +241,19 @@ def test_resume_in_the_middle_of_a_burst() -> None:
         torch.manual_seed(step)
         resumed.step(batch_of(step))
     assert same_weights(whole, resumed)
+
+
+def test_guidance_leaves_out_positives_without_a_mask_of_the_class() -> None:
+    algorithm = built("attri_net_guided")
+    batch = batch_of()
+    assert batch.class_mask is not None
+    positive = batch.label == 1
+    rows = positive.nonzero()[:, 0]
+    attribution = torch.randn(len(batch), 3, SIDE, SIDE)
+    for known in (rows[:1], rows[:0]):
+        mask = torch.zeros_like(batch.class_mask)
+        mask[known, 1] = batch.class_mask[known, 1]
+        terms = algorithm.guidance(replace(batch, class_mask=mask), attribution, positive, 1)
+        outside = guidance_loss(attribution[known], mask[known, 1:2])
+        expected = algorithm.hp["guidance_weight"] * outside.sum()
+        torch.testing.assert_close(terms["guidance"], expected)

@@ -46,6 +46,7 @@ FIELDS = {
     "confounder": "confounder",
     "environment": "environments",
     "mask": "masks",
+    "class_mask": "class_masks",
 }
 
 

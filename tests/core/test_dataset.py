@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmark.core.batch import Batch
+from benchmark.core.class_masks import LabelledShape, SparseClassMasks
 from benchmark.core.dataset import DatasetInfo, DatasetSource, GroupedDataset, Split
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
@@ -249,3 +251,31 @@ def test_every_group_has_a_name_of_its_own(
     assert len(set(names)) == len(names) == len(made_of)
     for name, (label, answer, confounder) in zip(names, made_of, strict=True):
         assert label in name and answer in name and confounder in name
+
+
+def test_the_foreground_is_the_evidence_for_the_only_class_of_an_image() -> None:
+    data = _load()
+    assert data.info.annotations.class_masks and not data.info.provides.class_masks
+    split = data.splits["train"]
+    assert split.class_masks is not None and split.mask is not None
+    drawn = split.class_masks.rasterise(np.array([3]))
+    assert np.array_equal(drawn[0, 1], split.mask[3, 0]) and not drawn[0, 0].any()
+
+
+def test_class_masks_of_another_shape_are_a_bug() -> None:
+    shapes: list[list[LabelledShape]] = [[]] * 6
+    with pytest.raises(ValueError, match=r"class_masks has the shape \[6, 2, 5, 6\]"):
+        _split(class_masks=SparseClassMasks(shapes, 2, (5, 6)))
+    with pytest.raises(ValueError, match="class_masks of val has 3 classes, expected 2"):
+        _load(val=_split(class_masks=SparseClassMasks(shapes, 3, (4, 6))))
+
+
+def test_where_the_shortcut_is_must_stay_unknown_in_training() -> None:
+    shortcut = np.zeros((6, 1, 4, 6), bool)
+    assert _load(biased=_split(shortcut=shortcut)).splits["biased"].shortcut is shortcut
+    for name in ("train", "val"):
+        with pytest.raises(ValueError, match=f"split {name} has shortcut, which is for tests only"):
+            _load(**{name: _split(shortcut=shortcut)})
+    with pytest.raises(ValueError, match=r"shortcut is uint8\[6, 1, 4, 6\], expected bool"):
+        _split(shortcut=shortcut.astype(np.uint8))
+    assert "shortcut" not in {field.name for field in fields(Batch)}

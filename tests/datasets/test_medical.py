@@ -63,6 +63,12 @@ class TestBoxes:
         assert np.asarray(draw_boxes(to_json([Box(0, 0, 9, 6)]), (9, 6), "x")).all()
 
 
+def evidence(split: Split) -> np.ndarray:
+    """Return the class masks of a split, bool[N,K,H,W]."""
+    assert split.class_masks is not None
+    return split.class_masks.rasterise(np.arange(len(split)))
+
+
 class TestDivision:
     def test_shares_and_clusters(self) -> None:
         cluster = np.repeat(np.arange(100), 2)
@@ -102,6 +108,18 @@ class TestRSNA:
         found = clusters(data, "train", "val", "test")
         assert list(map(len, found)) == [32, 4, 4]
         assert len(set().union(*found)) == 40
+
+    def test_the_boxes_are_evidence_for_pneumonia_only(self, tmp_path: Path) -> None:
+        options = medical_trees.rsna(tmp_path)
+        data = load("rsna", tmp_path, options, side=40)
+        for split in data.splits.values():
+            drawn = evidence(split)
+            assert not drawn[:, 0].any()
+            assert (drawn[:, 1] ^ masks(split)).mean() < 0.01
+        planted = {"on": "rsna", "options": "side=40", "shortcut": "tag"}
+        split = DATASETS.get("planted")(tmp_path, **planted).load(0).splits["biased"]
+        assert split.shortcut is not None
+        assert not (evidence(split) & split.shortcut).any() and not evidence(split)[:, 0].any()
 
     def test_a_mask_without_foreground_is_no_problem(self, tmp_path: Path) -> None:
         medical_trees.rsna(tmp_path)
@@ -173,6 +191,17 @@ class TestCheXpert:
         both = load("chexpert", tmp_path, options, labels="Atelectasis;Cardiomegaly", side=40)
         assert masks(both.splits["test"]).mean(axis=(1, 2)).max() > area.max()
 
+    def test_the_evidence_for_each_finding(self, tmp_path: Path) -> None:
+        data = load("chexpert", tmp_path, medical_trees.chexpert(tmp_path), side=40)
+        test = data.splits["test"]
+        drawn = evidence(test)
+        assert np.array_equal(drawn.any(axis=(2, 3)), test.label == 1)
+        area = drawn.mean(axis=(2, 3)).max(axis=0)
+        assert area[::2] == pytest.approx(200 / 1200, abs=0.01)
+        assert area[1::2] == pytest.approx(126 / 1200, abs=0.01)
+        assert (drawn.any(axis=1) ^ masks(test)).mean() < 0.01
+        assert data.splits["train"].class_masks is None and not data.info.annotations.class_masks
+
     def test_segmentations_of_larger_images(self, tmp_path: Path) -> None:
         options = medical_trees.chexpert(tmp_path, size=(15, 20))
         test = load("chexpert", tmp_path, options, labels="Atelectasis", side=20).splits["test"]
@@ -215,6 +244,15 @@ class TestChestXray14:
         none = load("chestxray14", tmp_path, options, labels="Hernia")
         assert tuple(none.splits) == ("train", "val", "test")
 
+    def test_boxes_are_evidence_for_their_finding(self, tmp_path: Path) -> None:
+        data = load("chestxray14", tmp_path, medical_trees.chestxray14(tmp_path), side=40)
+        boxes = data.splits["boxes"]
+        drawn = evidence(boxes)
+        assert (drawn.any(axis=1) ^ masks(boxes)).mean() < 0.01
+        assert (drawn.any(axis=(2, 3)).sum(axis=1) == 1).all()
+        assert evidence(data.splits["test"]).any(axis=(1, 2, 3)).sum() == len(boxes)
+        assert not evidence(data.splits["train"]).any()
+
     def test_boxes_and_images_that_are_left_out(self, tmp_path: Path) -> None:
         options = medical_trees.chestxray14(tmp_path)
         path = tmp_path / medical_trees.CHESTXRAY14 / "BBox_List_2017.csv"
@@ -242,6 +280,16 @@ class TestVinDrCXR:
             area = masks(split).mean(axis=(1, 2)) * 1200
             assert np.array_equal(area > 0, split.label.any(axis=1))
             assert area.max() == pytest.approx(96, abs=9)
+
+    def test_all_boxes_of_a_finding_are_its_evidence(self, tmp_path: Path) -> None:
+        data = load("vindr_cxr", tmp_path, medical_trees.vindr_cxr(tmp_path), side=40)
+        assert data.info.annotations.class_masks
+        for split in data.splits.values():
+            drawn = evidence(split)
+            assert np.array_equal(drawn.any(axis=(2, 3)), split.label == 1)
+            areas = drawn.mean(axis=(2, 3)) * 1200
+            counts = (areas > 88).sum(axis=1)
+            assert np.array_equal(counts > 0, split.label.any(axis=1)) and counts.max() == 1
 
     def test_boxes_of_other_findings_do_not_count(self, tmp_path: Path) -> None:
         options = medical_trees.vindr_cxr(tmp_path)

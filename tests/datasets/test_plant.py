@@ -187,6 +187,16 @@ class TestData:
             biased.confounder, biased.label == 1
         )
 
+    def test_the_tests_know_where_the_shortcut_is(self) -> None:
+        data = planted(marked="one", shortcut="tag")
+        for name, split in data.splits.items():
+            assert (split.shortcut is None) == (name in ("train", "val"))
+            if split.shortcut is None:
+                continue
+            assert split.confounder is not None and split.mask is not None
+            assert np.array_equal(split.shortcut.any(axis=(1, 2, 3)), split.confounder == 1)
+            assert not (split.shortcut & split.mask).any()
+
     def test_which_test(self) -> None:
         assert len(planted(test="deceiving").splits["biased"]) == 48
         with pytest.raises(UserError, match="is no test of tiny"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -278,3 +279,26 @@ class TestTransformsOfTorchvision:
     def test_without_transforms_nothing_changes(self) -> None:
         batch = _batch()
         assert Augmentation({}, MEAN, STD)(batch) is batch
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"flip": 0.5},
+        {"flip": 0.5, "translate": 0.2, "rotate": 20.0, "crop": 0.3},
+        {"RandomHorizontalFlip": {}, "RandomVerticalFlip": {}},
+    ],
+)
+def test_class_masks_follow_their_images(options: dict[str, Any]) -> None:
+    """Every class mask that equals the mask before still does afterwards."""
+    batch = _batch(n=16)
+    both = torch.cat([_mask(batch), ~_mask(batch), _mask(batch)], dim=1)
+    torch.manual_seed(0)
+    augmented = Augmentation(options, (0.5,) * 3, (0.25,) * 3)(replace(batch, class_mask=both))
+    moved, mask = augmented.class_mask, _mask(augmented)
+    assert moved is not None and moved.shape == both.shape and moved.dtype == torch.bool
+    assert torch.equal(moved[:, :1], mask) and torch.equal(moved[:, 2:], mask)
+    assert not (moved[:, 1:2] & mask).any() and moved[:, 1].any()
+    torch.manual_seed(0)
+    alone = Augmentation(options, (0.5,) * 3, (0.25,) * 3)(_batch(n=16))
+    assert torch.equal(alone.image, augmented.image) and torch.equal(_mask(alone), mask)

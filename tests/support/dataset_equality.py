@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import fields
 
+import numpy as np
+
+from benchmark.core.class_masks import ClassMasks
 from benchmark.core.dataset import GroupedDataset, Split
 
 
@@ -30,6 +33,8 @@ def digest_of_split(split: Split) -> str:
     total = hashlib.sha256()
     for field in fields(split):
         value = getattr(split, field.name)
+        if isinstance(value, ClassMasks):
+            value = value.rasterise(np.arange(len(split)))
         total.update(field.name.encode())
         if value is not None:
             total.update(f"{value.shape}{value.dtype}".encode())

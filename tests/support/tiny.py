@@ -91,6 +91,7 @@ def make_batch(rows: int = 12, side: int = 16, seed: int = 0) -> Batch:
     label, confounder = index % CLASSES, index // CLASSES % CONFOUNDERS
     image = torch.randn(rows, 3, side, side, generator=generator)
     image[:, 0] += label[:, None, None]  # something to learn
+    mask = torch.rand(rows, 1, side, side, generator=generator) < 0.5
     return Batch(
         image=image,
         label=label,
@@ -98,7 +99,8 @@ def make_batch(rows: int = 12, side: int = 16, seed: int = 0) -> Batch:
         group=label * CONFOUNDERS + confounder,
         confounder=confounder,
         environment=torch.arange(rows) * ENVIRONMENTS // rows,
-        mask=torch.rand(rows, 1, side, side, generator=generator) < 0.5,
+        mask=mask,
+        class_mask=mask & (torch.arange(CLASSES) == label[:, None])[:, :, None, None],
     )
 
 
