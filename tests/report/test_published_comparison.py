@@ -190,7 +190,6 @@ def test_published_scores_per_class(tmp_path: Path) -> None:
 #: Published rows of methods that are not implemented: on masks that are given, and guidance by the
 #: evidence of each label.
 NOT_IMPLEMENTED = {
-    "segment_classify:no_segmenter",
     "attri_net:all",
     "attri_net:bbox_only",
     "attri_net:full_guidance",

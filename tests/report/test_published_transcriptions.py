@@ -78,11 +78,11 @@ SPOT = [
     ("tea_table2", "coco_on_places", "tea", "deceiving_accuracy", "69", "2"),
     ("tea_table2", "waterbirds", "distill_representations", "deceiving_accuracy", "73", "1"),
     ("tea_table2", "waterbirds", "isnet", "gap", "27", "2"),
-    ("tea_table2", "waterbirds", "segment_classify:no_segmenter", "deceiving_accuracy", "34", "1"),
+    ("tea_table2", "waterbirds", "no_segmenter", "deceiving_accuracy", "34", "1"),
     ("tea_table3", "covid_xray", "isnet", "specificity/covid_19", "100", "0"),
     ("tea_table3", "covid_xray", "vit", "auc/normal", "76", "3"),
     ("tea_table3", "covid_xray", "tea", "f1/mean", "73", "1"),
-    ("tea_table3", "covid_xray", "segment_classify:no_segmenter", "f1/mean", "67", "1"),
+    ("tea_table3", "covid_xray", "no_segmenter", "f1/mean", "67", "1"),
     ("tea_table4", "coloured_mnist", "tea", "deceiving_accuracy", "98", "0"),
     ("tea_table4", "coloured_mnist", "pgi", "gap", "42", "2"),
     ("tea_table4", "dogs_with_ties", "gals", "biased_accuracy", "76", "4"),
@@ -329,7 +329,7 @@ def test_tea_tables_2_and_5_share_their_rows() -> None:
 def test_tea_xray_f1_follows_from_sensitivity_specificity_and_class_sizes() -> None:
     """Every F1 fits 370 normal images (figure 3), but not the 406 of the caption."""
     value = {key[1:]: v for key, v in figures("tea_table3").items()}
-    methods = {m for m, _ in value if ":" not in m}
+    methods = {m for m, _ in value if m != "no_segmenter" and ":" not in m}
     assert len(methods) == 12
 
     def misfits(normal: int) -> set[str]:
@@ -357,7 +357,7 @@ def test_tea_xray_f1_follows_from_sensitivity_specificity_and_class_sizes() -> N
 @pytest.mark.parametrize("kind", ["f1", "auc"])
 def test_tea_xray_means(kind: str) -> None:
     value = {key[1:]: v for key, v in figures("tea_table3").items()}
-    for m in {m for m, _ in value if ":" not in m}:
+    for m in {m for m, _ in value if m != "no_segmenter" and ":" not in m}:
         mean = sum(value[m, f"{kind}/{c}"] for c in ("normal", "pneumonia", "covid_19")) / 3
         assert abs(mean - value[m, f"{kind}/mean"]) <= 1.0, (
             m

@@ -28,7 +28,7 @@ TRAINED = [
 #: Parameters above which a method is only trained and asked for predictions, unless with --slow.
 LARGE = 20_000_000
 #: Methods that make no training step: their ``fit`` does all its work at once, whatever the budget.
-AT_ONCE = {"dfr", "zero_shot_clip"}
+AT_ONCE = {"dfr", "no_segmenter", "zero_shot_clip"}
 #: Methods whose steps train one part after the other, during all of the training.
 ALTERNATING = {"attri_net", "attri_net_guided"}
 
