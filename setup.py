@@ -114,6 +114,7 @@ setup(
             "captum>=0.7",
             "prodigyopt>=1.1",
             "open_clip_torch>=3.3",
+            "bcos>=0.1.3",  # B-cos networks of their authors, as an oracle
         ],
     },
 )

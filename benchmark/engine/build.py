@@ -19,6 +19,7 @@ from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS
 from benchmark.core.seeds import seed_for
 from benchmark.core.spec import RunSpec, read_spec
 from benchmark.engine.checkpoint import load_weights
+from benchmark.models.base import Backbone
 
 
 def build_algorithm(
@@ -153,9 +154,8 @@ def _network_factory(spec: RunSpec, info: DatasetInfo) -> Callable[..., torch.nn
 
     def build(num_outputs: int | None = None, **options: Any) -> torch.nn.Module:
         outputs = len(info.label_names) if num_outputs is None else num_outputs
-        network: torch.nn.Module = kind(
-            outputs, info.image_size, **{**spec.backbone_options, **options}
-        )
+        network: Backbone = kind(outputs, info.image_size, **{**spec.backbone_options, **options})
+        network.set_normalisation(info.mean, info.std)
         return network
 
     return build

@@ -65,6 +65,24 @@ class Damp(torch.autograd.Function):
         return to_g, to_a.to(a.dtype), None
 
 
+class Scaled(torch.autograd.Function):
+    """x · scale. The rule for heatmaps takes the scale as a constant."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor, rules: Any) -> torch.Tensor:
+        ctx.save_for_backward(x, scale)
+        ctx.rules = rules
+        return x * scale
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, g: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        x, scale = ctx.saved_tensors
+        to_scale = None if ctx.rules.explaining else (g * x).sum_to_size(scale.shape)
+        return g * scale, to_scale, None
+
+
 class BatchNorm(torch.autograd.Function):
     """Batch normalisation. The rule for heatmaps multiplies by a constant factor per channel.
 

@@ -22,7 +22,8 @@ from benchmark.core.batch_norm import BATCH_NORMS
 from benchmark.core.compilation import eagerly
 from benchmark.core.errors import UserError
 from benchmark.core.speed.convolution import Conv, Geometry
-from benchmark.explain.layers import BatchNorm, Relu
+from benchmark.explain.layers import BatchNorm, Relu, Scaled
+from benchmark.models.bcos import scaled, uncentred_scale
 
 _aten = torch.ops.aten  # what an exported network calls
 
@@ -116,6 +117,9 @@ class Rules(TorchFunctionMode):
         image: the leaf that was made for the image and needs no gradient in later backward passes;
             None if the caller's image requires a gradient.
         to_image: whether the gradient is taken at the image; else at a late layer (Grad-CAM).
+        constant_scales: whether the factors of B-cos layers that depend on the input, |cos| and the
+            scale of the normalisation, are constants of the gradient. A later ordinary backward
+            pass differentiates them in any case.
     """
 
     def __init__(
@@ -127,6 +131,7 @@ class Rules(TorchFunctionMode):
         create_graph: bool = False,
         image: torch.Tensor | None = None,
         to_image: bool = True,
+        constant_scales: bool = False,
     ) -> None:
         super().__init__()
         self.epsilon = epsilon
@@ -135,6 +140,7 @@ class Rules(TorchFunctionMode):
         self.create_graph = create_graph
         self.image = image
         self.to_image = to_image
+        self.constant_scales = constant_scales
         self.explaining = False  # read by the backward rules
 
     @contextmanager
@@ -237,6 +243,10 @@ class Rules(TorchFunctionMode):
             return self._batch_norm(*args, **kwargs)
         if func in _BATCH_NORM:
             return self._aten_batch_norm(*args, **kwargs)
+        if func is scaled:
+            return Scaled.apply(*args, self) if self.constant_scales else scaled(*args)  # type: ignore[no-untyped-call]
+        if func is uncentred_scale:
+            return self._uncentred_scale(*args)
         if func is torch.conv2d and self.to_image and speed.is_enabled():
             return self._conv2d(*args, **kwargs)
         if self.epsilon is not None:
@@ -319,6 +329,19 @@ class Rules(TorchFunctionMode):
             input, weight, bias, running_mean, running_var, training, momentum, eps, self
         )
         return out  # type: ignore[no-any-return]
+
+    def _uncentred_scale(
+        self,
+        input: torch.Tensor,
+        running_var: torch.Tensor | None,
+        weight: torch.Tensor,
+        training: bool,
+        momentum: float,
+        eps: float,
+    ) -> torch.Tensor:
+        if training and not self.track_statistics:
+            running_var = None
+        return uncentred_scale(input, running_var, weight, training, momentum, eps)
 
     def _aten_batch_norm(
         self,

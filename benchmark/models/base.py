@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -42,6 +42,7 @@ class Capabilities:
         lrp: whether every nonlinearity is a ReLU or a max-pool, so that LRP-ε is defined.
         attention: whether it uses attention between image patches (transformers).
         native: whether it explains itself, by a method ``native_heatmap(image, target)``.
+        bcos: whether it is a B-cos network, whose logits are sums of contributions of the pixels.
         min_side: smallest height and width of an image, in pixels, with the default options.
     """
 
@@ -49,6 +50,7 @@ class Capabilities:
     lrp: bool = False
     attention: bool = False
     native: bool = False
+    bcos: bool = False
     min_side: int = 1
 
 
@@ -178,6 +180,12 @@ class Backbone(nn.Module):
     def build(self) -> nn.Linear:
         """Make the layers from ``chosen``, ``image_size``, ``num_outputs``; return the last one."""
         raise NotImplementedError
+
+    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Receive the mean and standard deviation of each channel by which images are normalised.
+
+        Called once before training. Networks that need the original pixel values override it.
+        """
 
     def stages(self, image: torch.Tensor) -> torch.Tensor:
         """Return the output of the CAM layer for images that ``side`` has enlarged."""

@@ -17,6 +17,10 @@ from tests.support.networks import backbone, images, plain_net
 #: The smallest images that use every layer and give a last map of more than one position.
 SIZES = {
     "convnet": (3, 16, 16),
+    "bcos_convnet": (3, 16, 16),
+    "bcos_resnet18": (3, 16, 16),
+    "bcos_resnet50": (3, 16, 16),
+    "bcos_densenet121": (3, 16, 16),
     "mnist_cnn": (2, 8, 8),
     "resnet18": (3, 16, 16),
     "resnet50": (3, 16, 16),
@@ -30,8 +34,9 @@ SIZES = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "convnet": {"width": 4},
+    "bcos_convnet": {"width": 4},
     "vit": {"dim": 16, "depth": 3, "heads": 2},
-} | {name: {"small_stem": True} for name in ("resnet18", "resnet50", "densenet121")}
+} | {name: {"small_stem": True} for name in SIZES if "resnet" in name or "densenet" in name}
 
 
 @cache
@@ -40,7 +45,11 @@ def network(name: str) -> Any:
 
 
 #: Large, and made of the same layers as others: tried with --slow.
-LARGE = {"convnext_base", "vit_s_16", "vit_b_16", "vit_l_16", "resnet50", "alexnet"}
+LARGE = {"convnext_base", "vit_s_16", "vit_b_16", "vit_l_16", "resnet50", "alexnet"} | {
+    "bcos_resnet18",
+    "bcos_resnet50",
+    "bcos_densenet121",
+}
 
 
 def claimed() -> list[Any]:
@@ -76,8 +85,8 @@ def loss_of(heatmap: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
 
 
 def some_parameters(model: nn.Module, most: int = 12_000_000) -> list[nn.Parameter]:
-    """Return all parameters, or a random subset with fewer than ``most`` numbers."""
-    everything = list(model.parameters())
+    """Return all trained parameters, or a random subset with fewer than ``most`` numbers."""
+    everything = [parameter for parameter in model.parameters() if parameter.requires_grad]
     chosen, total = [], 0
     for i in torch.randperm(len(everything)).tolist():
         if total + everything[i].numel() <= most:

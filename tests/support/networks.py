@@ -40,7 +40,8 @@ def backbone(
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
             nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.2, 0.3)
+            if module.bias is not None:
+                nn.init.uniform_(module.bias, -0.2, 0.3)
     return model
 
 

@@ -21,6 +21,7 @@ CLASSES, CONFOUNDERS, ENVIRONMENTS = 3, 2, 2
 #: Options that make a backbone small enough for these tests.
 SMALL: dict[str, dict[str, Any]] = {
     "convnet": {"width": 2},
+    "bcos_convnet": {"width": 2},
     "vit": {"patch": 4, "dim": 16, "depth": 2, "heads": 2},
 }
 
