@@ -102,6 +102,7 @@ setup(
         "clip": ["open_clip_torch>=3.3"],  # gals, and zero-shot CLIP as a teacher
         "umap": ["umap-learn>=0.5.5"],  # the report's latent space by UMAP instead of PCA
         "dicom": ["pydicom>=2.4"],  # X-rays in DICOM
+        "hdf5": ["h5py>=3.8"],  # ImageNet-Segmentation
         "parquet": ["pyarrow>=14"],  # collect_results' tidy export
         "test": [
             "pytest>=8",

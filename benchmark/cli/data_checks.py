@@ -38,7 +38,11 @@ def examine(source: DatasetSource, data: GroupedDataset) -> Findings:
         *source.problems(),
         *leaks(data, source.file_of, digests),
         *repeats(data, source.file_of, digests),
-        *oddities(data, masks_may_be_empty=source.masks_may_be_empty),
+        *oddities(
+            data,
+            masks_may_be_empty=source.masks_may_be_empty,
+            classes_may_be_missing=source.classes_may_be_missing,
+        ),
         *([] if source.designed else missing),
     ]
     return Findings(problems, [*source.notes(), *(missing if source.designed else [])])
@@ -236,12 +240,18 @@ def _has_class(data: GroupedDataset, name: str, group: int) -> bool:
     return bool((split.label == group // confounders).any())
 
 
-def oddities(data: GroupedDataset, *, masks_may_be_empty: bool = False) -> list[str]:
+def oddities(
+    data: GroupedDataset,
+    *,
+    masks_may_be_empty: bool = False,
+    classes_may_be_missing: bool = False,
+) -> list[str]:
     """Find constant images, masks without foreground or background, and missing classes.
 
     Args:
         data: The data set.
         masks_may_be_empty: True if a mask without foreground is not a problem.
+        classes_may_be_missing: True if a class without images in a split is not a problem.
     """
     problems = []
     for name, split in data.splits.items():
@@ -259,7 +269,7 @@ def oddities(data: GroupedDataset, *, masks_may_be_empty: bool = False) -> list[
                 )
                 if count:
                     problems.append(f"{_count(count, 'mask')} of {name} {_have(count)} {what}.")
-        missing = list(_missing_classes(data, name))
+        missing = [] if classes_may_be_missing else list(_missing_classes(data, name))
         if missing:
             problems.append(f"{name} has no image of {_some(missing)}.")
     return problems

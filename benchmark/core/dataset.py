@@ -286,6 +286,8 @@ class DatasetSource:
     Attributes:
         masks_may_be_empty: True if masks mark the visible signs of a label, which some images lack.
             Otherwise a mask without foreground is reported as a problem.
+        classes_may_be_missing: True if a split may lack classes by design. Otherwise a class
+            without images is reported as a problem.
 
     Args:
         data_dir: The folder of downloaded data. Data sets without files ignore it.
@@ -302,6 +304,7 @@ class DatasetSource:
     designed: ClassVar[bool] = True
 
     masks_may_be_empty: bool = False
+    classes_may_be_missing: bool = False
 
     def __init__(self, data_dir: Path | None = None, **options: Any) -> None:
         self.data_dir = data_dir

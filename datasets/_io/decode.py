@@ -48,6 +48,9 @@ class Recipe:
             stored pixels.
         bits: The number of bits of a 16-bit grey value that are in use, such as 12 for many X-rays.
             DICOM files declare it themselves.
+        border: The number of pixels of the file that are cut off at each edge before anything else.
+        share: With ``crop``, the share of the side of the square that is kept, around its centre.
+            224/256 is the usual evaluation of ImageNet: resize to 256, crop 224.
     """
 
     side: int
@@ -58,10 +61,20 @@ class Recipe:
     cutout: bool = False
     upright: bool = True
     bits: int = 16
+    border: int = 0
+    share: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields and the version of the decoder."""
-        return {**asdict(self), "version": VERSION}
+        """Return the fields and the version of the decoder.
+
+        Fields that earlier versions did not have are left out at their defaults, so that images
+        that were cached by those are found.
+        """
+        value = {**asdict(self), "version": VERSION}
+        for name, default in (("border", 0), ("share", 1.0)):
+            if value[name] == default:
+                del value[name]
+        return value
 
 
 class DecodedImage(NamedTuple):
@@ -111,6 +124,23 @@ def decode_image(path: Path, recipe: Recipe) -> DecodedImage:
     return DecodedImage(array, size, facts)
 
 
+def decode_array(array: np.ndarray, recipe: Recipe) -> DecodedImage:
+    """Decode an image that is stored as an array instead of a file.
+
+    Args:
+        array: uint8[H,W,3].
+        recipe: The conversion.
+    """
+    from PIL import Image
+
+    image = Image.fromarray(array)
+    if recipe.channels == 1:
+        image = image.convert("L")
+    fitted = np.asarray(_fit(image, recipe, image.size))
+    fitted = fitted[None] if fitted.ndim == 2 else fitted.transpose(2, 0, 1)
+    return DecodedImage(fitted, image.size, ImageFact(0))
+
+
 def read_mask(path: Path, size: tuple[int, int]) -> Image:
     """Read a mask file.
 
@@ -135,6 +165,36 @@ def read_mask(path: Path, size: tuple[int, int]) -> Image:
     except UNREADABLE as error:
         raise unreadable_image(path, error) from None
     mask = pixels.turn_upright(Image.fromarray(values.round().astype(np.uint8)), orientation)
+    check_mask_size(mask, path, size)
+    return mask
+
+
+def read_class_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """Read a PNG whose pixels are class numbers, R + 256·G, such as the masks of ImageNet-S.
+
+    Args:
+        path: The file.
+        size: Width and height of its image.
+
+    Returns:
+        int64[height,width].
+
+    Raises:
+        UserError: If the file is missing or damaged, or its size differs from that of the image.
+    """
+    from PIL import Image
+
+    try:
+        with pixels.open_image(path) as opened:
+            array = np.asarray(opened.convert("RGB"))
+    except UNREADABLE as error:
+        raise unreadable_image(path, error) from None
+    check_mask_size(Image.fromarray(array), path, size)
+    return array[..., :2].astype(np.int64) @ np.array([1, 256])
+
+
+def check_mask_size(mask: Image, path: Path, size: tuple[int, int]) -> None:
+    """Raise a UserError if a mask does not have the size of its image."""
     if mask.size != size:
         swapped = mask.size == size[::-1] and size[0] != size[1]
         hint = " (perhaps the image is turned by its EXIF orientation)" if swapped else ""
@@ -142,7 +202,6 @@ def read_mask(path: Path, size: tuple[int, int]) -> Image:
             f"the mask {path} has {mask.width}×{mask.height} pixels but its image "
             f"{size[0]}×{size[1]}{hint}; a mask must have the size of its image as viewers show it."
         )
-    return mask
 
 
 def fit_mask(mask: Image, recipe: Recipe) -> np.ndarray:
@@ -251,16 +310,20 @@ def _open_dicom(path: Path, recipe: Recipe) -> tuple[Image, ImageFact]:
 
 def _box(size: tuple[int, int], recipe: Recipe) -> tuple[float, float, float, float]:
     """Return the visible part of a file of this size: left, top, right, bottom."""
-    width, height = size
+    border = recipe.border
+    width = size[0] - 2 * border
+    height = size[1] - 2 * border
+    if width < 1 or height < 1:
+        raise ValueError(f"it has no pixels inside its border of {border}")
     if recipe.middle:
         box_width = min(recipe.middle, width)
         box_height = min(recipe.middle, height)
     elif recipe.fit == "crop":
-        box_width = box_height = min(size)
+        box_width = box_height = max(1, round(min(width, height) * recipe.share))
     else:
-        return 0, 0, width, height
-    left = (width - box_width) // 2
-    top = (height - box_height) // 2
+        return border, border, border + width, border + height
+    left = border + (width - box_width) // 2
+    top = border + (height - box_height) // 2
     return left, top, left + box_width, top + box_height
 
 

@@ -247,6 +247,15 @@ class ImageSource(DatasetSource):
         )
         return arrays["image"]
 
+    def decode_item(self, item: Item, recipe: decode.Recipe) -> decode.DecodedImage:
+        """Decode an image; the default reads its file.
+
+        Args:
+            item: The image.
+            recipe: The conversion.
+        """
+        return decode.decode_image(self.folder() / item.image, recipe)
+
     def load_mask(self, item: Item, size: tuple[int, int]) -> Any:
         """Return the mask of an image as a grey Pillow image.
 
@@ -319,7 +328,7 @@ class ImageSource(DatasetSource):
 
         def decode_row(row: int) -> None:
             item = pool.items[start + row]
-            decoded = decode.decode_image(self.folder() / item.image, recipe)
+            decoded = self.decode_item(item, recipe)
             out["image"][row, : recipe.channels] = decoded.image
             out["size"][row] = decoded.size
             out["facts"][row] = decoded.facts

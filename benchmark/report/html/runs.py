@@ -48,6 +48,7 @@ def _selected_run(selected_run: SelectedRun) -> str:
         *(
             (f"accuracy, {split}", _accuracy(selected_run, split))
             for split in ("val", *record.data.test_splits)
+            if split not in record.data.unlabelled_splits
         ),
         ("hyper-parameters", _pairs(spec.hparams)),
         ("backbone", _named(spec.backbone, spec.backbone_options)),
