@@ -180,6 +180,7 @@ class NEMt(Algorithm):
         url="https://github.com/baerminator/NEM_T",
     )
     multi_label = False
+    explained_hparam = "explained"
     hparams = {
         "explained": HParam("erm", doc="method whose classifier is explained"),
         "form": HParam(

@@ -140,7 +140,7 @@ def _describe_power(plan: Plan, split_sizes: Callable[[str], Mapping[str, int] |
     )
     from benchmark.report.tables.pairwise import ALPHA
 
-    requested = [run for run in plan.runs.values() if run.requested]
+    requested = [run for run in plan.runs.values() if run.requested and not run.explainer]
     clauses = {}
     for dataset in dict.fromkeys(run.dataset for run in requested):
         runs = [run for run in requested if run.dataset == dataset]
@@ -167,15 +167,19 @@ def _describe_power(plan: Plan, split_sizes: Callable[[str], Mapping[str, int] |
 def _describe(plan: Plan, folder: Path) -> None:
     """Print what a plan contains."""
     specs = [run.spec for run in plan.runs.values()]
-    requested = [run for run in plan.runs.values() if run.requested]
-    upstream = len(specs) - len(requested)
+    measured = [run for run in plan.runs.values() if run.explainer]
+    requested = [run for run in plan.runs.values() if run.requested and not run.explainer]
+    upstream = len(specs) - len(requested) - len(measured)
     extra = f" and {upstream} upstream" if upstream else ""
+    extra += f", {len(measured)} measurements of explanations" if measured else ""
     steps = sum(spec.budget["steps"] for spec in specs)
     title = plan.config.title or plan.config.name
     say(f"{title}: {len(requested)} runs{extra}, {steps:,} steps, in {folder}")
     counts = Counter((run.dataset, run.spec.method) for run in requested)
     for (dataset, method), count in counts.items():
         say(f"  {count:>4} × {method} on {dataset}")
+    for explainer, count in Counter(run.explainer for run in measured).items():
+        say(f"  {count:>4} × explained by {explainer}")
     for reason, count in Counter(refusal.reason for refusal in plan.refused).items():
         say(f"  {count:>4} left out: {reason}")
     _print_warnings(plan)

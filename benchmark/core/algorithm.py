@@ -148,6 +148,8 @@ class Algorithm(nn.Module):
         variants: Named sets of hyper-parameters. Ablations are variants, not subclasses.
         multi_label: True if the method accepts labels float[B,K] of 0 and 1. Otherwise planning
             refuses multi-label data.
+        explained_hparam: Name of the hyper-parameter that names the explained method, for a method
+            that trains an explainer of another one. A sweep may then list it as an explainer.
         may_be_zero: Names of loss terms that may be 0, such as a penalty between groups when a
             batch has only one group. Any other term is reported if it is 0 from the start or
             changes no parameter.
@@ -170,6 +172,7 @@ class Algorithm(nn.Module):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     multi_label: ClassVar[bool] = False
     explained_by: ClassVar[str] = ""
+    explained_hparam: ClassVar[str] = ""
     may_be_zero: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, setting: Setting) -> None:

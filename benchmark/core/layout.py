@@ -148,6 +148,11 @@ class RunFolder:
         return self.path / "heatmaps.npz"
 
     @property
+    def explanations(self) -> Path:
+        """Metrics of the explanation of each image, of a run that measures explanations."""
+        return self.path / "explanations.npz"
+
+    @property
     def embeddings(self) -> Path:
         """Features of test images, for networks that declare features."""
         return self.path / "embeddings.npz"

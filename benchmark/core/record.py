@@ -31,6 +31,7 @@ from benchmark.core.summaries import (
     EmbeddingSummary,
     ExplanationSummary,
     MachineSummary,
+    MeasurementSummary,
     MethodSummary,
     SelectedStep,
     Timing,
@@ -64,6 +65,8 @@ class RunRecord:
         upstream: Upstream runs by role.
         explanations: Explanations of test images; None without masks or if they were not asked for.
         embeddings: Arrangement of the features of test images; None if that was not asked for.
+        measurement: Measurement of explanations; None for a run that trains. A run with one selects
+            no step.
         extra: Additional results of the algorithm, by name.
         checksums: SHA-256 of the files beside the record, by name; empty in records of earlier
             versions.
@@ -88,6 +91,7 @@ class RunRecord:
     upstream: Mapping[str, UpstreamSummary] = field(default_factory=dict)
     explanations: ExplanationSummary | None = None
     embeddings: EmbeddingSummary | None = None
+    measurement: MeasurementSummary | None = None
     extra: Mapping[str, Json] = field(default_factory=dict)
     checksums: Mapping[str, Sha256] = field(default_factory=dict)
     schema: int = SCHEMA
@@ -97,6 +101,7 @@ class RunRecord:
         tables = {
             "explanations": self.explanations.to_json() if self.explanations else None,
             "embeddings": self.embeddings.to_json() if self.embeddings else None,
+            "measurement": self.measurement.to_json() if self.measurement else None,
         }
         value = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in tables}
         return {
@@ -126,7 +131,7 @@ class RunRecord:
                 the key does not match the spec.
         """
         check_schema(value, where)
-        names = {f.name for f in fields(cls)} - {"explanations", "embeddings"}
+        names = {f.name for f in fields(cls)} - set(_EXTRA_TABLES)
         check_fields(value, names - {"checksums"}, where, optional={"checksums"})
         spec = RunSpec.from_json(value["spec"], f"spec in {where}")
         if value["key"] != spec.key:
@@ -151,7 +156,7 @@ _DECODED_APART = frozenset({"spec", "selected", "upstream", "schema"})
 
 
 def _tables(extra: Any) -> dict[str, Any]:
-    """Separate explanations and embeddings from the algorithm's own content of ``extra``."""
+    """Separate the tables below from the algorithm's own content of ``extra``."""
     if not isinstance(extra, dict):
         return {"extra": extra}
     own = {name: item for name, item in extra.items() if name not in _EXTRA_TABLES}
@@ -159,7 +164,7 @@ def _tables(extra: Any) -> dict[str, Any]:
 
 
 #: Tables that record.json stores in ``extra`` and that are fields of RunRecord.
-_EXTRA_TABLES = ("explanations", "embeddings")
+_EXTRA_TABLES = ("explanations", "embeddings", "measurement")
 
 
 def _check_names(data: DataSummary, where: str) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Set
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,31 @@ _UPSTREAM: Any = Mapping[str, Key]
 
 #: Largest number of steps of a run: more than any network that fits one GPU was trained for.
 MAX_STEPS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measurement of the explanations of a trained model, which is the upstream run ``model``.
+
+    Args:
+        explainer: Name of the explainer, or ``algorithm:variant`` of a trained one, which is the
+            upstream run ``explainer``.
+        options: All options of the explainer; empty for a trained one.
+        metrics: Names of the metrics of explanations.
+        images: Largest number of images of each split.
+        splits: Splits whose images are explained.
+    """
+
+    explainer: Name
+    options: Mapping[str, Json]
+    metrics: tuple[Name, ...]
+    images: Positive
+    splits: tuple[Name, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the measurement as JSON."""
+        lists = {"metrics": list(self.metrics), "splits": list(self.splits)}
+        return {**asdict(self), **lists}
 
 
 @dataclass(frozen=True)
@@ -57,6 +82,9 @@ class RunSpec:
         select_before_switch: True if a step may be selected at which the model is not yet a model
             of the method (see ``Algorithm.active_from``). The default, False, is not written to
             JSON.
+        measurement: What is measured of the explanations of a trained model; None for a run that
+            trains, and then not written to JSON. All other fields but the budget, which has no
+            steps, and ``upstream`` are those of the model.
         schema: Version of the format.
     """
 
@@ -77,6 +105,7 @@ class RunSpec:
     compute: Mapping[str, Json] = field(default_factory=dict)
     upstream: Mapping[str, Key] = field(default_factory=dict)
     select_before_switch: bool = False
+    measurement: Measurement | None = None
     schema: int = SCHEMA
 
     @property
@@ -95,7 +124,8 @@ class RunSpec:
     def label(self) -> str:
         """Return a short readable name."""
         draw = f" draw {self.draw}" if self.draw else ""
-        return f"{self.method} on {self.dataset}, trial {self.trial}{draw}"
+        trained = f"{self.method} on {self.dataset}, trial {self.trial}{draw}"
+        return f"{self.measurement.explainer} of {trained}" if self.measurement else trained
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as JSON. Its tables are copies."""
@@ -107,6 +137,10 @@ class RunSpec:
         if not self.select_before_switch:
             # Older specs do not have this field, and their keys must not change.
             del content["select_before_switch"]
+        if self.measurement is None:
+            del content["measurement"]
+        else:
+            content["measurement"] = self.measurement.to_json()
         return content
 
     @classmethod
@@ -119,7 +153,7 @@ class RunSpec:
         """
         check_schema(value, where)
         names = {f.name for f in fields(cls)}
-        check_fields(value, names, where, optional={"select_before_switch"})
+        check_fields(value, names, where, optional={"select_before_switch", "measurement"})
         spec = decode(cls, value, where)
         decode(_Budget, value["budget"], where, "budget")
         if not spec.selection:

@@ -13,6 +13,7 @@ from benchmark.core.decode import (
     Between,
     Count,
     Key,
+    Matching,
     Name,
     Seconds,
     Text,
@@ -204,6 +205,61 @@ class ExplanationSummary:
                 del split["distance"]
         found = {"explainer": self.explainer, "splits": splits}
         return {**found, "note": self.note} if self.note else found
+
+
+@dataclass(frozen=True)
+class MeasuredMetric:
+    """A metric of explanations.
+
+    Attributes:
+        title: Title of its column.
+        higher_is_better: Direction of comparisons; None if explainers are not compared by it.
+    """
+
+    title: Name
+    higher_is_better: bool | None = None
+
+
+@dataclass(frozen=True)
+class MeasuredSplit:
+    """A measurement of the explanations of one split.
+
+    Attributes:
+        images: Number of explained images.
+        digest: SHA-256 of the images, their masks and their labels, which is equal where
+            explanations of the same images were measured.
+        means: Mean of each metric over the images for which it is defined; None if there are none.
+        undefined: Number of images for which each metric is not defined.
+    """
+
+    images: Count
+    digest: Annotated[str, Matching("[0-9a-f]{64}", "a sha256")]
+    means: Mapping[str, Annotated[float | None, Between(-1e30, 1e30)]] = field(default_factory=dict)
+    undefined: Mapping[str, Count] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MeasurementSummary:
+    """The measurement of an explainer of a trained model.
+
+    Attributes:
+        explainer: Name of the explainer.
+        metrics: The metrics by name.
+        splits: Results by split; empty if the explainer does not suit the model.
+        seconds_per_image: Mean time of an explanation of one image, alone in its batch; None if it
+            was not measured.
+        note: Why there are no results, or empty.
+    """
+
+    explainer: Name
+    metrics: Mapping[str, MeasuredMetric]
+    splits: Mapping[str, MeasuredSplit]
+    seconds_per_image: Annotated[float | None, Between(0.0, 1e9)] = None
+    note: Text = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``extra.measurement`` in record.json."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

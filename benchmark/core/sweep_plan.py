@@ -16,6 +16,8 @@ from benchmark.core.text import one_line
 
 #: A name that can also be the name of a file.
 FileName: TypeAlias = Annotated[Name, Matching(r"(?!\.{1,2}$)[^/\x00]{1,255}", "a valid file name")]
+#: Data set, method, trial, draw and explainer of a run.
+Row: TypeAlias = tuple[str, str, int | None, int | None, str]
 _KEY = re.compile("[0-9a-f]{16}")
 
 
@@ -29,6 +31,8 @@ class PlannedEntry:
         trial: Number of the trial; None if the plan does not contain it.
         draw: Number of the hyper-parameter draw; None if the plan does not contain it.
         requested: True if the sweep asks for the run; False if only another run needs it.
+        explainer: Explainer as the sweep file writes it, if the run measures the explanations of a
+            model; empty for a run that trains, and then not written to JSON.
     """
 
     dataset: Name
@@ -36,11 +40,17 @@ class PlannedEntry:
     trial: Count | None = None
     draw: Count | None = None
     requested: bool = True
+    explainer: Text = ""
 
     @property
-    def row(self) -> tuple[str, str, int | None, int | None]:
-        """Data set, method, trial and draw, which are unique among the requested runs of a plan."""
-        return self.dataset, self.method, self.trial, self.draw
+    def model_row(self) -> Row:
+        """The row of the model itself or, for a measurement, of the model that it explains."""
+        return self.dataset, self.method, self.trial, self.draw, ""
+
+    @property
+    def row(self) -> Row:
+        """What is unique among the requested runs of a plan."""
+        return (*self.model_row[:4], self.explainer)
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,7 @@ class Refusal:
         trial: Number of the trial.
         draw: Number of the hyper-parameter draw.
         reason: Why it cannot run, in one sentence.
+        explainer: As in ``PlannedEntry``.
     """
 
     dataset: Name
@@ -60,11 +71,12 @@ class Refusal:
     trial: Count | None = None
     draw: Count | None = None
     reason: Text = "no reason given"
+    explainer: Text = ""
 
     @property
-    def row(self) -> tuple[str, str, int | None, int | None]:
-        """Data set, method, trial and draw."""
-        return self.dataset, self.method, self.trial, self.draw
+    def row(self) -> Row:
+        """Data set, method, trial, draw and explainer."""
+        return self.dataset, self.method, self.trial, self.draw, self.explainer
 
 
 @dataclass(frozen=True)
@@ -97,10 +109,17 @@ class SweepPlan:
             "title": self.title,
             "created": self.created,
             "selection": list(self.selection),
-            "runs": {key: asdict(entry) for key, entry in self.runs.items()},
-            "refused": [asdict(refusal) for refusal in self.refused],
+            "runs": {key: _entry_json(entry) for key, entry in self.runs.items()},
+            "refused": [_entry_json(refusal) for refusal in self.refused],
             "config": dict(self.config),
         }
+
+
+def _entry_json(entry: PlannedEntry | Refusal) -> dict[str, Any]:
+    content = asdict(entry)
+    if not entry.explainer:
+        del content["explainer"]
+    return content
 
 
 @dataclass(frozen=True)
@@ -157,7 +176,7 @@ def _read_runs(
     """Return the entries of runs, and why some of them cannot be used, by key."""
     runs: dict[str, PlannedEntry] = {}
     damaged: dict[str, str] = {}
-    rows: dict[tuple[str, str, int | None, int | None], str] = {}
+    rows: dict[Row, str] = {}
     invalid = [name for name in table if _KEY.fullmatch(name) is None]
     if invalid:
         shown = ", ".join(one_line(name)[:40] for name in invalid[:3])

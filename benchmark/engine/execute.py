@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.core.algorithm import Algorithm
 from benchmark.core.conditions import Conditions
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.decode import decode
@@ -27,20 +26,17 @@ from benchmark.core.files import StagedFiles, commit_once, to_json, write_atomic
 from benchmark.core.layout import RunFolder
 from benchmark.core.log_line import LogLine
 from benchmark.core.outcome import RunOutcome
-from benchmark.core.record import RunRecord, read_record
-from benchmark.core.registry import ALGORITHMS, DATASETS
+from benchmark.core.record import RunRecord
+from benchmark.core.registry import DATASETS
 from benchmark.core.run_states import AttemptEnd
 from benchmark.core.spec import RunSpec, read_spec
 from benchmark.core.speed.memory import keep_memory
 from benchmark.core.summaries import (
-    DataSummary,
     EmbeddingSummary,
     ExplanationSummary,
     MachineSummary,
-    MethodSummary,
     SelectedStep,
     Timing,
-    UpstreamSummary,
 )
 from benchmark.engine.build import build_algorithm
 from benchmark.engine.checkpoint import conditions_of, load_checkpoint, write_weights
@@ -50,6 +46,8 @@ from benchmark.engine.evaluate import Evaluation
 from benchmark.engine.exceptions import InterruptedRunError, NonFiniteError
 from benchmark.engine.explanations import Explanations, explain_splits
 from benchmark.engine.loop import TrainingRun
+from benchmark.engine.measure_explanations import MeasurementRun, finish_measurement
+from benchmark.engine.record_parts import about_data, about_method, about_upstream, tidy
 
 #: After training, a checkpoint is saved if the last one is older than this, in seconds. A request
 #: to stop during the evaluation then costs little.
@@ -87,30 +85,20 @@ def execute(
     Raises:
         OSError: the disk is full or the folder cannot be written; the run can be launched again.
     """
-    started = time.time()
     spec = read_spec(folder)
     own_threads = torch.get_num_threads()
     try:
-        with at_once():
-            saved = load_checkpoint(folder, spec.key)
-            conditions = _configure(spec, torch.device(device), saved)
-            data, algorithm = _prepare(spec, folder, torch.device(device), data_dir)
-        run = TrainingRun(
+        return _execute(
             spec,
-            algorithm,
-            data,
-            torch.device(device),
             folder,
             attempt,
+            torch.device(device),
+            data_dir,
             checkpoint_seconds,
             stop,
             on_line,
-            saved=saved,
-            conditions=conditions,
-            at_once=at_once,
+            at_once,
         )
-        del saved  # frees a second copy of the weights and the optimiser state
-        return _finish(run, attempt, started)
     except (InterruptedRunError, StopRequestedError):
         return RunOutcome.INTERRUPTED
     except (torch.cuda.OutOfMemoryError, MemoryError):
@@ -144,10 +132,59 @@ def execute(
     return RunOutcome.FAILED
 
 
-def _prepare(
-    spec: RunSpec, folder: Path, device: torch.device, data_dir: Path | None
-) -> tuple[GroupedDataset, Algorithm]:
-    """Return the data of a run, and its algorithm on the device with its optimisers."""
+def _execute(
+    spec: RunSpec,
+    folder: Path,
+    attempt: int,
+    device: torch.device,
+    data_dir: Path | None,
+    checkpoint_seconds: float,
+    stop: Callable[[], str | None],
+    on_line: Callable[[LogLine], None] | None,
+    at_once: Callable[[], AbstractContextManager[None]],
+) -> RunOutcome:
+    """Train a model, or measure the explanations of one; see ``execute``."""
+    started = time.time()
+    with at_once():
+        saved = load_checkpoint(folder, spec.key)
+        conditions = _configure(spec, device, saved)
+        data = _load_data(spec, data_dir)
+    where = (folder, attempt, checkpoint_seconds, stop, on_line)
+    if spec.measurement is not None:
+        measuring = MeasurementRun(
+            spec,
+            data,
+            device,
+            *where,
+            data_dir=data_dir,
+            saved=saved,
+            conditions=conditions,
+            at_once=at_once,
+        )
+        return finish_measurement(measuring, attempt, started)
+    with at_once():
+        algorithm = build_algorithm(spec, data.info, device, folder.parent, data_dir)
+        algorithm.optimizers = algorithm.make_optimizers()
+    run = TrainingRun(
+        spec,
+        algorithm,
+        data,
+        device,
+        *where,
+        saved=saved,
+        conditions=conditions,
+        at_once=at_once,
+    )
+    del saved  # frees a second copy of the weights and the optimiser state
+    return _finish(run, attempt, started)
+
+
+def _load_data(spec: RunSpec, data_dir: Path | None) -> GroupedDataset:
+    """Return the data of a run.
+
+    Raises:
+        UserError: the data have changed since the sweep was planned.
+    """
     source = DATASETS.get(spec.dataset)(data_dir, **spec.dataset_options)
     if source.fingerprint() != spec.data_fingerprint:
         raise UserError(
@@ -155,10 +192,8 @@ def _prepare(
             f"{source.fingerprint()}, expected {spec.data_fingerprint}); launch the sweep again, "
             "which plans it again."
         )
-    data = source.load(spec.trial)
-    algorithm = build_algorithm(spec, data.info, device, folder.parent, data_dir)
-    algorithm.optimizers = algorithm.make_optimizers()
-    return data, algorithm
+    data: GroupedDataset = source.load(spec.trial)
+    return data
 
 
 def _finish(run: TrainingRun, attempt: int, started: float) -> RunOutcome:
@@ -213,7 +248,7 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> RunOutcome:
         files.publish()
     if not commit_once(folder.record, content):
         return RunOutcome.SETTLED
-    _tidy(folder, attempt)
+    tidy(folder, attempt)
     return RunOutcome.DONE
 
 
@@ -336,14 +371,14 @@ def _record(
     algorithm = run.algorithm
     total = sum(run.seconds.values())
     training = run.seconds["training"]
-    upstream = {role: _about_upstream(run.folder.parent / k) for role, k in spec.upstream.items()}
+    upstream = {role: about_upstream(run.folder.parent / k) for role, k in spec.upstream.items()}
     return RunRecord(
         key=spec.key,
         spec=spec,
         attempt=attempt,
         selected=selected,
-        data=_about_data(run.data),
-        method=_about_method(spec, algorithm),
+        data=about_data(run.data),
+        method=about_method(spec, algorithm),
         seconds=Timing(**{k: round(v, 3) for k, v in run.seconds.items()}, total=round(total, 3)),
         steps=run.step,
         stopped_early=run.selection.exhausted and run.step < spec.budget["steps"],
@@ -365,46 +400,3 @@ def _record(
             **({"warnings": run.watch.warnings} if run.watch.warnings else {}),
         },
     )
-
-
-def _about_data(data: GroupedDataset) -> DataSummary:
-    info = data.info
-    return DataSummary(
-        label_names=info.label_names,
-        confounder_names=info.confounder_names,
-        environment_names=info.environment_names,
-        group_names=info.group_names,
-        splits={name: len(split) for name, split in data.splits.items()},
-        bias_splits=info.bias_splits,
-        paired=info.paired,
-        multi_label=info.multi_label,
-        stand_in=info.stand_in,
-        source=info.source,
-        licence=info.licence,
-        unlabelled_splits=info.unlabelled_splits,
-    )
-
-
-def _about_method(spec: RunSpec, algorithm: Algorithm) -> MethodSummary:
-    kind = ALGORITHMS.get(algorithm.name)
-    return MethodSummary(
-        needs=tuple(kind.needs.names()),
-        sampling=algorithm.sampling,  # of this run, since a variant may sample differently
-        paper=str(kind.paper) if kind.paper else None,
-        active_from=kind.active_from(spec.hparams, spec.budget),
-    )
-
-
-def _about_upstream(folder: Path) -> UpstreamSummary:
-    record = read_record(folder)
-    return UpstreamSummary(record.key, record.spec.method, record.selected)
-
-
-def _tidy(folder: RunFolder, attempt: int) -> None:
-    """Remove files that are no longer needed; a kill in between leaves them, which is harmless."""
-    attempt_folder = folder.attempt(attempt)
-    folder.checkpoint.unlink(missing_ok=True)
-    attempt_folder.log.unlink(missing_ok=True)
-    if attempt_folder.output.exists():
-        # The file stays open, so that later output arrives there too.
-        os.replace(attempt_folder.output, folder.output)

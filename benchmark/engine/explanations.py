@@ -147,7 +147,7 @@ def _explain(
             measured.append({key: value.double().cpu() for key, value in metrics.items()})
             shown = np.flatnonzero(np.isin(part, gallery_rows))
             if len(shown):
-                pieces.append(_gallery(split, part[shown], pixels[shown], predicted[name]))
+                pieces.append(gallery_arrays(split, part[shown], pixels[shown], predicted[name]))
         columns = {key: torch.cat([m[key] for m in measured]) for key in measured[0]}
         summaries[name] = summary(columns)
     gallery: dict[str, np.ndarray] = {}
@@ -190,7 +190,7 @@ def pixel_map(heatmap: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 
 def measure(pixels: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return every registered explanation metric of each image.
+    """Return every explanation metric of each image that runs record.
 
     Beside the metrics there are ``area``, the share of the image that the mask covers (which is the
     energy of a constant map), and ``total``, the sum of the absolute relevance.
@@ -207,6 +207,7 @@ def measure(pixels: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]
     measured = {
         name: EXPLANATION_METRICS.get(name)()(relevance, inside)
         for name in EXPLANATION_METRICS.names()
+        if EXPLANATION_METRICS.get(name).recorded
     }
     area = inside.flatten(1).double().mean(1)
     return {**measured, "area": area, "total": relevance.flatten(1).sum(1)}
@@ -238,7 +239,7 @@ def summary(columns: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     return {**means, "metrics": further} if further else means
 
 
-def _gallery(
+def gallery_arrays(
     split: DeviceSplit, rows: np.ndarray, pixels: torch.Tensor, predicted: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return the gallery arrays; heatmaps are divided by their largest value, ``scale``."""

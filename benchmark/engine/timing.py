@@ -19,7 +19,7 @@ from benchmark.core.algorithm import Algorithm
 from benchmark.core.batch import Batch
 from benchmark.core.dataset import DatasetInfo, GroupedDataset, Split
 from benchmark.core.layout import RunFolder
-from benchmark.core.registry import BACKBONES
+from benchmark.core.registry import BACKBONES, EXPLAINERS, EXPLANATION_METRICS
 from benchmark.core.spec import RunSpec
 from benchmark.engine.build import assemble
 from benchmark.engine.device_split import DeviceSplit
@@ -27,6 +27,7 @@ from benchmark.engine.exceptions import NonFiniteError
 from benchmark.engine.explanations import explain_splits
 from benchmark.engine.flops import FlopCounter
 from benchmark.engine.loop import TrainingRun
+from benchmark.engine.measure_explanations import ModelExplainer, time_explanations
 from benchmark.models.base import pixels_inside
 
 #: The largest number of timed steps, after one step that warms up.
@@ -36,6 +37,9 @@ MAX_SECONDS = 1.0
 #: The largest number of images of each split and of their pixels, unless a batch needs more.
 MAX_IMAGES = 32
 MAX_PIXELS = 4 * 224 * 224
+#: The largest number of images whose explanation is measured, and of repetitions within it.
+MAX_EXPLAINED = 4
+MAX_REPETITIONS = 16
 
 
 class _TimedRun(TrainingRun):
@@ -96,9 +100,13 @@ def measure(
         one image. ``look``: one image that the method reads outside of its steps. ``train`` and
         ``val``: how often the method reads each split outside of its steps. ``heatmap``: the
         explanation of one image. ``step_flops`` and ``image_flops``: the floating-point operations
-        of a step and an evaluation per image.
+        of a step and an evaluation per image. For a measurement of explanations only ``explained``
+        (explanation and metrics of one image) and ``timed`` (an explanation of one image, alone in
+        its batch) are not 0.
     """
     torch_device = torch.device(device)
+    if spec.measurement is not None:
+        return _measurement_times(spec, specs, infos, torch_device)
     info = infos[spec.data_fingerprint]
     budget = {
         **spec.budget,
@@ -156,6 +164,52 @@ def _untrained(
     if "weights" in BACKBONES.get(spec.backbone).options:
         spec = replace(spec, backbone_options={**spec.backbone_options, "weights": "none"})
     return assemble(spec, infos[spec.data_fingerprint], device, upstream)
+
+
+def _measurement_times(
+    spec: RunSpec,
+    specs: Mapping[str, RunSpec],
+    infos: Mapping[str, DatasetInfo],
+    device: torch.device,
+) -> dict[str, float]:
+    """Return the times of a measurement of explanations; see ``measure``.
+
+    An explainer that repeats something often does so a few times only, and its time is multiplied.
+    """
+    measurement = spec.measurement
+    assert measurement is not None
+    built = {
+        role: _untrained(specs[key], specs, infos, device).eval().requires_grad_(False)
+        for role, key in spec.upstream.items()
+    }
+    options = dict(measurement.options)
+    repeated = "" if "explainer" in built else EXPLAINERS.get(measurement.explainer).repetitions
+    factor = 1.0
+    if repeated and options[repeated] > MAX_REPETITIONS:
+        factor = options[repeated] / MAX_REPETITIONS
+        options[repeated] = MAX_REPETITIONS
+    explainer = ModelExplainer(
+        built["model"], built.get("explainer"), measurement.explainer, options
+    )
+    split = DeviceSplit(random_data(infos[spec.data_fingerprint], MAX_EXPLAINED), "val", device)
+    rows = np.arange(MAX_EXPLAINED)
+    nothing = dict.fromkeys(("step", "image", "look", "train", "val", "heatmap"), 0.0)
+    if explainer.mismatch(split.batch(rows[:1]).image):
+        return {**nothing, "explained": 0.0, "timed": 0.0}
+    seconds = float(time_explanations(explainer, split, rows[:2]).mean())
+    metrics = [EXPLANATION_METRICS.get(name)() for name in measurement.metrics]
+    started = time.perf_counter()
+    explained = explainer.explained(split.batch(rows), "timing")
+    explaining = time.perf_counter() - started
+    for metric in metrics:
+        if not metric.is_timing:
+            metric.of(explained)
+    measuring = time.perf_counter() - started - explaining
+    return {
+        **nothing,
+        "explained": (factor * explaining + measuring) / len(rows),
+        "timed": factor * seconds if any(metric.is_timing for metric in metrics) else 0.0,
+    }
 
 
 def random_data(info: DatasetInfo, size: int) -> GroupedDataset:

@@ -116,6 +116,8 @@ class HeatmapExplainer:
         options: Options of the explainer, declared like hyper-parameters.
         evaluation_order: Position among the explainers that are tried when a trained network is
             explained, the lowest first; None if the explainer is used on request only.
+        repetitions: Option to which the time of a heatmap is proportional, such as the number of
+            masks; empty for none. Estimates of the time of a sweep use it.
     """
 
     name: ClassVar[str] = ""
@@ -124,6 +126,7 @@ class HeatmapExplainer:
     requires: ClassVar[str] = ""
     options: ClassVar[Mapping[str, HParam]] = {}
     evaluation_order: ClassVar[int | None] = None
+    repetitions: ClassVar[str] = ""
 
     def __init__(self, **options: Any) -> None:
         defaults = {name: option.default for name, option in self.options.items()}

@@ -62,6 +62,7 @@ class IntegratedGradients(CaptumExplainer):
     """
 
     name = "integrated_gradients"
+    repetitions = "steps"
     signed = True
     options = {"steps": HParam(50, doc="points of the integral", low=1, high=10_000)}
 
@@ -88,6 +89,7 @@ class GradientShap(CaptumExplainer):
     """
 
     name = "gradient_shap"
+    repetitions = "samples"
     signed = True
     options = {
         "samples": HParam(50, doc="number of random points", low=1, high=10_000),
@@ -124,6 +126,7 @@ class SmoothGrad(CaptumExplainer):
     """
 
     name = "smoothgrad"
+    repetitions = "samples"
     signed = True
     options = {
         "samples": HParam(50, doc="number of noisy copies", low=1, high=10_000),

@@ -1,4 +1,4 @@
-"""Metrics of explanations: pure functions of relevance and mask, and those that runs record.
+"""Metrics of explanations: pure functions of relevance and mask, and the base of their classes.
 
 All functions take relevance float[B,H,W] ≥ 0 (for signed maps, its absolute value), compute in
 float64, and return float64[B] with NaN for images for which the metric is undefined. A map with an
@@ -10,9 +10,12 @@ decorate it with ``EXPLANATION_METRICS.register``; see ``docs/adding_a_metric.md
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import nn
 
 from benchmark.core.registry import EXPLANATION_METRICS
 from benchmark.explain.faithfulness import faithfulness_correlation as faithfulness_correlation
@@ -148,14 +151,62 @@ def mask_correlation(relevance: torch.Tensor, mask: torch.Tensor) -> torch.Tenso
     return torch.where(undefined, torch.nan, (h * m).sum(1) / norms)
 
 
-class ExplanationMetric:
-    """Base class of the metrics that every run with explanations records.
+@dataclass(frozen=True)
+class ExplainedImages:
+    """Images with their heatmaps, and what a metric may ask the model.
 
     Attributes:
-        name: registry name; the column of the report has it as its title.
+        model: computes logits float[B,K] of images, without gradients.
+        network: the explained network.
+        explain: computes heatmaps float[B,C,h,w] of a network, images and classes, with the same
+            random numbers at every call.
+        image: normalised images, float[B,C,H,W].
+        heatmap: heatmaps summed over channels and resized to the images, float[B,H,W].
+        target: the explained classes, int64[B].
+        mask: bool[B,H,W], the foreground; None for data without masks.
+    """
+
+    model: Callable[[torch.Tensor], torch.Tensor]
+    network: nn.Module
+    explain: Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+    image: torch.Tensor
+    heatmap: torch.Tensor
+    target: torch.Tensor
+    mask: torch.Tensor | None
+
+    @property
+    def relevance(self) -> torch.Tensor:
+        """The absolute heatmaps, float64[B,H,W]."""
+        return self.heatmap.double().abs()
+
+
+class ExplanationMetric:
+    """Base class of the metrics of explanations.
+
+    A subclass implements ``__call__``, or ``of`` if it needs more than relevance and mask.
+
+    Attributes:
+        name: registry name.
+        title: title of the column of the report; by default the name.
+        recorded: whether every run with explanations records the metric. Otherwise it is computed
+            where the [explanations] table of a sweep names it.
+        higher_is_better: direction in which explainers are compared; None if they are not.
+        needs_mask: whether the metric needs the foreground.
+        is_timing: whether the metric is the time of an explanation, which the engine measures.
     """
 
     name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    recorded: ClassVar[bool] = True
+    higher_is_better: ClassVar[bool | None] = None
+    needs_mask: ClassVar[bool] = True
+    is_timing: ClassVar[bool] = False
+
+    def of(self, explained: ExplainedImages) -> torch.Tensor:
+        """Return the metric of each image, float[B], NaN where it is undefined."""
+        if explained.mask is None:
+            return torch.full((len(explained.image),), torch.nan, dtype=torch.float64)
+        return self(explained.relevance, explained.mask)
 
     def __call__(self, relevance: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the metric of each image.

@@ -26,6 +26,7 @@ class Relax(EvaluationExplainer):
     """
 
     name = "relax"
+    repetitions = "masks"
     options = {
         **MASK_OPTIONS,
         "masks": HParam(3000, doc="number of random masks", low=1, high=100_000),

@@ -31,6 +31,7 @@ class Rise(EvaluationExplainer):
     """
 
     name = "rise"
+    repetitions = "masks"
     options = MASK_OPTIONS
 
     def attribute(self, scores: Scores, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

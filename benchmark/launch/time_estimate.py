@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 
 from benchmark.core.dataset import DatasetInfo
 from benchmark.core.errors import UserError
-from benchmark.core.spec import RunSpec
+from benchmark.core.spec import Measurement, RunSpec
 from benchmark.launch.events import duration
 from benchmark.plan.planner import Plan
 
@@ -20,6 +20,8 @@ from benchmark.plan.planner import Plan
 MAX_PIXELS = {"cpu": 4 * 224 * 224, "cuda": 128 * 224 * 224}
 #: The largest number of images of each test split that are explained at the end.
 EXPLAINED = 512
+#: Images whose explanation a measurement times one by one.
+TIMED_EXPLANATIONS = 9
 #: After this many seconds only one kind of run of each algorithm and network is timed, with the
 #: smaller batch size below.
 TIMING_SECONDS = 60.0
@@ -82,6 +84,7 @@ def kinds_of(plan: Plan, left: Collection[str]) -> list[RunKind]:
             _shape(plan.data[spec.data_fingerprint].info),
             sorted(spec.upstream),
             run.dataset,
+            spec.measurement and spec.measurement.to_json(),
         ]
         mark = json.dumps(identity, default=str)
         kinds.setdefault(mark, RunKind(spec, run.dataset)).keys.append(key)
@@ -96,7 +99,12 @@ def _shape(info: DatasetInfo) -> list[object]:
 
 
 def batch_sizes(kind: RunKind, plan: Plan, device: str) -> list[int]:
-    """Return one or two batch sizes to time: the smallest and the largest, up to MAX_PIXELS."""
+    """Return one or two batch sizes to time: the smallest and the largest, up to MAX_PIXELS.
+
+    A measurement of explanations has one.
+    """
+    if kind.spec.measurement is not None:
+        return [1]
     wanted = [int(plan.runs[key].spec.hparams["batch_size"]) for key in kind.keys]
     _, height, width = plan.data[kind.spec.data_fingerprint].info.image_size
     side = kind.spec.backbone_options.get("side", 0)  # to which the network enlarges the images
@@ -128,6 +136,8 @@ def run_seconds(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -
         sizes: the number of images per split; None to count only the steps.
     """
     times = kind.largest_times
+    if spec.measurement is not None:
+        return _measurement_seconds(spec.measurement, times, sizes)
     steps = spec.budget["steps"] if times["step"] else 0
     total = steps * step_seconds(kind.times, int(spec.hparams["batch_size"]))
     if sizes is None:
@@ -140,6 +150,17 @@ def run_seconds(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -
     return total + times["heatmap"] * sum(min(size, EXPLAINED) for size in tests)
 
 
+def _measurement_seconds(
+    measurement: Measurement, times: Mapping[str, float], sizes: Mapping[str, int] | None
+) -> float:
+    """Return the time of a measurement of explanations; see ``run_seconds``."""
+    total = TIMED_EXPLANATIONS * times["timed"]
+    if sizes is None:
+        return total
+    images = sum(min(sizes[name], measurement.images) for name in measurement.splits)
+    return total + images * times["explained"]
+
+
 def run_flops(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -> float:
     """Return the floating-point operations of the steps and evaluations of one run.
 
@@ -149,6 +170,8 @@ def run_flops(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -> 
         sizes: the number of images per split; None to count only the steps.
     """
     times = kind.largest_times
+    if spec.measurement is not None:
+        return 0.0
     steps = spec.budget["steps"] if times["step"] else 0
     total = steps * int(spec.hparams["batch_size"]) * times.get("step_flops", 0.0)
     if sizes is None:
@@ -264,7 +287,8 @@ def _family(kind: RunKind, plan: Plan) -> str:
     spec = kind.spec
     side = plan.data[spec.data_fingerprint].info.image_size[1]
     options = dict(spec.backbone_options)
-    identity = [spec.algorithm, spec.backbone, options.pop("side", side), options]
+    explainer = spec.measurement.explainer if spec.measurement else None
+    identity = [spec.algorithm, spec.backbone, options.pop("side", side), options, explainer]
     return json.dumps(identity, default=str)
 
 
@@ -280,7 +304,8 @@ def _one_per_family_first(kinds: Sequence[RunKind], plan: Plan) -> list[RunKind]
 
 
 def _name(kind: RunKind) -> str:
-    return f"{kind.spec.method} on {kind.dataset}, {kind.spec.backbone}"
+    explainer = f"{kind.spec.measurement.explainer} of " if kind.spec.measurement else ""
+    return f"{explainer}{kind.spec.method} on {kind.dataset}, {kind.spec.backbone}"
 
 
 def _kind_line(kind: RunKind, plan: Plan, seconds: Sequence[float], *, complete: bool) -> str:

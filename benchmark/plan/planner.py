@@ -14,6 +14,7 @@ from benchmark.core.named_options import base_name, method_name
 from benchmark.core.registry import ALGORITHMS, DATASETS, did_you_mean
 from benchmark.core.spec import RunSpec, before_switch
 from benchmark.core.sweep_plan import PlannedEntry, Refusal, SweepPlan
+from benchmark.plan.measurements import PlannedExplainer, measurement_spec, read_explainers
 from benchmark.plan.resolve import TABLES, PlannedData, Resolver, RunRequest, switch_of
 from benchmark.plan.sweepfile import SweepConfig
 
@@ -34,11 +35,13 @@ class PlannedRun:
         dataset: Data set as the sweep file writes it, by which tables are grouped.
         requested: True if the sweep asks for the run, which is then a row of a table; False if only
             another run needs it.
+        explainer: Explainer as the sweep file writes it, if the run measures explanations.
     """
 
     spec: RunSpec
     dataset: str
     requested: bool
+    explainer: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Plan:
                     trial=run.spec.trial,
                     draw=run.spec.draw,
                     requested=run.requested,
+                    explainer=run.explainer,
                 )
                 for key, run in self.runs.items()
             },
@@ -106,16 +110,24 @@ def expand(
     _check_size(config)
     builder = _Builder(Resolver(config, data_dir, absent_ok))
     problems: dict[str, None] = dict.fromkeys(_check_names(config))
+    explainers = _explainers(config, problems)
     refused: list[Refusal] = []
     for dataset, method, trial, draw in itertools.product(
         config.datasets, config.algorithms, config.trials, config.draws
     ):
-        try:
-            builder.add(RunRequest(dataset, method, trial, draw), requested=True)
-        except Refused as error:
-            refused.append(Refusal(str(dataset), method, trial, draw, str(error)))
-        except UserError as error:
-            problems.update(dict.fromkeys(getattr(error, "problems", [str(error)])))
+        request = RunRequest(dataset, method, trial, draw)
+        model = ""
+        for explainer in (None, *explainers):
+            try:
+                if explainer is None:
+                    model = builder.add(request, requested=True)
+                elif model:
+                    builder.add_measurement(request, model, explainer)
+            except Refused as error:
+                text = explainer.text if explainer else ""
+                refused.append(Refusal(str(dataset), method, trial, draw, str(error), text))
+            except UserError as error:
+                problems.update(dict.fromkeys(_sentences(error)))
     if refused and not (skip_impossible or config.skip_impossible):
         end = f" ({advice})" if advice else ""
         problems.update(dict.fromkeys(f"{refusal.reason}{end}" for refusal in refused))
@@ -127,12 +139,30 @@ def expand(
     return Plan(config, builder.runs, refused, builder.resolver.data, warnings)
 
 
+def _sentences(error: UserError) -> list[str]:
+    problems: list[str] = getattr(error, "problems", [str(error)])
+    return problems
+
+
+def _explainers(config: SweepConfig, problems: dict[str, None]) -> list[PlannedExplainer]:
+    """Return the explainers of [explanations], and add its mistakes to the problems."""
+    if config.explanations is None:
+        return []
+    try:
+        return read_explainers(config.explanations)
+    except UserError as error:
+        problems.update(dict.fromkeys(f"[explanations] {text}" for text in _sentences(error)))
+        return []
+
+
 def _check_size(config: SweepConfig) -> None:
     """Raise a UserError if a sweep has too many runs."""
     datasets, methods, trials, draws = map(
         len, (config.datasets, config.algorithms, config.trials, config.draws)
     )
     runs = math.prod((datasets, methods, trials, draws))
+    if config.explanations is not None:
+        runs *= 1 + len(config.explanations.explainers)
     if runs > MAX_RUNS:
         raise UserError(
             f"{datasets} data sets, {methods} methods, {trials:,} trials and {draws:,} draws make "
@@ -181,12 +211,46 @@ class _Builder:
             self.runs[spec.key] = PlannedRun(spec, str(request.dataset), requested)
         return spec.key
 
+    def add_measurement(self, model: RunRequest, key: str, explainer: PlannedExplainer) -> None:
+        """Add the measurement of an explainer of a model, after the training of the explainer.
+
+        Args:
+            model: The request of the model.
+            key: The key of the model.
+            explainer: The explainer.
+        """
+        assert self.resolver.config.explanations is not None
+        planned = self.runs[key]
+        training = explainer.training(model, planned.spec)
+        trained = None if training is None else self.add(training, requested=False, depth=1)
+        if trained is not None and key not in self.runs[trained].spec.upstream.values():
+            raise UserError(
+                f"[explanations] {explainer.text} would explain another model than "
+                f"{planned.spec.label()}; [override.{explainer.text}] must not change what the "
+                "model depends on."
+            )
+        spec = measurement_spec(
+            self.resolver.config.explanations,
+            explainer,
+            planned.spec,
+            self.resolver.data[planned.spec.data_fingerprint].info,
+            trained,
+        )
+        known = self.runs.get(spec.key)
+        if known is not None:
+            raise UserError(
+                f"[explanations] {known.explainer} and {explainer.text} are the same explainer; "
+                "leave one of them out."
+            )
+        self.runs[spec.key] = PlannedRun(spec, planned.dataset, True, explainer.text)
+
 
 def _warn_inactive(runs: Iterable[PlannedRun]) -> Iterator[str]:
     """Yield a warning for each method and data set with runs that end before the method begins."""
     planned: dict[tuple[str, str], list[RunSpec]] = {}
     for run in runs:
-        planned.setdefault((run.spec.method, run.dataset), []).append(run.spec)
+        if run.spec.measurement is None:
+            planned.setdefault((run.spec.method, run.dataset), []).append(run.spec)
     for (method, dataset), specs in planned.items():
         inactive = [spec for spec in specs if before_switch(spec.budget["steps"], switch_of(spec))]
         if not inactive:

@@ -161,6 +161,17 @@ def _merge(sweep: SweepFolder, old: SweepPlan, new: SweepPlan) -> SweepPlan:
     """
     replaced = {run.row for run in new.runs.values() if run.requested}
     replaced |= {refusal.row for refusal in new.refused}
+
+    def is_replaced(key: str, run: PlannedEntry) -> bool:
+        if run.row in replaced:
+            return True
+        # A measurement is of a model. Of one with other settings it is no longer of interest.
+        return (
+            bool(run.explainer)
+            and run.model_row in replaced
+            and not any(needed in new.runs for needed in _upstream(sweep.run(key)))
+        )
+
     kept: dict[str, PlannedEntry] = {}
 
     def keep(key: str) -> None:
@@ -170,7 +181,7 @@ def _merge(sweep: SweepFolder, old: SweepPlan, new: SweepPlan) -> SweepPlan:
             kept[key] = old.runs[key]
 
     old_rows = {
-        key: run for key, run in old.runs.items() if run.requested and run.row not in replaced
+        key: run for key, run in old.runs.items() if run.requested and not is_replaced(key, run)
     }
     for key in old_rows:
         keep(key)

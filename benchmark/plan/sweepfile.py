@@ -6,7 +6,7 @@ import json
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,43 @@ MAX_TITLE_LENGTH = 300
 #: Integers of TOML, which have 64 bits.
 _INTEGERS = range(-(2**63), 2**63)
 
-_EXAMPLES = {"datasets": "digits_on_photos:bias=0.95", "algorithms": "erm"}
+#: Largest number of explained images of a split.
+MAX_EXPLAINED_IMAGES = 1_000_000
+#: Metrics of [explanations] without a line of their own.
+EXPLANATION_METRIC_NAMES = (
+    "mass",
+    "rank",
+    "complexity",
+    "sparseness",
+    "faithfulness",
+    "seconds",
+)
+
+_EXAMPLES = {
+    "datasets": "digits_on_photos:bias=0.95",
+    "algorithms": "erm",
+    "explainers": "lrp",
+    "metrics": "mass",
+    "splits": "unbiased",
+}
+
+
+@dataclass(frozen=True)
+class ExplanationsTable:
+    """The [explanations] table: measurements of every trained model of a sweep.
+
+    Args:
+        explainers: Explainers with options, as in ``rise:masks=1000``, and methods that train one,
+            as in ``nemt:keep``.
+        metrics: Names of the metrics of explanations.
+        images: Largest number of explained images of each split.
+        splits: Splits that are explained; empty for all test splits.
+    """
+
+    explainers: tuple[str, ...]
+    metrics: tuple[str, ...] = EXPLANATION_METRIC_NAMES
+    images: int = 512
+    splits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +117,7 @@ class SweepConfig:
             refusing the sweep.
         select_before_switch: True to let criteria select steps at which a model is not yet a model
             of its method (see ``Algorithm.active_from``).
+        explanations: Measurements of the explanations of every requested model; None for none.
     """
 
     name: str
@@ -99,6 +136,7 @@ class SweepConfig:
     oracle: bool = False
     skip_impossible: bool = False
     select_before_switch: bool = False
+    explanations: ExplanationsTable | None = None
 
     def changed(self, **changes: Any) -> SweepConfig:
         """Return a copy with the given values, except those that are None."""
@@ -110,6 +148,10 @@ class SweepConfig:
         content = dict(vars(self))
         content["datasets"] = list(map(str, self.datasets))
         content["backbone"] = str(self.backbone)
+        if self.explanations is None:
+            del content["explanations"]
+        else:
+            content["explanations"] = asdict(self.explanations)
         return content
 
 
@@ -346,6 +388,39 @@ def read_selection(key: str, value: Any) -> tuple[str, ...]:
     return criteria
 
 
+def _explanations(key: str, value: Any) -> ExplanationsTable:
+    table = _table(key, value)
+    known = [f.name for f in fields(ExplanationsTable)]
+    problems = [
+        f"[{key}] has no key {name!r}{did_you_mean(name, known)}"
+        for name in table
+        if name not in known
+    ]
+    given: dict[str, Any] = {}
+    for name in ("explainers", "metrics", "splits"):
+        if name in table:
+            try:
+                given[name] = _texts(name, table[name])
+            except UserError as error:
+                problems.append(f"[{key}] {error}")
+    if "explainers" not in table:
+        problems.append(
+            f'[{key}] explainers is missing, expected a list such as explainers = ["lrp"].'
+        )
+    if "images" in table:
+        images = table["images"]
+        if type(images) is int and 1 <= images <= MAX_EXPLAINED_IMAGES:
+            given["images"] = images
+        else:
+            problems.append(
+                f"[{key}] images = {shown(images)} is not a whole number from 1 to "
+                f"{MAX_EXPLAINED_IMAGES:,}."
+            )
+    if problems:
+        raise Problems(problems)
+    return ExplanationsTable(**given)
+
+
 def check_table(
     defaults: Mapping[str, Any], owner: str, value: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -408,4 +483,5 @@ _READERS = {
     "oracle": _flag,
     "skip_impossible": _flag,
     "select_before_switch": _flag,
+    "explanations": _explanations,
 }

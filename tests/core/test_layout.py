@@ -24,6 +24,7 @@ IN_A_RUN = {
     "output.txt",
     "predictions.npz",
     "heatmaps.npz",
+    "explanations.npz",
     "embeddings.npz",
     "selected.pt",
     "checkpoint.pt",

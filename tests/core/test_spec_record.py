@@ -21,6 +21,7 @@ from benchmark.core.layout import LEASE_SECONDS, State, state_of
 from benchmark.core.record import RunRecord, read_record
 from benchmark.core.spec import (
     SCHEMA,
+    Measurement,
     RunSpec,
     before_switch,
     check_schema,
@@ -129,6 +130,7 @@ CHANGED: dict[str, Any] = {
     "compute": {"precision": "bf16"},
     "upstream": {},
     "select_before_switch": True,
+    "measurement": Measurement("lrp", {}, ("mass",), 512, ("unbiased",)),
     "schema": 2,
 }
 
@@ -139,7 +141,14 @@ def test_the_key_changes_with_every_field() -> None:
     assert SPEC.key not in keys.values() and len(set(keys.values())) == len(keys)
 
 
-@pytest.mark.parametrize("spec", [SPEC, replace(SPEC, select_before_switch=True)])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SPEC,
+        replace(SPEC, select_before_switch=True),
+        replace(SPEC, measurement=CHANGED["measurement"]),
+    ],
+)
 def test_a_spec_survives_json(spec: RunSpec) -> None:
     again = RunSpec.from_json(json.loads(to_json(spec.to_json())))
     assert again == spec and again.key == spec.key

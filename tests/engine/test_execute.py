@@ -57,7 +57,11 @@ def test_every_field_of_the_record_is_there_and_says_the_truth(tmp_path: Path) -
     folder = plan_run(tmp_path, "group_dro", selection=["val_worst_group", "last"])
     assert run(folder) == "done"
     value = read_json(folder / "record.json")
-    assert set(value) == {f.name for f in fields(RunRecord)} - {"explanations", "embeddings"}
+    assert set(value) == {f.name for f in fields(RunRecord)} - {
+        "explanations",
+        "embeddings",
+        "measurement",
+    }
     record, spec = read_record(folder), spec_of(folder)
     assert (
         record.key == folder.name == record.spec.key and record.spec == spec and record.attempt == 1

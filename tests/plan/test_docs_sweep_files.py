@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.dataset import AUGMENTATIONS
 from benchmark.plan.planner import expand
-from benchmark.plan.sweepfile import _READERS, BUDGET, COMPUTE, config_from
+from benchmark.plan.sweepfile import _READERS, BUDGET, COMPUTE, ExplanationsTable, config_from
 
 DOC = Path(__file__).parents[2] / "docs" / "sweep_files.md"
 
@@ -22,8 +23,10 @@ def _example() -> dict:
 
 def test_the_example_is_a_valid_sweep() -> None:
     plan = expand(config_from(_example(), "example", "docs"))
-    assert len(plan.runs) == 2 * 3 * 3
-    dro = [run.spec for run in plan.runs.values() if run.spec.algorithm == "group_dro"]
+    assert sum(not run.explainer for run in plan.runs.values()) == 2 * 3 * 3
+    assert len(plan.runs) == 2 * 3 * 3 * (1 + len(_example()["explanations"]["explainers"]))
+    models = [run for run in plan.runs.values() if not run.explainer]
+    dro = [run.spec for run in models if run.spec.algorithm == "group_dro"]
     assert {s.dataset_options["bias"] for s in dro} == {0.8}
     assert {(s.budget["steps"], s.hparams["eta"]) for s in dro} == {(900, 0.1)}
     lr = {run.spec.hparams["lr"] for run in plan.runs.values() if run.spec.method == "erm"}
@@ -34,6 +37,7 @@ def test_the_example_shows_every_key() -> None:
     example = _example()
     assert set(example) == set(_READERS)
     assert set(example["budget"]) == set(BUDGET)
+    assert set(example["explanations"]) == {f.name for f in fields(ExplanationsTable)}
     assert example["compute"] == COMPUTE
     assert set(AUGMENTATIONS) < set(example["augmentation"])
     assert all(name in DOC.read_text(encoding="utf-8") for name in CRITERIA)

@@ -71,11 +71,15 @@ def load(path: Path) -> dict[str, Any]:
 def test_record_agrees(real_run: Path) -> None:
     record = load(real_run / "record.json")
     assert documented("record.json") == set(record)
-    own = {f.name for f in fields(RunRecord)} - {"explanations", "embeddings"}  # within extra
+    own = {f.name for f in fields(RunRecord)} - {
+        "explanations",
+        "embeddings",
+        "measurement",
+    }  # within extra
     assert set(record) == own
     assert documented("data") == set(record["data"])
     assert documented("machine") == set(record["machine"])
-    optional = {"select_before_switch"}
+    optional = {"select_before_switch", "measurement"}
     assert documented("spec.json") == {f.name for f in fields(RunSpec)}
     assert documented("spec.json") - optional == set(record["spec"])
     assert record["spec"] == load(real_run / "spec.json")

@@ -42,7 +42,9 @@ class Json(ReportFormat):
                 "tables": json_tables(report.tables),
                 **_records_of_tables(report),
                 "sheets": [asdict(sheet) for sheet in report.sheets],
-                "unfinished": [_unfinished(run) for run in sweep.runs if run.state != State.DONE],
+                "unfinished": [
+                    _unfinished(run) for run in sweep.all_runs if run.state != State.DONE
+                ],
             }
         )
 
@@ -74,7 +76,7 @@ def _unfinished(run: SweepRun) -> dict[str, Any]:
     return {
         "key": run.key,
         "dataset": run.dataset,
-        "method": run.method,
+        "method": run.label,
         "trial": run.trial,
         "draw": run.draw,
         "state": run.state,

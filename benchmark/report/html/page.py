@@ -31,7 +31,7 @@ def page(report: Report, figures: Mapping[int, Sequence[SavedFigure]]) -> str:
     if report.sheets or report.appendix:
         titles.append(("side", _SIDE_TITLE))
     side = "".join(sheet_part(sheet) for sheet in [*report.sheets, *report.appendix])
-    unfinished = unfinished_part(sweep.runs)
+    unfinished = unfinished_part(sweep.all_runs)
     titles.append(("runs", "Selected runs"))
     if unfinished:
         titles.append(("unfinished", "Runs without a result"))

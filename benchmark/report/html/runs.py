@@ -207,7 +207,7 @@ def _unfinished_row(run: SweepRun) -> str:
     cells = {
         "run": run.key,
         "data": run.dataset,
-        "method": run.method,
+        "method": run.label,
         "trial": "" if run.trial is None else run.trial,
         "draw": "" if run.draw is None else run.draw,
         "state": run.state,

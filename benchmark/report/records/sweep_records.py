@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,6 +49,8 @@ class SweepRun:
         draw: Number of the draw of hyper-parameters; None if neither has it.
         spec: Spec of the run; None if it cannot be read.
         record: Record of the run; None unless the run is done.
+        explainer: Explainer, as written in the sweep file, if the run measures the explanations of
+            a model; else empty.
     """
 
     key: str
@@ -62,6 +64,12 @@ class SweepRun:
     draw: int | None = None
     spec: RunSpec | None = None
     record: RunRecord | None = None
+    explainer: str = ""
+
+    @property
+    def label(self) -> str:
+        """The method or, for a measurement, explainer and method."""
+        return f"{self.explainer} of {self.method}" if self.explainer else self.method
 
     @property
     def selected(self) -> Mapping[str, SelectedStep]:
@@ -78,10 +86,13 @@ class Sweep:
         name: Name of the sweep.
         title: Title of the sweep.
         created: Seconds since 1970, or 0 if unknown.
-        runs: Runs in the order of the plan.
-        refused: Planned runs that cannot run.
+        runs: Runs that train models, in the order of the plan.
+        refused: Planned runs of models that cannot run.
         config: The resolved sweep file.
         notes: Problems of the folder that a reader must know, one sentence each.
+        measurements: Runs that measure the explanations of these models.
+        explainer_runs: Runs that train an explainer for a measurement only.
+        refused_measurements: Planned measurements that cannot run.
     """
 
     folder: Path
@@ -92,10 +103,18 @@ class Sweep:
     refused: list[Refusal]
     config: Mapping[str, Any]
     notes: list[str]
+    measurements: list[SweepRun] = field(default_factory=list)
+    explainer_runs: list[SweepRun] = field(default_factory=list)
+    refused_measurements: list[Refusal] = field(default_factory=list)
+
+    @property
+    def all_runs(self) -> list[SweepRun]:
+        """Every planned run."""
+        return [*self.runs, *self.explainer_runs, *self.measurements]
 
     def states(self) -> dict[str, int]:
         """Return the number of runs in each state, done first."""
-        counted = Counter(str(run.state) for run in self.runs)
+        counted = Counter(str(run.state) for run in self.all_runs)
         return dict(sorted(counted.items(), key=lambda item: (item[0] != State.DONE, item[0])))
 
 
@@ -156,9 +175,28 @@ def load_sweep(folder: Path, keep: str | None = None) -> Sweep:
     _mark_blocked(runs)
     notes += _unplanned_folders(sweep, set(plan.runs))
     title = plan.title or plan.name
+    measurements = [run for run in runs if run.explainer]
+    serving = _explainer_keys(run.spec for run in measurements)
+    models = [run for run in runs if not run.explainer]
     return Sweep(
-        folder, plan.name, title, plan.created, runs, list(plan.refused), plan.config, notes
+        folder,
+        plan.name,
+        title,
+        plan.created,
+        [run for run in models if run.requested or run.key not in serving],
+        [refusal for refusal in plan.refused if not refusal.explainer],
+        plan.config,
+        notes,
+        measurements,
+        [run for run in models if not run.requested and run.key in serving],
+        [refusal for refusal in plan.refused if refusal.explainer],
     )
+
+
+def _explainer_keys(specs: Iterable[RunSpec | None]) -> set[str]:
+    """Return the keys of the runs that train the explainers of measurements."""
+    upstream = [spec.upstream for spec in specs if spec is not None and spec.measurement]
+    return {found["explainer"] for found in upstream if "explainer" in found}
 
 
 def _no_sweep(sweep: SweepFolder) -> str:
@@ -196,6 +234,7 @@ def _planned(sweep: SweepFolder, key: str, entry: PlannedEntry) -> SweepRun:
         sweep.run(key),
         trial=entry.trial,
         draw=entry.draw,
+        explainer=entry.explainer,
     )
 
 
@@ -207,8 +246,13 @@ def _runs_from_folders(sweep: SweepFolder) -> dict[str, PlannedEntry]:
             spec = read_spec(sweep.run(name).path)
         except (OSError, UserError):
             continue
-        found[name] = PlannedEntry(_dataset(spec), spec.method, spec.trial, spec.draw)
-        upstream |= set(spec.upstream.values())
+        found[name] = PlannedEntry(
+            _dataset(spec), spec.method, spec.trial, spec.draw, explainer=_explainer(spec)
+        )
+        if spec.measurement is None:
+            upstream |= set(spec.upstream.values())
+        else:
+            upstream |= _explainer_keys([spec])
     return {name: replace(entry, requested=name not in upstream) for name, entry in found.items()}
 
 
@@ -216,6 +260,14 @@ def _dataset(spec: RunSpec) -> str:
     """Return the data set of a spec as a sweep file writes it, with every option."""
     options = {name: str(value) for name, value in sorted(spec.dataset_options.items())}
     return str(NamedOptions(spec.dataset, options))
+
+
+def _explainer(spec: RunSpec) -> str:
+    """Return the explainer of a measurement as a sweep file writes it, with every option."""
+    if spec.measurement is None:
+        return ""
+    options = {name: str(value) for name, value in sorted(spec.measurement.options.items())}
+    return str(NamedOptions(spec.measurement.explainer, options))
 
 
 def _read_run(
@@ -260,7 +312,7 @@ def _read_run(
 def _read_record(run: SweepRun, keep: str | None, shared: dict[tuple[type, str], Any]) -> RunRecord:
     folder = run.folder
     value = read_json(folder.record)
-    if isinstance(value, dict) and not value.get("selected"):
+    if isinstance(value, dict) and not value.get("selected") and not run.explainer:
         raise DamagedError(f"{folder.record} is damaged: it holds no selected step.")
     _lighten(value, keep)
     record = RunRecord.from_json(value, str(folder.record))

@@ -366,5 +366,5 @@ def summary_line(sweep: Sweep) -> str:
         if state in (State.PENDING, State.RUNNING, State.LOST)
     )
     hint = " (launch again for the rest)" if unfinished else ""
-    runs = f"{len(sweep.runs)} run{'' if len(sweep.runs) == 1 else 's'}"
+    runs = f"{len(sweep.all_runs)} run{'' if len(sweep.all_runs) == 1 else 's'}"
     return f"{runs}: {counted or 'none'}{refused}{hint}"
