@@ -19,7 +19,17 @@ from benchmark.core import (
     UserError,
 )
 from benchmark.models.ag_sononet import AGSononet
-from benchmark.models.pretrained import WEIGHTS_OPTION
+from benchmark.models.pretrained import NONE, WEIGHTS_OPTION
+
+#: Side of the patches of ViT-B/16, in pixels.
+PATCH = 16
+#: Options of the backbone ``vit`` with which it has the size of ViT-B.
+VIT_B = {"dim": 768, "depth": 12, "heads": 12, "mlp_ratio": 4.0}
+
+
+def vit_b(patch: int) -> tuple[str, dict[str, Any]]:
+    """Return the name and the options of the backbone that is ViT-B with patches of this side."""
+    return ("vit_b_16", {}) if patch == PATCH else ("vit", {**VIT_B, "patch": patch})
 
 
 @ALGORITHMS.register
@@ -60,7 +70,8 @@ class AGSononetERM(ERM):
 class ViT(ERM):
     """Cross-entropy on ViT-B/16; the sweep's backbone is not used.
 
-    Images must be square with a side that is a multiple of 16.
+    Images must be square with a side that is a multiple of ``patch``. With another patch than 16
+    the rest of the network is that of ViT-B, and there are no published weights.
     """
 
     name = "vit"
@@ -72,14 +83,21 @@ class ViT(ERM):
         year=2021,
         url="https://arxiv.org/abs/2010.11929",
     )
-    hparams = {"weights": WEIGHTS_OPTION}
+    hparams = {
+        "weights": WEIGHTS_OPTION,
+        "patch": HParam(16, doc="side of a patch, in pixels", low=1, high=64, omit_default=True),
+    }
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
+        patch = spec.hparams.get("patch", PATCH)
+        if patch != PATCH and spec.hparams["weights"] != NONE:
+            return f"published weights are for patches of {PATCH} pixels; set weights = none."
+        name, options = vit_b(patch)
         try:
-            BACKBONES.get("vit_b_16").sides_inside({}, *info.image_size[1:])
+            BACKBONES.get(name).sides_inside(options, *info.image_size[1:])
         except UserError as error:
-            return str(error)
+            return f"{str(error).removesuffix('.')}, or set patch, the side of a patch."
         return None
 
     @classmethod
@@ -89,10 +107,11 @@ class ViT(ERM):
     def __init__(self, setting: Setting) -> None:
         def build(num_outputs: int | None = None, **options: Any) -> nn.Module:
             outputs = setting.num_classes if num_outputs is None else num_outputs
-            kind = BACKBONES.get("vit_b_16")
-            network: nn.Module = kind(
-                outputs, setting.image_size, weights=setting.hparams["weights"], **options
-            )
+            name, size = vit_b(setting.hparams["patch"])
+            if setting.hparams["patch"] == PATCH:
+                size["weights"] = setting.hparams["weights"]
+            kind = BACKBONES.get(name)
+            network: nn.Module = kind(outputs, setting.image_size, **size, **options)
             return network
 
         super().__init__(replace(setting, build_network=build))

@@ -192,6 +192,17 @@ class Algorithm(nn.Module):
         return {name: hparam.at(side) for name, hparam in declared.items()}
 
     @classmethod
+    def with_omitted(cls, hparams: Mapping[str, Any], side: int) -> dict[str, Any]:
+        """Return the hyper-parameters of a spec, with the defaults that specs leave out.
+
+        Args:
+            hparams: Hyper-parameters of a spec.
+            side: Side of the images, in pixels.
+        """
+        declared = cls.all_hparams(side).items()
+        return {**{n: h.default for n, h in declared if h.omit_default}, **hparams}
+
+    @classmethod
     def upstream(cls, spec: RunSpec) -> dict[str, Upstream]:
         """Return the runs that must be finished before this one, by role. The default is none."""
         return {}

@@ -98,6 +98,8 @@ class HParam:
         high: Largest value; None for no bound.
         choices: The allowed values; None for any.
         form: Regular expression that the whole of a text must match; None for any text.
+        omit_default: True to leave the default out of specs. A hyper-parameter that is added to a
+            published method then does not change the keys of runs that do not use it.
     """
 
     default: Any
@@ -108,6 +110,7 @@ class HParam:
     high: float | None = None
     choices: tuple[Any, ...] | None = None
     form: str | None = None
+    omit_default: bool = False
 
     def at(self, side: int) -> HParam:
         """Return this hyper-parameter for images of ``side`` pixels."""

@@ -51,12 +51,13 @@ def assemble(
     """Build the algorithm of a spec from the trained algorithms of its upstream runs."""
     torch.manual_seed(seed_for("init", spec.trial))
     compute = spec.compute
+    kind = ALGORITHMS.get(spec.algorithm)
     setting = Setting(
         num_classes=len(info.label_names),
         num_confounders=len(info.confounder_names),
         num_environments=len(info.environment_names),
         image_size=info.image_size,
-        hparams=dict(spec.hparams),
+        hparams=kind.with_omitted(spec.hparams, max(info.image_size[1:])),
         steps=spec.budget["steps"],
         build_network=_network_factory(spec, info),
         mean=tuple(info.mean),
@@ -65,7 +66,7 @@ def assemble(
         autocast=_autocast(device, compute.get("precision", "fp32")),
         label_names=tuple(info.label_names),
     )
-    algorithm: Algorithm = ALGORITHMS.get(spec.algorithm)(setting)
+    algorithm: Algorithm = kind(setting)
     place(algorithm, device, compute)
     return algorithm
 

@@ -237,7 +237,8 @@ class Resolver:
             )
             values.update(resolved or {})
         errors.finish()
-        return values
+        omitted = {n for n, h in declared.items() if h.omit_default and values[n] == h.default}
+        return {name: value for name, value in values.items() if name not in omitted}
 
     def _budget(self, override: Mapping[str, Any], selection: Sequence[str]) -> dict[str, Any]:
         budget: dict[str, Any] = {

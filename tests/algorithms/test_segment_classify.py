@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import algorithms.attention_networks
+from algorithms.attention_networks import vit_b
 from benchmark.core.batch import Batch
+from benchmark.core.errors import UserError
+from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS
+from benchmark.plan.planner import expand
+from benchmark.plan.sweepfile import config_from
+from tests.support import every_algorithm
 from tests.support.tiny import CLASSES, build, make_batch, through_checkpoint, train
 
 SMALL = {"unet_width": 2, "unet_depth": 2}
@@ -169,6 +177,48 @@ def test_ag_sononet_trains_its_own_network() -> None:
         not torch.equal(a, g.psi.weight)
         for a, g in zip(before, algorithm.network.gates, strict=True)
     )
+
+
+def test_vit_with_small_patches_takes_one_step_on_images_of_28_pixels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = {"dim": 16, "depth": 2, "heads": 2, "mlp_ratio": 4.0}
+    monkeypatch.setattr(algorithms.attention_networks, "VIT_B", small)
+    algorithm = build("vit", image_size=(3, 28, 28), patch=4)
+    assert algorithm.network.token_grid() == (7, 7)
+    before = [p.clone() for p in algorithm.parameters()]
+    logged = train(algorithm, 0, 1, side=28)
+    assert logged[0]["classification"] == pytest.approx(math.log(CLASSES), rel=0.1)
+    assert any(not torch.equal(p, q) for p, q in zip(before, algorithm.parameters(), strict=True))
+    with pytest.raises(UserError, match="16 divides"):
+        build("vit", image_size=(3, 28, 28))
+
+
+def test_vit_b_with_another_patch_has_the_other_parameters_of_vit_b_16() -> None:
+    with torch.device("meta"):
+        networks = [
+            BACKBONES.get(name)(10, (3, 32, 32), **options) for name, options in map(vit_b, (16, 8))
+        ]
+    shapes = [{name: p.shape for name, p in n.named_parameters()} for n in networks]
+    assert shapes[0].keys() == shapes[1].keys()
+    differ = {name for name in shapes[0] if shapes[0][name] != shapes[1][name]}
+    assert differ == {"net.conv_proj.weight", "net.encoder.pos_embedding"}
+
+
+def test_what_vit_refuses_and_the_key_without_a_patch() -> None:
+    kind = ALGORITHMS.get("vit")
+    spec = every_algorithm.spec_of("vit")
+    info = replace(DATASETS.get("tiny")().info(), image_size=(3, 28, 28))
+    assert "set patch" in (kind.refuses(spec, info) or "")
+    small = replace(spec, hparams={**spec.hparams, "patch": 4})
+    assert kind.refuses(small, info) is None
+    weights = {**small.hparams, "weights": "IMAGENET1K_V1"}
+    assert "published weights" in (kind.refuses(replace(small, hparams=weights), info) or "")
+    table = {"datasets": ["tiny:side=32"], "algorithms": ["vit"], "backbone": "convnet"}
+    for fixed, found in (({}, None), ({"patch": 16}, None), ({"patch": 8}, 8)):
+        plan = expand(config_from({**table, "budget": {"steps": 2}, "fixed": fixed}, "t", "t"))
+        (planned,) = plan.runs.values()
+        assert planned.spec.hparams.get("patch") == found
 
 
 def test_vit_is_vit_b_16() -> None:

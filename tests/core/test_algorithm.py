@@ -127,6 +127,15 @@ def test_hyper_parameters_of_the_method_come_last_and_may_replace_shared_ones() 
     )
 
 
+def test_a_default_that_specs_leave_out_is_filled_in() -> None:
+    class Later(Linear):
+        hparams = {"added": HParam(1, omit_default=True, large=HParam(2, omit_default=True))}
+
+    assert Later.with_omitted({"lr": 0.1}, 32) == {"added": 1, "lr": 0.1}
+    assert Later.with_omitted({"lr": 0.1}, 224) == {"added": 2, "lr": 0.1}
+    assert Later.with_omitted({"added": 5}, 32) == {"added": 5}
+
+
 def test_groups_are_classes_times_confounders_and_papers_can_be_read() -> None:
     assert _made().setting.num_groups == 6
     assert str(Paper("A title", "A, B", 2020, "https://…")) == "A, B (2020), A title"
