@@ -100,6 +100,13 @@ setup(
         "explain": ["captum>=0.7"],  # integrated gradients, SHAP and other explainers of evaluation
         "prodigy": ["prodigyopt>=1.1"],  # optimizer = prodigy
         "clip": ["open_clip_torch>=3.3"],  # gals, and zero-shot CLIP as a teacher
+        # what Run.export needs for .onnx and .safetensors
+        "export": [
+            "onnx>=1.16",
+            "onnxscript>=0.1",
+            "onnxruntime>=1.18",
+            "safetensors>=0.4.3",
+        ],
         "umap": ["umap-learn>=0.5.5"],  # the report's latent space by UMAP instead of PCA
         "dicom": ["pydicom>=2.4"],  # X-rays in DICOM
         "hdf5": ["h5py>=3.8"],  # ImageNet-Segmentation

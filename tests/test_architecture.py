@@ -44,7 +44,9 @@ THIN = {
     "benchmark.train",
     "benchmark.data",
     "benchmark.collect_results",
+    "benchmark.predict",
     "benchmark.cli",
+    "benchmark.api",
 }
 #: What has no torch, not even indirectly, when it is imported.
 WITHOUT_TORCH = ("benchmark.plan", "benchmark.report")

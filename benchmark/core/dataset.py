@@ -144,6 +144,24 @@ class Split:
 
 
 @dataclass(frozen=True)
+class ImageConversion:
+    """The conversion of image files to the images of a data set.
+
+    Args:
+        fit: How an image becomes square: ``"stretch"``, ``"crop"`` (the largest central square) or
+            ``"pad"`` (with black).
+        middle: Side of a central square that is cropped first, in pixels of the file; 0 for none.
+        equalise: True if the histogram of grey values is equalised first.
+        bits: Number of bits of a 16-bit grey value that are in use.
+    """
+
+    fit: str = "stretch"
+    middle: int = 0
+    equalise: bool = False
+    bits: int = 16
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
     """The description of a data set, available before any image is read.
 
@@ -248,6 +266,7 @@ class GroupedDataset:
         info: The description.
         splits: The splits by name, in the order of ``info.splits``.
         fingerprint: The identity of the data, from ``DatasetSource.fingerprint``.
+        conversion: The conversion of other image files, from ``DatasetSource.conversion``.
     """
 
     name: str
@@ -255,6 +274,7 @@ class GroupedDataset:
     info: DatasetInfo
     splits: Mapping[str, Split]
     fingerprint: str
+    conversion: ImageConversion = ImageConversion()
 
     def group(self, split: str) -> np.ndarray | None:
         """Return the group of every image of a split.
@@ -315,6 +335,13 @@ class DatasetSource:
     def info(self) -> DatasetInfo:
         """Return the description of the data for the current options, without reading files."""
         raise NotImplementedError
+
+    def conversion(self) -> ImageConversion:
+        """Return how other image files are converted for a network trained on these data.
+
+        The default stretches them to the square of ``info().image_size``.
+        """
+        return ImageConversion()
 
     def build(self, seed: int) -> dict[str, Split]:
         """Build the splits of one trial.
@@ -438,7 +465,14 @@ class DatasetSource:
             self._check_ranges(info, name, split)
             self._check_annotations(info, name, split)
         splits = {name: _with_class_masks(info, split) for name, split in splits.items()}
-        return GroupedDataset(self.name, dict(self.chosen), info, splits, self.fingerprint())
+        return GroupedDataset(
+            self.name,
+            dict(self.chosen),
+            info,
+            splits,
+            self.fingerprint(),
+            self.conversion(),
+        )
 
     def _check_shapes(self, info: DatasetInfo, name: str, split: Split) -> None:
         if len(split) == 0:

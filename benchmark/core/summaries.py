@@ -15,6 +15,7 @@ from benchmark.core.decode import (
     Key,
     Matching,
     Name,
+    Positive,
     Seconds,
     Text,
 )
@@ -23,6 +24,29 @@ from benchmark.core.stored_counts import counts_to_json
 Names: TypeAlias = tuple[Name, ...]
 Share: TypeAlias = Annotated[float | None, Between(0.0, 1.0 + 1e-6)]
 Correlation: TypeAlias = Annotated[float | None, Between(-1.0 - 1e-6, 1.0 + 1e-6)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSummary:
+    """The images that the network of a run accepts, and how files are converted to them.
+
+    Attributes:
+        image_size: (C, H, W).
+        mean: Mean of each channel for pixel values in [0, 1], which normalisation subtracts.
+        std: Standard deviation of each channel, by which it divides.
+        fit: See ``ImageConversion``, as for the following fields.
+        middle: Side of the central square, or 0.
+        equalise: Whether histograms are equalised.
+        bits: Bits of a 16-bit value that are in use.
+    """
+
+    image_size: tuple[Positive, Positive, Positive]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fit: Name = "stretch"
+    middle: Count = 0
+    equalise: bool = False
+    bits: Positive = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +66,7 @@ class DataSummary:
         source: Origin of the data.
         licence: Terms of use.
         unlabelled_splits: Test splits without known labels, of which tables have no accuracy.
+        input: Images that the network accepts; None in records of earlier versions.
     """
 
     label_names: Names
@@ -56,6 +81,7 @@ class DataSummary:
     source: Text = ""
     licence: Text = ""
     unlabelled_splits: Names = ()
+    input: InputSummary | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON, without those that earlier versions do not have."""

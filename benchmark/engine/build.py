@@ -116,9 +116,34 @@ def load_upstream(folder: Path, device: torch.device, data_dir: Path | None = No
                 "sweep again."
             )
     spec = read_spec(folder)
-    weights = _selected_weights(run)
     info = DATASETS.get(spec.dataset)(data_dir, **spec.dataset_options).info()
-    algorithm = build_algorithm(spec, info, device, folder.parent, data_dir)
+    return load_finished(run, spec, info, device, data_dir)
+
+
+def load_finished(
+    run: RunFolder,
+    spec: RunSpec,
+    info: DatasetInfo,
+    device: torch.device,
+    data_dir: Path | None = None,
+) -> Algorithm:
+    """Load the algorithm of a finished run with its selected weights, in evaluation mode.
+
+    Args:
+        run: the folder of the run.
+        spec: its spec.
+        info: the description of its data.
+        device: where to put the algorithm.
+        data_dir: the folder of downloaded data sets, for upstream runs.
+
+    Returns:
+        The algorithm; its parameters need no gradient.
+
+    Raises:
+        UserError: the weights are damaged or do not fit the method.
+    """
+    weights = _selected_weights(run)
+    algorithm = build_algorithm(spec, info, device, run.path.parent, data_dir)
     try:
         algorithm.load_state_dict(weights)
     except RuntimeError as error:

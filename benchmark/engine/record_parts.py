@@ -11,7 +11,7 @@ from benchmark.core.layout import RunFolder
 from benchmark.core.record import read_record
 from benchmark.core.registry import ALGORITHMS
 from benchmark.core.spec import RunSpec
-from benchmark.core.summaries import DataSummary, MethodSummary, UpstreamSummary
+from benchmark.core.summaries import DataSummary, InputSummary, MethodSummary, UpstreamSummary
 
 
 def about_data(data: GroupedDataset) -> DataSummary:
@@ -30,6 +30,9 @@ def about_data(data: GroupedDataset) -> DataSummary:
         source=info.source,
         licence=info.licence,
         unlabelled_splits=info.unlabelled_splits,
+        input=InputSummary(
+            image_size=info.image_size, mean=info.mean, std=info.std, **vars(data.conversion)
+        ),
     )
 
 

@@ -141,6 +141,29 @@ def decode_array(array: np.ndarray, recipe: Recipe) -> DecodedImage:
     return DecodedImage(fitted, image.size, ImageFact(0))
 
 
+def convert_image(image: Image, recipe: Recipe, name: str) -> np.ndarray:
+    """Convert an image in memory as ``read_image`` converts the image of a file.
+
+    Args:
+        image: An image of Pillow.
+        recipe: The conversion.
+        name: Name of the image, for messages.
+
+    Returns:
+        uint8[C,side,side].
+
+    Raises:
+        UserError: If the image cannot be decoded, or its values fit no known scale.
+    """
+    try:
+        # A JPEG that is decoded at a reduced size would change the image of the caller.
+        upright, size, _ = _convert(image.copy() if image.format == "JPEG" else image, recipe)
+        fitted = np.asarray(_fit(upright, recipe, size))
+    except UNREADABLE as error:
+        raise unreadable_image(Path(name), error) from None
+    return fitted[None] if fitted.ndim == 2 else fitted.transpose(2, 0, 1)
+
+
 def read_mask(path: Path, size: tuple[int, int]) -> Image:
     """Read a mask file.
 
@@ -227,31 +250,34 @@ def unreadable_image(path: Path, error: BaseException) -> UserError:
 
 def _open(path: Path, recipe: Recipe) -> tuple[Image, tuple[int, int], ImageFact]:
     """Return the upright image, perhaps at a reduced size, the size of the file, and the facts."""
+    with pixels.open_image(path) as opened:
+        return _convert(opened, recipe)
+
+
+def _convert(opened: Image, recipe: Recipe) -> tuple[Image, tuple[int, int], ImageFact]:
+    """Return what ``_open`` returns, for an opened image."""
     from PIL import Image
 
-    with pixels.open_image(path) as opened:
-        facts = pixels.load_first_frame(opened)
-        orientation = pixels.read_orientation(opened) if recipe.upright else 1
-        size = pixels.upright_size(opened.size, orientation)
-        if opened.mode in pixels.DEEP_MODES:
-            opened.load()
-            values, more_facts = pixels.deep_grey_values(
-                opened, recipe.bits, equalised=recipe.equalise
-            )
-            image = Image.fromarray(values)
-        else:
-            if opened.format == "JPEG" and recipe.channels == 3:
-                _reduce_jpeg(opened, size, recipe)
-            image, more_facts = pixels.flatten(opened)
-            if recipe.channels == 1:
-                image = image.convert("L")
-                if recipe.equalise:
-                    image = Image.fromarray(grey_scale.equalise(np.asarray(image)))
-        if recipe.channels == 3 and image.mode != "RGB":
-            image = image.convert("RGB")
-        elif image is opened:  # The file is closed on return.
-            image = opened.copy()
-        image = pixels.turn_upright(image, orientation)
+    facts = pixels.load_first_frame(opened)
+    orientation = pixels.read_orientation(opened) if recipe.upright else 1
+    size = pixels.upright_size(opened.size, orientation)
+    if opened.mode in pixels.DEEP_MODES:
+        opened.load()
+        values, more_facts = pixels.deep_grey_values(opened, recipe.bits, equalised=recipe.equalise)
+        image = Image.fromarray(values)
+    else:
+        if opened.format == "JPEG" and recipe.channels == 3:
+            _reduce_jpeg(opened, size, recipe)
+        image, more_facts = pixels.flatten(opened)
+        if recipe.channels == 1:
+            image = image.convert("L")
+            if recipe.equalise:
+                image = Image.fromarray(grey_scale.equalise(np.asarray(image)))
+    if recipe.channels == 3 and image.mode != "RGB":
+        image = image.convert("RGB")
+    elif image is opened:  # The file is closed on return.
+        image = opened.copy()
+    image = pixels.turn_upright(image, orientation)
     facts |= more_facts
     if orientation > 1:
         facts |= ImageFact.TURNED

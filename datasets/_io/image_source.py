@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmark.core.class_masks import ClassMasks, LabelledShape, SparseClassMasks
-from benchmark.core.dataset import DatasetSource, ImageProgress, Progress, Split
+from benchmark.core.dataset import (
+    DatasetSource,
+    ImageConversion,
+    ImageProgress,
+    Progress,
+    Split,
+)
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from datasets._io import decode
@@ -71,6 +77,14 @@ class ImageSource(DatasetSource):
         if self._pools is None:
             self._pools = self.read()
         return self._pools
+
+    def conversion(self) -> ImageConversion:
+        """Return the conversion of the images; of composed data sets, that of photographs."""
+        recipes = [pool.recipe for pool in self.pools().values() if not pool.recipe.cutout]
+        if not recipes:
+            return ImageConversion()
+        recipe = recipes[0]
+        return ImageConversion(recipe.fit, recipe.middle, recipe.equalise, recipe.bits)
 
     def check(self) -> None:
         for pool in self.pools().values():

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.core.counts import accuracy, num_images, worst_group, worst_group_accuracy
 from benchmark.core.errors import UserError
@@ -17,6 +17,9 @@ from benchmark.report.records.sweep_records import Sweep, SweepRun
 from benchmark.report.records.switches import chosen_before_switch, switch_of
 from benchmark.report.statistics.estimate import finite_or_none
 from benchmark.report.statistics.plug_in import overall
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -56,6 +59,13 @@ def export(sweep: Sweep, path: Path) -> int:
     else:
         _parquet(rows, columns, path)
     return len(rows)
+
+
+def to_frame(sweep: Sweep) -> DataFrame:
+    """Return the rows that ``export`` writes as a DataFrame."""
+    from pandas import DataFrame
+
+    return DataFrame([row for run in sweep.runs for row in _rows(run)])
 
 
 def _parquet(rows: list[dict[str, Any]], columns: list[str], path: Path) -> None:
