@@ -118,6 +118,8 @@ def forbidden(module: str, imported: str) -> bool:
         return _room(imported) > _room(module)
     if mine == theirs or imported in ("benchmark", "benchmark.__version__"):
         return False
+    if module == "benchmark":  # names of the Python interface, imported on first use
+        return theirs != "benchmark.api"
     if mine in THIN:
         return not theirs.startswith("benchmark.")
     return theirs not in HOUSE.get(mine, set())
@@ -140,6 +142,8 @@ def forbidden(module: str, imported: str) -> bool:
         ("algorithms.irm", "benchmark.engine.loop", True),
         ("algorithms.irm", "datasets.tiny", True),
         ("datasets.tiny", "benchmark.models", True),
+        ("benchmark", "benchmark.api.run.load_run", False),
+        ("benchmark", "benchmark.engine.build", True),
         ("benchmark.core.spec", "datasetsomething", False),
     ],
 )
