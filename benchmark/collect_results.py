@@ -94,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tables=tuple(tables),
         engine=options.engine,
         splits=tuple(options.split),
+        columns=tuple(options.columns),
     )
     report = make_report(folder, options.selection, options.spread, report_options)
     retrain = _retrain_files(report, options.retrain_best)
@@ -206,6 +207,13 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         help="test splits of --detail; default: the split of the average",
+    )
+    add(
+        "--columns",
+        metavar="METRIC",
+        nargs="+",
+        default=[],
+        help="columns that are not shown by default, such as top5_accuracy with 10 classes or less",
     )
     add(
         "--retrain-best",

@@ -36,7 +36,7 @@ def make_report(
 
     Raises:
         UserError: If there is no sweep, if it has another schema or plans nothing, or if the
-            criterion or the reference is unknown.
+            criterion, the reference or a requested column is unknown.
     """
     sweep = load_sweep(folder, keep=selection)
     if not sweep.runs and not sweep.refused:
@@ -46,11 +46,14 @@ def make_report(
         )
     criterion = choose_criterion(sweep, selection)
     store = PredictionStore()
-    tables = tables_of(sweep, criterion, store, own=selection is None)
+    options = options or ReportOptions()
+    for name in options.columns:
+        METRICS.get(name)
+    tables = tables_of(sweep, criterion, store, own=selection is None, requested=options.columns)
     sweep.notes += [
         f"the metric {origin} cannot be used: {reason}" for origin, reason in METRICS.broken.items()
     ]
-    report = Report(sweep, criterion, tables, store, spread, options or ReportOptions())
+    report = Report(sweep, criterion, tables, store, spread, options)
     for table in report_tables():
         if table.is_shown(report.options):
             sheets = _sheets_of(table, report)

@@ -43,6 +43,7 @@ class PredictionStore:
     def __init__(self) -> None:
         self.problems: dict[str, str] = {}
         self._known: dict[tuple[str, str], Predictions | None] = {}
+        self._top_k: dict[tuple[str, str, int], np.ndarray | None] = {}
         self._verified: set[str] = set()  # keys of runs whose file has the right checksum
 
     def get(self, selected_run: SelectedRun, split: str) -> Predictions | None:
@@ -71,6 +72,19 @@ class PredictionStore:
         except DamagedError:  # changed since it was checked
             return None
         return stored.label, stored.score.astype(np.float64)
+
+    def top_k(self, selected_run: SelectedRun, split: str, k: int) -> np.ndarray | None:
+        """Return whether the label of each image has one of the k largest logits, bool[N].
+
+        Of equal logits the first counts as the larger, as in the prediction. None as in ``get``,
+        and if images have several labels.
+        """
+        where = (selected_run.run.key, split, k)
+        if where not in self._top_k:
+            found = self.scores(selected_run, split)
+            usable = found is not None and found[0].ndim == 1
+            self._top_k[where] = rank_of_label(*found) < k if found and usable else None
+        return self._top_k[where]
 
     def matrix(self, selected_runs: Sequence[SelectedRun], split: str) -> np.ndarray | None:
         """Return the correctness of several trials, float64[S,n] in [0, 1].
@@ -111,6 +125,18 @@ def _checked(stored: StoredPredictions, selected_run: SelectedRun, split: str) -
     right = predicted == label
     correct = right.mean(1) if several else right
     return Predictions(correct, label, stored.pair_id, stored.cluster, stored.confounder)
+
+
+def rank_of_label(label: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Return how many classes are predicted before the label of each image, int64[N].
+
+    Args:
+        label: int64[N].
+        score: Logits, float[N,K].
+    """
+    own = np.take_along_axis(score, label[:, None], axis=1)
+    before = np.arange(score.shape[1]) < label[:, None]
+    return ((score > own) | ((score == own) & before)).sum(axis=1)
 
 
 def same_images(found: Sequence[Predictions]) -> bool:

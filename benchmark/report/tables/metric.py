@@ -23,7 +23,7 @@ column::
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -105,6 +105,14 @@ class Metric(ABC):
     @abstractmethod
     def columns(cls, data: DataSummary) -> Sequence[Metric]:
         """Return the metric's columns of a data set; none if it does not apply."""
+
+    @classmethod
+    def requested_columns(cls, data: DataSummary) -> Sequence[Metric]:
+        """Return the columns if the user asks for the metric by ``--columns``.
+
+        A metric that is shown for some data sets only overrides it to appear in others too.
+        """
+        return cls.columns(data)
 
     @abstractmethod
     def one_trial(self, run: SelectedRun, predictions: PredictionStore | None = None) -> Estimate:
@@ -227,12 +235,23 @@ METRICS: Registry[type[Metric]] = Registry(
 )
 
 
-def columns_of(data: DataSummary) -> list[Metric]:
-    """Return the columns of a data set's table in their order; none without a test split."""
+def columns_of(data: DataSummary, requested: Collection[str] = ()) -> list[Metric]:
+    """Return the columns of a data set's table in their order; none without a test split.
+
+    Args:
+        data: The data set.
+        requested: Registry names of metrics that the user asks for.
+    """
     if not data.test_splits:
         return []
     classes = sorted(map(METRICS.get, METRICS.names()), key=lambda metric: metric.position)
-    return [column for metric in classes for column in metric.columns(data)]
+    return [
+        column
+        for metric in classes
+        for column in (
+            metric.requested_columns(data) if metric.name in requested else metric.columns(data)
+        )
+    ]
 
 
 def _concerns_value(estimate: Estimate) -> bool:

@@ -50,12 +50,14 @@ class ReportOptions:
         tables: Names of the tables with a command-line switch that are shown.
         engine: Engine of the posteriors of class scores, ``exact`` or ``nuts``.
         splits: Test splits of class scores; none for the split of the average accuracy.
+        columns: Registry names of metrics whose columns are shown where they are not by default.
     """
 
     reference: str | None = None
     tables: tuple[str, ...] = ()
     engine: str = "exact"
     splits: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from benchmark.core.backbone_options import with_defaults
@@ -113,6 +113,7 @@ def tables_of(
     store: PredictionStore | None = None,
     *,
     own: bool = False,
+    requested: Collection[str] = (),
 ) -> list[Table]:
     """Return one table per data set; stand-in data and real data never share one.
 
@@ -121,6 +122,7 @@ def tables_of(
         criterion: Criterion that selects steps and draws.
         store: Predictions, for intervals and marks that need them; None does without.
         own: Whether the first criterion of each method's own runs selects instead.
+        requested: Registry names of metrics that the user asks for.
     """
     by_dataset: dict[str, list[Cell]] = {}
     for cell in cells_of(sweep, criterion, own=own):
@@ -129,7 +131,8 @@ def tables_of(
     for dataset, cells in by_dataset.items():
         kinds = sorted({_stand_in(w) for cell in cells for w in cell.selected_runs}) or [False]
         for stand_in in kinds:
-            tables.append(_table(dataset, cells, criterion, stand_in, len(kinds) > 1, store))
+            mixed = len(kinds) > 1
+            tables.append(_table(dataset, cells, criterion, stand_in, mixed, store, requested))
     return tables
 
 
@@ -144,6 +147,7 @@ def _table(
     stand_in: bool,
     mixed: bool,
     store: PredictionStore | None,
+    requested: Collection[str],
 ) -> Table:
     selected_runs = {
         id(cell): [w for w in cell.selected_runs if _stand_in(w) == stand_in] for cell in cells
@@ -151,7 +155,7 @@ def _table(
     all_runs = [w for cell in cells for w in selected_runs[id(cell)]]
     records = [w.run.record for w in all_runs if w.run.record]
     data = _usual_data([record.data for record in records])
-    columns = columns_of(data)
+    columns = columns_of(data, requested)
     usual = _usual([w for cell in cells if cell.requested for w in selected_runs[id(cell)]])
     counted = [c.criterion for c in cells if c.requested and selected_runs[id(c)]]
     criterion = max(dict.fromkeys(counted), key=counted.count, default=criterion)
