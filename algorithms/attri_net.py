@@ -25,12 +25,11 @@ from benchmark.core import (
     Setting,
     make_optimizer,
 )
+from benchmark.losses.heatmaps import guidance_loss
 from benchmark.losses.precision import exact
 from benchmark.models.attribution_generator import AttributionGenerator, Critic, LinearHeads
 from benchmark.models.base import Capabilities
 
-#: Sum of absolute attribution below which a map counts as empty in the guidance loss.
-EMPTY = 1e-7
 #: Share of a class centre that a step replaces.
 CENTRE_RATE = 0.1
 #: Side of the images, in pixels, at which the paper sums the centre loss over pixels.
@@ -54,23 +53,6 @@ def centre_loss(
     side = label.long()
     squares = (attribution - centres[side]).flatten(1).square().sum(1)
     return 0.5 * (_mean(squares[side == 0]) + _mean(squares[side == 1]))
-
-
-def guidance_loss(attribution: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return the share of the absolute attribution outside the mask, float[B].
-
-    Where a map is empty (its sum of absolute values is below 1e-7) the loss is 1 minus the sum
-    inside the mask, so that it has a gradient.
-
-    Args:
-        attribution: float[B,C,H,W].
-        mask: bool[B,1,H,W] or float[B,1,H,W] in [0, 1], where evidence is expected.
-    """
-    size = attribution.abs()
-    inside = (size * mask).flatten(1).sum(1)
-    total = size.flatten(1).sum(1)
-    empty = total < EMPTY
-    return 1 - inside / torch.where(empty, torch.ones_like(total), total)
 
 
 def gradient_penalty(

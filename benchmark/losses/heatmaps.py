@@ -11,6 +11,8 @@ from torch.nn import functional as F
 TINY = 1e-10
 #: Smallest height and width, in pixels, of the maps that the TEA loss compares.
 SMALLEST = 8
+#: Sum of absolute attribution below which a map counts as empty in the guidance loss.
+EMPTY = 1e-7
 
 
 def geometric_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -146,3 +148,20 @@ def enlarged_to_unit(heatmap: torch.Tensor, size: Sequence[int]) -> torch.Tensor
     span = large.amax(dim=(1, 2, 3), keepdim=True) - low
     scaled = (large - low) / torch.where(flat, torch.ones_like(span), span)
     return scaled.masked_fill(flat, 0)
+
+
+def guidance_loss(attribution: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the share of the absolute attribution outside the mask, float[B].
+
+    Where a map is empty (its sum of absolute values is below 1e-7) the loss is 1 minus the sum
+    inside the mask, so that it has a gradient.
+
+    Args:
+        attribution: float[B,C,H,W].
+        mask: bool[B,1,H,W] or float[B,1,H,W] in [0, 1], where evidence is expected.
+    """
+    size = attribution.abs()
+    inside = (size * mask).flatten(1).sum(1)
+    total = size.flatten(1).sum(1)
+    empty = total < EMPTY
+    return 1 - inside / torch.where(empty, torch.ones_like(total), total)
