@@ -70,6 +70,8 @@ class RunRecord:
         extra: Additional results of the algorithm, by name.
         checksums: SHA-256 of the files beside the record, by name; empty in records of earlier
             versions.
+        inference_images_per_second: Speed of the forward passes of the last evaluation; None in
+            records of earlier versions.
         schema: Version of the format.
     """
 
@@ -94,6 +96,7 @@ class RunRecord:
     measurement: MeasurementSummary | None = None
     extra: Mapping[str, Json] = field(default_factory=dict)
     checksums: Mapping[str, Sha256] = field(default_factory=dict)
+    inference_images_per_second: Annotated[float, Between(0.0, 1e12)] | None = None
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
@@ -104,6 +107,8 @@ class RunRecord:
             "measurement": self.measurement.to_json() if self.measurement else None,
         }
         value = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in tables}
+        if self.inference_images_per_second is None:
+            del value["inference_images_per_second"]
         return {
             **value,
             "spec": self.spec.to_json(),
@@ -132,7 +137,8 @@ class RunRecord:
         """
         check_schema(value, where)
         names = {f.name for f in fields(cls)} - set(_EXTRA_TABLES)
-        check_fields(value, names - {"checksums"}, where, optional={"checksums"})
+        optional = {"checksums", "inference_images_per_second"}
+        check_fields(value, names - optional, where, optional=optional)
         spec = RunSpec.from_json(value["spec"], f"spec in {where}")
         if value["key"] != spec.key:
             raise DamagedError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,11 +32,15 @@ class Evaluation:
             2, 2]: for every label a table of whether it is present and whether it is predicted.
         score: the logits float32[N,K], or None if they were not requested.
         objective: the mean of the method's objective, or None if it was not requested.
+        images: the number of images.
+        seconds: the time of all forward passes.
     """
 
     counts: np.ndarray
     score: np.ndarray | None = None
     objective: float | None = None
+    images: int = 0
+    seconds: float = 0.0
 
 
 def evaluate(
@@ -70,14 +75,17 @@ def evaluate(
     finite = torch.ones((), dtype=torch.bool, device=split.device)
     kept = []
     objectives = []
+    seconds = 0.0
     training = algorithm.training
     algorithm.eval()
     try:
         per_pass = images_per_pass(split, algorithm, max_images, max_pixels)
         needs = algorithm.needs.on_validation()
         for batch in split.batches(per_pass, class_masks=objective and needs.class_masks):
+            started = _clock(split.device)
             with torch.inference_mode(), algorithm.setting.autocast():
                 logits = algorithm.predict(batch.image).float()
+            seconds += _clock(split.device) - started
             finite &= logits.isfinite().all()
             logits = apply_class_sets(logits, batch, split)
             cells = count_cells(batch, logits, rows).flatten()
@@ -99,7 +107,16 @@ def evaluate(
         counts=total.view(shape).cpu().numpy(),
         score=torch.cat(kept).numpy() if scores else None,
         objective=mean,
+        images=split.size,
+        seconds=seconds,
     )
+
+
+def _clock(device: torch.device) -> float:
+    """Return the time in seconds, after the device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def apply_class_sets(logits: torch.Tensor, batch: Batch, split: DeviceSplit) -> torch.Tensor:

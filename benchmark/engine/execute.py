@@ -214,7 +214,7 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> RunOutcome:
     run.log_file.close()
     run.save_if_older_than(MAX_CHECKPOINT_AGE)
     with run.at_once():
-        selected, predictions = _evaluate_selected(run)
+        selected, predictions, inference = _evaluate_selected(run)
         memory = run.peak_memory()  # before explanations add to it
         before = time.perf_counter()
         explanations = _explanations(run, predictions)
@@ -227,6 +227,7 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> RunOutcome:
     record = _record(
         run, attempt, selected, started, memory, explanations.report, embeddings.report
     )
+    record = replace(record, inference_images_per_second=inference)
     weights = run.selection.weights[run.selection.best[spec.selection[0]][0]]
     with StagedFiles() as files:
         files.add(folder.predictions, lambda file: np.savez(file, **predictions))  # type: ignore[arg-type]
@@ -297,11 +298,12 @@ def _configure(spec: RunSpec, device: torch.device, saved: Mapping[str, Any] | N
 
 def _evaluate_selected(
     run: TrainingRun,
-) -> tuple[dict[str, SelectedStep], dict[str, np.ndarray]]:
+) -> tuple[dict[str, SelectedStep], dict[str, np.ndarray], float | None]:
     """Evaluate every split once per selected step.
 
     Returns:
-        The selected steps with their counts, and the arrays of predictions.npz.
+        The selected steps with their counts, the arrays of predictions.npz, and the images per
+        second of all forward passes.
     """
     info = run.data.info
     predictions: dict[str, np.ndarray] = {}
@@ -313,12 +315,15 @@ def _evaluate_selected(
                 predictions[f"{name}/{what}"] = value
     selected: dict[str, SelectedStep] = {}
     by_step: dict[int, dict[str, Evaluation]] = {}
+    images, seconds = 0, 0.0
     for criterion, (step, value) in run.selection.best.items():
         if step not in by_step:
             _load_step(run, step)
             by_step[step] = {
                 name: run.evaluate_split(name, scores=True) for name in ("val", *info.test_splits)
             }
+            images += sum(evaluation.images for evaluation in by_step[step].values())
+            seconds += sum(evaluation.seconds for evaluation in by_step[step].values())
         evaluations = by_step[step]
         counts = {name: evaluation.counts for name, evaluation in evaluations.items()}
         selected[criterion] = SelectedStep(step, value, counts)
@@ -327,7 +332,7 @@ def _evaluate_selected(
             predictions[f"{criterion}/{name}/score"] = evaluation.score
     # The report of the method and the explanations are about the first criterion.
     _load_step(run, run.selection.best[run.spec.selection[0]][0])
-    return selected, predictions
+    return selected, predictions, round(images / seconds, 1) if seconds else None
 
 
 def _load_step(run: TrainingRun, step: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -75,6 +76,15 @@ RECORDED = RunRecord(
     finished=2.0,
     upstream={"teacher": UpstreamSummary(SPEC.upstream["teacher"], "erm")},
 )
+
+
+def test_the_speed_of_inference_is_optional() -> None:
+    assert "inference_images_per_second" not in RECORDED.to_json()
+    timed = replace(RECORDED, inference_images_per_second=123.4)
+    assert RunRecord.from_json(json.loads(json.dumps(timed.to_json()))) == timed
+    for wrong in (-1.0, "fast", math.inf):
+        with pytest.raises(DamagedError, match="inference_images_per_second"):
+            RunRecord.from_json({**RECORDED.to_json(), "inference_images_per_second": wrong})
 
 
 def test_the_key_does_not_depend_on_the_order_of_tables() -> None:

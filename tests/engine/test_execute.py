@@ -88,6 +88,7 @@ def test_every_field_of_the_record_is_there_and_says_the_truth(tmp_path: Path) -
     parts = [value for name, value in vars(record.seconds).items() if name != "total"]
     assert record.seconds.total == pytest.approx(sum(parts), abs=3e-3)
     assert record.images_per_second > 0 and record.peak_memory_bytes > 2**20
+    assert record.inference_images_per_second > 0
     assert record.parameters == sum(p.numel() for p in built(folder).network.parameters())
     assert (
         record.machine.device == "cpu"

@@ -80,6 +80,22 @@ def test_who_makes_no_steps_has_no_speed(made: tuple[Path, dict[str, list[str]]]
     assert rows["helper"][at] == "–" and rows["erm"][at] != "–"
 
 
+def test_the_speed_of_inference_is_a_column_if_it_was_recorded(
+    made: tuple[Path, dict[str, list[str]]],
+) -> None:
+    folder, keys = made
+    column = ("inference,", "images/second")
+    assert column not in rows_of(folder)[0], "records of earlier versions"
+    for key, speed in zip(keys["tea"], (298.0, 302.0), strict=True):
+        path = folder / "runs" / key / "record.json"
+        record = {**json.loads(path.read_text()), "inference_images_per_second": speed}
+        path.write_text(json.dumps(record))
+    heads, rows, sheet = rows_of(folder)
+    at = heads.index(column)
+    assert (rows["tea"][at], rows["erm"][at]) == ("300", "–")
+    assert any("inference" in sentence for sentence in sheet.caption)
+
+
 def test_an_upstream_record_that_is_gone_is_no_zero(
     made: tuple[Path, dict[str, list[str]]],
 ) -> None:

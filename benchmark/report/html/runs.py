@@ -55,6 +55,7 @@ def _selected_run(selected_run: SelectedRun) -> str:
         ("data", _named(spec.dataset, spec.dataset_options)),
         ("budget", _pairs(spec.budget)),
         ("training", f"{record.seconds.training:.1f} s, {record.images_per_second:,.0f} images/s"),
+        ("inference", _speed(record.inference_images_per_second)),
         ("parameters", f"{record.parameters:,}"),
         ("peak memory", _megabytes(record.peak_memory_bytes)),
         ("machine", f"{record.machine.device}, {record.machine.threads or '?'} threads"),
@@ -90,6 +91,10 @@ def _selection(selected_run: SelectedRun, record: RunRecord) -> str:
         switch = switch_of(selected_run.run)
         shown += f" {BEFORE_SWITCH} the first {switch:,} steps do not train the method yet"
     return shown
+
+
+def _speed(images_per_second: float | None) -> str:
+    return "" if images_per_second is None else f"{images_per_second:,.0f} images/s"
 
 
 def _megabytes(size: int) -> str:

@@ -110,6 +110,7 @@ def _rows(run: SweepRun) -> Iterator[dict[str, Any]]:
         "stand_in": record.data.stand_in,
         "training_seconds": record.seconds.training,
         "images_per_second": record.images_per_second,
+        "inference_images_per_second": record.inference_images_per_second,
         "peak_memory_bytes": record.peak_memory_bytes,
         "parameters": record.parameters,
     }

@@ -40,6 +40,8 @@ def cost_sheet(table: Table) -> Sheet | None:
     base = next((row for row in rows if row.method == BASE), None)
     staged = any(record.upstream for row in rows for record in _records(row))
     upstream = [("upstream", "seconds"), ("ratio with", "upstream")] if staged else []
+    timed = any(record.inference_images_per_second for row in rows for record in _records(row))
+    inference = [("inference,", "images/second")] if timed else []
     heads = [
         ("method",),
         ("training", "seconds"),
@@ -47,10 +49,11 @@ def cost_sheet(table: Table) -> Sheet | None:
         *upstream,
         ("worst group,", f"ratio to {BASE}"),
         ("images", "per second"),
+        *inference,
         ("parameters", "(millions)"),
         ("peak memory", "(MB)"),
     ]
-    shown = [_cells(table, row, base, staged) for row in rows]
+    shown = [_cells(table, row, base, staged=staged, timed=timed) for row in rows]
     records = [record for row in rows for record in _records(row)]
     devices = sorted({record.machine.device for record in records})
     caption = [
@@ -63,6 +66,11 @@ def cost_sheet(table: Table) -> Sheet | None:
         caption.append(
             "Upstream: training seconds of all upstream runs, such as teachers; several runs may "
             "share them."
+        )
+    if timed:
+        caption.append(
+            "Images per second are those of training; inference is the forward passes of the last "
+            "evaluation, in batches of up to 500 images."
         )
     notes = []
     if len(devices) > 1:
@@ -103,13 +111,14 @@ def _upstream_cells(row: Row, training: float | None, reference: float | None) -
     return [f"{upstream:.1f}" if upstream else DASH, _ratio(total, reference)]
 
 
-def _cells(table: Table, row: Row, base: Row | None, staged: bool) -> list[str]:
+def _cells(table: Table, row: Row, base: Row | None, *, staged: bool, timed: bool) -> list[str]:
     records = _records(row)
     training = _mean([r.seconds.training for r in records])
     reference = _mean([r.seconds.training for r in _records(base)]) if base else None
     worst = _worst(table, row)
     base_worst = _worst(table, base) if base else None
     speeds = [r.images_per_second for r in records if r.images_per_second]  # 0: no steps made
+    inference = [r.inference_images_per_second for r in records if r.inference_images_per_second]
     sizes = [float(r.parameters) for r in records]
     memory = [float(r.peak_memory_bytes) for r in records if r.peak_memory_bytes]  # 0: unknown
     return [
@@ -119,6 +128,7 @@ def _cells(table: Table, row: Row, base: Row | None, staged: bool) -> list[str]:
         *(_upstream_cells(row, training, reference) if staged else []),
         _ratio(worst, base_worst),
         _number(_mean(speeds), 1.0, 0),
+        *([_number(_mean(inference), 1.0, 0)] if timed else []),
         _number(_mean(sizes), 1e-6, 2),
         _number(_mean(memory), 1e-6, 0),
     ]
