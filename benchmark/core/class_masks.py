@@ -94,6 +94,13 @@ class ClassMasks:
         """
         raise NotImplementedError
 
+    def known(self) -> np.ndarray:
+        """Return which classes of which images may have evidence, bool[N,K], without drawing it.
+
+        The masks of all others are empty.
+        """
+        raise NotImplementedError
+
     def take(self, rows: np.ndarray) -> ClassMasks:
         """Return the masks of some images as a store of its own, without copying them."""
         return _TakenRows(self, rows)
@@ -118,6 +125,9 @@ class _TakenRows(ClassMasks):
     def rasterise(self, rows: np.ndarray) -> np.ndarray:
         return self._masks.rasterise(self._rows[rows])
 
+    def known(self) -> np.ndarray:
+        return self._masks.known()[self._rows]  # type: ignore[no-any-return]
+
 
 class _WithoutPixels(ClassMasks):
     """The masks of another store, from which some pixels are removed."""
@@ -129,6 +139,9 @@ class _WithoutPixels(ClassMasks):
 
     def rasterise(self, rows: np.ndarray) -> np.ndarray:
         return self._masks.rasterise(rows) & ~np.asarray(self._excluded[rows])
+
+    def known(self) -> np.ndarray:
+        return self._masks.known()
 
 
 class OwnClassMasks(ClassMasks):
@@ -149,6 +162,9 @@ class OwnClassMasks(ClassMasks):
         out = np.zeros((len(rows), *self.shape[1:]), bool)
         out[np.arange(len(rows)), self._label[rows]] = self._mask[rows, 0]
         return out
+
+    def known(self) -> np.ndarray:
+        return self._label[:, None] == np.arange(self.shape[1])  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -239,6 +255,13 @@ class SparseClassMasks(ClassMasks):
                 self._draw_box(mask[self._boxes.label[piece]], self._boxes.box[piece])
             for piece in range(self._runs.start[row], self._runs.start[row + 1]):
                 self._draw_runs(mask[self._runs.label[piece]], piece)
+        return out
+
+    def known(self) -> np.ndarray:
+        out = np.zeros(self.shape[:2], bool)
+        for table in (self._boxes, self._runs):
+            image = np.repeat(np.arange(len(self)), np.diff(table.start))
+            out[image, table.label] = True
         return out
 
     def _starts(self, rows: Sequence[int]) -> np.ndarray:

@@ -464,7 +464,10 @@ class DatasetSource:
             self._check_shapes(info, name, split)
             self._check_ranges(info, name, split)
             self._check_annotations(info, name, split)
-        splits = {name: _with_class_masks(info, split) for name, split in splits.items()}
+        splits = {
+            name: split if name in info.unlabelled_splits else _with_class_masks(info, split)
+            for name, split in splits.items()
+        }
         return GroupedDataset(
             self.name,
             dict(self.chosen),

@@ -209,6 +209,35 @@ class ExplainedSplit:
         return content
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """One measure of the sensitivity of explanations or predictions, for one class.
+
+    Attributes:
+        measure: Name of the measure, see ``benchmark/explain/sensitivity.py``: the functions, and
+            ``flips`` of the tag effect.
+        split: Test split; empty for pairs of images of the biased and the deceiving split.
+        label: Number of the explained class.
+        value: Mean over images, or over groups of images; None if it is undefined for all.
+        error: Standard error of the mean over images; None for fewer than two.
+        images: Number of images, pairs or groups in the mean.
+        left_out: Number of those for which the measure is undefined, such as blank heatmaps.
+        chance: Value of a heatmap that knows nothing; None if there is none.
+        area: Share of the image that the evidence or the shortcut covers, mean over these images;
+            None if the measure has no mask.
+    """
+
+    measure: Name
+    split: Name = ""
+    label: Count
+    value: Annotated[float | None, Between(-1e30, 1e30)]
+    error: Annotated[float | None, Between(0.0, 1e30)] = None
+    images: Count
+    left_out: Count = 0
+    chance: Share = None
+    area: Share = None
+
+
 @dataclass(frozen=True)
 class ExplanationSummary:
     """Explanations of the network of a run.
@@ -217,11 +246,13 @@ class ExplanationSummary:
         explainer: Name of the explainer; None if there is no explanation.
         splits: Results by test split.
         note: Why there is no explanation, or empty.
+        sensitivity: Sensitivity to classes, their evidence and the shortcut.
     """
 
     explainer: Name | None
     splits: Mapping[str, ExplainedSplit]
     note: Text = ""
+    sensitivity: tuple[Sensitivity, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``extra.explanations`` in record.json."""
@@ -229,8 +260,12 @@ class ExplanationSummary:
         if all(split.distance is None for split in self.splits.values()):
             for split in splits.values():  # Only students have a distance.
                 del split["distance"]
-        found = {"explainer": self.explainer, "splits": splits}
-        return {**found, "note": self.note} if self.note else found
+        found: dict[str, Any] = {"explainer": self.explainer, "splits": splits}
+        if self.note:
+            found["note"] = self.note
+        if self.sensitivity:
+            found["sensitivity"] = [asdict(measured) for measured in self.sensitivity]
+        return found
 
 
 @dataclass(frozen=True)

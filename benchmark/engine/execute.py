@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,10 @@ from benchmark.core.summaries import (
     ExplanationSummary,
     MachineSummary,
     SelectedStep,
+    Sensitivity,
     Timing,
 )
+from benchmark.core.thresholds import youden_thresholds
 from benchmark.engine.build import build_algorithm
 from benchmark.engine.checkpoint import conditions_of, load_checkpoint, write_weights
 from benchmark.engine.embeddings import Embeddings, embed_splits
@@ -48,6 +50,7 @@ from benchmark.engine.explanations import Explanations, explain_splits
 from benchmark.engine.loop import TrainingRun
 from benchmark.engine.measure_explanations import MeasurementRun, finish_measurement
 from benchmark.engine.record_parts import about_data, about_method, about_upstream, tidy
+from benchmark.engine.sensitivity import Answers, measure_sensitivity, name_of_explainer
 
 #: After training, a checkpoint is saved if the last one is older than this, in seconds. A request
 #: to stop during the evaluation then costs little.
@@ -350,7 +353,37 @@ def _explanations(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Ex
     first = run.spec.selection[0]
     predicted = {name: predictions[f"{first}/{name}/score"].argmax(1) for name in masked}
     splits = {name: run.split(name) for name in masked}
-    return explain_splits(run.algorithm, splits, predicted, gallery_splits)
+    explanations = explain_splits(run.algorithm, splits, predicted, gallery_splits)
+    sensitivity = _sensitivity(run, predictions)
+    if not sensitivity:
+        return explanations
+    report = explanations.report
+    if not report:
+        one = next(iter(sensitivity)).split or info.test_splits[0]
+        report = {"explainer": name_of_explainer(run.algorithm, run.split(one)), "splits": {}}
+    entries = [asdict(entry) for entry in sensitivity]
+    return replace(explanations, report={**report, "sensitivity": entries})
+
+
+def _sensitivity(
+    run: TrainingRun, predictions: Mapping[str, np.ndarray]
+) -> tuple[Sensitivity, ...]:
+    """Measure the sensitivity of the model that the first criterion selects, on labelled tests."""
+    info = run.data.info
+    first = run.spec.selection[0]
+    names = [name for name in info.test_splits if name not in info.unlabelled_splits]
+    threshold = np.zeros(len(info.label_names))
+    if info.multi_label:
+        label = run.data.splits["val"].label
+        threshold = youden_thresholds(label, predictions[f"{first}/val/score"])
+    answers = {
+        name: Answers(predictions[f"{first}/{name}/score"], run.data.splits[name].label, threshold)
+        for name in names
+    }
+    pair = info.bias_splits if info.paired else None
+    splits = {name: run.split(name) for name in names}
+    main = about_data(run.data).main_split
+    return measure_sensitivity(run.algorithm, splits, answers, main, pair)
 
 
 def _embeddings(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Embeddings:

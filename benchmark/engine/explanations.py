@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,22 +99,40 @@ def explain_splits(
     """
     if not splits:
         return Explanations()
+    try:
+        with explaining(algorithm):
+            return _explain(algorithm, splits, predicted, gallery_splits)
+    except ExplanationError as error:
+        print(f"no explanations: {error}", file=sys.stderr)
+        return Explanations({"explainer": None, "splits": {}, "note": str(error)})
+
+
+class ExplanationError(Exception):
+    """A network cannot be explained; the message is one line."""
+
+
+@contextmanager
+def explaining(algorithm: Algorithm) -> Iterator[None]:
+    """Put a method into evaluation mode in the block, in which it is explained.
+
+    Raises:
+        ExplanationError: any error except one of the file system, since a run is valid without
+            explanations: lack of memory, or a kernel that is not deterministic.
+    """
     training = algorithm.training
     algorithm.eval()
     try:
         with eagerly():  # also for explainers of other packages
-            return _explain(algorithm, splits, predicted, gallery_splits)
+            yield
     except UserError as error:
-        note = str(error)
-    except Exception as error:  # such as lack of memory, or a kernel that is not deterministic
+        raise ExplanationError(str(error)) from None
+    except Exception as error:
         if isinstance(error, OSError):
             raise
         traceback.print_exc()
-        note = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ExplanationError(f"{type(error).__name__}: {error}".partition("\n")[0]) from None
     finally:
         algorithm.train(training)
-    print(f"no explanations: {note}", file=sys.stderr)
-    return Explanations({"explainer": None, "splits": {}, "note": note})
 
 
 def _explain(

@@ -17,6 +17,12 @@ import torch
 
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.batch import Batch
+from benchmark.core.class_masks import (
+    ClassMasks,
+    LabelledShape,
+    RelativeBox,
+    SparseClassMasks,
+)
 from benchmark.core.dataset import DatasetInfo, GroupedDataset, Split
 from benchmark.core.layout import RunFolder
 from benchmark.core.registry import BACKBONES, EXPLAINERS, EXPLANATION_METRICS
@@ -234,8 +240,18 @@ def random_data(info: DatasetInfo, size: int) -> GroupedDataset:
         if info.provides.masks or info.provides.val_masks
         else None,
         pair_id=rows if info.paired else None,
+        class_masks=_random_class_masks(label, info) if info.annotations.class_masks else None,
     )
     return GroupedDataset("noise", {}, info, dict.fromkeys(info.splits, split), "")
+
+
+def _random_class_masks(label: np.ndarray, info: DatasetInfo) -> ClassMasks:
+    """Return a box of every class that an image has."""
+    classes = len(info.label_names)
+    has = label > 0 if label.ndim == 2 else label[:, None] == np.arange(classes)
+    box = RelativeBox(0.2, 0.2, 0.6, 0.6)
+    shapes = [[LabelledShape(int(k), box) for k in np.flatnonzero(row)] for row in has]
+    return SparseClassMasks(shapes, classes, info.image_size[1:])
 
 
 def _training_times(run: _TimedRun, fitted: float) -> dict[str, float]:
@@ -259,10 +275,14 @@ def _training_times(run: _TimedRun, fitted: float) -> dict[str, float]:
 def _shorten_validation(run: TrainingRun, size: int) -> None:
     """Keep the first images of the validation split only."""
     val = run.data.splits["val"]
-    arrays: dict[str, Any] = {
-        array.name: None if (value := getattr(val, array.name)) is None else value[:size]
-        for array in fields(val)
-    }
+    arrays: dict[str, Any] = {}
+    for array in fields(val):
+        value = getattr(val, array.name)
+        if isinstance(value, ClassMasks):
+            value = value.take(np.arange(min(size, len(val))))
+        elif value is not None:
+            value = value[:size]
+        arrays[array.name] = value
     run.data = replace(run.data, splits={**run.data.splits, "val": Split(**arrays)})
     run._splits["val"] = DeviceSplit(run.data, "val", run.device)
 

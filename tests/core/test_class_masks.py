@@ -32,6 +32,8 @@ def test_several_boxes_of_a_class_and_other_classes() -> None:
     expected[1, 0, 2:, 2:6] = True
     assert np.array_equal(masks.rasterise(ALL(2)), expected)
     assert np.array_equal(masks.rasterise(np.array([1, 0, 1])), expected[[1, 0, 1]])
+    assert np.array_equal(masks.known(), expected.any((2, 3)))
+    assert np.array_equal(masks.take(np.array([1, 1])).known(), expected[[1, 1]].any((2, 3)))
     assert np.array_equal(masks.take(np.array([1, 1])).rasterise(np.array([1])), expected[[1]])
 
 

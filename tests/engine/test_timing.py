@@ -30,7 +30,14 @@ def measured(method: str, batch_size: int = 16, **more: Any) -> dict[str, float]
 
 
 @pytest.mark.parametrize(
-    "method, train, val", [("erm", 0, 0), ("jtt", 1, 0), ("ex2l:mae", 0, 1), ("tea", 0, 0)]
+    "method, train, val",
+    [
+        ("erm", 0, 0),
+        ("jtt", 1, 0),
+        ("ex2l:mae", 0, 1),
+        ("tea", 0, 0),
+        ("attri_net_guided", 0, 0),
+    ],
 )
 def test_methods_that_step(method: str, train: float, val: float) -> None:
     """JTT reads all training images before its first step, eX2L validation after its last."""

@@ -14,6 +14,7 @@ import pytest
 from benchmark.core.failure import FailureKind, failure_json
 from benchmark.core.record import RunRecord
 from benchmark.core.spec import SCHEMA, RunSpec
+from benchmark.core.summaries import Sensitivity
 from benchmark.report.report import make_report
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "log_schema.md").read_text(
@@ -123,7 +124,11 @@ def test_predictions_agree_with_the_counts(real_run: Path) -> None:
 
 def test_explanations_agree(real_run: Path) -> None:
     found = load(real_run / "record.json")["extra"]["explanations"]
-    assert found["splits"] and {"explainer", "splits"} == set(found) <= documented("explanations")
+    assert found["splits"] and set(found) == {"explainer", "splits", "sensitivity"}
+    assert set(found) <= documented("explanations")
+    for measured in found["sensitivity"]:
+        assert set(measured) == {each.name for each in fields(Sensitivity)}
+        assert set(measured) == documented_after("`sensitivity` is a list")
     for content in found["splits"].values():
         assert set(content) == documented_after("In each split:") - {"distance", "metrics"}
     with np.load(real_run / "heatmaps.npz", allow_pickle=False) as arrays:
