@@ -81,7 +81,7 @@ def write_page(report: Report, out: Path, figures: str = "auto") -> str:
 
     few = FIGURE_TABLES if figures == "auto" and len(report.sweep.runs) <= FIGURE_RUNS else 0
     shown = report.tables if figures == "all" else report.tables[:few]
-    drawn = draw_all(shown, report.store, out / "figures") if shown else {}
+    drawn = draw_all(shown, report.store, out / "figures", report.measurements) if shown else {}
     write_atomic(out / PAGE, page(report, drawn).encode("utf-8", "replace"))
     written = PAGE
     if count := sum(map(len, drawn.values())):

@@ -68,23 +68,27 @@ def draw_gallery(canvas: Canvas, table: Table, store: PredictionStore | None = N
     gallery = read_gallery(table)
     if gallery is None or not gallery.methods:
         return ""
-    methods = gallery.methods[:MAX_METHODS]
+    draw_grid(canvas, gallery, gallery.methods[:MAX_METHODS])
+    return _description(gallery, gallery.methods[:MAX_METHODS])
+
+
+def draw_grid(canvas: Canvas, gallery: Gallery, columns: Sequence[MethodHeatmaps]) -> None:
+    """Draw a row per image: the image, its foreground, and a heatmap for each column."""
     rows = len(gallery.label)
-    axes, scale = _grid(canvas, rows, 2 + len(methods))
+    axes, scale = _grid(canvas, rows, 2 + len(columns))
     for r in range(rows):
         _image(axes[r, 0], gallery, r)
         _image(axes[r, 1], gallery, r, outlined=True)
         axes[r, 0].set_ylabel(_row_label(gallery, r), fontsize=7)
-        for c, heatmaps in enumerate(methods, 2):
+        for c, heatmaps in enumerate(columns, 2):
             _heatmap(axes[r, c], gallery, heatmaps, r)
-    for c, title in enumerate(["image", "foreground", *(_title(heatmaps) for heatmaps in methods)]):
+    for c, title in enumerate(["image", "foreground", *(_title(heatmaps) for heatmaps in columns)]):
         axes[0, c].set_title(title, fontsize=8)
     bar = canvas.colorbar(
         axes[0, 2].images[0], cax=scale, orientation="horizontal", ticks=[-1, 0, 1]
     )
     bar.ax.set_xticklabels(["−1 against", "0", "+1 for the predicted class"], fontsize=7)
     canvas.text(0.5, 0.05 / canvas.get_figheight(), LEGEND, fontsize=7, ha="center", va="bottom")
-    return _description(gallery, methods)
 
 
 def _grid(canvas: Canvas, rows: int, columns: int) -> tuple[np.ndarray, Axes]:
@@ -193,7 +197,7 @@ def _title(heatmaps: MethodHeatmaps) -> str:
     name = one_line(heatmaps.method).replace(" (", "\n(").replace(":", ":\n")
     name = name.replace("_", "_\n", 1) if max(map(len, name.split("\n"))) > 13 else name
     lines = [line if len(line) <= 17 else f"{line[:16]}…" for line in name.split("\n")]
-    if heatmaps.explainer != "lrp":
+    if heatmaps.explainer not in ("", "lrp"):
         lines.append(f"[{heatmaps.explainer}]")
     return "\n".join(lines)
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from benchmark.core.files import remove_abandoned, write_atomic
 from benchmark.core.layout import ABANDONED_SECONDS
 from benchmark.core.text import one_line
+from benchmark.report.figures.explainer_gallery import draw_explainer_gallery
 from benchmark.report.figures.heatmap_gallery import draw_gallery, file_name
 from benchmark.report.figures.latent_space import draw_latent
 from benchmark.report.figures.style import COLOURS, MARKERS
 from benchmark.report.records.learning_curves import mean_curve, read_curves
+from benchmark.report.records.measurements import MeasurementStore
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.statistics.calibration import reliability
 from benchmark.report.tables.results_table import Row, Table
@@ -60,7 +62,10 @@ class SavedFigure:
 
 
 def draw_all(
-    tables: Sequence[Table], store: PredictionStore, out: Path
+    tables: Sequence[Table],
+    store: PredictionStore,
+    out: Path,
+    measurements: MeasurementStore | None = None,
 ) -> dict[int, list[SavedFigure]]:
     """Draw the figures of every table and write them as PDF and PNG files.
 
@@ -70,6 +75,7 @@ def draw_all(
         tables: The results.
         store: Predictions of the selected runs.
         out: Folder of the files.
+        measurements: Measured explanations, which have a gallery for each method.
 
     Returns:
         The figures by the position of their table.
@@ -95,7 +101,26 @@ def draw_all(
             gallery = _draw(file_name(table, taken), title, draw_gallery, table, store, out)
             if gallery is not None:
                 drawn.setdefault(i, []).append(replace(gallery, full=True))
+            if measurements:
+                drawn.setdefault(i, []).extend(_explainers(i, table, store, out, measurements))
     return drawn
+
+
+def _explainers(
+    i: int, table: Table, store: PredictionStore, out: Path, measurements: MeasurementStore
+) -> list[SavedFigure]:
+    """Draw the explainers of each method of a table."""
+    found = []
+    for number, row in enumerate([row for row in table.rows if row.requested], start=1):
+
+        def draw(canvas: Canvas, _: Table, __: PredictionStore, row: Row = row) -> str:
+            return draw_explainer_gallery(canvas, row, measurements)
+
+        title = f"Explainers of {one_line(row.marked_label)}: {one_line(table.title)}"
+        figure = _draw(f"explainers_{i + 1}_{number}", title, draw, table, store, out)
+        if figure is not None:
+            found.append(replace(figure, full=True))
+    return found
 
 
 def _draw(

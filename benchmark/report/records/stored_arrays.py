@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,50 @@ class StoredEmbeddings:
     feature: np.ndarray
     label: np.ndarray
     confounder: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class StoredExplanations:
+    """The measured explanations of one split.
+
+    Attributes:
+        row: Row of each image in its split, int64[n].
+        cluster: Number of the patient of each image, int64[n], or None.
+        values: Values of each metric, float64[n], NaN where it is not defined.
+    """
+
+    row: np.ndarray
+    cluster: np.ndarray | None
+    values: Mapping[str, np.ndarray]
+
+
+def read_explanations(run: SweepRun) -> tuple[dict[str, StoredExplanations], np.ndarray]:
+    """Return the measured explanations of a finished run by split, and the timed seconds.
+
+    Raises:
+        FileNotFoundError: If there is no file.
+        DamagedError: If it is damaged or of another run.
+    """
+    record = _record(run)
+    summary = record.measurement
+    if summary is None:
+        raise DamagedError(f"{run.key} measured no explanations.")
+    found = {}
+    with _open(record, run.folder.explanations, _SMALL) as file:
+        for split in summary.splits:
+            row = file.read(f"{split}/row", "i", [None])
+            images = len(row)
+            cluster = None
+            if f"{split}/cluster" in file.names:
+                cluster = file.read(f"{split}/cluster", "i", [images])
+            values = {}
+            for metric in summary.splits[split].means:
+                value = file.read(f"{split}/{metric}", "f", [images])
+                defined = file.read(f"{split}/{metric}/defined", "b", [images])
+                values[metric] = np.where(defined, value, np.nan)
+            found[split] = StoredExplanations(row, cluster, values)
+        seconds = file.read("seconds", "f", [None])
+    return found, seconds
 
 
 def read_predictions(

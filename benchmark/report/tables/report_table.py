@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmark.core.registry import Registry
+from benchmark.report.records.measurements import MeasurementStore
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.sweep_records import Sweep
 from benchmark.report.tables.results_table import Table
@@ -75,6 +76,8 @@ class Report:
         sheets: The other tables, which follow the results.
         appendix: Tables that terminals do not show.
         comparisons: Comparisons with the reference method, one per column of each table.
+        measurements: Measured explanations of the selected models.
+        explanation_blocks: What was computed from them, by the id of a table.
     """
 
     sweep: Sweep
@@ -87,6 +90,11 @@ class Report:
     sheets: list[Sheet] = field(default_factory=list)
     appendix: list[Sheet] = field(default_factory=list)
     comparisons: list[ReferenceComparison] = field(default_factory=list)
+    measurements: MeasurementStore = field(init=False)
+    explanation_blocks: dict[int, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.measurements = MeasurementStore(self.sweep)
 
 
 class ReportTable:
