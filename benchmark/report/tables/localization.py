@@ -106,6 +106,8 @@ def localization_sheet(table: Table, *, interval: bool = False) -> Sheet | None:
         for measure in (*_MEASURES, *_further_metrics(rows))
         if any(_values(row, split, measure[0]) for row in rows)
     ]
+    if not columns and not any(s.note for row in rows for s in _summaries(row)):
+        return None  # no test split has masks
     heads: list[Sequence[str]] = [
         ("method",),
         ("explained by",),
