@@ -19,9 +19,12 @@ from datasets._io.image_source import ImageSource, side_option
 from datasets._io.table import Origin, Table, read_table
 from datasets._sources import bias_assignment
 
+NEITHER = "neither"
 LABELS = ("normal", "tuberculosis")
 HOSPITALS = ("montgomery", "shenzhen")
 FOLDER = "nlm_cxr"
+#: The splits if the hospital is tied to no label.
+UNTIED_SPLITS = ("train", "val", "test")
 #: The largest share of each of the four groups that is used for training and for validation. The
 #: rest are tests.
 MAX_SHARES = {"train": 0.5, "val": 0.15}
@@ -50,6 +53,9 @@ class NLMChestXrays(ImageSource):
     X-rays from the hospital of the class and from the other one, ``unbiased`` equally many of each
     of the four groups, all of patients that train and val do not contain. Grey values are equalised
     before anything else, as in the TEA paper (F.2).
+
+    With ``tied=neither`` the hospital is tied to no label: all X-rays are used, half of each label
+    and hospital in ``train``, 15 % in ``val``, the rest in ``test``.
     """
 
     name = "nlm_cxr"
@@ -61,8 +67,9 @@ class NLMChestXrays(ImageSource):
         "bias": bias_assignment.bias_option(0.95),
         "tied": HParam(
             "shenzhen",
-            doc="the hospital whose X-rays show tuberculosis in training",
-            choices=HOSPITALS,
+            doc="the hospital whose X-rays show tuberculosis in training; neither: all X-rays of "
+            "both, whatever the bias, and one test",
+            choices=(*HOSPITALS, NEITHER),
         ),
         "side": side_option(224),
         "channels": HParam(
@@ -77,13 +84,14 @@ class NLMChestXrays(ImageSource):
     def info(self) -> DatasetInfo:
         side = self.chosen["side"]
         channels = self.chosen["channels"]
-        bias = self.chosen["bias"]
+        untied = self.chosen["tied"] == NEITHER
+        bias = 1.0 if untied else self.chosen["bias"]
         return DatasetInfo(
             label_names=LABELS,
             confounder_names=HOSPITALS,
             environment_names=bias_assignment.environment_names(bias),
             image_size=(channels, side, side),
-            splits=bias_assignment.SPLITS,
+            splits=UNTIED_SPLITS if untied else bias_assignment.SPLITS,
             provides=bias_assignment.provided_annotations(bias),
             mean=(0.5,) * channels,
             std=(0.29,) * channels,  # an equalised histogram is uniform: √(1/12)
@@ -91,7 +99,7 @@ class NLMChestXrays(ImageSource):
             source="Jaeger et al. (2014), Two public chest X-ray datasets, "
             "National Library of Medicine",
             licence="free for research and education, with citation",
-            bias_splits=("biased", "deceiving"),
+            bias_splits=None if untied else ("biased", "deceiving"),
         )
 
     def metadata(self) -> list[Path]:
@@ -125,13 +133,15 @@ class NLMChestXrays(ImageSource):
         self.pools()
         rows_of_split = self._rows(seed)
         splits = {}
-        for name in bias_assignment.SPLITS:
+        for name in self.info().splits:
             rows = rows_of_split[name]
             label = self.label[rows]
             hospital = self.hospital[rows]
-            environment = bias_assignment.bias_environments(
-                name, label, self._class_of(hospital), self.chosen["bias"]
-            )
+            environment = None
+            if self.chosen["tied"] != NEITHER:
+                environment = bias_assignment.bias_environments(
+                    name, label, self._class_of(hospital), self.chosen["bias"]
+                )
             splits[name] = self.split(
                 self.name,
                 rows,
@@ -149,6 +159,8 @@ class NLMChestXrays(ImageSource):
 
     def _rows(self, seed: int) -> dict[str, np.ndarray]:
         """Return the rows of every split; train, val and the tests have different patients."""
+        if self.chosen["tied"] == NEITHER:
+            return self._untied_rows(seed)
         aligned: list[np.ndarray] = []  # unused rows of each class from its own hospital
         conflicting: list[np.ndarray] = []  # and from the other hospital
         rows: dict[str, list[np.ndarray]] = {"train": [], "val": []}
@@ -171,6 +183,20 @@ class NLMChestXrays(ImageSource):
             "deceiving": conflicting,
         }
         return {name: np.sort(np.concatenate(parts)) for name, parts in {**rows, **tests}.items()}
+
+    def _untied_rows(self, seed: int) -> dict[str, np.ndarray]:
+        """Divide the X-rays of each label and hospital by MAX_SHARES; the rest are the test."""
+        rows: dict[str, list[np.ndarray]] = {name: [] for name in UNTIED_SPLITS}
+        for label, name in enumerate(LABELS):
+            for hospital in range(len(HOSPITALS)):
+                of_group = (self.label == label) & (self.hospital == hospital)
+                order = self._shuffled(seed, name, of_group, aligned=bool(hospital))
+                first = round(len(order) * MAX_SHARES["train"])
+                second = first + round(len(order) * MAX_SHARES["val"])
+                parts = (order[:first], order[first:second], order[second:])
+                for part, members in zip(UNTIED_SPLITS, parts, strict=True):
+                    rows[part].append(members)
+        return {name: np.sort(np.concatenate(parts)) for name, parts in rows.items()}
 
     def _shuffled(self, seed: int, label: str, mask: np.ndarray, *, aligned: bool) -> np.ndarray:
         rng = bias_assignment.random_stream(seed, "divide", label, aligned)
