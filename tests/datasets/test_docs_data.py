@@ -68,7 +68,7 @@ def test_the_tree_and_its_commands(here: Path, capsys: pytest.CaptureFixture[str
 
 def test_training_commands_use_data_that_load(here: Path) -> None:
     commands = re.findall(r"^python -m benchmark\.train .*$", TEXT, flags=re.MULTILINE)
-    assert len(commands) == 2
+    assert len(commands) == 3
     for command in commands:
         given = words(command)
         named = parse_named_options(given[given.index("--dataset") + 1])
