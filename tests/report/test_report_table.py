@@ -144,7 +144,9 @@ def test_shown_tables_depend_on_the_options() -> None:
         return {table.name for table in report_tables() if table.is_shown(options)}
 
     always = names(ReportOptions())
-    assert always == {"cost", "hyperparameters", "latent_space", "localization", "sensitivity"}
+    explanations = {"explanations", "explainer_comparisons", "metric_agreement"}
+    of_models = {"cost", "hyperparameters", "latent_space", "localization", "sensitivity"}
+    assert always == of_models | explanations
     assert names(ReportOptions(reference="erm")) == always | {"comparisons"}
     requested = ReportOptions(tables=("class_scores", "published"))
     assert names(requested) == always | {"class_scores", "published"}
