@@ -25,6 +25,7 @@ class LogLine(LogProgress):
         memory_bytes: Peak memory so far.
         splits: Confusion counts by split.
         objective: Mean of ``Algorithm.objective`` on validation; None unless a criterion uses it.
+        curves: Measurements that the spec asks for, by name and split.
     """
 
     terms: Mapping[str, float] = field(kw_only=True)
@@ -32,6 +33,7 @@ class LogLine(LogProgress):
     memory_bytes: Count = 0
     splits: Mapping[str, np.ndarray] = field(default_factory=dict)
     objective: float | None = None
+    curves: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the line as JSON."""
@@ -47,7 +49,11 @@ class LogLine(LogProgress):
                 name: {"counts": counts_to_json(counts)} for name, counts in self.splits.items()
             },
         }
-        return value if self.objective is None else {**value, "objective": self.objective}
+        if self.objective is not None:
+            value["objective"] = self.objective
+        if self.curves:
+            value["curves"] = {name: dict(values) for name, values in self.curves.items()}
+        return value
 
     @classmethod
     def from_json(cls, value: Any, data: DataSummary, where: str) -> LogLine:

@@ -23,6 +23,10 @@ SCHEMA = 1
 #: Largest size of a spec in bytes.
 SPEC_BYTES = 1 << 22
 
+#: Measurements at the evaluations during training that a sweep can ask for: the mean AUC over
+#: classes, and the distance of a student's heatmaps from its teacher's.
+CURVES = ("auc", "distance")
+
 #: The type of ``RunSpec.upstream``, for ``decode``.
 _UPSTREAM: Any = Mapping[str, Key]
 
@@ -82,6 +86,8 @@ class RunSpec:
         select_before_switch: True if a step may be selected at which the model is not yet a model
             of the method (see ``Algorithm.active_from``). The default, False, is not written to
             JSON.
+        curves: Names in ``CURVES`` of what is measured at each evaluation during training. The
+            default, none, is not written to JSON.
         measurement: What is measured of the explanations of a trained model; None for a run that
             trains, and then not written to JSON. All other fields but the budget, which has no
             steps, and ``upstream`` are those of the model.
@@ -105,6 +111,7 @@ class RunSpec:
     compute: Mapping[str, Json] = field(default_factory=dict)
     upstream: Mapping[str, Key] = field(default_factory=dict)
     select_before_switch: bool = False
+    curves: tuple[Name, ...] = ()
     measurement: Measurement | None = None
     schema: int = SCHEMA
 
@@ -137,6 +144,10 @@ class RunSpec:
         if not self.select_before_switch:
             # Older specs do not have this field, and their keys must not change.
             del content["select_before_switch"]
+        if self.curves:
+            content["curves"] = list(self.curves)
+        else:
+            del content["curves"]
         if self.measurement is None:
             del content["measurement"]
         else:
@@ -153,7 +164,9 @@ class RunSpec:
         """
         check_schema(value, where)
         names = {f.name for f in fields(cls)}
-        check_fields(value, names, where, optional={"select_before_switch", "measurement"})
+        check_fields(
+            value, names, where, optional={"select_before_switch", "curves", "measurement"}
+        )
         spec = decode(cls, value, where)
         decode(_Budget, value["budget"], where, "budget")
         if not spec.selection:

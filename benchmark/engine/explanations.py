@@ -156,7 +156,9 @@ def _explain(
             part = rows[start : start + per_pass]
             batch = split.batch(part)
             target = torch.from_numpy(predicted[name][part]).to(split.device)
-            explainer, heatmap, distance = _heatmaps(algorithm, batch, target, f"{name} {start}")
+            explainer, heatmap, distance = explain_batch(
+                algorithm, batch, target, f"{name} {start}"
+            )
             explainer_name = explainer.name
             assert batch.mask is not None
             pixels = pixel_map(heatmap, batch.mask.shape[2:])
@@ -176,7 +178,7 @@ def _explain(
     return Explanations({"explainer": explainer_name, "splits": summaries}, gallery)
 
 
-def _heatmaps(
+def explain_batch(
     algorithm: Algorithm, batch: Batch, target: torch.Tensor, place: str
 ) -> tuple[HeatmapExplainer, torch.Tensor, torch.Tensor | None]:
     """Return the explainer, the heatmap and its distance from the teacher's heatmap, if any.

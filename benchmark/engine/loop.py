@@ -25,6 +25,7 @@ from benchmark.core.seeds import seed_for
 from benchmark.core.spec import RunSpec, before_switch
 from benchmark.engine.augment import Augmentation
 from benchmark.engine.checkpoint import conditions_of, save_checkpoint
+from benchmark.engine.curves import measure_curve
 from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.environment_info import current_conditions, peak_memory_bytes
 from benchmark.engine.evaluate import Evaluation, evaluate, images_per_pass
@@ -185,13 +186,15 @@ class TrainingRun:
         started = self._account()
         self.algorithm.current_step = self.step
         wants_objective = any(CRITERIA[name].uses_objective for name in self.spec.selection)
+        scores = bool(self.spec.curves)
         try:
             with self.at_once():
-                validation = self.evaluate_split("val", objective=wants_objective)
-                counts = {"val": validation.counts}
+                validation = self.evaluate_split("val", scores=scores, objective=wants_objective)
+                found = {"val": validation}
                 if self.spec.oracle:
                     for name in self.data.info.test_splits:
-                        counts[name] = self.evaluate_split(name).counts
+                        found[name] = self.evaluate_split(name, scores=scores)
+                curves = self._curves(found)
         except StopRequestedError as request:  # the resumed run begins with this evaluation
             self._since = self._clock()
             self._poll()
@@ -200,8 +203,22 @@ class TrainingRun:
         self._since = self._clock()
         self.seconds["evaluation"] += self._since - started
         self.evaluated_at = self.step
-        self._log_evaluation(validation.objective, counts)
+        counts = {name: evaluation.counts for name, evaluation in found.items()}
+        self._log_evaluation(validation.objective, counts, curves)
         self.terms.clear()
+
+    def _curves(self, found: Mapping[str, Evaluation]) -> dict[str, dict[str, float]]:
+        """Return the measurements that the spec asks for, by name and split."""
+        curves: dict[str, dict[str, float]] = {name: {} for name in self.spec.curves}
+        for split, evaluation in found.items():
+            if split in self.data.info.unlabelled_splits:
+                continue
+            for name in curves:
+                assert evaluation.score is not None
+                value = measure_curve(name, self.algorithm, self.split(split), evaluation.score)
+                if value is not None:
+                    curves[name][split] = value
+        return {name: values for name, values in curves.items() if values}
 
     def evaluate_split(
         self, split: str, *, scores: bool = False, objective: bool = False
@@ -247,7 +264,12 @@ class TrainingRun:
         for optimizer in self.algorithm.optimizers.values():
             set_lr(optimizer, factor)
 
-    def _log_evaluation(self, objective: float | None, counts: Mapping[str, np.ndarray]) -> None:
+    def _log_evaluation(
+        self,
+        objective: float | None,
+        counts: Mapping[str, np.ndarray],
+        curves: Mapping[str, Mapping[str, float]],
+    ) -> None:
         seconds = self.seconds["training"] - self._mark
         speed = (self.images - self._mark_images) / seconds if seconds > 0 else 0.0
         self._mark = self.seconds["training"]
@@ -263,6 +285,7 @@ class TrainingRun:
             memory_bytes=self.peak_memory(),
             splits=counts,
             objective=objective,
+            curves=curves,
         )
         self.log_file.line(line)
 

@@ -20,6 +20,9 @@ from benchmark.plan.planner import Plan
 MAX_PIXELS = {"cpu": 4 * 224 * 224, "cuda": 128 * 224 * 224}
 #: The largest number of images of each test split that are explained at the end.
 EXPLAINED = 512
+#: The largest number of images of a split whose heatmaps are compared with a teacher's at an
+#: evaluation.
+COMPARED = 64
 #: Images whose explanation a measurement times one by one.
 TIMED_EXPLANATIONS = 9
 #: After this many seconds only one kind of run of each algorithm and network is timed, with the
@@ -145,6 +148,10 @@ def run_seconds(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -
     tests = [size for name, size in sizes.items() if name not in ("train", "val")]
     images_per_evaluation = sizes["val"] + (sum(tests) if spec.oracle else 0)
     total += evaluations(spec, steps) * images_per_evaluation * times["image"]
+    if "distance" in spec.curves:  # two heatmaps of each image
+        splits = [sizes["val"], *(tests if spec.oracle else [])]
+        compared = sum(min(size, COMPARED) for size in splits)
+        total += 2 * evaluations(spec, steps) * compared * times["heatmap"]
     total += len(spec.selection) * (sizes["val"] + sum(tests)) * times["image"]
     total += times["look"] * sum(times[name] * sizes[name] for name in ("train", "val"))
     return total + times["heatmap"] * sum(min(size, EXPLAINED) for size in tests)

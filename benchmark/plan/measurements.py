@@ -127,5 +127,6 @@ def measurement_spec(
             splits=splits,
         ),
         budget={**model.budget, "steps": 0},
+        curves=(),
         upstream=upstream,
     )

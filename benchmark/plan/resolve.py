@@ -165,6 +165,7 @@ class Resolver:
             oracle=self.config.oracle,
             compute={**COMPUTE, **self.config.compute},
         )
+        spec = replace(spec, curves=_curves_of(kind, self.config.curves))
         _check_batch(spec, info, None if data.absent is not None else data.source.train_size())
         switch = switch_of(spec)
         if self.config.select_before_switch and 0 < switch < spec.budget["steps"]:
@@ -420,6 +421,14 @@ def _overrides_objective(kind: Any) -> bool:
     from benchmark.core.algorithm import Algorithm
 
     return kind.objective is not Algorithm.objective
+
+
+def _curves_of(kind: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of ``RunSpec.curves`` that a method has; only students have a distance."""
+    from benchmark.core.algorithm import Algorithm
+
+    has_distance = kind.explanation_distance is not Algorithm.explanation_distance
+    return tuple(name for name in names if name != "distance" or has_distance)
 
 
 def _describe(needs: Sequence[str]) -> str:

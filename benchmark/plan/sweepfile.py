@@ -15,7 +15,7 @@ from benchmark.core.errors import Problems, UserError, shown
 from benchmark.core.named_options import NamedOptions, parse_named_options
 from benchmark.core.registry import did_you_mean
 from benchmark.core.shipped import shipped
-from benchmark.core.spec import MAX_STEPS
+from benchmark.core.spec import CURVES, MAX_STEPS
 
 #: Folder in which sweeps are looked up by name.
 SWEEPS = shipped("sweeps")
@@ -71,6 +71,7 @@ _EXAMPLES = {
     "explainers": "lrp",
     "metrics": "mass",
     "splits": "unbiased",
+    "curves": "auc",
 }
 
 
@@ -118,6 +119,7 @@ class SweepConfig:
         select_before_switch: True to let criteria select steps at which a model is not yet a model
             of its method (see ``Algorithm.active_from``).
         explanations: Measurements of the explanations of every requested model; None for none.
+        curves: Names in ``CURVES`` of what is measured at each evaluation during training.
     """
 
     name: str
@@ -137,6 +139,7 @@ class SweepConfig:
     skip_impossible: bool = False
     select_before_switch: bool = False
     explanations: ExplanationsTable | None = None
+    curves: tuple[str, ...] = ()
 
     def changed(self, **changes: Any) -> SweepConfig:
         """Return a copy with the given values, except those that are None."""
@@ -148,6 +151,8 @@ class SweepConfig:
         content = dict(vars(self))
         content["datasets"] = list(map(str, self.datasets))
         content["backbone"] = str(self.backbone)
+        if not self.curves:
+            del content["curves"]
         if self.explanations is None:
             del content["explanations"]
         else:
@@ -388,6 +393,16 @@ def read_selection(key: str, value: Any) -> tuple[str, ...]:
     return criteria
 
 
+def _curves(key: str, value: Any) -> tuple[str, ...]:
+    names = _texts(key, value) if value != [] else ()
+    unknown = [name for name in names if name not in CURVES]
+    if unknown:
+        raise Problems(
+            [f"{key} has no {shown(name)}{did_you_mean(name, CURVES)}" for name in unknown]
+        )
+    return names
+
+
 def _explanations(key: str, value: Any) -> ExplanationsTable:
     table = _table(key, value)
     known = [f.name for f in fields(ExplanationsTable)]
@@ -484,4 +499,5 @@ _READERS = {
     "skip_impossible": _flag,
     "select_before_switch": _flag,
     "explanations": _explanations,
+    "curves": _curves,
 }

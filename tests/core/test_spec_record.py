@@ -140,6 +140,7 @@ CHANGED: dict[str, Any] = {
     "compute": {"precision": "bf16"},
     "upstream": {},
     "select_before_switch": True,
+    "curves": ("auc",),
     "measurement": Measurement("lrp", {}, ("mass",), 512, ("unbiased",)),
     "schema": 2,
 }
@@ -156,6 +157,7 @@ def test_the_key_changes_with_every_field() -> None:
     [
         SPEC,
         replace(SPEC, select_before_switch=True),
+        replace(SPEC, curves=("auc", "distance")),
         replace(SPEC, measurement=CHANGED["measurement"]),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.spec import RunSpec
 from benchmark.launch import time_estimate
 from benchmark.launch.time_estimate import (
+    COMPARED,
     EXPLAINED,
     RunKind,
     batch_sizes,
@@ -80,6 +82,11 @@ def test_a_run_is_its_steps_evaluations_passes_and_heatmaps() -> None:
     assert run_seconds(run.spec, kind, None) == 50.0
     assert run_seconds(run.spec, kind, SIZES) == pytest.approx(
         50 + evaluations + at_the_end + passes + heatmaps
+    )
+    student = replace(run.spec, curves=("distance",))
+    compared = 4 * 2 * COMPARED * 1.0
+    assert run_seconds(student, kind, SIZES) == pytest.approx(
+        run_seconds(run.spec, kind, SIZES) + compared
     )
     (oracle,) = plan_of("erm", oracle=True, selection=["last"]).runs.values()
     kind = RunKind(

@@ -135,3 +135,35 @@ def test_oracle_runs_show_biased_and_deceiving_data(tmp_path: Path) -> None:
     report = make_report(folder)
     drawn = {f.name: f for f in draw_all(report.tables, report.store, tmp_path / "figures")[0]}
     assert "accuracy on biased and accuracy on deceiving" in drawn["learning_curves_1"].description
+
+
+def test_auc_and_distance_of_heatmaps_have_panels_if_they_were_logged(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM)
+    fake.add(WORLD, Method("tea"), trials=(0,))
+    folder = fake.finish()
+    for path in folder.glob("runs/*/log.jsonl"):
+        lines = [json.loads(text) for text in path.read_text().splitlines()]
+        student = json.loads((path.parent / "spec.json").read_text())["algorithm"] == "tea"
+        for i, content in enumerate(lines):
+            content["curves"] = {"auc": {"val": 0.5 + i / 10}}
+            if student:
+                content["curves"]["distance"] = {"val": 2.0 / (i + 1)}
+        path.write_text("".join(json.dumps(content) + "\n" for content in lines))
+    report = make_report(folder)
+    run = report.tables[0].rows[0].selected_runs[0].run
+    assert run.record is not None
+    curves = read_curves(run.folder, run.record.data)
+    assert curves.auc["val"][:2] == [0.5, 0.6] and curves.distance == {}
+    figures = draw_all(report.tables, report.store, tmp_path / "figures")[0]
+    (drawn,) = (figure for figure in figures if figure.name == "learning_curves_1")
+    assert "mean AUC in %, validation and distance of heatmaps, validation" in drawn.description
+    assert "distance of heatmaps, validation</text>" in drawn.svg
+
+
+@pytest.mark.parametrize("curves", [[], {"auc": 0.5}, {"auc": {"val": "high"}}])
+def test_damaged_measurements_end_the_curves(tmp_path: Path, curves: object) -> None:
+    damaged = json.dumps({**json.loads(line(2, val=COUNTS)), "curves": curves}) + "\n"
+    (tmp_path / "log.jsonl").write_text(line(1, val=COUNTS) + damaged + line(3, val=COUNTS))
+    found = read_curves(RunFolder(tmp_path), DATA)
+    assert found.steps == [1] and "damaged from line 2" in found.note

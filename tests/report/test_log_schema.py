@@ -81,7 +81,7 @@ def test_record_agrees(real_run: Path) -> None:
     only_some_data = {"unlabelled_splits"}
     assert documented("data") - only_some_data == set(record["data"])
     assert documented("machine") == set(record["machine"])
-    optional = {"select_before_switch", "measurement"}
+    optional = {"select_before_switch", "curves", "measurement"}
     assert documented("spec.json") == {f.name for f in fields(RunSpec)}
     assert documented("spec.json") - optional == set(record["spec"])
     assert record["spec"] == load(real_run / "spec.json")
@@ -99,7 +99,7 @@ def test_log_agrees(real_run: Path) -> None:
     lines = [json.loads(line) for line in (real_run / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     for line in lines:
-        assert set(line) == documented("log.jsonl") - {"objective"}
+        assert set(line) == documented("log.jsonl") - {"objective", "curves"}
         assert set(line["splits"]) == {"val"}
 
 

@@ -16,7 +16,7 @@ from benchmark.report.figures.explainer_gallery import draw_explainer_gallery
 from benchmark.report.figures.heatmap_gallery import draw_gallery, file_name
 from benchmark.report.figures.latent_space import draw_latent
 from benchmark.report.figures.style import COLOURS, MARKERS
-from benchmark.report.records.learning_curves import mean_curve, read_curves
+from benchmark.report.records.learning_curves import Curves, mean_curve, read_curves
 from benchmark.report.records.measurements import MeasurementStore
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.statistics.calibration import reliability
@@ -264,7 +264,10 @@ def _gap(canvas: Canvas, table: Table, store: PredictionStore) -> str:
 
 
 def _curves(canvas: Canvas, table: Table, store: PredictionStore) -> str:
-    """Draw the accuracy on biased and deceiving data if it was logged, else on validation data."""
+    """Draw the accuracy on biased and deceiving data if it was logged, else on validation data.
+
+    The AUC and the distance of heatmaps are further panels if they were logged.
+    """
     by_row = {}
     for i, row in _shown(table):
         runs = [w.run for w in row.selected_runs]
@@ -285,31 +288,80 @@ def _curves(canvas: Canvas, table: Table, store: PredictionStore) -> str:
             for v in c.worst.get("val", [])
         ):
             panels.pop()
-    canvas.set_size_inches(4.8, 3.6)
-    all_axes = canvas.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    measured = _measured_panels([c for found in by_row.values() for c in found], gap)
+    canvas.set_size_inches(4.8, 6.4 if measured else 3.6)
+    grid = canvas.add_gridspec(2 if measured else 1, 1)
+    all_axes = list(grid[0].subgridspec(1, len(panels)).subplots(sharey=True, squeeze=False)[0])
+    if measured:
+        all_axes += list(grid[1].subgridspec(1, len(measured)).subplots(squeeze=False)[0])
     drawn = 0
-    for axes, (title, split, attribute) in zip(all_axes, panels, strict=True):
-        for i, found in by_row.items():
-            steps, values = mean_curve(
-                [(c.steps, getattr(c, attribute).get(split, [])) for c in found if c.steps]
-            )
-            if steps:
-                axes.plot(
-                    steps,
-                    [100 * v for v in values],
-                    label=_short(table.rows[i].marked_label),
-                    markevery=0.2,
-                    **style(i),
-                )
-                drawn += 1
-        axes.set_title(title, fontsize=9)
-        axes.set(ylim=(-3, 103), xlabel="step")
+    for axes, panel in zip(all_axes, [*panels, *measured], strict=True):
+        drawn += _draw_curves(axes, table, by_row, *panel)
     if not drawn:
         return ""
     all_axes[0].set_ylabel("%")
     _legend(canvas, all_axes[0])
-    shown = " and ".join(title for title, _, _ in panels)
+    titles = [title for title, _, _ in [*panels, *measured]]
+    shown = " and ".join(filter(None, [", ".join(titles[:-1]), titles[-1]]))
     return f"Learning curves, mean over trials: {shown} against the step."
+
+
+def _draw_curves(
+    axes: Axes,
+    table: Table,
+    by_row: Mapping[int, Sequence[Curves]],
+    title: str,
+    split: str,
+    attribute: str,
+) -> int:
+    """Draw a curve of each row and return the number of curves.
+
+    Args:
+        axes: Where to draw.
+        table: The results.
+        by_row: Curves of the runs of each row, by its position.
+        title: Title of the axes.
+        split: The split.
+        attribute: Name of an attribute of ``Curves``.
+    """
+    is_share = attribute != "distance"
+    drawn = 0
+    for i, found in by_row.items():
+        logged = [(c.steps, getattr(c, attribute)) for c in found]
+        steps, values = mean_curve(
+            [(steps, by_split[split]) for steps, by_split in logged if split in by_split]
+        )
+        if steps:
+            axes.plot(
+                steps,
+                [(100 if is_share else 1) * v for v in values],
+                label=_short(table.rows[i].marked_label),
+                markevery=0.2,
+                **style(i),
+            )
+            drawn += 1
+    axes.set_title(title, fontsize=9)
+    axes.set(xlabel="step")
+    if is_share:
+        axes.set_ylim(-3, 103)
+    else:
+        axes.set_ylim(bottom=0)
+    return drawn
+
+
+def _measured_panels(curves: Sequence[Curves], gap: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Return title, split and attribute of the panels of AUC and distance of heatmaps.
+
+    They show the deceiving split of the gap if it was logged, else validation data.
+    """
+    panels = []
+    for name, attribute in (("mean AUC in %", "auc"), ("distance of heatmaps", "distance")):
+        splits = {split for c in curves for split in getattr(c, attribute)}
+        split = gap[-1] if gap and gap[-1] in splits else "val"
+        if split in splits:
+            where = "validation" if split == "val" else one_line(split)
+            panels.append((f"{name}, {where}", split, attribute))
+    return panels
 
 
 def _reliability(canvas: Canvas, table: Table, store: PredictionStore) -> str:

@@ -24,12 +24,16 @@ class Curves:
         steps: Steps of the evaluations.
         accuracy: Accuracy at these steps by split; None if an evaluation lacks the split.
         worst: Worst-group accuracy, likewise.
+        auc: Mean AUC over classes, likewise; empty if it was not logged.
+        distance: Distance of a student's heatmaps from its teacher's, likewise.
         note: Problem of the file, or empty.
     """
 
     steps: list[int] = field(default_factory=list)
     accuracy: dict[str, list[float | None]] = field(default_factory=dict)
     worst: dict[str, list[float | None]] = field(default_factory=dict)
+    auc: dict[str, list[float | None]] = field(default_factory=dict)
+    distance: dict[str, list[float | None]] = field(default_factory=dict)
     note: str = ""
 
 
@@ -78,11 +82,15 @@ def _add(curves: Curves, line: LogLine, groups_known: bool) -> None:
     for split, counts in line.splits.items():
         accuracies[split] = finite_or_none(accuracy(counts))
         worst[split] = finite_or_none(worst_group_accuracy(counts)) if groups_known else None
-    for target, values in ((curves.accuracy, accuracies), (curves.worst, worst)):
+    logged = [(curves.accuracy, accuracies), (curves.worst, worst)]
+    for target, measured in ((curves.auc, "auc"), (curves.distance, "distance")):
+        found = line.curves.get(measured, {})
+        logged.append((target, {split: finite_or_none(value) for split, value in found.items()}))
+    for target, values in logged:
         for name, value in values.items():
             target.setdefault(name, [None] * len(curves.steps)).append(value)
     curves.steps.append(line.step)
-    for target in (curves.accuracy, curves.worst):
+    for target, _ in logged:
         for curve in target.values():
             curve.extend([None] * (len(curves.steps) - len(curve)))
 

@@ -166,6 +166,7 @@ def _best(row: Row) -> RunSpec | None:
 
 def _toml(sweep: Sweep, table: Table, best: Mapping[str, RunSpec], trials: Sequence[int]) -> str:
     common = next(iter(best.values()))  # the backbone and the selection may be overridden below
+    curves = list(dict.fromkeys(name for spec in best.values() for name in spec.curves))
     lines = [
         f"# The selected runs of {one_line(sweep.name)} by {table.criterion}, on trials that the "
         "selection has not used.",
@@ -176,6 +177,7 @@ def _toml(sweep: Sweep, table: Table, best: Mapping[str, RunSpec], trials: Seque
         f"trials = {list(trials)}",
         f"selection = {_scalar(common.selection)}",
         *(["select_before_switch = true"] if _any_selected_early(best) else []),
+        *([f"curves = {_scalar(curves)}"] if curves else []),
         "",
         "[compute]",
         *(f"{key} = {_scalar(value)}" for key, value in common.compute.items()),
