@@ -1,4 +1,4 @@
-"""List, check, prepare and show data sets: ``python -m benchmark.data COMMAND``."""
+"""List, check, prepare, show and mask data sets: ``python -m benchmark.data COMMAND``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.cli.data_checks import examine, leaks, members, oddities
+from benchmark.cli.masks_command import add_mask_options, make_mask_file
 from benchmark.cli.options import DATA_VARIABLE, data_dir, number
 from benchmark.cli.programs import add_version, make_parser
 from benchmark.cli.resources import download
@@ -41,6 +42,8 @@ _EPILOG = """examples:
   python -m benchmark.data prepare waterbirds --archive waterbird_complete95_forest2water2.tar.gz
   python -m benchmark.data check nlm_cxr:side=64
   python -m benchmark.data show digits_on_photos:bias=0.9 --output sheet.png
+  python -m benchmark.data masks spawrious:side=224 --weights dino_deitsmall16_pretrain.pth \\
+      --backbone vit_s_16 --trials 0 1 2
 
 Decoded images are kept in .cache in the data folder, or in --cache-dir; for sweeps to find them in
 another folder, set SHORTCUTBED_CACHE.
@@ -89,6 +92,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     show = commands.add_parser("show", help="write a contact sheet with groups and masks")
     show.set_defaults(run=_show)
+    masks = commands.add_parser(
+        "masks", help="write foreground masks without annotation, by TokenCut on a transformer"
+    )
+    masks.set_defaults(run=_masks)
+    masks.add_argument("datasets", nargs=1, metavar="NAME[:OPTION=VALUE,…]")
+    add_mask_options(masks)
     for command in (check, prepare, show):
         command.add_argument("datasets", nargs="+", metavar="NAME[:OPTION=VALUE,…]")
     for command in (check, show):
@@ -114,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="number of groups of each split, the largest first; default: 8",
     )
-    for command in (lists, check, prepare, show):
+    for command in (lists, check, prepare, show, masks):
         command.add_argument(
             "--data-dir",
             type=Path,
@@ -282,6 +291,24 @@ def _show(given: argparse.Namespace) -> int:
                 f"{path} cannot be written ({error.strerror or error}); choose another --output."
             ) from None
         say(f"{named}: {path}")
+    return 0
+
+
+def _masks(given: argparse.Namespace) -> int:
+    ((named, source),) = _sources(given)
+    folder = data_dir(given)
+    with _progress_bar("cutting") as update:
+        written = make_mask_file(
+            given, named, source, folder, lambda done, total: update(done, total)
+        )
+    try:
+        sheet(written.data, written.splits, per_group=8, groups=8).save(written.sheet)
+    except OSError as error:
+        raise UserError(
+            f"{written.sheet} cannot be written ({error.strerror or error}); choose another "
+            "--output."
+        ) from None
+    say(f"{named}: {written.sentence}")
     return 0
 
 

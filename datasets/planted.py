@@ -16,13 +16,13 @@ import numpy as np
 from benchmark.core.dataset import DatasetInfo, DatasetSource, ImageProgress, Split
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
-from benchmark.core.named_options import split_option
 from benchmark.core.registry import DATASETS
 from benchmark.core.seeds import seed_for
 from datasets._io.cache import Cache, cache_folder
 from datasets._io.cache_entry import CacheColumn
 from datasets._sources import bias_assignment
 from datasets._sources.shortcuts import COLOURS, SHORTCUTS, Planted, Shortcut, plant
+from datasets._sources.underlying import OPTIONS, make_underlying
 
 __all__ = ["COLOURS", "SHORTCUTS", "Planted", "PlantedData", "plant"]
 
@@ -42,8 +42,7 @@ class PlantedData(DatasetSource):
     name = "planted"
     title = "any data set with a planted shortcut: tag, border, colour, background or tie"
     options: ClassVar[Mapping[str, HParam]] = {
-        "on": HParam("tiny", doc="the underlying data set"),
-        "options": HParam("", doc="its options: NAME=VALUE;NAME=VALUE"),
+        **OPTIONS,
         "shortcut": HParam("tag", doc="the shortcut", choices=SHORTCUTS),
         "bias": bias_assignment.bias_option(0.95),
         "marked": HParam(
@@ -62,23 +61,7 @@ class PlantedData(DatasetSource):
 
     def __init__(self, data_dir: Path | None = None, **options: Any) -> None:
         super().__init__(data_dir, **options)
-        base = self.chosen["on"]
-        if base == self.name:
-            raise UserError(
-                f"{self.name}: on={self.name} would plant in itself; name another data set."
-            )
-        kind = DATASETS.get(base)
-        base_options = {}
-        for pair in filter(None, self.chosen["options"].split(";")):
-            option = split_option(pair)
-            if option is None or option[0] not in kind.options:
-                raise UserError(
-                    f"{self.name}: options has {pair!r}, expected NAME=VALUE with an option of "
-                    f"{base}: {', '.join(kind.options) or 'it has none'}."
-                )
-            name, value = option
-            base_options[name] = kind.options[name].parse(f"{base}: {name}", value)
-        self.base: DatasetSource = kind(data_dir, **base_options)
+        self.base = make_underlying(self, self.chosen["on"], self.chosen["options"])
         self.masks_may_be_empty = self.base.masks_may_be_empty
 
     def info(self) -> DatasetInfo:

@@ -187,6 +187,8 @@ class DatasetInfo:
         unmasked_splits: Test splits without masks, although ``provides`` has masks.
         unlabelled_splits: Test splits whose labels are unknown or outside ``label_names``. They
             serve for measuring explanations, and tables have no accuracy of them.
+        unannotated_masks: True if the masks of training and validation were made by a network
+            instead of an annotator.
     """
 
     label_names: tuple[str, ...]
@@ -206,6 +208,7 @@ class DatasetInfo:
     multi_label: bool = False
     unmasked_splits: tuple[str, ...] = ()
     unlabelled_splits: tuple[str, ...] = ()
+    unannotated_masks: bool = False
 
     @property
     def annotations(self) -> Needs:
@@ -437,6 +440,10 @@ class DatasetSource:
         """Return a readable reference to an image: its file if that is known, else its row."""
         return f"row {row} of {name}"
 
+    def seed_name(self) -> str:
+        """Return the name from which the seed of a trial is derived."""
+        return self.name
+
     def fingerprint(self) -> str:
         """Return the identity of the data as 16 hexadecimal digits.
 
@@ -455,7 +462,7 @@ class DatasetSource:
         """
         self.check()
         info = self.info()
-        splits = self.build(seed_for("data", self.name, trial))
+        splits = self.build(seed_for("data", self.seed_name(), trial))
         if tuple(splits) != info.splits:
             raise ValueError(
                 f"{self.name}: build returned splits {tuple(splits)}, expected {info.splits}"

@@ -14,7 +14,24 @@ DESCRIPTIONS = {
     "teacher": "a teacher trained before",
     "val_groups": "group labels in validation",
     "val_masks": "foreground masks in validation",
+    "no annotation": "masks without annotation, made by a network",
+    "masks without annotation": "foreground masks made by a network",
 }
+
+
+def without_mask_annotation(needs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the annotations that are left if masks are made by a network.
+
+    Args:
+        needs: Names of the annotations that a method uses.
+
+    Returns:
+        The names without masks, for tables: ``("no annotation",)`` if masks were all it needed.
+    """
+    left = tuple(name for name in needs if name not in ("masks", "val_masks"))
+    if left == needs:
+        return needs
+    return (*left, "masks without annotation") if left else ("no annotation",)
 
 
 @dataclass(frozen=True)

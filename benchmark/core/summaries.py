@@ -66,6 +66,7 @@ class DataSummary:
         source: Origin of the data.
         licence: Terms of use.
         unlabelled_splits: Test splits without known labels, of which tables have no accuracy.
+        unannotated_masks: True if training masks were made by a network, without annotation.
         input: Images that the network accepts; None in records of earlier versions.
     """
 
@@ -81,13 +82,15 @@ class DataSummary:
     source: Text = ""
     licence: Text = ""
     unlabelled_splits: Names = ()
+    unannotated_masks: bool = False
     input: InputSummary | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON, without those that earlier versions do not have."""
         value = asdict(self)
-        if not self.unlabelled_splits:
-            del value["unlabelled_splits"]
+        for name in ("unlabelled_splits", "unannotated_masks"):
+            if not value[name]:
+                del value[name]
         return value
 
     @property

@@ -30,6 +30,7 @@ def about_data(data: GroupedDataset) -> DataSummary:
         source=info.source,
         licence=info.licence,
         unlabelled_splits=info.unlabelled_splits,
+        unannotated_masks=info.unannotated_masks,
         input=InputSummary(
             image_size=info.image_size, mean=info.mean, std=info.std, **vars(data.conversion)
         ),

@@ -19,7 +19,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
-from tests.support import imagenet_tree, medical_trees, mnist_tree, trees, xray_tree
+from tests.support import imagenet_tree, mask_tree, medical_trees, mnist_tree, trees, xray_tree
 from tests.support.dataset_equality import same
 
 NAMES = DATASETS.names()
@@ -74,6 +74,7 @@ TREES: dict[str, tuple[str, Maker]] = {
     "imagenet": ("imagenet", imagenet_tree.small),
     "listed": ("listed", trees.listed),
     "listed, bare": ("listed", partial(trees.listed, more=False)),
+    "masked": ("masked", lambda root: mask_tree.tiny_masks(root, trials=(0, 1))),
     "nlm_cxr": ("nlm_cxr", trees.nlm),
     "planted": ("planted", planted),
     "nlm_cxr, untied": ("nlm_cxr", lambda root: {**trees.nlm(root), "tied": "neither"}),
@@ -95,7 +96,7 @@ TREES: dict[str, tuple[str, Maker]] = {
     "waterbirds, made": ("waterbirds", trees.cub_and_places),
 }
 #: Equal images that are no leak: few pixels, or drawn from a few originals.
-MAY_REPEAT = {"cmnist", "coloured_mnist", "coloured_digits", "tiny"}
+MAY_REPEAT = {"cmnist", "coloured_mnist", "coloured_digits", "masked", "tiny"}
 
 
 class Made:

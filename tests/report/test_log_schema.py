@@ -78,7 +78,7 @@ def test_record_agrees(real_run: Path) -> None:
         "measurement",
     }  # within extra
     assert set(record) == own
-    only_some_data = {"unlabelled_splits"}
+    only_some_data = {"unlabelled_splits", "unannotated_masks"}
     assert documented("data") - only_some_data == set(record["data"])
     assert documented("machine") == set(record["machine"])
     optional = {"select_before_switch", "curves", "measurement"}

@@ -10,6 +10,7 @@ from benchmark.core.backbone_options import with_defaults
 from benchmark.core.counts import accuracy, num_images
 from benchmark.core.criteria import title_of
 from benchmark.core.layout import State
+from benchmark.core.needs import without_mask_annotation
 from benchmark.core.spec import RunSpec
 from benchmark.core.summaries import UNKNOWN_DATA, DataSummary
 from benchmark.report.records.model_selection import Cell, SelectedRun, cells_of
@@ -222,6 +223,8 @@ def _row(
     if not selected_runs and not notes:
         notes.append("no finished run")
     needs = record.method.needs if record else None
+    if needs is not None and record is not None and record.data.unannotated_masks:
+        needs = without_mask_annotation(needs)
     return Row(
         cell.method, cell.requested, needs, values, notes, selected_runs, criterion=cell.criterion
     )

@@ -1,0 +1,155 @@
+"""Masks from a file: found by pixels, written by `data masks`, and named in tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmark.core.errors import UserError
+from benchmark.core.mask_file import (
+    MaskFile,
+    image_digests,
+    packed,
+    read_mask_file,
+    write_mask_file,
+)
+from benchmark.core.needs import without_mask_annotation
+from benchmark.core.registry import DATASETS
+from benchmark.core.summaries import DataSummary
+from benchmark.data import main
+from tests.support.mask_tree import MASKS, tiny_masks
+
+
+def make(root: Path, **options: Any) -> Any:
+    return DATASETS.get("masked")(root, **options)
+
+
+def test_masks_survive_the_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (5, 3, 7, 9)).astype(np.uint8)
+    mask = rng.random((5, 7, 9)) < 0.5
+    pairs = zip(image_digests(image[:4]), mask[:4], strict=True)
+    write_mask_file(
+        tmp_path / "m.npz", MaskFile((7, 9), {key: packed(m) for key, m in pairs}, "by hand")
+    )
+    found = read_mask_file(tmp_path / "m.npz")
+    got, known = found.masks(image)
+    assert known.tolist() == [True] * 4 + [False] and not got[4].any()
+    assert np.array_equal(got[:4, 0], mask[:4]) and found.about == "by hand"
+    assert list(image_digests(image[:1])) != list(image_digests(image[:1].transpose(0, 1, 3, 2)))
+
+
+def test_train_and_val_have_the_masks_of_the_file(tmp_path: Path) -> None:
+    """Images, tests and labels are those of the underlying data set in the same trial."""
+    tiny_masks(tmp_path, trials=(0, 1))
+    base = DATASETS.get("tiny")(None)
+    for trial in (0, 1):
+        data, plain = make(tmp_path).load(trial), base.load(trial)
+        for name, split in data.splits.items():
+            other = plain.splits[name]
+            assert np.array_equal(split.image, other.image)
+            assert split.mask is not None and other.mask is not None
+            expected = ~other.mask if name in ("train", "val") else other.mask
+            assert np.array_equal(split.mask, expected)
+    assert data.info.unannotated_masks and data.info.provides.masks
+    assert not data.info.provides.class_masks
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: path.unlink(), "there is no masks/tokencut.npz in"),
+        (lambda path: path.write_bytes(b"x" * 50), "is damaged or no file of masks"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-40]), "is damaged or no file of masks"),
+    ],
+)
+def test_damage_is_a_user_error(
+    damage: Callable[[Path], object], words: str, tmp_path: Path
+) -> None:
+    tiny_masks(tmp_path)
+    damage(tmp_path / MASKS)
+    with pytest.raises(UserError, match=words):
+        make(tmp_path).load(0)
+
+
+def test_masks_of_other_images_are_refused(tmp_path: Path) -> None:
+    tiny_masks(tmp_path)
+    with pytest.raises(
+        UserError, match=r"has no mask of .* images of train; write masks .*--trials"
+    ):
+        make(tmp_path).load(1)
+    with pytest.raises(UserError, match="16×16 pixels, but the images of digits_on_photos 32×32"):
+        make(tmp_path, on="digits_on_photos").check()
+    with pytest.raises(UserError, match="on=masked would build on itself"):
+        make(tmp_path, on="masked")
+
+
+def test_what_tables_say_about_needs() -> None:
+    assert without_mask_annotation(("masks", "val_masks")) == ("no annotation",)
+    assert without_mask_annotation(("groups", "masks")) == ("groups", "masks without annotation")
+    assert without_mask_annotation(("groups",)) == ("groups",)
+    data = DataSummary(label_names=("a",), splits={"train": 1}, unannotated_masks=True)
+    assert data.to_json()["unannotated_masks"] is True
+    plain = DataSummary(label_names=("a",), splits={"train": 1}).to_json()
+    assert not {"unannotated_masks", "unlabelled_splits"} & plain.keys()
+
+
+def test_the_command_writes_masks_and_a_contact_sheet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+    from PIL import Image
+
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    network = timm.models.vision_transformer.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=3, num_classes=0
+    )
+    torch.save(network.state_dict(), tmp_path / "dino.pth")
+    arguments = [
+        "masks", "tiny", "--data-dir", str(tmp_path), "--weights", str(tmp_path / "dino.pth"),
+        "--backbone", "vit:patch=8,dim=48,depth=2,heads=3,mlp_ratio=4", "--side", "64",
+        "--trials", "0", "1", "--output", "cuts/a.npz",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    assert "masked:on=tiny,masks=cuts/a.npz" in capsys.readouterr().out
+    for trial in (0, 1):
+        data = make(tmp_path, masks="cuts/a.npz").load(trial)
+        mask = data.splits["train"].mask
+        assert mask is not None and mask.shape[1:] == (1, 16, 16)
+        assert not mask.all(axis=(1, 2, 3)).any() and mask.any()
+    with Image.open(tmp_path / "cuts/a.png") as sheet:
+        assert (np.asarray(sheet) == (0, 230, 0)).all(axis=2).any(), "green borders"
+    assert read_mask_file(tmp_path / "cuts/a.npz").about.startswith("TokenCut of dino.pth (vit:")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "masks needs one network"),
+        (["--weights", "{root}/none.pth"], "needs the backbone of the weights"),
+        (["--weights", "{root}/none.pth", "--backbone", "vit_s_16"], "none.pth does not exist"),
+        (["--weights", "{root}/text.pth", "--backbone", "vit_s_16"], "cannot be read as weights"),
+        (["--weights", "{root}/odd.pth", "--backbone", "vit_s_16"], "not in the layout of DINO"),
+        (["--weights", "{root}/odd.pth", "--backbone", "resnet18"], "is no vision transformer"),
+        (["--run", "{root}"], "expected the folder of a sweep"),
+        (["--run", "{root}", "--side", "64"], "--side belongs to --weights"),
+        (["--weights", "x", "--output", "masks.csv"], "ends in .npz"),
+    ],
+)
+def test_mistakes_end_with_a_sentence(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    torch.save({"cls_token": torch.zeros(1), "odd": torch.zeros(1)}, tmp_path / "odd.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    filled = [text.format(root=tmp_path) for text in arguments]
+    assert main(["masks", "tiny", "--data-dir", str(tmp_path), *filled]) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
+    assert not (tmp_path / "masks").exists()
