@@ -107,6 +107,7 @@ setup(
             "onnxruntime>=1.18",
             "safetensors>=0.4.3",
         ],
+        "timm": ["timm>=1.0"],  # models of timm in benchmark.audit
         "umap": ["umap-learn>=0.5.5"],  # the report's latent space by UMAP instead of PCA
         "dicom": ["pydicom>=2.4"],  # X-rays in DICOM
         "hdf5": ["h5py>=3.8"],  # ImageNet-Segmentation

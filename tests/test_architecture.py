@@ -45,6 +45,8 @@ THIN = {
     "benchmark.data",
     "benchmark.collect_results",
     "benchmark.predict",
+    "benchmark.audit",
+    "benchmark.auditing",
     "benchmark.cli",
     "benchmark.api",
 }

@@ -152,7 +152,7 @@ def test_shipped_files_are_those_of_the_package_if_it_has_any(tmp_path: Path) ->
     assert shipped("results/published", package) == tmp_path / "results" / "published"
 
 
-ENTRIES = ("sweep", "train", "data", "collect_results", "predict")
+ENTRIES = ("sweep", "train", "data", "collect_results", "predict", "audit")
 
 
 @pytest.mark.parametrize("arguments", [

@@ -41,6 +41,7 @@ SUBCOMMANDS = {
     "train": Subcommand("train", "execute a single run, for development"),
     "data": Subcommand("data", "list, check, prepare and show data sets"),
     "collect": Subcommand("collect_results", "make tables, figures and a page from a sweep"),
+    "audit": Subcommand("audit", "find out whether a trained model relies on a shortcut"),
     "predict": Subcommand("predict", "predict the classes of images with a finished run"),
 }
 

@@ -14,7 +14,7 @@ from benchmark.report.tables.report_table import Report
 from benchmark.report.tables.results_table import summary_line
 
 #: The page is self-contained: the browser must not load anything.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _SIDE_TITLE = "Comparisons, costs and hyper-parameters"
 
 
@@ -47,7 +47,7 @@ def page(report: Report, figures: Mapping[int, Sequence[SavedFigure]]) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{text(sweep.title)}</title><style>{CSS}</style></head><body>"
         f"<h1>{text(sweep.title)}</h1>"
         f"<p>{text(summary_line(sweep))}. Sweep <b>{text(sweep.name)}</b>, launched {created}; "

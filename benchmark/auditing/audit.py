@@ -1,0 +1,180 @@
+"""The audit of a model: all experiments, and what they say together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmark.auditing.answers import AuditImages, balanced_rows, truth_of
+from benchmark.auditing.groups import (
+    Gap,
+    SplitAccuracy,
+    confounder_gap,
+    correct_answers,
+    split_accuracy,
+)
+from benchmark.auditing.heatmaps import Heatmaps, explain_marks
+from benchmark.auditing.model import AuditedModel
+from benchmark.auditing.pull import MAX_CLASSES, Mark, Pull, marks_for, measure_pull
+from benchmark.auditing.regions import regions_of
+from benchmark.auditing.transplant import Transplant, measure_transplants
+from benchmark.auditing.verdict import Verdict, decide
+from benchmark.core.dataset import DatasetSource, GroupedDataset
+from benchmark.core.errors import UserError
+from benchmark.core.named_options import NamedOptions
+
+#: The data set whose images carry one of the project's marks.
+_PLANTED = "planted"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The result of an audit.
+
+    Attributes:
+        model: Name of the model.
+        data: Name of the data, with its options.
+        labels: Names of the classes.
+        probed: Classes that were given marks.
+        accuracies: Accuracies on the test splits.
+        gap: How much the confounder helps; None if it is unknown.
+        pulls: Results of the first experiment.
+        transplants: Results of the second experiment.
+        heatmaps: Heatmaps of marked images; None for a model without a network.
+        verdict: The verdict.
+        images: The images of the first experiment.
+        seconds: Time that the audit took.
+    """
+
+    model: str
+    data: str
+    labels: tuple[str, ...]
+    probed: tuple[int, ...]
+    accuracies: tuple[SplitAccuracy, ...]
+    gap: Gap | None
+    pulls: tuple[Pull, ...]
+    transplants: tuple[Transplant, ...]
+    heatmaps: Heatmaps | None
+    verdict: Verdict
+    images: AuditImages
+    seconds: float
+
+
+def audit(
+    load: Callable[[GroupedDataset], AuditedModel],
+    source: DatasetSource,
+    *,
+    most: int = 240,
+    trial: int = 0,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Audit:
+    """Audit a model on data.
+
+    Args:
+        load: loads the model for the classes and images of the data.
+        source: the data.
+        most: largest number of images of each experiment.
+        trial: trial of the data.
+        seed: seed of the choice of images, donors and placebos.
+        tell: called with a line before each part.
+
+    Raises:
+        UserError: the model cannot be loaded or does not suit the data, or the data have a single
+            class or no test split.
+    """
+    started = time.perf_counter()
+    data = source.load(trial)
+    info = data.info
+    if len(info.label_names) < 2 and not info.multi_label:
+        raise UserError(f"{source.name} has one class; an audit needs at least two.")
+    if not info.test_splits:
+        raise UserError(f"{source.name} has no test split; an audit needs one.")
+    model = load(data)
+    tell("accuracy on the test splits")
+    correct = {
+        name: correct_answers(model, data.splits[name], info.multi_label)
+        for name in info.test_splits
+    }
+    accuracies = tuple(split_accuracy(name, data, right) for name, right in correct.items())
+    clean, mark = _without_marks(source, data, trial)
+    images = _images(clean, most, seed)
+    probed = _probed_classes(images)
+    pulls = []
+    marks = marks_for(images)
+    if mark is not None:
+        marks = [mark, *(other for other in marks if other.kind != mark.kind)]
+    for kind in marks if len(probed) > 1 else ():
+        tell(f"marks: {kind.kind}")
+        pulls.append(measure_pull(model, images, kind, probed, seed))
+    tell("exchange of regions")
+    associated = _images(data, most, seed, _associated_split(data))
+    regions = regions_of(*associated.pixels.shape[2:], masked=associated.mask is not None)
+    transplants = measure_transplants(model, associated, regions, seed)
+    tell("heatmaps")
+    heatmaps = explain_marks(model, images, marks[0], probed) if marks and pulls else None
+    return Audit(
+        model.name,
+        str(NamedOptions(source.name, {k: str(v) for k, v in _changed_options(source).items()})),
+        info.label_names,
+        tuple(probed),
+        accuracies,
+        confounder_gap(data, correct),
+        tuple(pulls),
+        tuple(transplants),
+        heatmaps,
+        decide(pulls, transplants, len(info.label_names)),
+        images,
+        time.perf_counter() - started,
+    )
+
+
+def _changed_options(source: DatasetSource) -> dict[str, object]:
+    defaults = {name: option.default for name, option in source.options.items()}
+    return {name: value for name, value in source.chosen.items() if value != defaults[name]}
+
+
+def _without_marks(
+    source: DatasetSource, data: GroupedDataset, trial: int
+) -> tuple[GroupedDataset, Mark | None]:
+    """Return the data before a mark was planted in them, and the mark."""
+    if source.name != _PLANTED:
+        return data, None
+    base: DatasetSource = source.base  # type: ignore[attr-defined]
+    chosen = source.chosen
+    return base.load(trial), Mark(chosen["shortcut"], chosen["size"], chosen["opacity"])
+
+
+def _main_split(data: GroupedDataset) -> str:
+    tests = data.info.test_splits
+    return next((name for name in ("unbiased", "test") if name in tests), tests[-1])
+
+
+def _associated_split(data: GroupedDataset) -> str:
+    """Return the test split on which a shortcut agrees with the label, if the data have one."""
+    if data.info.bias_splits is not None:
+        return data.info.bias_splits[0]
+    return _main_split(data)
+
+
+def _images(data: GroupedDataset, most: int, seed: int, name: str = "") -> AuditImages:
+    split = data.splits[name or _main_split(data)]
+    rows = balanced_rows(split.label, most, seed)
+    return AuditImages(
+        np.asarray(split.image[rows]),
+        truth_of(split.label[rows], len(data.info.label_names)),
+        None if split.mask is None else np.asarray(split.mask[rows]),
+        None if split.cluster is None else split.cluster[rows],
+        data.info.multi_label,
+    )
+
+
+def _probed_classes(images: AuditImages) -> list[int]:
+    """Return the classes that are given marks: at most MAX_CLASSES, the most frequent ones."""
+    frequency = images.truth.sum(0)
+    present = np.flatnonzero(frequency)
+    chosen = sorted(present, key=lambda label: -frequency[label])[:MAX_CLASSES]
+    return sorted(int(label) for label in chosen)

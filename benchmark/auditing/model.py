@@ -1,0 +1,306 @@
+"""The models that can be audited: runs, exported networks, timm models and the user's own."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmark.api.exported import load_exported
+from benchmark.api.images import normalised
+from benchmark.api.run import load_run
+from benchmark.core.dataset import DatasetInfo
+from benchmark.core.errors import UserError, shown
+from benchmark.core.layout import RunFolder, SweepFolder
+from benchmark.core.named_options import parse_named_options
+from benchmark.core.summaries import InputSummary
+
+#: Endings of exported networks.
+_EXPORTED = (".pt2", ".onnx", ".safetensors")
+#: The largest number of images in a forward pass.
+_MAX_BATCH = 256
+_MAX_PIXELS = 256 * 128 * 128
+
+
+@dataclass
+class AuditedModel:
+    """A trained classifier.
+
+    Args:
+        name: name of the model in the report.
+        scores: maps images uint8[N,C,H,W] to logits or probabilities float[N,K], in the order of
+            the labels of the data.
+        network: a module that maps the output of ``prepare`` to logits, for heatmaps; None if there
+            is none.
+        prepare: returns normalised images float[N,C,H,W].
+    """
+
+    name: str
+    scores: Callable[[np.ndarray], np.ndarray]
+    network: nn.Module | None = None
+    prepare: Callable[[np.ndarray], torch.Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Options of the command line that describe the model.
+
+    Attributes:
+        method: Method of the run, if the model is a sweep.
+        trial: Trial of the run, likewise.
+        trained_on: Data set of the run, likewise.
+        weights: File of weights of a timm model.
+        mean: Mean of each channel, for models of the user; by default that of the data.
+        std: Standard deviation of each channel, likewise.
+        labels: Names of the classes in the order of the model's outputs; by default that of the
+            data.
+        device: ``"cpu"`` or ``"cuda"``.
+        data_dir: Folder of downloaded data sets.
+    """
+
+    method: str | None = None
+    trial: int | None = None
+    trained_on: str | None = None
+    weights: Path | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    labels: tuple[str, ...] = ()
+    device: str = "cpu"
+    data_dir: Path | None = None
+
+
+def load_model(given: str, info: DatasetInfo, options: ModelOptions) -> AuditedModel:
+    """Load the model that the command line names.
+
+    Args:
+        given: a folder of a run or a sweep, an exported network, ``timm:NAME``, or
+            ``module:function`` of the user.
+        info: the description of the data of the audit.
+        options: what else is known about the model.
+
+    Raises:
+        UserError: there is no such model, or it accepts other images or has other classes than the
+            data.
+    """
+    path = Path(given)
+    if path.suffix.lower() in _EXPORTED:
+        exported = load_exported(path, device=options.device)
+        _check_size(given, exported.accepts, info)
+        order = _order(given, exported.labels, info)
+        return AuditedModel(
+            given,
+            lambda pixels: _numpy_logits(exported.forward, pixels, exported.accepts, order),
+            exported.network if isinstance(exported.network, nn.Module) else None,
+            lambda pixels: normalised(pixels, exported.accepts),
+        )
+    if path.is_dir() and (RunFolder(path).spec.exists() or SweepFolder(path).exists()):
+        return _run_model(path, info, options)
+    name = given.partition(":")[0]
+    if name == "timm":
+        network = _timm_network(given, info, options)
+        return _module_model(given, network, info, options)
+    if ":" in given:
+        return _user_model(given, info, options)
+    raise UserError(
+        f"there is no model {given}; expected the folder of a run or a sweep, a .pt2, .onnx or "
+        ".safetensors file of Run.export, timm:NAME, or module:function."
+    )
+
+
+def _run_model(path: Path, info: DatasetInfo, options: ModelOptions) -> AuditedModel:
+    run = load_run(
+        path,
+        method=options.method,
+        dataset=options.trained_on,
+        trial=options.trial,
+        device=options.device,
+        data_dir=options.data_dir,
+    )
+    _check_size(str(path), run.accepts, info)
+    order = _order(str(path), run.labels, info)
+    return AuditedModel(
+        run.record.spec.label(),
+        lambda pixels: _numpy_logits(run.forward, pixels, run.accepts, order, run.device),
+        run.network,
+        lambda pixels: normalised(pixels, run.accepts).to(run.device),
+    )
+
+
+def _check_size(name: str, accepts: InputSummary, info: DatasetInfo) -> None:
+    if tuple(accepts.image_size) != tuple(info.image_size):
+        wanted = "×".join(map(str, accepts.image_size))
+        found = "×".join(map(str, info.image_size))
+        raise UserError(
+            f"{name} accepts images of {wanted} (channels, height, width), but the data have "
+            f"{found}; choose the size with an option of the data set, such as side="
+            f"{accepts.image_size[1]}."
+        )
+
+
+def _order(name: str, labels: Sequence[str], info: DatasetInfo) -> list[int]:
+    """Return the output of the model that belongs to each label of the data.
+
+    Raises:
+        UserError: the model does not know exactly the labels of the data.
+    """
+    if set(labels) != set(info.label_names) or len(labels) != len(info.label_names):
+        raise UserError(
+            f"{name} distinguishes the classes {', '.join(labels)}, but the data have "
+            f"{', '.join(info.label_names)}; audit it on data with the same classes."
+        )
+    return [list(labels).index(label) for label in info.label_names]
+
+
+def _numpy_logits(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    pixels: np.ndarray,
+    accepts: InputSummary,
+    order: Sequence[int],
+    device: torch.device | None = None,
+) -> np.ndarray:
+    parts = []
+    size = max(1, min(_MAX_BATCH, _MAX_PIXELS // int(np.prod(pixels.shape[2:]))))
+    with torch.inference_mode():
+        for start in range(0, len(pixels), size):
+            image = normalised(pixels[start : start + size], accepts)
+            parts.append(forward(image if device is None else image.to(device)).float().cpu())
+    logits: np.ndarray = torch.cat(parts).numpy()
+    return logits[:, list(order)]
+
+
+def _module_model(
+    name: str, network: nn.Module, info: DatasetInfo, options: ModelOptions
+) -> AuditedModel:
+    """Return the audited model of a network that takes normalised images."""
+    place = torch.device(options.device)
+    network = network.to(place).eval()
+    channels = info.image_size[0]
+    accepts = InputSummary(
+        image_size=info.image_size,
+        mean=options.mean or info.mean,
+        std=options.std or info.std,
+    )
+    for option, values in (("--mean", accepts.mean), ("--std", accepts.std)):
+        if len(values) != channels:
+            raise UserError(
+                f"{option} has {len(values)} values, but images have {channels} channels."
+            )
+    order = _order(name, options.labels or info.label_names, info)
+    count = len(info.label_names)
+
+    def forward(image: torch.Tensor) -> torch.Tensor:
+        output = network(image)
+        if not torch.is_tensor(output) or output.ndim != 2 or len(output) != len(image):
+            raise UserError(
+                f"{name} returned {_described(output)} for {len(image)} images, expected logits "
+                f"[{len(image)}, {count}]."
+            )
+        if output.shape[1] == 1 and count == 2:  # one logit for the second class
+            output = torch.cat([torch.zeros_like(output), output], 1)
+        if output.shape[1] != count:
+            raise UserError(
+                f"{name} has {output.shape[1]} outputs, but the data have {count} classes: "
+                f"{', '.join(info.label_names)}."
+            )
+        return output
+
+    return AuditedModel(
+        name,
+        lambda pixels: _numpy_logits(forward, pixels, accepts, order, place),
+        network,
+        lambda pixels: normalised(pixels, accepts).to(place),
+    )
+
+
+def _described(value: object) -> str:
+    return f"a tensor {list(value.shape)}" if torch.is_tensor(value) else shown(value)
+
+
+def _user_model(given: str, info: DatasetInfo, options: ModelOptions) -> AuditedModel:
+    """Return the model that a function of the user makes."""
+    made = _call(given)
+    if isinstance(made, nn.Module):
+        return _module_model(given, made, info, options)
+    if not callable(made):
+        raise UserError(
+            f"{given} returned {shown(made)}, expected a torch.nn.Module, or a function from "
+            "images uint8[N,C,H,W] to scores float[N,K]."
+        )
+    order = _order(given, options.labels or info.label_names, info)
+
+    def scores(pixels: np.ndarray) -> np.ndarray:
+        found = np.asarray(made(pixels), np.float64)
+        if found.shape != (len(pixels), len(order)) or not np.isfinite(found).all():
+            raise UserError(
+                f"{given} returned scores {list(found.shape)} for {len(pixels)} images, expected "
+                f"finite numbers [{len(pixels)}, {len(order)}]."
+            )
+        return found[:, order]
+
+    return AuditedModel(given, scores)
+
+
+def _call(given: str) -> Any:
+    """Import a function of the user from the working directory or an installed package."""
+    module_name, _, function_name = given.partition(":")
+    if "" not in sys.path and "." not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"there is no module {error.name} for the model {given}; call the command from the "
+            "folder that contains it, or install its package."
+        ) from None
+    except Exception as error:
+        raise UserError(
+            f"the module {module_name} of the model {given} cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise UserError(f"{module_name} has no function {function_name!r}.")
+    try:
+        return function()
+    except Exception as error:
+        raise UserError(
+            f"{given}() failed: {type(error).__name__}: {error}; it must make the model without "
+            "arguments."
+        ) from error
+
+
+def _timm_network(given: str, info: DatasetInfo, options: ModelOptions) -> nn.Module:
+    """Return a timm model with the weights of a file."""
+    try:
+        import timm
+    except ImportError:
+        raise UserError(
+            f"{given} needs the package timm; `pip install 'shortcutbed[timm]'` adds it."
+        ) from None
+    named = parse_named_options(given.removeprefix("timm:"))
+    network_options: dict[str, Any] = dict(named.options)
+    if options.weights is None:
+        raise UserError(f"{given} needs the file of its weights: --weights FILE.")
+    if not options.weights.is_file():
+        raise UserError(f"there is no file {options.weights}; check --weights.")
+    try:
+        network: nn.Module = timm.create_model(
+            named.name,
+            num_classes=len(info.label_names),
+            in_chans=info.image_size[0],
+            checkpoint_path=str(options.weights),
+            **network_options,
+        )
+    except Exception as error:  # timm raises many types
+        raise UserError(
+            f"timm cannot make {named.name} with {options.weights}: "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    return network

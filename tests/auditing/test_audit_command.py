@@ -1,0 +1,151 @@
+"""The command ``python -m benchmark.audit`` with each kind of model."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.audit import main
+from benchmark.core.registry import DATASETS
+from tests.support.runs import plan_run
+from tests.support.runs import run as execute_run
+
+MODELS = '''
+import numpy as np
+import torch
+
+
+def by_tag():
+    """Answers the class whose tag is in the corner, red or blue; otherwise the first."""
+
+    def scores(pixels):
+        corner = pixels[:, :, :3, :3].astype(float).reshape(len(pixels), 3, -1)
+        blue = np.abs(corner - np.array([[[40.0], [90.0], [240.0]]])).sum(1).min(1) < 30
+        return np.stack([~blue, blue], 1).astype(float)
+
+    return scores
+
+
+class ByBrightness(torch.nn.Module):
+    def forward(self, image):
+        mean = image.mean((1, 2, 3))
+        return torch.stack([-mean, mean], 1)
+
+
+def network():
+    return ByBrightness()
+
+
+def three_classes():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(3))
+
+
+def nothing():
+    return None
+
+
+def fails():
+    raise RuntimeError("no weights here")
+'''
+DATA = "planted:on=tiny,options=size=64,shortcut=tag,bias=0.9"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "audited_models.py").write_text(MODELS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def audit(*arguments: str) -> tuple[int, dict]:
+    code = main([*arguments, "--images", "64", "--out", "audit"])
+    return code, json.loads(Path("audit/audit.json").read_text())
+
+
+def test_a_function_that_follows_the_tag(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = audit("audited_models:by_tag", DATA, "--fail-if", "relies")
+    assert code == 1
+    assert found["verdict"] == "relies" and "tag" in found["sentence"]
+    (tag,) = [mark for mark in found["marks"] if mark["mark"] == "tag"]
+    assert tag["mean"] > 0.5 and tag["gap"] > 0.5 and len(tag["values"]) == tag["n"]
+    assert found["gap"]["mean"] > 0.5
+    assert "tag" in capsys.readouterr().out
+    page = Path("audit/audit.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert "relies" in Path("audit/audit.tex").read_text()
+
+
+def test_a_network_with_its_normalisation(here: Path) -> None:
+    code, found = audit(
+        "audited_models:network", DATA, "--mean", "0", "0", "0", "--std", "1", "1", "1"
+    )
+    assert code == 0
+    source = DATASETS.get("tiny")(None, size=64)
+    split = source.load(0).splits["unbiased"]
+    # Every mean is positive, so the second class is always answered.
+    accuracy = {row["split"]: row["average"]["value"] for row in found["accuracy"]}
+    assert accuracy["unbiased"] == pytest.approx((split.label == 1).mean())
+    assert found["verdict"] != "relies"
+    assert any("1 of 2 classes" in limit for limit in found["limits"])
+    assert set(found["relevance"]["shares"]) >= {"input_gradient"}
+
+
+def test_a_run_and_its_export(here: Path) -> None:
+    folder = plan_run(here / "sweep", datasets=[DATA])
+    assert execute_run(folder) == "done"
+    _, found = audit(str(here / "sweep"), DATA)
+    record = json.loads((folder / "record.json").read_text())
+    criterion = record["spec"]["selection"][0]
+    counts = np.sum(record["selected"][criterion]["splits"]["unbiased"]["counts"], 0)
+    average = {row["split"]: row["average"] for row in found["accuracy"]}["unbiased"]
+    assert average["value"] == pytest.approx(np.trace(counts) / counts.sum())
+    groups = {row["split"]: row["groups"] for row in found["accuracy"]}["unbiased"]
+    assert sum(group["n"] for group in groups) == average["n"] == counts.sum()
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "fact"),
+    [
+        ("nowhere", DATA, "nowhere"),
+        ("nowhere.pt2", DATA, "nowhere.pt2"),
+        ("no_such_module:f", DATA, "no_such_module"),
+        ("audited_models:missing", DATA, "missing"),
+        ("audited_models:nothing", DATA, "None"),
+        ("audited_models:fails", DATA, "no weights here"),
+        ("audited_models:three_classes", DATA, "3 outputs"),
+        ("timm:resnet18", DATA, "--weights"),
+        ("audited_models:network", "tinny", "tiny"),
+        ("audited_models:network", "tiny:sizes=3", "sizes"),
+    ],
+)
+def test_mistakes_end_with_2(
+    here: Path, model: str, data: str, fact: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if model.startswith("timm:"):
+        pytest.importorskip("timm")
+    assert main([model, data]) == 2
+    assert fact in capsys.readouterr().err
+
+
+def test_other_normalisations_and_labels_are_checked(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audited_models:network", DATA, "--mean", "0.5"]) == 2
+    assert "3 channels" in capsys.readouterr().err
+    assert main(["audited_models:network", DATA, "--labels", "a", "b"]) == 2
+    assert "lying" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_timm_model_with_a_file_of_weights(here: Path) -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("resnet10t", num_classes=2)
+    torch.save(network.state_dict(), "weights.pt")
+    code, found = audit("timm:resnet10t", DATA, "--weights", "weights.pt")
+    assert code == 0 and found["model"] == "timm:resnet10t"
