@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -197,6 +198,38 @@ def test_the_auc_says_which_explainer_tells_the_methods_apart(report: Report) ->
         a, b = (values_of("gradcam", biased, trial)["mass"][2:] for biased in (True, False))
         pairs.append((b[:, None] > a[None, :]).mean())
     assert weak.value == pytest.approx(np.mean(pairs))
+
+
+def test_the_iou_is_pooled_over_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the place of the share of found foreground, and is compared like other columns."""
+    extra = {
+        "pixel_accuracy": {"title": "pixel accuracy", "higher_is_better": True},
+        "found_foreground": {"title": "found foreground", "higher_is_better": None},
+    }
+    monkeypatch.setattr(sys.modules[__name__], "METRICS", {**METRICS, **extra})
+    fake = FakeSweep(tmp_path, criteria=("val_accuracy",))
+    (key,) = fake.add(WORLD, ERM, trials=(0,))
+    rng = np.random.default_rng(0)
+    shares: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for explainer, level in (("lrp", 0.1), ("gradcam", 0.2)):
+        found = level + rng.uniform(0, 0.1, IMAGES)
+        right = found + 0.5 + rng.uniform(0, 0.1, IMAGES)
+        shares[explainer] = (right, found)
+        values = values_of(explainer, True, 0)
+        values |= {"pixel_accuracy": right, "found_foreground": found}
+        add_measurement(fake, key, ERM, explainer, values)
+    report = make_report(fake.finish())
+    (block,) = blocks_of(report, report.tables[0])
+    assert "found_foreground" not in block.columns
+    for explainer, (right, found) in shares.items():
+        b = found.mean()
+        a = right.mean() - b
+        value = block.cells[explainer, "pooled_iou"].estimate.value
+        assert value == pytest.approx((a / (1 - b) + b / (1 - a)) / 2)
+    assert block.cells["gradcam", "pooled_iou"].best
+    assert block.cells["lrp", "pooled_iou"].best is False
+    heads = [" ".join(head) for head in sheet_of(report, ", explanations").heads]
+    assert "pooled IoU ↑" in heads and "pixel accuracy ↑" in heads
 
 
 def test_the_sheet(report: Report) -> None:

@@ -190,6 +190,49 @@ def auc_sample(smaller: TrialSample, larger: TrialSample) -> TrialSample | None:
     return TrialSample(tuple(rows), smaller.same_images and larger.same_images, smaller.cluster)
 
 
+def pooled_iou_sample(accuracy: TrialSample, found: TrialSample) -> TrialSample | None:
+    """Return the mean IoU of background and foreground, pooled over the images of each trial.
+
+    With B the mean share of pixels that are foreground and found, and A that of pixels that are
+    background and not found, the IoU of the background is A/(1 − B) and that of the foreground
+    B/(1 − A). The values, one for each image, are linearised in the two shares, so that their mean
+    is the pooled IoU and means and differences are those of other samples (delta method).
+
+    Args:
+        accuracy: Pixel accuracy of each image, the sum of its two shares.
+        found: Share of the pixels of each image that are foreground and found.
+
+    Returns:
+        The linearised values; None if the images differ, or if no image is defined. A side of which
+        there is no pixel is left out of the mean.
+    """
+    if len(accuracy.values) != len(found.values):
+        return None
+    rows = []
+    for right, foreground in zip(accuracy.values, found.values, strict=True):
+        defined = np.isfinite(right) & np.isfinite(foreground)
+        if right.shape != foreground.shape or not defined.any():
+            return None
+        b = foreground[defined]
+        a = right[defined] - b
+        parts = [
+            _linearised_ratio(mine, other) for mine, other in ((a, b), (b, a)) if other.mean() < 1.0
+        ]
+        row = np.full(len(right), np.nan)
+        row[defined] = np.mean(parts, axis=0)
+        rows.append(row)
+    return TrialSample(tuple(rows), accuracy.same_images and found.same_images, accuracy.cluster)
+
+
+def _linearised_ratio(mine: Floats, other: Floats) -> Floats:
+    """Return values with the mean m/(1 − o), linear in both, of means m and o."""
+    numerator = float(mine.mean())
+    denominator = 1.0 - float(other.mean())
+    ratio = numerator / denominator
+    values: Floats = ratio + (mine - numerator) / denominator
+    return values + ratio * (other - other.mean()) / denominator
+
+
 def _mean(row: Floats) -> float:
     defined = row[np.isfinite(row)]
     return float(defined.mean()) if len(defined) else math.nan

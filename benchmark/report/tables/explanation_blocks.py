@@ -15,6 +15,7 @@ from benchmark.report.statistics.trial_samples import (
     TrialSample,
     auc_sample,
     compare_with_best,
+    pooled_iou_sample,
     sample_mean,
 )
 from benchmark.report.tables.pairwise import ALPHA
@@ -24,6 +25,10 @@ from benchmark.report.tables.results_table import Row, Table
 #: The column that tells two methods by relevance in the foreground, and the metric that it uses.
 AUC = "auc"
 AUC_METRIC = "mass"
+#: The column that pools the IoU over images, and the two metrics that it is computed from. The
+#: second one is not shown.
+POOLED_IOU = "pooled_iou"
+_IOU_METRICS = ("pixel_accuracy", "found_foreground")
 #: The method that others are told from, if the report has no reference.
 _BIASED = "erm"
 #: Metrics that have a single value in each trial and are printed with three significant digits.
@@ -129,6 +134,7 @@ def _block(
         name: [explainer.sample(split, name, trials) for explainer in explainers]
         for name in columns
     }
+    _pool_iou(columns, samples)
     block.agreement = _agreement(block, samples)
     if others and biased is not None:
         found = [_auc(explainer, others, split, trials) for explainer in explainers]
@@ -138,6 +144,21 @@ def _block(
     for name, (_, higher_is_better) in columns.items():
         _add_cells(block, name, samples[name], higher_is_better)
     return block
+
+
+def _pool_iou(
+    columns: dict[str, tuple[str, bool | None]], samples: dict[str, list[TrialSample | None]]
+) -> None:
+    """Replace the share of found foreground by the pooled IoU, where both metrics are measured."""
+    if not set(_IOU_METRICS) <= columns.keys():
+        return
+    accuracy, found = (samples[name] for name in _IOU_METRICS)
+    columns.pop(_IOU_METRICS[1])
+    columns[POOLED_IOU] = ("pooled IoU", True)
+    samples[POOLED_IOU] = [
+        None if a is None or b is None else pooled_iou_sample(a, b)
+        for a, b in zip(accuracy, found, strict=True)
+    ]
 
 
 def _auc(
@@ -170,7 +191,7 @@ def _add_cells(
     if higher_is_better is not None:
         best, differences = compare_with_best(samples, higher_is_better=higher_is_better)
     compared = [found for found in differences if found is not None and found.p_holm is not None]
-    limits = (0.0, 1.0) if name == AUC else None
+    limits = (0.0, 1.0) if name in (AUC, POOLED_IOU) else None
     for i, (explainer, sample) in enumerate(zip(block.explainers, samples, strict=True)):
         if sample is None:
             continue
