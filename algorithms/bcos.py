@@ -18,6 +18,7 @@ from benchmark.core import (
     RunSpec,
 )
 from benchmark.explain import get
+from benchmark.losses import outputs
 from benchmark.losses.heatmaps import guidance_loss
 
 
@@ -26,9 +27,10 @@ def binary_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 
     Args:
         logits: float[B,K].
-        label: int64[B], one class against the others, or float[B,K] of 0 and 1.
+        label: int64[B], one class against the others, or float[B,K] of 0 and 1, NaN where a label
+            is not known.
     """
-    return F.binary_cross_entropy_with_logits(logits, one_hot(label, logits.shape[1]).to(logits))
+    return outputs.binary_loss(logits, one_hot(label, logits.shape[1]).to(logits))
 
 
 def one_hot(label: torch.Tensor, num_classes: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from benchmark.core.class_masks import LabelledShape, SparseClassMasks
-from benchmark.core.dataset import DatasetInfo, Split
+from benchmark.core.dataset import UNKNOWN, DatasetInfo, Split
 from benchmark.core.errors import UserError, shown
 from benchmark.core.files import read_json
 from benchmark.core.hparam import HParam
@@ -61,6 +61,8 @@ SEGMENTATIONS = (
     "CheXlocalize/gt_segmentations_val.json",
     "CheXlocalize/CheXlocalize/gt_segmentations_val.json",
 )
+#: The labels of uncertain findings, by the option ``uncertain``.
+UNCERTAIN_LABELS = {"zero": 0, "one": 1, "ignore": UNKNOWN}
 _LABEL_OF_CELL = {"": 0, "0": 0, "0.0": 0, "1": 1, "1.0": 1}
 _UNCERTAIN_CELLS = ("-1", "-1.0")
 VIEWS = ("Frontal", "Lateral")
@@ -76,7 +78,7 @@ class _Xrays(NamedTuple):
     Attributes:
         files: The images, below the data folder.
         keys: CheXlocalize's name of each image, such as patient64541_study1_view1_frontal.
-        label: int64[N,K] of 0 and 1.
+        label: int64[N,K] of 0 and 1, or UNKNOWN in training.
         patient: int64[N].
     """
 
@@ -104,8 +106,9 @@ class CheXpert(ImageSource):
     of which 202 are frontal. ``train`` and ``val`` are 90 and 10 % of the patients of
     ``train.csv``, drawn in each trial. ``test`` is ``valid.csv``, which radiologists labelled.
 
-    A finding is 1, 0, -1 for uncertain, or blank if the report does not mention it. Blank is 0, and
-    ``uncertain`` gives the label of uncertain findings. Only ``test`` has masks: the union of the
+    A finding is 1, 0, -1 for uncertain, or blank if the report does not mention it. The options
+    ``uncertain`` and ``blank`` give the label of such findings. Labels that are ignored are no part
+    of losses and validation. Only ``test`` has masks: the union of the
     segmentations of all selected findings, which is empty without a finding. The segmentations of
     each finding are its evidence.
     """
@@ -116,9 +119,17 @@ class CheXpert(ImageSource):
     options: ClassVar[Mapping[str, HParam]] = {
         **xray_options(COMPETITION),
         "uncertain": HParam(
-            "zero", doc="the label of uncertain findings (-1)", choices=("zero", "one")
+            "zero",
+            doc="the label of uncertain findings (-1); ignore: it is not known",
+            choices=tuple(UNCERTAIN_LABELS),
+        ),
+        "blank": HParam(
+            "zero",
+            doc="the label of findings that a report does not mention; ignore: it is not known",
+            choices=("zero", "ignore"),
         ),
     }
+    later_options: ClassVar[frozenset[str]] = frozenset({"blank"})
 
     _train: _Xrays
     _test: _Xrays
@@ -142,6 +153,11 @@ class CheXpert(ImageSource):
         train_table, test_table = self.metadata()
         self._train = self._read_table(train_table)
         self._test = self._read_table(test_table)
+        if (self._test.label == UNKNOWN).any():
+            raise UserError(
+                f"{test_table} has findings that are uncertain or blank, and a test needs all "
+                "labels; use the file as it was published, or uncertain=zero and blank=zero."
+            )
         check_both_values(train_table, self._train.label, self._labels())
         recipe = xray_recipe(self.chosen)
         drawn = self._segmentations(test_table)
@@ -162,7 +178,7 @@ class CheXpert(ImageSource):
     def build(self, seed: int) -> dict[str, Split]:
         self.pools()
         train = self._train
-        stratum = np.asarray(train.label.any(axis=1), np.int64)
+        stratum = np.asarray((train.label == 1).any(axis=1), np.int64)
         rows_of_split = divide_by_cluster(seed, stratum, train.patient, HOLDOUT)
         channels = self.chosen["channels"]
         splits = {
@@ -197,6 +213,11 @@ class CheXpert(ImageSource):
             for key, file in zip(self._test.keys, self._test.files, strict=True)
         ]
         return self.class_masks("test", shapes, len(names))
+
+    @property
+    def _blank(self) -> int:
+        """The label of findings that a report does not mention."""
+        return UNKNOWN if self.chosen["blank"] == "ignore" else 0
 
     def _labels(self) -> tuple[str, ...]:
         return select_findings(self.chosen["labels"], FINDINGS, self.name)
@@ -239,17 +260,17 @@ class CheXpert(ImageSource):
         return _Xrays(files, keys, np.array(values, np.int64), encode(patients))
 
     def _read_finding(self, path: Path, row: Row, name: str) -> int:
-        """Return the label of a finding, 0 or 1."""
+        """Return the label of a finding."""
         text = row[name]
         value = _LABEL_OF_CELL.get(text)
         if value is not None:
-            return value
+            return self._blank if not text else value
         if text not in _UNCERTAIN_CELLS:
             raise UserError(
                 f"{path}: {name} = {shown(row[name])} in {row.place}, expected 1, 0, -1 or "
                 "nothing; use the file as it was published."
             )
-        return int(self.chosen["uncertain"] == "one")
+        return UNCERTAIN_LABELS[self.chosen["uncertain"]]
 
     def _segmentations(self, table: Path) -> list[str]:
         """Return the segmentations of each test image as JSON, or empty texts without the file."""

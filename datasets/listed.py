@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from benchmark.core.dataset import UNKNOWN
 from benchmark.core.errors import UserError, shown
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import DATASETS
@@ -21,6 +23,9 @@ from datasets._io.names import check_name, check_spelling, check_splits, normali
 from datasets._io.table import Origin, Row, Table, read_integer, read_table
 from datasets._io.user_images import FITS, MASKS, Annotation, UserImages, bits_option
 
+#: The labels of uncertain and of empty cells, by the options ``uncertain`` and ``blank``.
+MEANINGS = {"zero": 0, "one": 1, "ignore": UNKNOWN}
+_OPTION_OF_CELL = {"": "blank", "-1": "uncertain"}
 REQUIRED_COLUMNS = ("file", "split")
 #: Columns of the table that are not labels.
 KNOWN_COLUMNS = (*REQUIRED_COLUMNS, "confounder", "environment", "patient")
@@ -35,8 +40,10 @@ class Listed(UserImages):
     Layout, in the data folder, below the name that ``path`` gives: ``labels.csv`` with the columns
     ``file`` (an image, relative to that folder) and ``split`` (train, val, or any other name for a
     test), and optionally ``confounder``, ``environment`` and ``patient``. Every other column is a
-    label and holds 0 or 1. Masks of all images or of none: ``masks/<file>.png``, white for the
-    foreground. A generalisation gap is reported if tests are called ``biased`` and ``deceiving``.
+    label and holds 0 or 1. The options ``uncertain`` and ``blank`` also allow -1 and empty cells;
+    labels that are ignored are no part of losses and validation, and tests need all labels. Masks
+    of all images or of none: ``masks/<file>.png``, white for the foreground. A generalisation gap
+    is reported if tests are called ``biased`` and ``deceiving``.
     """
 
     name = "listed"
@@ -53,7 +60,18 @@ class Listed(UserImages):
         "fit": HParam("stretch", doc="how images become squares", choices=FITS),
         "channels": HParam(3, doc="1: grey; 3: colour", choices=(1, 3)),
         "bits": bits_option(),
+        "uncertain": HParam(
+            "refuse",
+            doc="the meaning of labels -1: an error, absent, present, or not known",
+            choices=("refuse", *MEANINGS),
+        ),
+        "blank": HParam(
+            "refuse",
+            doc="the meaning of empty labels: an error, absent, present, or not known",
+            choices=("refuse", *MEANINGS),
+        ),
     }
+    later_options: ClassVar[frozenset[str]] = frozenset({"uncertain", "blank"})
 
     ignored_columns: tuple[str, ...] = ()
 
@@ -108,17 +126,35 @@ class Listed(UserImages):
         path = table.path
         self.labels = self._label_columns(table)
         self.label = np.array(
-            [
-                [read_integer(path, row, name, (0, 1), Origin.USER) for name in self.labels]
-                for row in rows
-            ]
+            [[self._read_label(path, row, name) for name in self.labels] for row in rows]
         )
         for k, name in enumerate(self.labels):
-            if len(set(self.label[self.split_number == 0, k].tolist())) < 2:
+            if not {0, 1} <= set(self.label[self.split_number == 0, k].tolist()):
                 raise UserError(
                     f"{path}: {name} is the same for all images of train; a label needs both 0 "
                     "and 1."
                 )
+
+    def _read_label(self, path: Path, row: Row, name: str) -> int:
+        """Return a label: 0, 1 or UNKNOWN."""
+        text = re.sub(r"\.0*$", "", row[name].strip())
+        if text not in _OPTION_OF_CELL:
+            return read_integer(path, row, name, (0, 1), Origin.USER)
+        option = _OPTION_OF_CELL[text]
+        meaning = self.chosen[option]
+        if meaning == "refuse":
+            raise UserError(
+                f"{path}: {name} = {shown(row[name])} in {row.place}, expected one of 0, 1; "
+                f"correct it, or say what {option} labels mean, such as {option}=ignore."
+            )
+        label = MEANINGS[meaning]
+        if label == UNKNOWN and row["split"] not in ("train", "val"):
+            raise UserError(
+                f"{path}: {name} = {shown(row[name])} in {row.place}, which is an image of the "
+                f"test {row['split']}, and a test needs all labels; fill it in, or leave the image "
+                "out."
+            )
+        return label
 
     def _label_columns(self, table: Table) -> tuple[str, ...]:
         """Return the columns that are labels."""

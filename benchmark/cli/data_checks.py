@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
+from benchmark.core.dataset import UNKNOWN, DatasetSource, GroupedDataset, Split
 
 #: Returns the name of a row of a split, for messages.
 NameOf = Callable[[str, Split, int], str]
@@ -78,11 +78,11 @@ def members(data: GroupedDataset, name: str) -> dict[str, np.ndarray]:
     group = data.group(name)
     if data.info.multi_label:
         found = {
-            label: np.flatnonzero(split.label[:, k])
+            label: np.flatnonzero(split.label[:, k] == 1)
             for k, label in enumerate(data.info.label_names)
         }
         none = "none" if "none" not in found else "no label at all"
-        return {**found, none: np.flatnonzero(~split.label.any(1))}
+        return {**found, none: np.flatnonzero(~(split.label == 1).any(1))}
     names = data.info.label_names if group is None else data.info.group_names
     return {
         text: np.flatnonzero((split.label if group is None else group) == g)
@@ -226,7 +226,8 @@ def _present(data: GroupedDataset, name: str) -> np.ndarray:
         return np.bincount(group, minlength=len(data.info.group_names)) > 0
     out = np.zeros((split.label.shape[1], 2, confounders), bool)
     for k in range(split.label.shape[1]):
-        out[k, split.label[:, k], split.confounder] = True
+        known = split.label[:, k] != UNKNOWN
+        out[k, split.label[known, k], split.confounder[known]] = True
     return out.reshape(-1)
 
 
@@ -284,9 +285,9 @@ def _missing_classes(data: GroupedDataset, name: str) -> Iterator[str]:
         yield from (text for k, text in enumerate(names) if k not in shown)
         return
     for k, text in enumerate(names):
-        if not split.label[:, k].any():
+        if not (split.label[:, k] == 1).any():
             yield text
-        elif split.label[:, k].all():
+        elif not (split.label[:, k] == 0).any():
             yield f"no {text}"
 
 

@@ -19,7 +19,7 @@ class Batch:
 
     Attributes:
         image: float[B,C,H,W], normalised.
-        label: int64[B], or float[B,K] of 0 and 1 for multi-label data.
+        label: int64[B], or float[B,K] of 0 and 1 for multi-label data, NaN where it is not known.
         index: int64[B], rows of the split.
         group: int64[B], ``label * num_confounders + confounder``.
         confounder: int64[B].

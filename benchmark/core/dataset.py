@@ -30,6 +30,9 @@ MAX_REPEATS_PER_BATCH = 10
 #: Batches up to this size are always accepted: random draws of the batch size ignore the data set.
 ACCEPTED_BATCH_SIZE = 1024
 
+#: A label of images with several labels whose value is not known.
+UNKNOWN = -1
+
 #: Called with the number of units done and the total number of units.
 Progress = Callable[[int, int], None]
 #: Called with the name of a group of images, the number of images done, and their total number.
@@ -61,7 +64,8 @@ class Split:
 
     Args:
         image: uint8[N,C,H,W].
-        label: int64[N], or int64[N,K] of 0 and 1 if an image may have several of K labels.
+        label: int64[N], or int64[N,K] of 0 and 1 if an image may have several of K labels, with
+            UNKNOWN in train and val where the value is not known.
         confounder: int64[N].
         environment: int64[N].
         mask: bool[N,1,H,W], True for the foreground.
@@ -265,7 +269,7 @@ class GroupedDataset:
 
     Args:
         name: The registry name of the data set.
-        options: All options, including those at their defaults.
+        options: All options, including those at their defaults, see ``DatasetSource.identity``.
         info: The description.
         splits: The splits by name, in the order of ``info.splits``.
         fingerprint: The identity of the data, from ``DatasetSource.fingerprint``.
@@ -303,6 +307,8 @@ class DatasetSource:
         version: Increase it if the same options produce different arrays, so that old runs are not
             mistaken for new ones.
         options: The options, declared and checked like hyper-parameters.
+        later_options: Names of options that were added after runs had been made. At their defaults
+            they are no part of the keys of runs, so that the keys stay the same.
         designed: True if the groups of every split are part of the design. False for data that a
             user sorted: a group that is missing from a split is then reported as a problem.
 
@@ -324,6 +330,7 @@ class DatasetSource:
     title: ClassVar[str] = ""
     version: ClassVar[int] = 1
     options: ClassVar[Mapping[str, HParam]] = {}
+    later_options: ClassVar[frozenset[str]] = frozenset()
     designed: ClassVar[bool] = True
 
     masks_may_be_empty: bool = False
@@ -444,12 +451,23 @@ class DatasetSource:
         """Return the name from which the seed of a trial is derived."""
         return self.name
 
+    def identity(self) -> dict[str, Any]:
+        """Return the options that identify the data and the runs on them.
+
+        These are all of them, without ``later_options`` at their defaults.
+        """
+        return {
+            name: value
+            for name, value in self.chosen.items()
+            if name not in self.later_options or value != self.options[name].default
+        }
+
     def fingerprint(self) -> str:
         """Return the identity of the data as 16 hexadecimal digits.
 
         It covers the name, the version, the options and ``content``.
         """
-        options = sorted(self.chosen.items())
+        options = sorted(self.identity().items())
         return f"{seed_for('data', self.name, self.version, options, self.content()):016x}"
 
     def load(self, trial: int) -> GroupedDataset:
@@ -477,7 +495,7 @@ class DatasetSource:
         }
         return GroupedDataset(
             self.name,
-            dict(self.chosen),
+            self.identity(),
             info,
             splits,
             self.fingerprint(),
@@ -522,9 +540,11 @@ class DatasetSource:
         # A test split may be an environment of its own.
         if name == "train" and info.environment_names:
             bounded.append(("environment", info.environment_names))
+        may_be_unknown = info.multi_label and name in ("train", "val")
         for array, names in bounded:
             value = getattr(split, array)
-            if value is not None and (value.min() < 0 or value.max() >= len(names)):
+            lowest = UNKNOWN if array == "label" and may_be_unknown else 0
+            if value is not None and (value.min() < lowest or value.max() >= len(names)):
                 raise ValueError(f"{self.name}: {array} of {name} is outside 0 … {len(names) - 1}")
 
     def _check_annotations(self, info: DatasetInfo, name: str, split: Split) -> None:

@@ -43,8 +43,11 @@ def youden_thresholds(label: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Return the threshold of each label, float64[K]; 0 where none is defined.
 
     Args:
-        label: int64[N,K] of 0 and 1.
+        label: int64[N,K] of 0 and 1, or negative where a label is not known.
         score: logits float[N,K].
     """
-    found = [youden_threshold(label[:, k], score[:, k]) for k in range(label.shape[1])]
+    found = []
+    for of_label, scores in zip(label.T, score.T, strict=True):
+        known = of_label >= 0
+        found.append(youden_threshold(of_label[known], scores[known]))
     return np.array([0.0 if threshold is None else threshold for threshold in found])

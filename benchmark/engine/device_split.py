@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchmark.core.batch import Batch
-from benchmark.core.dataset import GroupedDataset
+from benchmark.core.dataset import UNKNOWN, GroupedDataset
 from benchmark.core.speed.memory import Scratch
 
 #: The share of the free memory of a GPU that one split may use; larger splits stay on the host.
@@ -53,8 +53,9 @@ class DeviceSplit:
         self._host_image: np.ndarray | None = None
         self._image = self._place(arrays.image)
         label = torch.from_numpy(arrays.label)
-        # Losses for multi-label data take floats.
-        self.label = (label.float() if label.ndim == 2 else label).to(device)
+        if label.ndim == 2:  # Losses for multi-label data take floats.
+            label = label.float().masked_fill(label == UNKNOWN, torch.nan)
+        self.label = label.to(device)
         self.confounder = self._optional(arrays.confounder)
         self.environment = self._optional(arrays.environment)
         self.group = self._optional(self.group_array)

@@ -88,7 +88,9 @@ def evaluate(
             seconds += _clock(split.device) - started
             finite &= logits.isfinite().all()
             logits = apply_class_sets(logits, batch, split)
-            cells = count_cells(batch, logits, rows).flatten()
+            cells = count_cells(batch, logits, rows)
+            if batch.label.ndim == 2:
+                cells = cells[~batch.label.isnan()]  # known labels only
             total += torch.bincount(cells, minlength=len(total))
             if scores:
                 kept.append(logits.cpu())
@@ -152,14 +154,14 @@ def count_cells(batch: Batch, logits: torch.Tensor, rows: int) -> torch.Tensor:
         rows: the number of confounder values, or 1 if they are unknown.
 
     Returns:
-        int64[B], or int64[B,K] for multi-label data.
+        int64[B], or int64[B,K] for multi-label data; cells of unknown labels are meaningless.
     """
     confounder = torch.zeros_like(batch.index) if batch.confounder is None else batch.confounder
     classes = logits.shape[1]
     if batch.label.ndim == 1:
         return (confounder * classes + batch.label) * classes + logits.argmax(1)
     of_label = torch.arange(classes, device=logits.device) * rows + confounder[:, None]
-    return (of_label * 2 + batch.label.long()) * 2 + (logits > 0)
+    return (of_label * 2 + batch.label.nan_to_num(0.0).long()) * 2 + (logits > 0)
 
 
 def images_per_pass(

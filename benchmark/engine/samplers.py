@@ -129,7 +129,8 @@ class OneVsRestSampler:
     """Half of a batch has a class, the other half does not; the method names the class of a step.
 
     Each class has endless shuffled sequences of its positives and of its negatives for every stream
-    of the method. A class with fewer images than half a batch is repeated within the batch.
+    of the method. A class with fewer images than half a batch is repeated within the batch. Images
+    whose label is not known are never drawn for it.
 
     Args:
         label: int64[N] or int64[N,K], labels of the training split.
@@ -153,8 +154,8 @@ class OneVsRestSampler:
         self.seed = seed
         self.draw = draw
         classes = label.shape[1] if label.ndim == 2 else int(label.max()) + 1
-        has = label > 0 if label.ndim == 2 else label[:, None] == np.arange(classes)
-        self.members = [(np.flatnonzero(column), np.flatnonzero(~column)) for column in has.T]
+        has = label if label.ndim == 2 else label[:, None] == np.arange(classes)
+        self.members = [(np.flatnonzero(k == 1), np.flatnonzero(k == 0)) for k in has.T]
         for k, (positive, negative) in enumerate(self.members):
             if not len(positive) or not len(negative):
                 raise Refused(

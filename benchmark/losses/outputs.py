@@ -11,15 +11,30 @@ from benchmark.losses.precision import exact
 def classification_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropy, averaged over images.
 
-    With several labels per image it is the binary cross-entropy, averaged over images and labels.
+    With several labels per image it is ``binary_loss``.
 
     Args:
         logits: float[B,K].
-        label: int64[B], or float[B,K] of 0 and 1.
+        label: int64[B], or float[B,K] of 0 and 1, NaN where a label is not known.
     """
     if label.is_floating_point():
-        return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype))
+        return binary_loss(logits, label)
     return F.cross_entropy(logits, label)
+
+
+def binary_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Return the binary cross-entropy, averaged over the known labels of all images.
+
+    It is 0 if no label is known.
+
+    Args:
+        logits: float[B,K].
+        label: float[B,K] of 0 and 1, NaN where a label is not known.
+    """
+    known = ~label.isnan()
+    target = label.nan_to_num(0.0).to(logits.dtype)
+    mean = F.binary_cross_entropy_with_logits(logits, target, weight=known.to(logits.dtype))
+    return mean * (known.numel() / known.sum().clamp_min(1))
 
 
 def softened_divergence(

@@ -150,7 +150,7 @@ class Resolver:
         assert kind and data and info  # If one of them is missing, finish has raised an error.
         spec = RunSpec(
             dataset=request.dataset.name,
-            dataset_options=dict(data.source.chosen),
+            dataset_options=data.source.identity(),
             data_fingerprint=data.fingerprint,
             algorithm=algorithm,
             variant=variant,

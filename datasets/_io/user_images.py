@@ -327,7 +327,7 @@ class UserImages(ImageSource):
 
     def _annotations(self) -> Iterable[tuple[str, Annotation]]:
         """Yield everything that users name, with its kind."""
-        label = self.label if self.label.ndim == 1 else np.nonzero(self.label)[1]
+        label = self.label if self.label.ndim == 1 else np.nonzero(self.label == 1)[1]
         yield "label", Annotation(self.labels, label)
         optional = {
             "confounder": self.confounder,

@@ -109,14 +109,14 @@ def check_both_values(table: Path, label: np.ndarray, names: Sequence[str]) -> N
 
     Args:
         table: The table, for messages.
-        label: int64[N,K] of 0 and 1.
+        label: int64[N,K] of 0 and 1, or UNKNOWN.
         names: The names of the K labels.
 
     Raises:
         UserError: If a label has a single value, or there are no images.
     """
     for k, name in enumerate(names):
-        if len(set(label[:, k].tolist())) < 2:
+        if not {0, 1} <= set(label[:, k].tolist()):
             raise UserError(
                 f"{table}: {name} is the same for all training images, expected images with and "
                 "without it; use the complete table, or leave it out of the option labels."

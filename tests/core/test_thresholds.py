@@ -44,3 +44,8 @@ def test_undefined(label: list[int], score: list[float]) -> None:
 def test_undefined_thresholds_are_zero() -> None:
     label = np.array([[0, 1], [1, 1]])
     assert youden_thresholds(label, np.array([[1.0, 2.0], [3.0, 4.0]])).tolist() == [2.0, 0.0]
+
+
+def test_labels_that_are_not_known_do_not_count() -> None:
+    label = np.array([[0], [1], [-1]])
+    assert youden_thresholds(label, np.array([[1.0], [3.0], [9.0]])).tolist() == [2.0]

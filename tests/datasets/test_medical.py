@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmark.cli.data_checks import examine, oddities
-from benchmark.core.dataset import GroupedDataset, Split
+from benchmark.core.dataset import UNKNOWN, GroupedDataset, Split
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
 from datasets import chestxray14, ham10000
@@ -179,6 +179,37 @@ class TestCheXpert:
         val = data.splits["val"]
         assert val.label.sum(axis=0).tolist() == [positive] * 5
         assert data.splits["test"].label.sum(axis=0).tolist() == [6] * 5
+
+    def test_labels_that_are_not_known(self, tmp_path: Path) -> None:
+        options = medical_trees.chexpert(tmp_path)
+        for more, unknown in (
+            ({"uncertain": "ignore"}, 1),
+            ({"blank": "ignore"}, 1),
+            ({"uncertain": "ignore", "blank": "ignore"}, 2),
+        ):
+            data = load("chexpert", tmp_path, options, **more)
+            val = data.splits["val"].label
+            assert (val == UNKNOWN).sum(axis=0).tolist() == [unknown] * 5
+            assert (val == 1).sum(axis=0).tolist() == [2] * 5
+            source = DATASETS.get("chexpert")(tmp_path, **options, **more)
+            assert examine(source, data).problems == []
+
+    def test_keys_of_earlier_runs_stay_the_same(self, tmp_path: Path) -> None:
+        options = medical_trees.chexpert(tmp_path)
+        source = DATASETS.get("chexpert")(tmp_path, **options)
+        assert "blank" not in source.identity()
+        assert (
+            source.identity()
+            == DATASETS.get("chexpert")(tmp_path, **options, blank="zero").identity()
+        )
+        assert "blank" in DATASETS.get("chexpert")(tmp_path, **options, blank="ignore").identity()
+
+    def test_tests_need_all_labels(self, tmp_path: Path) -> None:
+        options = medical_trees.chexpert(tmp_path)
+        path = tmp_path / "CheXpert-v1.0-small/valid.csv"
+        path.write_text(path.read_text().replace(",1.0,", ",-1.0,", 1))
+        with pytest.raises(UserError, match="a test needs all labels"):
+            load("chexpert", tmp_path, options, uncertain="ignore")
 
     def test_masks_are_those_of_the_selected_findings(self, tmp_path: Path) -> None:
         options = medical_trees.chexpert(tmp_path)

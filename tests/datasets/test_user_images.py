@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark.core.dataset import GroupedDataset
+from benchmark.core.dataset import UNKNOWN, GroupedDataset
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
 from benchmark.data import main
@@ -494,6 +494,36 @@ def test_invalid_label_cells_are_refused(
     found = check("listed")
     assert found.code == 2 and "effusion = " in found.error
     assert "in row 25, expected one of 0, 1" in found.error and len(found.error) < 600
+
+
+@pytest.mark.parametrize(
+    ("cell", "option"), [("-1", "uncertain"), ("-1.0", "uncertain"), ("", "blank")]
+)
+def test_labels_that_are_not_known(cell: str, option: str, tmp_path: Path) -> None:
+    def rows(lines: list[str]) -> list[str]:
+        """Change the last label of the first image, which is in train, and of one in val."""
+        val = next(i for i, line in enumerate(lines) if ",val," in line)
+        return [
+            f"{line.rpartition(',')[0]},{cell}" if i in (0, val) else line
+            for i, line in enumerate(lines)
+        ]
+
+    table(tmp_path, rows=rows)
+    kind = DATASETS.get("listed")
+    with pytest.raises(UserError, match=f"expected one of 0, 1; correct it.*{option}=ignore"):
+        kind(tmp_path).load(0)
+    for meaning, label in (("zero", 0), ("one", 1), ("ignore", UNKNOWN)):
+        data = kind(tmp_path, **{option: meaning}).load(0)
+        for name in ("train", "val"):
+            assert data.splits[name].label[0, -1] == label
+
+
+def test_tests_need_all_labels(tmp_path: Path) -> None:
+    table(tmp_path, rows=lambda lines: [*lines[:-1], f"{lines[-1].rpartition(',')[0]},"])
+    with pytest.raises(UserError, match="in row 25, which is an image of the test"):
+        DATASETS.get("listed")(tmp_path, blank="ignore").load(0)
+    label = DATASETS.get("listed")(tmp_path, blank="zero").load(0).splits["test"].label
+    assert label[-1, -1] == 0
 
 
 @pytest.mark.parametrize(

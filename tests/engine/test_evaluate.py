@@ -15,7 +15,7 @@ from benchmark.core.algorithm import Algorithm, Setting
 from benchmark.core.batch import Batch
 from benchmark.core.counts import accuracy
 from benchmark.core.criteria import CRITERIA
-from benchmark.core.dataset import GroupedDataset
+from benchmark.core.dataset import UNKNOWN, GroupedDataset
 from benchmark.core.needs import Needs
 from benchmark.core.registry import BACKBONES
 from benchmark.engine import evaluate as module
@@ -345,3 +345,22 @@ def test_a_split_of_one_image() -> None:
     data = random_data(1)
     reader, split = _made(data)
     assert evaluate(reader, split, 3, 2).counts.sum() == 1
+
+
+def test_labels_that_are_not_known_are_not_counted() -> None:
+    """Counts of each label are those of the images whose label is known."""
+    data = random_data(60)
+    rng = np.random.default_rng(0)
+    label = rng.integers(-1, 2, (60, 3))
+    arrays = replace(data.splits["train"], label=label)
+    info = replace(data.info, multi_label=True)
+    data = replace(data, info=info, splits={"train": arrays})
+    reader, split = _made(data)
+    evaluation = evaluate(reader, split, 3, 2, scores=True, max_images=7)
+    assert evaluation.score is not None
+    assert np.array_equal(split.label.isnan().numpy(), label == UNKNOWN)
+    for k in range(3):
+        for c in range(2):
+            rows = (arrays.confounder == c) & (label[:, k] != UNKNOWN)
+            dense = confusion_matrix(label[rows, k], evaluation.score[rows, k] > 0, labels=[0, 1])
+            assert np.array_equal(evaluation.counts[k, c], dense)

@@ -10,6 +10,7 @@ from benchmark.core.errors import Refused
 from benchmark.engine.samplers import (
     EnvironmentSampler,
     GroupSampler,
+    OneVsRestSampler,
     RandomSampler,
     Sampler,
     Stream,
@@ -181,3 +182,11 @@ def test_batches_are_drawn_from_a_subset() -> None:
     group = np.arange(100) % 4
     sampler = make_sampler("group", 100, 6, 0, group, None, np.arange(0, 100, 2))
     assert set(group[np.concatenate([sampler.rows(s) for s in range(20)])]) == {0, 2}
+
+
+def test_one_vs_rest_never_draws_images_whose_label_is_not_known() -> None:
+    label = np.random.default_rng(0).integers(-1, 2, (40, 3))
+    sampler = OneVsRestSampler(label, 6, 0, lambda step: ("train", step))
+    for step in range(60):
+        rows = sampler.rows(step)
+        assert (label[rows[:3], step % 3] == 1).all() and (label[rows[3:], step % 3] == 0).all()

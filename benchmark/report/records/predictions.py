@@ -19,8 +19,9 @@ class Predictions:
 
     Attributes:
         right: Whether each prediction is correct, bool[N]. If images have several labels, the share
-            of correct labels of each image, float64[N].
-        label: int64[N], or int64[N,K] of 0 and 1 if images have several labels.
+            of correct labels among the known ones of each image, float64[N].
+        label: int64[N], or int64[N,K] of 0 and 1 if images have several labels, with -1 in ``val``
+            where a label is not known.
         pair_id: Number of the object that an image shows, int64[N], or None.
         cluster: Number of the patient of an image, int64[N], or None.
         confounder: Confounder of each image, int64[N], or None if it is unknown.
@@ -123,7 +124,7 @@ def _checked(stored: StoredPredictions, selected_run: SelectedRun, split: str) -
         name = selected_run.run.folder.predictions.name
         raise DamagedError(f"{name} contradicts {selected_run.run.folder.record.name} on {split}.")
     right = predicted == label
-    correct = right.mean(1) if several else right
+    correct = right.sum(1) / np.maximum((label >= 0).sum(1), 1) if several else right
     return Predictions(correct, label, stored.pair_id, stored.cluster, stored.confounder)
 
 
@@ -170,13 +171,26 @@ def pair_order(biased: Predictions, deceiving: Predictions) -> tuple[np.ndarray,
     return biased_rows, deceiving_rows
 
 
+def _label_agrees(
+    label: np.ndarray, predicted: np.ndarray, confounder: np.ndarray | None, counts: np.ndarray
+) -> bool:
+    """Return whether the known values of one of several labels give its counts."""
+    known = label >= 0
+    return _agree(
+        label[known],
+        predicted[known].astype(np.int64),
+        None if confounder is None else confounder[known],
+        counts,
+    )
+
+
 def _agree(
     label: np.ndarray, predicted: np.ndarray, confounder: np.ndarray | None, counts: np.ndarray
 ) -> bool:
     """Return whether predictions give the counts, by confounder if confounders are known."""
     if is_multi_label(counts):
         return label.ndim == 2 and all(
-            _agree(label[:, k], predicted[:, k].astype(np.int64), confounder, counts[k])
+            _label_agrees(label[:, k], predicted[:, k], confounder, counts[k])
             for k in range(len(counts))
         )
     confounders, classes, _ = counts.shape

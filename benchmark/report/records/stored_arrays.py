@@ -23,7 +23,8 @@ class StoredPredictions:
     """The predictions of a run on one split.
 
     Attributes:
-        label: int64[N], or int64[N,K] of 0 and 1 if an image may have several labels.
+        label: int64[N], or int64[N,K] of 0 and 1 if an image may have several labels, with -1 in
+            ``val`` where a label is not known.
         score: Logits, float[N,K].
         confounder: int64[N], or None if unknown.
         pair_id: Number of the object that an image shows, int64[N], or None.
@@ -152,8 +153,12 @@ def read_predictions(
         score = f"{criterion}/{split}/score"
         if score not in file.names or f"{split}/label" not in file.names:
             raise DamagedError(f"{file.path.name} has no scores of {split}.")
-        images = data.splits.get(split) if counts is None else _images(counts)
-        label = _labels(file, f"{split}/label", images, data)
+        may_be_unknown = split == "val" and data.multi_label
+        if counts is None or may_be_unknown:
+            images = data.splits.get(split)
+        else:
+            images = _images(counts)
+        label = _labels(file, f"{split}/label", images, data, may_be_unknown=may_be_unknown)
         known = {
             name: file.read(f"{split}/{name}", "i", [len(label)])
             for name in ("confounder", "pair_id", "cluster")
@@ -240,20 +245,33 @@ def _images(counts: np.ndarray) -> int:
     return total // len(counts) if counts.ndim == 4 else total
 
 
-def _labels(file: ArrayFile, name: str, images: int | None, data: DataSummary) -> np.ndarray:
-    """Return classes int64[N], or int64[N,K] of 0 and 1 if an image may have several labels."""
+def _labels(
+    file: ArrayFile,
+    name: str,
+    images: int | None,
+    data: DataSummary,
+    *,
+    may_be_unknown: bool = False,
+) -> np.ndarray:
+    """Return classes int64[N], or int64[N,K] of 0 and 1 if an image may have several labels.
+
+    If labels may be unknown, they are -1 then.
+    """
     classes = len(data.label_names)
     shape = [images, classes] if data.multi_label else [images]
     label = file.read(name, "i", shape)
-    _require_below(label, 2 if data.multi_label else classes, file, name)
+    lowest = -1 if may_be_unknown else 0
+    _require_below(label, 2 if data.multi_label else classes, file, name, lowest)
     return label
 
 
-def _require_below(values: np.ndarray, bound: int, file: ArrayFile, name: str) -> None:
-    if values.size and not (values.min() >= 0 and values.max() < bound):
+def _require_below(
+    values: np.ndarray, bound: int, file: ArrayFile, name: str, lowest: int = 0
+) -> None:
+    if values.size and not (values.min() >= lowest and values.max() < bound):
         raise DamagedError(
             f"{file.path.name} is damaged: {name} holds {values.min()} to {values.max()}, "
-            f"expected 0 to {bound - 1}."
+            f"expected {lowest} to {bound - 1}."
         )
 
 
