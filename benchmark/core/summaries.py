@@ -328,17 +328,27 @@ class MeasurementSummary:
 
 @dataclass(frozen=True)
 class EmbeddedSplit:
-    """Clustering of the features of one split by label and by confounder.
+    """Clustering of the features of one split by label, confounder and environment.
 
     Attributes:
         images: Number of images.
         label: Silhouette of the labels, from −1 to 1, or None.
         confounder: Silhouette of the confounders, from −1 to 1, or None.
+        environment: Silhouette of the environments among images of the split and of validation,
+            from −1 to 1, or None. The split is an environment of its own.
     """
 
     images: Count = 0
     label: Correlation = None
     confounder: Correlation = None
+    environment: Correlation = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return an entry of ``extra.embeddings.splits`` in record.json."""
+        found = asdict(self)
+        if self.environment is None:
+            del found["environment"]
+        return found
 
 
 @dataclass(frozen=True)
@@ -357,7 +367,7 @@ class EmbeddingSummary:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``extra.embeddings`` in record.json."""
-        splits = {name: asdict(split) for name, split in self.splits.items()}
+        splits = {name: split.to_json() for name, split in self.splits.items()}
         found = {"dimensions": self.dimensions, "splits": splits}
         return {**found, "note": self.note} if self.note else found
 

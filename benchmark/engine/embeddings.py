@@ -37,7 +37,10 @@ class Embeddings:
 
 
 def embed_splits(
-    algorithm: Algorithm, splits: Mapping[str, DeviceSplit], predicted: Mapping[str, np.ndarray]
+    algorithm: Algorithm,
+    splits: Mapping[str, DeviceSplit],
+    predicted: Mapping[str, np.ndarray],
+    validation: DeviceSplit | None = None,
 ) -> Embeddings:
     """Compute the features before the last layer, and their silhouettes, in evaluation mode.
 
@@ -48,11 +51,13 @@ def embed_splits(
         algorithm: the trained method.
         splits: the test splits by name.
         predicted: the predicted classes int64[N] of each split.
+        validation: validation images, whose environments are those of training; None if they are
+            unknown. They are embedded too, and each test split is an environment of its own.
     """
     training = algorithm.training
     algorithm.eval()
     try:
-        return _embed(algorithm, splits, predicted)
+        return _embed(algorithm, splits, predicted, validation)
     except UserError as error:
         note = str(error)
     except Exception as error:  # such as lack of memory, or eigenvalues that do not converge
@@ -67,24 +72,22 @@ def embed_splits(
 
 
 def _embed(
-    algorithm: Algorithm, splits: Mapping[str, DeviceSplit], predicted: Mapping[str, np.ndarray]
+    algorithm: Algorithm,
+    splits: Mapping[str, DeviceSplit],
+    predicted: Mapping[str, np.ndarray],
+    validation: DeviceSplit | None,
 ) -> Embeddings:
     summaries: dict[str, Any] = {}
     all_features: list[torch.Tensor] = []
     pieces: list[dict[str, np.ndarray]] = []
     for name, split in splits.items():
-        rows = evenly_spaced_rows(split.size, MAX_IMAGES)
-        features = _features(algorithm, split, rows)
-        if not bool(features.isfinite().all()):
-            raise UserError(f"features on split {name} are not finite.")
-        known = {"label": split.arrays.label[rows]}
-        if split.arrays.confounder is not None:
-            known["confounder"] = split.arrays.confounder[rows]
-        scores = {of: silhouette(features, known.get(of)) for of in ("label", "confounder")}
-        summaries[name] = {"images": len(rows), **scores}
+        features, piece = _piece(algorithm, split, predicted[name])
+        scores = {of: silhouette(features, piece.get(of)) for of in ("label", "confounder")}
+        summaries[name] = {"images": len(features), **scores}
         all_features.append(features)
-        place = {"split": np.array([name] * len(rows)), "row": rows}
-        pieces.append({**place, "prediction": predicted[name][rows], **known})
+        pieces.append(piece)
+    if validation is not None:
+        _add_environments(algorithm, validation, predicted, summaries, all_features, pieces)
     together = torch.cat(all_features)
     components, share = principal_components(together, MAX_COMPONENTS)
     shared = set.intersection(*(set(piece) for piece in pieces))
@@ -96,6 +99,57 @@ def _embed(
         "share": share.numpy().astype(np.float32),
     }
     return Embeddings({"dimensions": together.shape[1], "splits": summaries}, arrays)
+
+
+def _piece(
+    algorithm: Algorithm, split: DeviceSplit, predicted: np.ndarray
+) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
+    """Return the features float64[M,D] of images of a split, and their arrays for the file."""
+    rows = evenly_spaced_rows(split.size, MAX_IMAGES)
+    features = _features(algorithm, split, rows)
+    if not bool(features.isfinite().all()):
+        raise UserError(f"features on split {split.name} are not finite.")
+    piece = {
+        "split": np.array([split.name] * len(rows)),
+        "row": rows,
+        "prediction": predicted[rows],
+        "label": split.arrays.label[rows],
+    }
+    if split.arrays.confounder is not None:
+        piece["confounder"] = split.arrays.confounder[rows]
+    return features, piece
+
+
+def _add_environments(
+    algorithm: Algorithm,
+    validation: DeviceSplit,
+    predicted: Mapping[str, np.ndarray],
+    summaries: dict[str, Any],
+    all_features: list[torch.Tensor],
+    pieces: list[dict[str, np.ndarray]],
+) -> None:
+    """Add the environment of every image, the validation images, and silhouettes by environment.
+
+    Args:
+        algorithm: the trained method.
+        validation: the validation images.
+        predicted: the predicted classes of each split.
+        summaries: silhouettes by test split.
+        all_features: features of each test split; those of validation are appended.
+        pieces: arrays of each test split; those of validation are appended.
+    """
+    features, piece = _piece(algorithm, validation, predicted[validation.name])
+    assert validation.arrays.environment is not None
+    piece["environment"] = validation.arrays.environment[piece["row"]].astype(np.int64)
+    of_training = algorithm.setting.num_environments
+    for i, (name, own) in enumerate(zip(summaries, pieces, strict=True)):
+        own["environment"] = np.full(len(own["row"]), of_training + i)
+        summaries[name]["environment"] = silhouette(
+            torch.cat([features, all_features[i]]),
+            np.concatenate([piece["environment"], own["environment"]]),
+        )
+    all_features.append(features)
+    pieces.append(piece)
 
 
 @torch.inference_mode()

@@ -390,10 +390,15 @@ def _embeddings(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Embe
     """Embed test images with the model that the first criterion selects."""
     if not run.spec.compute.get("explanations", True):
         return Embeddings()
-    tests = run.data.info.test_splits
+    info = run.data.info
     first = run.spec.selection[0]
-    predicted = {name: predictions[f"{first}/{name}/score"].argmax(1) for name in tests}
-    return embed_splits(run.algorithm, {name: run.split(name) for name in tests}, predicted)
+    predicted = {
+        name: predictions[f"{first}/{name}/score"].argmax(1) for name in ("val", *info.test_splits)
+    }
+    environments = len(info.environment_names) > 1
+    known = environments and run.data.splits["val"].environment is not None
+    splits = {name: run.split(name) for name in info.test_splits}
+    return embed_splits(run.algorithm, splits, predicted, run.split("val") if known else None)
 
 
 def _record(

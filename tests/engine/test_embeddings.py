@@ -98,12 +98,34 @@ def test_a_run_keeps_what_its_selected_step_sees(tmp_path: Path) -> None:
         )
         score = np.load(folder / "predictions.npz")[f"{spec.selection[0]}/{name}/score"]
         assert (stored["prediction"][part] == score.argmax(1)).all()
-    assert start == len(stored["feature"]) and stored["share"].sum() == pytest.approx(1, abs=1e-4)
+    assert stored["share"].sum() == pytest.approx(1, abs=1e-4)
+    # validation images follow, whose environments are those of training
+    assert start + len(data.splits["val"]) == len(stored["feature"])
+    assert set(stored["split"][start:]) == {"val"}
+    environment = data.splits["val"].environment
+    assert (stored["environment"][start:] == environment).all()
+    number = len(data.info.environment_names)
+    for i, name in enumerate(data.info.test_splits):
+        own = stored["split"] == name
+        assert (stored["environment"][own] == number + i).all()
+        shown = own | (stored["split"] == "val")
+        expected = silhouette_score(stored["feature"][shown], stored["environment"][shown])
+        assert found.splits[name].environment == pytest.approx(expected, abs=1e-4)
     other = dict(np.load(folders[-1] / "embeddings.npz"))
     assert all(
         np.array_equal(stored[name], other[name])
         for name in ("split", "row", "label", "confounder")
     )
+
+
+def test_without_environments_only_tests_are_embedded(tmp_path: Path) -> None:
+    folder = plan_run(tmp_path, "erm", datasets=["tiny:bias=1.0,size=64"], budget={"steps": 2})
+    assert run(folder) == "done", failure(folder)
+    stored = np.load(folder / "embeddings.npz")
+    assert "environment" not in stored.files and "val" not in stored["split"]
+    record = read_record(folder)
+    assert record.embeddings is not None
+    assert all("environment" not in s.to_json() for s in record.embeddings.splits.values())
 
 
 def test_a_network_without_features_is_noted(tmp_path: Path) -> None:

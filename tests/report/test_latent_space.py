@@ -124,7 +124,8 @@ def test_arrays_that_cannot_be_shown_say_why(sweep: tuple[Path, dict[str, list[s
     good = dict(np.load(path))
     split = str(good["split"][0])
     found = latent_space._shown(selected_run, split)
-    assert not isinstance(found, str) and [len(array) for array in found] == [20, 20, 20]
+    assert not isinstance(found, str) and found.environment is None
+    assert [len(array) for array in (found.feature, found.label, found.confounder)] == [20, 20, 20]
     cases: list[tuple[dict[str, np.ndarray], str]] = [
         ({k: v for k, v in good.items() if k != "confounder"}, "no known confounder"),
         ({**good, "label": np.eye(len(good["label"]), 3)}, "label is float64"),
@@ -164,3 +165,45 @@ def test_umap_is_taken_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) ->
     assert name == "UMAP" and (place == 8).all()
     assert project(np.ones((15, 3)))[1] == "PCA"
     assert project(np.zeros((16, 3)))[1] == "PCA"
+
+
+def test_environments_have_a_row_and_columns(
+    sweep: tuple[Path, dict[str, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_umap(monkeypatch)
+    folder, keys = sweep
+    for key in keys[ERM.label]:
+        path = folder / "runs" / key / "record.json"
+        record = json.loads(path.read_text())
+        record["data"]["environment_names"] = ["north", "south"]
+        for summary in record["extra"]["embeddings"]["splits"].values():
+            summary["environment"] = 0.5
+        path.write_text(json.dumps(record))
+        stored = path.parent / "embeddings.npz"
+        arrays = dict(np.load(stored))
+        tests = list(dict.fromkeys(arrays["split"]))
+        arrays["environment"] = 2 + np.array([tests.index(name) for name in arrays["split"]])
+        added = {name: value[:20] for name, value in arrays.items() if name != "share"}
+        added |= {"split": np.array(["val"] * 20), "environment": np.arange(20) % 2}
+        whole = {name: np.concatenate([arrays[name], value]) for name, value in added.items()}
+        np.savez(stored, share=arrays["share"], **whole)
+    report = make_report(folder)
+    sheet = latent_sheet(report.tables[0])
+    assert sheet is not None and any("By environment" in sentence for sentence in sheet.caption)
+    column = [tuple(head) for head in sheet.heads].index(("unbiased", "by environment"))
+    assert {row[0]: row[column] for row in sheet.rows} == {"erm": "0.50 ± 0.00", "tea": "–"}
+    (figure,) = (
+        f
+        for f in draw_all(report.tables, report.store, folder / "figures")[0]
+        if f.name == "latent_space_1"
+    )
+    assert "by environment" in figure.description
+    for name in ("north", "south", "unbiased"):
+        assert f">{name}</text>" in figure.svg
+    _, views, _ = latent_space._views(report.tables[0])
+    erm, tea = views
+    shown = erm.colours("environment")
+    assert shown is not None and len(shown[1]) == 40 and set(shown[1][:20]) != {0, 1}
+    by_label = erm.colours("label")
+    assert by_label is not None and len(by_label[1]) == 20
+    assert tea.colours("environment") is None

@@ -140,7 +140,7 @@ def test_embeddings_agree(real_run: Path) -> None:
     found = load(real_run / "record.json")["extra"]["embeddings"]
     assert found["splits"] and set(found) == documented("embeddings") - {"note"}
     for content in found["splits"].values():
-        assert set(content) == {"images", "label", "confounder"}
+        assert set(content) == {"images", "label", "confounder", "environment"}
     with np.load(real_run / "embeddings.npz", allow_pickle=False) as arrays:
         assert set(arrays.files) == documented("embeddings.npz")
         assert len({len(arrays[name]) for name in arrays.files if name != "share"}) == 1

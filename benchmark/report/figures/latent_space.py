@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,30 +29,56 @@ MAX_LEGEND_NAMES = 8
 #: Default number of neighbours of UMAP. Splits with no more images are projected by PCA.
 NEIGHBOURS = 15
 #: What the images are coloured by.
-_COLOURED_BY = ("label", "confounder")
+_COLOURED_BY = ("label", "confounder", "environment")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images that are shown: of one split, and of validation if environments are known.
+
+    Attributes:
+        feature: Features float[M,P], or positions float[M,2] after the projection.
+        is_main: Whether an image is of the split, bool[M].
+        label: int64[M].
+        confounder: int64[M].
+        environment: int64[M], or None.
+    """
+
+    feature: np.ndarray
+    is_main: np.ndarray
+    label: np.ndarray
+    confounder: np.ndarray
+    environment: np.ndarray | None
 
 
 @dataclass(frozen=True)
 class View:
-    """Images of one split in the latent space of one method.
+    """The images in the latent space of one method.
 
     Attributes:
         method: Label of the method.
-        position: Position of each image, float[M,2].
-        label: int64[M].
-        confounder: int64[M].
+        images: The images, with positions as features.
         projection: Name of the projection.
     """
 
     method: str
-    position: np.ndarray
-    label: np.ndarray
-    confounder: np.ndarray
+    images: Images
     projection: str
+
+    def colours(self, attribute: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return positions and values of the images that are coloured by an attribute, or None."""
+        values = getattr(self.images, attribute)
+        if values is None:
+            return None
+        if attribute == "environment":
+            return self.images.feature, values
+        return self.images.feature[self.images.is_main], values[self.images.is_main]
 
 
 def draw_latent(canvas: Canvas, table: Table, store: PredictionStore | None = None) -> str:
     """Draw the images of the main split for each method, coloured by label and by confounder.
+
+    If environments are known, a third row shows them among images of the split and of validation.
 
     Returns:
         A description of the figure; empty if no run recorded features and confounders.
@@ -61,25 +87,49 @@ def draw_latent(canvas: Canvas, table: Table, store: PredictionStore | None = No
     if not views:
         return ""
     data = next(w.run.record.data for row in table.rows for w in row.selected_runs if w.run.record)
-    canvas.set_size_inches(0.5 + 1.5 * max(len(views), 2), 4.0)
-    axes = canvas.subplots(2, len(views), squeeze=False)
+    names = {
+        "label": data.label_names,
+        "confounder": data.confounder_names,
+        "environment": [*data.environment_names, *data.test_splits],
+    }
+    drawn = {attribute: [view.colours(attribute) for view in views] for attribute in _COLOURED_BY}
+    drawn = {attribute: found for attribute, found in drawn.items() if any(found)}
+    canvas.set_size_inches(0.5 + 1.5 * max(len(views), 2), 0.4 + 1.8 * len(drawn))
+    axes = canvas.subplots(len(drawn), len(views), sharex="col", sharey="col", squeeze=False)
     for c, view in enumerate(views):
         axes[0, c].set_title(_title(view), fontsize=8)
-        for r, attribute in enumerate(_COLOURED_BY):
-            _scatter(axes[r, c], view.position, getattr(view, attribute))
-    for r, attribute in enumerate(_COLOURED_BY):
+    for r, (attribute, found) in enumerate(drawn.items()):
+        for c, shown in enumerate(found):
+            if shown is None:
+                axes[r, c].set_axis_off()
+            else:
+                _scatter(axes[r, c], *shown)
         axes[r, 0].set_ylabel(f"by {attribute}", fontsize=8)
-        present = np.unique(np.concatenate([getattr(view, attribute) for view in views]))
-        names = data.label_names if attribute == "label" else data.confounder_names
-        _legend(axes[r, -1], present, names)
+        present = np.unique(np.concatenate([shown[1] for shown in found if shown is not None]))
+        _legend(axes[r, -1], present, names[attribute])
+    return _description(trial, views, left, str(data.main_split), list(drawn))
+
+
+def _description(
+    trial: int,
+    views: Sequence[View],
+    left: Sequence[str],
+    split: str,
+    rows: Sequence[str],
+) -> str:
     projections = " and ".join(dict.fromkeys(view.projection for view in views))
     missing = f" Not shown: {one_line('; '.join(left))}." if left else ""
+    colours = "coloured by label (above) and by confounder (below)"
+    if "environment" in rows:
+        colours = (
+            "coloured by label, by confounder and, with images of validation, whose environments "
+            "are those of training, by environment (from above)"
+        )
     return (
-        f"Features of up to {max(len(v.label) for v in views)} images of split "
-        f"{one_line(str(data.main_split))}, trial {trial}, projected to two dimensions by "
-        f"{projections} for each method separately, coloured by label (above) and by confounder "
-        "(below). Projections distort distances; the table of silhouettes measures them in the "
-        f"full space.{missing}"
+        f"Features of up to {max(int(v.images.is_main.sum()) for v in views)} images of split "
+        f"{one_line(split)}, trial {trial}, projected to two dimensions by "
+        f"{projections} for each method separately, {colours}. Projections distort distances; the "
+        f"table of silhouettes measures them in the full space.{missing}"
     )
 
 
@@ -106,16 +156,13 @@ def _views(table: Table) -> tuple[int, list[View], list[str]]:
         if isinstance(shown, str):
             left.append(f"{row.marked_label}: {shown}")
             continue
-        feature, label, confounder = shown
-        position, projection = project(feature)
-        views.append(View(row.marked_label, position, label, confounder, projection))
+        position, projection = project(shown.feature)
+        views.append(View(row.marked_label, replace(shown, feature=position), projection))
     return (trials[0] if trials else 0), views, left
 
 
-def _shown(
-    selected_run: SelectedRun, split: str | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
-    """Return features, labels and confounders of a split, or why they cannot be shown."""
+def _shown(selected_run: SelectedRun, split: str | None) -> Images | str:
+    """Return the images of a split, and of validation, or why they cannot be shown."""
     name = selected_run.run.folder.embeddings.name
     try:
         found = read_embeddings(selected_run.run)
@@ -127,10 +174,19 @@ def _shown(
         return "its test images have no known confounder"
     if found.label.ndim != 1:
         return "its images have several labels"
-    rows = np.flatnonzero(np.array(found.split) == split)
-    if len(rows) < 3:
+    splits = np.array(found.split)
+    if (splits == split).sum() < 3:
         return f"{name} has too few features of {split}"
-    return found.feature[rows], found.label[rows], found.confounder[rows]
+    kept = splits == split
+    if found.environment is not None:
+        kept |= splits == "val"
+    return Images(
+        found.feature[kept],
+        splits[kept] == split,
+        found.label[kept],
+        found.confounder[kept],
+        None if found.environment is None else found.environment[kept],
+    )
 
 
 def project(feature: np.ndarray) -> tuple[np.ndarray, str]:

@@ -72,19 +72,22 @@ class StoredHeatmaps:
 
 @dataclass(frozen=True)
 class StoredEmbeddings:
-    """The features of test images of a run.
+    """The features of test images of a run, and of validation images if environments are known.
 
     Attributes:
         split: Split of each image.
         feature: float[M,P].
         label: int64[M], or int64[M,K] of 0 and 1.
         confounder: int64[M], or None if unknown.
+        environment: int64[M], the environment of training, or the number of these plus the position
+            of the test split; None if unknown.
     """
 
     split: list[str]
     feature: np.ndarray
     label: np.ndarray
     confounder: np.ndarray | None
+    environment: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -214,14 +217,18 @@ def read_embeddings(run: SweepRun) -> StoredEmbeddings:
     with _open(record, run.folder.embeddings, _SMALL) as file:
         feature = file.read("feature", "f", [None, None])
         split = file.texts("split", [len(feature)])
-        _require_among(split, data.test_splits, file)
+        _require_among(split, ["val", *data.test_splits], file)
+        environment = None
+        if "environment" in file.names:
+            environment = file.read("environment", "i", [len(feature)])
+            known = len(data.environment_names) + len(data.test_splits)
+            _require_below(environment, known, file, "environment")
         confounder = None
         if "confounder" in file.names:
             confounder = file.read("confounder", "i", [len(feature)])
             _require_below(confounder, len(data.confounder_names), file, "confounder")
-        return StoredEmbeddings(
-            split, feature, _labels(file, "label", len(feature), data), confounder
-        )
+        label = _labels(file, "label", len(feature), data)
+        return StoredEmbeddings(split, feature, label, confounder, environment)
 
 
 def _record(run: SweepRun) -> RunRecord:

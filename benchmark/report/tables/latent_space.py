@@ -1,4 +1,4 @@
-"""Clustering of the features of test images by label and by confounder."""
+"""Clustering of the features of test images by label, confounder and environment."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
 
 #: What images are grouped by.
-_GROUPED_BY = ("label", "confounder")
+_GROUPED_BY = ("label", "confounder", "environment")
 
 
 @REPORT_TABLES.register
 class LatentSpaceTable(ReportTable):
-    """Silhouettes of the features by label and by confounder."""
+    """Silhouettes of the features by label, confounder and environment."""
 
     name = "latent_space"
     position = 50
@@ -27,7 +27,7 @@ class LatentSpaceTable(ReportTable):
 
 
 def latent_sheet(table: Table) -> Sheet | None:
-    """Return silhouettes by label and by confounder on every test split; None if there are none."""
+    """Return silhouettes on every test split; None if there are none."""
     rows = [row for row in table.rows if any(summary.splits for summary in _summaries(row))]
     records = [w.run.record for row in rows for w in row.selected_runs if w.run.record]
     with_summary = [record for record in records if record.embeddings is not None]
@@ -62,6 +62,13 @@ def latent_sheet(table: Table) -> Sheet | None:
         "confounder.",
         "Up to 512 images of each split; mean ± sd over trials.",
     ]
+    if any(attribute == "environment" for _, attribute in columns):
+        caption.insert(
+            2,
+            "By environment: images of the split and of validation, whose environments are those "
+            "of training; the split is an environment of its own. Near 0, the network maps all "
+            "environments alike.",
+        )
     notes = [f"{row.marked_label}: {note}" for row in table.rows for note in _notes(row)]
     return Sheet(f"{table.title}, latent space", caption, heads, shown, stub=2, notes=notes)
 
