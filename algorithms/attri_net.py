@@ -17,15 +17,14 @@ from benchmark.core import (
     Algorithm,
     Batch,
     DatasetInfo,
+    Draw,
     HParam,
     LogUniform,
-    Needs,
     Paper,
     RunSpec,
     Setting,
     make_optimizer,
 )
-from benchmark.losses.heatmaps import guidance_loss
 from benchmark.losses.precision import exact
 from benchmark.models.attribution_generator import AttributionGenerator, Critic, LinearHeads
 from benchmark.models.base import Capabilities
@@ -52,7 +51,7 @@ def centre_loss(
     """
     side = label.long()
     squares = (attribution - centres[side]).flatten(1).square().sum(1)
-    return 0.5 * (_mean(squares[side == 0]) + _mean(squares[side == 1]))
+    return 0.5 * (mean_or_zero(squares[side == 0]) + mean_or_zero(squares[side == 1]))
 
 
 def gradient_penalty(
@@ -75,10 +74,10 @@ def gradient_penalty(
     point = (weight * real + (1 - weight) * fake).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(point).sum(), point, create_graph=True)
     norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
-    return _mean((norm - 1).square())
+    return mean_or_zero((norm - 1).square())
 
 
-def _mean(values: torch.Tensor) -> torch.Tensor:
+def mean_or_zero(values: torch.Tensor) -> torch.Tensor:
     """Return the mean, or 0 with a graph for no values."""
     return values.sum() / max(values.numel(), 1)
 
@@ -314,10 +313,10 @@ class AttriNet(Algorithm):
             HEADS: make_optimizer(self.network.heads.parameters(), self.hp, **heads),
         }
 
-    def draw(self, step: int) -> tuple[str, int]:
+    def draw(self, step: int) -> Draw:
         """Return the stream and the position that ``one_vs_rest`` sampling reads for a step."""
         update = self.schedule.update(step)
-        return update.part, update.count
+        return Draw(update.part, update.count)
 
     def step(self, batch: Batch) -> Mapping[str, torch.Tensor | float]:
         update = self.schedule.update(self.current_step)
@@ -356,7 +355,7 @@ class AttriNet(Algorithm):
         def realism(images: torch.Tensor) -> torch.Tensor:
             return exact(self.critic(images, k.expand(len(images))))
 
-        terms = {"critic": _mean(realism(fake)) - _mean(realism(real))}
+        terms = {"critic": mean_or_zero(realism(fake)) - mean_or_zero(realism(real))}
         other = real if self.hp["penalty_between"] == "negatives" else image[positive]
         pairs = min(len(other), len(fake))
         if self.hp["penalty_weight"] > 0 and pairs:
@@ -377,9 +376,9 @@ class AttriNet(Algorithm):
         if self.hp["adversarial_weight"] > 0:
             counterfactual = (image + attribution)[positive]
             realism = self.critic(counterfactual, label[positive])
-            terms["adversarial"] = -self.hp["adversarial_weight"] * _mean(exact(realism))
+            terms["adversarial"] = -self.hp["adversarial_weight"] * mean_or_zero(exact(realism))
         if self.hp["sparsity_weight"] > 0:
-            sparsity = _mean(size[positive]) + 2 * _mean(size[~positive])
+            sparsity = mean_or_zero(size[positive]) + 2 * mean_or_zero(size[~positive])
             terms["sparsity"] = self.hp["sparsity_weight"] * sparsity
         logits = self.network.heads(attribution, label)
         classification = F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype))
@@ -412,40 +411,3 @@ class AttriNet(Algorithm):
         logits = self.network.heads(attribution, label)
         loss = F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype))
         return {"heads": loss}
-
-
-@ALGORITHMS.register
-class GuidedAttriNet(AttriNet):
-    """Attri-Net with guidance: evidence for a class should lie in its mask.
-
-    Guidance is the share of the absolute attribution outside the mask of the class, averaged over
-    the positives of a batch that have such a mask. The published code sums it over four positives,
-    and trained with 1500 where masks replace a shortcut: 6000 times the mean (``strong``).
-    """
-
-    name = "attri_net_guided"
-    needs = Needs(class_masks=True)
-    hparams = {
-        **AttriNet.hparams,
-        "guidance_weight": HParam(
-            30.0, LogUniform(1, 4), "weight of attribution outside the mask", low=0.0, high=1e9
-        ),
-    }
-    variants = {
-        "authors": {"penalty_between": "positives", "guidance_weight": 120.0},
-        "strong": {"guidance_weight": 6000.0},
-    }
-    may_be_zero = AttriNet.may_be_zero | {"guidance"}
-
-    def step(self, batch: Batch) -> Mapping[str, torch.Tensor | float]:
-        assert batch.class_mask is not None
-        return super().step(batch)
-
-    def guidance(
-        self, batch: Batch, attribution: torch.Tensor, positive: torch.Tensor, k: int
-    ) -> dict[str, torch.Tensor]:
-        assert batch.class_mask is not None
-        mask = batch.class_mask[:, k : k + 1]
-        guided = positive & mask.flatten(1).any(1)
-        outside = guidance_loss(attribution[guided], mask[guided])
-        return {"guidance": self.hp["guidance_weight"] * _mean(outside)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmark.core.algorithm import Algorithm as Algorithm
+    from benchmark.core.algorithm import Draw as Draw
     from benchmark.core.algorithm import Paper as Paper
     from benchmark.core.algorithm import Setting as Setting
     from benchmark.core.algorithm import TrainingRun as TrainingRun
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from benchmark.core.spec import RunSpec as RunSpec
 
 _HOME = {
-    "algorithm": ("Algorithm", "Paper", "TrainingRun", "Setting", "Upstream"),
+    "algorithm": ("Algorithm", "Draw", "Paper", "TrainingRun", "Setting", "Upstream"),
     "batch": ("Batch",),
     "criteria": ("CRITERIA", "Criterion", "Validation"),
     "dataset": ("DatasetInfo", "DatasetSource", "GroupedDataset", "Split"),

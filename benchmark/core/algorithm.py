@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -113,6 +113,21 @@ class Setting:
         return self.num_classes * self.num_confounders
 
 
+class Draw(NamedTuple):
+    """The batch of a step, for methods whose ``sampling`` is ``"one_vs_rest"``.
+
+    Attributes:
+        stream: Name of a stream of images.
+        position: Number of earlier steps that read it.
+        annotated: True if the images of the class are those with a mask of its evidence. It has no
+            effect for a class of which no image has one.
+    """
+
+    stream: str
+    position: int
+    annotated: bool = False
+
+
 class TrainingRun(Protocol):
     """The interface that ``Algorithm.fit`` receives: budget, data and log of a run."""
 
@@ -130,6 +145,13 @@ class TrainingRun(Protocol):
         """Yield every image of ``train`` or ``val`` once, in order and without augmentation.
 
         Each batch has only the annotations that the algorithm declared.
+        """
+
+    def class_mask_counts(self) -> torch.Tensor:
+        """Return how many training images have each pixel in the mask of each class, int64[K,H,W].
+
+        Raises:
+            ValueError: If the algorithm did not declare that it needs class masks.
         """
 
 
@@ -255,7 +277,7 @@ class Algorithm(nn.Module):
         """
         return None
 
-    def draw(self, step: int) -> tuple[str, int]:
+    def draw(self, step: int) -> Draw:
         """Return the stream and the position of the batch of a step.
 
         For methods whose ``sampling`` is ``"one_vs_rest"``: half of a batch has a class, the other
@@ -263,11 +285,8 @@ class Algorithm(nn.Module):
 
         Args:
             step: number of the step, from 0.
-
-        Returns:
-            Name of a stream, and the number of earlier steps that read it.
         """
-        return "train", step
+        return Draw("train", step)
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the optimizers by name. Called when the algorithm is on its device."""

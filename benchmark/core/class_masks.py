@@ -31,6 +31,8 @@ class RelativeBox(NamedTuple):
 
 #: The whole image.
 WHOLE = RelativeBox(0.0, 0.0, 1.0, 1.0)
+#: Images whose masks are drawn at once when they are counted.
+_ROWS_PER_PIECE = 64
 
 
 class RunLengths(NamedTuple):
@@ -100,6 +102,14 @@ class ClassMasks:
         The masks of all others are empty.
         """
         raise NotImplementedError
+
+    def counts(self) -> np.ndarray:
+        """Return how many images have each pixel in the mask of each class, int64[K,H,W]."""
+        counts = np.zeros(self.shape[1:], np.int64)
+        rows = np.flatnonzero(self.known().any(1))
+        for start in range(0, len(rows), _ROWS_PER_PIECE):
+            counts += self.rasterise(rows[start : start + _ROWS_PER_PIECE]).sum(0)
+        return counts
 
     def take(self, rows: np.ndarray) -> ClassMasks:
         """Return the masks of some images as a store of its own, without copying them."""

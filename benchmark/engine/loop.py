@@ -127,6 +127,23 @@ class TrainingRun:
         )
         return (batch.strip(needs) for batch in self._with_polls(batches))
 
+    def class_mask_counts(self) -> torch.Tensor:
+        """See ``benchmark.core.algorithm.TrainingRun``."""
+        masks = self.data.splits["train"].class_masks
+        if masks is None or not self.algorithm.needs.class_masks:
+            raise ValueError(f"{self.spec.algorithm} does not declare that it needs class masks")
+        return torch.from_numpy(masks.counts())
+
+    def _annotated(self) -> np.ndarray | None:
+        """Return which classes of the training images have masks, bool[N,K], for methods that ask.
+
+        None if the algorithm does not need them.
+        """
+        masks = self.data.splits["train"].class_masks
+        if masks is None or not self.algorithm.needs.class_masks:
+            return None
+        return masks.known()
+
     def _with_polls(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Iterate over batches, and stop between two of them if asked to, unless within a step."""
         polled = time.monotonic()
@@ -144,7 +161,7 @@ class TrainingRun:
             self.algorithm.sampling, train.size, self.spec.hparams["batch_size"], seed,
             train.group_array, arrays.environment,
             self.algorithm.training_rows(arrays.label, self.spec.trial),
-            arrays.label, self.algorithm.draw,
+            arrays.label, self.algorithm.draw, self._annotated(),
         )  # fmt: skip
         if self._is_evaluation_due():  # a run that was stopped during an evaluation
             self.evaluate()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from benchmark.core.algorithm import Draw
 from benchmark.core.dataset import batch_size_problem
 from benchmark.core.errors import Refused, UserError
 from benchmark.core.seeds import seed_for
@@ -138,6 +139,8 @@ class OneVsRestSampler:
         seed: seed of the order.
         draw: returns the stream of a step and the number of earlier steps of that stream, from
             which class and position follow: number mod K, and number // K.
+        annotated: bool[N,K], the classes of each image with a mask of their evidence, for steps
+            whose positives must have one; None if none has.
 
     Raises:
         Refused: a class has no positives or no negatives.
@@ -148,7 +151,8 @@ class OneVsRestSampler:
         label: np.ndarray,
         batch_size: int,
         seed: int,
-        draw: Callable[[int], tuple[str, int]],
+        draw: Callable[[int], Draw],
+        annotated: np.ndarray | None = None,
     ) -> None:
         self.half = max(batch_size // 2, 1)
         self.seed = seed
@@ -162,22 +166,31 @@ class OneVsRestSampler:
                     f"class {k} has {len(positive)} training images with it and {len(negative)} "
                     "without it, and this method needs both."
                 )
-        self._streams: dict[tuple[str, int, bool], Stream] = {}
+        self.annotated = [
+            positive if annotated is None else positive[annotated[positive, k]]
+            for k, (positive, _) in enumerate(self.members)
+        ]
+        self._streams: dict[tuple[str, int, str], Stream] = {}
 
     def rows(self, step: int) -> np.ndarray:
         """Return the rows of the batch of ``step`` (from 0), positives first, int64[B]."""
-        stream, count = self.draw(step)
+        stream, count, annotated = self.draw(step)
         turn, k = divmod(count, len(self.members))
         start = turn * self.half
-        positive = self._stream(stream, k, positive=True).take(start, self.half)
-        negative = self._stream(stream, k, positive=False).take(start, self.half)
+        positives = self.members[k][0]
+        side = "positive"
+        if annotated and len(self.annotated[k]):
+            positives = self.annotated[k]
+            side = "annotated"
+        positive = self._stream(stream, k, side, positives).take(start, self.half)
+        negative = self._stream(stream, k, "negative", self.members[k][1]).take(start, self.half)
         return np.concatenate([positive, negative])
 
-    def _stream(self, name: str, k: int, *, positive: bool) -> Stream:
-        key = (name, k, positive)
+    def _stream(self, name: str, k: int, side: str, members: np.ndarray) -> Stream:
+        key = (name, k, side)
         if key not in self._streams:
-            seed = seed_for(self.seed, name, k, positive)
-            self._streams[key] = Stream(self.members[k][0 if positive else 1], seed)
+            part = side if side == "annotated" else side == "positive"
+            self._streams[key] = Stream(members, seed_for(self.seed, name, k, part))
         return self._streams[key]
 
 
@@ -214,7 +227,8 @@ def make_sampler(
     environment: np.ndarray | None,
     subset: np.ndarray | None = None,
     label: np.ndarray | None = None,
-    draw: Callable[[int], tuple[str, int]] | None = None,
+    draw: Callable[[int], Draw] | None = None,
+    annotated: np.ndarray | None = None,
 ) -> Sampler:
     """Return the sampler that an algorithm declares.
 
@@ -228,6 +242,7 @@ def make_sampler(
         subset: int64[n], the only rows that are drawn; None for all.
         label: int64[N] or int64[N,K], needed for ``"one_vs_rest"``.
         draw: see ``OneVsRestSampler``.
+        annotated: see ``OneVsRestSampler``.
 
     Raises:
         UserError: the batch size is too large for so few images.
@@ -243,6 +258,7 @@ def make_sampler(
             None if environment is None else environment[subset],
             label=None if label is None else label[subset],
             draw=draw,
+            annotated=None if annotated is None else annotated[subset],
         )
         assert not isinstance(of_subset, SubsetSampler)
         return SubsetSampler(subset, of_subset)
@@ -266,7 +282,7 @@ def make_sampler(
     if sampling == "one_vs_rest":
         if label is None or draw is None:
             raise ValueError("sampling one class against the rest needs labels and a draw")
-        return OneVsRestSampler(label, batch_size, seed, draw)
+        return OneVsRestSampler(label, batch_size, seed, draw, annotated)
     raise ValueError(f"sampling {sampling!r} is none of {', '.join(SAMPLINGS)}")
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from algorithms.attri_net import Schedule, Update, centre_loss, gradient_penalty, guidance_loss
+from algorithms.attri_net import Schedule, Update, centre_loss, gradient_penalty
 from benchmark import explain
 from benchmark.core.batch import Batch
+from benchmark.losses.heatmaps import guidance_loss
 from tests.support.tiny import build, make_batch, same_weights, through_checkpoint
 
 SIDE = 32

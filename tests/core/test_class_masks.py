@@ -120,3 +120,15 @@ def test_many_images_take_little_memory() -> None:
     assert masks.nbytes < 6_000_000
     drawn = masks.rasterise(np.array([0, 1, images - 1]))
     assert drawn.sum((1, 2, 3)).tolist() == [0, 90 * 89, 90 * 89]
+
+
+def test_counts_are_those_of_all_masks() -> None:
+    rng = np.random.default_rng(0)
+    shapes = []
+    for row in range(150):
+        left, top = rng.uniform(0, 0.6, 2)
+        box = RelativeBox(left, top, left + 0.3, top + 0.3)
+        shapes.append([LabelledShape(row % 3, box)] if row % 2 else [])
+    masks = SparseClassMasks(shapes, 4, (12, 10))
+    assert np.array_equal(masks.counts(), masks.rasterise(np.arange(150)).sum(0))
+    assert not masks.counts()[3].any()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from benchmark.core.algorithm import Draw
 from benchmark.core.errors import Refused
 from benchmark.engine.samplers import (
     EnvironmentSampler,
@@ -134,7 +137,7 @@ def test_a_method_gets_what_it_asks_for() -> None:
 
 def test_one_class_against_the_rest() -> None:
     label = np.array([0] * 7 + [1] * 2 + [2] * 11)
-    draw = lambda step: ("part", step)  # noqa: E731
+    draw = partial(Draw, "part")
     sampler = make_sampler("one_vs_rest", 20, 8, 0, None, None, label=label, draw=draw)
     seen: list[np.ndarray] = []
     for step in range(60):
@@ -152,7 +155,9 @@ def test_one_class_against_the_rest() -> None:
 def test_streams_of_one_class_against_the_rest_are_independent() -> None:
     label = np.arange(40) % 2
     samplers = [
-        make_sampler("one_vs_rest", 40, 8, 0, None, None, label=label, draw=lambda s, n=n: (n, s))
+        make_sampler(
+            "one_vs_rest", 40, 8, 0, None, None, label=label, draw=lambda s, n=n: Draw(n, s)
+        )
         for n in ("critic", "heads")
     ]
     assert not np.array_equal(samplers[0].rows(0), samplers[1].rows(0))
@@ -161,16 +166,41 @@ def test_streams_of_one_class_against_the_rest_are_independent() -> None:
 def test_one_class_against_the_rest_of_several_labels() -> None:
     label = np.array([[1, 0], [1, 1], [0, 1], [0, 0]])
     sampler = make_sampler(
-        "one_vs_rest", 4, 4, 0, None, None, label=label, draw=lambda step: ("part", step)
+        "one_vs_rest", 4, 4, 0, None, None, label=label, draw=partial(Draw, "part")
     )
     assert sorted(sampler.rows(0).tolist()) == [0, 1, 2, 3]
     assert set(sampler.rows(1)[:2].tolist()) == {1, 2}
 
 
+def test_steps_whose_positives_have_masks() -> None:
+    label = np.array([[1, 1]] * 6 + [[0, 0]] * 6)
+    annotated = np.zeros((12, 2), bool)
+    annotated[[1, 4], 0] = True
+    annotated[9, 0] = True  # a mask of a class that the image does not have
+
+    def draw(step: int) -> Draw:
+        return Draw("part", step, annotated=step >= 20)
+
+    sampler = make_sampler(
+        "one_vs_rest", 12, 4, 0, None, None, label=label, draw=draw, annotated=annotated
+    )
+    assert {row for step in range(0, 20, 2) for row in sampler.rows(step)[:2]} == set(range(6))
+    assert {row for step in range(20, 40, 2) for row in sampler.rows(step)[:2]} == {1, 4}
+    assert {row for step in range(21, 41, 2) for row in sampler.rows(step)[:2]} == set(range(6))
+    assert all(sampler.rows(step)[2:].min() >= 6 for step in range(40))
+
+
 def test_a_class_without_positives_is_refused() -> None:
     with pytest.raises(Refused, match="class 1 has 0"):
         make_sampler(
-            "one_vs_rest", 3, 2, 0, None, None, label=np.array([0, 2, 0]), draw=lambda s: ("p", s)
+            "one_vs_rest",
+            3,
+            2,
+            0,
+            None,
+            None,
+            label=np.array([0, 2, 0]),
+            draw=lambda s: Draw("p", s),
         )
 
 

@@ -130,6 +130,11 @@ class TinyRun:
         needs = self.needs if split == "train" else self.needs.on_validation()
         yield make_batch(side=self.side, seed=-1 if split == "train" else -2).strip(needs)
 
+    def class_mask_counts(self) -> torch.Tensor:
+        batch = make_batch(side=self.side, seed=-1)
+        assert self.needs.class_masks and batch.class_mask is not None
+        return batch.class_mask.sum(0)
+
     def log(self, terms: Mapping[str, torch.Tensor | float]) -> None:
         self.logged.append(
             {name: torch.as_tensor(value).detach().item() for name, value in terms.items()}
