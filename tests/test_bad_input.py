@@ -417,7 +417,8 @@ PLUG_INS = {
 }
 
 
-@pytest.mark.parametrize("plug_in", ["exits", pytest.param("foreign", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("plug_in", PLUG_INS)
 def test_a_broken_plug_in_is_listed_and_stops_nothing_of_ours(tmp_path: Path, plug_in: str) -> None:
     """In every group at once; in processes of their own, since a registry is loaded once."""
     module, expected = PLUG_INS[plug_in]

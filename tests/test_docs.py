@@ -126,6 +126,7 @@ def outcome(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return content
 
 
+@pytest.mark.slow
 def test_examples_are_found_through_their_entry_points(outcome: dict[str, Any]) -> None:
     assert outcome["broken"] == {}
     assert outcome["added"] == [
@@ -138,6 +139,7 @@ def test_examples_are_found_through_their_entry_points(outcome: dict[str, Any]) 
     ]
 
 
+@pytest.mark.slow
 def test_a_run_uses_the_backbone_the_explainer_and_the_criterion(outcome: dict[str, Any]) -> None:
     record = outcome["record"]
     assert record["spec"]["backbone"] == "all_conv"
@@ -146,17 +148,20 @@ def test_a_run_uses_the_backbone_the_explainer_and_the_criterion(outcome: dict[s
     assert 0 <= selected["value"] <= 1 and selected["step"] in (2, 4)
 
 
+@pytest.mark.slow
 def test_a_run_records_the_metric_of_its_explanations(outcome: dict[str, Any]) -> None:
     for content in outcome["record"]["extra"]["explanations"]["splits"].values():
         assert content["metrics"]["entropy"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["text", "csv", "markdown"])
 def test_the_report_has_both_metrics_as_columns(outcome: dict[str, Any], form: str) -> None:
     assert "balanced" in outcome[form]
     assert form == "csv" or "entropy" in outcome[form]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["text", "markdown"])
 def test_the_report_has_the_table(outcome: dict[str, Any], form: str) -> None:
     assert "selected steps" in outcome[form]

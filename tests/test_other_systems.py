@@ -159,6 +159,7 @@ def test_a_sweep_on_a_system_like_macos(tmp_path: Path) -> None:
     assert not list((tmp_path / "mac" / "runs").rglob("lease*"))
 
 
+@pytest.mark.slow
 def test_runs_end_with_their_launcher_on_a_system_like_macos(tmp_path: Path) -> None:
     """Killed with SIGKILL, it cannot tell its runs; they notice by the pipe that it held."""
     long = str(sweep(tmp_path, 40_000))
@@ -235,6 +236,7 @@ def on_windows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str
     return folder, done.stdout.split("command\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_on_windows(on_windows: tuple[Path, list[str], str]) -> None:
     imported, *checks = on_windows[1][0].splitlines()
     assert int(imported.split()[0]) > 180
@@ -244,6 +246,7 @@ def test_every_module_is_imported_on_windows(on_windows: tuple[Path, list[str], 
     ], "the simulation takes away what Windows lacks"  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_on_windows(on_windows: tuple[Path, list[str], str]) -> None:
     """Training, a second call, the status and the report work; launching is refused.
 

@@ -112,11 +112,12 @@ def test_a_command_ends_as_elsewhere(command: str, folder: Path) -> None:
         assert output.count("\n") == text.count("\n"), f"{name}: {output}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "terminal",
     [
         pytest.param(TERMINALS["posix"], id="C"),
-        pytest.param({"LC_ALL": "C.UTF-8"}, id="UTF", marks=pytest.mark.slow),
+        pytest.param({"LC_ALL": "C.UTF-8"}, id="UTF"),
     ],
 )
 def test_a_sweep_in_a_folder_whose_name_is_no_text(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import fields, replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -25,8 +24,8 @@ from tests.support.every_algorithm import (
     METHODS,
     NAMES,
     SIDE,
-    TRAINED,
     make,
+    methods,
     skip_if_large,
 )
 from tests.support.tiny import (
@@ -102,7 +101,7 @@ def test_variants_set_declared_hparams_to_something_else(name: str, variant: str
     assert ":" not in variant and variant.strip() == variant
 
 
-@pytest.mark.parametrize(("name", "variant"), TRAINED)
+@pytest.mark.parametrize(("name", "variant"), methods(variants=3))
 def test_it_trains_and_predicts_with_what_it_declares(name: str, variant: str) -> None:
     algorithm = make(name, variant)
     before = {key: value.clone() for key, value in algorithm.named_parameters()}
@@ -125,7 +124,7 @@ def test_it_trains_and_predicts_with_what_it_declares(name: str, variant: str) -
         )
 
 
-@pytest.mark.parametrize(("name", "variant"), TRAINED)
+@pytest.mark.parametrize(("name", "variant"), methods(variants=1))
 def test_a_resumed_run_is_the_undisturbed_run(
     name: str, variant: str, request: pytest.FixtureRequest
 ) -> None:
@@ -164,7 +163,7 @@ def differ(one: tuple[Any, dict[str, Any]], other: tuple[Any, dict[str, Any]]) -
     )
 
 
-@pytest.mark.parametrize(("name", "variant"), TRAINED)
+@pytest.mark.parametrize(("name", "variant"), methods(variants=1))
 def test_a_method_that_begins_as_another_one_declares_its_switch(
     name: str, variant: str, request: pytest.FixtureRequest
 ) -> None:
@@ -198,15 +197,6 @@ def test_which_methods_have_a_switch() -> None:
         "segment_classify": 240,
         "tea:warmup": 60,
     }
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_it_trains_in_bf16(name: str, request: pytest.FixtureRequest) -> None:
-    algorithm = make(name, autocast=partial(torch.autocast, "cpu", dtype=torch.bfloat16))
-    skip_if_large(algorithm, request)
-    logged = train(algorithm, 0, 2, side=SIDE)
-    assert all(torch.tensor(value).isfinite() for terms in logged for value in terms.values())
-    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in algorithm.parameters())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -19,16 +19,12 @@ from benchmark.core.algorithm import Algorithm
 from benchmark.core.errors import UserError
 from benchmark.core.registry import ALGORITHMS
 from benchmark.engine.build import place
-from tests.support.every_algorithm import AT_ONCE, NAMES, SIDE, TRAINED, make, skip_if_large
+from tests.support.every_algorithm import AT_ONCE, NAMES, SIDE, make, methods, skip_if_large
 from tests.support.tiny import make_batch, train
 
-STEPS = 3
-#: Every method; its variants take the same path with other numbers, and run with --slow.
-EACH = [
-    pytest.param(name, variant, marks=[pytest.mark.slow] if variant else [])
-    for name in NAMES
-    for variant in ("", *ALGORITHMS.get(name).variants)
-]
+STEPS = 2
+#: Every method; its variants run with --slow.
+EACH = methods(variants=0)
 
 
 @dataclass(frozen=True)
@@ -75,6 +71,7 @@ def terms(
     for each in (algorithm, *algorithm.setting.upstream.values()):
         place(each, torch.device("cpu"), compute)
     logged = train(algorithm, 0, 1 if name in AT_ONCE else STEPS, side=SIDE)
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in algorithm.parameters())
     algorithm.eval()
     batch = make_batch(side=SIDE).strip(algorithm.needs.on_validation())
     with algorithm.setting.autocast():
@@ -87,9 +84,15 @@ def terms(
 
 
 def check(
-    name: str, variant: str, compute: Mapping[str, Any], tolerance: Tolerance, **changed: Any
+    name: str,
+    variant: str,
+    compute: Mapping[str, Any],
+    tolerance: Tolerance,
+    plain: list[dict[str, float]] | None = None,
+    **changed: Any,
 ) -> None:
-    plain, other = terms(name, variant, {}, **changed), terms(name, variant, compute, **changed)
+    plain = plain or terms(name, variant, {}, **changed)
+    other = terms(name, variant, compute, **changed)
     assert len(plain) == len(other)
     found = [tolerance.differences(a, b) for a, b in zip(plain, other, strict=True)]
     assert not any(found), f"{name}:{variant} under {dict(compute)}: {found}"
@@ -122,7 +125,7 @@ def test_a_compiled_network_has_the_terms_of_the_plain_one(
     check(name, variant, {"compile": True}, TRACED)
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_network_compiled_to_the_end_has_the_terms_of_the_plain_one(
@@ -147,19 +150,13 @@ def test_a_compiled_network_draws_the_random_numbers_of_the_plain_one(
 
 
 @pytest.mark.parametrize(("name", "variant"), EACH)
-def test_bf16_has_the_terms_of_float32(
+def test_bf16_and_channels_last_have_the_terms_of_the_default(
     name: str, variant: str, request: pytest.FixtureRequest
 ) -> None:
     skip_without(name, request)
-    check(name, variant, {"precision": "bf16"}, BF16)
-
-
-@pytest.mark.parametrize(("name", "variant"), EACH)
-def test_channels_last_has_the_terms_of_channels_first(
-    name: str, variant: str, request: pytest.FixtureRequest
-) -> None:
-    skip_without(name, request)
-    check(name, variant, {"channels_last": True}, CHANNELS_LAST)
+    plain = terms(name, variant, {})
+    check(name, variant, {"precision": "bf16"}, BF16, plain)
+    check(name, variant, {"channels_last": True}, CHANNELS_LAST, plain)
 
 
 @pytest.mark.slow
@@ -183,7 +180,7 @@ def test_the_tolerances_tell_zero_from_a_term() -> None:
         assert len(tolerance.differences(plain, {**plain, "background": math.nan})) == 1
 
 
-@pytest.mark.parametrize(("name", "variant"), TRAINED)
+@pytest.mark.parametrize(("name", "variant"), methods(variants=1))
 def test_every_term_of_a_loss_moves_a_parameter(
     name: str, variant: str, request: pytest.FixtureRequest
 ) -> None:

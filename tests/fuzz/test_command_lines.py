@@ -224,7 +224,7 @@ def test_mutated_command_lines_in_short(tmp_path: Path, monkeypatch: pytest.Monk
     fuzz(8, tmp_path, monkeypatch.chdir)
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_mutated_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHORTCUTBED_DATA", raising=False)
     monkeypatch.setenv("SHORTCUTBED_CACHE", "")

@@ -537,6 +537,6 @@ def test_mutated_data_folders_in_short(tmp_path: Path) -> None:
     fuzz(10, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_mutated_data_folders(tmp_path: Path) -> None:
     fuzz(200, tmp_path)

@@ -435,7 +435,7 @@ def test_mutated_run_folders_in_short(tmp_path: Path, monkeypatch: pytest.Monkey
     fuzz([base], 8, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_mutated_run_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     bases = [

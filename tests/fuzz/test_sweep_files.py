@@ -231,6 +231,6 @@ def test_mutated_sweep_files_in_short(tmp_path: Path) -> None:
     fuzz(20, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 def test_mutated_sweep_files(tmp_path: Path) -> None:
     fuzz(500, tmp_path)

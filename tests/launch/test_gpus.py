@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -271,9 +272,16 @@ SWEEP = (
 )
 
 
-@pytest.mark.parametrize("device", ["auto", "cuda"])
+#: Commands and devices of the fast suite.
+FAST = [("launch", "cuda"), ("train", "auto")]
+
+
 @pytest.mark.parametrize(
-    "command", ["launch", pytest.param("dry", marks=pytest.mark.slow), "train"]
+    ("command", "device"),
+    [
+        pytest.param(*case, marks=[] if case in FAST else [pytest.mark.slow])
+        for case in itertools.product(("launch", "dry", "train"), ("auto", "cuda"))
+    ],
 )
 def test_every_command_says_so_before_anything_starts(
     command: str, device: str, tmp_path: Path

@@ -116,8 +116,19 @@ CASES: dict[Rewrite, str] = {
 
 
 @pytest.mark.filterwarnings("error:constrained_layout not applied")  # a figure that shows nothing
-@pytest.mark.parametrize("trials", [1, 2])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+@pytest.mark.parametrize(
+    ("case", "trials"),
+    [
+        pytest.param(
+            case,
+            trials,
+            marks=[] if trials == 1 or case is constant else [pytest.mark.slow],
+            id=f"{case.__name__}-{trials}",
+        )
+        for case in CASES
+        for trials in (1, 2)
+    ],
+)
 def test_degenerate_answers(case: Rewrite, trials: int, tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     for method in (ERM, DRO):

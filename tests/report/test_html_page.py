@@ -124,7 +124,7 @@ def test_tracebacks_and_their_text(tmp_path: Path) -> None:
             {**json.loads(path.read_text()), "traceback": "Traceback:\n  File <x>\n    y & z"}
         )
     )
-    write_page(make_report(folder), folder)
+    write_page(make_report(folder), folder, "none")
     assert (
         "Traceback:\n  File &lt;x&gt;\n    y &amp; z</pre>" in (folder / "report.html").read_text()
     )
@@ -211,7 +211,7 @@ addEventListener("message", e => { document.body.textContent = "FOUND" + e.data 
 </script><iframe src="probe.html" style="width:360px;height:800px;border:0"></iframe></body>"""
 
 
-@pytest.mark.slow
+@pytest.mark.very_slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 def test_in_a_browser_at_phone_width(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)

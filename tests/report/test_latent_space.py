@@ -15,7 +15,8 @@ from sklearn.decomposition import PCA
 from benchmark.report.figures import latent_space
 from benchmark.report.figures.latent_space import draw_latent, project
 from benchmark.report.figures.summary_plots import draw_all
-from benchmark.report.render import render, write_page
+from benchmark.report.html.page import page
+from benchmark.report.render import render
 from benchmark.report.report import make_report
 from benchmark.report.tables.latent_space import latent_sheet
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
@@ -89,17 +90,13 @@ def test_the_figure_and_the_page(
     folder, keys = sweep
     add_embeddings(folder, keys[DRO.label][0], 0.1).write_bytes(b"PK\x03\x04 torn")
     report = make_report(folder)
-    (figure,) = [
-        f
-        for f in draw_all(report.tables, report.store, folder / "figures")[0]
-        if f.name == "latent_space_1"
-    ]
+    drawn = draw_all(report.tables, report.store, folder / "figures")
+    (figure,) = [f for f in drawn[0] if f.name == "latent_space_1"]
     assert figure.full and "by PCA" in figure.description and "trial 0" in figure.description
     assert "group_dro: embeddings.npz is damaged" in figure.description
     for form in ("png", "pdf"):
         assert (folder / "figures" / f"latent_space_1.{form}").stat().st_size > 5000
-    write_page(report, folder)
-    assert "silhouette" in (folder / "report.html").read_text()
+    assert "silhouette" in page(report, drawn)
 
 
 def test_methods_beyond_a_pages_width_are_named(

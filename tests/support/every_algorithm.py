@@ -18,13 +18,22 @@ from tests.support.tiny import hparams_of, train
 SIDE = 32
 NAMES = ALGORITHMS.names()
 METHODS = [(name, variant) for name in NAMES for variant in ("", *ALGORITHMS.get(name).variants)]
-#: Methods with their first variants; the others take the same path with other numbers, and run with
-#: --slow.
-TRAINED = [
-    pytest.param(name, variant, marks=[pytest.mark.slow] if i > 3 else [])
-    for name in NAMES
-    for i, variant in enumerate(("", *ALGORITHMS.get(name).variants))
-]
+
+
+def methods(variants: int) -> list[Any]:
+    """Return every method as parameters: its name and a variant.
+
+    Args:
+        variants: Number of variants in the fast suite. The others take the same path with other
+            numbers, and run with --slow.
+    """
+    return [
+        pytest.param(name, variant, marks=[pytest.mark.slow] if i > variants else [])
+        for name in NAMES
+        for i, variant in enumerate(("", *ALGORITHMS.get(name).variants))
+    ]
+
+
 #: Parameters above which a method is only trained and asked for predictions, unless with --slow.
 LARGE = 20_000_000
 #: Methods that make no training step: their ``fit`` does all its work at once, whatever the budget.
