@@ -158,7 +158,9 @@ class RobustViT(FineTuned):
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert batch.mask is not None
-        trace = self.explainer.trace(self.network, batch.image, create_graph=True)
+        trace = self.explainer.trace(
+            self.network, batch.image, create_graph=True, track_statistics=True
+        )
         explained = batch.label if self.hp["explained"] == "label" else trace.logits.argmax(1)
         heatmap = trace.heatmap(explained)
         terms = robust_vit_loss(

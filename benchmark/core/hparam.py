@@ -99,7 +99,8 @@ class HParam:
         choices: The allowed values; None for any.
         form: Regular expression that the whole of a text must match; None for any text.
         omit_default: True to leave the default out of specs. A hyper-parameter that is added to a
-            published method then does not change the keys of runs that do not use it.
+            published method, or an option that is added to a backbone, then does not change the
+            keys of runs that do not use it.
     """
 
     default: Any

@@ -13,6 +13,8 @@ from benchmark.core.hparam import Choice, HParam, LogUniform
 
 _SHARE = r"\s*(?:0|1|1\.0*|0?\.\d+)\s*"  # A number from 0 to 1.
 
+#: Share of the steps in which the schedule ``warmup_cosine`` rises linearly, as transformers need.
+WARMUP = 0.1
 #: Largest batch size. The authors of IRM train on all 50,000 digits of Colored MNIST at once.
 LARGEST_BATCH = 65_536
 
@@ -55,7 +57,9 @@ COMMON_HPARAMS: dict[str, HParam] = {
         0.0, doc="bound on the norm of the gradient; 0 for none", low=0.0, high=1e9
     ),
     "lr_schedule": HParam(
-        "constant", choices=("constant", "step", "cosine"), doc="how the learning rate falls"
+        "constant",
+        choices=("constant", "step", "cosine", "warmup_cosine"),
+        doc="how the learning rate changes; warmup_cosine first rises for a tenth of the steps",
     ),
     "lr_decay": HParam(0.1, doc="factor of each fall (schedule step)", low=0.0, high=1.0),
     "lr_milestones": HParam(
@@ -140,6 +144,9 @@ def lr_factor(hparams: Mapping[str, Any], step: int, steps: int) -> float:
     It depends on nothing else, so resuming needs no state.
     """
     schedule = hparams["lr_schedule"]
+    if schedule == "warmup_cosine":
+        rise = min(1.0, (step + 1) / max(WARMUP * steps, 1))
+        return rise * 0.5 * (1 + math.cos(math.pi * step / max(steps, 1)))
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * step / max(steps, 1)))
     if schedule == "step":

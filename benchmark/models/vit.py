@@ -22,6 +22,11 @@ from benchmark.models.pretrained import (
     state_of_weights,
 )
 
+#: Standard deviation of torchvision's position embeddings before training.
+POSITION_STD = 0.02
+#: Sides of the patches that a stem of convolutions of stride 2 can make.
+STEM_PATCHES = (2, 4, 8, 16, 32, 64)
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -75,13 +80,14 @@ class VisionTransformer(Backbone):
 
     def build(self) -> nn.Linear:
         from torchvision.models import VisionTransformer as Network
-        from torchvision.models.vision_transformer import interpolate_embeddings
+        from torchvision.models.vision_transformer import ConvStemConfig, interpolate_embeddings
 
         channels, height, _ = self.image_size
         shape = self.shape(self.chosen)
         weights = self.chosen.get("weights", NONE)
         if channels != 3:
             refuse_with_weights(self.name, weights, f"images of {channels} channels")
+        stem = self.stem_widths()
         net: Any = Network(
             image_size=height,
             patch_size=shape.patch,
@@ -90,12 +96,17 @@ class VisionTransformer(Backbone):
             hidden_dim=shape.dim,
             mlp_dim=shape.mlp_dim,
             num_classes=self.num_outputs,
+            conv_stem_configs=[ConvStemConfig(width, 3, 2) for width in stem] or None,
         )
+        if self.position_std() != POSITION_STD:
+            nn.init.normal_(net.encoder.pos_embedding, std=self.position_std())
         if weights != NONE:
             state: Any = state_of_weights(self.name, weights)
             state = interpolate_embeddings(height, shape.patch, state)
             load_all_but_last(net, state, f"the weights {weights} of {self.name}")
-        if channels != 3:
+        if channels != 3 and stem:
+            net.conv_proj[0][0] = nn.Conv2d(channels, stem[0], 3, stride=2, padding=1, bias=False)
+        elif channels != 3:
             net.conv_proj = nn.Conv2d(channels, net.hidden_dim, shape.patch, stride=shape.patch)
             nn.init.trunc_normal_(
                 net.conv_proj.weight, std=math.sqrt(1 / (channels * shape.patch * shape.patch))
@@ -105,6 +116,14 @@ class VisionTransformer(Backbone):
         del net.heads
         self.net: Any = net
         return classifier
+
+    def stem_widths(self) -> list[int]:
+        """Return the widths of the convolutions before the blocks; empty for a linear map."""
+        return []
+
+    def position_std(self) -> float:
+        """Return the standard deviation of position embeddings before training."""
+        return POSITION_STD
 
     def tokens(self, image: torch.Tensor) -> torch.Tensor:
         """Return the tokens after the last block, class token first: float[B,1+hw,D]."""
@@ -139,7 +158,13 @@ class VisionTransformer(Backbone):
 
 @BACKBONES.register
 class ViT(VisionTransformer):
-    """A vision transformer of any size, trained from the beginning; the default suits 32 pixels."""
+    """A vision transformer of any size, trained from the beginning; the default suits 32 pixels.
+
+    A small transformer learns objects in few steps with ``stem = "conv"``, convolutions of stride 2
+    with batch normalisation in place of the linear map of patches (Xiao et al. 2021, Early
+    convolutions help transformers see better), and with ``position_std = 0.5``, so that the first
+    blocks tell positions apart.
+    """
 
     name = "vit"
     doc = "vision transformer of any size (patch, dim, depth, heads), for small images"
@@ -150,6 +175,20 @@ class ViT(VisionTransformer):
         "heads": HParam(4, doc="attention heads of a block", low=1, high=64),
         "mlp_ratio": HParam(
             2.0, doc="hidden units of the feed-forward part, divided by dim", low=0.5, high=16.0
+        ),
+        "stem": HParam(
+            "patch",
+            doc="patch: a linear map of each patch; conv: convolutions of stride 2, for a patch "
+            "that is a power of 2",
+            choices=("patch", "conv"),
+            omit_default=True,
+        ),
+        "position_std": HParam(
+            POSITION_STD,
+            doc="standard deviation of position embeddings before training",
+            low=0.0,
+            high=10.0,
+            omit_default=True,
         ),
     }
     capabilities = Capabilities(cam="net.encoder.layers.encoder_layer_4", attention=True)
@@ -164,8 +203,24 @@ class ViT(VisionTransformer):
                 f"{cls.name}: dim = {dim} is not a multiple of heads = {heads}; set "
                 f"dim = {max(dim // heads, 1) * heads}, for example."
             )
+        patch = chosen["patch"]
+        if chosen["stem"] == "conv" and patch not in STEM_PATCHES:
+            raise UserError(
+                f"{cls.name}: stem = conv halves the image several times, so that patch must be "
+                f"one of {', '.join(map(str, STEM_PATCHES))}, got {patch}."
+            )
         hidden = round(dim * chosen["mlp_ratio"])
-        return Shape(chosen["patch"], dim, chosen["depth"], heads, hidden)
+        return Shape(patch, dim, chosen["depth"], heads, hidden)
+
+    def stem_widths(self) -> list[int]:
+        if self.chosen["stem"] == "patch":
+            return []
+        halvings = self.chosen["patch"].bit_length() - 1
+        # the width doubles up to that of a token
+        return [max(self.chosen["dim"] >> i, 8) for i in reversed(range(halvings))]
+
+    def position_std(self) -> float:
+        return float(self.chosen["position_std"])
 
 
 @BACKBONES.register

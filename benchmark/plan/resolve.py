@@ -209,8 +209,13 @@ class Resolver:
     def _backbone_options(self, backbone: NamedOptions, info: DatasetInfo | None) -> dict[str, Any]:
         kind = BACKBONES.get(backbone.name)
         defaults = {name: option.default for name, option in kind.options.items()}
-        given = parse_values(kind.all_options(), backbone.options, backbone.name)
-        options = {**defaults, **without_defaults(given)}
+        declared = kind.all_options()
+        given = parse_values(declared, backbone.options, backbone.name)
+        options = {
+            name: value
+            for name, value in {**defaults, **without_defaults(given)}.items()
+            if not declared[name].omit_default or value != declared[name].default
+        }
         if info is not None:
             kind.check_options(info.image_size, options)
         return options

@@ -113,8 +113,17 @@ def test_milestones_are_not_moved_by_floating_point_errors() -> None:
 
 
 def test_a_budget_of_one_step() -> None:
-    for schedule in ("constant", "step", "cosine"):
+    for schedule in ("constant", "step", "cosine", "warmup_cosine"):
         assert lr_factor({**DEFAULTS, "lr_schedule": schedule}, 0, 1) == 1.0
+
+
+def test_warm_up_rises_linearly_for_a_tenth_and_then_follows_the_cosine() -> None:
+    hparams = {**DEFAULTS, "lr_schedule": "warmup_cosine"}
+    cosine = {**DEFAULTS, "lr_schedule": "cosine"}
+    for step in range(50):
+        rise = min((step + 1) / 5, 1)
+        expected = rise * lr_factor(cosine, step, 50)
+        assert lr_factor(hparams, step, 50) == pytest.approx(expected, rel=1e-12)
 
 
 def test_an_optimiser_of_a_methods_own_follows_the_schedule_too() -> None:

@@ -30,6 +30,8 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, int, int]]] = [
     ("vit_b_16", {}, (1, 32, 32)),
     ("vit", {}, (2, 28, 28)),
     ("vit", {"patch": 7, "dim": 24, "depth": 2, "heads": 3, "mlp_ratio": 1.5}, (1, 28, 28)),
+    ("vit", {"patch": 8, "dim": 24, "depth": 2, "stem": "conv"}, (3, 32, 32)),
+    ("vit", {"patch": 4, "dim": 24, "depth": 2, "stem": "conv"}, (1, 16, 16)),
     ("vit_s_16", {}, (3, 32, 32)),
     ("vit_l_16", {}, (3, 16, 16)),
 ]
@@ -186,6 +188,27 @@ def test_state_dict_round_trip(case: int) -> None:
         assert not torch.allclose(other(x), model(x))
         other.load_state_dict(model.state_dict())
         assert torch.equal(other(x), model(x))
+
+
+def test_spread_of_position_embeddings() -> None:
+    options: dict[str, Any] = {"dim": 64, "depth": 2}
+    for std in (0.02, 0.5):
+        torch.manual_seed(0)
+        built: Any = BACKBONES.get("vit")(3, (3, 32, 32), position_std=std, **options)
+        found = built.net.encoder.pos_embedding.std().item()
+        assert found == pytest.approx(std, rel=0.05)
+
+
+def test_a_stem_of_convolutions_halves_the_image_to_the_patches() -> None:
+    built: Any = BACKBONES.get("vit")(
+        3, (3, 32, 32), patch=8, dim=32, depth=2, stem="conv", position_std=0.5
+    )
+    convolutions = [m for m in built.net.conv_proj.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [c.out_channels for c in convolutions] == [8, 16, 32, 32]
+    assert [c.stride for c in convolutions] == [(2, 2)] * 3 + [(1, 1)]
+    assert built.net.conv_proj(torch.zeros(2, 3, 32, 32)).shape == (2, 32, 4, 4)
+    with pytest.raises(UserError, match="patch must be one of 2, 4, 8"):
+        BACKBONES.get("vit")(3, (3, 28, 28), patch=7, stem="conv")
 
 
 def test_dropout_acts_in_training_only() -> None:
