@@ -86,6 +86,8 @@ class RunSpec:
         select_before_switch: True if a step may be selected at which the model is not yet a model
             of the method (see ``Algorithm.active_from``). The default, False, is not written to
             JSON.
+        evaluate_train: True if training images are evaluated at the selected steps. The default,
+            False, is not written to JSON.
         curves: Names in ``CURVES`` of what is measured at each evaluation during training. The
             default, none, is not written to JSON.
         measurement: What is measured of the explanations of a trained model; None for a run that
@@ -111,6 +113,7 @@ class RunSpec:
     compute: Mapping[str, Json] = field(default_factory=dict)
     upstream: Mapping[str, Key] = field(default_factory=dict)
     select_before_switch: bool = False
+    evaluate_train: bool = False
     curves: tuple[Name, ...] = ()
     measurement: Measurement | None = None
     schema: int = SCHEMA
@@ -144,6 +147,8 @@ class RunSpec:
         if not self.select_before_switch:
             # Older specs do not have this field, and their keys must not change.
             del content["select_before_switch"]
+        if not self.evaluate_train:
+            del content["evaluate_train"]
         if self.curves:
             content["curves"] = list(self.curves)
         else:
@@ -165,7 +170,10 @@ class RunSpec:
         check_schema(value, where)
         names = {f.name for f in fields(cls)}
         check_fields(
-            value, names, where, optional={"select_before_switch", "curves", "measurement"}
+            value,
+            names,
+            where,
+            optional={"select_before_switch", "evaluate_train", "curves", "measurement"},
         )
         spec = decode(cls, value, where)
         decode(_Budget, value["budget"], where, "budget")

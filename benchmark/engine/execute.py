@@ -302,7 +302,7 @@ def _configure(spec: RunSpec, device: torch.device, saved: Mapping[str, Any] | N
 def _evaluate_selected(
     run: TrainingRun,
 ) -> tuple[dict[str, SelectedStep], dict[str, np.ndarray], float | None]:
-    """Evaluate every split once per selected step.
+    """Evaluate validation and tests once per selected step, and training images if asked to.
 
     Returns:
         The selected steps with their counts, the arrays of predictions.npz, and the images per
@@ -318,6 +318,7 @@ def _evaluate_selected(
                 predictions[f"{name}/{what}"] = value
     selected: dict[str, SelectedStep] = {}
     by_step: dict[int, dict[str, Evaluation]] = {}
+    train: dict[int, np.ndarray | None] = {}
     images, seconds = 0, 0.0
     for criterion, (step, value) in run.selection.best.items():
         if step not in by_step:
@@ -325,10 +326,13 @@ def _evaluate_selected(
             by_step[step] = {
                 name: run.evaluate_split(name, scores=True) for name in ("val", *info.test_splits)
             }
+            train[step] = run.evaluate_split("train").counts if run.spec.evaluate_train else None
             images += sum(evaluation.images for evaluation in by_step[step].values())
             seconds += sum(evaluation.seconds for evaluation in by_step[step].values())
         evaluations = by_step[step]
         counts = {name: evaluation.counts for name, evaluation in evaluations.items()}
+        if (of_train := train[step]) is not None:
+            counts["train"] = of_train
         selected[criterion] = SelectedStep(step, value, counts)
         for name, evaluation in evaluations.items():
             assert evaluation.score is not None

@@ -152,7 +152,8 @@ def run_seconds(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -
         splits = [sizes["val"], *(tests if spec.oracle else [])]
         compared = sum(min(size, COMPARED) for size in splits)
         total += 2 * evaluations(spec, steps) * compared * times["heatmap"]
-    total += len(spec.selection) * (sizes["val"] + sum(tests)) * times["image"]
+    selected = sizes["val"] + sum(tests) + (sizes["train"] if spec.evaluate_train else 0)
+    total += len(spec.selection) * selected * times["image"]
     total += times["look"] * sum(times[name] * sizes[name] for name in ("train", "val"))
     return total + times["heatmap"] * sum(min(size, EXPLAINED) for size in tests)
 

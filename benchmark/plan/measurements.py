@@ -127,6 +127,7 @@ def measurement_spec(
             splits=splits,
         ),
         budget={**model.budget, "steps": 0},
+        evaluate_train=False,
         curves=(),
         upstream=upstream,
     )

@@ -163,6 +163,7 @@ class Resolver:
             selection=selection,
             augmentation=augmentation or {},
             oracle=self.config.oracle,
+            evaluate_train=self.config.evaluate_train,
             compute={**COMPUTE, **self.config.compute},
         )
         spec = replace(spec, curves=_curves_of(kind, self.config.curves))

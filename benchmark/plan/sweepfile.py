@@ -114,6 +114,7 @@ class SweepConfig:
         augmentation: Augmentations of training images; None for those of the data set.
         compute: The [compute] table.
         oracle: True to evaluate test splits during training.
+        evaluate_train: True to evaluate training images at the selected steps.
         skip_impossible: True to leave out runs that cannot run, with a footnote, instead of
             refusing the sweep.
         select_before_switch: True to let criteria select steps at which a model is not yet a model
@@ -140,6 +141,7 @@ class SweepConfig:
     select_before_switch: bool = False
     explanations: ExplanationsTable | None = None
     curves: tuple[str, ...] = ()
+    evaluate_train: bool = False
 
     def changed(self, **changes: Any) -> SweepConfig:
         """Return a copy with the given values, except those that are None."""
@@ -151,6 +153,8 @@ class SweepConfig:
         content = dict(vars(self))
         content["datasets"] = list(map(str, self.datasets))
         content["backbone"] = str(self.backbone)
+        if not self.evaluate_train:
+            del content["evaluate_train"]
         if not self.curves:
             del content["curves"]
         if self.explanations is None:
@@ -496,6 +500,7 @@ _READERS = {
     "override": _override,
     "augmentation": _table,
     "oracle": _flag,
+    "evaluate_train": _flag,
     "skip_impossible": _flag,
     "select_before_switch": _flag,
     "explanations": _explanations,

@@ -140,6 +140,7 @@ CHANGED: dict[str, Any] = {
     "compute": {"precision": "bf16"},
     "upstream": {},
     "select_before_switch": True,
+    "evaluate_train": True,
     "curves": ("auc",),
     "measurement": Measurement("lrp", {}, ("mass",), 512, ("unbiased",)),
     "schema": 2,
@@ -158,6 +159,7 @@ def test_the_key_changes_with_every_field() -> None:
         SPEC,
         replace(SPEC, select_before_switch=True),
         replace(SPEC, curves=("auc", "distance")),
+        replace(SPEC, evaluate_train=True),
         replace(SPEC, measurement=CHANGED["measurement"]),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +250,20 @@ def test_test_splits_are_evaluated_once_per_selected_step_and_never_before_the_e
     assert calls[4:] == [
         (step, name) for step in (5, 20) for name in ("val", *TESTS)
     ]  # two criteria share step 5
+
+
+def test_training_images_are_evaluated_if_the_sweep_asks_for_it(tmp_path: Path) -> None:
+    budget = {"steps": 4, "evaluate_every": 2}
+    plain = plan_run(tmp_path / "plain", budget=budget)
+    folder = plan_run(tmp_path / "train", budget=budget, evaluate_train=True)
+    assert replace(spec_of(folder), evaluate_train=False).key == plain.name != folder.name
+    assert run(folder) == "done", failure(folder)
+    assert run(plain) == "done", failure(plain)
+    for step in read_record(folder).selected.values():
+        assert step.counts["train"].sum() == 64
+    assert all("train" not in step.counts for step in read_record(plain).selected.values())
+    with np.load(folder / "predictions.npz") as arrays:
+        assert not any(name.startswith("train/") for name in arrays.files)
 
 
 def test_an_oracle_sees_the_tests_along_the_way_and_the_log_says_so(

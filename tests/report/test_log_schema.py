@@ -81,7 +81,7 @@ def test_record_agrees(real_run: Path) -> None:
     only_some_data = {"unlabelled_splits", "unannotated_masks"}
     assert documented("data") - only_some_data == set(record["data"])
     assert documented("machine") == set(record["machine"])
-    optional = {"select_before_switch", "curves", "measurement"}
+    optional = {"select_before_switch", "evaluate_train", "curves", "measurement"}
     assert documented("spec.json") == {f.name for f in fields(RunSpec)}
     assert documented("spec.json") - optional == set(record["spec"])
     assert record["spec"] == load(real_run / "spec.json")

@@ -177,6 +177,7 @@ def _toml(sweep: Sweep, table: Table, best: Mapping[str, RunSpec], trials: Seque
         f"trials = {list(trials)}",
         f"selection = {_scalar(common.selection)}",
         *(["select_before_switch = true"] if _any_selected_early(best) else []),
+        *(["evaluate_train = true"] if common.evaluate_train else []),
         *([f"curves = {_scalar(curves)}"] if curves else []),
         "",
         "[compute]",

@@ -16,6 +16,7 @@ from benchmark.report.records.published_values import (
 )
 from benchmark.report.statistics.over_trials import student_over_trials
 from benchmark.report.tables.metrics.average_accuracy import AverageAccuracy
+from benchmark.report.tables.metrics.seen_worst_group import SeenWorstGroupAccuracy
 from benchmark.report.tables.metrics.worst_group_accuracy import WorstGroupAccuracy
 from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.report_table import REPORT_TABLES, Report, ReportTable
@@ -42,7 +43,10 @@ _MEAN_SCORES = {
 #: Test splits of papers that differ from the main split, such as CMNIST's test environment "−90%".
 PAPER_SPLITS = {("ex2l", "cmnist"): "deceiving"}
 #: Splits of published worst-group accuracies that no column of the results shows.
-_WORST_GROUP_SPLITS = {"validation_worst_group_accuracy": "val"}
+_WORST_GROUP_SPLITS = {
+    "train_worst_group_accuracy": "train",
+    "validation_worst_group_accuracy": "val",
+}
 
 
 @REPORT_TABLES.register
@@ -241,7 +245,7 @@ class Ours:
         if row is None:
             return None
         if metric in _WORST_GROUP_SPLITS:
-            worst_group = WorstGroupAccuracy(_WORST_GROUP_SPLITS[metric])
+            worst_group = SeenWorstGroupAccuracy(_WORST_GROUP_SPLITS[metric])
             return worst_group.value(row.selected_runs, self.store)
         split = self.tested_by(paper)
         for metric_class in (AverageAccuracy, WorstGroupAccuracy):
