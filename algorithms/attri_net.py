@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
+from algorithms._attri_net_network import AttriNetwork
+from algorithms._attri_net_schedule import CRITIC, GENERATOR, HEADS, Schedule
 from benchmark.core import (
     ALGORITHMS,
     Algorithm,
@@ -26,15 +25,12 @@ from benchmark.core import (
     make_optimizer,
 )
 from benchmark.losses.precision import exact
-from benchmark.models.attribution_generator import AttributionGenerator, Critic, LinearHeads
-from benchmark.models.base import Capabilities
+from benchmark.models.attribution_generator import Critic
 
 #: Share of a class centre that a step replaces.
 CENTRE_RATE = 0.1
 #: Side of the images, in pixels, at which the paper sums the centre loss over pixels.
 PAPER_SIDE = 320
-
-CRITIC, GENERATOR, HEADS = "critic", "generator", "heads"
 
 
 def centre_loss(
@@ -80,111 +76,6 @@ def gradient_penalty(
 def mean_or_zero(values: torch.Tensor) -> torch.Tensor:
     """Return the mean, or 0 with a graph for no values."""
     return values.sum() / max(values.numel(), 1)
-
-
-@dataclass(frozen=True)
-class Update:
-    """One optimiser step of the schedule.
-
-    Args:
-        part: what is trained: ``"critic"``, ``"generator"`` or ``"heads"``.
-        count: number of earlier steps of this part.
-    """
-
-    part: str
-    count: int
-
-
-class Schedule:
-    """The part that each step trains, a pure function of its number.
-
-    An iteration has ``critic_steps`` steps of the critic (``burst`` in the first
-    ``first_bursts`` iterations and in every ``burst_every``-th), one step of the generator, and
-    ``head_steps`` steps of the heads.
-
-    Args:
-        hparams: resolved hyper-parameters.
-        steps: the budget.
-    """
-
-    def __init__(self, hparams: Mapping[str, Any], steps: int) -> None:
-        self.heads: int = hparams["head_steps"]
-        critic: list[int] = []
-        done = 0
-        while done < steps:
-            iteration = len(critic)
-            burst = iteration < hparams["first_bursts"] or iteration % hparams["burst_every"] == 0
-            critic.append(hparams["burst"] if burst else hparams["critic_steps"])
-            done += critic[-1] + 1 + self.heads
-        #: steps of the critic before each iteration, and all steps before each iteration
-        self.critic_before = [0, *accumulate(critic)]
-        self.before = [n + i * (1 + self.heads) for i, n in enumerate(self.critic_before)]
-
-    def update(self, step: int) -> Update:
-        """Return what a step, counted from 0, trains."""
-        iteration = bisect.bisect_right(self.before, step) - 1
-        offset = step - self.before[iteration]
-        critic = self.critic_before[iteration + 1] - self.critic_before[iteration]
-        if offset < critic:
-            return Update(CRITIC, self.critic_before[iteration] + offset)
-        if offset == critic:
-            return Update(GENERATOR, iteration)
-        return Update(HEADS, iteration * self.heads + offset - critic - 1)
-
-
-class AttriNetwork(nn.Module):
-    """Attribution generator and linear heads: the network that predicts and explains itself.
-
-    Args:
-        setting: sizes, normalisation and hyper-parameters.
-    """
-
-    capabilities = Capabilities(native=True)
-    name = "attri_net"
-    mean: torch.Tensor
-    std: torch.Tensor
-    centres: torch.Tensor
-
-    def __init__(self, setting: Setting) -> None:
-        super().__init__()
-        hp = setting.hparams
-        channels, height, width = setting.image_size
-        classes = setting.num_classes
-        self.generator = AttributionGenerator(classes, channels, hp["width"], hp["blocks"])
-        self.heads = LinearHeads(classes, setting.image_size, hp["pool"])
-        mean = torch.tensor(setting.mean or (0.5,) * channels)
-        std = torch.tensor(setting.std or (0.5,) * channels)
-        self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", std.view(1, -1, 1, 1), persistent=False)
-        # four dimensions, so that the buffer can be laid out with the channels last
-        self.register_buffer("centres", torch.zeros(2 * classes, channels, height, width))
-
-    def centres_of(self, k: int) -> torch.Tensor:
-        """Return the centres of the maps of negatives and positives of a class, float[2,C,H,W]."""
-        return self.centres[2 * k : 2 * k + 2]
-
-    def unit(self, image: torch.Tensor) -> torch.Tensor:
-        """Return normalised images with values from −1 to 1."""
-        return 2 * (image * self.std + self.mean) - 1
-
-    def attribution(self, image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """Return the maps M float[B,C,H,W] of classes int64[B] for normalised images."""
-        return self.generator(self.unit(image), label)  # type: ignore[no-any-return]
-
-    def native_heatmap(self, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return what each pixel adds to the logit of ``target``, float[B,C,H,W].
-
-        The sum of a map is the logit without the bias of its head.
-        """
-        return self.heads.contributions(self.attribution(image, target), target)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the logits float[B,K]; the generator runs once for each class."""
-        logits = []
-        for k in range(len(self.heads.bias)):
-            label = torch.full((len(image),), k, dtype=torch.long, device=image.device)
-            logits.append(self.heads(self.attribution(image, label), label))
-        return torch.stack(logits, dim=1)
 
 
 @ALGORITHMS.register

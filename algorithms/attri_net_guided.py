@@ -7,7 +7,8 @@ from enum import StrEnum
 
 import torch
 
-from algorithms.attri_net import GENERATOR, AttriNet, mean_or_zero
+from algorithms._attri_net_schedule import GENERATOR
+from algorithms.attri_net import AttriNet, mean_or_zero
 from benchmark.core import (
     ALGORITHMS,
     Batch,

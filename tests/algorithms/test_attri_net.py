@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from algorithms.attri_net import Schedule, Update, centre_loss, gradient_penalty
+from algorithms._attri_net_schedule import Schedule, Update
+from algorithms.attri_net import centre_loss, gradient_penalty
 from benchmark import explain
 from benchmark.core.batch import Batch
 from benchmark.losses.heatmaps import guidance_loss
