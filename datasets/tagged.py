@@ -227,4 +227,4 @@ def _all_labels(split: Split, classes: int) -> np.ndarray:
 
 def _has_label(split: Split, k: int) -> np.ndarray:
     """Return which images have label k, bool[N]."""
-    return (split.label[:, k] if split.label.ndim == 2 else split.label == k).astype(bool)  # type: ignore[no-any-return]
+    return split.label[:, k] == 1 if split.label.ndim == 2 else split.label == k  # type: ignore[no-any-return]

@@ -13,14 +13,15 @@ def youden_threshold(label: np.ndarray, score: np.ndarray) -> float | None:
     of them is taken; of two equally near ones, the lower.
 
     Args:
-        label: [n] of 0 and 1.
+        label: [n] of 0 and 1; images with a negative label, which is not known, do not count.
         score: float[n], finite, higher if the label is more likely.
 
     Returns:
         The threshold; None if all labels are equal or all scores are.
     """
-    positive = np.asarray(label) > 0
-    values = np.asarray(score, np.float64)
+    known = np.asarray(label) >= 0
+    positive = np.asarray(label)[known] > 0
+    values = np.asarray(score, np.float64)[known]
     positives = int(positive.sum())
     negatives = len(positive) - positives
     if not positives or not negatives:
@@ -46,8 +47,5 @@ def youden_thresholds(label: np.ndarray, score: np.ndarray) -> np.ndarray:
         label: int64[N,K] of 0 and 1, or negative where a label is not known.
         score: logits float[N,K].
     """
-    found = []
-    for of_label, scores in zip(label.T, score.T, strict=True):
-        known = of_label >= 0
-        found.append(youden_threshold(of_label[known], scores[known]))
+    found = [youden_threshold(label[:, k], score[:, k]) for k in range(label.shape[1])]
     return np.array([0.0 if threshold is None else threshold for threshold in found])

@@ -74,7 +74,7 @@ def test_data_with_several_labels_are_guided_away_from_the_tag(tmp_path: Path) -
 
 def test_mistakes() -> None:
     for options, message in (
-        ({"on": "tagged"}, "plant in itself"),
+        ({"on": "tagged"}, "build on itself"),
         ({"on": "tiny", "finding": "Edema"}, "finding=Edema is no label of tiny"),
         ({"on": "tiny", "test": "train"}, "test=train is no test"),
         ({"share": 2.0}, "share"),

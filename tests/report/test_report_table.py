@@ -145,7 +145,14 @@ def test_shown_tables_depend_on_the_options() -> None:
 
     always = names(ReportOptions())
     explanations = {"explanations", "explainer_comparisons", "metric_agreement"}
-    of_models = {"cost", "hyperparameters", "latent_space", "localization", "sensitivity"}
+    of_models = {
+        "cost",
+        "hyperparameters",
+        "label_auc",
+        "latent_space",
+        "localization",
+        "sensitivity",
+    }
     assert always == of_models | explanations
     assert names(ReportOptions(reference="erm")) == always | {"comparisons"}
     requested = ReportOptions(tables=("class_scores", "published"))

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from benchmark.collect_results import main as collect
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.registry import ALGORITHMS, DATASETS
+from benchmark.core.thresholds import youden_threshold
 from benchmark.engine.evaluate import count_cells
 from benchmark.plan.planner import expand
 from benchmark.plan.sweepfile import read_sweep
@@ -133,6 +135,45 @@ def test_without_predictions_only_intervals_are_missing(results: Path, tmp_path:
         "text",
     )
     assert "predictions.npz is missing" in text and "nan" not in text.lower()
+
+
+def test_auc_and_youden_of_each_label(results: Path) -> None:
+    """One trial against scikit-learn, and the mean of two in the sheets."""
+    report = make_report(results)
+    records = json.loads(render(report, "json"))["label_auc"]
+    assert len(records) == 2 * 2 * 2  # labels, methods and trials
+    by_method: dict[str, list[float]] = {}
+    for path in results.glob("runs/*/record.json"):
+        record = json.loads(path.read_text())
+        method, trial = record["spec"]["algorithm"], record["spec"]["trial"]
+        criterion = record["spec"]["selection"][0]
+        with np.load(path.parent / "predictions.npz") as file:
+            label, score = file["test/label"], file[f"{criterion}/test/score"]
+            val_label, val_score = file["val/label"], file[f"{criterion}/val/score"]
+        for k, name in enumerate(("cat", "dog")):
+            (found,) = (
+                each
+                for each in records
+                if (each["method"], each["trial"], each["label"]) == (method, trial, name)
+            )
+            area = roc_auc_score(label[:, k], score[:, k])
+            assert found["auc"] == pytest.approx(area)
+            threshold = youden_threshold(val_label[:, k], val_score[:, k])
+            assert found["threshold"] == threshold
+            if threshold is None:  # all scores are equal
+                assert found["sensitivity"] is None and found["specificity"] is None
+            else:
+                above = score[:, k] > threshold
+                assert found["sensitivity"] == pytest.approx(above[label[:, k] == 1].mean())
+                assert found["specificity"] == pytest.approx((~above)[label[:, k] == 0].mean())
+            if name == "cat":
+                by_method.setdefault(method, []).append(area)
+    assert any(record["threshold"] is not None for record in records)
+    areas, rates = (s for s in report.sheets if "per label" in s.title or "Youden" in s.title)
+    assert [row[0] for row in areas.rows] == ["cat", "dog", "mean"] and areas.rows[0][1] == "4"
+    for head, cell in zip(areas.heads[2:], areas.rows[0][2:], strict=True):
+        assert cell.startswith(f"{100 * np.mean(by_method[head[0]]):.1f}")
+    assert len(rates.rows) == 2 * (1 + 2) and rates.rows[0] == ["cat"]
 
 
 def test_methods_for_one_label_are_refused(tmp_path: Path) -> None:
