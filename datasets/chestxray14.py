@@ -18,6 +18,7 @@ from datasets._io.image_source import ImageSource
 from datasets._io.names import encode
 from datasets._io.table import Row, Table, read_table, read_text
 from datasets._sources import boxes
+from datasets._sources.bias_assignment import random_stream
 from datasets._sources.compositing import Box
 from datasets._sources.findings import (
     HOLDOUT,
@@ -119,11 +120,24 @@ class ChestXray14(ImageSource):
     masks: the union of all boxes of an image. Other images are not known to have no visible sign.
     There is no such split if no selected finding has boxes. The boxes of each finding are its
     evidence in all splits.
+
+    In the official lists, images with boxes may all be in the test. ``guiding=0.4`` moves two in
+    five of the test patients with boxes to the list for training, the same in every trial, so that
+    their boxes can guide a method.
     """
 
     name = "chestxray14"
     title = "fourteen findings on chest X-rays of the NIH, several labels each (some boxes)"
-    options: ClassVar[Mapping[str, HParam]] = xray_options()
+    options: ClassVar[Mapping[str, HParam]] = {
+        **xray_options(),
+        "guiding": HParam(
+            0.0,
+            doc="share of the test patients with boxes that are moved to train",
+            low=0.0,
+            high=0.9,
+        ),
+    }
+    later_options: ClassVar[frozenset[str]] = frozenset({"guiding"})
 
     _train: _Part
     _test: _Part
@@ -141,6 +155,7 @@ class ChestXray14(ImageSource):
             self._labels(),
             ("train", *HOLDOUT, "test", *([WITH_BOXES] if has_boxes else [])),
             masks=False,
+            class_masks=has_boxes and self.chosen["guiding"] > 0,
             source="Wang et al. (2017), ChestX-ray8",
             licence="free use, with citation and a link to the NIH Clinical Center",
         )
@@ -158,13 +173,18 @@ class ChestXray14(ImageSource):
         self._num_unlisted = len(rows) - len(training_names) - len(test_names)
         patients = encode([row["Patient ID"] for row in rows.values()]).tolist()
         patient_of = dict(zip(rows, patients, strict=True))
+        boxes_of = self._boxes = self._read_boxes(boxes_path, rows)
+        self._num_unused = len(boxes_of.keys() - set(test_names))
+        moved = self._guiding_patients(
+            [patient_of[name] for name in test_names if name in boxes_of]
+        )
+        training_names += [name for name in test_names if patient_of[name] in moved]
+        test_names = [name for name in test_names if patient_of[name] not in moved]
         self._train = self._part(table_path, training_names, rows, patient_of)
         self._test = self._part(table_path, test_names, rows, patient_of)
         check_both_values(table_path, self._train.label, self._labels())
-        boxes_of = self._boxes = self._read_boxes(boxes_path, rows)
         is_located = [name in boxes_of for name in test_names]
         self._located = np.flatnonzero(is_located)
-        self._num_unused = len(boxes_of) - len(self._located)
         folder = table_path.parent
         recipe = xray_recipe(self.chosen)
         pools = {
@@ -226,6 +246,12 @@ class ChestXray14(ImageSource):
                 class_masks=self._evidence(WITH_BOXES, [test.names[i] for i in self._located]),
             )
         return splits
+
+    def _guiding_patients(self, located: Sequence[int]) -> frozenset[int]:
+        """Return the patients that are moved to train, of those with boxes in the test."""
+        patients = np.unique(np.array(located, np.int64))
+        order = random_stream(0, "guiding").permutation(patients)
+        return frozenset(order[: round(self.chosen["guiding"] * len(order))].tolist())
 
     def _evidence(self, pool: str, names: Sequence[str]) -> SparseClassMasks:
         """Return the boxes of each selected finding on the images of a pool."""

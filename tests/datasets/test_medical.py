@@ -275,6 +275,18 @@ class TestChestXray14:
         none = load("chestxray14", tmp_path, options, labels="Hernia")
         assert tuple(none.splits) == ("train", "val", "test")
 
+    def test_patients_with_boxes_can_be_moved_to_train(self, tmp_path: Path) -> None:
+        options = medical_trees.chestxray14(tmp_path)
+        usual = load("chestxray14", tmp_path, options)
+        data = load("chestxray14", tmp_path, options, guiding=0.34)  # one of three patients
+        assert data.info.provides.class_masks and not usual.info.provides.class_masks
+        assert len(data.splits["test"]) == len(usual.splits["test"]) - 8
+        located = {name: split.class_masks for name, split in data.splits.items()}
+        counts = {n: int(m.known().any(1).sum()) for n, m in located.items() if m is not None}
+        assert counts["boxes"] == 14 and counts["train"] + counts["val"] == 7
+        clusters = [set(split.cluster.tolist()) for split in data.splits.values()]  # type: ignore[union-attr]
+        assert not clusters[0] & clusters[2] and not clusters[1] & clusters[2]
+
     def test_boxes_are_evidence_for_their_finding(self, tmp_path: Path) -> None:
         data = load("chestxray14", tmp_path, medical_trees.chestxray14(tmp_path), side=40)
         boxes = data.splits["boxes"]
