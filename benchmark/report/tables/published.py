@@ -193,7 +193,8 @@ class Ours:
             (w.run.record for row in table.rows for w in row.selected_runs if w.run.record), None
         )
         self.split = record.data.main_split if record else None
-        self.labels = [name.lower() for name in record.data.label_names] if record else []
+        names = record.data.label_names if record else ()
+        self.labels = [name.lower().replace(" ", "_") for name in names]
         self.scores = (
             Scores(self.split, store) if store is not None and self.split is not None else None
         )
