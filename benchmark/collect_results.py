@@ -46,6 +46,8 @@ examples:
   python -m benchmark.collect_results --reference erm --detail --published
   python -m benchmark.collect_results --detail --split biased deceiving --spread interval
                                                              F1 and AUC with intervals
+  python -m benchmark.collect_results --detail --spread credible
+                                                             posteriors as in the TEA paper
   python -m benchmark.collect_results --retrain-best 5       a sweep file that trains the best draw
                                                              of each method on new trials
   python -m benchmark.collect_results --export runs.csv      one row per run, criterion and split
@@ -175,7 +177,8 @@ def _parser() -> argparse.ArgumentParser:
         "--spread",
         choices=SPREADS,
         default="sd",
-        help="print the standard deviation or a 95%% interval; default: sd",
+        help="print the standard deviation, a 95%% interval, or posterior mean, sd and credible "
+        "interval of single trials; default: sd",
     )
     add("--out", metavar="DIR", help="output folder; default: report/ in the sweep folder")
     add(
@@ -199,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
         "--engine",
         choices=("exact", "nuts"),
         default="exact",
-        help="how --detail computes posteriors; nuts takes minutes; default: exact",
+        help="how posteriors are computed, with --detail; nuts takes minutes; default: exact",
     )
     add(
         "--split",

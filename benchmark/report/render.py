@@ -13,8 +13,9 @@ from benchmark.core.layout import ABANDONED_SECONDS
 from benchmark.report.formats.report_format import REPORT_FORMATS, file_names
 from benchmark.report.tables.report_table import Report
 from benchmark.report.tables.sheet import Sheet
+from benchmark.report.tables.value import Spread
 
-SPREADS = ("sd", "interval")
+SPREADS = (Spread.SD, Spread.INTERVAL, Spread.CREDIBLE)
 PAGE = "report.html"
 #: By default, figures are drawn for this many data sets. A figure takes about two seconds.
 FIGURE_TABLES = 6

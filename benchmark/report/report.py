@@ -9,6 +9,7 @@ from benchmark.report.records.model_selection import choose_criterion
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.sweep_records import load_sweep
 from benchmark.report.tables.metric import METRICS
+from benchmark.report.tables.posteriors import Posteriors
 from benchmark.report.tables.report_table import (
     REPORT_TABLES,
     Report,
@@ -18,6 +19,7 @@ from benchmark.report.tables.report_table import (
 )
 from benchmark.report.tables.results_table import tables_of
 from benchmark.report.tables.sheet import Sheet
+from benchmark.report.tables.value import Spread
 
 
 def make_report(
@@ -31,7 +33,7 @@ def make_report(
     Args:
         folder: The folder of the sweep.
         selection: Selection criterion of all rows, or None for the first of each method's own.
-        spread: What is printed beside a value, ``sd`` or ``interval``.
+        spread: What is printed beside a value: ``sd``, ``interval`` or ``credible``.
         options: What is shown beside the results; by default, nothing that must be requested.
 
     Raises:
@@ -49,11 +51,14 @@ def make_report(
     options = options or ReportOptions()
     for name in options.columns:
         METRICS.get(name)
-    tables = tables_of(sweep, criterion, store, own=selection is None, requested=options.columns)
+    posteriors = Posteriors(options.engine, credible=spread == Spread.CREDIBLE)
+    tables = tables_of(
+        sweep, criterion, store, posteriors, own=selection is None, requested=options.columns
+    )
     sweep.notes += [
         f"the metric {origin} cannot be used: {reason}" for origin, reason in METRICS.broken.items()
     ]
-    report = Report(sweep, criterion, tables, store, spread, options)
+    report = Report(sweep, criterion, tables, store, spread, options, posteriors=posteriors)
     for table in report_tables():
         if table.is_shown(report.options):
             sheets = _sheets_of(table, report)

@@ -19,6 +19,7 @@ class Kind(enum.Enum):
     DETAILS = enum.auto()
     MARKS = enum.auto()
     COMPARISONS = enum.auto()
+    CREDIBLE = enum.auto()
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def settings() -> list[Setting]:
         *_details(),
         *_worst_group(),
         *_comparisons(),
+        *_credible(),
     ]
 
 
@@ -285,4 +287,26 @@ def _comparisons() -> list[Setting]:
                 direction=(1.0, -1.0, -1.0, 1.0),
             )
         )
+    return found
+
+
+def _credible() -> list[Setting]:
+    found = []
+    ten = np.linspace(0.6, 0.95, 10).tolist()
+    far = [0.95, 0.6, 0.6, 0.95]
+    for name, world, accuracy in (
+        ("2 classes, 500 images", World((250, 250), trial_sd=_LITTLE), 0.8),
+        ("2 classes, 500 images, trials differ much", World((250, 250), trial_sd=_MUCH), 0.8),
+        ("2 classes, 200 images, accuracy 99.5 %", World((100, 100), trial_sd=_LITTLE), 0.995),
+        ("10 classes of 50 images", World((50,) * 10, trial_sd=_LITTLE), ten),
+        ("10 classes of 500 images", World((500,) * 10, trial_sd=_LITTLE), ten),
+        (
+            "paired splits of 200 images",
+            World((100, 100), confounders=2, bias_splits=True, trial_sd=_LITTLE),
+            far,
+        ),
+    ):
+        columns = (*_AVERAGE, "gap")
+        centres = equal(1, accuracy, world)
+        found.append(Setting("credible", name, Kind.CREDIBLE, world, centres, 1, columns))
     return found

@@ -11,19 +11,25 @@ docs/coverage.md and keeps the others. All settings take about an hour.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
+from benchmark.core.summaries import DataSummary
+from benchmark.report.tables import metric, results_table
 from benchmark.report.tables.against_reference import compare_all
 from benchmark.report.tables.class_scores import detail_sheets
+from benchmark.report.tables.metric import Metric
 from benchmark.report.tables.numbers import percent, printer
+from benchmark.report.tables.posteriors import Posteriors
 from benchmark.report.tables.results_table import Table, tables_of
 from benchmark.report.tables.sheet import Sheet
 from tests.benchmarks.coverage_settings import Kind, Setting, settings
@@ -41,6 +47,8 @@ TRUE_TRIALS = 20_000
 BINS = (0.0, 0.05, 0.2, 0.5, 0.8, 0.95, 1.0)
 #: The margin of P(equal).
 MARGIN = 0.01
+#: Draws behind a simulated credible interval; their error is a fiftieth of the posterior's sd.
+CREDIBLE_DRAWS = 20_000
 #: The section after those of this script in docs/coverage.md belongs to posterior_speed.py.
 NEXT_SECTION = "## Speed"
 _BRACKETS = re.compile(r"\[(-?[\d.]+), (-?[\d.]+)\]")
@@ -138,7 +146,11 @@ def _measure(
         drawn = random.normal(size=(len(centres), 1)) * np.array(setting.direction)
         centres = centres + spread * drawn
     sweep, store, effects = simulator.load(random, centres)
-    (table,) = tables_of(sweep, CRITERION, store, own=True)
+    posteriors = None
+    if setting.kind is Kind.CREDIBLE:
+        posteriors = Posteriors(credible=True, draws=CREDIBLE_DRAWS)
+    with _only_columns(setting.columns):
+        (table,) = tables_of(sweep, CRITERION, store, posteriors, own=True)
     chosen = _chosen_effects(table, effects)
     if setting.kind is Kind.INTERVALS:
         _count_cells(found, setting, table, truth.columns(centres, chosen))
@@ -147,9 +159,29 @@ def _measure(
         _count_details(found, sheet, truth.details(chosen))
     elif setting.kind is Kind.MARKS:
         _count_marks(found, setting, table)
+    elif setting.kind is Kind.CREDIBLE:
+        sheet = detail_sheets(table, store, posteriors, spread="credible")[0]
+        _count_credible(found, setting, table, sheet, truth, chosen)
     else:
         families = compare_all([table], "method0", store)
         _count_comparisons(found, setting, families, truth.columns(centres, chosen))
+
+
+@contextlib.contextmanager
+def _only_columns(names: Sequence[str]) -> Iterator[None]:
+    """Leave out the columns that are not counted, which is about half of the work.
+
+    A column does not depend on the others.
+    """
+    if not names:
+        yield
+        return
+
+    def columns_of(data: DataSummary, requested: Collection[str] = ()) -> list[Metric]:
+        return [column for column in metric.columns_of(data, requested) if column.name in names]
+
+    with mock.patch.object(results_table, "columns_of", columns_of):
+        yield
 
 
 class _Truth:
@@ -185,6 +217,15 @@ class _Truth:
                 totals[name] = totals.get(name, 0.0) + value.mean(1) / repetitions
         self._known = totals
 
+    def means(self) -> dict[str, np.ndarray]:
+        """Return the mean of each column over new trials, for each method."""
+        if self._known is None:
+            setting = self._setting
+            effects = self._simulator.effects(self._random, setting.centres, TRUE_TRIALS)
+            scores = true_scores(setting.world, self._simulator.images, effects[:, :, 0])
+            self._known = {name: value.mean(1) for name, value in scores.items()}
+        return self._known
+
     def columns(self, centres: np.ndarray, chosen: np.ndarray) -> dict[str, np.ndarray]:
         """Return the true value of each column for each method."""
         setting = self._setting
@@ -212,7 +253,8 @@ class _Truth:
         scores = {name: float(np.mean([one[name] for one in each])) for name in each[0]}
         if world.groups == 2:
             scores["mean AUC"] = float(true_auc(world, effects[0]).mean())
-        self._known = {name: np.array(value) for name, value in scores.items()}
+        if self._setting.trials > 1:
+            self._known = {name: np.array(value) for name, value in scores.items()}
         return scores
 
 
@@ -230,6 +272,30 @@ def _count_cells(
         for column, value in zip(table.columns, row.values, strict=True):
             if column.name in truth and (not setting.columns or column.name in setting.columns):
                 found[column.name].add_interval(float(truth[column.name][k]), show(value))
+
+
+def _count_credible(
+    found: Measurement,
+    setting: Setting,
+    table: Table,
+    sheet: Sheet,
+    truth: _Truth,
+    chosen: np.ndarray,
+) -> None:
+    """Count credible intervals for the trained network, and for the mean over new trials."""
+    show = printer(table, "credible")
+    (row,) = table.rows
+    targets = {"this network": truth.columns(setting.centres, chosen), "new trials": truth.means()}
+    for target, known in targets.items():
+        for column, value in zip(table.columns, row.values, strict=True):
+            if column.name in known and column.name in setting.columns:
+                true = float(known[column.name][0])
+                found[f"{column.name}, {target}"].add_interval(true, show(value))
+    heads = [" ".join(head) for head in sheet.heads]
+    details = truth.details(chosen)
+    for head, text in zip(heads[1:], sheet.rows[0][1:], strict=True):
+        if head in _OVERALL and head != "macro specificity":
+            found[f"{head}, this network"].add_interval(details[_OVERALL[head]], text)
 
 
 def _count_details(found: Measurement, sheet: Sheet, truth: dict[str, float]) -> None:

@@ -100,7 +100,7 @@ def test_caption_says_how(tmp_path: Path) -> None:
     table = table_of(fake.finish())
     caption = " ".join(table.full_caption())
     for part in (
-        "mean ± sd over 3 trials; rows with 1 trial: ± posterior sd",
+        "mean ± sd over 3 trials; rows with 1 trial: plug-in ± posterior sd",
         "Step chosen by validation accuracy, then the best of 2 draws in each trial by the same",
         "Average: all images of split unbiased",
         "of 4 groups (label/confounder), the smallest with",

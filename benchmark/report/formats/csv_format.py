@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmark.core.text import csv_cell
 from benchmark.report.formats.report_format import REPORT_FORMATS, ReportFormat
+from benchmark.report.statistics.estimate import NO_ESTIMATE
 from benchmark.report.tables.report_table import Report, report_tables
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
@@ -28,6 +29,10 @@ FIELDS = (
     "low",
     "high",
     "interval",
+    "posterior_mean",
+    "posterior_sd",
+    "credible_low",
+    "credible_high",
     "trials",
     "n",
     "criterion",
@@ -78,6 +83,7 @@ def _record(
     table: Table, row: Row, metric: str, splits: Sequence[str], value: Value
 ) -> dict[str, Any]:
     estimate = value.estimate
+    posterior = value.posterior or NO_ESTIMATE
     return {
         "dataset": table.dataset,
         "stand_in": table.stand_in,
@@ -91,6 +97,10 @@ def _record(
         "low": estimate.low,
         "high": estimate.high,
         "interval": estimate.kind if estimate.low is not None else "",
+        "posterior_mean": posterior.value,
+        "posterior_sd": posterior.sd,
+        "credible_low": posterior.low,
+        "credible_high": posterior.high,
         "trials": value.trials,
         "n": min((table.sizes[split] for split in splits if split in table.sizes), default=0),
         "criterion": row.criterion,

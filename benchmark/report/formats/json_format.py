@@ -11,6 +11,7 @@ from benchmark.core.layout import State
 from benchmark.core.text import json_text
 from benchmark.report.formats.report_format import REPORT_FORMATS, ReportFormat
 from benchmark.report.records.sweep_records import SweepRun
+from benchmark.report.statistics.estimate import Estimate
 from benchmark.report.tables.report_table import Report, report_tables
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
@@ -118,6 +119,7 @@ def _json_row(table: Table, row: Row) -> dict[str, Any]:
                 "low": value.estimate.low,
                 "high": value.estimate.high,
                 "interval": value.estimate.kind,
+                "posterior": _posterior(value.posterior),
                 "trials": value.trials,
                 "per_trial": {
                     str(trial): number for trial, number in (value.per_trial or {}).items()
@@ -129,4 +131,16 @@ def _json_row(table: Table, row: Row) -> dict[str, Any]:
             }
             for column, value in zip(table.columns, row.values, strict=True)
         },
+    }
+
+
+def _posterior(estimate: Estimate | None) -> dict[str, float | None] | None:
+    """Return the posterior of ``--spread credible``; None where it is not defined."""
+    if estimate is None:
+        return None
+    return {
+        "mean": estimate.value,
+        "sd": estimate.sd,
+        "low": estimate.low,
+        "high": estimate.high,
     }

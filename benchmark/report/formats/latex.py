@@ -17,11 +17,12 @@ from benchmark.report.tables.numbers import (
     notes_of,
     percent,
     printer,
+    shows_bounds,
 )
 from benchmark.report.tables.report_table import Report
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
-from benchmark.report.tables.value import Value
+from benchmark.report.tables.value import Spread, Value
 
 #: Head of the file, which is a document and can also be \input into another one.
 HEADER = r"""% Tables of {title}.
@@ -76,7 +77,7 @@ def latex_document(
         tables: Tables of results.
         sheets: Further tables, which follow the results.
         title: Title in the comment at the head of the file.
-        spread: What is printed beside a value, ``sd`` or ``interval``.
+        spread: What is printed beside a value: ``sd``, ``interval`` or ``credible``.
         notes: Notes of the sweep, at the end.
     """
     ascii_title = one_line(title).encode("ascii", "replace").decode()
@@ -93,6 +94,7 @@ def latex_table(table: Table, spread: str = "sd") -> str:
     notes = Footnotes()
     general = notes.marks(table.notes)
     show = printer(table, spread)
+    widest = 4 if spread == Spread.CREDIBLE else 7
     rows = []
     for row in table.rows:
         cells = [
@@ -104,7 +106,7 @@ def latex_table(table: Table, spread: str = "sd") -> str:
         r"\begin{table}[htbp]",
         r"\centering\footnotesize",
         rf"\caption{{{' '.join(map(escape, table.full_caption(spread)))}{_superscript(general)}}}",
-        *([r"\scriptsize\setlength{\tabcolsep}{3pt}"] if len(table.columns) > 7 else []),
+        *([r"\scriptsize\setlength{\tabcolsep}{3pt}"] if len(table.columns) > widest else []),
         r"\par\smallskip\sisetup{separate-uncertainty=true,table-align-uncertainty=false,"
         r"retain-zero-uncertainty=true}",
         rf"\begin{{tabular}}{{@{{}}{_stub(table, show)}{_specification(table, show)}@{{}}}}",
@@ -184,7 +186,7 @@ def _stub(table: Table, show: Printer) -> str:
 
 def _specification(table: Table, show: Printer) -> str:
     """Return the specification of the number columns, centred if they hold intervals."""
-    if show.spread == "interval":
+    if shows_bounds(show.spread):
         return "c" * len(table.columns)
     columns = ""
     for i in range(len(table.columns)):
@@ -206,19 +208,21 @@ def latex_cell(value: Value, show: Printer, marks: str) -> str:
 
     Braces keep cells that are no numbers out of the parser of siunitx.
     """
-    estimate = value.estimate
+    estimate = value.shown(show.spread)
     decimals = show.decimals
-    spread = show.spread
+    with_bounds = shows_bounds(show.spread)
     marks = ",".join(filter(None, (value.mark, marks)))
     if estimate.value is None:
         return f"{{{escape(DASH)}{_superscript(marks)}}}"
     number = percent(estimate.value, decimals)
-    edges = bounds(value, decimals if spread == "interval" else 0)
-    if edges and (spread == "interval" or estimate.sd is None):
-        signed = [rf"\ensuremath{{{text}}}" for text in (number, *edges)]
-        return rf"{{{signed[0]} [{signed[1]}, {signed[2]}]{_superscript(marks)}}}"
-    if spread == "interval":
-        return rf"{{\ensuremath{{{number}}}{_superscript(marks)}}}"
+    edges = bounds(estimate, decimals if with_bounds else 0)
+    if with_bounds or (edges and estimate.sd is None):
+        if show.spread == Spread.CREDIBLE and estimate.sd is not None:
+            number += rf" \pm {percent(estimate.sd, decimals)}"
+        bracket = ""
+        if edges:
+            bracket = rf" [\ensuremath{{{edges[0]}}}, \ensuremath{{{edges[1]}}}]"
+        return rf"{{\ensuremath{{{number}}}{bracket}{_superscript(marks)}}}"
     tail = f"({_uncertainty(estimate.sd, decimals)})" if estimate.sd is not None else ""
     return number + tail + _superscript(marks)
 

@@ -64,7 +64,7 @@ def _section(report: Report, i: int, figures: Sequence[SavedFigure]) -> str:
     warning = '<p class="warning">Stand-in data: generated, not real.</p>' if table.stand_in else ""
     return (
         f'<h2 id="table-{i + 1}">{text(table.title)}</h2>'
-        f"{warning}{table_part(table)}{figures_part(figures)}"
+        f"{warning}{table_part(table, report.spread)}{figures_part(figures)}"
     )
 
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 from benchmark.core.text import one_line
 from benchmark.report.figures.summary_plots import SavedFigure
+from benchmark.report.statistics.estimate import Estimate
 from benchmark.report.tables.numbers import DASH, Footnotes, bounds, notes_of, printer
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
-from benchmark.report.tables.value import Value
+from benchmark.report.tables.value import Spread
 
 
 def text(value: object) -> str:
@@ -19,11 +20,18 @@ def text(value: object) -> str:
     return html.escape(one_line(str(value)), quote=True)
 
 
-def table_part(table: Table) -> str:
-    """Return a sortable table of values ± sd with intervals below; cards on narrow screens."""
+def table_part(table: Table, spread: str = Spread.BOTH) -> str:
+    """Return a sortable table of values ± sd with intervals below; cards on narrow screens.
+
+    Args:
+        table: The results.
+        spread: ``credible`` for posteriors; anything else shows the same.
+    """
     notes = Footnotes()
     general = notes.marks(table.notes)
-    show = printer(table, "sd")
+    credible = spread == Spread.CREDIBLE
+    show = printer(table, Spread.CREDIBLE if credible else Spread.SD)
+    with_bounds = Spread.CREDIBLE if credible else Spread.INTERVAL
     titles = [" ".join(column.title) for column in table.columns]
     heads = [_head("method", ""), _head("needs", ""), *(_head(title, "number") for title in titles)]
     rows = []
@@ -36,15 +44,17 @@ def table_part(table: Table) -> str:
         ]
         for title, value in zip(titles, row.values, strict=True):
             shown = text(_value(show(value), value.mark)) + _sup(
-                notes.marks(notes_of(value, "interval"))
+                notes.marks(notes_of(value, with_bounds))
             )
-            sort = "" if value.estimate.value is None else repr(value.estimate.value)
+            estimate = value.shown(show.spread)
+            sort = "" if estimate.value is None else repr(estimate.value)
             cells.append(
                 f'<td class="number" data-label="{text(title)}" data-sort="{sort}">'
-                f"<span>{shown}{_interval(value, show.decimals)}</span></td>"
+                f"<span>{shown}{_interval(estimate, show.decimals)}</span></td>"
             )
         rows.append(f"<tr{'' if row.requested else ' class=upstream'}>{''.join(cells)}</tr>")
-    caption = f'<p class="caption">{text(" ".join(table.full_caption("both")))}{_sup(general)}</p>'
+    sentences = table.full_caption(Spread.CREDIBLE if credible else Spread.BOTH)
+    caption = f'<p class="caption">{text(" ".join(sentences))}{_sup(general)}</p>'
     body = f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody>"
     return (
         f'{caption}<div class="wide"><table class="sortable cards">{body}</table></div>'
@@ -58,8 +68,8 @@ def _value(shown: str, mark: str) -> str:
     return number + (mark if bracket else "")
 
 
-def _interval(value: Value, decimals: int) -> str:
-    edges = bounds(value, decimals)
+def _interval(estimate: Estimate, decimals: int) -> str:
+    edges = bounds(estimate, decimals)
     return f"<small>[{edges[0]}, {edges[1]}]</small>" if edges else ""
 
 

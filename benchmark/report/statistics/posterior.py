@@ -42,7 +42,7 @@ MINIMUM_DRAWS = 400_000
 TARGET_ERROR = 1e-4
 #: Draws per chain of NUTS after tuning, as in the paper.
 NUTS_DRAWS = 10_000
-KIND = "± posterior sd; interval from the sampling sd"
+KIND = "plug-in ± 1.96 sampling sd"
 #: Scores without a closed form, in the order of the rows of a block of draws.
 _SAMPLED = ("precision", "f1", "macro_precision", "macro_specificity", "macro_f1")
 
@@ -194,9 +194,15 @@ def accuracy_posterior(counts: ArrayLike) -> PosteriorEstimate:
     return _estimate(value, moments, accuracy_sampling_sd(table), 0, "")
 
 
-def accuracy_credible(counts: ArrayLike) -> Estimate:
-    """Return posterior mean, sd and credible interval of the accuracy alone."""
-    return _credible(accuracy_posterior(counts), *accuracy_bounds(_checked_table(counts)))
+def accuracy_credible(counts: ArrayLike, draws: int | None = None) -> Estimate:
+    """Return posterior mean, sd and credible interval of the accuracy alone.
+
+    Args:
+        counts: [M, M] counts, true class × predicted class.
+        draws: Number of draws behind the bounds; by default 400,000.
+    """
+    bounds = accuracy_bounds(_checked_table(counts), draws)
+    return _credible(accuracy_posterior(counts), *bounds)
 
 
 def _credible(estimate: PosteriorEstimate, low: float, high: float) -> Estimate:

@@ -13,6 +13,8 @@ from benchmark.core.record import RunRecord
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.statistics.calibration import BINS
+from benchmark.report.statistics.credible import KIND as CREDIBLE
+from benchmark.report.statistics.credible import recall_posterior
 from benchmark.report.statistics.estimate import (
     NO_ESTIMATE,
     Estimate,
@@ -20,11 +22,15 @@ from benchmark.report.statistics.estimate import (
 )
 from benchmark.report.statistics.over_trials import mean_over_trials
 from benchmark.report.statistics.worst_group import accuracy_of_counts
-from benchmark.report.tables.numbers import DASH, percent
+from benchmark.report.tables.caption import CREDIBLE_COVERAGE
+from benchmark.report.tables.metrics._accuracy import has_patients
+from benchmark.report.tables.numbers import DASH, bounds, percent, shows_bounds
+from benchmark.report.tables.posteriors import Posteriors
 from benchmark.report.tables.report_table import REPORT_TABLES, Report, ReportTable
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.scores import OVERALL_TITLES, PER_CLASS_TITLES, Scores
 from benchmark.report.tables.sheet import Sheet
+from benchmark.report.tables.value import Spread
 
 
 @REPORT_TABLES.register
@@ -42,7 +48,7 @@ class ClassScoreTable(ReportTable):
             sheet
             for table in report.tables
             for sheet in detail_sheets(
-                table, report.store, options.engine, options.splits, report.spread
+                table, report.store, report.posteriors, options.splits, report.spread
             )
         ]
 
@@ -50,18 +56,18 @@ class ClassScoreTable(ReportTable):
 def detail_sheets(
     table: Table,
     store: PredictionStore,
-    engine: str = "exact",
+    posteriors: Posteriors | None = None,
     splits: Sequence[str] = (),
-    spread: str = "sd",
+    spread: str = Spread.SD,
 ) -> list[Sheet]:
     """Return overall scores, scores per class and accuracy per group of one data set.
 
     Args:
         table: The results.
         store: Predictions of the selected runs.
-        engine: Engine of the posterior, ``exact`` or ``nuts``.
+        posteriors: Posteriors of confusion matrices; by default, those of the exact engine.
         splits: Test splits to show; by default the split of the average accuracy.
-        spread: What is printed beside a value, ``sd`` or ``interval``.
+        spread: What is printed beside a value: ``sd``, ``interval`` or ``credible``.
 
     Raises:
         UserError: If the data set has no such test split.
@@ -76,22 +82,21 @@ def detail_sheets(
         raise UserError(
             f"{table.dataset} has no test split {wrong[0]!r}; --split takes {', '.join(known)}."
         )
+    if posteriors is None:
+        posteriors = Posteriors(credible=spread == Spread.CREDIBLE)
     return [
         sheet
         for split in splits or (main,)
-        for sheet in _of_split(table, store, engine, split, record, spread)
+        for sheet in _of_split(table, Scores(split, store, posteriors, spread), record)
     ]
 
 
-def _of_split(
-    table: Table, store: PredictionStore, engine: str, split: str, record: RunRecord, spread: str
-) -> list[Sheet]:
+def _of_split(table: Table, scores: Scores, record: RunRecord) -> list[Sheet]:
     rows = {
-        row.marked_label: [w for w in row.selected_runs if split in w.at.counts]
+        row.marked_label: [w for w in row.selected_runs if scores.split in w.at.counts]
         for row in table.rows
     }
     rows = {method: selected_runs for method, selected_runs in rows.items() if selected_runs}
-    scores = Scores(split, store, engine, spread == "interval")
     labels = record.data.label_names
     groups = record.data.group_names
     sheets = [
@@ -106,6 +111,7 @@ def _overall_sheet(
 ) -> Sheet:
     heads = [("method",), *OVERALL_TITLES.values(), ("mean", "AUC"), ("calibration", "error")]
     shown, notes = [], []
+    printed: list[Estimate] = []
     for method, selected_runs in rows.items():
         found = {
             " ".join(title): scores.overall(selected_runs, name)
@@ -114,29 +120,29 @@ def _overall_sheet(
         areas = found["mean AUC"] = [scores.auc(run) for run in selected_runs]
         found["calibration error"] = [scores.calibration(run) for run in selected_runs]
         names = [*OVERALL_TITLES, "auc", "calibration"]
-        cells = [
-            _cell(scores.over_trials(selected_runs, name, each), interval=scores.intervals)
+        estimates = [
+            scores.over_trials(selected_runs, name, each)
             for name, each in zip(names, found.values(), strict=True)
         ]
-        shown.append([method, *cells])
+        shown.append([method, *(_cell(estimate, scores.spread) for estimate in estimates)])
+        printed += estimates
         notes += _undefined(method, found)
         notes += [f"{method}, AUC: {area.note}" for area in areas if area.note]
     several = _has_several_labels(rows, scores.split)
-    single = (
-        "sampling sd, labels together (AUC: DeLong)" if several else "posterior sd (AUC: DeLong)"
-    )
+    single = "sampling sd, labels together" if several else "posterior sd"
     each = (
         "each label, yes against no, mean over labels"
         if several
         else "one class against the rest, mean over them"
     )
     caption = [
-        f"Split {scores.split}, in per cent; {_spread(rows, single, scores.intervals)}.",
+        f"Split {scores.split}, in per cent; {_spread(rows, single, scores)}.",
         f"AUC: {each}. Calibration error: {BINS} bins of confidence"
         f"{' of every answer' if several else ''}.",
     ]
     caption += [how] if (how := scores.how()) else []
     notes = [*_without_images(rows, scores.split, labels), *dict.fromkeys(notes)]
+    notes += _credible_notes(rows, scores, printed)
     return Sheet(f"{table.title}, more scores", caption, heads, shown, notes=notes)
 
 
@@ -167,6 +173,7 @@ def _class_sheet(
     heads = [("method",), *((title,) for title in PER_CLASS_TITLES.values()), ("AUC",)]
     shown: list[list[str]] = []
     notes: list[str] = []
+    printed: list[Estimate] = []
     for k, label in enumerate(labels):
         shown.append([label])
         for method, selected_runs in rows.items():
@@ -176,16 +183,18 @@ def _class_sheet(
             }
             found["AUC"] = [scores.auc(run, k) for run in selected_runs]
             names = [f"{name} {k}" for name in (*PER_CLASS_TITLES, "auc")]
-            cells = [
-                _cell(scores.over_trials(selected_runs, name, each), interval=scores.intervals)
+            estimates = [
+                scores.over_trials(selected_runs, name, each)
                 for name, each in zip(names, found.values(), strict=True)
             ]
-            shown.append([method, *cells])
+            shown.append([method, *(_cell(estimate, scores.spread) for estimate in estimates)])
+            printed += estimates
             notes += _undefined(f"{method}, {label}", found)
-    spread = _spread(rows, "posterior sd (AUC: DeLong)", scores.intervals)
+    spread = _spread(rows, "posterior sd", scores)
     several = _has_several_labels(rows, scores.split)
     what = "each label, yes against no" if several else "one class against the rest"
     caption = [f"Split {scores.split}, {what}, in per cent; {spread}."]
+    notes += _credible_notes(rows, scores, printed)
     return Sheet(f"{table.title}, per class", caption, heads, shown, notes=notes)
 
 
@@ -197,16 +206,17 @@ def _group_sheet(
     filled = _groups_with_images(rows, split)
     num_empty = sum(g not in filled for g in range(len(groups)))
     shown = []
+    printed: list[Estimate] = []
     for g, name in enumerate(groups):
         if g not in filled:
             continue
-        cells = [
-            _cell(mean_over_trials(_group_estimates(runs, split, g)), interval=scores.intervals)
-            for runs in rows.values()
-        ]
+        estimates = [_group_estimate(runs, scores, [g] * len(runs)) for runs in rows.values()]
+        cells = [_cell(estimate, scores.spread) for estimate in estimates]
         shown.append([name, str(sizes[g]) if g < len(sizes) else DASH, *cells])
-    shown.append(["worst in validation", DASH, *_validation_cells(rows, scores)])
-    spread = _spread(rows, "standard error over images", scores.intervals)
+        printed += estimates
+    cells = [_cell(_of_validation(runs, scores), scores.spread) for runs in rows.values()]
+    shown.append(["worst in validation", DASH, *cells])
+    spread = _spread(rows, "standard error over images", scores)
     caption = [
         f"Accuracy on split {split}, in per cent; {spread}. n: images in the first trial.",
         "Worst in validation: the group with the lowest validation accuracy, which unlike the "
@@ -215,6 +225,7 @@ def _group_sheet(
     notes = []
     if num_empty:
         notes.append(f"{num_empty} of {len(groups)} groups have no images in split {split}")
+    notes += _credible_notes(rows, scores, printed)
     heads = [("group",), ("n",), *((method,) for method in rows)]
     return Sheet(f"{table.title}, per group", caption, heads, shown, notes=notes, stub=2)
 
@@ -225,43 +236,77 @@ def _groups_with_images(rows: Mapping[str, list[SelectedRun]], split: str) -> se
     return {int(g) for size in sizes for g in np.flatnonzero(size)}
 
 
-def _group_estimates(runs: Sequence[SelectedRun], split: str, group: int) -> list[Estimate]:
-    """Return the accuracy of a group in each trial, with pseudo-counts in its standard error."""
+def _group_estimate(runs: Sequence[SelectedRun], scores: Scores, groups: Sequence[int]) -> Estimate:
+    """Return the accuracy of a group over trials.
+
+    With pseudo-counts in its standard error, or the posterior of a single trial if it is printed.
+
+    Args:
+        runs: The run of each trial.
+        scores: The scores of the split.
+        groups: The group of each trial.
+    """
     found = []
-    for run in runs:
-        correct, total = (each[group : group + 1] for each in group_counts(run.at.counts[split]))
+    for run, group in zip(runs, groups, strict=True):
+        counts = run.at.counts[scores.split]
+        correct, total = (each[group : group + 1] for each in group_counts(counts))
         if not len(total) or not total[0]:
             found.append(NO_ESTIMATE)
             continue
+        if scores.spread == Spread.CREDIBLE and len(runs) == 1:
+            posterior = recall_posterior(int(correct[0]), int(total[0]), counts.shape[-1])
+            return posterior or NO_ESTIMATE
         accuracy = accuracy_of_counts(correct, total)
         sd = math.sqrt(float(accuracy.image_variance[0]))
         found.append(normal_estimate(float(accuracy.mean[0]), sd, "binomial", (0.0, 1.0)))
-    return found
+    return mean_over_trials(found)
 
 
-def _validation_cells(rows: Mapping[str, list[SelectedRun]], scores: Scores) -> list[str]:
-    """Return the test accuracy of the group that is worst in validation, for each method."""
-    cells = []
-    for runs in rows.values():
-        estimates = []
-        for run in runs:
-            worst = worst_group(run.at.counts["val"]) if "val" in run.at.counts else None
-            if worst is not None:
-                estimates += _group_estimates([run], scores.split, worst)
-        cells.append(_cell(mean_over_trials(estimates), interval=scores.intervals))
-    return cells
+def _of_validation(runs: Sequence[SelectedRun], scores: Scores) -> Estimate:
+    """Return the test accuracy of the group that is worst in validation."""
+    pairs = [(run, worst_group(run.at.counts["val"])) for run in runs if "val" in run.at.counts]
+    known = [(run, group) for run, group in pairs if group is not None]
+    return _group_estimate([run for run, _ in known], scores, [group for _, group in known])
 
 
-def _spread(rows: Mapping[str, list[SelectedRun]], single: str, intervals: bool = False) -> str:
+def _spread(rows: Mapping[str, list[SelectedRun]], single: str, scores: Scores) -> str:
+    """Return what is printed beside a score.
+
+    Args:
+        rows: Selected runs of each method.
+        single: The standard deviation of a single trial.
+        scores: The scores.
+    """
     trials = {len(selected_runs) for selected_runs in rows.values()}
-    if intervals:
+    if scores.spread == Spread.CREDIBLE:
+        one = f"± {single} and 95 % interval"
+        if "sampling" not in single:
+            one = "posterior mean ± posterior sd and 95 % credible interval"
+        one += "" if "over images" in single else " (AUC: DeLong)"
+        over_trials = "mean ± sd over trials and 95 % interval that counts trials and test images"
+        if trials == {1}:
+            return one
+        return over_trials + (f", with one trial {one}" if 1 in trials else "")
+    if scores.intervals:
         how = "that counts trials and test images" if trials != {1} else "that counts test images"
         return f"{'mean over trials' if trials != {1} else 'one trial'} and 95 % interval {how}"
+    single += "" if "over images" in single else " (AUC: DeLong)"
     if trials == {1}:
-        return f"± {single}" if single else "one trial"
-    return "mean ± sd over trials" + (
-        f", with one trial ± {single}" if 1 in trials and single else ""
-    )
+        return f"± {single}"
+    return "mean ± sd over trials" + (f", with one trial ± {single}" if 1 in trials else "")
+
+
+def _credible_notes(
+    rows: Mapping[str, list[SelectedRun]], scores: Scores, printed: Sequence[Estimate]
+) -> list[str]:
+    """Return what credible intervals are for; nothing if none is printed."""
+    if not any(estimate.kind == CREDIBLE for estimate in printed):
+        return []
+    single = [runs[0] for runs in rows.values() if len(runs) == 1]
+    notes = [CREDIBLE_COVERAGE]
+    if any(has_patients(run, scores.split, scores.store) for run in single):
+        notes.append("posteriors count images of the same patient as independent")
+    return notes
 
 
 def _undefined(method: str, found: Mapping[str, Sequence[Estimate]]) -> list[str]:
@@ -277,13 +322,16 @@ def _undefined(method: str, found: Mapping[str, Sequence[Estimate]]) -> list[str
     return notes
 
 
-def _cell(estimate: Estimate, *, interval: bool) -> str:
-    """Return value ± sd, or the value and its interval, rounded outwards."""
+def _cell(estimate: Estimate, spread: str) -> str:
+    """Return value ± sd, the value and its interval, rounded outwards, or all of them."""
+    decimals = 1
     if estimate.value is None:
         return DASH
-    text = percent(estimate.value, 1)
-    if estimate.low is not None and estimate.high is not None and (interval or not estimate.sd):
-        low = math.floor(estimate.low * 1000 + 1e-6) / 1000
-        high = math.ceil(estimate.high * 1000 - 1e-6) / 1000
-        return f"{text} [{percent(low, 1)}, {percent(high, 1)}]"
-    return text if estimate.sd is None else f"{text} ± {percent(estimate.sd, 1)}"
+    text = percent(estimate.value, decimals)
+    edges = bounds(estimate, decimals)
+    bracket = ""
+    if edges and (shows_bounds(spread) or not estimate.sd):
+        bracket = f" [{edges[0]}, {edges[1]}]"
+    if estimate.sd is not None and (spread == Spread.CREDIBLE or not bracket):
+        text += f" ± {percent(estimate.sd, decimals)}"
+    return text + bracket

@@ -14,7 +14,7 @@ from benchmark.report.tables.explanation_blocks import (
     Cell,
     blocks_of,
 )
-from benchmark.report.tables.numbers import DASH
+from benchmark.report.tables.numbers import DASH, shows_bounds
 from benchmark.report.tables.pairwise import ALPHA
 from benchmark.report.tables.report_table import REPORT_TABLES, Report, ReportTable
 from benchmark.report.tables.results_table import Table
@@ -35,7 +35,7 @@ def _cell_text(cell: Cell | None, name: str, spread: str) -> str:
     estimate = cell.estimate
     mark = "*" if cell.best else ""
     value = number(cell.estimate.value, name)
-    if spread == "interval":
+    if shows_bounds(spread):
         if estimate.low is None or estimate.high is None:
             return value + mark
         return f"{value} [{number(estimate.low, name)}, {number(estimate.high, name)}]{mark}"
@@ -132,7 +132,7 @@ def _caption(
         "over images and trials.",
         "Relevance is the absolute heatmap. Mass: share of it in the foreground.",
     ]
-    if report.spread == "interval":
+    if shows_bounds(report.spread):
         kinds = dict.fromkeys(
             cell.estimate.kind
             for block in blocks

@@ -20,7 +20,7 @@ from benchmark.report.tables.report_table import REPORT_TABLES, Report, ReportTa
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.scores import Scores
 from benchmark.report.tables.sheet import Sheet
-from benchmark.report.tables.value import Value
+from benchmark.report.tables.value import Spread, Value
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class _Labels:
         if not table.has_several_labels or data is None or data.main_split is None:
             return
         self.split = data.main_split
-        self.scores = Scores(self.split, store, intervals=True)
+        self.scores = Scores(self.split, store, spread=Spread.INTERVAL)
         self.store = store
         self.rows = [row for row in table.rows if self._runs(row)]
         self.names = data.label_names if self.rows else ()

@@ -13,10 +13,11 @@ from benchmark.core.errors import DamagedError
 from benchmark.core.summaries import ExplanationSummary
 from benchmark.report.records.stored_arrays import StoredHeatmaps, read_heatmaps
 from benchmark.report.statistics.over_trials import student_over_trials
-from benchmark.report.tables.numbers import DASH
+from benchmark.report.tables.numbers import DASH, shows_bounds
 from benchmark.report.tables.report_table import REPORT_TABLES, Report, ReportTable
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
+from benchmark.report.tables.value import Spread
 
 #: Measures: name, title of the column, factor and number of decimals.
 _MEASURES = (
@@ -83,17 +84,16 @@ class LocalizationTable(ReportTable):
 
     def sheets(self, report: Report) -> list[Sheet]:
         """Return one sheet for each data set with explanations."""
-        interval = report.spread == "interval"
-        made = [localization_sheet(table, interval=interval) for table in report.tables]
+        made = [localization_sheet(table, report.spread) for table in report.tables]
         return [sheet for sheet in made if sheet is not None]
 
 
-def localization_sheet(table: Table, *, interval: bool = False) -> Sheet | None:
+def localization_sheet(table: Table, spread: str = Spread.SD) -> Sheet | None:
     """Return relevance in the foreground, correlation with the mask, and distance from the teacher.
 
     Args:
         table: The results.
-        interval: Whether intervals are printed instead of standard deviations.
+        spread: What is printed beside a value: ``sd``, ``interval`` or ``credible``.
     """
     rows = [row for row in table.rows if _summaries(row)]
     records = [w.run.record for row in rows for w in row.selected_runs if w.run.record]
@@ -116,18 +116,20 @@ def localization_sheet(table: Table, *, interval: bool = False) -> Sheet | None:
     shown = [
         [row.marked_label, _explainers(row)]
         + [
-            _summary(_values(row, split, name), scale, digits, interval=interval)
+            _summary(_values(row, split, name), scale, digits, spread)
             for split, name, _, scale, digits in columns
         ]
         for row in rows
     ]
-    spread = "mean ± sd over trials"
-    if interval:
-        spread = "mean and 95 % interval over trials for these images"
+    beside = {
+        Spread.INTERVAL: "mean and 95 % interval over trials for these images",
+        Spread.CREDIBLE: "mean ± sd and 95 % interval over trials for these images, since "
+        "credible intervals are defined for confusion counts only",
+    }.get(Spread(spread), "mean ± sd over trials")
     caption = [
         "Foreground: share of absolute relevance inside the mask; correlation: of absolute "
         "relevance and mask.",
-        f"Means over up to 512 images of heatmaps of the predicted class; {spread}.",
+        f"Means over up to 512 images of heatmaps of the predicted class; {beside}.",
         _uniform_map(rows, columns),
     ]
     if any(name == "distance" for _, name, *_ in columns):
@@ -170,17 +172,17 @@ def _values(row: Row, split: str, name: str) -> list[float]:
     return [float(value) for value in values if value is not None]
 
 
-def _summary(values: Sequence[float], scale: int, digits: int, *, interval: bool) -> str:
-    """Return the mean ± sd over trials, or with Student's interval; of one trial the value."""
+def _summary(values: Sequence[float], scale: int, digits: int, spread: str) -> str:
+    """Return the mean ± sd over trials, Student's interval, or both; of one trial the value."""
     if not values:
         return DASH
     mean = f"{scale * statistics.fmean(values):.{digits}f}"
     if len(values) == 1:
         return mean
     estimate = student_over_trials(values, limits=(-math.inf, math.inf))
-    if not interval:
-        return f"{mean} ± {scale * statistics.stdev(values):.{digits}f}"
-    if estimate.low is None or estimate.high is None:
+    if spread != Spread.INTERVAL:
+        mean += f" ± {scale * statistics.stdev(values):.{digits}f}"
+    if not shows_bounds(spread) or estimate.low is None or estimate.high is None:
         return mean
     return f"{mean} [{scale * estimate.low:.{digits}f}, {scale * estimate.high:.{digits}f}]"
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -38,6 +38,9 @@ from benchmark.report.statistics.over_trials import student_over_trials
 from benchmark.report.statistics.stratified_mean import crossed_variance
 from benchmark.report.statistics.worst_group import GroupAccuracy
 from benchmark.report.tables.value import Value
+
+if TYPE_CHECKING:
+    from benchmark.report.tables.posteriors import Posteriors
 
 #: How an interval was made if the trials do not share their test images.
 OWN_IMAGES = "t over trials, each with test images of its own"
@@ -182,6 +185,23 @@ class Metric(ABC):
         """Return the accuracy of the parts whose lowest accuracy the metric is.
 
         None, the default, is right for a metric that is no such minimum.
+        """
+        return None
+
+    def posterior(
+        self,
+        run: SelectedRun,
+        posteriors: Posteriors,
+        predictions: PredictionStore | None = None,
+    ) -> Estimate | None:
+        """Return posterior mean, standard deviation and credible interval of one trial.
+
+        None, the default, is right for a metric whose posterior is not defined.
+
+        Args:
+            run: A selected run that has counts of all ``splits``.
+            posteriors: Posteriors of confusion matrices.
+            predictions: Its predictions image by image; None computes without them.
         """
         return None
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from benchmark.core.text import one_line
+from benchmark.report.statistics.estimate import Estimate
 from benchmark.report.tables.results_table import Row, Table
-from benchmark.report.tables.value import Value
+from benchmark.report.tables.value import Spread, Value
 
 DASH = "–"
 
@@ -25,9 +26,9 @@ def percent(fraction: float, decimals: int) -> str:
     return text.removeprefix("-") if float(text) == 0.0 else text
 
 
-def bounds(value: Value, decimals: int) -> tuple[str, str] | None:
+def bounds(estimate: Estimate, decimals: int) -> tuple[str, str] | None:
     """Return both bounds, rounded outwards so that the printed interval covers the computed one."""
-    low, high = value.estimate.low, value.estimate.high
+    low, high = estimate.low, estimate.high
     if low is None or high is None:
         return None
     scale = 10 ** (decimals + 2)
@@ -36,7 +37,7 @@ def bounds(value: Value, decimals: int) -> tuple[str, str] | None:
 
 
 def plain(value: Value, decimals: int, spread: str = "sd") -> str:
-    """Return ``93.2 ± 0.4`` or ``93.2 [92.1, 94.3]``, or a dash without a value.
+    """Return ``93.2 ± 0.4``, ``93.2 [92.1, 94.3]`` or both, or a dash without a value.
 
     A value without a standard deviation, and one that always shows its bounds, has them in whole
     per cent.
@@ -44,16 +45,25 @@ def plain(value: Value, decimals: int, spread: str = "sd") -> str:
     Args:
         value: The number.
         decimals: Digits after the point.
-        spread: What stands beside the number, ``sd`` or ``interval``.
+        spread: What stands beside the number: ``sd``, ``interval``, or ``credible`` for both.
     """
-    estimate = value.estimate
+    estimate = value.shown(spread)
     if estimate.value is None:
         return DASH
     text = percent(estimate.value, decimals)
-    edges = bounds(value, decimals if spread == "interval" else 0)
-    if edges and (spread == "interval" or estimate.sd is None or value.shows_bounds):
-        return f"{text} [{edges[0]}, {edges[1]}]"
-    return text if estimate.sd is None else f"{text} ± {percent(estimate.sd, decimals)}"
+    with_bounds = shows_bounds(spread)
+    edges = bounds(estimate, decimals if with_bounds else 0)
+    bracket = ""
+    if edges and (with_bounds or estimate.sd is None or value.shows_bounds):
+        bracket = f" [{edges[0]}, {edges[1]}]"
+    if estimate.sd is not None and (spread == Spread.CREDIBLE or not bracket):
+        text += f" ± {percent(estimate.sd, decimals)}"
+    return text + bracket
+
+
+def shows_bounds(spread: str) -> bool:
+    """Return whether bounds are printed beside every value that has them."""
+    return spread in (Spread.INTERVAL, Spread.CREDIBLE)
 
 
 def mark(number: int) -> str:
@@ -112,8 +122,8 @@ def notes_of(value: Value, spread: str) -> list[str]:
     Why an interval is missing matters only if intervals are printed.
     """
     notes = list(value.notes)
-    estimate = value.estimate
-    if spread == "interval" and estimate.low is None and estimate.value is not None:
+    estimate = value.shown(spread)
+    if shows_bounds(spread) and estimate.low is None and estimate.value is not None:
         notes.append(estimate.note)
     if value.not_compared:
         notes.append(f"not compared with the best of its column: {value.not_compared}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmark.core.named_options import base_name
@@ -15,15 +16,17 @@ from benchmark.report.records.published_values import (
     table_names,
 )
 from benchmark.report.statistics.over_trials import student_over_trials
+from benchmark.report.tables.metric import Metric
 from benchmark.report.tables.metrics.average_accuracy import AverageAccuracy
 from benchmark.report.tables.metrics.seen_worst_group import SeenWorstGroupAccuracy
 from benchmark.report.tables.metrics.worst_group_accuracy import WorstGroupAccuracy
-from benchmark.report.tables.numbers import DASH, percent
+from benchmark.report.tables.numbers import DASH, bounds, percent
+from benchmark.report.tables.posteriors import Posteriors
 from benchmark.report.tables.report_table import REPORT_TABLES, Report, ReportTable
 from benchmark.report.tables.results_table import BEFORE_SWITCH, Row, Table
 from benchmark.report.tables.scores import Scores
 from benchmark.report.tables.sheet import Sheet
-from benchmark.report.tables.value import Value
+from benchmark.report.tables.value import Spread, Value
 
 #: Names of the report for published scores of one class.
 _CLASS_SCORES = {
@@ -60,14 +63,20 @@ class PublishedTable(ReportTable):
 
     def sheets(self, report: Report) -> list[Sheet]:
         """Return one sheet per published data set; without any, add a note to the sweep."""
-        sheets = beside(report.tables, store=report.store)
+        sheets = beside(
+            report.tables, store=report.store, posteriors=report.posteriors, spread=report.spread
+        )
         if not sheets:
             report.sweep.notes.append("no published table on file reports any of these data sets")
         return sheets
 
 
 def beside(
-    our_tables: Sequence[Table], folder: Path = FOLDER, store: PredictionStore | None = None
+    our_tables: Sequence[Table],
+    folder: Path = FOLDER,
+    store: PredictionStore | None = None,
+    posteriors: Posteriors | None = None,
+    spread: str = Spread.SD,
 ) -> list[Sheet]:
     """Return published values, those of the sweep, and their difference.
 
@@ -79,6 +88,9 @@ def beside(
         folder: Folder of the transcribed tables.
         store: Predictions of the selected runs, for published scores of classes; None leaves these
             scores out.
+        posteriors: Posteriors of confusion matrices; by default, those of the exact engine.
+        spread: What is printed beside our values: ``credible`` for posteriors of single trials,
+            else standard deviations.
 
     Returns:
         One sheet per data set that a paper reports.
@@ -91,7 +103,7 @@ def beside(
     sheets = []
     for table in our_tables:
         values = [value for name in _paper_names(table) for value in by_dataset.get(name, [])]
-        sheet = _sheet(table, values, Ours(table, named, store))
+        sheet = _sheet(table, values, Ours(table, named, store, posteriors, spread))
         if sheet is not None:
             sheets.append(sheet)
     return sheets
@@ -118,7 +130,8 @@ def _sheet(table: Table, values: Sequence[PublishedValue], ours: Ours) -> Sheet 
         rows.append([metric.replace("_", " ").replace("/", ", ")])
         for published in group:
             row = our_rows[published.method]
-            rows.append(_cells(published, ours.value(row, metric, published.paper), row))
+            value = ours.value(row, metric, published.paper)
+            rows.append(_cells(published, value, row, ours.spread))
     papers = list(dict.fromkeys(published.paper for published in relevant))
     meaning = "; ".join(f"{paper}: {MEANING[paper]}" for paper in papers if paper in MEANING)
     caption = [
@@ -178,14 +191,23 @@ class Ours:
         named: Methods that published tables name. A variant that none of them names may stand for
             its method.
         store: Predictions of the selected runs, or None.
+        posteriors: Posteriors of confusion matrices.
+        spread: What is printed beside our values.
     """
 
     def __init__(
-        self, table: Table, named: Collection[str], store: PredictionStore | None = None
+        self,
+        table: Table,
+        named: Collection[str],
+        store: PredictionStore | None = None,
+        posteriors: Posteriors | None = None,
+        spread: str = Spread.SD,
     ) -> None:
         self.table = table
         self.named = named
         self.store = store
+        self.spread = spread
+        self.posteriors = posteriors or Posteriors(credible=spread == Spread.CREDIBLE)
         self.columns = {
             name: i for i, c in enumerate(table.columns) for name in (c.name, *c.aliases)
         }
@@ -196,7 +218,9 @@ class Ours:
         names = record.data.label_names if record else ()
         self.labels = [name.lower().replace(" ", "_") for name in names]
         self.scores = (
-            Scores(self.split, store) if store is not None and self.split is not None else None
+            Scores(self.split, store, self.posteriors, self._class_spread)
+            if store is not None and self.split is not None
+            else None
         )
 
     def row(self, method: str) -> Row | None:
@@ -251,10 +275,24 @@ class Ours:
         split = self.tested_by(paper)
         for metric_class in (AverageAccuracy, WorstGroupAccuracy):
             if split and metric == metric_class.name:
-                return metric_class(split).value(row.selected_runs, self.store)
+                return self._with_posterior(metric_class(split), row)
         if metric in self.columns:
             return row.values[self.columns[metric]]
         return self._class_score(row, metric)
+
+    @property
+    def _class_spread(self) -> Spread:
+        """The spread of class scores, of which no intervals over trials are printed."""
+        return Spread.CREDIBLE if self.spread == Spread.CREDIBLE else Spread.SD
+
+    def _with_posterior(self, metric: Metric, row: Row) -> Value:
+        """Return a metric that is no column of the results."""
+        value = metric.value(row.selected_runs, self.store)
+        if self.spread == Spread.CREDIBLE and value.trials == 1:
+            run = next(run for run in row.selected_runs if run.trial in (value.per_trial or {}))
+            posterior = metric.posterior(run, self.posteriors, self.store)
+            return replace(value, posterior=posterior)
+        return value
 
     def _class_score(self, row: Row, metric: str) -> Value | None:
         """Return a score of a class, such as ``f1/dog``, or the mean over classes, ``f1/mean``."""
@@ -283,12 +321,16 @@ def _network(row: Row) -> str:
     return next((w.run.spec.backbone for w in row.selected_runs if w.run.spec), "")
 
 
-def _cells(published: PublishedValue, value: Value | None, row: Row | None) -> list[str]:
+def _cells(
+    published: PublishedValue, value: Value | None, row: Row | None, spread: str
+) -> list[str]:
     source = f"{published.paper} {published.table.removeprefix('Table ')}"
-    estimate = value.estimate if value else None
+    estimate = value.shown(spread) if value else None
     if estimate is None or estimate.value is None:
         return [published.method, source, published.shown, DASH, DASH]
     sd = "" if estimate.sd is None else f" ± {percent(estimate.sd, 1)}"
+    edges = bounds(estimate, 1) if spread == Spread.CREDIBLE else None
+    bracket = f" [{edges[0]}, {edges[1]}]" if edges else ""
     mark = BEFORE_SWITCH if row is not None and row.before_switch else ""
     # Papers print the size of the gap.
     ours = abs(estimate.value) if published.metric == "gap" else estimate.value
@@ -298,6 +340,6 @@ def _cells(published: PublishedValue, value: Value | None, row: Row | None) -> l
         published.method,
         source,
         published.shown,
-        percent(estimate.value, 1) + sd + mark,
+        percent(estimate.value, 1) + sd + bracket + mark,
         f"{sign}{percent(difference, 1)}",
     ]

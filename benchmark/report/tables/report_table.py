@@ -32,6 +32,7 @@ from benchmark.core.registry import Registry
 from benchmark.report.records.measurements import MeasurementStore
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.sweep_records import Sweep
+from benchmark.report.tables.posteriors import Posteriors
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
 
@@ -70,12 +71,13 @@ class Report:
         criterion: Selection criterion of most rows; each row names its own.
         tables: The results, one table per data set.
         store: Predictions of the selected runs.
-        spread: What is printed beside a value, ``sd`` or ``interval``.
+        spread: What is printed beside a value: ``sd``, ``interval`` or ``credible``.
         options: What is shown beside the results.
         width: Columns of a line of text.
         sheets: The other tables, which follow the results.
         appendix: Tables that terminals do not show.
         comparisons: Comparisons with the reference method, one per column of each table.
+        posteriors: Posteriors of confusion matrices, each computed once.
         measurements: Measured explanations of the selected models.
         explanation_blocks: What was computed from them, by the id of a table.
     """
@@ -90,6 +92,7 @@ class Report:
     sheets: list[Sheet] = field(default_factory=list)
     appendix: list[Sheet] = field(default_factory=list)
     comparisons: list[ReferenceComparison] = field(default_factory=list)
+    posteriors: Posteriors = field(default_factory=Posteriors)
     measurements: MeasurementStore = field(init=False)
     explanation_blocks: dict[int, Any] = field(default_factory=dict, repr=False)
 

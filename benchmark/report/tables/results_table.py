@@ -17,9 +17,15 @@ from benchmark.report.records.model_selection import Cell, SelectedRun, cells_of
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.sweep_records import Sweep
 from benchmark.report.records.switches import switch_of
-from benchmark.report.tables.caption import describe_marks, describe_spread, describe_table
+from benchmark.report.tables.caption import (
+    CREDIBLE_COVERAGE,
+    describe_marks,
+    describe_spread,
+    describe_table,
+)
 from benchmark.report.tables.metric import Metric, columns_of
 from benchmark.report.tables.pairwise import NO_MARKS, Entry, Marks, mark_best
+from benchmark.report.tables.posteriors import Posteriors
 from benchmark.report.tables.run_conditions import condition_notes
 from benchmark.report.tables.value import NO_VALUE, Value
 
@@ -98,7 +104,7 @@ class Table:
         """Return the whole caption.
 
         Args:
-            spread: What is printed beside a value: ``sd``, ``interval``, or ``both``.
+            spread: What is printed beside a value: ``sd``, ``interval``, ``credible`` or ``both``.
         """
         sentences = [f"{self.title}.", *describe_spread(self, spread), *self.caption]
         if any(row.before_switch for row in self.rows):
@@ -112,6 +118,7 @@ def tables_of(
     sweep: Sweep,
     criterion: str,
     store: PredictionStore | None = None,
+    posteriors: Posteriors | None = None,
     *,
     own: bool = False,
     requested: Collection[str] = (),
@@ -122,6 +129,8 @@ def tables_of(
         sweep: The runs.
         criterion: Criterion that selects steps and draws.
         store: Predictions, for intervals and marks that need them; None does without.
+        posteriors: Posteriors of confusion matrices, of which the values of single trials have
+            credible intervals if they are printed.
         own: Whether the first criterion of each method's own runs selects instead.
         requested: Registry names of metrics that the user asks for.
     """
@@ -133,8 +142,26 @@ def tables_of(
         kinds = sorted({_stand_in(w) for cell in cells for w in cell.selected_runs}) or [False]
         for stand_in in kinds:
             mixed = len(kinds) > 1
-            tables.append(_table(dataset, cells, criterion, stand_in, mixed, store, requested))
+            table = _table(dataset, cells, criterion, stand_in, mixed, store, requested)
+            if posteriors is not None and posteriors.credible:
+                _add_posteriors(table, posteriors, store)
+            tables.append(table)
     return tables
+
+
+def _add_posteriors(table: Table, posteriors: Posteriors, store: PredictionStore | None) -> None:
+    """Add the posteriors of the values that come from a single trial."""
+    for row in table.rows:
+        for i, (column, value) in enumerate(zip(table.columns, row.values, strict=True)):
+            if value.trials != 1:
+                continue
+            run = next(run for run in row.selected_runs if run.trial in (value.per_trial or {}))
+            posterior = column.posterior(run, posteriors, store)
+            row.values[i] = replace(value, posterior=posterior)
+    if any(value.posterior for row in table.rows for value in row.values):
+        table.notes.append(CREDIBLE_COVERAGE)
+        how = posteriors.describe().removesuffix(".")
+        table.notes += [how] if how else []
 
 
 def _stand_in(selected_run: SelectedRun) -> bool:

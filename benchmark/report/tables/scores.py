@@ -21,7 +21,10 @@ from benchmark.report.statistics.estimate import (
 from benchmark.report.statistics.multilabel import macro_scores
 from benchmark.report.statistics.over_trials import crossed_over_trials, mean_over_trials
 from benchmark.report.statistics.plug_in import overall, per_class
-from benchmark.report.statistics.posterior import ConfusionPosterior, confusion_posterior
+from benchmark.report.statistics.posterior import ConfusionPosterior
+from benchmark.report.tables.numbers import shows_bounds
+from benchmark.report.tables.posteriors import Posteriors
+from benchmark.report.tables.value import Spread
 
 OVERALL_TITLES = {
     "balanced_accuracy": ("balanced", "accuracy"),
@@ -61,18 +64,23 @@ class Scores:
     Args:
         split: Where everything is measured.
         store: Predictions of the selected runs.
-        engine: Engine of the posterior, ``exact`` or ``nuts``.
-        intervals: Whether every trial needs its uncertainty, not only a single one.
+        posteriors: Posteriors of confusion matrices.
+        spread: What is printed beside a score. For ``credible`` the scores of a single run are
+            posterior means with credible intervals where they have a posterior.
     """
 
     def __init__(
-        self, split: str, store: PredictionStore, engine: str = "exact", intervals: bool = False
+        self,
+        split: str,
+        store: PredictionStore,
+        posteriors: Posteriors | None = None,
+        spread: str = Spread.SD,
     ) -> None:
         self.split = split
         self.store = store
-        self.engine = engine
-        self.intervals = intervals
-        self._posteriors: dict[tuple[str, int], ConfusionPosterior | None] = {}
+        self.posteriors = Posteriors() if posteriors is None else posteriors
+        self.spread = spread
+        self.intervals = shows_bounds(spread)
         self._macro: dict[str, dict[str, Estimate]] = {}
         self._from_scores: dict[str, _FromScores] = {}
         self._contributions: dict[str, dict[str, Contributions]] = {}
@@ -83,6 +91,11 @@ class Scores:
         A single run's has its posterior sd, or its sampling sd if images have several labels.
         """
         uncertain = self._needs_own_uncertainty(selected_runs)
+        if self._is_credible(selected_runs):
+            run = selected_runs[0]
+            posterior = None if self._has_several_labels(run) else self._posterior(run)
+            if posterior is not None:
+                return [posterior.credible(name)]
         return [self._overall(run, name, uncertain=uncertain) for run in selected_runs]
 
     def _overall(self, selected_run: SelectedRun, name: str, *, uncertain: bool) -> Estimate:
@@ -103,6 +116,11 @@ class Scores:
             k: The class; if images have several labels, the label that is present.
         """
         uncertain = self._needs_own_uncertainty(selected_runs)
+        if self._is_credible(selected_runs):
+            several = self._has_several_labels(selected_runs[0])
+            posterior = self._posterior(selected_runs[0], k if several else None)
+            if posterior is not None:
+                return [posterior.credible(name, 1 if several else k)]
         return [self._per_class(run, name, k, uncertain=uncertain) for run in selected_runs]
 
     def _per_class(
@@ -156,8 +174,15 @@ class Scores:
         """Return whether the interval is made from the uncertainty of each run."""
         if len(selected_runs) == 1:
             return True
-        several_labels = any(is_multi_label(run.at.counts[self.split]) for run in selected_runs)
+        several_labels = any(self._has_several_labels(run) for run in selected_runs)
         return self.intervals and (several_labels or not self._share_images(selected_runs))
+
+    def _is_credible(self, selected_runs: Sequence[SelectedRun]) -> bool:
+        """Return whether posteriors are printed; the model is that of a single network."""
+        return self.spread == Spread.CREDIBLE and len(selected_runs) == 1
+
+    def _has_several_labels(self, selected_run: SelectedRun) -> bool:
+        return is_multi_label(selected_run.at.counts[self.split])
 
     def _share_images(self, selected_runs: Sequence[SelectedRun]) -> bool:
         """Return whether there are several runs, and predictions show that their images agree."""
@@ -167,35 +192,15 @@ class Scores:
 
     def how(self) -> str:
         """Return a sentence on the Monte Carlo behind the posterior sds; empty if none was made."""
-        made = [p for p in self._posteriors.values() if p is not None]
-        if not made:
-            several = "NUTS was not needed: every row has several trials."
-            return several if self.engine == "nuts" else ""
-        draws = max(p.draws for p in made)
-        error = max(p.monte_carlo_error for p in made)
-        divergent = sum(p.divergences or 0 for p in made)
-        warning = f", {divergent} divergences" if self.engine == "nuts" else ""
-        return (
-            f"Posterior: {self.engine}, {draws:,} draws, "
-            f"Monte Carlo error at most {error:.1g}{warning}."
-        )
+        described = self.posteriors.describe(self.split)
+        if not described and self.posteriors.engine == "nuts":
+            return "NUTS was not needed: every row has several trials."
+        return described
 
     def _posterior(
         self, selected_run: SelectedRun, k: int | None = None
     ) -> ConfusionPosterior | None:
-        """Return the posterior of the confusion matrix, or of label ``k``'s.
-
-        None if there is none, because of a single class or no images.
-        """
-        key = selected_run.run.key, -1 if k is None else k
-        if key not in self._posteriors:
-            table = confusion_matrix(selected_run.at.counts[self.split])
-            table = table if k is None else table[k]
-            usable = len(table) > 1 and table.any()
-            self._posteriors[key] = (
-                confusion_posterior(table, engine=self.engine) if usable else None
-            )
-        return self._posteriors[key]
+        return self.posteriors.of(selected_run, self.split, k)
 
     def _of_labels(self, selected_run: SelectedRun) -> dict[str, Estimate]:
         """Return the macro scores of several labels; nothing without usable predictions."""

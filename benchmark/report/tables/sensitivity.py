@@ -13,11 +13,12 @@ from benchmark.core.summaries import Sensitivity
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.statistics.estimate import NO_ESTIMATE, Estimate, normal_estimate
 from benchmark.report.statistics.over_trials import student_over_trials
-from benchmark.report.tables.numbers import DASH
+from benchmark.report.tables.numbers import DASH, shows_bounds
 from benchmark.report.tables.report_table import REPORT_TABLES, Report, ReportTable
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.scores import Scores
 from benchmark.report.tables.sheet import Sheet
+from benchmark.report.tables.value import Spread
 
 #: Limits of the measures; a correlation and the effect of the shortcut may be negative.
 _SHARE = (0.0, 1.0)
@@ -118,7 +119,7 @@ def sensitivity_sheet(table: Table, report: Report) -> Sheet | None:
         return None
     entries = [entry for row in rows for run in row.selected_runs for entry in _entries(run)]
     columns = _columns(rows, entries)
-    interval = report.spread == "interval"
+    interval = shows_bounds(report.spread)
     shown = _Cells(report, rows, interval=interval)
     heads: list[tuple[str, ...]] = [("method",), ("explained by",)]
     heads += [column.title for column in columns]
@@ -144,7 +145,7 @@ class _Cells:
     def __init__(self, report: Report, rows: Sequence[Row], *, interval: bool) -> None:
         self.interval = interval
         split = _reversed_split(rows)
-        self.scores = Scores(split, report.store, intervals=True) if split else None
+        self.scores = Scores(split, report.store, spread=Spread.INTERVAL) if split else None
         self.several = _has_several_labels(rows, split)
 
     def text(self, row: Row, column: Column) -> str:

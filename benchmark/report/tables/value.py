@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmark.report.statistics.estimate import NO_ESTIMATE, Estimate
+
+
+class Spread(enum.StrEnum):
+    """What is printed beside a value.
+
+    Attributes:
+        SD: The standard deviation.
+        INTERVAL: A 95 % interval.
+        CREDIBLE: Posterior mean and standard deviation and a 95 % credible interval, where a
+            posterior is defined; elsewhere the standard deviation and a 95 % interval.
+        BOTH: The standard deviation, and the interval below it, as on the HTML page.
+    """
+
+    SD = "sd"
+    INTERVAL = "interval"
+    CREDIBLE = "credible"
+    BOTH = "both"
 
 
 @dataclass(frozen=True)
@@ -22,6 +40,8 @@ class Value:
             or if nothing in the column was.
         shows_bounds: Whether the bounds are printed even where the standard deviation is asked for,
             because the value ± its standard deviation says little about the true value.
+        posterior: Posterior mean, standard deviation and credible interval of a single trial; None
+            if they were not requested or are not defined.
     """
 
     estimate: Estimate = NO_ESTIMATE
@@ -30,6 +50,13 @@ class Value:
     best: bool | None = None
     not_compared: str = ""
     shows_bounds: bool = False
+    posterior: Estimate | None = None
+
+    def shown(self, spread: str) -> Estimate:
+        """Return what is printed: the posterior if it is asked for and defined, or the estimate."""
+        if spread == Spread.CREDIBLE and self.posterior is not None:
+            return self.posterior
+        return self.estimate
 
     @property
     def trials(self) -> int:

@@ -14,6 +14,7 @@ from benchmark.report.statistics.estimate import Estimate, finite_or_none, witho
 from benchmark.report.statistics.posterior import accuracy_posterior
 from benchmark.report.statistics.stratified_mean import stratified_mean
 from benchmark.report.tables.metric import Metric, PerImage
+from benchmark.report.tables.posteriors import Posteriors
 
 
 class SplitMetric(Metric):
@@ -22,6 +23,18 @@ class SplitMetric(Metric):
     def one_trial(self, run: SelectedRun, predictions: PredictionStore | None = None) -> Estimate:
         """Return the accuracy with its posterior or, of dependent answers, its sampling sd."""
         return accuracy_estimate(run, self.splits[0], predictions)
+
+    def posterior(
+        self,
+        run: SelectedRun,
+        posteriors: Posteriors,
+        predictions: PredictionStore | None = None,
+    ) -> Estimate | None:
+        """Return the posterior of the accuracy; None for dependent answers."""
+        split = self.splits[0]
+        if has_patients(run, split, predictions):
+            return None
+        return posteriors.accuracy(run, split)
 
     def sampling_variance(self, runs: Sequence[SelectedRun]) -> float:
         """Return the variance that the test images give, which trials on the same images share."""
@@ -37,6 +50,12 @@ class SplitMetric(Metric):
         if correct is None or answers is None:
             return None
         return PerImage(correct, cluster=answers.cluster, is_correctness=True)
+
+
+def has_patients(run: SelectedRun, split: str, predictions: PredictionStore | None) -> bool:
+    """Return whether the images of a split are known to belong to patients."""
+    answers = None if predictions is None else predictions.get(run, split)
+    return answers is not None and answers.cluster is not None
 
 
 def mean_variance(estimates: Sequence[Estimate]) -> float:

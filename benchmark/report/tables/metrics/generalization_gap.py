@@ -10,11 +10,17 @@ import numpy as np
 from benchmark.core.summaries import DataSummary
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.predictions import PredictionStore, pair_order
+from benchmark.report.statistics.credible import paired_gap_posterior, unpaired_gap_posterior
 from benchmark.report.statistics.estimate import Estimate
 from benchmark.report.statistics.generalization_gap import LIMITS, paired_gap, unpaired_gap
 from benchmark.report.statistics.stratified_mean import stratified_mean
 from benchmark.report.tables.metric import METRICS, Metric, PerImage
-from benchmark.report.tables.metrics._accuracy import accuracy_estimate, mean_variance
+from benchmark.report.tables.metrics._accuracy import (
+    accuracy_estimate,
+    has_patients,
+    mean_variance,
+)
+from benchmark.report.tables.posteriors import Posteriors, single_label_table
 
 
 @METRICS.register
@@ -48,16 +54,42 @@ class GeneralizationGap(Metric):
         )
 
     def _paired(self, run: SelectedRun, predictions: PredictionStore) -> Estimate | None:
+        pairs = self._pairs(run, predictions)
+        if pairs is None:
+            return None
+        before, after, cluster = pairs
+        if before.dtype == np.bool_ and cluster is None:
+            return paired_gap(_joint_counts(before, after))
+        return stratified_mean(before.astype(np.float64) - after, cluster=cluster, limits=LIMITS)
+
+    def _pairs(
+        self, run: SelectedRun, predictions: PredictionStore
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None] | None:
+        """Return biased and deceiving correctness and patient of each pair; None without pairs."""
         biased, deceiving = (predictions.get(run, split) for split in self.splits)
         rows = None if biased is None or deceiving is None else pair_order(biased, deceiving)
         if biased is None or deceiving is None or rows is None:
             return None
-        before = biased.right[rows[0]]
-        after = deceiving.right[rows[1]]
-        if before.dtype == np.bool_ and biased.cluster is None:
-            return paired_gap(np.bincount(2 * before + after, minlength=4).reshape(2, 2))
         cluster = None if biased.cluster is None else biased.cluster[rows[0]]
-        return stratified_mean(before.astype(np.float64) - after, cluster=cluster, limits=LIMITS)
+        return biased.right[rows[0]], deceiving.right[rows[1]], cluster
+
+    def posterior(
+        self,
+        run: SelectedRun,
+        posteriors: Posteriors,
+        predictions: PredictionStore | None = None,
+    ) -> Estimate | None:
+        """Return the posterior of the gap, of pairs if predictions show the same objects."""
+        if any(has_patients(run, split, predictions) for split in self.splits):
+            return None
+        tables = [single_label_table(run, split) for split in self.splits]
+        if tables[0] is None or tables[1] is None:
+            return None
+        pairs = None if predictions is None else self._pairs(run, predictions)
+        if pairs is not None:
+            before, after, _ = pairs
+            return paired_gap_posterior(_joint_counts(before, after))
+        return unpaired_gap_posterior(tables[0], tables[1])
 
     def sampling_variance(self, runs: Sequence[SelectedRun]) -> float:
         """Return the variance that the test images give, as if the splits were unpaired."""
@@ -93,3 +125,8 @@ class GeneralizationGap(Metric):
         biased, deceiving = self.splits
         paired = "; both show the same objects" if data.paired else ""
         return f"gap = {biased} − {deceiving}, signed{paired}"
+
+
+def _joint_counts(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Return the number of pairs by biased × deceiving correctness, [2, 2]."""
+    return np.bincount(2 * before + after, minlength=4).reshape(2, 2)
