@@ -140,8 +140,9 @@ def make_mask_file(
     dataset = f"masked:on={named.name}" + (f",options={options}" if options else "")
     sentence = (
         f"{len(maker.bits):,} masks written to {path}, contact sheet {sheet}; "
-        f"{maker.num_empty:,} of them are empty because all patches are alike. Train with the data "
-        f"set {dataset},masks={relative.as_posix()}"
+        f"{maker.num_empty:,} of them are empty because all patches are alike (a higher "
+        "--threshold separates more). Train with the data set "
+        f"{dataset},masks={relative.as_posix()}"
     )
     return WrittenMasks(sentence, _with_masks(first, path), SPLITS, sheet)
 

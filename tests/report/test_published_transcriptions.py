@@ -115,9 +115,9 @@ SPOT = [
         "73.41",
         "",
     ),
-    ("robustvit_table1", "imagenet_a", "robustvit@vit_b", "top1_accuracy", "24.1", ""),
-    ("robustvit_table1", "objectnet", "robustvit:unsupervised@ar_l", "top5_accuracy", "73.5", ""),
-    ("robustvit_table1", "imagenet_val", "robustvit@average", "top1_accuracy_change", "-0.8", ""),
+    ("robustvit_table1", "imagenet_a", "robust_vit@vit_b", "top1_accuracy", "24.1", ""),
+    ("robustvit_table1", "objectnet", "robust_vit:unsupervised@ar_l", "top5_accuracy", "73.5", ""),
+    ("robustvit_table1", "imagenet_val", "robust_vit@average", "top1_accuracy_change", "-0.8", ""),
     (
         "robustvit_table2",
         "si_score_rotation",
@@ -126,11 +126,11 @@ SPOT = [
         "-0.2",
         "",
     ),
-    ("robustvit_table3", "imagenet_segmentation", "robustvit@ar_l", "mean_iou", "61.0", ""),
+    ("robustvit_table3", "imagenet_segmentation", "robust_vit@ar_l", "mean_iou", "61.0", ""),
     (
         "robustvit_table4",
         "si_score_size",
-        "robustvit:only_foreground@vit_b",
+        "robust_vit:only_foreground@vit_b",
         "top1_accuracy",
         "50.3",
         "",
@@ -138,7 +138,7 @@ SPOT = [
     (
         "robustvit_table4",
         "imagenet_val",
-        "robustvit:only_foreground@deit_b",
+        "robust_vit:only_foreground@deit_b",
         "top1_accuracy",
         "79.8",
         "",
@@ -409,6 +409,16 @@ def test_worst_group_is_not_above_average(name: str) -> None:
             value[dataset, method, "worst_group_accuracy"]
             <= value[dataset, method, "average_accuracy"]
         )
+
+
+@pytest.mark.parametrize("name", ["robustvit_table1", "robustvit_table2"])
+def test_baselines_of_robustvit_without_gradient_are_marked(name: str) -> None:
+    """GradMask and RRR were run as cross-entropy alone, and only these rows say so."""
+    table = pd.read_csv(FOLDER / f"{name}.csv")
+    baseline = table["method"].str.match("(gradmask|rrr)@")
+    assert baseline.sum() == 120
+    marked = table["note"].str.contains("plain cross-entropy fine-tuning", regex=False)
+    assert (marked == baseline).all()
 
 
 def test_robustvit_changes_follow() -> None:

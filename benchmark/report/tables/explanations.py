@@ -9,6 +9,7 @@ from benchmark.report.records.measurements import MeasuredExplainer
 from benchmark.report.tables.explanation_blocks import (
     AUC,
     AUC_METRIC,
+    POOLED_IOU,
     TIMES,
     Block,
     Cell,
@@ -130,8 +131,16 @@ def _caption(
     sentences = [
         f"Explanations of the predicted class of {counted} images of each split and trial, mean "
         "over images and trials.",
-        "Relevance is the absolute heatmap. Mass: share of it in the foreground.",
+        "Relevance is the absolute heatmap.",
     ]
+    if any(name in columns for name in ("mass", "mass_minmax")):
+        sentences.append("Mass: share of it in the foreground.")
+    if POOLED_IOU in columns:
+        sentences.append(
+            "A pixel is predicted to be foreground if its relevance is above the mean of the "
+            "image. Pooled IoU: mean over background and foreground of the intersection over the "
+            "union of the pixels of all images."
+        )
     if shows_bounds(report.spread):
         kinds = dict.fromkeys(
             cell.estimate.kind

@@ -45,6 +45,11 @@ _MEAN_SCORES = {
 }
 #: Test splits of papers that differ from the main split, such as CMNIST's test environment "−90%".
 PAPER_SPLITS = {("ex2l", "cmnist"): "deceiving"}
+#: Data sets whose test splits are data sets of their own in papers, with the names in papers of the
+#: splits that have another one there.
+_SUITES = {"imagenet": {"imagenet": "imagenet_val"}}
+#: Metrics of such data sets, and the column of a split.
+_SUITE_METRICS = {"top1_accuracy": "{}_accuracy", "top5_accuracy": "{}_top5_accuracy"}
 #: Splits of published worst-group accuracies that no column of the results shows.
 _WORST_GROUP_SPLITS = {
     "train_worst_group_accuracy": "train",
@@ -103,6 +108,7 @@ def beside(
     sheets = []
     for table in our_tables:
         values = [value for name in _paper_names(table) for value in by_dataset.get(name, [])]
+        values += _values_of_splits(table, by_dataset)
         sheet = _sheet(table, values, Ours(table, named, store, posteriors, spread))
         if sheet is not None:
             sheets.append(sheet)
@@ -115,6 +121,25 @@ def _paper_names(table: Table) -> list[str]:
     specs = (w.run.spec for row in table.rows if row.requested for w in row.selected_runs)
     options = next((spec.dataset_options for spec in specs if spec), {})
     return [name, *(f"{name}_{value}" for value in options.values() if isinstance(value, str))]
+
+
+def _values_of_splits(
+    table: Table, by_dataset: Mapping[str, Sequence[PublishedValue]]
+) -> list[PublishedValue]:
+    """Return published values of the test splits of a suite, such as ``imagenet``.
+
+    Their metric becomes that of the split: ``top1_accuracy`` of the data set ``imagenet_a`` is
+    ``imagenet_a_accuracy`` of the suite.
+    """
+    names = _SUITES.get(base_name(table.dataset))
+    if names is None:
+        return []
+    return [
+        replace(value, metric=_SUITE_METRICS[value.metric].format(split))
+        for split in table.sizes
+        for value in by_dataset.get(names.get(split, split), [])
+        if value.metric in _SUITE_METRICS
+    ]
 
 
 def _sheet(table: Table, values: Sequence[PublishedValue], ours: Ours) -> Sheet | None:
