@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from algorithms._fine_tuned import FineTuned
+from collections.abc import Mapping
+from typing import Any
+
+from algorithms._fine_tuned import FINE_TUNE_HPARAMS, FineTuned
 from algorithms.erm import ERM
 from algorithms.rrr import RRR, GradMask
-from benchmark.core import ALGORITHMS, HParam, LogUniform
+from benchmark.core import ALGORITHMS
 
-#: AdamW at a small learning rate, as for RobustViT, whose baselines these methods are.
-FINE_TUNE_HPARAMS = {
-    "optimizer": HParam("adamw", choices=("adam", "adamw", "sgd"), doc="optimiser"),
-    "lr": HParam(
-        3e-4,
-        LogUniform(-4.5, -3),
-        "learning rate",
-        low=0.0,
-        high=1e3,
-        large=HParam(3e-6, LogUniform(-6.3, -5.3), low=0.0, high=1e3),
-    ),
-    "weight_decay": HParam(1e-4, doc="weight decay", low=0.0, high=1e3),
-}
+#: Variant of all three methods: three images of each class, as in the RobustViT paper.
+FEW_MASKS: dict[str, Mapping[str, Any]] = {"few_masks": {"masks_per_class": 3}}
 
 
 @ALGORITHMS.register
@@ -28,7 +20,7 @@ class FineTunedERM(FineTuned, ERM):
 
     name = "erm_fine_tuned"
     hparams = FINE_TUNE_HPARAMS
-    variants = {}
+    variants = FEW_MASKS
 
 
 @ALGORITHMS.register
@@ -41,6 +33,7 @@ class FineTunedRRR(FineTuned, RRR):
 
     name = "rrr_fine_tuned"
     hparams = {**RRR.hparams, **FINE_TUNE_HPARAMS}
+    variants = {**RRR.variants, **FEW_MASKS}
 
 
 @ALGORITHMS.register
@@ -49,3 +42,4 @@ class FineTunedGradMask(FineTuned, GradMask):
 
     name = "gradmask_fine_tuned"
     hparams = {**GradMask.hparams, **FINE_TUNE_HPARAMS}
+    variants = {**GradMask.variants, **FEW_MASKS}

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch.nn import functional as F
 
-from algorithms._fine_tuned import FineTuned
-from algorithms.fine_tune import FINE_TUNE_HPARAMS
+from algorithms._fine_tuned import FINE_TUNE_HPARAMS, FineTuned
 from benchmark.core import (
     ALGORITHMS,
     BACKBONES,
@@ -22,7 +18,6 @@ from benchmark.core import (
     Paper,
     RunSpec,
     Setting,
-    seed_for,
 )
 from benchmark.explain import get
 from benchmark.losses.heatmaps import enlarged_to_unit
@@ -122,6 +117,13 @@ class RobustViT(FineTuned):
     }
     variants = {
         "authors": {"constant_gradients": True},
+        "weight_4": {"relevance_weight": 4.0},
+        "weight_20": {"relevance_weight": 20.0},
+        "authors_weight_4": {"constant_gradients": True, "relevance_weight": 4.0},
+        "authors_weight_20": {"constant_gradients": True, "relevance_weight": 20.0},
+        "few_masks": {"masks_per_class": 3},
+        "few_masks_weight_20": {"masks_per_class": 3, "relevance_weight": 20.0},
+        "ground_truth_weight_20": {"target": "label", "relevance_weight": 20.0},
         "ground_truth": {"target": "label"},
         "no_classification": {"classification_weight": 0.0},
         "no_background": {"background_weight": 0.0},
@@ -130,7 +132,6 @@ class RobustViT(FineTuned):
         "only_foreground": {"background_weight": 0.0, "classification_weight": 0.0},
     }
     objective = FineTuned.total_loss
-    masks_used: int | None = None
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -139,22 +140,8 @@ class RobustViT(FineTuned):
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
         if BACKBONES.get(spec.backbone).capabilities.attention:
-            return None
+            return super().refuses(spec, info)
         return f'it explains attention, which {spec.backbone} lacks; use backbone = "vit".'
-
-    def training_rows(self, label: np.ndarray, trial: int) -> np.ndarray | None:
-        """Return ``masks_per_class`` rows of each class, drawn by the trial, or None for all."""
-        per_class = self.hp["masks_per_class"]
-        if per_class == 0:
-            self.masks_used = len(label)
-            return None
-        rows = []
-        for k in np.unique(label):
-            rng = np.random.default_rng(seed_for("masks", trial, int(k)))
-            rows.append(rng.permutation(np.flatnonzero(label == k))[:per_class])
-        chosen = np.sort(np.concatenate(rows))
-        self.masks_used = len(chosen)
-        return chosen
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert batch.mask is not None
@@ -177,7 +164,3 @@ class RobustViT(FineTuned):
             "classification": self.hp["classification_weight"],
         }
         return {name: weights[name] * terms[name] for name in terms if weights[name] > 0}
-
-    def report(self) -> dict[str, Any]:
-        """Return the number of training masks that were used."""
-        return {} if self.masks_used is None else {"training_masks": self.masks_used}

@@ -206,6 +206,7 @@ class GAE(AttentionExplainer):
     """
 
     name = "gae"
+    evaluation_order = 15
     options = {
         "constant_gradients": HParam(
             False, doc="in a loss, let the gradient flow through the attention alone"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,11 @@ from torch.nn import functional as F
 
 from algorithms.robust_vit import robust_vit_loss
 from benchmark import explain
+from benchmark.core.named_options import parse_named_options
 from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.losses.heatmaps import enlarged_to_unit
+from benchmark.plan.planner import Plan, expand
+from benchmark.plan.sweepfile import SweepConfig
 from tests.support.tiny import build, make_batch, same_weights
 
 METHODS = ["robust_vit", "erm_fine_tuned", "rrr_fine_tuned", "gradmask_fine_tuned"]
@@ -179,3 +183,61 @@ def test_a_constant_map_becomes_zeros_and_others_span_the_unit_interval() -> Non
     assert gradient.isfinite().all()
     assert not gradient[0].any()
     assert gradient[1].any()
+
+
+@pytest.mark.parametrize("name", ["erm_fine_tuned", "rrr_fine_tuned", "gradmask_fine_tuned"])
+def test_baselines_use_the_same_few_images(name: str) -> None:
+    label = np.arange(40) % 4
+    of_robust_vit = built(masks_per_class=3).training_rows(label, trial=5)
+    baseline = built(name, masks_per_class=3)
+    rows = baseline.training_rows(label, trial=5)
+    assert rows is not None
+    assert np.array_equal(rows, of_robust_vit)
+    assert baseline.report() == ({"training_masks": 12} if baseline.needs.masks else {})
+    assert built(name).training_rows(label, trial=5) is None
+
+
+def planned(**fixed: Any) -> Plan:
+    config = SweepConfig(
+        name="fine_tuning",
+        datasets=(parse_named_options("digits_on_photos:bias=1.0"),),
+        algorithms=("erm", "erm_fine_tuned", "robust_vit"),
+        backbone=parse_named_options("vit:patch=8,dim=16,depth=2"),
+        fixed=fixed,
+        override={"erm": {"dataset": {"bias": 0.5}}},
+    )
+    return expand(config)
+
+
+def test_a_start_on_less_biased_data_is_shared_with_the_row_of_that_bias() -> None:
+    runs = planned(start_bias=0.5).runs
+    asked = {run.spec.algorithm: run.spec for run in runs.values() if run.requested}
+    assert len(runs) == 3
+    assert asked["erm"].dataset_options["bias"] == 0.5
+    for name in ("erm_fine_tuned", "robust_vit"):
+        assert asked[name].dataset_options["bias"] == 1.0
+        assert asked[name].upstream == {"start": asked["erm"].key}
+
+
+def test_without_start_bias_the_start_is_trained_on_the_data_of_the_method() -> None:
+    runs = planned().runs
+    starts = {
+        runs[k].spec.dataset_options["bias"]
+        for r in runs.values()
+        for k in r.spec.upstream.values()
+    }
+    assert starts == {1.0}
+    assert all("start_bias" not in run.spec.hparams for run in runs.values())
+
+
+def test_start_bias_needs_data_with_a_bias() -> None:
+    kind = ALGORITHMS.get("robust_vit")
+    spec = next(
+        r.spec for r in planned(start_bias=0.5).runs.values() if r.spec.algorithm == "robust_vit"
+    )
+    info = DATASETS.get("digits_on_photos")(None).info()
+    assert kind.refuses(spec, info) is None
+    without = replace(spec, dataset="folder")
+    assert "start_bias sets the option bias" in str(kind.refuses(without, info))
+    between = replace(spec, hparams={**spec.hparams, "start_bias": -0.5})
+    assert "neither -1 nor a share" in str(kind.refuses(between, info))

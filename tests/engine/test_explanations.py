@@ -155,7 +155,7 @@ def test_the_explainer_is_what_the_network_declares() -> None:
     for name, explainer in (
         ("convnet", "lrp"),
         ("convnext_base", "gradcam"),
-        ("vit_b_16", "input_gradient"),
+        ("vit_b_16", "gae"),
     ):
         network = type(
             "Declares", (nn.Module,), {"capabilities": BACKBONES.get(name).capabilities}
