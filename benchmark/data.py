@@ -19,6 +19,7 @@ from benchmark.cli.programs import add_version, make_parser
 from benchmark.cli.resources import download
 from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
 from benchmark.core.errors import UserError, exit_code
+from benchmark.core.files import check_folder, to_json, write_atomic
 from benchmark.core.hparam import parse_values
 from benchmark.core.named_options import NamedOptions, parse_named_options
 from benchmark.core.registry import DATASETS, did_you_mean
@@ -107,6 +108,22 @@ def _parser() -> argparse.ArgumentParser:
             default=0,
             help="trial whose splits are used; default: 0",
         )
+    check.add_argument(
+        "--scan",
+        action="store_true",
+        help="also find plain properties, such as borders or file sizes, that predict the label",
+    )
+    check.add_argument(
+        "--given-confounder",
+        action="store_true",
+        help="scan for shortcuts other than the known confounder",
+    )
+    check.add_argument(
+        "--scan-out",
+        type=Path,
+        metavar="DIR",
+        help="write the report of the scan (HTML, JSON) to this folder",
+    )
     show.add_argument("--output", type=Path, metavar="FILE.png", help="default: NAME.png")
     show.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: all splits")
     show.add_argument(
@@ -240,9 +257,18 @@ def _progress_bar(text: str) -> Iterator[Callable[..., None]]:
 
 
 def _check(given: argparse.Namespace) -> int:
+    if (given.given_confounder or given.scan_out) and not given.scan:
+        raise UserError("--given-confounder and --scan-out belong to --scan; add it.")
+    if given.scan_out:
+        check_folder(given.scan_out, "--scan-out")
     problems = 0
     for named, source in _sources(given):
         data = source.load(given.trial)
+        if given.scan and given.given_confounder and data.splits["train"].confounder is None:
+            raise UserError(
+                f"--given-confounder needs a known confounder, which {named.name} does not have; "
+                "leave it out."
+            )
         say(f"{named}: {data.fingerprint}")
         for name, split in data.splits.items():
             say(f"  {name:<10} {len(split):>7,} images  {_group_sizes(data, name)}")
@@ -254,7 +280,29 @@ def _check(given: argparse.Namespace) -> int:
         if not findings.problems:
             say("  no problem found")
         problems += len(findings.problems)
+        if given.scan:
+            _scan(given, named, source, data)
     return 1 if problems else 0
+
+
+def _scan(
+    given: argparse.Namespace, named: NamedOptions, source: DatasetSource, data: GroupedDataset
+) -> None:
+    """Print which plain properties predict the label, and write the report if asked for."""
+    from benchmark.report.render import render_sheets
+    from benchmark.scanning.page import page, scan_sheet, sentence
+    from benchmark.scanning.scan import scan
+    from benchmark.scanning.scan import to_json as scan_json
+
+    found = scan(source, data, given_confounder=given.given_confounder)
+    say(render_sheets([scan_sheet(found)], "text"))
+    say(sentence(found))
+    if given.scan_out is None:
+        return
+    given.scan_out.mkdir(parents=True, exist_ok=True)
+    write_atomic(given.scan_out / f"{named.name}_scan.html", page(found).encode("utf-8", "replace"))
+    write_atomic(given.scan_out / f"{named.name}_scan.json", to_json(scan_json(found)))
+    say(f"written to {given.scan_out}/: {named.name}_scan.html, {named.name}_scan.json")
 
 
 def _group_sizes(data: GroupedDataset, name: str) -> str:

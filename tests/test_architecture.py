@@ -47,6 +47,7 @@ THIN = {
     "benchmark.predict",
     "benchmark.audit",
     "benchmark.auditing",
+    "benchmark.scanning",
     "benchmark.cli",
     "benchmark.api",
 }

@@ -39,24 +39,21 @@ def draw(audit: Audit) -> list[SavedFigure]:
 def _effects(audit: Audit) -> SavedFigure:
     from matplotlib.figure import Figure
 
-    bars: list[tuple[str, PairedMean, Finding, float | None]] = []
+    bars: list[tuple[str, PairedMean, Finding]] = []
     for pull in audit.pulls:
-        placebo = pull.largest_placebo if pull.placebos else None
         finding = judge_pull(pull).finding
-        bars.append((f"{pull.mark.kind} (mark)", pull.estimate, finding, placebo))
+        bars.append((f"{pull.mark.kind} (mark)", pull.estimate, finding))
     for transplant in audit.transplants:
         finding = judge_transplant(transplant).finding
-        bars.append((f"{transplant.region.name} (exchange)", transplant.estimate, finding, None))
+        bars.append((f"{transplant.region.name} (exchange)", transplant.estimate, finding))
     figure = Figure(figsize=(7.5, 0.38 * len(bars) + 1.1), layout="constrained")
     axis = figure.subplots()
-    for row, (_, estimate, finding, placebo) in enumerate(bars):
+    for row, (_, estimate, finding) in enumerate(bars):
         if estimate.units:
             axis.plot(
                 [estimate.low, estimate.high], [row, row], color=_COLOURS[finding], linewidth=2
             )
             axis.plot(estimate.mean, row, "o", color=_COLOURS[finding])
-        if placebo is not None:
-            axis.plot(placebo, row, "|", color="#555555", markersize=14)
     axis.axvline(THRESHOLD, color="#555555", linewidth=0.8, linestyle="--")
     axis.axvline(0, color="#999999", linewidth=0.8)
     axis.set_yticks(range(len(bars)), [name for name, *_ in bars])
@@ -64,8 +61,7 @@ def _effects(audit: Audit) -> SavedFigure:
     axis.set_xlabel("share of answers that follow the mark or the region")
     description = (
         "Effect of every mark and of every exchanged region with its interval. Dashed: the "
-        f"threshold of {THRESHOLD:.0%}. Red: relies; green: no reliance found; brown: undecided. "
-        "Grey strokes: the largest pull of marks that mean nothing."
+        f"threshold of {THRESHOLD:.0%}. Red: relies; green: no reliance found; brown: undecided."
     )
     return _saved(figure, "effects", "Effects of marks and regions", description, full=True)
 

@@ -6,8 +6,10 @@ marks under which it answers c. Its mean over classes and images is the **pull**
 saw the marks has a pull near 0, also if marks hide the object and so change many answers.
 
 A mark may still happen to resemble a class: a bright tint pulls a model that sorts by brightness.
-So a pull must also exceed those of 19 **placebos**, random assignments of marks to classes: of the
-same marks where there are enough classes, else of marks that no class has.
+So the shift of the scores must also exceed those of 19 **placebos**, random assignments of marks
+to classes: of the same marks where there are enough classes, else of marks that no class has. The
+scores are compared and not the answers, since a model that follows one red tag also answers by any
+other reddish one, but less surely.
 """
 
 from __future__ import annotations
@@ -63,8 +65,8 @@ class Pull:
         mark: The mark.
         values: float64[N], v of each image, averaged over classes; NaN where it is undefined.
         estimate: Mean of ``values`` with its interval.
-        placebos: Pulls of random assignments of marks to classes; empty if there are too few marks.
         shift: Mean shift of the score of a class by its mark, in standard deviations of the score.
+        placebos: Shifts of random assignments of marks to classes; empty if marks are too few.
         gap: Accuracy with the mark of the own class minus accuracy with another one.
         raw_flips: Share of answers that any mark changes.
         neutral_flips: Share of answers that a grey patch in the same place changes.
@@ -75,8 +77,8 @@ class Pull:
     mark: Mark
     values: np.ndarray
     estimate: PairedMean
-    placebos: tuple[float, ...]
     shift: float
+    placebos: tuple[float, ...]
     gap: float
     raw_flips: float
     neutral_flips: float
@@ -85,7 +87,7 @@ class Pull:
 
     @property
     def largest_placebo(self) -> float:
-        """The largest pull of a mark that means nothing; −∞ without placebos."""
+        """The largest shift of an assignment that means nothing; −∞ without placebos."""
         return max(self.placebos, default=-math.inf)
 
 
@@ -124,8 +126,11 @@ def measure_pull(
         mark,
         values,
         paired_mean(values, images.cluster),
-        tuple(_placebos(after, pool or probed, images, probed, seed)),
-        _shift(scores, probed, plain, images.truth),
+        shift_of(scores, own, plain, images.truth),
+        tuple(
+            shift_of(scores, assigned, plain, images.truth)
+            for assigned in placebo_assignments(probed, pool or probed, seed)
+        ),
         _gap(after, probed, images.truth),
         float(np.mean([(answer != before).any(1).mean() for answer in marked])),
         float((neutral_answers != before).any(1).mean()),
@@ -158,14 +163,16 @@ def pull_values(
     return np.divide(total, count, out=np.full(len(truth), np.nan), where=count > 0)
 
 
-def _placebos(
-    after: Mapping[int, np.ndarray],
-    pool: Sequence[int],
-    images: AuditImages,
-    probed: Sequence[int],
-    seed: int,
-) -> list[float]:
-    """Return the pulls of random assignments of marks to classes, none of them to its own class."""
+def placebo_assignments(
+    probed: Sequence[int], pool: Sequence[int], seed: int = 0
+) -> list[dict[int, int]]:
+    """Return up to PLACEBOS random assignments of marks to classes, none of them to its own class.
+
+    Args:
+        probed: the classes.
+        pool: the marks to choose from.
+        seed: seed of the choice.
+    """
     if len(pool) < len(probed):
         return []
     rng = np.random.default_rng(seed_for("audit placebos", seed))
@@ -176,24 +183,36 @@ def _placebos(
             drawn.setdefault(marks)
         if len(drawn) == PLACEBOS:
             break
-    pulls = []
-    for marks in drawn:
-        values = pull_values(after, dict(zip(probed, marks, strict=True)), images.truth)
-        pulls.append(paired_mean(values, images.cluster).mean)
-    return pulls
+    return [dict(zip(probed, marks, strict=True)) for marks in drawn]
 
 
-def _shift(
-    scores: Mapping[int, np.ndarray], probed: Sequence[int], plain: np.ndarray, truth: np.ndarray
+def shift_of(
+    scores: Mapping[int, np.ndarray],
+    assigned: Mapping[int, int],
+    plain: np.ndarray,
+    truth: np.ndarray,
 ) -> float:
+    """Return the mean shift of the score of a class by its mark, in standard deviations.
+
+    Args:
+        scores: scores float[N,K] under each mark.
+        assigned: the mark of each class.
+        plain: scores float[N,K] without marks.
+        truth: bool[N,K], the classes of the images.
+
+    Returns:
+        The mean over classes, and over the images without the class, of the score under its mark
+        minus its mean under the other classes' marks; NaN if every image has every class.
+    """
     shifts = []
-    for label in probed:
+    for label, own in assigned.items():
         absent = ~truth[:, label]
-        spread = plain[:, label].std()
-        if not absent.any() or not spread > 0:
+        if not absent.any():
             continue
-        others = np.mean([scores[o][absent, label] for o in probed if o != label], axis=0)
-        shifts.append(float((scores[label][absent, label] - others).mean() / spread))
+        spread = plain[:, label].std() or 1.0  # a model that sees nothing but marks
+        others = [scores[mark][absent, label] for other, mark in assigned.items() if other != label]
+        difference = scores[own][absent, label] - np.mean(others, axis=0)
+        shifts.append(float(difference.mean() / spread))
     return float(np.mean(shifts)) if shifts else math.nan
 
 

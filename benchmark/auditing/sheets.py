@@ -79,13 +79,13 @@ def _pulls(audit: Audit) -> Sheet:
     rows = []
     for pull in audit.pulls:
         judged = judge_pull(pull)
-        placebo = f"{100 * pull.largest_placebo:.1f}" if pull.placebos else "–"
+        placebo = f"{pull.largest_placebo:.2f}" if pull.placebos else "–"
         rows.append(
             [
                 pull.mark.kind,
                 _points(pull.estimate),
-                placebo,
                 _number(pull.shift, ".2f"),
+                placebo,
                 _number(100 * pull.gap, ".1f"),
                 f"{100 * pull.raw_flips:.1f}",
                 f"{100 * pull.neutral_flips:.1f}",
@@ -98,20 +98,19 @@ def _pulls(audit: Audit) -> Sheet:
         f"Each class is given a mark. Pull: how much more often {units} images without a class are "
         "given it under its mark than under the other classes' marks, in points, with a 95 % "
         f"interval. A pull above {THRESHOLD:.0%} is reliance.",
-        "Placebo: the largest pull of up to 19 random assignments of marks to classes, which a "
-        "reliance must exceed. Shift: of the "
-        "score of the class, in standard deviations. Own − other: difference in accuracy between "
-        "the mark of the own class and that of another one. Flips: answers that a mark, or grey "
-        "in its place, changes; they do not tell a biased model from a fragile one. Area: share "
-        "of the image.",
+        "Shift: of the score of the class, in standard deviations. Placebo: the largest shift by "
+        "up to 19 random assignments of marks to classes, which a reliance must exceed. Own − "
+        "other: difference in accuracy between the mark of the own class and that of another one. "
+        "Flips: answers that a mark, or grey in its place, changes; they do not tell a biased "
+        "model from a fragile one. Area: share of the image.",
     ]
     if len(audit.probed) < len(audit.labels):
         caption.append(f"Marks stand for the {len(audit.probed)} most frequent classes.")
     heads = [
         ["mark"],
         ["pull", "[95 %]"],
-        ["placebo"],
         ["shift", "sd"],
+        ["placebo", "sd"],
         ["own −", "other"],
         ["flips", "mark"],
         ["flips", "grey"],
@@ -194,7 +193,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
                 "why": judge_pull(pull).why,
                 **_mean_json(pull.estimate),
                 "classes": list(audit.probed),
-                "placebo_max": pull.largest_placebo if pull.placebos else None,
+                "placebo_shift_max": pull.largest_placebo if pull.placebos else None,
                 "shift_sd": _finite(pull.shift),
                 "gap": _finite(pull.gap),
                 "raw_flips": pull.raw_flips,

@@ -60,7 +60,7 @@ def judge_pull(pull: Pull) -> Judged:
     """Return the finding about one kind of mark.
 
     Two controls must be passed: the other classes' marks, which are part of the pull, and the
-    largest of the placebos.
+    largest shift of the placebos.
     """
     estimate = pull.estimate
     if estimate.high < THRESHOLD:
@@ -69,11 +69,8 @@ def judge_pull(pull: Pull) -> Judged:
         return Judged(Finding.UNDECIDED, f"the interval contains {THRESHOLD:.0%}")
     if not pull.placebos:
         return Judged(Finding.UNDECIDED, "there are no placebo marks to compare with")
-    if estimate.mean <= pull.largest_placebo:
-        return Judged(
-            Finding.UNDECIDED,
-            f"it reacts as strongly to marks that mean nothing (up to {pull.largest_placebo:.0%})",
-        )
+    if not pull.shift > pull.largest_placebo:
+        return Judged(Finding.UNDECIDED, "it reacts as strongly to marks that mean nothing")
     return Judged(Finding.RELIES, f"the pull is above {THRESHOLD:.0%}")
 
 

@@ -16,8 +16,10 @@ from benchmark.auditing.pull import (
     marks_for,
     measure_pull,
     neutral_patch,
+    placebo_assignments,
     planting,
     pull_values,
+    shift_of,
 )
 from benchmark.auditing.regions import Region, regions_of
 from benchmark.auditing.transplant import choose_donors, measure_transplants
@@ -112,6 +114,20 @@ def test_pull_values_against_a_loop() -> None:
             assert found[i] == pytest.approx(np.mean(each))
 
 
+def test_shift_and_placebos_by_hand() -> None:
+    truth = truth_of(np.array([0, 1, 1]), 2)
+    plain = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+    scores = {0: plain + np.array([1.0, 0.0]), 1: plain + np.array([0.0, 3.0])}
+    sd = plain[:, 0].std()
+    # Class 0 gains 1 on images 1 and 2, class 1 gains 3 on image 0.
+    assert shift_of(scores, {0: 0, 1: 1}, plain, truth) == pytest.approx((1 / sd + 3 / sd) / 2)
+    assert shift_of(scores, {0: 1, 1: 0}, plain, truth) == pytest.approx(-2 / sd)
+    assert math.isnan(shift_of(scores, {0: 0, 1: 1}, plain, np.ones((3, 2), bool)))
+    permutations = placebo_assignments([0, 1, 2], [0, 1, 2])
+    assert sorted(tuple(a.values()) for a in permutations) == [(1, 2, 0), (2, 0, 1)]
+    assert placebo_assignments([0, 1, 2], [5, 6]) == []
+
+
 @pytest.mark.parametrize("classes", [2, 6])
 def test_a_model_that_follows_the_tag_is_found(classes: int) -> None:
     images = make_images(60, classes)
@@ -119,7 +135,7 @@ def test_a_model_that_follows_the_tag_is_found(classes: int) -> None:
     assert pull.estimate.mean > 0.9
     assert pull.gap > 0.9
     assert len(pull.placebos) == PLACEBOS
-    assert pull.largest_placebo < 0.1
+    assert pull.shift > 1 and pull.largest_placebo < 0.5 * pull.shift
     assert judge_pull(pull).finding is Finding.RELIES
     verdict = decide([pull], [], classes)
     assert verdict.finding is Finding.RELIES and "tag" in verdict.sentence
@@ -149,7 +165,7 @@ def test_two_classes_are_undecided_if_meaningless_marks_pull_as_much() -> None:
         return np.stack([red - 150, 150 - red], 1)
 
     pull = measure_pull(AuditedModel("red", scores), images, Mark("tag"), range(2))
-    assert pull.estimate.low > 0.02 and pull.largest_placebo >= pull.estimate.mean
+    assert pull.estimate.low > 0.02 and pull.largest_placebo >= pull.shift
     judged = judge_pull(pull)
     assert judged.finding is Finding.UNDECIDED
     assert decide([pull], [], 2).finding is Finding.UNDECIDED

@@ -1,0 +1,180 @@
+"""The report of a scan: text for the terminal, and an HTML page with figures."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmark.report.figures.summary_plots import SavedFigure
+from benchmark.report.html.page import POLICY
+from benchmark.report.html.parts import figures_part, sheet_part, text
+from benchmark.report.html.style import CSS
+from benchmark.report.tables.sheet import Sheet
+from benchmark.scanning.properties import Tier
+from benchmark.scanning.scan import ALPHA, MIN_AUC, FamilyResult, Scan, extreme_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLOURS = {Tier.NOT_OBJECT: "#c03030", Tier.EITHER: "#b07d10", Tier.OBJECT: "#708090"}
+#: The number of images at each end of a sheet.
+_EXTREMES = 8
+
+
+def sentence(found: Scan) -> str:
+    """Return what a scan found, in one sentence."""
+    suspects = found.suspects
+    if not suspects:
+        return (
+            "No plain property predicts the label that could not be the object itself; a shortcut "
+            "of another kind could not have been seen."
+        )
+    listed = ", ".join(
+        f"{result.family.name} ({_auc(result)}, {result.family.tier})" for result in suspects
+    )
+    return (
+        f"The label is predicted by {listed}. A network may use them instead of the object; "
+        "whether one does is a question for `python -m benchmark.audit`."
+    )
+
+
+def scan_sheet(found: Scan) -> Sheet:
+    """Return the table of all families."""
+    rows = []
+    for result in found.results:
+        low, high = result.bounds[result.best]
+        finding = "–"
+        if result.predicts:
+            finding = "suspect" if result.is_suspect else "predicts (content)"
+        rows.append(
+            [
+                result.family.name,
+                str(result.family.tier),
+                found.classes[result.best],
+                f"{result.predictions[result.best].auc:.2f}",
+                f"[{low:.2f}, {high:.2f}]",
+                f"{result.p_holm:.2g}",
+                finding,
+            ]
+        )
+    given = " Images are compared only with images of the same confounder." if found.given else ""
+    caption = [
+        f"How well plain properties of {len(found.rows):,} images of {found.split} predict the "
+        "label: AUC of a simple classifier that is trained on one half and tested on the other, "
+        f"for the class that is predicted best.{given} Intervals and p hold for all classes and "
+        f"families together. A family is reported if p < {ALPHA} and the lower bound is at least "
+        f"{MIN_AUC}; it is suspect unless it usually describes the object.",
+    ]
+    heads = [["property"], ["tier"], ["class"], ["AUC"], ["95 %"], ["p"], ["finding"]]
+    notes = [f"Not tested: {reason}." for reason in found.untested]
+    notes += [
+        f"{pair.count} images of {pair.second} look like images of {pair.first} (perceptual hash)."
+        for pair in found.near_duplicates
+    ]
+    return Sheet("Properties that predict the label", caption, heads, rows, stub=3, notes=notes)
+
+
+def page(found: Scan) -> str:
+    """Return a scan as one self-contained HTML document."""
+    title = f"Scan of {found.data}"
+    figures = [_ranking(found)]
+    for result in [r for r in found.results if r.predicts][:6]:
+        figures += [_histogram(found, result), _sheet(found, result)]
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f"<title>{text(title)}</title><style>{CSS}</style></head><body>"
+        f"<h1>{text(title)}</h1><main><p><b>{text(sentence(found))}</b></p>"
+        f"{figures_part(figures[:1])}{sheet_part(scan_sheet(found), 2)}"
+        f"{figures_part(figures[1:])}</main></body></html>\n"
+    )
+
+
+def _auc(result: FamilyResult) -> str:
+    return f"AUC {result.predictions[result.best].auc:.2f}"
+
+
+def _ranking(found: Scan) -> SavedFigure:
+    from matplotlib.figure import Figure
+
+    count = max(len(found.results), 1)
+    figure = Figure(figsize=(7.5, 0.27 * count + 1.0), layout="constrained")
+    axis = figure.subplots()
+    for row, result in enumerate(found.results):
+        colour = _COLOURS[result.family.tier]
+        low, high = result.bounds[result.best]
+        axis.plot([low, high], [row, row], color=colour, linewidth=2)
+        marker = "D" if result.is_suspect else "o"
+        axis.plot(result.predictions[result.best].auc, row, marker, color=colour)
+    axis.axvline(0.5, color="#999999", linewidth=0.8)
+    axis.axvline(MIN_AUC, color="#555555", linewidth=0.8, linestyle="--")
+    axis.set_yticks(range(len(found.results)), [r.family.name for r in found.results])
+    axis.invert_yaxis()
+    axis.set_xlabel("AUC, for the class that is predicted best")
+    description = (
+        "Red: cannot be the object; ochre: may be either; grey: usually the object. Diamonds are "
+        "suspects. Intervals hold for all families and classes together."
+    )
+    return _saved(figure, "ranking", "Properties that predict the label", description)
+
+
+def _histogram(found: Scan, result: FamilyResult) -> SavedFigure:
+    from matplotlib.figure import Figure
+
+    prediction = result.predictions[result.best]
+    scores = prediction.scores
+    defined = np.isfinite(scores)
+    positive = _positive(found, result)
+    figure = Figure(figsize=(4.8, 2.6), layout="constrained")
+    axis = figure.subplots()
+    bins = np.histogram_bin_edges(scores[defined], 24).tolist()
+    for value, name in ((True, found.classes[result.best]), (False, "other")):
+        axis.hist(scores[defined & (positive == value)], bins, density=True, alpha=0.5, label=name)
+    axis.legend(fontsize=8)
+    axis.set_xlabel(f"score by {result.family.name}")
+    axis.set_yticks([])
+    title = f"{result.family.name}: {_auc(result)}"
+    return _saved(figure, "histogram", title, "Scores of the classes.", full=False)
+
+
+def _positive(found: Scan, result: FamilyResult) -> np.ndarray:
+    """Return which scanned images have the best class of a result."""
+    return found.positive[:, result.best]
+
+
+def _sheet(found: Scan, result: FamilyResult) -> SavedFigure:
+    from matplotlib.figure import Figure
+
+    order = extreme_rows(result)
+    count = min(_EXTREMES, len(order) // 2)
+    figure = Figure(figsize=(0.8 * max(count, 1), 2.2), layout="constrained")
+    axes = figure.subplots(2, max(count, 1), squeeze=False)
+    for line, rows in enumerate((order[:count], order[len(order) - count :])):
+        for column, row in enumerate(rows):
+            _show(axes[line, column], found.image[row])
+    description = (
+        f"Images with the lowest (above) and the highest scores by {result.family.name} for the "
+        f"class {found.classes[result.best]}."
+    )
+    return _saved(figure, "extremes", f"Extremes of {result.family.name}", description, full=False)
+
+
+def _show(axis: Any, pixels: np.ndarray) -> None:
+    if len(pixels) == 2:
+        pixels = np.concatenate([pixels, np.zeros_like(pixels[:1])])
+    axis.imshow(
+        pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255
+    )
+    axis.set_axis_off()
+
+
+def _saved(
+    figure: Figure, name: str, title: str, description: str, *, full: bool = True
+) -> SavedFigure:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    return SavedFigure(name, title, description, svg[svg.index("<svg") :], full)

@@ -1,0 +1,210 @@
+"""Error rates of the verdicts of ``benchmark.audit`` on models that it has not seen.
+
+``python tests/benchmarks/audit_error_rates.py [--models 40] [--output FILE]`` trains small models
+on digits on photographs with a planted shortcut, half of them at a bias of 0.95 and half of them on
+balanced marks or without any, audits each on new images, and counts verdicts. Models differ in
+network (convnet, ResNet-18, ViT), number of classes (2, 10), shortcut (tag, border, colour,
+background) and seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmark.auditing.answers import AuditImages, truth_of  # noqa: E402
+from benchmark.auditing.model import AuditedModel  # noqa: E402
+from benchmark.auditing.pull import Mark, measure_pull  # noqa: E402
+from benchmark.auditing.regions import regions_of  # noqa: E402
+from benchmark.auditing.transplant import measure_transplants  # noqa: E402
+from benchmark.auditing.verdict import Finding, judge_pull, judge_transplant  # noqa: E402
+from benchmark.core.registry import BACKBONES, DATASETS  # noqa: E402
+from datasets._sources.shortcuts import plant  # noqa: E402
+
+NETWORKS = {
+    "convnet": {},
+    "resnet18": {},
+    "vit": {"patch": 8, "dim": 64, "depth": 3, "heads": 4},
+}
+SHORTCUTS = ("tag", "border", "colour", "background")
+CLASSES = (2, 10)
+IMAGES = 240
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model.
+
+    Attributes:
+        network: Name of the backbone.
+        classes: Number of classes.
+        shortcut: The shortcut.
+        biased: Whether it was trained on biased marks.
+        seed: The seed.
+    """
+
+    network: str
+    classes: int
+    shortcut: str
+    biased: bool
+    seed: int
+
+
+def cases(count: int) -> list[Case]:
+    """Return ``count`` cases, every second one biased."""
+    kinds = list(itertools.product(SHORTCUTS, CLASSES, NETWORKS))
+    order = np.random.default_rng(0).permutation(len(kinds))
+    chosen = []
+    for number in range(count):
+        shortcut, classes, network = kinds[order[(number // 2) % len(kinds)]]
+        chosen.append(Case(network, classes, shortcut, number % 2 == 0, number))
+    return chosen
+
+
+def data_of(case: Case) -> tuple[AuditImages, AuditImages]:
+    """Return training and test images without marks, with masks."""
+    source = DATASETS.get("digits_on_photos")(None, bias=0.1)
+    splits = source.load(case.seed).splits
+    parts = []
+    for name in ("train", "unbiased"):
+        split = splits[name]
+        keep = np.flatnonzero(split.label < case.classes)
+        keep = keep if name == "train" else keep[:IMAGES]
+        parts.append(
+            AuditImages(
+                np.asarray(split.image[keep]),
+                truth_of(split.label[keep], case.classes),
+                np.asarray(split.mask[keep]),
+                None,
+                False,
+            )
+        )
+    return parts[0], parts[1]
+
+
+def marked(images: AuditImages, case: Case, bias: float, seed: int) -> np.ndarray:
+    """Return images whose marks agree with the class in a share ``bias`` of them."""
+    rng = np.random.default_rng(seed)
+    label = images.truth.argmax(1)
+    other = (label + 1 + rng.integers(0, case.classes - 1, len(label))) % case.classes
+    mark = np.where(rng.random(len(label)) < bias, label, other)
+    return plant(images.pixels, mark, case.shortcut, seed, images.mask).image
+
+
+def train(case: Case, images: AuditImages, steps: int) -> AuditedModel:
+    """Train a model on marked images."""
+    torch.manual_seed(case.seed)
+    bias = 0.95 if case.biased else 1 / case.classes
+    pixels = torch.from_numpy(marked(images, case, bias, case.seed))
+    label = torch.from_numpy(images.truth.argmax(1))
+    size = tuple(images.pixels.shape[1:])
+    network = BACKBONES.get(case.network)(case.classes, size, **NETWORKS[case.network])
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    network.train()
+    for _ in range(steps):
+        rows = torch.randint(len(label), (64,))
+        loss = F.cross_entropy(network(pixels[rows].float() / 127.5 - 1), label[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    network.eval()
+
+    def scores(given: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            parts = torch.from_numpy(np.ascontiguousarray(given)).split(120)
+            return torch.cat([network(part.float() / 127.5 - 1) for part in parts]).numpy()
+
+    return AuditedModel(case.network, scores)
+
+
+def judge(case: Case, steps: int) -> dict:
+    """Train and audit one model."""
+    training, test = data_of(case)
+    model = train(case, training, steps)
+    pull = measure_pull(model, test, Mark(case.shortcut), range(case.classes), case.seed)
+    carrying = AuditImages(
+        marked(test, case, 0.95, case.seed + 1), test.truth, test.mask, None, False
+    )
+    regions = regions_of(*test.pixels.shape[2:], masked=True)
+    transplants = measure_transplants(model, carrying, regions, case.seed)
+    found = [judge_transplant(t).finding for t in transplants]
+    accuracy = float((model.scores(test.pixels).argmax(1) == test.truth.argmax(1)).mean())
+    return {
+        "network": case.network,
+        "classes": case.classes,
+        "shortcut": case.shortcut,
+        "biased": case.biased,
+        "accuracy": accuracy,
+        "gap": pull.gap,
+        "pull": pull.estimate.mean,
+        "low": pull.estimate.low,
+        "shift": pull.shift,
+        "placebo": pull.largest_placebo,
+        "known": str(judge_pull(pull).finding),
+        "unknown": str(
+            Finding.RELIES
+            if Finding.RELIES in found
+            else Finding.NOT_FOUND
+            if set(found) == {Finding.NOT_FOUND}
+            else Finding.UNDECIDED
+        ),
+    }
+
+
+def table(results: list[dict]) -> list[str]:
+    """Return verdicts by experiment and number of classes, as rows of a table."""
+    rows = []
+    for experiment, classes, biased in itertools.product(
+        ("known", "unknown"), CLASSES, (True, False)
+    ):
+        mine = [r for r in results if r["classes"] == classes and r["biased"] == biased]
+        counts = [
+            sum(r[experiment] == str(finding) for r in mine)
+            for finding in (Finding.RELIES, Finding.UNDECIDED, Finding.NOT_FOUND)
+        ]
+        name = "mark known" if experiment == "known" else "mark unknown"
+        kind = "biased" if biased else "innocent"
+        rows.append(
+            f"| {name} | {classes} | {kind} | {len(mine)} | {' | '.join(map(str, counts))} |"
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    started = time.process_time()
+    results = []
+    for case in cases(given.models):
+        results.append(judge(case, given.steps))
+        print(json.dumps(results[-1]), flush=True)
+    lines = [
+        "| experiment | classes | models | n | relies | undecided | no reliance found |",
+        "|---|---|---|---|---|---|---|",
+        *table(results),
+        "",
+        f"({given.models} models, {time.process_time() - started:.0f} CPU-s)",
+    ]
+    print("\n".join(lines))
+    if given.output:
+        given.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
