@@ -35,6 +35,7 @@ def _config(given: argparse.Namespace) -> SweepConfig:
         algorithms=tuple(given.algorithms) if given.algorithms else None,
         trials=None if given.trials is None else read_numbers("trials", given.trials),
         draws=None if given.draws is None else read_numbers("draws", given.draws),
+        grid=None if given.draws is None else False,
         oracle=True if getattr(given, "oracle", False) else None,
     )
 

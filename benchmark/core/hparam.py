@@ -145,6 +145,27 @@ class HParam:
             self.check(name, value)
         return replace(self, random=given)
 
+    def grid_values(self, name: str, table: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the values of a grid, ``{"grid": [...]}``, in the type of this hyper-parameter.
+
+        Args:
+            name: Name of the hyper-parameter, for messages.
+            table: The table of a sweep file.
+
+        Raises:
+            UserError: the table has no list, or a value is not allowed or is repeated.
+        """
+        values = table["grid"]
+        if len(table) > 1 or not isinstance(values, list) or not values:
+            raise UserError(
+                f"{name} = {shown(dict(table))} is not a grid of values, expected "
+                "{ grid = [value, …] }."
+            )
+        checked = tuple(self.check(name, value) for value in values)
+        if len(set(checked)) < len(checked):
+            raise UserError(f"{name}: the grid {shown(values)} contains a value twice.")
+        return checked
+
     def check(self, name: str, value: Any) -> Any:
         """Return a value in the type of this hyper-parameter.
 
@@ -228,6 +249,11 @@ class HParam:
                 f"{self.default!r}."
             ) from None
         return self.check(name, value)
+
+
+def is_grid(value: Any) -> bool:
+    """Return True if a value of a sweep file is a grid, ``{ grid = [value, …] }``."""
+    return isinstance(value, Mapping) and "grid" in value
 
 
 def resolve_values(

@@ -112,10 +112,7 @@ def expand(
     problems: dict[str, None] = dict.fromkeys(_check_names(config))
     explainers = _explainers(config, problems)
     refused: list[Refusal] = []
-    for dataset, method, trial, draw in itertools.product(
-        config.datasets, config.algorithms, config.trials, config.draws
-    ):
-        request = RunRequest(dataset, method, trial, draw)
+    for request in _requests(builder.resolver, problems):
         model = ""
         for explainer in (None, *explainers):
             try:
@@ -125,7 +122,16 @@ def expand(
                     builder.add_measurement(request, model, explainer)
             except Refused as error:
                 text = explainer.text if explainer else ""
-                refused.append(Refusal(str(dataset), method, trial, draw, str(error), text))
+                refused.append(
+                    Refusal(
+                        str(request.dataset),
+                        request.method,
+                        request.trial,
+                        request.draw,
+                        str(error),
+                        text,
+                    )
+                )
             except UserError as error:
                 problems.update(dict.fromkeys(_sentences(error)))
     if refused and not (skip_impossible or config.skip_impossible):
@@ -137,6 +143,26 @@ def expand(
         raise Problems(list(problems))
     warnings = tuple(_warn_inactive(builder.runs.values()))
     return Plan(config, builder.runs, refused, builder.resolver.data, warnings)
+
+
+def _requests(resolver: Resolver, problems: dict[str, None]) -> Iterator[RunRequest]:
+    """Yield the runs that a sweep asks for, and add mistakes in its grids to the problems."""
+    config = resolver.config
+    count = 0
+    for dataset, method in itertools.product(config.datasets, config.algorithms):
+        try:
+            draws = resolver.draws(dataset, method)
+        except UserError as error:
+            problems.update(dict.fromkeys(_sentences(error)))
+            continue
+        count += len(config.trials) * len(draws)
+        if count > MAX_RUNS:
+            raise UserError(
+                f"the grids of this sweep make {count:,} runs or more, expected at most "
+                f"{MAX_RUNS:,}; divide the sweep into several."
+            )
+        for trial, draw in itertools.product(config.trials, draws):
+            yield RunRequest(dataset, method, trial, draw)
 
 
 def _sentences(error: UserError) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from benchmark.core.backbone_options import without_defaults
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.dataset import AUGMENTATIONS, DatasetInfo, DatasetSource, batch_size_problem
 from benchmark.core.errors import ErrorCollector, Refused, UserError
-from benchmark.core.hparam import HParam, check_values, parse_values, resolve_values
+from benchmark.core.hparam import HParam, check_values, is_grid, parse_values, resolve_values
 from benchmark.core.named_options import (
     NamedOptions,
     base_name,
@@ -23,7 +24,14 @@ from benchmark.core.needs import DESCRIPTIONS
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, did_you_mean
 from benchmark.core.spec import RunSpec
 from benchmark.core.transforms import check_transform, is_transform
-from benchmark.plan.sweepfile import BUDGET, COMPUTE, SweepConfig, check_table, read_selection
+from benchmark.plan.sweepfile import (
+    BUDGET,
+    COMPUTE,
+    MAX_ENTRIES,
+    SweepConfig,
+    check_table,
+    read_selection,
+)
 
 #: Keys of an [override.NAME] table that are not hyper-parameters.
 TABLES = ("dataset", "budget", "augmentation", "backbone", "selection")
@@ -235,17 +243,62 @@ class Resolver:
         [fixed], from the variant, from [override.NAME], and from an upstream declaration.
         """
         declared: dict[str, HParam] = kind.all_hparams(max(info.image_size[1:]) if info else 0)
-        values = {name: h.draw(name, request.trial, request.draw) for name, h in declared.items()}
-        fixed = {name: value for name, value in self.config.fixed.items() if name in declared}
+        draw = 0 if self.config.grid else request.draw
+        values = {name: h.draw(name, request.trial, draw) for name, h in declared.items()}
         errors = ErrorCollector()
-        for given in (fixed, kind.variants.get(variant, {}), override, request.hparams or {}):
-            resolved = errors(
-                resolve_values, declared, given, request.method, request.trial, request.draw
-            )
+        layers = self._layers(declared, kind, variant, override, request)
+        for given in layers:
+            grids = {name for name, value in given.items() if name in declared and is_grid(value)}
+            values.update({name: declared[name].default for name in grids})
+            plain = {name: value for name, value in given.items() if name not in grids}
+            resolved = errors(resolve_values, declared, plain, request.method, request.trial, draw)
             values.update(resolved or {})
+        grid = errors(_grid_of, declared, layers, request.method) or {}
+        if grid and request.draw and not self.config.grid:
+            errors(_refuse_grid, request.method, grid)
+        if self.config.grid and request.draw:
+            values.update(_grid_point(grid, request.draw))
         errors.finish()
         omitted = {n for n, h in declared.items() if h.omit_default and values[n] == h.default}
         return {name: value for name, value in values.items() if name not in omitted}
+
+    def _layers(
+        self,
+        declared: Mapping[str, HParam],
+        kind: Any,
+        variant: str,
+        override: Mapping[str, Any],
+        request: RunRequest,
+    ) -> list[Mapping[str, Any]]:
+        """Return the tables that give values to hyper-parameters, the least important first."""
+        fixed = {name: value for name, value in self.config.fixed.items() if name in declared}
+        return [fixed, kind.variants.get(variant, {}), override, request.hparams or {}]
+
+    def draws(self, dataset: NamedOptions, method: str) -> Sequence[int]:
+        """Return the numbers of the draws of a method: those of the sweep, or of its grid.
+
+        Raises:
+            UserError: If the method does not exist, or its grid is too large.
+            Problems: If there are several mistakes.
+        """
+        if not self.config.grid:
+            return self.config.draws
+        grid = self._grid(RunRequest(dataset, method, 0, 0))
+        points = math.prod(map(len, grid.values()))
+        if points > MAX_ENTRIES:
+            raise UserError(
+                f"{method}: its grid has {points:,} points, expected at most {MAX_ENTRIES:,}."
+            )
+        return range(1, points + 1) if grid else (0,)
+
+    def _grid(self, request: RunRequest) -> dict[str, tuple[Any, ...]]:
+        """Return the hyper-parameters of a method that have a grid, in order of declaration."""
+        algorithm, variant = split_method(request.method)
+        kind = _algorithm(algorithm, variant)
+        declared = kind.all_hparams(0)
+        override = self._overrides(request).hparams
+        layers = self._layers(declared, kind, variant, override, request)
+        return _grid_of(declared, layers, request.method)
 
     def _budget(self, override: Mapping[str, Any], selection: Sequence[str]) -> dict[str, Any]:
         budget: dict[str, Any] = {
@@ -298,11 +351,16 @@ class Resolver:
         same_backbone = NamedOptions(spec.backbone, options)
         for role, needed in ALGORITHMS.get(spec.algorithm).upstream(spec).items():
             backbone = parse_named_options(needed.backbone) if needed.backbone else same_backbone
+            hparams = needed.hparams
+            if needed.same_draw and self.config.grid:
+                known = ALGORITHMS.get(needed.algorithm).all_hparams(0)
+                shared = [n for n in self._grid(request) if n in known and n in spec.hparams]
+                hparams = {**{name: spec.hparams[name] for name in shared}, **hparams}
             requests[role] = replace(
                 request,
                 method=method_name(needed.algorithm, needed.variant),
                 draw=request.draw if needed.same_draw else 0,
-                hparams=needed.hparams,
+                hparams=hparams,
                 dataset_options={**spec.dataset_options, **needed.dataset_options},
                 budget=needed.budget,
                 backbone=backbone,
@@ -427,6 +485,48 @@ def _overrides_objective(kind: Any) -> bool:
     from benchmark.core.algorithm import Algorithm
 
     return kind.objective is not Algorithm.objective
+
+
+def _grid_of(
+    declared: Mapping[str, HParam], layers: Sequence[Mapping[str, Any]], owner: str
+) -> dict[str, tuple[Any, ...]]:
+    """Return the values of each hyper-parameter with a grid that no later table replaces.
+
+    Args:
+        declared: The declared hyper-parameters.
+        layers: Tables of values, the least important first.
+        owner: Name of the method, for messages.
+    """
+    given: dict[str, Any] = {}
+    for layer in layers:
+        given.update(layer)
+    return {
+        name: hparam.grid_values(f"{owner}: {name}", given[name])
+        for name, hparam in declared.items()
+        if is_grid(given.get(name))
+    }
+
+
+def _grid_point(grid: Mapping[str, Sequence[Any]], draw: int) -> dict[str, Any]:
+    """Return the values of a point of a grid; the last hyper-parameter varies fastest.
+
+    Args:
+        grid: The values of each hyper-parameter.
+        draw: Number of the point, from 1.
+    """
+    point = {}
+    index = draw - 1
+    for name in reversed(list(grid)):
+        index, position = divmod(index, len(grid[name]))
+        point[name] = grid[name][position]
+    return point
+
+
+def _refuse_grid(method: str, grid: Mapping[str, Any]) -> None:
+    raise UserError(
+        f'{method}: {", ".join(grid)} has a grid, which needs draws = "grid"; random draws take '
+        "{ choice = [value, …] }."
+    )
 
 
 def _curves_of(kind: Any, names: Sequence[str]) -> tuple[str, ...]:

@@ -40,6 +40,9 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 #: Allowed values of the texts in these tables.
 _CHOICES = {"precision": ("fp32", "bf16"), "deterministic": ("auto", "true", "false")}
 
+#: Value of ``draws`` for a grid search.
+GRID = "grid"
+
 #: Largest size of a sweep file in bytes.
 MAX_BYTES = 1_000_000
 #: Largest depth of nested tables and lists.
@@ -105,6 +108,7 @@ class SweepConfig:
         backbone: Backbone with options, such as ``resnet18:small_stem=true``.
         trials: Numbers of the trials, which are seeds.
         draws: Numbers of the hyper-parameter draws; 0 stands for the declared defaults.
+        grid: True if the draws of each method are the points of its grid, instead of ``draws``.
         selection: Criteria; tables use the first one.
         budget: The [budget] table.
         fixed: Hyper-parameters for every algorithm that declares them.
@@ -130,6 +134,7 @@ class SweepConfig:
     backbone: NamedOptions = field(default_factory=lambda: NamedOptions("convnet"))
     trials: tuple[int, ...] = (0,)
     draws: tuple[int, ...] = (0,)
+    grid: bool = False
     selection: tuple[str, ...] = ("val_accuracy", "last")
     budget: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -153,6 +158,8 @@ class SweepConfig:
         content = dict(vars(self))
         content["datasets"] = list(map(str, self.datasets))
         content["backbone"] = str(self.backbone)
+        if content.pop("grid"):
+            content["draws"] = GRID
         if not self.evaluate_train:
             del content["evaluate_train"]
         if not self.curves:
@@ -261,7 +268,11 @@ def config_from(values: Mapping[str, Any], name: str, where: str) -> SweepConfig
             )
     if problems:
         raise Problems(problems)
-    return SweepConfig(**given)
+    return SweepConfig(**given, grid=values.get("draws") == GRID)
+
+
+def _draws(key: str, value: Any) -> tuple[int, ...]:
+    return (0,) if value == GRID else read_numbers(key, value)
 
 
 def read_numbers(key: str, value: Any) -> tuple[int, ...]:
@@ -299,7 +310,8 @@ def read_numbers(key: str, value: Any) -> tuple[int, ...]:
         return tuple(value)
     raise UserError(
         f"{key} = {shown(value)} is not a count or a list of whole numbers, "
-        f"expected {key} = 3 or {key} = [42, 8, 777]."
+        f"expected {key} = 3 or {key} = [42, 8, 777]"
+        + (f' or {key} = "{GRID}".' if key == "draws" else ".")
     )
 
 
@@ -492,7 +504,7 @@ _READERS = {
     "algorithms": _texts,
     "backbone": lambda key, value: parse_named_options(_text(key, value)),
     "trials": read_numbers,
-    "draws": read_numbers,
+    "draws": _draws,
     "selection": read_selection,
     "budget": lambda key, value: check_table(BUDGET, key, _table(key, value)),
     "compute": lambda key, value: check_table(COMPUTE, key, _table(key, value)),
