@@ -293,6 +293,19 @@ class AttriNet(Algorithm):
         """Return further terms of the generator for class k; none here."""
         return {}
 
+    def global_explanations(self) -> dict[str, torch.Tensor]:
+        """Return the class centres, the weights of the heads per pixel, and their product."""
+        network = self.network
+        centres = network.centres.unflatten(0, (-1, 2))
+        label = torch.arange(len(centres), device=centres.device)
+        ones = torch.ones_like(centres[:, 1])
+        return {
+            "class centre": centres[:, 1],
+            "centre without the class": centres[:, 0],
+            "head weights": network.heads.contributions(ones, label),
+            "centre × weights": network.heads.contributions(centres[:, 1], label),
+        }
+
     def heads_loss(
         self, batch: Batch, label: torch.Tensor, positive: torch.Tensor
     ) -> dict[str, torch.Tensor]:

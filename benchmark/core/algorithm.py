@@ -320,6 +320,15 @@ class Algorithm(nn.Module):
         """Return the network that heatmaps of this method explain, and the input for it."""
         return self.network, image
 
+    def global_explanations(self) -> dict[str, torch.Tensor]:
+        """Return explanations of whole classes, for models that contain such explanations.
+
+        Returns:
+            float[K,C,H,W] for each name: what the model associates with each class, whatever the
+            image. The first one is measured. The default is nothing.
+        """
+        return {}
+
     def explanation_distance(
         self,
         heatmap: torch.Tensor,

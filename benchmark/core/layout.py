@@ -153,6 +153,11 @@ class RunFolder:
         return self.path / "explanations.npz"
 
     @property
+    def global_maps(self) -> Path:
+        """Explanations of whole classes, of methods that have them."""
+        return self.path / "global_explanations.npz"
+
+    @property
     def embeddings(self) -> Path:
         """Features of test images, for networks that declare features."""
         return self.path / "embeddings.npz"

@@ -250,12 +250,14 @@ class ExplanationSummary:
         splits: Results by test split.
         note: Why there is no explanation, or empty.
         sensitivity: Sensitivity to classes, their evidence and the shortcut.
+        global_maps: Names of the explanations of whole classes.
     """
 
     explainer: Name | None
     splits: Mapping[str, ExplainedSplit]
     note: Text = ""
     sensitivity: tuple[Sensitivity, ...] = ()
+    global_maps: Names = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``extra.explanations`` in record.json."""
@@ -266,6 +268,8 @@ class ExplanationSummary:
         found: dict[str, Any] = {"explainer": self.explainer, "splits": splits}
         if self.note:
             found["note"] = self.note
+        if self.global_maps:
+            found["global_maps"] = list(self.global_maps)
         if self.sensitivity:
             found["sensitivity"] = [asdict(measured) for measured in self.sensitivity]
         return found

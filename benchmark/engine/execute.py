@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +36,19 @@ from benchmark.core.summaries import (
     ExplanationSummary,
     MachineSummary,
     SelectedStep,
-    Sensitivity,
     Timing,
 )
-from benchmark.core.thresholds import youden_thresholds
 from benchmark.engine.build import build_algorithm
 from benchmark.engine.checkpoint import conditions_of, load_checkpoint, write_weights
 from benchmark.engine.embeddings import Embeddings, embed_splits
 from benchmark.engine.environment_info import current_conditions
 from benchmark.engine.evaluate import Evaluation
 from benchmark.engine.exceptions import InterruptedRunError, NonFiniteError
-from benchmark.engine.explanations import Explanations, explain_splits
+from benchmark.engine.explain_run import explain_run
+from benchmark.engine.global_explanations import global_arrays
 from benchmark.engine.loop import TrainingRun
 from benchmark.engine.measure_explanations import MeasurementRun, finish_measurement
 from benchmark.engine.record_parts import about_data, about_method, about_upstream, tidy
-from benchmark.engine.sensitivity import Answers, measure_sensitivity, name_of_explainer
 
 #: After training, a checkpoint is saved if the last one is older than this, in seconds. A request
 #: to stop during the evaluation then costs little.
@@ -220,7 +218,7 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> RunOutcome:
         selected, predictions, inference = _evaluate_selected(run)
         memory = run.peak_memory()  # before explanations add to it
         before = time.perf_counter()
-        explanations = _explanations(run, predictions)
+        explanations = explain_run(run, predictions)
         if explanations.report:
             run.seconds["explanations"] = time.perf_counter() - before
         before = time.perf_counter()
@@ -237,6 +235,9 @@ def _finish(run: TrainingRun, attempt: int, started: float) -> RunOutcome:
         if explanations.gallery:
             arrays = explanations.gallery
             files.add(folder.heatmaps, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+        if explanations.global_maps:
+            maps = global_arrays(explanations.global_maps)
+            files.add(folder.global_maps, lambda file: np.savez_compressed(file, **maps))  # type: ignore[arg-type]
         if embeddings.arrays:
             stored = embeddings.arrays
             files.add(folder.embeddings, lambda file: np.savez_compressed(file, **stored))  # type: ignore[arg-type]
@@ -345,49 +346,6 @@ def _evaluate_selected(
 def _load_step(run: TrainingRun, step: int) -> None:
     run.algorithm.load_state_dict(run.selection.weights[step])
     run.algorithm.current_step = step
-
-
-def _explanations(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Explanations:
-    """Explain the model that the first criterion selects, on the test splits that have masks."""
-    if not run.spec.compute.get("explanations", True):
-        return Explanations()
-    info = run.data.info
-    masked = [name for name in info.test_splits if run.data.splits[name].mask is not None]
-    gallery_splits = [name for name in info.bias_splits or () if name in masked] or masked[:2]
-    first = run.spec.selection[0]
-    predicted = {name: predictions[f"{first}/{name}/score"].argmax(1) for name in masked}
-    splits = {name: run.split(name) for name in masked}
-    explanations = explain_splits(run.algorithm, splits, predicted, gallery_splits)
-    sensitivity = _sensitivity(run, predictions)
-    if not sensitivity:
-        return explanations
-    report = explanations.report
-    if not report:
-        one = next(iter(sensitivity)).split or info.test_splits[0]
-        report = {"explainer": name_of_explainer(run.algorithm, run.split(one)), "splits": {}}
-    entries = [asdict(entry) for entry in sensitivity]
-    return replace(explanations, report={**report, "sensitivity": entries})
-
-
-def _sensitivity(
-    run: TrainingRun, predictions: Mapping[str, np.ndarray]
-) -> tuple[Sensitivity, ...]:
-    """Measure the sensitivity of the model that the first criterion selects, on labelled tests."""
-    info = run.data.info
-    first = run.spec.selection[0]
-    names = [name for name in info.test_splits if name not in info.unlabelled_splits]
-    threshold = np.zeros(len(info.label_names))
-    if info.multi_label:
-        label = run.data.splits["val"].label
-        threshold = youden_thresholds(label, predictions[f"{first}/val/score"])
-    answers = {
-        name: Answers(predictions[f"{first}/{name}/score"], run.data.splits[name].label, threshold)
-        for name in names
-    }
-    pair = info.bias_splits if info.paired else None
-    splits = {name: run.split(name) for name in names}
-    main = about_data(run.data).main_split
-    return measure_sensitivity(run.algorithm, splits, answers, main, pair)
 
 
 def _embeddings(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Embeddings:

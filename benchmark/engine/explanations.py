@@ -40,15 +40,17 @@ _RECORDED_FIELDS = ("energy", "correlation", "area", "distance")
 
 @dataclass
 class Explanations:
-    """The explanations of a run; both are empty if there are none.
+    """The explanations of a run; all are empty if there are none.
 
     Args:
         report: the entry of record.json.
         gallery: the arrays of heatmaps.npz.
+        global_maps: explanations of whole classes, float32[K,H,W] for each name.
     """
 
     report: dict[str, Any] = field(default_factory=dict)
     gallery: dict[str, np.ndarray] = field(default_factory=dict)
+    global_maps: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def evenly_spaced_rows(size: int, most: int) -> np.ndarray:

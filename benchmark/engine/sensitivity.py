@@ -91,6 +91,7 @@ def measure_sensitivity(
     answers: Mapping[str, Answers],
     main_split: str | None,
     pair: tuple[str, str] | None,
+    global_map: np.ndarray | None = None,
 ) -> tuple[Sensitivity, ...]:
     """Measure everything that the data allow.
 
@@ -100,6 +101,7 @@ def measure_sensitivity(
         answers: the predictions on each of them.
         main_split: the split of class sensitivity, or None.
         pair: the biased and the deceiving split if they show the same objects, or None.
+        global_map: explanations of whole classes, float32[K,H,W], or None.
     """
     found: list[Sensitivity] = []
     tied = None
@@ -107,6 +109,8 @@ def measure_sensitivity(
         biased = splits[pair[0]].arrays
         tied = tied_classes(answers[pair[0]].has, biased.confounder)
         found += _tag_effects(splits, answers, pair, tied)
+        if global_map is not None and tied is not None:
+            found += _of_global_map(biased, global_map, tied)
     try:
         with explaining(algorithm):
             for name, split in splits.items():
@@ -304,6 +308,28 @@ def _of_class(
         areas = part[torch.from_numpy(shortcut)]
         found.append(
             _summary("confounder_sensitivity", split.name, k, values, chance=TOP, areas=areas)
+        )
+    return found
+
+
+def _of_global_map(biased: Split, global_map: np.ndarray, tied: np.ndarray) -> list[Sensitivity]:
+    """Return the confounder sensitivity of global explanations.
+
+    The shortcut of a class is where most of the images with it show it.
+    """
+    if biased.shortcut is None or biased.confounder is None:
+        return []
+    found = []
+    for k in range(len(global_map)):
+        own = np.isin(biased.confounder, np.flatnonzero(tied == k))
+        rows = _spread(np.flatnonzero(own & shown_confounders(biased)[biased.confounder]))
+        if not len(rows):
+            continue
+        area = torch.from_numpy(biased.shortcut[rows, 0].mean(0) > 0.5)[None]
+        value = confounder_sensitivity(torch.from_numpy(global_map[k])[None], area)
+        areas = area.double().mean((1, 2))
+        found.append(
+            _summary("global_confounder_sensitivity", "", k, value, chance=TOP, areas=areas)
         )
     return found
 

@@ -259,3 +259,22 @@ def test_guidance_leaves_out_positives_without_a_mask_of_the_class() -> None:
         outside = guidance_loss(attribution[known], mask[known, 1:2])
         expected = algorithm.hp["guidance_weight"] * outside.sum()
         torch.testing.assert_close(terms["guidance"], expected)
+
+
+def test_global_explanations_are_the_centres_the_weights_and_their_product() -> None:
+    algorithm = built()
+    network = algorithm.network
+    network.centres.normal_()
+    found = algorithm.global_explanations()
+    classes = len(network.heads.bias)
+    for k in range(classes):
+        absent, present = network.centres_of(k)
+        assert torch.equal(found["class centre"][k], present)
+        assert torch.equal(found["centre without the class"][k], absent)
+        torch.testing.assert_close(
+            found["centre × weights"][k], found["head weights"][k] * found["class centre"][k]
+        )
+    label = torch.arange(classes)
+    logits = network.heads(found["class centre"], label)
+    total = found["centre × weights"].sum((1, 2, 3))
+    torch.testing.assert_close(total, logits - network.heads.bias)

@@ -75,7 +75,7 @@ def draw_gallery(canvas: Canvas, table: Table, store: PredictionStore | None = N
 def draw_grid(canvas: Canvas, gallery: Gallery, columns: Sequence[MethodHeatmaps]) -> None:
     """Draw a row per image: the image, its foreground, and a heatmap for each column."""
     rows = len(gallery.label)
-    axes, scale = _grid(canvas, rows, 2 + len(columns))
+    axes, scale = image_grid(canvas, rows, 2 + len(columns))
     for r in range(rows):
         _image(axes[r, 0], gallery, r)
         _image(axes[r, 1], gallery, r, outlined=True)
@@ -91,8 +91,8 @@ def draw_grid(canvas: Canvas, gallery: Gallery, columns: Sequence[MethodHeatmaps
     canvas.text(0.5, 0.05 / canvas.get_figheight(), LEGEND, fontsize=7, ha="center", va="bottom")
 
 
-def _grid(canvas: Canvas, rows: int, columns: int) -> tuple[np.ndarray, Axes]:
-    """Return axes [rows, columns] and those of the colour scale.
+def image_grid(canvas: Canvas, rows: int, columns: int) -> tuple[np.ndarray, Axes]:
+    """Return axes [rows, columns] for square images, and those of the colour scale.
 
     They are placed in inches, since a layout engine takes seconds.
     """
@@ -111,7 +111,7 @@ def _grid(canvas: Canvas, rows: int, columns: int) -> tuple[np.ndarray, Axes]:
 def _image(axes: Axes, gallery: Gallery, r: int, *, outlined: bool = False) -> None:
     image = gallery.image[r].transpose(1, 2, 0)
     image = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, 2)
-    _bare(axes)
+    bare(axes)
     if outlined:  # the background is faded
         image = np.where(gallery.mask[r][..., None], image, image // 4 + 191).astype(np.uint8)
     axes.imshow(image, interpolation="nearest")
@@ -120,7 +120,7 @@ def _image(axes: Axes, gallery: Gallery, r: int, *, outlined: bool = False) -> N
 
 
 def _heatmap(axes: Axes, gallery: Gallery, heatmaps: MethodHeatmaps, r: int) -> None:
-    _bare(axes)
+    bare(axes)
     axes.imshow(
         scaled(heatmaps.heatmap[r]), cmap="seismic", vmin=-1, vmax=1, interpolation="nearest"
     )
@@ -161,7 +161,8 @@ def _segments(
     axes.plot(xs, ys, color="black", linewidth=0.8, solid_capstyle="projecting")
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
+    """Leave only a thin frame around an image."""
     axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
         side.set_visible(True)

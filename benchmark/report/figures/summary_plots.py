@@ -13,6 +13,7 @@ from benchmark.core.files import remove_abandoned, write_atomic
 from benchmark.core.layout import ABANDONED_SECONDS
 from benchmark.core.text import one_line
 from benchmark.report.figures.explainer_gallery import draw_explainer_gallery
+from benchmark.report.figures.global_gallery import draw_global_gallery
 from benchmark.report.figures.heatmap_gallery import draw_gallery, file_name
 from benchmark.report.figures.latent_space import draw_latent
 from benchmark.report.figures.style import COLOURS, MARKERS
@@ -101,9 +102,25 @@ def draw_all(
             gallery = _draw(file_name(table, taken), title, draw_gallery, table, store, out)
             if gallery is not None:
                 drawn.setdefault(i, []).append(replace(gallery, full=True))
+            drawn.setdefault(i, []).extend(_global_maps(i, table, store, out))
             if measurements:
                 drawn.setdefault(i, []).extend(_explainers(i, table, store, out, measurements))
     return drawn
+
+
+def _global_maps(i: int, table: Table, store: PredictionStore, out: Path) -> list[SavedFigure]:
+    """Draw what the methods of a table associate with whole classes."""
+    found = []
+    for number, row in enumerate(table.rows, start=1):
+
+        def draw(canvas: Canvas, _: Table, __: PredictionStore, row: Row = row) -> str:
+            return draw_global_gallery(canvas, row)
+
+        title = f"Global explanation of {one_line(row.marked_label)}: {one_line(table.title)}"
+        figure = _draw(f"global_{i + 1}_{number}", title, draw, table, store, out)
+        if figure is not None:
+            found.append(figure)
+    return found
 
 
 def _explainers(

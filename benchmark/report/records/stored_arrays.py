@@ -71,6 +71,19 @@ class StoredHeatmaps:
 
 
 @dataclass(frozen=True)
+class StoredGlobalMaps:
+    """Explanations of whole classes.
+
+    Attributes:
+        names: Name of each kind of map.
+        maps: float32[M,K,H,W], divided by their largest absolute value.
+    """
+
+    names: list[str]
+    maps: np.ndarray
+
+
+@dataclass(frozen=True)
 class StoredEmbeddings:
     """The features of test images of a run, and of validation images if environments are known.
 
@@ -203,6 +216,22 @@ def read_heatmaps(run: SweepRun) -> StoredHeatmaps:
             prediction=prediction,
             explainer=file.texts("explainer", [])[0],
         )
+
+
+def read_global_maps(run: SweepRun) -> StoredGlobalMaps:
+    """Return the explanations of whole classes of a finished run.
+
+    Raises:
+        FileNotFoundError: If there is no file.
+        DamagedError: If it is damaged or of another run.
+    """
+    record = _record(run)
+    with _open(record, run.folder.global_maps, _SMALL) as file:
+        maps = file.read("map", "f", [None, len(record.data.label_names), None, None])
+        names = file.texts("name", [len(maps)])
+        if not all(maps.shape) or not np.isfinite(maps).all():
+            raise DamagedError(f"{file.path.name} is damaged: its maps are empty or not finite.")
+    return StoredGlobalMaps(names, maps.astype(np.float32))
 
 
 def read_embeddings(run: SweepRun) -> StoredEmbeddings:
