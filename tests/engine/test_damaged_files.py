@@ -100,8 +100,23 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     return teacher, student
 
 
-@pytest.mark.parametrize("checksum", [True, False], ids=["checksum", "old record"])
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+#: Damage that is also tried in the fast suite with a record without checksums.
+OLD = (flip, evil)
+
+
+@pytest.mark.parametrize(
+    ("damage", "checksum"),
+    [
+        pytest.param(
+            damage,
+            checksum,
+            marks=[] if checksum or damage in OLD else [pytest.mark.slow],
+            id=f"{damage.__name__}, {'checksum' if checksum else 'old record'}",
+        )
+        for damage in DAMAGES
+        for checksum in (True, False)
+    ],
+)
 def test_damaged_weights_of_a_teacher_say_what_to_delete(
     damage: Damage,
     checksum: bool,

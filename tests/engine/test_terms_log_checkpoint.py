@@ -268,7 +268,7 @@ def test_outside_a_checkout_there_is_no_commit(
 def test_memory_that_is_freed_is_kept() -> None:
     """Count the page faults of a large tensor that is made and freed repeatedly, in a new process.
 
-    It has 80 MB because glibc alone keeps no block above 32 MiB. The count begins after the first
+    It has 40 MB because glibc alone keeps no block above 32 MiB. The count begins after the first
     tensors, whose place in the heap differs between processes.
     """
     code = (
@@ -276,7 +276,7 @@ def test_memory_that_is_freed_is_kept() -> None:
         "torch.set_num_threads(1)\n"
         "def faults(times=4):\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "    for _ in range(times): torch.ones(20_000_000)\n"
+        "    for _ in range(times): torch.ones(10_000_000)\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
         "first = faults(); assert keep_memory(); faults(16); print(first, faults())"
     )

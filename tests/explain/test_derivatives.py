@@ -52,6 +52,16 @@ LARGE = {"convnext_base", "vit_s_16", "vit_b_16", "vit_l_16", "resnet50", "alexn
 }
 
 
+#: Explainers that the fast suite tries with these networks; --slow tries all of them.
+FEW = {"resnet18": {"lrp", "gradcam"}, "densenet121": {"lrp"}}
+
+
+def marks(explainer: str, name: str) -> list[Any]:
+    """Return the marks of a pair of an explainer and a backbone."""
+    slow = name in LARGE or explainer not in FEW.get(name, {explainer})
+    return [pytest.mark.slow] if slow else []
+
+
 def claimed() -> list[Any]:
     """Every differentiable explainer with every backbone that declares what it requires."""
     pairs: list[Any] = []
@@ -61,11 +71,8 @@ def claimed() -> list[Any]:
                 BACKBONES.get(name).capabilities, explainer.requires
             )
             if explainer.differentiable and able:
-                pairs.append(
-                    pytest.param(
-                        explainer.name, name, marks=[pytest.mark.slow] if name in LARGE else []
-                    )
-                )
+                pair = explainer.name, name
+                pairs.append(pytest.param(*pair, marks=marks(*pair)))
     return pairs
 
 
@@ -149,7 +156,7 @@ def test_heatmap_loss_against_central_differences(explainer: str, name: str) -> 
 
 @pytest.mark.parametrize("statistics", ["constant", "train"])
 @pytest.mark.parametrize("explainer", ["lrp", "gradient_x_input", "input_gradient"])
-@pytest.mark.parametrize("name", ["convnet", "resnet18"])
+@pytest.mark.parametrize("name", ["convnet", pytest.param("resnet18", marks=[pytest.mark.slow])])
 def test_in_training_mode(name: str, explainer: str, statistics: str) -> None:
     """In the loss, batch statistics are functions of the weights, whatever the explanation does."""
     model, image, target = network(name), images(SIZES[name], 3), torch.tensor([1, 0, 2])

@@ -279,7 +279,15 @@ def test_mistakes_are_answered_in_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "alexnet", "convnext_base"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "densenet121",
+        "alexnet",
+        pytest.param("convnext_base", marks=pytest.mark.slow),
+    ],
+)
 def test_side_enlarges_the_images_and_changes_nothing_else(name: str) -> None:
     torch.manual_seed(0)
     large = BACKBONES.get(name)(5, (3, 64, 64)).eval()

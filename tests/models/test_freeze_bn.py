@@ -51,7 +51,17 @@ def frozen(name: str = "convnet", **options: Any) -> Any:
     return network
 
 
-@pytest.mark.parametrize("name", sorted(set(BACKBONES.names()) - WITHOUT))
+#: Networks whose blocks are those of another network, tried with --slow.
+LARGE = {"bcos_resnet50", "bcos_densenet121", "resnet50"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else [])
+        for name in sorted(set(BACKBONES.names()) - WITHOUT)
+    ],
+)
 def test_a_training_step_uses_and_leaves_the_running_statistics(name: str) -> None:
     network, image = frozen(name), torch.randn(4, *SIZE)
     assert network.training and norms(network)
@@ -145,7 +155,7 @@ def test_a_run_keeps_its_statistics_and_is_resumed_bit_by_bit(tmp_path: Path) ->
     assert read_record(whole).spec.backbone_options["freeze_bn"] is True
 
 
-@pytest.mark.parametrize("method", ["isnet", "tea"])
+@pytest.mark.parametrize("method", ["tea", pytest.param("isnet", marks=pytest.mark.slow)])
 def test_methods_that_explain_in_training_leave_the_statistics_alone(
     method: str, tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ def test_densenet_with_the_old_names_of_its_file(place: Place) -> None:
     )
 
 
+@pytest.mark.slow
 def test_vit_interpolates_its_position_embeddings(place: Place) -> None:
     state = place("vit_b_16")
     model = loaded("vit_b_16", 32)
