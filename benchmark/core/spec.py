@@ -30,6 +30,10 @@ CURVES = ("auc", "distance")
 #: The type of ``RunSpec.upstream``, for ``decode``.
 _UPSTREAM: Any = Mapping[str, Key]
 
+#: The explained class of a measurement: the model's prediction, or the label of the image.
+PREDICTION = "prediction"
+LABEL = "label"
+
 #: Largest number of steps of a run: more than any network that fits one GPU was trained for.
 MAX_STEPS = 100_000_000
 
@@ -45,6 +49,8 @@ class Measurement:
         metrics: Names of the metrics of explanations.
         images: Largest number of images of each split.
         splits: Splits whose images are explained.
+        target: The explained class, ``prediction`` or ``label``. The default, ``prediction``, is
+            not written to JSON.
     """
 
     explainer: Name
@@ -52,11 +58,14 @@ class Measurement:
     metrics: tuple[Name, ...]
     images: Positive
     splits: tuple[Name, ...]
+    target: Name = PREDICTION
 
     def to_json(self) -> dict[str, Any]:
         """Return the measurement as JSON."""
-        lists = {"metrics": list(self.metrics), "splits": list(self.splits)}
-        return {**asdict(self), **lists}
+        content = asdict(self) | {"metrics": list(self.metrics), "splits": list(self.splits)}
+        if self.target == PREDICTION:
+            del content["target"]
+        return content
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from benchmark.core.record import RunRecord
 from benchmark.core.registry import EXPLANATION_METRICS
 from benchmark.core.run_states import AttemptEnd
 from benchmark.core.seeds import seed_for
-from benchmark.core.spec import RunSpec
+from benchmark.core.spec import LABEL, RunSpec
 from benchmark.core.summaries import (
     MachineSummary,
     MeasuredMetric,
@@ -92,6 +92,7 @@ class ModelExplainer:
             of the registry.
         name: the name of the explainer in the registry.
         options: its options.
+        of_label: True to explain the label of an image instead of the prediction.
     """
 
     def __init__(
@@ -100,8 +101,11 @@ class ModelExplainer:
         trained: Algorithm | None = None,
         name: str = "",
         options: Mapping[str, Any] | None = None,
+        *,
+        of_label: bool = False,
     ) -> None:
         self.model = model
+        self.of_label = of_label
         self.owner = model if trained is None else trained
         self.explainer: HeatmapExplainer = (
             get(name, **(options or {}))
@@ -125,10 +129,12 @@ class ModelExplainer:
         with self.model.setting.autocast():
             return self.model.predict(image).float()
 
-    def predicted(self, image: torch.Tensor) -> torch.Tensor:
+    def target(self, batch: Batch) -> torch.Tensor:
         """Return the classes that are explained, int64[B]."""
+        if self.of_label:
+            return batch.label
         with torch.inference_mode(False):
-            return self.logits(image).argmax(1).clone()
+            return self.logits(batch.image).argmax(1).clone()
 
     def __call__(self, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the heatmaps float[B,C,h,w] of images."""
@@ -137,11 +143,11 @@ class ModelExplainer:
             return self.explainer(network, seen, target)
 
     def explained(self, batch: Batch, place: str) -> ExplainedImages:
-        """Explain the predictions for a batch.
+        """Explain a batch.
 
         Random numbers depend only on ``place``.
         """
-        target = self.predicted(batch.image)
+        target = self.target(batch)
         network, seen = self.owner.explainable(batch.image)
 
         def explain(network: nn.Module, image: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
@@ -373,6 +379,7 @@ def _load_explainer(
         loaded.get("explainer"),
         spec.measurement.explainer,
         spec.measurement.options,
+        of_label=spec.measurement.target == LABEL,
     )
 
 
@@ -386,11 +393,11 @@ def time_explanations(
     """
     found: list[float] = []
     for row in rows:
-        image = split.batch(np.array([row])).image
-        target = explainer.predicted(image)
-        with _random_numbers(image.device, "timing"):
+        batch = split.batch(np.array([row]))
+        target = explainer.target(batch)
+        with _random_numbers(split.device, "timing"):
             started = _clock(split.device)
-            explainer(image, target)
+            explainer(batch.image, target)
             found.append(_clock(split.device) - started)
         if len(found) > 1 and sum(found) > TIMING_SECONDS:
             break

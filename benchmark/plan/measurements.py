@@ -11,7 +11,7 @@ from benchmark.core.errors import ErrorCollector, UserError
 from benchmark.core.hparam import parse_values
 from benchmark.core.named_options import NamedOptions, base_name, parse_named_options
 from benchmark.core.registry import ALGORITHMS, EXPLAINERS, EXPLANATION_METRICS, did_you_mean
-from benchmark.core.spec import Measurement, RunSpec
+from benchmark.core.spec import LABEL, Measurement, RunSpec
 from benchmark.plan.resolve import RunRequest
 from benchmark.plan.sweepfile import ExplanationsTable
 
@@ -100,7 +100,8 @@ def measurement_spec(
         trained: Key of the run that trains the explainer; None if it needs no training.
 
     Raises:
-        UserError: If the data have none of the splits, or no masks for a metric that needs them.
+        UserError: If the data have none of the splits, no single label to explain, or no masks for
+            a metric that needs them.
     """
     known = [name for name in info.splits if name != "train"]
     splits = tuple(name for name in table.splits or info.test_splits if name in known)
@@ -108,6 +109,11 @@ def measurement_spec(
         raise UserError(
             f"[explanations] {model.dataset} has none of the splits "
             f"{', '.join(table.splits) or 'for tests'}; it has: {', '.join(known)}."
+        )
+    if table.target == LABEL and info.multi_label:
+        raise UserError(
+            f"[explanations] images of {model.dataset} may have several labels; explain the "
+            'prediction: target = "prediction".'
         )
     has_masks = info.provides.masks or info.provides.val_masks
     for name in table.metrics:
@@ -125,6 +131,7 @@ def measurement_spec(
             metrics=table.metrics,
             images=table.images,
             splits=splits,
+            target=table.target,
         ),
         budget={**model.budget, "steps": 0},
         evaluate_train=False,

@@ -15,7 +15,7 @@ from benchmark.core.errors import Problems, UserError, shown
 from benchmark.core.named_options import NamedOptions, parse_named_options
 from benchmark.core.registry import did_you_mean
 from benchmark.core.shipped import shipped
-from benchmark.core.spec import CURVES, MAX_STEPS
+from benchmark.core.spec import CURVES, LABEL, MAX_STEPS, PREDICTION
 
 #: Folder in which sweeps are looked up by name.
 SWEEPS = shipped("sweeps")
@@ -88,12 +88,14 @@ class ExplanationsTable:
         metrics: Names of the metrics of explanations.
         images: Largest number of explained images of each split.
         splits: Splits that are explained; empty for all test splits.
+        target: The explained class, ``prediction`` or ``label``.
     """
 
     explainers: tuple[str, ...]
     metrics: tuple[str, ...] = EXPLANATION_METRIC_NAMES
     images: int = 512
     splits: tuple[str, ...] = ()
+    target: str = PREDICTION
 
 
 @dataclass(frozen=True)
@@ -438,6 +440,12 @@ def _explanations(key: str, value: Any) -> ExplanationsTable:
         problems.append(
             f'[{key}] explainers is missing, expected a list such as explainers = ["lrp"].'
         )
+    if "target" in table:
+        given["target"] = table["target"]
+        if table["target"] not in (PREDICTION, LABEL):
+            problems.append(
+                f"[{key}] target = {shown(table['target'])} is not one of {PREDICTION}, {LABEL}."
+            )
     if "images" in table:
         images = table["images"]
         if type(images) is int and 1 <= images <= MAX_EXPLAINED_IMAGES:

@@ -161,6 +161,7 @@ def test_the_key_changes_with_every_field() -> None:
         replace(SPEC, curves=("auc", "distance")),
         replace(SPEC, evaluate_train=True),
         replace(SPEC, measurement=CHANGED["measurement"]),
+        replace(SPEC, measurement=replace(CHANGED["measurement"], target="label")),
     ],
 )
 def test_a_spec_survives_json(spec: RunSpec) -> None:

@@ -129,6 +129,13 @@ def test_a_trained_explainer(tmp_path: Path) -> None:
     np.testing.assert_allclose(found["unbiased/mass"], expected, rtol=1e-5)
 
 
+def test_the_label_is_explained_on_request(tmp_path: Path) -> None:
+    _, folder = measured(tmp_path, explainers=["lrp"], metrics=["mass"], target="label")
+    assert run(folder) == "done", failure(folder)
+    found = arrays_of(folder)
+    np.testing.assert_array_equal(found["unbiased/prediction"], found["unbiased/label"])
+
+
 def test_an_explainer_that_does_not_suit_the_network_is_noted(tmp_path: Path) -> None:
     _, folder = measured(tmp_path, explainers=["native"])
     assert run(folder) == "done"

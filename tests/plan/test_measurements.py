@@ -111,6 +111,7 @@ def test_a_trained_explainer_has_the_data_and_the_network_of_its_model() -> None
         ({"explainers": ["lrp"], "image": 3}, "has no key 'image'; did you mean images"),
         ({"metrics": ["mass"]}, "explainers is missing"),
         ({"explainers": ["lrp", "lrp"]}, "contains lrp twice"),
+        ({"explainers": ["lrp"], "target": "labels"}, "target = 'labels' is not one of"),
         ("lrp", "is not a table"),
     ],
 )
@@ -127,6 +128,16 @@ def test_a_metric_that_needs_masks_is_refused_without_them() -> None:
         measurement_spec(ExplanationsTable(("lrp",), ("rank",)), lrp, spec, info, None)
     table = ExplanationsTable(("lrp",), ("complexity",))
     assert measurement_spec(table, lrp, spec, info, None).measurement is not None
+
+
+def test_the_label_can_be_explained() -> None:
+    found = plan({**EXPLANATIONS, "target": "label"})
+    assert not set(plan().runs) & {key for key, run in found.runs.items() if run.explainer}
+    spec = next(iter(found.runs.values())).spec
+    info = replace(found.data[spec.data_fingerprint].info, multi_label=True)
+    table = ExplanationsTable(("lrp",), ("complexity",), target="label")
+    with pytest.raises(UserError, match="images of tiny may have several labels"):
+        measurement_spec(table, PlannedExplainer("lrp", "lrp"), spec, info, None)
 
 
 def test_a_refused_trained_explainer_is_left_out_on_request() -> None:

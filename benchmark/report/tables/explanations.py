@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmark.core.spec import LABEL
 from benchmark.report.records.measurements import MeasuredExplainer
 from benchmark.report.tables.explanation_blocks import (
     AUC,
@@ -128,9 +129,12 @@ def _caption(
     several = any(len(block.trials) > 1 for block in blocks)
     images = sorted({n for b in blocks for one in b.explainers for n in one.images(b.split)})
     counted = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
+    specs = (one.run.spec for b in blocks for explainer in b.explainers for one in explainer.trials)
+    targets = {spec.measurement.target for spec in specs if spec and spec.measurement}
+    target = "label" if targets == {LABEL} else "predicted class"
     sentences = [
-        f"Explanations of the predicted class of {counted} images of each split and trial, mean "
-        "over images and trials.",
+        f"Explanations of the {target} of {counted} images of each split and trial, mean over "
+        "images and trials.",
         "Relevance is the absolute heatmap.",
     ]
     if any(name in columns for name in ("mass", "mass_minmax")):
