@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmark.cli.options import LISTED, add_placement, number
+from benchmark.cli.options import LISTED, add_placement, number, time_span
 from benchmark.cli.programs import add_version, make_parser
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.layout import RESULTS, require_newest_sweep
@@ -23,6 +23,7 @@ _EPILOG = """examples:
   python -m benchmark.sweep launch                      run the quickstart (no download)
   python -m benchmark.sweep launch quickstart --dry-run print what would run, and how long it takes
   python -m benchmark.sweep launch quickstart --trials 5 --algorithms erm irm --output results/mine
+  python -m benchmark.sweep work results/mine           be one of several workers of a sweep
   python -m benchmark.sweep status                      print which runs are done, running or failed
   python -m benchmark.sweep retry                       make failed runs pending; then launch again
   python -m benchmark.sweep list algorithms             print needs, papers and hyper-parameters
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = make_parser("sweep", description=_DESCRIPTION, epilog=_EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_launch(commands)
+    _add_work(commands)
     status = commands.add_parser("status", help="show the progress of a sweep")
     status.set_defaults(run=_status)
     _add_folder(status)
@@ -94,29 +96,11 @@ def _add_launch(commands: Any) -> None:
         help="sweep folder; default: results/<name of the sweep>",
     )
     add_placement(launch)
-    launch.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="largest number of runs at a time; default: one per CPU core, or --per-gpu per GPU",
-    )
-    launch.add_argument(
-        "--per-gpu",
-        type=int,
-        default=1,
-        metavar="N",
-        help="number of runs at a time on each GPU; default: 1",
-    )
+    _add_slots(launch)
     launch.add_argument(
         "--launcher",
         metavar="NAME[:OPTION=VALUE,…]",
         help="how to start runs, see `list launchers`; default: local",
-    )
-    launch.add_argument(
-        "--run-time-limit",
-        type=number(float, 1, MAX_RUN_SECONDS),
-        metavar="SECONDS",
-        help="kill an attempt at a run that takes longer, and try again; default: no limit",
     )
     launch.add_argument(
         "--oracle",
@@ -127,6 +111,49 @@ def _add_launch(commands: Any) -> None:
         "--dry-run",
         action="store_true",
         help="check everything and print what would run and how long it takes; write nothing",
+    )
+
+
+def _add_slots(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the number of runs at a time, and for their time limit."""
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="largest number of runs at a time; default: one per CPU core, or --per-gpu per GPU",
+    )
+    parser.add_argument(
+        "--per-gpu",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of runs at a time on each GPU; default: 1",
+    )
+    parser.add_argument(
+        "--run-time-limit",
+        type=number(float, 1, MAX_RUN_SECONDS),
+        metavar="SECONDS",
+        help="kill an attempt at a run that takes longer, and try again; default: no limit",
+    )
+
+
+def _add_work(commands: Any) -> None:
+    work = commands.add_parser(
+        "work",
+        help="run what is missing of a planned sweep, as one of several workers",
+        description="Claim runs of a sweep folder, run them, and end when none is left to claim. "
+        "Any number of workers, on any machines that share the folder, can work at the same time.",
+    )
+    work.set_defaults(run=_work)
+    work.add_argument("folder", type=Path, metavar="DIR", help="sweep folder, which launch writes")
+    add_placement(work)
+    _add_slots(work)
+    work.add_argument(
+        "--time",
+        type=time_span,
+        metavar="TIME",
+        help="save all runs and end after this time, and start no run that would take longer; "
+        "seconds, or [DAYS-]HH:MM:SS; default: no limit",
     )
 
 
@@ -178,6 +205,12 @@ def _launch(given: argparse.Namespace) -> int:
     from benchmark.cli.launching import launch_sweep
 
     return launch_sweep(given)
+
+
+def _work(given: argparse.Namespace) -> int:
+    from benchmark.cli.working import work_on_sweep
+
+    return work_on_sweep(given)
 
 
 def _status(given: argparse.Namespace) -> int:

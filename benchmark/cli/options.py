@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,17 @@ def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[
         return value
 
     return read
+
+
+def time_span(text: str) -> float:
+    """Return the seconds of ``90``, ``12:00:00`` or ``2-12:00:00``; an argparse type."""
+    match = re.fullmatch(r"(?:(?:(\d{1,3})-)?(\d{1,3}):([0-5]\d):([0-5]\d)|(\d{1,8}))", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)} is no time, expected seconds or [DAYS-]HH:MM:SS"
+        )
+    days, hours, minutes, seconds, only = (int(part or 0) for part in match.groups())
+    return float(only or ((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
 def add_placement(parser: argparse.ArgumentParser) -> None:

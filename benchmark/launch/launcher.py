@@ -13,7 +13,7 @@ from benchmark.launch.events import Event, Summary
 from benchmark.launch.executor import Executor
 from benchmark.launch.main_module import hidden_main, modules_to_import
 from benchmark.launch.run_queue import RunQueue, read_nodes
-from benchmark.launch.scheduler import Scheduler, SchedulerOptions
+from benchmark.launch.scheduler import Scheduler, SchedulerOptions, WorkerShift
 from benchmark.launch.slots import Placement
 from benchmark.launch.stop_signals import handle_stop_signals
 
@@ -50,6 +50,7 @@ def launch(
     lease_seconds: float = LEASE_SECONDS,
     run_time_limit: float | None = None,
     engine: str = "benchmark.engine.execute",
+    shift: WorkerShift | None = None,
 ) -> Summary:
     """Run what is missing of a sweep.
 
@@ -69,6 +70,9 @@ def launch(
             launchers of a folder.
         run_time_limit: the number of seconds after which an attempt is killed, or None.
         engine: the module whose ``execute`` executes a run.
+        shift: for a worker that is one of several. It begins at a random place, starts no run that
+            would not end in time, saves its runs when its time is up, and does not wait for runs of
+            others unless a run needs them.
 
     Raises:
         KeyboardInterrupt: a signal asked to stop, and the runs have saved; a second signal kills
@@ -87,6 +91,7 @@ def launch(
         run_time_limit=run_time_limit,
         engine=engine,
         modules=modules_to_import(node.spec for node in nodes.values()),
+        shift=shift,
     )
     scheduler = Scheduler(RunQueue(nodes), options, executor)
     with hidden_main(), handle_stop_signals(scheduler.interrupt):

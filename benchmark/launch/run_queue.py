@@ -99,6 +99,10 @@ class RunQueue:
             if self.done.issuperset(self.nodes[key].upstream)
         )
 
+    def rotate(self, places: int) -> None:
+        """Begin at another place of the order, and continue with the skipped runs at the end."""
+        self.waiting = [*self.waiting[places:], *self.waiting[:places]]
+
     def take(self, key: str) -> None:
         """Remove a run that a process works on."""
         self.waiting.remove(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 import signal
 import time
 from collections.abc import Callable
@@ -40,6 +41,19 @@ _FOLDER_REMOVED = "its folder was removed during the launch; launch again to run
 
 
 @dataclass(frozen=True)
+class WorkerShift:
+    """How long a worker that is one of several works on a sweep folder.
+
+    Args:
+        seconds: the time after which its runs must have been saved, or None for no limit.
+        expected: the seconds that a run is expected to take, before the worker has ended one.
+    """
+
+    seconds: float | None = None
+    expected: float = 0.0
+
+
+@dataclass(frozen=True)
 class SchedulerOptions:
     """The options of a launch; see ``launch``."""
 
@@ -50,6 +64,7 @@ class SchedulerOptions:
     run_time_limit: float | None
     engine: str
     modules: tuple[str, ...] = ()
+    shift: WorkerShift | None = None
 
 
 @dataclass
@@ -106,6 +121,9 @@ class Scheduler:
         self._stopping = False
         self._started = time.monotonic()
         self._next_follow = 0.0
+        #: The longest time that a run has taken here, in seconds.
+        self._longest = 0.0
+        self.time_is_up = False
 
     def interrupt(self) -> None:
         """Note a request to stop: the first lets runs save, the second kills them."""
@@ -119,6 +137,8 @@ class Scheduler:
                 self.executor.start()
             while self._is_work_left() and not self.interrupts:
                 self._poll_foreign_runs()
+                if self._shift_has_ended():
+                    break
                 if self.executor.slots:
                     self._fill_slots()
                 else:
@@ -141,11 +161,35 @@ class Scheduler:
         )
 
     def _is_work_left(self) -> bool:
+        if self.options.shift is not None:
+            return bool(self._active) or (bool(self.queue.waiting) and not self._is_too_late())
         return bool(self.queue.waiting or self._active or self._foreign)
 
+    def _is_too_late(self) -> bool:
+        """Return True if a worker's time is shorter than a run is expected to take."""
+        shift = self.options.shift
+        if shift is None or shift.seconds is None:
+            return False
+        left = shift.seconds - (time.monotonic() - self._started)
+        return left < (self._longest or shift.expected)
+
+    def _shift_has_ended(self) -> bool:
+        """Return True if the runs of a worker must be saved now, because its time is up."""
+        shift = self.options.shift
+        if shift is None or shift.seconds is None:
+            return False
+        self.time_is_up = time.monotonic() - self._started >= shift.seconds
+        return self.time_is_up
+
     def _inspect_ended_runs(self) -> None:
-        """Find the runs that have ended already, before anything is claimed."""
+        """Find the runs that have ended already, before anything is claimed.
+
+        Where other launchers are at work, start at a random place: launchers that took the same
+        order would start processes for runs that another one has just claimed.
+        """
         states = {node.key: state_of(node.folder) for node in self.queue.nodes.values()}
+        if self.options.shift is not None or State.RUNNING in states.values():
+            self.queue.rotate(random.randrange(max(len(self.queue.waiting), 1)))
         # Done runs come first, since a failed run does not block a run that is done.
         for ended in (State.DONE, State.FAILED):
             for key, state in states.items():
@@ -175,6 +219,8 @@ class Scheduler:
 
     def _fill_slots(self) -> None:
         """Start a run in every free slot."""
+        if self._is_too_late():
+            return
         used = {active.slot.index for active in self._active.values()}
         for slot in self.executor.slots:
             if slot.index in used or self.interrupts:
@@ -279,7 +325,7 @@ class Scheduler:
         One more request to stop kills the runs.
         """
         self._stopping = True
-        if self._active and self.interrupts:
+        if self._active and (self.interrupts or self.time_is_up):
             self._emit(Event(EventKind.STOPPING, "", ""))
         interrupts = self.interrupts
         next_request = time.monotonic()
@@ -324,6 +370,7 @@ class Scheduler:
         if outcome is RunOutcome.OUT_OF_MEMORY:
             self._decide(active, AttemptEnd.OUT_OF_MEMORY, code=None)
         elif state in (State.DONE, State.FAILED):
+            self._longest = max(self._longest, active.seconds)
             if state is State.DONE and outcome is RunOutcome.DONE:
                 self._finished_here.append(node.key)
             self._settle(node, state, active, result.attempt, result.seconds)

@@ -23,6 +23,7 @@ from benchmark.core.spec import RunSpec
 from benchmark.launch.events import Event
 from benchmark.launch.executors.local import LocalExecutor
 from benchmark.launch.launcher import launch
+from benchmark.launch.scheduler import WorkerShift
 from benchmark.launch.slots import Placement
 from tests.support.signals import only_ignoring
 
@@ -74,6 +75,7 @@ def main() -> None:
     def body() -> int:
         options: dict[str, Any] = json.loads(os.environ.get("LAUNCH_OPTIONS", "{}"))
         preload = options.pop("preload", ["tests.support.fake_preload"])
+        shift = options.pop("shift", None)
         summary = launch(
             folder,
             read_json(folder / "keys.json"),
@@ -81,6 +83,7 @@ def main() -> None:
             lease_seconds=lease,
             on_event=tell,
             engine="tests.support.fake_engine",
+            shift=None if shift is None else WorkerShift(**shift),
             **options,
         )
         print(json.dumps({"summary": asdict(summary)}), flush=True)
