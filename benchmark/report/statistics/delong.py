@@ -13,6 +13,7 @@ from benchmark.report.statistics.estimate import (
     LEVEL,
     Estimate,
     Floats,
+    listed,
     student_quantile,
     without_interval,
 )
@@ -187,7 +188,7 @@ def _mean_auc(
     """
     defined = [k for k, estimate in enumerate(estimates) if estimate.value is not None]
     missing = [str(k) for k, estimate in enumerate(estimates) if estimate.value is None]
-    note = f"mean without the undefined AUC of {unit} {', '.join(missing)}" if missing else ""
+    note = f"mean without the undefined AUC of {unit} {listed(missing)}" if missing else ""
     if not defined:
         return without_interval(None, f"AUC undefined: {undefined}")
     value = float(np.mean([estimates[k].value for k in defined]))

@@ -18,6 +18,7 @@ from benchmark.report.statistics.credible import recall_posterior
 from benchmark.report.statistics.estimate import (
     NO_ESTIMATE,
     Estimate,
+    listed,
     normal_estimate,
 )
 from benchmark.report.statistics.over_trials import mean_over_trials
@@ -164,7 +165,7 @@ def _without_images(
         left = sorted({int(k) for table in tables for k in np.flatnonzero(table.sum(1) == 0)})
         what = "no test images of"
     names = [labels[k] if k < len(labels) else f"class {k}" for k in left]
-    return [f"{what}: {', '.join(names)}; means over classes leave them out"] if names else []
+    return [f"{what}: {listed(names)}; means over classes leave them out"] if names else []
 
 
 def _class_sheet(
