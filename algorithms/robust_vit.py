@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn import functional as F
 
@@ -22,6 +24,18 @@ from benchmark.core import (
 from benchmark.explain import get
 from benchmark.losses.heatmaps import enlarged_to_unit
 from benchmark.losses.precision import exact
+
+#: Ablations and weights, each also with the constant gradients of the published code.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "ground_truth": {"target": "label"},
+    "no_classification": {"classification_weight": 0.0},
+    "no_background": {"background_weight": 0.0},
+    "no_foreground": {"foreground_weight": 0.0},
+    "only_background": {"foreground_weight": 0.0, "classification_weight": 0.0},
+    "only_foreground": {"background_weight": 0.0, "classification_weight": 0.0},
+    "weight_4": {"relevance_weight": 4.0},
+    "weight_20": {"relevance_weight": 20.0},
+}
 
 
 def robust_vit_loss(
@@ -116,20 +130,16 @@ class RobustViT(FineTuned):
         ),
     }
     variants = {
+        **ABLATIONS,
         "authors": {"constant_gradients": True},
-        "weight_4": {"relevance_weight": 4.0},
-        "weight_20": {"relevance_weight": 20.0},
-        "authors_weight_4": {"constant_gradients": True, "relevance_weight": 4.0},
-        "authors_weight_20": {"constant_gradients": True, "relevance_weight": 20.0},
+        **{
+            f"authors_{name}": {"constant_gradients": True, **changed}
+            for name, changed in ABLATIONS.items()
+        },
         "few_masks": {"masks_per_class": 3},
         "few_masks_weight_20": {"masks_per_class": 3, "relevance_weight": 20.0},
+        "ground_truth_weight_4": {"target": "label", "relevance_weight": 4.0},
         "ground_truth_weight_20": {"target": "label", "relevance_weight": 20.0},
-        "ground_truth": {"target": "label"},
-        "no_classification": {"classification_weight": 0.0},
-        "no_background": {"background_weight": 0.0},
-        "no_foreground": {"foreground_weight": 0.0},
-        "only_background": {"foreground_weight": 0.0, "classification_weight": 0.0},
-        "only_foreground": {"background_weight": 0.0, "classification_weight": 0.0},
     }
     objective = FineTuned.total_loss
 

@@ -158,6 +158,11 @@ class Backbone(nn.Module):
         return inside
 
     @classmethod
+    def without_weights(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a network of the same shape that reads no published weights."""
+        return {**options, **({"weights": "none"} if "weights" in options else {})}
+
+    @classmethod
     def map_size(
         cls, image_size: tuple[int, int, int], options: Mapping[str, Any]
     ) -> tuple[int, int]:
@@ -165,7 +170,7 @@ class Backbone(nn.Module):
 
         It is computed once, on a network on the meta device.
         """
-        weightless = {**options, **({"weights": "none"} if "weights" in options else {})}
+        weightless = cls.without_weights(options)
         return _map_size(cls, image_size, tuple(sorted(weightless.items())))  # type: ignore[arg-type]
 
     @classmethod
@@ -174,7 +179,7 @@ class Backbone(nn.Module):
 
         It is 2 if batch normalisation sees one value per channel of each image, else 1.
         """
-        weightless = {**options, **({"weights": "none"} if "weights" in options else {})}
+        weightless = cls.without_weights(options)
         return _fewest_rows(cls, image_size, tuple(sorted(weightless.items())))  # type: ignore[arg-type]
 
     def build(self) -> nn.Linear:

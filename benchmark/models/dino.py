@@ -75,22 +75,14 @@ def vit_with_weights(
 
 
 def torchvision_names(weights: Any) -> dict[str, torch.Tensor]:
-    """Return a state dict in the layout of DINO under torchvision's names.
+    """Return a state dict in the layout of DINO under torchvision's names, without its last layer.
 
     Raises:
         UserError: If it is no such state dict.
     """
-    for name in _WRAPPERS:
-        if isinstance(weights, Mapping) and isinstance(weights.get(name), Mapping):
-            weights = weights[name]
-    if not isinstance(weights, Mapping):
-        raise UserError("the file contains no state dict, expected one in the layout of DINO.")
     state = {}
     unknown = []
-    for key, value in weights.items():
-        name = str(key)
-        for prefix in _PREFIXES:
-            name = name.removeprefix(prefix)
+    for name, value in _plain_names(weights).items():
         if _UNUSED.match(name) or not isinstance(value, torch.Tensor):
             continue
         new_name = _new_name(name)
@@ -105,6 +97,33 @@ def torchvision_names(weights: Any) -> dict[str, torch.Tensor]:
             "pos_embed, patch_embed.proj, blocks.0.attn.qkv and so on."
         )
     return state
+
+
+def last_layer(weights: Any) -> dict[str, torch.Tensor]:
+    """Return ``weight`` and ``bias`` of the last layer of a state dict; empty if it has none.
+
+    Raises:
+        UserError: If there is no state dict.
+    """
+    state = _plain_names(weights)
+    found = {part: state.get(f"head.{part}") for part in ("weight", "bias")}
+    return {part: value for part, value in found.items() if isinstance(value, torch.Tensor)}
+
+
+def _plain_names(weights: Any) -> dict[str, Any]:
+    """Return the innermost table of a file, without the prefixes of its names."""
+    for name in _WRAPPERS:
+        if isinstance(weights, Mapping) and isinstance(weights.get(name), Mapping):
+            weights = weights[name]
+    if not isinstance(weights, Mapping):
+        raise UserError("the file contains no state dict, expected one in the layout of DINO.")
+    plain = {}
+    for key, value in weights.items():
+        name = str(key)
+        for prefix in _PREFIXES:
+            name = name.removeprefix(prefix)
+        plain[name] = value
+    return plain
 
 
 def _new_name(name: str) -> str | None:

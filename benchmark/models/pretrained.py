@@ -75,6 +75,29 @@ def state_of_weights(builder: str, name: str) -> dict[str, torch.Tensor]:
     return {_OLD_DENSE_KEY.sub(r"\1\2", key): value for key, value in state.items()}
 
 
+def read_weights_file(name: str) -> Any:
+    """Return what a file in torch's folder of checkpoints contains; nothing is downloaded.
+
+    Args:
+        name: name of the file.
+
+    Raises:
+        UserError: the file does not exist or is damaged.
+    """
+    path = os.path.join(torch.hub.get_dir(), "checkpoints", name)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no file of weights {path}; place it there, or leave out the option file."
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"the file of weights {path} could not be read ({reason}); place an intact copy there."
+        ) from None
+
+
 def torchvision_network(builder: str, weights: str, num_outputs: int, **options: Any) -> nn.Module:
     """Return torchvision's network ``builder`` with ``num_outputs`` outputs and published weights.
 

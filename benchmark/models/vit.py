@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from benchmark.models.pretrained import (
     NONE,
     WEIGHTS_OPTION,
     load_all_but_last,
+    read_weights_file,
     refuse_with_weights,
     state_of_weights,
 )
@@ -26,6 +27,32 @@ from benchmark.models.pretrained import (
 POSITION_STD = 0.02
 #: Sides of the patches that a stem of convolutions of stride 2 can make.
 STEM_PATCHES = (2, 4, 8, 16, 32, 64)
+#: Mean and standard deviation of pixel values with which AugReg's weights were trained.
+HALF = 0.5
+
+#: Options of networks for which others publish weights.
+WEIGHTS_OPTIONS: dict[str, HParam] = {
+    "file": HParam(
+        "",
+        doc="file of weights in the layout of timm, DeiT or DINO, in torch's folder of checkpoints",
+        form=r"(?:[^/\\]+\.(?:pt|pth|bin))?",
+        omit_default=True,
+    ),
+    "head": HParam(
+        "new",
+        doc="new: a last layer without training; published: that of the weights, for data with "
+        "the same classes",
+        choices=("new", "published"),
+        omit_default=True,
+    ),
+    "pixels": HParam(
+        "data",
+        doc="normalisation with which the weights were trained: that of the data, or half: mean "
+        "and standard deviation 0.5",
+        choices=("data", "half"),
+        omit_default=True,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +86,9 @@ class VisionTransformer(Backbone):
     torchvision's names with the prefix ``net.``; ``net.heads.head`` is ``classifier`` here.
     """
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     @classmethod
     def shape(cls, options: Mapping[str, Any]) -> Shape:
         """Return the size of the network with these options."""
@@ -67,6 +97,23 @@ class VisionTransformer(Backbone):
     @classmethod
     def smallest_side(cls, options: Mapping[str, Any]) -> int:
         return cls.shape(options).patch
+
+    @classmethod
+    def without_weights(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        kept = super().without_weights(options)
+        return {name: value for name, value in kept.items() if name not in ("file", "head")}
+
+    @classmethod
+    def check_options(cls, image_size: tuple[int, int, int], options: Mapping[str, Any]) -> None:
+        super().check_options(image_size, options)
+        published = options.get("weights", NONE) != NONE
+        if published and options.get("file"):
+            raise UserError(f"{cls.name}: weights and file are both given; leave one out.")
+        if options.get("head") == "published" and not (published or options.get("file")):
+            raise UserError(
+                f"{cls.name}: head = published needs weights; set weights or file, or leave head "
+                "out."
+            )
 
     @classmethod
     def sides_inside(cls, options: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
@@ -80,11 +127,11 @@ class VisionTransformer(Backbone):
 
     def build(self) -> nn.Linear:
         from torchvision.models import VisionTransformer as Network
-        from torchvision.models.vision_transformer import ConvStemConfig, interpolate_embeddings
+        from torchvision.models.vision_transformer import ConvStemConfig
 
         channels, height, _ = self.image_size
         shape = self.shape(self.chosen)
-        weights = self.chosen.get("weights", NONE)
+        weights = self.chosen.get("file") or self.chosen.get("weights", NONE)
         if channels != 3:
             refuse_with_weights(self.name, weights, f"images of {channels} channels")
         stem = self.stem_widths()
@@ -101,9 +148,7 @@ class VisionTransformer(Backbone):
         if self.position_std() != POSITION_STD:
             nn.init.normal_(net.encoder.pos_embedding, std=self.position_std())
         if weights != NONE:
-            state: Any = state_of_weights(self.name, weights)
-            state = interpolate_embeddings(height, shape.patch, state)
-            load_all_but_last(net, state, f"the weights {weights} of {self.name}")
+            self._load(net, weights)
         if channels != 3 and stem:
             net.conv_proj[0][0] = nn.Conv2d(channels, stem[0], 3, stride=2, padding=1, bias=False)
         elif channels != 3:
@@ -116,6 +161,43 @@ class VisionTransformer(Backbone):
         del net.heads
         self.net: Any = net
         return classifier
+
+    def _load(self, net: nn.Module, weights: str) -> None:
+        """Load published weights, and with ``head = published`` their last layer."""
+        from torchvision.models.vision_transformer import interpolate_embeddings
+
+        what = f"the weights {weights} of {self.name}"
+        state: Any
+        if self.chosen["file"]:
+            from benchmark.models.dino import last_layer, torchvision_names
+
+            read = read_weights_file(weights)
+            state = torchvision_names(read)
+            head = last_layer(read)
+        else:
+            state = state_of_weights(self.name, weights)
+            head = {part: state[f"heads.head.{part}"] for part in ("weight", "bias")}
+        try:
+            state = interpolate_embeddings(self.image_size[1], self.shape(self.chosen).patch, state)
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{what} do not fit this network ({error}).") from None
+        load_all_but_last(net, state, what)
+        if self.chosen["head"] == "new":
+            return
+        found = len(head["bias"]) if len(head) == 2 else 0
+        if found != self.num_outputs:
+            raise UserError(
+                f"{what} have a last layer of {found} classes, but the data have "
+                f"{self.num_outputs}; leave out head = published."
+            )
+        net.heads.head.load_state_dict(head)  # type: ignore[union-attr,operator]
+
+    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        if self.chosen.get("pixels", "data") == "half":
+            given_mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
+            given_std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
+            self.register_buffer("scale", given_std / HALF, persistent=False)
+            self.register_buffer("shift", (given_mean - HALF) / HALF, persistent=False)
 
     def stem_widths(self) -> list[int]:
         """Return the widths of the convolutions before the blocks; empty for a linear map."""
@@ -132,6 +214,8 @@ class VisionTransformer(Backbone):
                 f"{self.name} was built for images of shape {list(self.image_size)}, got "
                 f"{list(image.shape[1:])}."
             )
+        if hasattr(self, "scale"):
+            image = image * self.scale + self.shift
         patches = self.net.conv_proj(image).flatten(2).transpose(1, 2)
         first = self.net.class_token.expand(len(image), -1, -1)
         return self.net.encoder(torch.cat([first, patches], dim=1))  # type: ignore[no-any-return]
@@ -229,6 +313,7 @@ class ViTS16(VisionTransformer):
 
     name = "vit_s_16"
     doc = "ViT-S/16: 12 blocks of width 384"
+    options = WEIGHTS_OPTIONS
     capabilities = Capabilities(
         cam="net.encoder.layers.encoder_layer_10", attention=True, min_side=16
     )
@@ -244,7 +329,7 @@ class ViTB16(VisionTransformer):
 
     name = "vit_b_16"
     doc = "ViT-B/16 of torchvision"
-    options = {"weights": WEIGHTS_OPTION}
+    options = {"weights": WEIGHTS_OPTION, **WEIGHTS_OPTIONS}
     capabilities = Capabilities(
         cam="net.encoder.layers.encoder_layer_10", attention=True, min_side=16
     )
@@ -260,7 +345,7 @@ class ViTL16(VisionTransformer):
 
     name = "vit_l_16"
     doc = "ViT-L/16 of torchvision"
-    options = {"weights": WEIGHTS_OPTION}
+    options = {"weights": WEIGHTS_OPTION, **WEIGHTS_OPTIONS}
     capabilities = Capabilities(
         cam="net.encoder.layers.encoder_layer_22", attention=True, min_side=16
     )

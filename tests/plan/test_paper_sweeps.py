@@ -50,6 +50,10 @@ ASKED = {
     "attri_net_table4": 5,
     "attri_net_table6": 6,
     "attri_net_shortcut": 7,
+    "robustvit_table1": 14 * 4 * 3,
+    "robustvit_table2": 14 * 4 * 3,
+    "robustvit_table3": 7 * 2 * 3 * 2,  # the measurements of relevance are runs too
+    "robustvit_table4": 2 * 8 * 3,
 }
 #: Methods that a sweep leaves out on some of its data, with a footnote.
 LEFT_OUT = {
@@ -80,6 +84,8 @@ def nothing_downloaded() -> Iterator[None]:
             "chexpert",
             "chestxray14",
             "vindr_cxr",
+            "imagenet",
+            "masked",
         ):
             kind: Any = DATASETS.get(name)
             monkeypatch.setattr(kind, "check", DatasetSource.check)
@@ -293,3 +299,27 @@ def test_the_contaminated_chexpert_tags_half_of_one_finding() -> None:
         assert options["others"] == 0 and options["text"] == "CXR-ROOM1"
     weights = {s.hparams["guidance_weight"] for s in found if s.algorithm == "attri_net_guided"}
     assert weights == {30.0, 120.0, 6000.0}
+
+
+@pytest.mark.parametrize("name", ["robustvit_table3", "robustvit_table4"])
+def test_robustvit_sweeps_start_with_the_published_models(name: str) -> None:
+    plan = plan_of(name)
+    for run in plan.runs.values():
+        spec = run.spec
+        assert spec.backbone_options["head"] == "published"
+        if spec.budget["steps"] == 0:  # a measurement
+            continue
+        if spec.algorithm == "erm":
+            assert spec.hparams["lr"] == 0 and spec.budget["steps"] == 1
+        elif run.requested:
+            start = plan.runs[spec.upstream["start"]].spec
+            assert (start.backbone, start.backbone_options) == (
+                spec.backbone,
+                spec.backbone_options,
+            )
+            assert 5e-7 <= spec.hparams["lr"] <= 5e-6
+            assert spec.hparams["masks_per_class"] == 3 and spec.hparams["constant_gradients"]
+            small_deit = "deit_small" in str(spec.backbone_options.get("file"))
+            base_deit = "deit_base" in str(spec.backbone_options.get("file"))
+            expected = 0.55 if small_deit else 0.65 if base_deit else 1.0
+            assert spec.hparams["temperature"] == expected
