@@ -206,9 +206,18 @@ def _intervals() -> list[Setting]:
 def _without_predictions() -> list[Setting]:
     found = []
     for trials in (2, 3, 5):
-        for name, sd in (("differ little", _LITTLE), ("differ much", _MUCH)):
+        for name, sd, image_sd in (
+            ("differ little", _LITTLE, 1.0),
+            ("differ much", _MUCH, 1.0),
+            ("err on the same images", _LITTLE, 10.0),
+        ):
             world = World(
-                (100, 100), confounders=2, bias_splits=True, predictions=False, trial_sd=sd
+                (100, 100),
+                confounders=2,
+                bias_splits=True,
+                predictions=False,
+                trial_sd=sd,
+                image_sd=image_sd,
             )
             centres = equal(1, [0.9, 0.6, 0.6, 0.9], world)
             columns = (*_AVERAGE, "biased_accuracy", "deceiving_accuracy", "gap")
@@ -255,6 +264,7 @@ def _comparisons() -> list[Setting]:
     for trials in (1, 3, 5):
         for methods in (2, 6):
             for points, spread in (
+                ("0.3 points", (0.015, 0.015)),
                 ("1 point", (0.05, 0.05)),
                 ("0.5 to 6 points", (0.025, 0.3)),
             ):

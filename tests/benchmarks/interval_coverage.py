@@ -341,6 +341,9 @@ def _count_comparisons(
             if estimate.low is not None and estimate.high is not None:
                 text = f"[{percent(estimate.low, 2)}, {percent(estimate.high, 2)}]"
             found[f"Δ {name}"].add_interval(difference, text)
+            if (posterior := comparison.posterior) is not None:
+                text = f"[{percent(posterior.low, 2)}, {percent(posterior.high, 2)}]"
+                found[f"Δ {name}: credible"].add_interval(difference, text)
             p = comparison.p
             if p is not None and estimate.low is not None and estimate.high is not None:
                 agrees = (p < 0.05) == (estimate.low > 0.0 or estimate.high < 0.0)

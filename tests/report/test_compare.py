@@ -13,7 +13,11 @@ from benchmark.core.errors import UserError
 from benchmark.report.render import render
 from benchmark.report.report import make_report
 from benchmark.report.statistics.stratified_mean import crossed_variance
-from benchmark.report.tables.against_reference import ReferenceComparison, probability
+from benchmark.report.tables.against_reference import (
+    ReferenceComparison,
+    json_comparisons,
+    probability,
+)
 from benchmark.report.tables.report_table import Report, ReportOptions
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
@@ -223,3 +227,61 @@ def test_probabilities_are_never_a_false_certainty() -> None:
     assert [probability(p) for p in (None, 0.0, 0.0004, 0.05, 0.5, 0.9996, 1.0)] == [
         "–", "<0.001", "<0.001", "0.050", "0.50", ">0.999", "1.000",
     ]  # fmt: skip
+
+
+def test_one_trial_has_no_probability_of_equality(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=(0, 1))
+    fake.add(WORLD, DRO, trials=(0, 1))
+    fake.add(WORLD, Method("gain", 0.9, 0.5), trials=(1,))
+    report = report_of(fake.finish())
+    both, single = family(report, "average_accuracy").found
+    assert (both.trials, single.trials) == (2, 1)
+    assert both.p_equivalent is not None and single.p_equivalent is None
+    assert both.p_better is not None and single.p_better is not None
+    (sheet,) = report.sheets[:1]
+    caption = " ".join(sheet.caption)
+    assert "P(equal) is left out with 1 trial" in caption
+    assert sheet.rows[2][3] == "–" and sheet.rows[1][3] != "–"
+
+
+def test_credible_differences_are_those_of_the_hierarchical_model(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=(0, 1, 2))
+    fake.add(WORLD, DRO, trials=(0, 1, 2))
+    options = ReportOptions(reference="erm")
+    report = make_report(fake.finish(), spread="credible", options=options)
+    sheet = report.sheets[0]
+    for metric, is_normal in (("average_accuracy", True), ("worst_group_accuracy", False)):
+        (found,) = family(report, metric).found
+        heading = " ".join(family(report, metric).column.title)
+        cell = sheet.rows[sheet.rows.index([heading]) + 1][1]
+        assert is_normal == (found.posterior is not None)
+        shown = found.posterior or found.difference
+        assert cell.startswith(
+            f"+{100 * (shown.value or 0.0):.1f} ± {100 * (shown.sd or 0.0):.1f} ["
+        )
+    (found,) = family(report, "average_accuracy").found
+    assert found.posterior is not None and found.p_better is not None
+    posterior, plain = found.posterior, found.difference
+    assert abs(posterior.value or 0.0) < abs(plain.value or 0.0)  # drawn towards zero
+    assert (posterior.low or 0.0) > 0.0 or found.p_better < 0.975
+    record = json_comparisons(report.comparisons)[0]
+    assert record["posterior"] == {
+        "mean": posterior.value,
+        "sd": posterior.sd,
+        "low": posterior.low,
+        "high": posterior.high,
+    }
+
+
+def test_the_gap_has_a_wider_prior_that_the_caption_names(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=(0, 1))
+    fake.add(WORLD, DRO, trials=(0, 1))
+    report = report_of(fake.finish())
+    gap = family(report, "gap").column
+    average = family(report, "average_accuracy").column
+    assert gap.method_sd == 2.0 * average.method_sd
+    expected = f"about {100 * average.method_sd:g} (gap: {100 * gap.method_sd:g}) points"
+    assert expected in " ".join(report.sheets[0].caption)

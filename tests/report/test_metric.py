@@ -19,7 +19,13 @@ from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.render import render
 from benchmark.report.report import make_report
 from benchmark.report.statistics.estimate import Estimate, without_interval
-from benchmark.report.tables.metric import METRICS, Metric, PerImage, columns_of
+from benchmark.report.tables.metric import (
+    METRICS,
+    SAMPLED_IMAGES,
+    Metric,
+    PerImage,
+    columns_of,
+)
 from benchmark.report.tables.report_table import Report, ReportOptions
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, World
 
@@ -141,7 +147,7 @@ def test_magnitudes_are_compared_without_values_per_image(report: Report) -> Non
     variance = np.var(differences, ddof=1) / 3 + 2e-4
     assert comparison.difference.sd == pytest.approx(np.sqrt(variance))
     assert comparison.difference.kind == "paired t over trials and sampling of the classes"
-    assert erm.estimate.kind == "t over trials and sampling of the test images"
+    assert erm.estimate.kind == SAMPLED_IMAGES and "bounds" in SAMPLED_IMAGES
 
 
 def test_a_metric_that_cannot_be_used_is_named(

@@ -14,7 +14,7 @@ from benchmark.report.statistics.moderated_variance import (
     moderated_variances,
     trial_variances,
 )
-from benchmark.report.statistics.shrinkage import PRIOR_MEAN, shrunken_probabilities
+from benchmark.report.statistics.shrinkage import PRIOR_MEAN, posterior_differences
 from benchmark.report.statistics.standard_error import StandardError
 from benchmark.report.statistics.stratified_mean import crossed_variance
 from benchmark.report.statistics.worst_group import (
@@ -82,7 +82,7 @@ def test_equal_variances_are_pooled_and_zeros_do_no_harm() -> None:
     assert trial_variances(np.zeros((4, 3)))[0].variance == 0.0
 
 
-def test_shrunken_probabilities_are_those_of_a_simulated_posterior() -> None:
+def test_posterior_differences_are_those_of_a_simulated_posterior() -> None:
     """Draw from the prior, keep the draws that come close to what was observed, and count."""
     random = np.random.default_rng(1)
     draws = 1_000_000
@@ -93,19 +93,26 @@ def test_shrunken_probabilities_are_those_of_a_simulated_posterior() -> None:
     observed = delta + np.sqrt([[1.5e-4], [2.5e-4]]) * random.normal(size=delta.shape) - reference
     near = (np.abs(observed - [[0.03], [-0.01]]) < 0.003).all(0)
     kept = delta[:, near]
-    found = shrunken_probabilities([0.03, -0.01], [math.sqrt(3e-4), 0.02], 0.01)
+    found = posterior_differences([0.03, -0.01], [math.sqrt(3e-4), 0.02], 0.01)
     tolerance = 4 * 0.5 / math.sqrt(near.sum()) + 0.02
     for k in range(2):
         assert found[k].positive == pytest.approx((kept[k] > 0).mean(), abs=tolerance)
         assert found[k].equivalent == pytest.approx((np.abs(kept[k]) < 0.01).mean(), abs=tolerance)
+        shown = found[k].estimate
+        sd = kept[k].std()
+        error = 5 * sd / math.sqrt(near.sum()) + 0.001
+        assert shown.value == pytest.approx(kept[k].mean(), abs=error)
+        assert shown.sd == pytest.approx(sd, abs=error)
+        bounds = np.quantile(kept[k], (0.025, 0.975))
+        assert (shown.low, shown.high) == pytest.approx(tuple(bounds), abs=4 * error)
 
 
 def test_probabilities_without_noise_and_with_nothing_but_noise() -> None:
-    sure, _ = shrunken_probabilities([0.5, -0.5], [1e-3, 1e-3], 0.01)
+    sure, _ = posterior_differences([0.5, -0.5], [1e-3, 1e-3], 0.01)
     assert sure.positive > 0.999 and sure.equivalent < 0.001
-    (unsure,) = shrunken_probabilities([0.1], [10.0], 0.01)
+    (unsure,) = posterior_differences([0.1], [10.0], 0.01)
     assert 0.5 < unsure.positive < 0.52
-    (zero,) = shrunken_probabilities([0.0], [0.02], 0.01)
+    (zero,) = posterior_differences([0.0], [0.02], 0.01)
     assert zero.positive == pytest.approx(0.5)
 
 

@@ -9,9 +9,8 @@ from typing import Any
 from benchmark.core.errors import UserError
 from benchmark.core.registry import did_you_mean
 from benchmark.report.records.predictions import PredictionStore
-from benchmark.report.statistics.shrinkage import PRIOR_MEAN
 from benchmark.report.tables.metric import Metric
-from benchmark.report.tables.numbers import DASH, percent
+from benchmark.report.tables.numbers import DASH, bounds, percent
 from benchmark.report.tables.pairwise import (
     ALPHA,
     MARGIN,
@@ -28,6 +27,13 @@ from benchmark.report.tables.report_table import (
 )
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
+from benchmark.report.tables.value import Spread
+
+#: Sentence on P(better) of small differences, from the topic "comparisons" of docs/coverage.md.
+SMALL_DIFFERENCES = (
+    "For methods that truly differ by less than half a point P(better) is too sure: one of .9 is "
+    "right in about 70 % of the cases."
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class ComparisonTable(ReportTable):
         """Compare the methods, which fills ``report.comparisons``, and return the sheets."""
         if report.options.reference is not None:
             report.comparisons = compare_all(report.tables, report.options.reference, report.store)
-        return comparison_sheets(report.comparisons)
+        return comparison_sheets(report.comparisons, report.spread)
 
     def json_records(self, report: Report) -> list[dict[str, Any]]:
         return json_comparisons(report.comparisons)
@@ -114,25 +120,30 @@ def _compare_table(
     return families
 
 
-def comparison_sheets(families: Sequence[ReferenceComparison]) -> list[Sheet]:
-    """Return one sheet per data set."""
+def comparison_sheets(
+    families: Sequence[ReferenceComparison], spread: str = Spread.SD
+) -> list[Sheet]:
+    """Return one sheet per data set.
+
+    Args:
+        families: The comparisons.
+        spread: ``credible`` prints posteriors of Δ; anything else Δ ± standard error.
+    """
     by_table: dict[int, list[ReferenceComparison]] = {}
     for family in families:
         by_table.setdefault(id(family.table), []).append(family)
-    return [_sheet(group) for group in by_table.values()]
+    return [_sheet(group, credible=spread == Spread.CREDIBLE) for group in by_table.values()]
 
 
-def _sheet(families: Sequence[ReferenceComparison]) -> Sheet:
+def _sheet(families: Sequence[ReferenceComparison], *, credible: bool) -> Sheet:
     first = families[0]
     rows: list[list[str]] = []
     for family in families:
         rows.append([" ".join(family.column.title)])
         rows += [
-            _cells(row.marked_label, c) for row, c in zip(family.rows, family.found, strict=True)
+            _cells(row.marked_label, c, credible=credible)
+            for row, c in zip(family.rows, family.found, strict=True)
         ]
-    kinds = dict.fromkeys(
-        c.difference.kind for f in families for c in f.found if c.difference.kind != "none"
-    )
     notes = list(
         dict.fromkeys(
             f"{row.marked_label}, {' '.join(family.column.title)}: {c.difference.note}"
@@ -141,21 +152,9 @@ def _sheet(families: Sequence[ReferenceComparison]) -> Sheet:
             if c.difference.note
         )
     )
-    directions = dict.fromkeys(_direction(f.column) for f in families if f.column.smaller_is_better)
-    trials = {comparison.trials for family in families for comparison in family.found}
-    caption = [
-        f"Δ: method minus {first.reference.marked_label} in points, ± standard error "
-        f"({'; '.join(kinds) or 'none'}).",
-        *directions,
-        "P(better): posterior probability that the true Δ favors the method; P(equal): that it is "
-        f"within {MARGIN * 100:g} point. The prior: methods of a table are normal about a common "
-        f"mean, with a standard deviation of about {100 * PRIOR_MEAN:g} points that the table "
-        "updates.",
-        f"p: two-sided, after Holm within each metric; not distinguishable where p ≥ {ALPHA:g}.",
-    ]
-    if trials == {1}:
-        caption.append("With 1 trial all of this is about these networks, not the methods.")
-    heads = [("method",), ("Δ ± se",), ("P(better)",), ("P(equal)",), ("p (Holm)",), ("trials",)]
+    delta = "Δ, posterior" if credible else "Δ ± se"
+    heads = [("method",), (delta,), ("P(better)",), ("P(equal)",), ("p (Holm)",), ("trials",)]
+    caption = _caption(families, credible=credible)
     return Sheet(
         f"{first.table.title}, against {first.reference.marked_label}",
         caption,
@@ -163,6 +162,56 @@ def _sheet(families: Sequence[ReferenceComparison]) -> Sheet:
         rows,
         notes=notes,
     )
+
+
+def _caption(families: Sequence[ReferenceComparison], *, credible: bool) -> list[str]:
+    reference = families[0].reference.marked_label
+    found = [comparison for family in families for comparison in family.found]
+    kinds = dict.fromkeys(c.difference.kind for c in found if c.difference.kind != "none")
+    beside = f"± standard error ({'; '.join(kinds) or 'none'})"
+    if credible:
+        beside = (
+            "posterior mean ± posterior sd [95 % credible interval] under the model of P(better), "
+            f"with standard errors from {'; '.join(kinds) or 'nothing'}"
+        )
+        without = dict.fromkeys(
+            " ".join(family.column.title)
+            for family in families
+            for c in family.found
+            if c.posterior is None and c.difference.sd is not None
+        )
+        beside += f" ({', '.join(without)}: ± standard error and 95 % interval)" if without else ""
+    directions = dict.fromkeys(_direction(f.column) for f in families if f.column.smaller_is_better)
+    trials = {comparison.trials for comparison in found}
+    equal = f"P(equal): that it is within {MARGIN * 100:g} point. " if trials != {1} else ""
+    caption = [
+        f"Δ: method minus {reference} in points, {beside}.",
+        *directions,
+        f"P(better): posterior probability that the true Δ favors the method. {equal}"
+        "The prior: methods of a table are normal about a common mean, with a standard deviation "
+        f"of about {_prior_sds(families)} points that the table updates.",
+        f"p: two-sided, after Holm within each metric; not distinguishable where p ≥ {ALPHA:g}.",
+    ]
+    if trials != {1}:
+        caption.append(SMALL_DIFFERENCES)
+    if 1 in trials:
+        caption.append(
+            "P(equal) is left out with 1 trial: networks differ by their seeds, too, by an amount "
+            "that 1 trial does not show."
+        )
+    if trials == {1}:
+        caption.append("With 1 trial all of this is about these networks, not the methods.")
+    return caption
+
+
+def _prior_sds(families: Sequence[ReferenceComparison]) -> str:
+    """Return the prior standard deviations between methods in points, with the columns' names."""
+    columns: dict[float, list[str]] = {}
+    for family in families:
+        columns.setdefault(family.column.method_sd, []).append(" ".join(family.column.title))
+    (usual, _), *others = sorted(columns.items(), key=lambda item: -len(item[1]))
+    exceptions = "; ".join(f"{', '.join(titles)}: {100 * sd:g}" for sd, titles in others)
+    return f"{100 * usual:g}" + (f" ({exceptions})" if exceptions else "")
 
 
 def _direction(column: Metric) -> str:
@@ -173,12 +222,16 @@ def _direction(column: Metric) -> str:
     return f"Of the {name} smaller is better."
 
 
-def _cells(method: str, comparison: Comparison) -> list[str]:
+def _cells(method: str, comparison: Comparison, *, credible: bool) -> list[str]:
     estimate = comparison.difference
+    if credible and comparison.posterior is not None:
+        estimate = comparison.posterior
     if estimate.value is None:
         return [method, DASH, DASH, DASH, DASH, str(comparison.trials)]
     delta = f"{'+' if estimate.value > 0 else ''}{percent(estimate.value, 1)}"
     delta += f" ± {percent(estimate.sd, 1)}" if estimate.sd is not None else ""
+    edges = bounds(estimate, 1) if credible else None
+    delta += f" [{edges[0]}, {edges[1]}]" if edges else ""
     numbers = [
         _sure(comparison.p_better),
         _sure(comparison.p_equivalent),
@@ -221,6 +274,14 @@ def json_comparisons(families: Sequence[ReferenceComparison]) -> list[dict[str, 
             "p_holm": c.p_holm,
             "p_better": c.p_better,
             "p_equivalent": c.p_equivalent,
+            "posterior": None
+            if c.posterior is None
+            else {
+                "mean": c.posterior.value,
+                "sd": c.posterior.sd,
+                "low": c.posterior.low,
+                "high": c.posterior.high,
+            },
             "trials": c.trials,
         }
         for family in families

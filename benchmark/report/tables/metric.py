@@ -35,6 +35,7 @@ from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.statistics.estimate import Estimate, clipped
 from benchmark.report.statistics.over_trials import student_over_trials
+from benchmark.report.statistics.shrinkage import PRIOR_MEAN
 from benchmark.report.statistics.stratified_mean import crossed_variance
 from benchmark.report.statistics.worst_group import GroupAccuracy
 from benchmark.report.tables.value import Value
@@ -44,8 +45,9 @@ if TYPE_CHECKING:
 
 #: How an interval was made if the trials do not share their test images.
 OWN_IMAGES = "t over trials, each with test images of its own"
-#: How an interval was made if they may share them, but the images cannot be compared.
-SAMPLED_IMAGES = "t over trials and sampling of the test images"
+#: How an interval was made if they may share them, but the images cannot be compared. It is exact
+#: if all trials err on the same images, and too wide otherwise; counts alone do not tell.
+SAMPLED_IMAGES = "bounds by t over trials and sampling of the test images"
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Metric(ABC):
         continues_caption: Whether ``caption`` continues the sentence of the previous column.
         shows_bounds: Whether tables print the bounds in any case, see ``Value.shows_bounds``.
         sampling_kind: Caption text about the standard error from ``sampling_variance``.
+        method_sd: Standard deviation between methods that the prior of P(better) expects, see
+            ``benchmark.report.statistics.shrinkage``.
         splits: What the instance is computed on.
         title: One or two short lines.
         aliases: Further names of the same number in CSV and JSON.
@@ -96,6 +100,7 @@ class Metric(ABC):
     continues_caption: ClassVar[bool] = False
     shows_bounds: ClassVar[bool] = False
     sampling_kind: ClassVar[str] = "sampling of the test images"
+    method_sd: ClassVar[float] = PRIOR_MEAN
 
     def __init__(
         self, splits: tuple[str, ...], title: tuple[str, ...], aliases: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from benchmark.report.records.predictions import PredictionStore, same_images
 from benchmark.report.statistics.estimate import NORMAL_QUANTILE, Estimate, without_interval
 from benchmark.report.statistics.hypothesis_tests import holm, mcnemar
 from benchmark.report.statistics.moderated_variance import TrialVariance, trial_variances
-from benchmark.report.statistics.shrinkage import shrunken_probabilities
+from benchmark.report.statistics.shrinkage import posterior_differences
 from benchmark.report.statistics.standard_error import StandardError
 from benchmark.report.statistics.stratified_mean import contrast, crossed_variance
 from benchmark.report.statistics.worst_group import GroupAccuracy, worst_group_difference
@@ -61,11 +61,14 @@ class Comparison:
         difference: Value, standard error and interval; ``kind`` says how the error was made.
         p: Two-sided p-value.
         p_better: Posterior probability that the method is better.
-        p_equivalent: Posterior probability that the two differ by less than ``MARGIN``.
+        p_equivalent: Posterior probability that the two differ by less than ``MARGIN``; None with
+            one trial.
         trials: Number of trials that both have.
         p_holm: ``p`` adjusted within its family.
         error: Standard error behind the interval; its first component is that of the trials if
             there are several.
+        posterior: Posterior of the difference under the model of ``p_better``; None without
+            ``error``.
         pairing: What was compared; None if nothing was.
     """
 
@@ -76,6 +79,7 @@ class Comparison:
     trials: int = 0
     p_holm: float | None = None
     error: StandardError | None = None
+    posterior: Estimate | None = None
     pairing: Pairing | None = None
 
 
@@ -105,7 +109,7 @@ def compare_column(
     """Compare methods with a reference.
 
     All methods of the column together tell how much trials vary (``trial_variances``) and how much
-    methods differ (``shrunken_probabilities``). The interval, the p-value and the probabilities of
+    methods differ (``posterior_differences``). The interval, the p-value and the probabilities of
     a difference come from the same standard error.
 
     Args:
@@ -328,22 +332,29 @@ def _sampling_variance(metric: Metric, mine: Entry, theirs: Entry, trials: Seque
 
 
 def _with_probabilities(metric: Metric, found: Sequence[Comparison]) -> list[Comparison]:
-    """Add P(better) and P(equal) to the comparisons that have an interval.
+    """Add P(better), P(equal) and the posterior to the comparisons that have an interval.
 
     The error is half of the interval in units of the normal one, so that few degrees of freedom
-    make the probabilities more moderate.
+    make the probabilities more moderate. There is no P(equal) with one trial: networks also differ
+    by their seeds, by an amount that one trial does not show, and no prior of it gave probabilities
+    that hold for networks that differ little and for those that differ much.
     """
     errors = [_normal_error(comparison.difference) for comparison in found]
     known = [k for k, error in enumerate(errors) if error]
     if not known:
         return list(found)
     values = [found[k].difference.value or 0.0 for k in known]
-    probabilities = shrunken_probabilities(values, [errors[k] or 0.0 for k in known], MARGIN)
+    known_errors = [errors[k] or 0.0 for k in known]
+    posteriors = posterior_differences(values, known_errors, MARGIN, metric.method_sd)
     result = list(found)
-    for k, probability in zip(known, probabilities, strict=True):
-        positive = probability.positive
-        better = 1.0 - positive if metric.smaller_is_better else positive
-        result[k] = replace(found[k], p_better=better, p_equivalent=probability.equivalent)
+    for k, posterior in zip(known, posteriors, strict=True):
+        positive = posterior.positive
+        result[k] = replace(
+            found[k],
+            p_better=1.0 - positive if metric.smaller_is_better else positive,
+            p_equivalent=posterior.equivalent if found[k].trials > 1 else None,
+            posterior=None if found[k].error is None else posterior.estimate,
+        )
     return result
 
 

@@ -13,6 +13,7 @@ from benchmark.report.records.predictions import PredictionStore, pair_order
 from benchmark.report.statistics.credible import paired_gap_posterior, unpaired_gap_posterior
 from benchmark.report.statistics.estimate import Estimate
 from benchmark.report.statistics.generalization_gap import LIMITS, paired_gap, unpaired_gap
+from benchmark.report.statistics.shrinkage import PRIOR_MEAN
 from benchmark.report.statistics.stratified_mean import stratified_mean
 from benchmark.report.tables.metric import METRICS, Metric, PerImage
 from benchmark.report.tables.metrics._accuracy import (
@@ -32,6 +33,8 @@ class GeneralizationGap(Metric):
     smaller_is_better: ClassVar[bool] = True
     compares_magnitude: ClassVar[bool] = True
     limits: ClassVar[tuple[float, float]] = LIMITS
+    # A gap is the difference of two accuracies, which methods change in opposite directions.
+    method_sd: ClassVar[float] = 2.0 * PRIOR_MEAN
 
     def __init__(self, biased: str, deceiving: str) -> None:
         super().__init__((biased, deceiving), ("gap",))
