@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from algorithms import _clip
+from algorithms._attention_file import AttentionFile
 from benchmark.core import (
     ALGORITHMS,
     Algorithm,
@@ -70,9 +72,10 @@ class GALS(Algorithm):
     """Cross-entropy + λ · mean |g − g ⊙ A|, g = ∂CE/∂x and A the attention of CLIP to the prompts.
 
     The attention is made once for each training image, before training: Grad-CAM of the product of
-    the image embedding with that of a prompt at the last convolutional stage. Maps of several
-    prompts are averaged, without those that are zero everywhere. Images without a map are left out
-    of the term.
+    the image embedding with that of a prompt at the last convolutional stage of a ResNet, or GAE of
+    that product for a vision transformer. Maps of several prompts are averaged, without those that
+    are zero everywhere. Images without a map are left out of the term. Maps that were made before
+    can be read from a file instead; see ``_attention_file.py``.
 
     The gradient is that of each image's own cross-entropy, so that λ does not depend on the batch
     size. The authors' λ multiplies the gradient of a mean over a batch: 1e4 over 96 images
@@ -96,7 +99,9 @@ class GALS(Algorithm):
             low=0.0,
             high=1e9,
         ),
-        "prompts": HParam("", doc='descriptions of the object, separated by "|"; required'),
+        "prompts": HParam(
+            "", doc='descriptions of the object, separated by "|"; required without attention_file'
+        ),
         "normalisation": HParam(
             "min_max",
             choices=("min_max", "authors"),
@@ -104,6 +109,9 @@ class GALS(Algorithm):
         ),
         "clip_model": HParam("RN50", doc=_clip.MODEL_DOC),
         "clip_weights": HParam("openai", doc=_clip.WEIGHTS_DOC),
+        "attention_file": HParam(
+            "", doc="file of attention maps that replaces CLIP (write_attention)", omit_default=True
+        ),
     }
     variants = {
         "waterbirds": {
@@ -125,7 +133,8 @@ class GALS(Algorithm):
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
-        if not prompts_of(spec.hparams["prompts"]):
+        file = spec.hparams.get("attention_file", "")
+        if not file and not prompts_of(spec.hparams["prompts"]):
             return (
                 "gals needs prompts that describe the object, such as "
                 'prompts = "a photo of a bird|an image of a bird".'
@@ -134,6 +143,8 @@ class GALS(Algorithm):
             return (
                 "the attention of gals is not transformed with the image; leave out augmentation."
             )
+        if file:
+            return None if Path(file).is_file() else f"there is no attention_file {file}."
         return _clip.problem_with(info.image_size[0])
 
     def fit(self, run: TrainingRun) -> None:
@@ -141,7 +152,12 @@ class GALS(Algorithm):
         super().fit(run)
 
     def attend(self, run: TrainingRun) -> torch.Tensor:
-        """Return the attention of CLIP to the prompts in each training image, float[N,1,h,w]."""
+        """Return the attention to the object in each training image, float[N,1,h,w].
+
+        It is that of CLIP to the prompts, or that of the file.
+        """
+        if self.hp["attention_file"]:
+            return self.read_attention(run)
         prompts = prompts_of(self.hp["prompts"])
         device = next(self.network.parameters()).device
         scores = _clip.load_clip(self.hp["clip_model"], self.hp["clip_weights"], prompts).to(device)
@@ -151,6 +167,16 @@ class GALS(Algorithm):
             for images in batch.image.split(IMAGES_PER_PASS)
         ]
         return torch.cat(maps)
+
+    def read_attention(self, run: TrainingRun) -> torch.Tensor:
+        """Return the maps of the training images from the file, float[N,1,h,w]."""
+        file = AttentionFile(self.hp["attention_file"])
+        device = next(self.network.parameters()).device
+        images = [
+            (255 * self.pixel_values(batch.image)).round().to(torch.uint8).cpu()
+            for batch in run.batches("train")
+        ]
+        return torch.from_numpy(file.of(torch.cat(images).numpy())).to(device)
 
     def pixel_values(self, image: torch.Tensor) -> torch.Tensor:
         """Return normalised images float[B,C,H,W] as values in [0, 1]."""

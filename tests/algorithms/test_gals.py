@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 import algorithms.gals
 from algorithms import _clip
+from algorithms._attention_file import AttentionFile, write_attention
 from algorithms._clip import attention_to_texts, mean_of_nonzero, scores_of
 from algorithms.gals import GALS, normalised_attention, prompts_of, unguided_gradient
 from benchmark.core.batch import Batch
@@ -276,3 +278,70 @@ def test_a_run_trains_and_records_how_many_images_were_guided(
     record = done(tmp_path, "gals", hparams={"prompts": PROMPTS})
     guided = record.extra["guided_images"]
     assert guided > 0 and guided + record.extra["unguided_images"] == 64
+
+
+# maps from a file
+
+
+def uint8_images(rows: int = 12) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (rows, 3, SIDE, SIDE)).astype(np.uint8)
+
+
+def test_maps_of_a_file_are_found_by_the_pixels_of_their_images(tmp_path: Path) -> None:
+    images, maps = uint8_images(), np.random.default_rng(1).random((12, 4, 5))
+    file = tmp_path / "maps.npz"
+    write_attention(file, images, maps)
+    found = AttentionFile(str(file)).of(images[[7, 2, 7]])
+    np.testing.assert_array_equal(found[:, 0], maps[[7, 2, 7]].astype(np.float32))
+    other = images.copy()
+    other[3, 0, 0, 0] ^= 1
+    with pytest.raises(UserError, match="no map for 1 of 12 training images, the first is image 3"):
+        AttentionFile(str(file)).of(other)
+
+
+def test_a_run_reads_maps_of_its_training_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_clip, "is_installed", lambda: False)
+    data = DATASETS.get("tiny")(None, bias=0.8, size=64).load(0)
+    images = data.splits["train"].image
+    maps = np.zeros((len(images), 2, 2))
+    maps[:40, 0, 0] = 1
+    file = tmp_path / "maps.npz"
+    write_attention(file, reversed(list(images)), maps[::-1])
+    hparams = {"attention_file": str(file)}
+    record = done(tmp_path / "sweep", "gals", hparams=hparams, budget={"steps": 2})
+    assert record.extra == {"guided_images": 40, "unguided_images": 24}
+    assert record.spec.hparams["attention_file"] == str(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda images, maps: (images, maps[:-1]), "for 12 images"),
+        (lambda images, maps: (images, -maps), "negative"),
+        (lambda images, maps: (images, maps * np.nan), "finite"),
+        (lambda images, maps: (images.astype(np.float32), maps), "expected uint8"),
+    ],
+)
+def test_maps_that_cannot_be_used_are_not_written(
+    tmp_path: Path, change: Any, sentence: str
+) -> None:
+    images, maps = change(uint8_images(), np.ones((12, 4, 4)))
+    with pytest.raises(UserError, match=sentence):
+        write_attention(tmp_path / "maps.npz", images, maps)
+
+
+def test_a_file_that_is_missing_or_damaged(tmp_path: Path) -> None:
+    missing = str(tmp_path / "none.npz")
+    assert "no attention_file" in (reason(prompts="", attention_file=missing) or "")
+    with pytest.raises(UserError, match="no attention_file"):
+        AttentionFile(missing)
+    damaged = tmp_path / "damaged.npz"
+    damaged.write_bytes(b"PK torn")
+    with pytest.raises(UserError, match="write_attention"):
+        AttentionFile(str(damaged))
+    np.savez(tmp_path / "other.npz", maps=np.ones(3))
+    with pytest.raises(UserError, match="write_attention"):
+        AttentionFile(str(tmp_path / "other.npz"))
+    assert reason(prompts="", attention_file=str(damaged)) is None, "it is read by the run"
