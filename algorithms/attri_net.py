@@ -212,7 +212,7 @@ class AttriNet(Algorithm):
     def step(self, batch: Batch) -> Mapping[str, torch.Tensor | float]:
         update = self.schedule.update(self.current_step)
         k = update.count % self.setting.num_classes
-        label = torch.full((len(batch),), k, dtype=torch.long, device=batch.image.device)
+        label = torch.tensor([k], device=batch.image.device)
         positive = batch.label[:, k] > 0.5 if batch.label.dim() == 2 else batch.label == k
         parts = {
             CRITIC: self.critic,
@@ -239,14 +239,16 @@ class AttriNet(Algorithm):
         """Return mean D(x̂) of positives − mean D(x) of negatives, and the gradient penalty."""
         image = self.network.unit(batch.image)
         with torch.no_grad():
-            fake = (image + self.network.generator(image, label))[positive]
+            fake = image[positive] + self.network.generator(image[positive], label)
         real = image[~positive]
-        k = label[0]
 
         def realism(images: torch.Tensor) -> torch.Tensor:
-            return exact(self.critic(images, k.expand(len(images))))
+            return exact(self.critic(images, label))
 
-        terms = {"critic": mean_or_zero(realism(fake)) - mean_or_zero(realism(real))}
+        found = realism(torch.cat([fake, real]))
+        terms = {
+            "critic": mean_or_zero(found[: len(fake)]) - mean_or_zero(found[len(fake) :]),
+        }
         other = real if self.hp["penalty_between"] == "negatives" else image[positive]
         pairs = min(len(other), len(fake))
         if self.hp["penalty_weight"] > 0 and pairs:
@@ -266,7 +268,7 @@ class AttriNet(Algorithm):
         size = attribution.abs().flatten(1).mean(1)
         if self.hp["adversarial_weight"] > 0:
             counterfactual = (image + attribution)[positive]
-            realism = self.critic(counterfactual, label[positive])
+            realism = self.critic(counterfactual, label)
             terms["adversarial"] = -self.hp["adversarial_weight"] * mean_or_zero(exact(realism))
         if self.hp["sparsity_weight"] > 0:
             sparsity = mean_or_zero(size[positive]) + 2 * mean_or_zero(size[~positive])

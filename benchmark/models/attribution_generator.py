@@ -87,7 +87,10 @@ class AdaIN(nn.Module):
         self.style = EqualizedLinear(code_dim, 2 * channels, bias=start)
 
     def forward(self, x: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
-        """Return float[B,C,h,w]; every row has the style of its own code float[B,d]."""
+        """Return float[B,C,h,w]; every row has the style of its own code float[B,d].
+
+        One code float[1,d] is the style of all rows.
+        """
         scale, shift = self.style(code)[:, :, None, None].split(self.channels, dim=1)
         mean = x.mean((2, 3), keepdim=True)
         centred = x - mean
@@ -171,7 +174,7 @@ class AttributionGenerator(nn.Module):
 
         Args:
             image: float[B,C,H,W] in [−1, 1].
-            label: int64[B], the class of each map.
+            label: int64[B], the class of each map, or int64[1] if all have the same.
         """
         code = self.code(label)
         x = image
@@ -206,7 +209,12 @@ class Critic(nn.Module):
         initialise(self)
 
     def forward(self, image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """Return how real images float[B,C,H,W] in [−1, 1] are as members of classes, float[B]."""
+        """Return how real images are as members of classes, float[B].
+
+        Args:
+            image: float[B,C,H,W] in [−1, 1].
+            label: int64[B], the class of each image, or int64[1] if all have the same.
+        """
         code = self.code(label)
         x = image
         for layer in self.body:
@@ -250,7 +258,7 @@ class LinearHeads(nn.Module):
         self.bias = nn.Parameter(start.bias.detach().clone())
 
     def forward(self, attribution: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """Return the logits float[B] of the classes int64[B] of maps float[B,C,H,W]."""
+        """Return the logits float[B] of classes int64[B] or int64[1] of maps float[B,C,H,W]."""
         cells = F.avg_pool2d(attribution.mean(1, keepdim=True), self.pool).flatten(1)
         return (cells * self.weight[label]).sum(1) + self.bias[label]
 

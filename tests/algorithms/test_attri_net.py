@@ -192,7 +192,7 @@ def test_generator_terms_against_their_definitions() -> None:
         "centre": 0.01 * 320**2 / SIDE**2 * 0.5 * (squares[0] + squares[1]),
         "guidance": 30 * (1 - share).mean(),
     }
-    terms = algorithm.generator_loss(batch, label, positive)
+    terms = algorithm.generator_loss(batch, label[:1], positive)
     assert terms.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value, rtol=1e-9, atol=1e-12)
@@ -212,7 +212,7 @@ def test_generator_terms_against_their_definitions() -> None:
 def test_variants_leave_terms_out(variant: str, names: set[str]) -> None:
     algorithm = built()
     algorithm = built(**type(algorithm).variants[variant])
-    label = torch.zeros(12, dtype=torch.long)
+    label = torch.zeros(1, dtype=torch.long)
     batch = batch_of()
     assert set(algorithm.generator_loss(batch, label, batch.label == 0)) == names
 
@@ -278,3 +278,46 @@ def test_global_explanations_are_the_centres_the_weights_and_their_product() -> 
     logits = network.heads(found["class centre"], label)
     total = found["centre × weights"].sum((1, 2, 3))
     torch.testing.assert_close(total, logits - network.heads.bias)
+
+
+def test_one_class_for_all_rows_gives_the_maps_and_gradients_of_a_class_for_each() -> None:
+    algorithm = built().double()
+    image = torch.rand(5, 3, SIDE, SIDE, dtype=torch.float64) * 2 - 1
+    one = torch.tensor([1])
+    each = one.expand(5)
+    for network in (algorithm.network.generator, algorithm.critic):
+        found, expected = network(image, one), network(image, each)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        weights = list(network.parameters())
+        pairs = zip(
+            torch.autograd.grad(found.square().sum(), weights),
+            torch.autograd.grad(expected.square().sum(), weights),
+            strict=True,
+        )
+        for mine, theirs in pairs:
+            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+    maps = algorithm.network.attribution(image, each)
+    torch.testing.assert_close(
+        algorithm.network.heads(maps, one), algorithm.network.heads(maps, each)
+    )
+
+
+def test_critic_terms_against_their_definitions() -> None:
+    algorithm = built().double()
+    batch = batch_of()
+    batch = replace(batch, image=batch.image.double())
+    positive = batch.label == 2
+    network, critic, each = algorithm.network, algorithm.critic, torch.full((12,), 2)
+    torch.manual_seed(3)
+    terms = algorithm.critic_loss(batch, each[:1], positive)
+    image = network.unit(batch.image)
+    fake = (image + network.generator(image, each))[positive].detach()
+    real = image[~positive]
+    expected = critic(fake, each[: len(fake)]).mean() - critic(real, each[: len(real)]).mean()
+    torch.testing.assert_close(terms["critic"], expected)
+    torch.manual_seed(3)
+    alpha = torch.rand(len(fake))
+    penalty = gradient_penalty(
+        lambda x: critic(x, each[: len(x)]), real[: len(fake)], fake, alpha.double()
+    )
+    torch.testing.assert_close(terms["penalty"], 10 * penalty)
