@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -205,27 +205,31 @@ class EX2L(Algorithm):
             "similarity": self.hp["similarity_weight"] * similarity,
         }
 
-    def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def explain_both(self, batch: Batch) -> Sequence[tuple[torch.Tensor, ...]]:
+        """Return map and logits of the label model, and those of the confounder model.
+
+        In training both models run at the same time where that is possible.
+        """
         assert batch.confounder is not None
-        label_map, label_logits = self.explain(self.network, batch.image, batch.label)
-        confounder_map, confounder_logits = self.explain(
-            self.confounder, batch.image, batch.confounder
-        )
+        label = functools.partial(self.explain, self.network, batch.image, batch.label)
+        confounder = functools.partial(self.explain, self.confounder, batch.image, batch.confounder)
+        if not self.training:
+            return label(), confounder()
+        networks = [self.network, self.confounder]
+        return self.parallel_forward(networks, batch.image, label, confounder)
+
+    def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
+        (label_map, label_logits), (confounder_map, confounder_logits) = self.explain_both(batch)
         similarity = self.similarity(label_map, confounder_map)
         return self.equation_4(batch, label_logits, confounder_logits, similarity)
 
     def step(self, batch: Batch) -> Mapping[str, torch.Tensor | float]:
-        """Minimise ``loss`` with both models running at the same time where that is possible."""
+        """Minimise ``loss``, and follow the accuracy of the confounder model."""
         assert batch.confounder is not None
         with self.setting.autocast():
-            label_outputs, confounder_outputs = self.parallel_forward(
-                [self.network, self.confounder],
-                batch.image,
-                functools.partial(self.explain, self.network, batch.image, batch.label),
-                functools.partial(self.explain, self.confounder, batch.image, batch.confounder),
+            (label_map, label_logits), (confounder_map, confounder_logits) = self.explain_both(
+                batch
             )
-            label_map, label_logits = label_outputs
-            confounder_map, confounder_logits = confounder_outputs
             similarity = self.similarity(label_map, confounder_map)
             terms = self.equation_4(batch, label_logits, confounder_logits, similarity)
             correct = (confounder_logits.argmax(1) == batch.confounder).float().mean()
