@@ -72,6 +72,12 @@ def split_method(method: str) -> tuple[str, str]:
     return algorithm, variant
 
 
+def split_at_sign(text: str) -> tuple[str, str]:
+    """Split ``name@place``, such as a method on a data set; the place may be empty."""
+    name, _, place = text.partition("@")
+    return name, place
+
+
 def method_name(algorithm: str, variant: str) -> str:
     """Return ``algorithm:variant``, or the algorithm alone if the variant is empty."""
     return f"{algorithm}:{variant}" if variant else algorithm

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmark.core.errors import Problems, Refused, UserError
-from benchmark.core.named_options import base_name, method_name
+from benchmark.core.named_options import base_name, method_name, split_at_sign
 from benchmark.core.registry import ALGORITHMS, DATASETS, did_you_mean
 from benchmark.core.spec import RunSpec, before_switch
 from benchmark.core.sweep_plan import PlannedEntry, Refusal, SweepPlan
@@ -307,7 +307,7 @@ def _check_overrides(config: SweepConfig) -> Iterator[str]:
     known_datasets = datasets | set(DATASETS.names())
     known_names = methods | known_datasets
     for name, table in config.override.items():
-        method, _, dataset = name.partition("@")
+        method, dataset = split_at_sign(name)
         if dataset:
             parts = [(method, methods), (dataset, known_datasets)]
         else:

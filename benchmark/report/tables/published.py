@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmark.core.named_options import base_name
+from benchmark.core.named_options import base_name, split_at_sign
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.published_values import (
     FOLDER,
@@ -256,7 +256,7 @@ class Ours:
         variant, such as ``tea:coloured_mnist`` for ``tea``.
         """
         rows = [row for row in self.table.rows if row.requested]
-        plain, _, network = method.partition("@")
+        plain, network = split_at_sign(method)
         same_name = [
             row for row in rows if row.method == plain and (not network or _network(row) == network)
         ]
