@@ -9,6 +9,15 @@ import torch
 
 from benchmark.core.needs import Needs
 
+#: Optional fields of a batch, and the fields of ``Needs`` that declare them.
+ANNOTATIONS = {
+    "group": "groups",
+    "confounder": "confounder",
+    "environment": "environments",
+    "mask": "masks",
+    "class_mask": "class_masks",
+}
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -39,14 +48,10 @@ class Batch:
 
     def strip(self, needs: Needs) -> Batch:
         """Return this batch without the optional fields that ``needs`` does not declare."""
-        return replace(
-            self,
-            group=self.group if needs.groups else None,
-            confounder=self.confounder if needs.confounder else None,
-            environment=self.environment if needs.environments else None,
-            mask=self.mask if needs.masks else None,
-            class_mask=self.class_mask if needs.class_masks else None,
-        )
+        hidden: dict[str, Any] = {
+            name: None for name, need in ANNOTATIONS.items() if not getattr(needs, need)
+        }
+        return replace(self, **hidden)
 
     def rows(self, index: torch.Tensor) -> Batch:
         """Return some rows of this batch.

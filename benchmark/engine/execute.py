@@ -27,7 +27,7 @@ from benchmark.core.layout import RunFolder
 from benchmark.core.log_line import LogLine
 from benchmark.core.outcome import RunOutcome
 from benchmark.core.record import RunRecord
-from benchmark.core.registry import DATASETS
+from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.run_states import AttemptEnd
 from benchmark.core.spec import RunSpec, read_spec
 from benchmark.core.speed.memory import keep_memory
@@ -49,6 +49,7 @@ from benchmark.engine.global_explanations import global_arrays
 from benchmark.engine.loop import TrainingRun
 from benchmark.engine.measure_explanations import MeasurementRun, finish_measurement
 from benchmark.engine.record_parts import about_data, about_method, about_upstream, tidy
+from benchmark.engine.undeclared import undeclared_annotation
 
 #: After training, a checkpoint is saved if the last one is older than this, in seconds. A request
 #: to stop during the evaluation then costs little.
@@ -117,11 +118,12 @@ def execute(
         if "DefaultCPUAllocator" in str(error):  # torch's form of a MemoryError
             traceback.print_exc()
             return RunOutcome.OUT_OF_MEMORY
+        reason = undeclared_annotation(error, ALGORITHMS.get(spec.algorithm).needs)
         failure = failure_json(
             spec.key,
             attempt,
             FailureKind.EXCEPTION,
-            f"{type(error).__name__}: {error}",
+            f"{type(error).__name__}: {error}" + (f" ({reason})" if reason else ""),
             traceback=traceback.format_exc(),
         )
         traceback.print_exc()
