@@ -54,6 +54,12 @@ ASKED = {
     "robustvit_table2": 14 * 4 * 3,
     "robustvit_table3": 7 * 2 * 3 * 2,  # the measurements of relevance are runs too
     "robustvit_table4": 2 * 8 * 3,
+    # three trials of each model, and of the measurements of its explainers
+    "nemt_table1": 3 * (1 + 3),
+    "nemt_table2": 2 * 3 * (1 + 8),
+    "nemt_table_a1": 3 * (1 + 5),
+    "nemt_table_a2": 3 * (1 + 5),
+    "nemt_table_a3": 3 * (1 + 2),
 }
 #: Methods that a sweep leaves out on some of its data, with a footnote.
 LEFT_OUT = {
@@ -86,6 +92,8 @@ def nothing_downloaded() -> Iterator[None]:
             "vindr_cxr",
             "imagenet",
             "masked",
+            "rsna",
+            "ham10000",
         ):
             kind: Any = DATASETS.get(name)
             monkeypatch.setattr(kind, "check", DatasetSource.check)
@@ -323,3 +331,34 @@ def test_robustvit_sweeps_start_with_the_published_models(name: str) -> None:
             base_deit = "deit_base" in str(spec.backbone_options.get("file"))
             expected = 0.55 if small_deit else 0.65 if base_deit else 1.0
             assert spec.hparams["temperature"] == expected
+
+
+@pytest.mark.parametrize("name", [n for n in ASKED if n.startswith("nemt")])
+def test_nemt_trains_its_epochs_for_every_explained_classifier(name: str) -> None:
+    train_images = {"rsna": 21_347, "ham10000": 8_012}  # of the paper, section 4.1
+    plan = plan_of(name)
+    for run in plan.runs.values():
+        spec = run.spec
+        if spec.measurement is not None:
+            assert (spec.measurement.images, spec.measurement.target) == (1000, "label")
+            continue
+        epochs = spec.budget["steps"] * spec.hparams["batch_size"] / train_images[spec.dataset]
+        assert plan.data[spec.data_fingerprint].info.image_size == (3, 224, 224)
+        assert spec.backbone_options["weights"].startswith("IMAGENET1K")
+        if spec.algorithm == "erm":
+            assert run.requested and epochs == pytest.approx(10, abs=0.01)
+            continue
+        assert epochs == pytest.approx(10 if spec.variant == "nem" else 5, abs=0.01)
+        assert (spec.hparams["optimizer"], spec.hparams["lr"]) == ("prodigy", 1.0)
+        assert spec.hparams["batch_size"] == 128 and spec.hparams["decoder_width"] == 16
+
+
+def test_nemt_ablations_vary_one_setting() -> None:
+    def values(name: str, hparam: str) -> set[Any]:
+        runs = plan_of(name).runs.values()
+        return {run.spec.hparams[hparam] for run in runs if run.spec.algorithm == "nemt"}
+
+    weights = {round(1 / value, 2) for value in values("nemt_table_a1", "trade_off")}
+    assert weights == {1.0, 0.67, 0.5, 0.4, 0.33}  # the paper prints 0.66
+    assert values("nemt_table_a2", "neighbourhood") == {14, 17, 21, 24, 28}
+    assert values("nemt_table_a3", "neighbourhood") == {21, 0}
