@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from benchmark.core.dataset import DatasetInfo, Split
+from benchmark.core.dataset import DatasetInfo, ImageConversion, Split
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
@@ -287,6 +287,10 @@ class ImageNet(ImageSource):
         for name in self.tests():
             splits[name] = self._test_split(name)
         return splits
+
+    def conversion(self) -> ImageConversion:
+        """Return the conversion of tests. Training images are stretched, as those of RobustViT."""
+        return ImageConversion(fit="crop")
 
     def decode_item(self, item: Item, recipe: Recipe) -> DecodedImage:
         if item.image.endswith(".mat"):

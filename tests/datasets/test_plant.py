@@ -205,7 +205,7 @@ class TestData:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            ({"on": "planted"}, "plant in itself"),
+            ({"on": "planted"}, "on=planted would build on itself"),
             ({"on": "nothing"}, "unknown dataset"),
             ({"options": "size"}, "expected NAME=VALUE"),
             ({"options": "colour=3"}, "bias, size, side"),
