@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmark.core.summaries import Sensitivity
 from benchmark.core.thresholds import youden_thresholds
-from benchmark.engine.explanations import Explanations, explain_splits
+from benchmark.engine.explanations import Explanations, explain_splits, has_masks
 from benchmark.engine.global_explanations import global_maps
 from benchmark.engine.loop import TrainingRun
 from benchmark.engine.record_parts import about_data
@@ -33,7 +33,7 @@ def explain_run(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Expl
     if not run.spec.compute.get("explanations", True):
         return Explanations()
     info = run.data.info
-    masked = [name for name in info.test_splits if run.data.splits[name].mask is not None]
+    masked = [name for name in info.test_splits if has_masks(run.data.splits[name])]
     gallery_splits = [name for name in info.bias_splits or () if name in masked] or masked[:2]
     first = run.spec.selection[0]
     predicted = {name: predictions[f"{first}/{name}/score"].argmax(1) for name in masked}

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.batch import Batch
 from benchmark.core.compilation import eagerly
+from benchmark.core.dataset import Split
 from benchmark.core.errors import UserError
 from benchmark.core.registry import EXPLAINERS, EXPLANATION_METRICS
 from benchmark.core.seeds import seed_for
@@ -95,7 +96,7 @@ def explain_splits(
 
     Args:
         algorithm: the trained method.
-        splits: splits with masks, by name.
+        splits: splits with masks (see ``has_masks``), by name.
         predicted: the classes int64[N] to explain, for each split.
         gallery_splits: the splits of the gallery, which has GALLERY_IMAGES images in all.
     """
@@ -162,9 +163,9 @@ def _explain(
                 algorithm, batch, target, f"{name} {start}"
             )
             explainer_name = explainer.name
-            assert batch.mask is not None
-            pixels = pixel_map(heatmap, batch.mask.shape[2:])
-            metrics = dict(measure(pixels, batch.mask))
+            mask = torch.from_numpy(masks_of(split.arrays, part)).to(split.device)
+            pixels = pixel_map(heatmap, mask.shape[2:])
+            metrics = dict(measure(pixels, mask))
             if distance is not None:
                 metrics["distance"] = distance
             measured.append({key: value.double().cpu() for key, value in metrics.items()})
@@ -202,6 +203,25 @@ def explain_batch(
         except UserError:  # the explainer of the student does not suit the teacher's network
             distance = None
     return explainer, heatmap, distance
+
+
+def has_masks(split: Split) -> bool:
+    """Return True if a split has masks, or class masks of at least half of its images."""
+    if split.mask is not None:
+        return True
+    masks = split.class_masks
+    return masks is not None and len(masks) > 0 and bool(masks.known().any(1).mean() >= 0.5)
+
+
+def masks_of(split: Split, rows: np.ndarray) -> np.ndarray:
+    """Return the masks of some images, bool[n,1,H,W].
+
+    Without masks they are the union of the masks of all classes.
+    """
+    if split.mask is not None:
+        return np.asarray(split.mask[rows])
+    assert split.class_masks is not None
+    return np.logical_or.reduce(split.class_masks.rasterise(rows), axis=1, keepdims=True)
 
 
 def pixel_map(heatmap: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -271,14 +291,13 @@ def gallery_arrays(
     maps = pixels.nan_to_num(0.0, 0.0, 0.0)
     scale = maps.abs().amax((1, 2), keepdim=True)
     maps = maps / torch.where(scale > 0, scale, 1.0)
-    assert arrays.mask is not None
     if arrays.confounder is not None:
         known["confounder"] = arrays.confounder[rows]
     return {
         "split": np.array([split.name] * len(rows)),
         "row": rows,
         "image": np.asarray(arrays.image[rows]),
-        "mask": np.asarray(arrays.mask[rows]),
+        "mask": masks_of(arrays, rows),
         "heatmap": maps.cpu().numpy().astype(np.float16),
         "scale": scale.flatten().cpu().numpy().astype(np.float32),
         "label": arrays.label[rows],

@@ -30,7 +30,7 @@ from benchmark.core.spec import RunSpec
 from benchmark.engine.build import assemble
 from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.exceptions import NonFiniteError
-from benchmark.engine.explanations import explain_splits
+from benchmark.engine.explanations import explain_splits, has_masks
 from benchmark.engine.flops import FlopCounter
 from benchmark.engine.loop import TrainingRun
 from benchmark.engine.measure_explanations import ModelExplainer, time_explanations
@@ -308,7 +308,7 @@ def _cost_per_image(run: TrainingRun) -> tuple[float, float]:
 def _seconds_per_heatmap(run: TrainingRun) -> float:
     """Return the time to explain an image; 0 without masks or without explanations."""
     split = run.split("val")
-    if split.mask is None or not run.spec.compute.get("explanations", True):
+    if not has_masks(split.arrays) or not run.spec.compute.get("explanations", True):
         return 0.0
     predicted = {"val": np.zeros(split.size, np.int64)}
     started = time.perf_counter()

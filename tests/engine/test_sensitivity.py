@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from benchmark.core.dataset import Split
 from benchmark.core.files import read_json
@@ -21,6 +22,7 @@ from benchmark.engine.explanations import choose_explainer
 from benchmark.engine.record_parts import about_data
 from benchmark.engine.sensitivity import Answers, pairs_of_class, tied_classes
 from benchmark.explain.sensitivity import confounder_sensitivity, disease_sensitivity
+from benchmark.report.report import make_report
 from tests.support.runs import failure, plan_run, run
 
 DATASET = "planted:on=tiny,options=size=64,shortcut=tag,marked=one"
@@ -154,3 +156,31 @@ def test_nothing_is_measured_if_explanations_are_switched_off(tmp_path: Path) ->
     )
     assert run(folder, data_dir=tmp_path) == "done", failure(folder)
     assert read_record(folder).explanations is None
+
+
+def test_several_labels(tmp_path: Path) -> None:
+    """Only one label has a shortcut, and the masks are the boxes of all findings."""
+    dataset = "tagged:on=generated_findings,options=size=40;side=16,shape=block"
+    folder = plan_run(tmp_path, "erm", datasets=[dataset], budget={"steps": 4})
+    assert run(folder, data_dir=tmp_path) == "done", failure(folder)
+    record = read_record(folder)
+    summary = record.explanations
+    assert summary is not None
+    effects = [s for s in summary.sensitivity if s.measure == "tag_effect"]
+    assert [(s.label, s.images) for s in effects] == [(2, 20)]
+    evidence = {s.label for s in summary.sensitivity if s.measure == "disease_sensitivity"}
+    assert evidence == {0, 1, 2}
+
+    with np.load(folder / "heatmaps.npz") as gallery:
+        data = DATASETS.get("tagged")(tmp_path, **record.spec.dataset_options).load(0)
+        for split, row, mask in zip(gallery["split"], gallery["row"], gallery["mask"], strict=True):
+            masks = data.splits[str(split)].class_masks
+            assert masks is not None
+            assert np.array_equal(mask[0], masks.rasterise(np.array([row]))[0].any(0))
+    with np.load(folder / "predictions.npz") as arrays:
+        label = arrays["deceiving/label"][:, 2]
+        score = arrays[f"{record.spec.selection[0]}/deceiving/score"][:, 2]
+    (sheet,) = (s for s in make_report(tmp_path).sheets if "sensitivity" in s.title)
+    heads = [" ".join(head) for head in sheet.heads]
+    cell = sheet.rows[0][heads.index("deceiving AUC %")]
+    assert cell.startswith(f"{100 * roc_auc_score(label, score):.1f}")

@@ -127,7 +127,11 @@ def test_intervals_count_images_in_a_single_trial(tmp_path: Path) -> None:
 def test_chance_areas_and_what_does_not_count(two_trials: Path) -> None:
     sheet = sheet_of(two_trials)
     text = " ".join(sheet.caption)
-    assert "chance 25 %" in text and "its area, 20.0 %" in text and "it covers 4.0 %" in text
+    assert (
+        "chance 25 %" in text
+        and "its area, 20.0 %" in text
+        and "it covers 4.0 % of the image" in text
+    )
     notes = " ".join(sheet.notes)
     assert "undefined for 6 of 106" in notes and "no value for class1" in notes
 

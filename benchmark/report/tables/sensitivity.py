@@ -25,6 +25,8 @@ _SHARE = (0.0, 1.0)
 _LIMITS = {"explanation_ncc": (-1.0, 1.0), "tag_effect": (-math.inf, math.inf)}
 #: The column of the score on the split on which the shortcut misleads.
 _REVERSED = "reversed_score"
+#: Measures whose entries name the labels that have a shortcut.
+_OF_SHORTCUT = ("confounder_sensitivity", "tag_effect")
 #: Columns that are in every sheet with confounder sensitivity.
 _BESIDE_CONFOUNDER = (_REVERSED, "tag_effect", "flips")
 #: Measures that are not shares, which are not printed in per cent.
@@ -155,16 +157,36 @@ class _Cells:
         return _number(estimate, scale, digits, interval=self.interval)
 
     def _reversed_score(self, row: Row) -> Estimate:
-        """Return the accuracy, or the mean AUC of several labels, where the shortcut misleads."""
+        """Return the accuracy where the shortcut misleads.
+
+        For several labels it is the mean AUC of those that have a shortcut.
+        """
         if self.scores is None:
             return NO_ESTIMATE
         split = self.scores.split
         runs = [run for run in row.selected_runs if split in run.at.counts]
         if self.several:
-            found = [self.scores.auc(run) for run in runs]
+            found = [self._auc(run) for run in runs]
         else:
             found = [_accuracy(run, split) for run in runs]
         return _mean(found, _SHARE)
+
+    def _auc(self, run: SelectedRun) -> Estimate:
+        assert self.scores is not None
+        labels = {e.label for e in _entries(run) if e.measure in _OF_SHORTCUT}
+        if not labels:
+            return self.scores.auc(run)
+        known = [
+            area for k in sorted(labels) if (area := self.scores.auc(run, k)).value is not None
+        ]
+        if len(known) < 2:
+            return known[0] if known else NO_ESTIMATE
+        value = statistics.fmean(area.value for area in known if area.value is not None)
+        sds = [area.sd for area in known if area.sd is not None]
+        # the labels share their images; the mean sd is the largest that their mean can have
+        return (
+            normal_estimate(value, statistics.fmean(sds), "DeLong", _SHARE) if sds else NO_ESTIMATE
+        )
 
 
 def _entries(run: SelectedRun) -> tuple[Sensitivity, ...]:
@@ -306,10 +328,8 @@ def _caption(
         if column.measure == "disease_sensitivity":
             sentence += f" (chance: its area, {100 * area:.1f} %)." if area is not None else "."
         if column.measure == "confounder_sensitivity":
-            if area:
-                most = min(1.0, 0.1 / area)
-                sentence += f"; it covers {100 * area:.1f} %, so that {100 * most:.0f} % is most"
-            sentence += "."
+            covered = "" if area is None else f"; it covers {100 * area:.1f} % of the image"
+            sentence += f"{covered}."
         if sentence:
             sentences.append(sentence)
     if _has(columns, "tag_effect") and not any(e.measure == "tag_effect" for e in entries):
