@@ -11,7 +11,7 @@ from typing import Any
 from benchmark.cli.options import LISTED, add_placement, number, time_span
 from benchmark.cli.programs import add_version, make_parser
 from benchmark.core.errors import UserError, exit_code
-from benchmark.core.layout import RESULTS, require_newest_sweep
+from benchmark.core.layout import RESULTS, SweepFolder, require_newest_sweep
 from benchmark.core.terminal import say
 
 #: The largest time limit of a run: a year.
@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(run=_status)
     _add_folder(status)
     status.add_argument("--once", action="store_true", help="print once instead of watching")
+    cancel = commands.add_parser("cancel", help="end the workers that a launcher has submitted")
+    cancel.set_defaults(run=_cancel)
+    _add_folder(cancel)
     retry = commands.add_parser("retry", help="make failed runs pending again")
     retry.set_defaults(run=_retry)
     _add_folder(retry)
@@ -218,7 +221,24 @@ def _status(given: argparse.Namespace) -> int:
     from benchmark.plan.sweep_folder import read_stored
 
     folder = given.folder or require_newest_sweep(RESULTS).path
-    return show_status(read_stored(folder), watch=not given.once)
+    stored = read_stored(folder)
+    if (folder / "workers").is_dir():
+        from benchmark.launch.executors.slurm import describe_workers
+
+        if workers := describe_workers(folder):
+            say(f"workers: {workers}")
+    return show_status(stored, watch=not given.once)
+
+
+def _cancel(given: argparse.Namespace) -> int:
+    from benchmark.launch.executors.slurm import cancel_workers
+
+    folder = given.folder or require_newest_sweep(RESULTS).path
+    if not SweepFolder(folder).exists():
+        raise UserError(f"{folder} is not the folder of a sweep.")
+    count = cancel_workers(folder)
+    say(f"{count} workers were asked to save their runs and end." if count else "no worker exists.")
+    return 0
 
 
 def _retry(given: argparse.Namespace) -> int:

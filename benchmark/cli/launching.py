@@ -19,6 +19,8 @@ from benchmark.core.registry import LAUNCHERS
 from benchmark.core.spec import RunSpec
 from benchmark.core.terminal import say
 from benchmark.launch.display import make_display
+from benchmark.launch.executor import Executor, Workload
+from benchmark.launch.executors.slurm import SlurmExecutor
 from benchmark.launch.gpus import VISIBLE
 from benchmark.launch.launcher import LOCAL, launch, make_executor
 from benchmark.launch.main_module import modules_to_import
@@ -61,11 +63,16 @@ def launch_sweep(given: argparse.Namespace) -> int:
     folder = given.output or RESULTS / config.name
     _describe(plan, folder)
     if given.dry_run:
-        return _dry_run(placement, plan, folder)
+        code = _dry_run(placement, plan, folder)
+        if launcher.name == SlurmExecutor.name:
+            executor = make_executor(placement, launcher, available=True)
+            _show_script(executor, plan, folder)
+        return code
     # Problems that concern every run are reported before anything is written.
     executor = make_executor(placement, launcher)
     if executor.note:
         say(f"note: {executor.note}", error=True)
+        executor.note = ""
     modules_to_import(run.spec for run in plan.runs.values())
     keys = write_plan(plan, folder)
     with make_display(folder, {key: plan.runs[key].spec.label() for key in keys}) as on_event:
@@ -78,10 +85,22 @@ def launch_sweep(given: argparse.Namespace) -> int:
             on_event=on_event,
             run_time_limit=given.run_time_limit,
         )
+    if executor.detached:
+        say(f"{executor.note or 'every run has ended already'}.")
+        say(f"To watch: python -m benchmark.sweep status {folder}")
+        return 0
     say(summary)
     if summary.complete:
         say(f"To see the results: python -m benchmark.collect_results {folder}")
     return 0 if summary.complete else 1
+
+
+def _show_script(executor: Executor, plan: Plan, folder: Path) -> None:
+    """Print the batch script that a launch would submit."""
+    assert isinstance(executor, SlurmExecutor)
+    executor.workload = Workload(folder, len(plan.runs))
+    say("")
+    say(executor.script(min(executor.workers, len(plan.runs))))
 
 
 def _dry_run(placement: Placement, plan: Plan, folder: Path) -> int:

@@ -34,6 +34,8 @@ class Subcommand:
 
 SUBCOMMANDS = {
     "launch": Subcommand("sweep", "run a sweep, or what is missing of it", nested=True),
+    "work": Subcommand("sweep", "run a sweep as one of several workers", nested=True),
+    "cancel": Subcommand("sweep", "end the workers of a sweep", nested=True),
     "status": Subcommand("sweep", "show the progress of a sweep", nested=True),
     "retry": Subcommand("sweep", "make failed runs pending again", nested=True),
     "list": Subcommand("sweep", "list algorithms, data sets, backbones, sweeps, …", nested=True),

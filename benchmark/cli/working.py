@@ -12,6 +12,7 @@ from benchmark.core.layout import State, SweepFolder, state_of
 from benchmark.core.record import read_record
 from benchmark.core.terminal import say
 from benchmark.launch.display import make_display
+from benchmark.launch.executors.slurm import TIME_IS_UP
 from benchmark.launch.launcher import launch, make_executor
 from benchmark.launch.scheduler import WorkerShift
 from benchmark.launch.slots import Placement
@@ -28,7 +29,8 @@ def work_on_sweep(given: argparse.Namespace) -> int:
         given: Arguments of ``sweep work``.
 
     Returns:
-        The exit code: 1 if a run has failed or is blocked, otherwise 0.
+        The exit code: 75 if the time was up before the sweep was done, 1 if a run has failed or is
+        blocked, otherwise 0.
     """
     stored = read_stored(given.folder)
     executor = make_executor(Placement(given.device, given.workers, given.per_gpu))
@@ -49,6 +51,9 @@ def work_on_sweep(given: argparse.Namespace) -> int:
             shift=shift,
         )
     say(f"{len(summary.done)} runs done here")
+    if summary.time_is_up:
+        say("the time is up; the runs that are left wait for other workers, or for the next one.")
+        return TIME_IS_UP
     return 1 if summary.failed or summary.blocked else 0
 
 

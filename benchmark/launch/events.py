@@ -63,6 +63,7 @@ class Summary:
         failed: the reason for each failed run, by key; includes runs that had failed before.
         blocked: for each blocked run, by key, the key of the failed run that it needs.
         seconds: the wall time of the launch.
+        time_is_up: True if a worker left runs to others because its time was up.
     """
 
     done: tuple[str, ...] = ()
@@ -70,6 +71,7 @@ class Summary:
     failed: Mapping[str, str] = field(default_factory=dict)
     blocked: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    time_is_up: bool = False
 
     @property
     def complete(self) -> bool:

@@ -10,10 +10,27 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
 
 from benchmark.core.hparam import HParam
 from benchmark.launch.job import Job, JobResult
 from benchmark.launch.slots import Placement, Slot
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the workers of an executor without slots work on.
+
+    Attributes:
+        folder: The sweep folder.
+        left: Number of runs that have not ended.
+        arguments: Further arguments of ``sweep work``, such as the folder of data sets.
+    """
+
+    folder: Path
+    left: int
+    arguments: tuple[str, ...] = ()
 
 
 class Executor(abc.ABC):
@@ -21,7 +38,8 @@ class Executor(abc.ABC):
 
     There are two kinds. An executor with slots is given one job at a time for each slot. An
     executor without slots starts workers elsewhere, which claim the runs of the sweep folder
-    themselves; the scheduler then only follows the folder.
+    themselves, usually by ``python -m benchmark.sweep work``; the scheduler then only follows the
+    folder, or returns at once if the executor is ``detached``.
 
     Subclasses declare class attributes and register with ``LAUNCHERS.register``.
 
@@ -30,7 +48,10 @@ class Executor(abc.ABC):
         title: one line for ``sweep list launchers``.
         options: the options that ``--launcher NAME:OPTION=VALUE`` takes, with defaults.
         slots: the places for runs; empty if workers claim runs themselves.
-        note: one sentence for the user before the launch, such as a GPU that cannot be used.
+        note: one sentence for the user before the launch, such as a GPU that cannot be used. A
+            detached executor may set it in ``start``.
+        detached: True if the launch returns after ``start``, and workers go on without it.
+        workload: what workers work on; set before ``start``.
 
     Args:
         placement: which devices the user wants, and how many runs at a time.
@@ -43,6 +64,8 @@ class Executor(abc.ABC):
     options: Mapping[str, HParam] = {}
     slots: Sequence[Slot] = ()
     note = ""
+    detached = False
+    workload: Workload | None = None
 
     def __init__(self, placement: Placement) -> None:
         self.placement = placement

@@ -21,19 +21,23 @@ from benchmark.launch.stop_signals import handle_stop_signals
 LOCAL = NamedOptions("local")
 
 
-def make_executor(placement: Placement, launcher: NamedOptions = LOCAL) -> Executor:
+def make_executor(
+    placement: Placement, launcher: NamedOptions = LOCAL, *, available: bool = False
+) -> Executor:
     """Return the executor of a launcher.
 
     Args:
         placement: the devices that the user wants, and how many runs at a time.
         launcher: the launcher and its options, such as ``local``.
+        available: True to skip the check that this system can use the launcher.
 
     Raises:
         UserError: the launcher is unknown or cannot be used on this system, it does not have one of
             the options, or there is no device to run on.
     """
     kind = LAUNCHERS.get(launcher.name)
-    kind.check_available()
+    if not available:
+        kind.check_available()
     options = parse_values(kind.options, launcher.options, f"launcher {launcher.name}")
     executor: Executor = kind(placement, **options)
     return executor

@@ -17,7 +17,7 @@ from benchmark.core.outcome import RunOutcome
 from benchmark.core.run_states import AttemptEnd
 from benchmark.launch import attempts, retry_policy
 from benchmark.launch.events import Event, EventKind, Summary
-from benchmark.launch.executor import Executor
+from benchmark.launch.executor import Executor, Workload
 from benchmark.launch.foreign_runs import ForeignRuns
 from benchmark.launch.job import Job, JobResult, ProcessDied
 from benchmark.launch.retry_policy import Decision
@@ -134,7 +134,10 @@ class Scheduler:
         self._inspect_ended_runs()
         try:
             if self._is_work_left():
+                self.executor.workload = self._workload()
                 self.executor.start()
+            if self.executor.detached:
+                return
             while self._is_work_left() and not self.interrupts:
                 self._poll_foreign_runs()
                 if self._shift_has_ended():
@@ -147,6 +150,16 @@ class Scheduler:
         finally:
             self._shut_down()
 
+    def _workload(self) -> Workload:
+        options = self.options
+        folder = next(iter(self.queue.nodes.values())).folder.parent.parent
+        arguments = ["--checkpoint-seconds", f"{options.checkpoint_seconds:g}"]
+        if options.data_dir is not None:
+            arguments += ["--data-dir", str(options.data_dir.absolute())]
+        if options.run_time_limit is not None:
+            arguments += ["--run-time-limit", f"{options.run_time_limit:g}"]
+        return Workload(folder, len(self.queue.waiting), tuple(arguments))
+
     def summary(self) -> Summary:
         """Return what became of every run."""
         queue = self.queue
@@ -158,6 +171,7 @@ class Scheduler:
             failed=dict(queue.failed),
             blocked=dict(queue.blocked),
             seconds=round(time.monotonic() - self._started, 3),
+            time_is_up=bool(queue.waiting) and (self.time_is_up or self._is_too_late()),
         )
 
     def _is_work_left(self) -> bool:
