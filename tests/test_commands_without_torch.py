@@ -125,6 +125,7 @@ def test_figures_need_matplotlib_but_not_torch(folder: Path) -> None:
     assert not {"torch", "torchvision", "pandas", "sklearn"} & packages
 
 
+@pytest.mark.slow
 def test_an_imported_package_is_detected(folder: Path) -> None:
     results = run_all(["sweep list criteria", "sweep list backbones"], folder)
     assert ["torch" in packages for _, packages in results] == [False, True]

@@ -110,6 +110,7 @@ def test_the_folder_is_synchronised_where_folders_open(
     files._sync_folder(tmp_path)
 
 
+@pytest.mark.slow
 def test_on_macos_the_fork_server_loads_no_system_library(tmp_path: Path) -> None:
     """A process that is forked from one that has loaded them may not use them."""
     code = (

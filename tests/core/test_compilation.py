@@ -153,6 +153,7 @@ def test_inside_a_compiled_function_it_is_refused() -> None:
         torch.compile(explain, backend="eager")(torch.randn(2))
 
 
+@pytest.mark.slow
 def test_it_costs_no_import_of_the_compiler() -> None:
     code = (
         "import sys, torch; from benchmark.core.compilation import eagerly\n"

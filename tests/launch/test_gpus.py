@@ -273,7 +273,7 @@ SWEEP = (
 
 
 #: Commands and devices of the fast suite.
-FAST = [("launch", "cuda"), ("train", "auto")]
+FAST = [("launch", "cuda")]
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def test_a_run_whose_lease_is_held_elsewhere_is_left_alone(tmp_path: Path) -> No
     claim.release()
 
 
+@pytest.mark.slow
 def test_the_fork_server_imports_everything_and_starts_no_thread() -> None:
     program = (
         # OpenBLAS of numpy has its own threads and handles them when a process forks.
