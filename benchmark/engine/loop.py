@@ -32,7 +32,7 @@ from benchmark.engine.evaluate import Evaluation, evaluate, images_per_pass
 from benchmark.engine.exceptions import InterruptedRunError
 from benchmark.engine.log import Log
 from benchmark.engine.loss_meter import LossMeter
-from benchmark.engine.samplers import make_sampler
+from benchmark.engine.samplers import TrainingRows, make_sampler
 from benchmark.engine.selection import Selection
 from benchmark.engine.term_watch import TermWatch
 
@@ -158,11 +158,19 @@ class TrainingRun:
         train, arrays = self.split("train"), self.data.splits["train"]
         seed = seed_for("batches", self.spec.trial)
         sampler = make_sampler(
-            self.algorithm.sampling, train.size, self.spec.hparams["batch_size"], seed,
-            train.group_array, arrays.environment,
-            self.algorithm.training_rows(arrays.label, self.spec.trial),
-            arrays.label, self.algorithm.draw, self._annotated(),
-        )  # fmt: skip
+            self.algorithm.sampling,
+            TrainingRows(
+                size=train.size,
+                group=train.group_array,
+                environment=arrays.environment,
+                label=arrays.label,
+                annotated=self._annotated(),
+            ),
+            self.spec.hparams["batch_size"],
+            seed,
+            subset=self.algorithm.training_rows(arrays.label, self.spec.trial),
+            draw=self.algorithm.draw,
+        )
         if self._is_evaluation_due():  # a run that was stopped during an evaluation
             self.evaluate()
         info = self.data.info

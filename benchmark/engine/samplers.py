@@ -6,6 +6,7 @@ They are pure functions of the seed and the step, so that resuming a run needs n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -218,71 +219,87 @@ class SubsetSampler:
 Sampler = RandomSampler | GroupSampler | EnvironmentSampler | OneVsRestSampler | SubsetSampler
 
 
+@dataclass(frozen=True, eq=False)
+class TrainingRows:
+    """Annotations of the training images, from which samplers draw.
+
+    Args:
+        size: the number of images.
+        group: int64[N], the group of every image, or None.
+        environment: int64[N], the environment of every image, or None.
+        label: int64[N] or int64[N,K], needed for ``"one_vs_rest"``.
+        annotated: see ``OneVsRestSampler``.
+    """
+
+    size: int
+    group: np.ndarray | None = None
+    environment: np.ndarray | None = None
+    label: np.ndarray | None = None
+    annotated: np.ndarray | None = None
+
+    def subset(self, rows: np.ndarray) -> TrainingRows:
+        """Return the images at int64[n] positions."""
+
+        def part(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else values[rows]
+
+        return TrainingRows(
+            size=len(rows),
+            group=part(self.group),
+            environment=part(self.environment),
+            label=part(self.label),
+            annotated=part(self.annotated),
+        )
+
+
 def make_sampler(
     sampling: str,
-    size: int,
+    rows: TrainingRows,
     batch_size: int,
     seed: int,
-    group: np.ndarray | None,
-    environment: np.ndarray | None,
+    *,
     subset: np.ndarray | None = None,
-    label: np.ndarray | None = None,
     draw: Callable[[int], Draw] | None = None,
-    annotated: np.ndarray | None = None,
 ) -> Sampler:
     """Return the sampler that an algorithm declares.
 
     Args:
         sampling: one of ``SAMPLINGS``.
-        size: the number of training images.
+        rows: the training images.
         batch_size: the number of images per step.
         seed: the seed of the batches.
-        group: int64[N], the group of every image, or None.
-        environment: int64[N], the environment of every image, or None.
         subset: int64[n], the only rows that are drawn; None for all.
-        label: int64[N] or int64[N,K], needed for ``"one_vs_rest"``.
         draw: see ``OneVsRestSampler``.
-        annotated: see ``OneVsRestSampler``.
 
     Raises:
         UserError: the batch size is too large for so few images.
         Refused: the data has no groups, or fewer than two environments, to sample from.
     """
     if subset is not None:
-        of_subset = make_sampler(
-            sampling,
-            len(subset),
-            batch_size,
-            seed,
-            None if group is None else group[subset],
-            None if environment is None else environment[subset],
-            label=None if label is None else label[subset],
-            draw=draw,
-            annotated=None if annotated is None else annotated[subset],
-        )
+        of_subset = make_sampler(sampling, rows.subset(subset), batch_size, seed, draw=draw)
         assert not isinstance(of_subset, SubsetSampler)
         return SubsetSampler(subset, of_subset)
-    problem = batch_size_problem(batch_size, size)
+    problem = batch_size_problem(batch_size, rows.size)
     if problem:
         raise UserError(problem)
     if sampling == "random":
-        return RandomSampler(size, batch_size, seed)
+        return RandomSampler(rows.size, batch_size, seed)
     if sampling == "group":
-        if group is None:
+        if rows.group is None:
             raise Refused(
                 "sampling by group needs confounder labels in training, and this data has none."
             )
-        return GroupSampler(group, batch_size, seed)
+        return GroupSampler(rows.group, batch_size, seed)
     if sampling == "environment":
-        if environment is None or len(np.unique(environment)) < 2:
+        if rows.environment is None or len(np.unique(rows.environment)) < 2:
             raise Refused(
                 "sampling by environment needs at least two non-empty training environments."
             )
-        return EnvironmentSampler(environment, batch_size, seed)
+        return EnvironmentSampler(rows.environment, batch_size, seed)
     if sampling == "one_vs_rest":
-        if label is None or draw is None:
+        if rows.label is None or draw is None:
             raise ValueError("sampling one class against the rest needs labels and a draw")
-        return OneVsRestSampler(label, batch_size, seed, draw, annotated)
+        return OneVsRestSampler(rows.label, batch_size, seed, draw, rows.annotated)
     raise ValueError(f"sampling {sampling!r} is none of {', '.join(SAMPLINGS)}")
 
 

@@ -17,6 +17,7 @@ from benchmark.engine.samplers import (
     RandomSampler,
     Sampler,
     Stream,
+    TrainingRows,
     make_sampler,
 )
 
@@ -123,22 +124,25 @@ def test_known_batches_never_change(sampler: Sampler, expected: list[int]) -> No
 
 
 def test_a_method_gets_what_it_asks_for() -> None:
-    assert isinstance(make_sampler("random", 100, 8, 0, None, None), RandomSampler)
-    assert isinstance(make_sampler("group", 100, 8, 0, GROUP, None), GroupSampler)
-    assert isinstance(make_sampler("environment", 93, 8, 0, None, ENVIRONMENT), EnvironmentSampler)
+    assert isinstance(make_sampler("random", TrainingRows(100), 8, 0), RandomSampler)
+    assert isinstance(make_sampler("group", TrainingRows(100, group=GROUP), 8, 0), GroupSampler)
+    assert isinstance(
+        make_sampler("environment", TrainingRows(93, environment=ENVIRONMENT), 8, 0),
+        EnvironmentSampler,
+    )
     with pytest.raises(Refused, match=r"sampling by group needs confounder labels"):
-        make_sampler("group", 100, 8, 0, None, None)
+        make_sampler("group", TrainingRows(100), 8, 0)
     for environment in (None, np.zeros(9, np.int64), np.full(9, 3)):
         with pytest.raises(Refused, match=r"needs at least two non-empty training environments"):
-            make_sampler("environment", 9, 8, 0, None, environment)
+            make_sampler("environment", TrainingRows(9, environment=environment), 8, 0)
     with pytest.raises(ValueError, match="is none of random, group, environment"):
-        make_sampler("stratified", 9, 8, 0, None, None)
+        make_sampler("stratified", TrainingRows(9), 8, 0)
 
 
 def test_one_class_against_the_rest() -> None:
     label = np.array([0] * 7 + [1] * 2 + [2] * 11)
     draw = partial(Draw, "part")
-    sampler = make_sampler("one_vs_rest", 20, 8, 0, None, None, label=label, draw=draw)
+    sampler = make_sampler("one_vs_rest", TrainingRows(20, label=label), 8, 0, draw=draw)
     seen: list[np.ndarray] = []
     for step in range(60):
         rows = sampler.rows(step)
@@ -148,7 +152,7 @@ def test_one_class_against_the_rest() -> None:
             seen.append(rows[:4])
     positives = np.concatenate(seen)[:70]
     assert np.bincount(positives, minlength=7).tolist() == [10] * 7
-    again = make_sampler("one_vs_rest", 20, 8, 0, None, None, label=label, draw=draw)
+    again = make_sampler("one_vs_rest", TrainingRows(20, label=label), 8, 0, draw=draw)
     assert np.array_equal(again.rows(37), sampler.rows(37))
 
 
@@ -156,7 +160,7 @@ def test_streams_of_one_class_against_the_rest_are_independent() -> None:
     label = np.arange(40) % 2
     samplers = [
         make_sampler(
-            "one_vs_rest", 40, 8, 0, None, None, label=label, draw=lambda s, n=n: Draw(n, s)
+            "one_vs_rest", TrainingRows(40, label=label), 8, 0, draw=lambda s, n=n: Draw(n, s)
         )
         for n in ("critic", "heads")
     ]
@@ -166,7 +170,7 @@ def test_streams_of_one_class_against_the_rest_are_independent() -> None:
 def test_one_class_against_the_rest_of_several_labels() -> None:
     label = np.array([[1, 0], [1, 1], [0, 1], [0, 0]])
     sampler = make_sampler(
-        "one_vs_rest", 4, 4, 0, None, None, label=label, draw=partial(Draw, "part")
+        "one_vs_rest", TrainingRows(4, label=label), 4, 0, draw=partial(Draw, "part")
     )
     assert sorted(sampler.rows(0).tolist()) == [0, 1, 2, 3]
     assert set(sampler.rows(1)[:2].tolist()) == {1, 2}
@@ -182,7 +186,7 @@ def test_steps_whose_positives_have_masks() -> None:
         return Draw("part", step, annotated=step >= 20)
 
     sampler = make_sampler(
-        "one_vs_rest", 12, 4, 0, None, None, label=label, draw=draw, annotated=annotated
+        "one_vs_rest", TrainingRows(12, label=label, annotated=annotated), 4, 0, draw=draw
     )
     assert {row for step in range(0, 20, 2) for row in sampler.rows(step)[:2]} == set(range(6))
     assert {row for step in range(20, 40, 2) for row in sampler.rows(step)[:2]} == {1, 4}
@@ -194,29 +198,28 @@ def test_a_class_without_positives_is_refused() -> None:
     with pytest.raises(Refused, match="class 1 has 0"):
         make_sampler(
             "one_vs_rest",
-            3,
+            TrainingRows(3, label=np.array([0, 2, 0])),
             2,
             0,
-            None,
-            None,
-            label=np.array([0, 2, 0]),
             draw=lambda s: Draw("p", s),
         )
 
 
 def test_batches_are_drawn_from_a_subset() -> None:
     subset = np.array([3, 5, 11])
-    sampler = make_sampler("random", 100, 2, 0, None, None, subset)
+    sampler = make_sampler("random", TrainingRows(100), 2, 0, subset=subset)
     drawn = np.concatenate([sampler.rows(step) for step in range(30)])
     assert np.unique(drawn).tolist() == subset.tolist()
     group = np.arange(100) % 4
-    sampler = make_sampler("group", 100, 6, 0, group, None, np.arange(0, 100, 2))
+    sampler = make_sampler(
+        "group", TrainingRows(100, group=group), 6, 0, subset=np.arange(0, 100, 2)
+    )
     assert set(group[np.concatenate([sampler.rows(s) for s in range(20)])]) == {0, 2}
 
 
 def test_one_vs_rest_never_draws_images_whose_label_is_not_known() -> None:
     label = np.random.default_rng(0).integers(-1, 2, (40, 3))
-    sampler = OneVsRestSampler(label, 6, 0, lambda step: ("train", step))
+    sampler = OneVsRestSampler(label, 6, 0, lambda step: Draw("train", step))
     for step in range(60):
         rows = sampler.rows(step)
         assert (label[rows[:3], step % 3] == 1).all() and (label[rows[3:], step % 3] == 0).all()
