@@ -16,6 +16,7 @@ from benchmark.core.errors import Problems
 from benchmark.core.layout import RESULTS, State, SweepFolder, state_of
 from benchmark.core.named_options import parse_named_options
 from benchmark.core.registry import LAUNCHERS
+from benchmark.core.run_times import RunTimes
 from benchmark.core.spec import RunSpec
 from benchmark.core.terminal import say
 from benchmark.launch.display import make_display
@@ -129,7 +130,7 @@ def _dry_run(placement: Placement, plan: Plan, folder: Path) -> int:
     specs = {key: run.spec for key, run in plan.runs.items()}
     infos = {fingerprint: data.info for fingerprint, data in plan.data.items()}
 
-    def measure_here(spec: RunSpec, batch_size: int) -> Mapping[str, float]:
+    def measure_here(spec: RunSpec, batch_size: int) -> RunTimes:
         return measure(spec, specs, infos, batch_size, device)
 
     @functools.cache

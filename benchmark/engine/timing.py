@@ -26,6 +26,7 @@ from benchmark.core.class_masks import (
 from benchmark.core.dataset import DatasetInfo, GroupedDataset, Split
 from benchmark.core.layout import RunFolder
 from benchmark.core.registry import BACKBONES, EXPLAINERS, EXPLANATION_METRICS
+from benchmark.core.run_times import RunTimes
 from benchmark.core.spec import RunSpec
 from benchmark.engine.build import assemble
 from benchmark.engine.device_split import DeviceSplit
@@ -89,7 +90,7 @@ def measure(
     infos: Mapping[str, DatasetInfo],
     batch_size: int,
     device: str,
-) -> dict[str, float]:
+) -> RunTimes:
     """Return the seconds that parts of a run take on this device.
 
     All weights are random. Only a temporary folder is written to.
@@ -102,13 +103,7 @@ def measure(
         device: ``"cpu"`` or ``"cuda"``.
 
     Returns:
-        ``step``: one training step (0 for a method that makes none). ``image``: the evaluation of
-        one image. ``look``: one image that the method reads outside of its steps. ``train`` and
-        ``val``: how often the method reads each split outside of its steps. ``heatmap``: the
-        explanation of one image. ``step_flops`` and ``image_flops``: the floating-point operations
-        of a step and an evaluation per image. For a measurement of explanations only ``explained``
-        (explanation and metrics of one image) and ``timed`` (an explanation of one image, alone in
-        its batch) are not 0.
+        The times. Those of a measurement of explanations have only ``explained`` and ``timed``.
     """
     torch_device = torch.device(device)
     if spec.measurement is not None:
@@ -147,10 +142,15 @@ def measure(
         fitted = run._clock() - started
         run.log_file.close()
         times = _training_times(run, fitted)
-        times["step_flops"] = run.flops.total / batch_size
         _shorten_validation(run, few)
-        times["image"], times["image_flops"] = _cost_per_image(run)
-        times["heatmap"] = _seconds_per_heatmap(run)
+        seconds, operations = _cost_per_image(run)
+        times = replace(
+            times,
+            step_flops=run.flops.total / batch_size,
+            image=seconds,
+            image_flops=operations,
+            heatmap=_seconds_per_heatmap(run),
+        )
     del algorithm, run
     gc.collect()
     return times
@@ -177,7 +177,7 @@ def _measurement_times(
     specs: Mapping[str, RunSpec],
     infos: Mapping[str, DatasetInfo],
     device: torch.device,
-) -> dict[str, float]:
+) -> RunTimes:
     """Return the times of a measurement of explanations; see ``measure``.
 
     An explainer that repeats something often does so a few times only, and its time is multiplied.
@@ -199,9 +199,8 @@ def _measurement_times(
     )
     split = DeviceSplit(random_data(infos[spec.data_fingerprint], MAX_EXPLAINED), "val", device)
     rows = np.arange(MAX_EXPLAINED)
-    nothing = dict.fromkeys(("step", "image", "look", "train", "val", "heatmap"), 0.0)
     if explainer.mismatch(split.batch(rows[:1]).image):
-        return {**nothing, "explained": 0.0, "timed": 0.0}
+        return RunTimes()
     seconds = float(time_explanations(explainer, split, rows[:2]).mean())
     metrics = [EXPLANATION_METRICS.get(name)() for name in measurement.metrics]
     started = time.perf_counter()
@@ -211,11 +210,10 @@ def _measurement_times(
         if not metric.is_timing:
             metric.of(explained)
     measuring = time.perf_counter() - started - explaining
-    return {
-        **nothing,
-        "explained": (factor * explaining + measuring) / len(rows),
-        "timed": factor * seconds if any(metric.is_timing for metric in metrics) else 0.0,
-    }
+    return RunTimes(
+        explained=(factor * explaining + measuring) / len(rows),
+        timed=factor * seconds if any(metric.is_timing for metric in metrics) else 0.0,
+    )
 
 
 def random_data(info: DatasetInfo, size: int) -> GroupedDataset:
@@ -254,7 +252,7 @@ def _random_class_masks(label: np.ndarray, info: DatasetInfo) -> ClassMasks:
     return SparseClassMasks(shapes, classes, info.image_size[1:])
 
 
-def _training_times(run: _TimedRun, fitted: float) -> dict[str, float]:
+def _training_times(run: _TimedRun, fitted: float) -> RunTimes:
     """Return the time of a step, and of what ``fit`` did beside its steps.
 
     Args:
@@ -263,13 +261,12 @@ def _training_times(run: _TimedRun, fitted: float) -> dict[str, float]:
     """
     steps = [after - before for before, after in zip(run.marks, run.marks[1:], strict=False)]
     images = sum(run.images_read.values())
-    times = {
-        "step": statistics.median(steps[1:] or steps) if steps else 0.0,
-        "look": max(fitted - sum(steps), 0.0) / images if images else 0.0,
-    }
-    for name in ("train", "val"):
-        times[name] = run.images_read.get(name, 0) / run.split(name).size
-    return times
+    return RunTimes(
+        step=statistics.median(steps[1:] or steps) if steps else 0.0,
+        look=max(fitted - sum(steps), 0.0) / images if images else 0.0,
+        train_passes=run.images_read.get("train", 0) / run.split("train").size,
+        val_passes=run.images_read.get("val", 0) / run.split("val").size,
+    )
 
 
 def _shorten_validation(run: TrainingRun, size: int) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 
 from benchmark.core.dataset import DatasetInfo
 from benchmark.core.errors import UserError
+from benchmark.core.run_times import RunTimes
 from benchmark.core.spec import Measurement, RunSpec
 from benchmark.launch.events import duration
 from benchmark.plan.planner import Plan
@@ -35,7 +36,7 @@ GPU_FLOPS = 1e13
 
 #: Returns the seconds that parts of a run take with a batch size; see
 #: ``benchmark.engine.timing.measure``.
-Measure = Callable[[RunSpec, int], Mapping[str, float]]
+Measure = Callable[[RunSpec, int], RunTimes]
 #: Returns the number of images per split, by data fingerprint; None if only decoding could tell.
 Sizes = Callable[[str], Mapping[str, int] | None]
 
@@ -54,10 +55,10 @@ class RunKind:
     spec: RunSpec
     dataset: str
     keys: list[str] = field(default_factory=list)
-    times: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    times: dict[int, RunTimes] = field(default_factory=dict)
 
     @property
-    def largest_times(self) -> Mapping[str, float]:
+    def largest_times(self) -> RunTimes:
         """Return what was measured with the largest batch size."""
         return self.times[max(self.times)]
 
@@ -115,7 +116,7 @@ def batch_sizes(kind: RunKind, plan: Plan, device: str) -> list[int]:
     return sorted({min(min(wanted), limit), min(max(wanted), limit)})
 
 
-def step_seconds(times: Mapping[int, Mapping[str, float]], batch_size: int) -> float:
+def step_seconds(times: Mapping[int, RunTimes], batch_size: int) -> float:
     """Return the time of one step.
 
     Between the two timed batch sizes it is interpolated linearly; beyond them it is proportional.
@@ -123,11 +124,11 @@ def step_seconds(times: Mapping[int, Mapping[str, float]], batch_size: int) -> f
     sizes = sorted(times)
     low, high = sizes[0], sizes[-1]
     if batch_size > high:
-        return times[high]["step"] * batch_size / high
+        return times[high].step * batch_size / high
     if low == high:
-        return times[low]["step"]
-    slope = (times[high]["step"] - times[low]["step"]) / (high - low)
-    return max(times[low]["step"] + slope * (batch_size - low), 0.0)
+        return times[low].step
+    slope = (times[high].step - times[low].step) / (high - low)
+    return max(times[low].step + slope * (batch_size - low), 0.0)
 
 
 def run_seconds(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -> float:
@@ -141,32 +142,33 @@ def run_seconds(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -
     times = kind.largest_times
     if spec.measurement is not None:
         return _measurement_seconds(spec.measurement, times, sizes)
-    steps = spec.budget["steps"] if times["step"] else 0
+    steps = spec.budget["steps"] if times.step else 0
     total = steps * step_seconds(kind.times, int(spec.hparams["batch_size"]))
     if sizes is None:
         return total
     tests = [size for name, size in sizes.items() if name not in ("train", "val")]
     images_per_evaluation = sizes["val"] + (sum(tests) if spec.oracle else 0)
-    total += evaluations(spec, steps) * images_per_evaluation * times["image"]
+    total += evaluations(spec, steps) * images_per_evaluation * times.image
     if "distance" in spec.curves:  # two heatmaps of each image
         splits = [sizes["val"], *(tests if spec.oracle else [])]
         compared = sum(min(size, COMPARED) for size in splits)
-        total += 2 * evaluations(spec, steps) * compared * times["heatmap"]
+        total += 2 * evaluations(spec, steps) * compared * times.heatmap
     selected = sizes["val"] + sum(tests) + (sizes["train"] if spec.evaluate_train else 0)
-    total += len(spec.selection) * selected * times["image"]
-    total += times["look"] * sum(times[name] * sizes[name] for name in ("train", "val"))
-    return total + times["heatmap"] * sum(min(size, EXPLAINED) for size in tests)
+    total += len(spec.selection) * selected * times.image
+    passes = times.train_passes * sizes["train"] + times.val_passes * sizes["val"]
+    total += times.look * passes
+    return total + times.heatmap * sum(min(size, EXPLAINED) for size in tests)
 
 
 def _measurement_seconds(
-    measurement: Measurement, times: Mapping[str, float], sizes: Mapping[str, int] | None
+    measurement: Measurement, times: RunTimes, sizes: Mapping[str, int] | None
 ) -> float:
     """Return the time of a measurement of explanations; see ``run_seconds``."""
-    total = TIMED_EXPLANATIONS * times["timed"]
+    total = TIMED_EXPLANATIONS * times.timed
     if sizes is None:
         return total
     images = sum(min(sizes[name], measurement.images) for name in measurement.splits)
-    return total + images * times["explained"]
+    return total + images * times.explained
 
 
 def run_flops(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -> float:
@@ -180,14 +182,14 @@ def run_flops(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -> 
     times = kind.largest_times
     if spec.measurement is not None:
         return 0.0
-    steps = spec.budget["steps"] if times["step"] else 0
-    total = steps * int(spec.hparams["batch_size"]) * times.get("step_flops", 0.0)
+    steps = spec.budget["steps"] if times.step else 0
+    total = steps * int(spec.hparams["batch_size"]) * times.step_flops
     if sizes is None:
         return total
     tests = sum(size for name, size in sizes.items() if name not in ("train", "val"))
     evaluated = evaluations(spec, steps) * (sizes["val"] + (tests if spec.oracle else 0))
     evaluated += len(spec.selection) * (sizes["val"] + tests)
-    return total + evaluated * times.get("image_flops", 0.0)
+    return total + evaluated * times.image_flops
 
 
 def evaluations(spec: RunSpec, steps: int) -> int:
@@ -319,10 +321,9 @@ def _name(kind: RunKind) -> str:
 def _kind_line(kind: RunKind, plan: Plan, seconds: Sequence[float], *, complete: bool) -> str:
     """Return the line about one kind of run; ``complete`` if evaluations are included."""
     steps = "no steps"
-    if any(times["step"] for times in kind.times.values()):
+    if any(times.step for times in kind.times.values()):
         steps = "a step takes " + ", ".join(
-            f"{1000 * times['step']:,.0f} ms with {size} images"
-            for size, times in kind.times.items()
+            f"{1000 * times.step:,.0f} ms with {size} images" for size, times in kind.times.items()
         )
     low = duration(min(seconds))
     high = duration(max(seconds))
@@ -332,7 +333,7 @@ def _kind_line(kind: RunKind, plan: Plan, seconds: Sequence[float], *, complete:
         return line
     specs = [plan.runs[key].spec for key in kind.keys]
     count = max(evaluations(spec, spec.budget["steps"]) for spec in specs)
-    evaluation = duration(count * 1000 * kind.largest_times["image"])
+    evaluation = duration(count * 1000 * kind.largest_times.image)
     return f"{line}, and {evaluation} for every 1,000 validation images"
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmark.core.registry import DATASETS
+from benchmark.core.run_times import RunTimes
 from benchmark.engine.flops import FlopCounter
 from benchmark.engine.timing import measure, random_data
 from benchmark.plan.planner import Plan, expand
@@ -22,7 +23,7 @@ def plan_of(method: str, **more: Any) -> Plan:
     return expand(config_from(table, "test", "test"))
 
 
-def measured(method: str, batch_size: int = 16, **more: Any) -> dict[str, float]:
+def measured(method: str, batch_size: int = 16, **more: Any) -> RunTimes:
     plan = plan_of(method, **more)
     specs = {key: run.spec for key, run in plan.runs.items()}
     infos = {fingerprint: known.info for fingerprint, known in plan.data.items()}
@@ -42,9 +43,9 @@ def measured(method: str, batch_size: int = 16, **more: Any) -> dict[str, float]
 def test_methods_that_step(method: str, train: float, val: float) -> None:
     """JTT reads all training images before its first step, eX2L validation after its last."""
     found = measured(method)
-    assert (found["train"], found["val"]) == (train, val)
-    assert (found["look"] > 0) == (train + val > 0)
-    assert found["step"] > 0 and found["image"] > 0 and found["heatmap"] > 0
+    assert (found.train_passes, found.val_passes) == (train, val)
+    assert (found.look > 0) == (train + val > 0)
+    assert found.step > 0 and found.image > 0 and found.heatmap > 0
 
 
 def test_operations_are_those_of_the_layers() -> None:
@@ -66,30 +67,28 @@ def test_operations_are_those_of_the_layers() -> None:
 
 def test_measured_operations_count_training_and_evaluation() -> None:
     found = measured("erm")
-    assert 2 < found["step_flops"] / found["image_flops"] < 3.01
-    more = measured("erm", 32)["step_flops"]
-    assert more == pytest.approx(found["step_flops"])
+    assert 2 < found.step_flops / found.image_flops < 3.01
+    more = measured("erm", 32).step_flops
+    assert more == pytest.approx(found.step_flops)
 
 
 def test_a_method_without_steps() -> None:
     found = measured("dfr")
-    assert found["step"] == 0 and found["val"] == 1 and found["look"] > 0
+    assert found.step == 0 and found.val_passes == 1 and found.look > 0
 
 
 def test_a_step_of_many_images_takes_longer() -> None:
-    assert (
-        measured("erm", 512, datasets=["tiny:side=32,size=64"])["step"] > measured("erm", 2)["step"]
-    )
+    assert measured("erm", 512, datasets=["tiny:side=32,size=64"]).step > measured("erm", 2).step
 
 
 def test_heatmaps_only_where_they_are_made() -> None:
-    assert measured("erm", compute={"explanations": False})["heatmap"] == 0
+    assert measured("erm", compute={"explanations": False}).heatmap == 0
 
 
 def test_pretrained_weights_are_not_asked_for() -> None:
     """They decide nothing here, and may not be on this machine."""
     more = {"datasets": ["tiny:side=32,size=64"], "backbone": "resnet18:weights=IMAGENET1K_V1"}
-    assert measured("erm", 4, **more)["step"] > 0
+    assert measured("erm", 4, **more).step > 0
 
 
 def test_noise_has_what_the_data_promise() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from benchmark import sweep
 from benchmark.core.errors import UserError
+from benchmark.core.run_times import RunTimes
 from benchmark.core.spec import RunSpec
 from benchmark.launch import time_estimate
 from benchmark.launch.time_estimate import (
@@ -44,28 +44,10 @@ def plan_of(
     return expand(config_from(table, "test", "test"), data_dir, absent_ok=absent_ok)
 
 
-def times(
-    step: float = 0.0,
-    image: float = 0.0,
-    look: float = 0.0,
-    train: float = 0.0,
-    val: float = 0.0,
-    heatmap: float = 0.0,
-) -> dict[str, float]:
-    return {
-        "step": step,
-        "image": image,
-        "look": look,
-        "train": train,
-        "val": val,
-        "heatmap": heatmap,
-    }
-
-
 def test_a_step_lies_on_the_line_through_two_batch_sizes_and_is_proportional_beyond() -> None:
-    found = {10: times(2.0), 30: times(3.0)}
+    found = {10: RunTimes(2.0), 30: RunTimes(3.0)}
     assert [step_seconds(found, size) for size in (10, 20, 30, 60)] == [2.0, 2.5, 3.0, 6.0]
-    assert [step_seconds({8: times(4.0)}, size) for size in (4, 8, 16)] == [4.0, 4.0, 8.0]
+    assert [step_seconds({8: RunTimes(4.0)}, size) for size in (4, 8, 16)] == [4.0, 4.0, 8.0]
 
 
 def test_a_run_is_its_steps_evaluations_passes_and_heatmaps() -> None:
@@ -73,7 +55,9 @@ def test_a_run_is_its_steps_evaluations_passes_and_heatmaps() -> None:
     kind = RunKind(
         run.spec,
         "tiny",
-        times={64: times(step=0.5, image=0.01, look=0.1, train=2, val=1, heatmap=1.0)},
+        times={
+            64: RunTimes(step=0.5, image=0.01, look=0.1, train_passes=2, val_passes=1, heatmap=1.0)
+        },
     )
     evaluations = 4 * 100 * 0.01  # steps 30, 60, 90 and 100
     at_the_end = 2 * (100 + 200 + 700) * 0.01
@@ -90,7 +74,7 @@ def test_a_run_is_its_steps_evaluations_passes_and_heatmaps() -> None:
     )
     (oracle,) = plan_of("erm", oracle=True, selection=["last"]).runs.values()
     kind = RunKind(
-        oracle.spec, "tiny", times={64: times(image=0.01)}
+        oracle.spec, "tiny", times={64: RunTimes(image=0.01)}
     )  # a method without steps: evaluated once
     assert run_seconds(oracle.spec, kind, SIZES) == pytest.approx(1000 * 0.01 + 1000 * 0.01)
 
@@ -138,10 +122,10 @@ def test_it_says_what_it_found_and_what_it_leaves_out() -> None:
     plan = plan_of("erm", "group_dro", trials=[0, 1, 2])
     lines: list[str] = []
 
-    def measure(spec: RunSpec, size: int) -> Mapping[str, float]:
+    def measure(spec: RunSpec, size: int) -> RunTimes:
         if spec.algorithm == "group_dro":
             raise UserError("no such kernel.")
-        return times(step=0.5, image=0.5)
+        return RunTimes(step=0.5, image=0.5)
 
     assert (
         estimate(plan, list(plan.runs), "cpu", 2, measure, lambda fingerprint: None, lines.append)
@@ -165,10 +149,10 @@ def test_late_kinds_are_taken_as_timed_ones_of_their_algorithm(
     measured: list[str] = []
     lines: list[str] = []
 
-    def measure(spec: RunSpec, size: int) -> Mapping[str, float]:
+    def measure(spec: RunSpec, size: int) -> RunTimes:
         measured.append(spec.method)
         assert size == 2
-        return times(step=0.5 if spec.algorithm == "ex2l" else 0.25)
+        return RunTimes(step=0.5 if spec.algorithm == "ex2l" else 0.25)
 
     total = estimate(plan, list(plan.runs), "cpu", 1, measure, lambda _: None, lines.append)
     assert measured == ["ex2l:mae", "erm", "irm"]
@@ -179,7 +163,7 @@ def test_late_kinds_are_taken_as_timed_ones_of_their_algorithm(
 def test_operations_give_the_time_on_a_gpu() -> None:
     plan = plan_of("erm", fixed={"batch_size": 32})
     (spec,) = [run.spec for run in plan.runs.values()]
-    costs = {**times(step=1.0), "step_flops": 3e9, "image_flops": 1e9}
+    costs = RunTimes(step=1.0, step_flops=3e9, image_flops=1e9)
     kind = RunKind(spec, "tiny", times={8: costs})
     evaluated = 4 * 100 + len(spec.selection) * 1000
     assert run_flops(spec, kind, None) == 100 * 32 * 3e9
