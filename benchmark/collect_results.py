@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -99,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         columns=tuple(options.columns),
     )
     report = make_report(folder, options.selection, options.spread, report_options)
+    given = sys.argv[1:] if arguments is None else arguments
+    report.command = shlex.join(["python", "-m", "benchmark.collect_results", *given])
     retrain = _retrain_files(report, options.retrain_best)
     out = Path(options.out) if options.out else SweepFolder(folder).report
     written = write_all(report, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 from benchmark import collect_results
 from benchmark.core.errors import exit_code
 from benchmark.report.formats.report_format import file_names
+from benchmark.report.report import make_report
+from benchmark.report.tables.provenance import provenance
 from tests.support.fake_sweep import ERM, FakeSweep, World
 
 WORLD = World(size=60)
@@ -46,6 +49,23 @@ def test_prints_and_writes_every_format(
     for form, name in file_names().items():
         assert run("demo", "--format", form, "--tables-only") == 0
         assert (folder / "report" / name).read_text().startswith(capsys.readouterr().out)
+
+
+def test_the_markdown_page_says_where_it_comes_from(folder: Path) -> None:
+    page = folder / "report" / "tables.md"
+    assert run(str(folder), "--tables-only", "--spread", "interval") == 0
+    origin = page.read_text().splitlines()[3].replace("\\", "")
+    assert origin.startswith("sweep demo; commit " + "0" * 40 + "; command python -m benchmark.")
+    assert origin.endswith(" --tables-only --spread interval")
+    for number, path in enumerate(sorted(folder.glob("runs/*/record.json"))):
+        record = json.loads(path.read_text())
+        record["machine"]["commit"] = None if number == 0 else f"{number:040d}-dirty"
+        path.write_text(json.dumps(record))
+    report = make_report(folder)
+    (sweep, commit) = provenance(report)
+    assert sweep == ("sweep", "demo") and commit[0] == "commit"
+    count = len(list(folder.glob("runs/*/record.json")))
+    assert commit[1].count("-dirty") == count - 1
 
 
 def test_out_leaves_the_sweep_alone(folder: Path, tmp_path: Path) -> None:

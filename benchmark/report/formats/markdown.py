@@ -9,6 +9,7 @@ from typing import Any
 from benchmark.core.text import one_line
 from benchmark.report.formats.report_format import REPORT_FORMATS, ReportFormat
 from benchmark.report.tables.numbers import Footnotes, notes_of, printer
+from benchmark.report.tables.provenance import provenance
 from benchmark.report.tables.report_table import Report
 from benchmark.report.tables.results_table import Table, summary_line
 from benchmark.report.tables.sheet import Sheet
@@ -23,7 +24,8 @@ class Markdown(ReportFormat):
 
     def report(self, report: Report) -> str:
         sweep = report.sweep
-        parts = [f"## {escape(sweep.title)}\n\n{escape(summary_line(sweep))}\n"]
+        origin = "; ".join(f"{name} {escape(value)}" for name, value in provenance(report))
+        parts = [f"## {escape(sweep.title)}\n\n{escape(summary_line(sweep))}  \n{origin}\n"]
         parts += [markdown_table(table, report.spread) for table in report.tables]
         parts += [markdown_sheet(sheet) for sheet in [*report.sheets, *report.appendix]]
         parts += [f"Note: {escape(note)}\n" for note in sweep.notes]

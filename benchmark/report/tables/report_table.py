@@ -74,6 +74,7 @@ class Report:
         spread: What is printed beside a value: ``sd``, ``interval`` or ``credible``.
         options: What is shown beside the results.
         width: Columns of a line of text.
+        command: Command that made the report; empty if it was made by Python code.
         sheets: The other tables, which follow the results.
         appendix: Tables that terminals do not show.
         comparisons: Comparisons with the reference method, one per column of each table.
@@ -89,6 +90,7 @@ class Report:
     spread: str = "sd"
     options: ReportOptions = ReportOptions()
     width: int = WIDTH
+    command: str = ""
     sheets: list[Sheet] = field(default_factory=list)
     appendix: list[Sheet] = field(default_factory=list)
     comparisons: list[ReferenceComparison] = field(default_factory=list)
