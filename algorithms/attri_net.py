@@ -211,9 +211,8 @@ class AttriNet(Algorithm):
 
     def step(self, batch: Batch) -> Mapping[str, torch.Tensor | float]:
         update = self.schedule.update(self.current_step)
-        k = update.count % self.setting.num_classes
+        k, positive = self.class_of_step(batch)
         label = torch.tensor([k], device=batch.image.device)
-        positive = batch.label[:, k] > 0.5 if batch.label.dim() == 2 else batch.label == k
         parts = {
             CRITIC: self.critic,
             GENERATOR: self.network.generator,
@@ -232,6 +231,12 @@ class AttriNet(Algorithm):
         for module in parts.values():
             module.requires_grad_(True)
         return terms
+
+    def class_of_step(self, batch: Batch) -> tuple[int, torch.Tensor]:
+        """Return the class of the current step, and which images have it, bool[B]."""
+        k = self.schedule.update(self.current_step).count % self.setting.num_classes
+        positive = batch.label[:, k] > 0.5 if batch.label.dim() == 2 else batch.label == k
+        return k, positive
 
     def critic_loss(
         self, batch: Batch, label: torch.Tensor, positive: torch.Tensor

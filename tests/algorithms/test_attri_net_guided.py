@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from algorithms.attri_net_guided import MIXTURES, Guidance, pseudo_masks
+from algorithms.attri_net_guided import MIXTURES, Guidance, pseudo_masks, swap_outside
 from benchmark.losses.heatmaps import guidance_loss
 from tests.support.tiny import TinyRun, build, make_batch
 
@@ -78,3 +78,50 @@ def test_the_masks_of_the_training_images_become_a_buffer() -> None:
     expected = pseudo_masks(run.class_mask_counts(), Guidance.PSEUDO_MASK)
     assert torch.equal(algorithm.state_dict()["pseudo"], expected)
     assert not expected.all()
+
+
+def test_pairs_exchange_what_is_outside_the_mask() -> None:
+    image = torch.randn(4, 2, 6, 6)
+    mask = torch.zeros(1, 1, 6, 6, dtype=torch.bool)
+    mask[..., 2:4, 2:4] = True
+    swapped = swap_outside(image, torch.tensor([0]), torch.tensor([3]), mask)
+    inside = mask[0, 0]
+    for row, partner in ((0, 3), (3, 0)):
+        assert torch.equal(swapped[row][:, inside], image[row][:, inside])
+        assert torch.equal(swapped[row][:, ~inside], image[partner][:, ~inside])
+    assert torch.equal(swapped[1:3], image[1:3])
+
+
+def test_a_tag_outside_the_mask_says_nothing_when_all_pairs_may_swap() -> None:
+    """With half of the pairs swapped, as many positives as negatives of a step have the tag."""
+    algorithm = built(swap=0.5)
+    batch = make_batch(rows=2000, side=SIDE)
+    label = torch.arange(2000) % 2
+    image = torch.zeros_like(batch.image)
+    image[label == 0, :, 0, 0] = 1  # the tag of class 0
+    mask = torch.zeros(2000, 3, SIDE, SIDE, dtype=torch.bool)
+    mask[:, :, 8:20, 8:20] = True
+    seen: list[torch.Tensor] = []
+    algorithm.critic_loss = lambda given, *_: seen.append(given.image[:, 0, 0, 0]) or {}
+    algorithm.minimise = lambda *_: None
+    algorithm.step(replace(batch, image=image, label=label, class_mask=mask))
+    shares = [float(seen[0][label == k].mean()) for k in (0, 1)]
+    assert all(abs(share - 0.5) < 0.05 for share in shares)
+
+
+def test_the_counterfactual_within_the_mask_should_have_no_evidence() -> None:
+    algorithm = built(counterfactual_weight=7.0, guidance_weight=0.0)
+    batch = make_batch(side=SIDE)
+    assert batch.class_mask is not None
+    positive = batch.label == 1
+    label = torch.tensor([1])
+    network = algorithm.network
+    attribution = network.attribution(batch.image, label)
+    terms = algorithm.guidance(batch, attribution, positive, 1)
+    mask = batch.class_mask[positive, 1:2]
+    changed = network.unit(batch.image[positive]) + mask * attribution[positive]
+    logits = network.heads(network.generator(changed, label), label)
+    expected = -7 * torch.log(1 - torch.sigmoid(logits)).mean()
+    torch.testing.assert_close(terms["counterfactual"], expected)
+    gradient = torch.autograd.grad(terms["counterfactual"], list(network.generator.parameters()))
+    assert any(part.any() for part in gradient)
