@@ -29,3 +29,20 @@ def test_the_quickstart_has_the_controls_of_its_methods() -> None:
     sampled = {ALGORITHMS.get(name).sampling for name in methods}
     assert sampled == {"random", "group", "environment"}
     assert {"erm", "reweight", "reweight_environments"} <= set(methods)
+
+
+def test_explainers_small_measures_every_model_by_every_explainer() -> None:
+    config = read_sweep(find_sweep_file("explainers_small"))
+    assert len(config.trials) == 3
+    plan = expand(config.changed(trials=(0,)))
+    assert not plan.warnings and not plan.refused
+    measured = [run for run in plan.runs.values() if run.explainer]
+    models = [run for run in plan.runs.values() if run.requested and not run.explainer]
+    assert len(models) == 2 * 3
+    assert {run.dataset.partition("bias=")[2] for run in models} == {"0.1", "0.95"}
+    for model in models:
+        of_model = {
+            run.explainer for run in measured if run.spec.upstream["model"] == model.spec.key
+        }
+        assert of_model >= {"lrp", "gradcam", "integrated_gradients", "rise:masks=1000", "nemt"}
+        assert of_model >= {"nemt:batch", "nemt:printed", "nemt:keep", "nemt:nem"}
