@@ -65,6 +65,8 @@ LIGHT = {
     "data check tiny": 0,
     "data check nowhere": 2,
     "data show tiny --trial x": 2,
+    "data masks --help": 0,
+    "data masks tiny": 2,
 }
 COLLECTING = {
     "collect_results --help": 0,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmark.api.run import load_run
 from benchmark.core.errors import UserError
 from benchmark.core.mask_file import (
     MaskFile,
@@ -18,10 +19,16 @@ from benchmark.core.mask_file import (
     write_mask_file,
 )
 from benchmark.core.needs import without_mask_annotation
-from benchmark.core.registry import DATASETS
+from benchmark.core.registry import BACKBONES, DATASETS
 from benchmark.core.summaries import DataSummary
 from benchmark.data import main
+from benchmark.explain.tokencut import tokencut
+from benchmark.explain.vit_keys import last_keys
+from benchmark.plan.planner import expand
+from benchmark.plan.sweep_folder import write_plan
+from benchmark.plan.sweepfile import config_from
 from tests.support.mask_tree import MASKS, tiny_masks
+from tests.support.runs import run
 
 
 def make(root: Path, **options: Any) -> Any:
@@ -98,33 +105,91 @@ def test_what_tables_say_about_needs() -> None:
     assert not {"unannotated_masks", "unlabelled_splits"} & plain.keys()
 
 
+def dino_layout(side: int, **options: int) -> dict[str, Any]:
+    """Return random weights under the names of DINO."""
+    import torch
+
+    torch.manual_seed(0)
+    net = BACKBONES.get("vit")(1, (3, side, side), mlp_ratio=4.0, **options).net
+    names = {
+        "encoder.layers.encoder_layer_": "blocks.", "encoder.pos_embedding": "pos_embed",
+        "encoder.ln": "norm", "class_token": "cls_token", "conv_proj": "patch_embed.proj",
+        "ln_": "norm", "self_attention.in_proj_": "attn.qkv.", "mlp.0": "mlp.fc1",
+        "self_attention.out_proj": "attn.proj", "mlp.3": "mlp.fc2",
+    }  # fmt: skip
+    state = {}
+    for name, value in net.state_dict().items():
+        for old, new in names.items():
+            name = name.replace(old, new)
+        state[name] = torch.randn_like(value) * 0.2
+    return state
+
+
 def test_the_command_writes_masks_and_a_contact_sheet(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import torch
     from PIL import Image
 
-    timm = pytest.importorskip("timm")
-    torch.manual_seed(0)
-    network = timm.models.vision_transformer.VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=3, num_classes=0
-    )
-    torch.save(network.state_dict(), tmp_path / "dino.pth")
+    torch.save(dino_layout(dim=48, depth=2, heads=3, patch=8, side=32), tmp_path / "dino.pth")
     arguments = [
-        "masks", "tiny", "--data-dir", str(tmp_path), "--weights", str(tmp_path / "dino.pth"),
-        "--backbone", "vit:patch=8,dim=48,depth=2,heads=3,mlp_ratio=4", "--side", "64",
+        "masks", "tiny:size=16", "--data-dir", str(tmp_path),
+        "--weights", str(tmp_path / "dino.pth"), "--side", "64", "--threshold", "0.6",
+        "--backbone", "vit:patch=8,dim=48,depth=2,heads=3,mlp_ratio=4",
         "--trials", "0", "1", "--output", "cuts/a.npz",
     ]  # fmt: skip
     assert main(arguments) == 0
-    assert "masked:on=tiny,masks=cuts/a.npz" in capsys.readouterr().out
+    assert "masked:on=tiny,options=size=16,masks=cuts/a.npz" in capsys.readouterr().out
     for trial in (0, 1):
-        data = make(tmp_path, masks="cuts/a.npz").load(trial)
+        data = make(tmp_path, options="size=16", masks="cuts/a.npz").load(trial)
         mask = data.splits["train"].mask
         assert mask is not None and mask.shape[1:] == (1, 16, 16)
         assert not mask.all(axis=(1, 2, 3)).any() and mask.any()
     with Image.open(tmp_path / "cuts/a.png") as sheet:
         assert (np.asarray(sheet) == (0, 230, 0)).all(axis=2).any(), "green borders"
     assert read_mask_file(tmp_path / "cuts/a.npz").about.startswith("TokenCut of dino.pth (vit:")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep with a finished run of a transformer and one of a convolutional net."""
+    root = tmp_path_factory.mktemp("sweep")
+    for backbone in ("vit:patch=4,dim=16,depth=2,heads=2", "convnet:width=2"):
+        table = {
+            "datasets": ["tiny:size=16"],
+            "algorithms": ["erm"],
+            "backbone": backbone,
+            "budget": {"steps": 2, "evaluate_every": 2},
+            "compute": {"explanations": False},
+        }
+        for key in write_plan(expand(config_from(table, "one", "test")), root / backbone[:3]):
+            assert run(root / backbone[:3] / "runs" / key) == "done"
+    return root
+
+
+def test_masks_of_a_run(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The masks are TokenCut of the keys of the selected network, on images normalised for it."""
+    import torch
+
+    arguments = ["masks", "tiny:size=16", "--data-dir", str(tmp_path), "--run"]
+    assert main([*arguments, str(runs / "vit")]) == 0
+    assert "masked:on=tiny,options=size=16,masks=masks/tokencut.npz" in capsys.readouterr().out
+    data = make(tmp_path, options="size=16").load(0)
+    network = load_run(runs / "vit").network
+    image, info = data.splits["val"].image, data.info
+    mean, std = (np.array(v)[:, None, None] for v in (info.mean, info.std))
+    normalised = torch.from_numpy((image / 255 - mean) / std).float()
+    mask = data.splits["val"].mask
+    assert mask is not None
+    keys = last_keys(network, normalised).numpy()
+    for features, found in list(zip(keys, mask, strict=True))[:5]:
+        expected = np.kron(tokencut(features, (4, 4)), np.ones((4, 4), bool))
+        assert np.array_equal(found[0], expected)
+    assert main([*arguments, str(runs / "con")]) == 2
+    assert "has the backbone convnet, but TokenCut needs a vision" in capsys.readouterr().err
+    other = ["masks", "digits_on_photos:repeats=1", "--data-dir", str(tmp_path), "--run"]
+    assert main([*other, str(runs / "vit")]) == 2
+    assert "takes images [3, 16, 16], but those of digits_on_photos" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
