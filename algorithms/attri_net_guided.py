@@ -160,7 +160,7 @@ class GuidedAttriNet(AttriNet):
             and drawn.stream == GENERATOR
             and seed_for("annotated", drawn.position) % ANNOTATED_EVERY == 0
         )
-        return drawn._replace(annotated=annotated)
+        return Draw(drawn.stream, drawn.position, annotated)
 
     def step(self, batch: Batch) -> Mapping[str, torch.Tensor | float]:
         assert batch.class_mask is not None

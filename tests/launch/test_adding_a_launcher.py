@@ -104,6 +104,10 @@ def test_unknown_launchers_and_options_are_reported(example: ModuleType) -> None
         make_executor(placement, parse_named_options("subprocess:niceness=99"))
 
 
+#: Seconds of the leases of workers.
+LEASE = 30.0
+
+
 class Workers(Executor):
     """Starts launchers elsewhere, which claim the runs themselves; it has no slots."""
 
@@ -116,7 +120,7 @@ class Workers(Executor):
         self.workers: list[Launcher] = []
 
     def start(self) -> None:
-        self.workers = [Launcher(self.folder, workers=1) for _ in range(self.count)]
+        self.workers = [Launcher(self.folder, 1, LEASE) for _ in range(self.count)]
 
     def signal(self, number: int) -> None:
         for worker in self.workers:
@@ -138,7 +142,8 @@ def test_workers_may_claim_runs_themselves(tmp_path: Path) -> None:
     failed = spec(5, mode="failure")
     keys = make(tmp_path, teacher, student, failed, *others)
     executor = Workers(tmp_path, count=2)
-    summary = launch_with(executor, tmp_path)
+    # The workers and the launch that watches them must agree on the time of leases.
+    summary = launch_with(executor, tmp_path, lease_seconds=LEASE)
     assert set(summary.already) == set(keys) - {failed.key}
     assert set(summary.failed) == {failed.key}
     finished = [key for worker in executor.workers for key in worker.summary()["done"]]

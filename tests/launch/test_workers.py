@@ -37,8 +37,9 @@ def test_three_workers_do_every_run_once(tmp_path: Path) -> None:
     assert leases(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_worker_leaves_runs_of_others_unless_it_needs_them(tmp_path: Path) -> None:
-    slow = spec(0, sleep=0.5)
+    slow = spec(0, steps=200, sleep=0.1)
     make(tmp_path, slow)
     first = Launcher(tmp_path, workers=1, shift={})
     until(lambda: first.events("start"))
