@@ -26,14 +26,15 @@ _SCRATCH = Scratch()
 class DeviceSplit:
     """A split as tensors, from which batches are taken.
 
-    Images are uint8 on the device, or in host memory if they do not fit. Each batch is normalised
-    to floats.
+    Images and masks are on the device, or stay in host memory, perhaps mapped from files, if they
+    do not fit. Each batch is normalised to floats.
 
     Args:
         data: the data set.
         split: the name of the split.
         device: the device of the batches.
-        max_gpu_share: the largest share of the free memory of a GPU that the images may use.
+        max_gpu_share: the largest share of the free memory of a GPU that the images may use, and
+            that the masks may use of the rest.
     """
 
     def __init__(
@@ -50,7 +51,6 @@ class DeviceSplit:
         self.max_gpu_share = max_gpu_share
         self.arrays = arrays
         self.group_array = data.group(split)
-        self._host_image: np.ndarray | None = None
         self._image = self._place(arrays.image)
         label = torch.from_numpy(arrays.label)
         if label.ndim == 2:  # Losses for multi-label data take floats.
@@ -59,7 +59,7 @@ class DeviceSplit:
         self.confounder = self._optional(arrays.confounder)
         self.environment = self._optional(arrays.environment)
         self.group = self._optional(self.group_array)
-        self.mask = self._optional(arrays.mask)
+        self._mask = None if arrays.mask is None else self._place(arrays.mask)
         self.scored = self._optional(arrays.scored)
         self.accepted = self._optional(arrays.accepted)
         # A byte is normalised by one multiplication and one addition.
@@ -68,15 +68,14 @@ class DeviceSplit:
         self.scale = (1 / (255 * std)).to(device)
         self.shift = (-mean / std).to(device)
 
-    def _place(self, image: np.ndarray) -> torch.Tensor | None:
-        """Return the images as a tensor, or None if they stay an array in host memory."""
+    def _place(self, array: np.ndarray) -> torch.Tensor | None:
+        """Return images or masks as a tensor, or None if they stay an array in host memory."""
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
-            if image.nbytes <= free * self.max_gpu_share:
-                return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
-        elif not isinstance(image, np.memmap):
-            return torch.from_numpy(np.ascontiguousarray(image))
-        self._host_image = image
+            if array.nbytes <= free * self.max_gpu_share:
+                return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        elif not isinstance(array, np.memmap):
+            return torch.from_numpy(np.ascontiguousarray(array))
         return None
 
     def _optional(self, value: np.ndarray | None) -> torch.Tensor | None:
@@ -96,11 +95,9 @@ class DeviceSplit:
             image=self._normalised(rows, index),
             label=self.label.index_select(0, index),
             index=index,
+            mask=self._take_masks(rows, index),
             class_mask=self._class_mask(rows) if class_masks else None,
-            **{
-                name: self._pick(name, index)
-                for name in ("group", "confounder", "environment", "mask")
-            },
+            **{name: self._pick(name, index) for name in ("group", "confounder", "environment")},
         )
 
     def _normalised(self, rows: np.ndarray, index: torch.Tensor) -> torch.Tensor:
@@ -120,15 +117,25 @@ class DeviceSplit:
         """Return the images of the rows on the device, uint8[B,C,H,W]."""
         if self._image is not None:
             return self._image.index_select(0, index)
-        assert self._host_image is not None
-        return torch.from_numpy(self._host_image[rows]).to(self.device, non_blocking=True)
+        return self._from_host(self.arrays.image[rows])
+
+    def _take_masks(self, rows: np.ndarray, index: torch.Tensor) -> torch.Tensor | None:
+        """Return the masks of the rows on the device, bool[B,1,H,W]; None if there are none."""
+        if self.arrays.mask is None:
+            return None
+        if self._mask is not None:
+            return self._mask.index_select(0, index)
+        return self._from_host(self.arrays.mask[rows])
+
+    def _from_host(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(array)).to(self.device, non_blocking=True)
 
     def _class_mask(self, rows: np.ndarray) -> torch.Tensor | None:
         """Return the masks of each class, bool[B,K,H,W]; None if the split has none."""
         masks = self.arrays.class_masks
         if masks is None:
             return None
-        return torch.from_numpy(masks.rasterise(rows)).to(self.device, non_blocking=True)
+        return self._from_host(masks.rasterise(rows))
 
     def _pick(self, name: str, index: torch.Tensor) -> torch.Tensor | None:
         value = getattr(self, name)

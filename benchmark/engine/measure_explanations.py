@@ -293,7 +293,7 @@ class MeasurementRun:
 
     def gallery(self) -> dict[str, np.ndarray]:
         """Return the arrays of heatmaps.npz; empty for data without masks."""
-        masked = [name for name in self.splits if self.splits[name].mask is not None][:2]
+        masked = [name for name in self.splits if self.splits[name].arrays.mask is not None][:2]
         pieces = []
         for name in masked:
             rows = self.rows(name)

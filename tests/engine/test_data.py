@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,22 @@ def test_a_mapped_file_gives_the_same_batches(tmp_path: Path) -> None:
     assert mapped._image is None  # stays a file: nothing was read into memory
     for rows in (np.arange(50), np.array([5, 0, 5])):
         assert torch.equal(mapped.batch(rows).image, _split(plain).batch(rows).image)
+
+
+def test_mapped_masks_give_the_same_batches(tmp_path: Path) -> None:
+    plain = random_data()
+    np.save(tmp_path / "mask.npy", plain.splits["train"].mask)
+    mask = np.load(tmp_path / "mask.npy", mmap_mode="r")
+    arrays = replace(plain.splits["train"], mask=mask)
+    mapped = _split(replace(plain, splits={"train": arrays}))
+    assert mapped._mask is None
+    rows = np.array([5, 0, 5])
+    batch, expected = mapped.batch(rows), _split(plain).batch(rows)
+    assert batch.mask is not None and expected.mask is not None
+    assert torch.equal(batch.mask, expected.mask)
+    batch.mask.logical_not_()  # as an augmentation in place
+    again = mapped.batch(rows).mask
+    assert again is not None and torch.equal(again, expected.mask)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +156,7 @@ def test_batches_are_equal_from_the_gpu_and_from_the_host() -> None:
     for split in (resident, streamed):
         batch = split.batch(rows)
         assert batch.image.device.type == batch.label.device.type == "cuda"
+        assert batch.mask is not None and batch.mask.device.type == "cuda"
         torch.testing.assert_close(
             batch.image.cpu(), _split(data).batch(rows).image, rtol=0, atol=1e-6
         )
