@@ -72,9 +72,12 @@ def members(data: GroupedDataset, name: str) -> dict[str, np.ndarray]:
         name: the name of the split.
 
     Returns:
-        int64[n] for each name. In multi-label data an image may be in several classes.
+        int64[n] for each name. In multi-label data an image may be in several classes. A split
+        without labels has one entry.
     """
     split = data.splits[name]
+    if name in data.info.unlabelled_splits:
+        return {"unlabelled": np.arange(len(split))}
     group = data.group(name)
     if data.info.multi_label:
         found = {

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from benchmark.cli.data_checks import members
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
@@ -143,6 +144,9 @@ def test_imagenet_segmentation(whole: Place, data: GroupedDataset) -> None:
     assert split.image[:, 0, 4, 4].tolist() == [0, 1, 2]
     assert split.mask[:, 0, :, :3].all() and not split.mask[:, 0, :, 5:].any()
     assert data.info.unlabelled_splits == ("imagenet_segmentation",)
+    assert {k: len(v) for k, v in members(data, "imagenet_segmentation").items()} == {
+        "unlabelled": 3
+    }
     root, options = whole
     source = DATASETS.get("imagenet")(root, **options)
     assert source.file_of("imagenet_segmentation", split, 2) == "image 2 of gtsegs_ijcv.mat"
