@@ -105,7 +105,7 @@ def draw_all(
             drawn.setdefault(i, []).extend(_global_maps(i, table, store, out))
             if measurements:
                 drawn.setdefault(i, []).extend(_explainers(i, table, store, out, measurements))
-    return drawn
+    return {i: figures for i, figures in drawn.items() if figures}
 
 
 def _global_maps(i: int, table: Table, store: PredictionStore, out: Path) -> list[SavedFigure]:

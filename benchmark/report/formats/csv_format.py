@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from benchmark.core.errors import UserError
 from benchmark.core.text import csv_cell
 from benchmark.report.formats.report_format import REPORT_FORMATS, ReportFormat
 from benchmark.report.statistics.estimate import NO_ESTIMATE
@@ -50,7 +51,7 @@ class Csv(ReportFormat):
 
     def report(self, report: Report) -> str:
         more = [
-            record
+            _known(record, table.name)
             for table in report_tables()
             if table.is_shown(report.options)
             for record in table.csv_records(report)
@@ -61,6 +62,21 @@ class Csv(ReportFormat):
         self, sheets: Sequence[Sheet], records: Sequence[dict[str, Any]] | None = None
     ) -> str:
         return sheets_csv(sheets)
+
+
+def _known(record: dict[str, Any], table: str) -> dict[str, Any]:
+    """Return a record of another table if its keys are columns of ``tables.csv``.
+
+    Raises:
+        UserError: If they are not.
+    """
+    unknown = sorted(str(name) for name in record if name not in FIELDS)
+    if unknown:
+        raise UserError(
+            f"csv_records of the report table {table} has the unknown columns "
+            f"{', '.join(unknown)}, expected some of {', '.join(FIELDS)}."
+        )
+    return record
 
 
 def flat_records(tables: Sequence[Table]) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from benchmark.core.errors import UserError, shown
 from benchmark.core.registry import Registry
 from benchmark.core.summaries import DataSummary
 from benchmark.report.records.model_selection import SelectedRun
@@ -236,7 +237,7 @@ class Metric(ABC):
             predictions: The runs' predictions image by image; None computes without them.
         """
         counted = [run for run in runs if all(split in run.at.counts for split in self.splits)]
-        estimates = {run.trial: self.one_trial(run, predictions) for run in counted}
+        estimates = {run.trial: self._checked(self.one_trial(run, predictions)) for run in counted}
         values = {trial: e.value for trial, e in estimates.items() if e.value is not None}
         notes = list(dict.fromkeys(e.note for e in estimates.values() if _concerns_value(e)))
         if len(counted) < len(runs):
@@ -250,6 +251,19 @@ class Metric(ABC):
         chosen = [run for run in counted if run.trial in values]
         estimate = self.over_trials(chosen, list(values.values()), predictions)
         return Value(estimate, values, tuple(notes), shows_bounds=self.shows_bounds)
+
+    def _checked(self, estimate: object) -> Estimate:
+        """Return what ``one_trial`` returned if it is an estimate.
+
+        Raises:
+            UserError: If it is not, as in a metric of another package.
+        """
+        if not isinstance(estimate, Estimate):
+            raise UserError(
+                f"one_trial of the metric {self.name} returned {shown(estimate)}, expected an "
+                "Estimate; return without_interval(value) for a number without an interval."
+            )
+        return estimate
 
 
 METRICS: Registry[type[Metric]] = Registry(
@@ -266,6 +280,9 @@ def columns_of(data: DataSummary, requested: Collection[str] = ()) -> list[Metri
     Args:
         data: The data set.
         requested: Registry names of metrics that the user asks for.
+
+    Raises:
+        UserError: If a metric does not return its columns, as one of another package might.
     """
     if not data.test_splits:
         return []
@@ -273,10 +290,25 @@ def columns_of(data: DataSummary, requested: Collection[str] = ()) -> list[Metri
     return [
         column
         for metric in classes
-        for column in (
-            metric.requested_columns(data) if metric.name in requested else metric.columns(data)
-        )
+        for column in _columns_of(metric, data, requested=metric.name in requested)
     ]
+
+
+def _columns_of(metric: type[Metric], data: DataSummary, *, requested: bool) -> Sequence[Metric]:
+    """Return the columns of one metric; see ``columns_of``."""
+    missing = sorted(getattr(metric, "__abstractmethods__", ()))
+    if missing:
+        raise UserError(
+            f"the metric {metric.name} does not implement {' and '.join(missing)}; "
+            "docs/adding_a_metric.md has an example."
+        )
+    columns = metric.requested_columns(data) if requested else metric.columns(data)
+    if not isinstance(columns, Sequence) or not all(isinstance(c, Metric) for c in columns):
+        raise UserError(
+            f"columns of the metric {metric.name} returned {shown(columns)}, expected a list of "
+            "metrics; return [] if the metric does not apply to a data set."
+        )
+    return columns
 
 
 def _concerns_value(estimate: Estimate) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from benchmark.core.errors import UserError, shown
+
 
 @dataclass
 class Sheet:
@@ -18,6 +20,9 @@ class Sheet:
         stub: Number of columns that hold names. They are aligned to the left, and repeated if a
             terminal is too narrow for all other columns.
         notes: Footnotes of the table as a whole.
+
+    Raises:
+        UserError: If a row has neither one cell nor one for each column, or a cell is no text.
     """
 
     title: str
@@ -26,3 +31,17 @@ class Sheet:
     rows: list[list[str]]
     stub: int = 1
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for number, row in enumerate(self.rows, 1):
+            if len(row) not in (1, len(self.heads)):
+                raise UserError(
+                    f"row {number} of the table {self.title!r} has {len(row)} cells, expected one "
+                    f"for each of the {len(self.heads)} columns, or a single one as a heading."
+                )
+            wrong = next((cell for cell in row if not isinstance(cell, str)), None)
+            if wrong is not None:
+                raise UserError(
+                    f"row {number} of the table {self.title!r} has the cell {shown(wrong)}, "
+                    "expected text; format numbers first."
+                )
