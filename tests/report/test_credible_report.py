@@ -32,6 +32,7 @@ from benchmark.report.tables.class_scores import detail_sheets
 from benchmark.report.tables.localization import localization_sheet
 from benchmark.report.tables.numbers import percent
 from benchmark.report.tables.posteriors import Posteriors
+from benchmark.report.tables.published import beside
 from benchmark.report.tables.report_table import Report, ReportOptions
 from benchmark.report.tables.results_table import Table, tables_of
 from benchmark.report.tables.sheet import Sheet
@@ -257,3 +258,32 @@ def test_nuts_is_the_engine_of_all_cells_and_is_checked(
         assert found.value == pytest.approx(exact.value + shift)
     (note,) = [note for note in table.notes if "nuts" in note]
     assert "0 divergences" in note and "within 0.01 of the exact engine" in note
+
+
+def test_published_values_stand_beside_posteriors(report: Report, tmp_path: Path) -> None:
+    rows = [
+        "dataset,method,metric,value,pm,n,table,note",
+        *(
+            f"digits_on_photos,erm,{metric},50,1,100,Table 9,paper: ERM"
+            for metric in (
+                "average_accuracy",
+                "f1/mean",
+                "sensitivity/class0",
+                "worst_group_accuracy",
+            )
+        ),
+    ]
+    (tmp_path / "tea_table9.csv").write_text("\n".join(rows) + "\n")
+    (sheet,) = beside(report.tables, tmp_path, report.store, report.posteriors, "credible")
+    ours = {sheet.rows[i][0]: sheet.rows[i + 1] for i in range(0, len(sheet.rows), 2)}
+    counts = report.tables[0].rows[0].selected_runs[0].at.counts["unbiased"].sum(0)
+    shown = accuracy_credible(counts)
+    assert shown.value is not None and shown.sd is not None
+    mean, sd, low, high = numbers_of(ours["average accuracy"][3])
+    assert [mean, sd] == pytest.approx([100 * shown.value, 100 * shown.sd], abs=0.051)
+    assert low < mean < high
+    assert float(ours["average accuracy"][4]) == pytest.approx(100 * shown.value - 50, abs=0.051)
+    recall = numbers_of(ours["sensitivity, class0"][3])[0]
+    assert recall == pytest.approx(100 * (counts[0, 0] + 1) / (counts[0].sum() + 3), abs=0.051)
+    assert len(numbers_of(ours["f1, mean"][3])) == 4
+    assert "±" not in ours["worst group accuracy"][3] and "[" in ours["worst group accuracy"][3]
