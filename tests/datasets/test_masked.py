@@ -27,6 +27,7 @@ from benchmark.explain.vit_keys import last_keys
 from benchmark.plan.planner import expand
 from benchmark.plan.sweep_folder import write_plan
 from benchmark.plan.sweepfile import config_from
+from tests.support import trees
 from tests.support.mask_tree import MASKS, tiny_masks
 from tests.support.runs import run
 
@@ -64,6 +65,26 @@ def test_train_and_val_have_the_masks_of_the_file(tmp_path: Path) -> None:
             assert np.array_equal(split.mask, expected)
     assert data.info.unannotated_masks and data.info.provides.masks
     assert not data.info.provides.class_masks
+
+
+def test_data_without_masks_get_them(tmp_path: Path) -> None:
+    """Tests stay without masks, and the file serves any trial that shows the same images."""
+    trees.folder(tmp_path, masks=False, confounders=False, more=False)
+    base = DATASETS.get("folder")(tmp_path, side=16)
+    plain = base.load(0)
+    assert not plain.info.provides.masks
+    bits = {}
+    for name in ("train", "val"):
+        image = plain.splits[name].image
+        for digest, pixels in zip(image_digests(image), image, strict=True):
+            bits[digest] = packed(pixels[0] > 100)
+    write_mask_file(tmp_path / MASKS, MaskFile((16, 16), bits))
+    data = make(tmp_path, on="folder", options="side=16").load(1)
+    train = data.splits["train"]
+    assert train.mask is not None
+    assert np.array_equal(train.mask[:, 0], train.image[:, 0] > 100)
+    assert data.info.provides.masks and data.info.provides.val_masks
+    assert all(data.splits[name].mask is None for name in data.info.test_splits)
 
 
 @pytest.mark.parametrize(
