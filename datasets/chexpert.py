@@ -57,10 +57,10 @@ FOLDERS = (
     "chexpert/CheXpert-v1.0",
     "chexpert/CheXpert-v1.0-small",
 )
-SEGMENTATIONS = (
-    "CheXlocalize/gt_segmentations_val.json",
-    "CheXlocalize/CheXlocalize/gt_segmentations_val.json",
-)
+#: Folders of CheXlocalize's release, and those of the official test images in it.
+LOCALIZE_FOLDERS = ("CheXlocalize", "CheXlocalize/CheXlocalize")
+TEST_FOLDERS = ("CheXlocalize/CheXpert", "CheXpert", *FOLDERS)
+TEST_TABLE = "test_labels.csv"
 #: The labels of uncertain findings, by the option ``uncertain``.
 UNCERTAIN_LABELS = {"zero": 0, "one": 1, "ignore": UNKNOWN}
 _LABEL_OF_CELL = {"": 0, "0": 0, "0.0": 0, "1": 1, "1.0": 1}
@@ -69,7 +69,7 @@ VIEWS = ("Frontal", "Lateral")
 #: The largest relative difference between the aspect ratios of an image and its segmentation. The
 #: sides of the small images are rounded.
 MAX_ASPECT_DIFFERENCE = 0.02
-_PATH = re.compile(r"(?:.*/)?((?:train|valid)/(patient\d+)/(study\d+)/(\w+)\.jpg)")
+_PATH = re.compile(r"(?:.*/)?((?:train|valid|test)/(patient\d+)/(study\d+)/(\w+)\.jpg)")
 
 
 class _Xrays(NamedTuple):
@@ -100,17 +100,21 @@ class CheXpert(ImageSource):
     Layout: ``CheXpert-v1.0/`` or ``CheXpert-v1.0-small/``, also in ``chexpert/``, with
     ``train.csv`` and ``valid.csv`` (Path, Frontal/Lateral, 14 findings), ``train/`` and ``valid/``.
     Paths in the tables may begin with the name of either release. Optional:
-    ``CheXlocalize/gt_segmentations_val.json``.
+    ``CheXlocalize/gt_segmentations_val.json``. With ``test=test`` also CheXlocalize's
+    ``CheXpert/test_labels.csv`` (Path, 14 findings), ``CheXpert/test/`` and
+    ``gt_segmentations_test.json``.
 
     Counts: 223,414 X-rays in ``train.csv``, of which 191,027 are frontal, and 234 in ``valid.csv``,
     of which 202 are frontal. ``train`` and ``val`` are 90 and 10 % of the patients of
     ``train.csv``, drawn in each trial. ``test`` is ``valid.csv``, which radiologists labelled.
+    With ``test=test`` it is the official test of 500 studies, and the images of ``valid.csv`` are
+    part of ``train``, so that their segmentations can guide (Sun et al. 2025).
 
     A finding is 1, 0, -1 for uncertain, or blank if the report does not mention it. The options
     ``uncertain`` and ``blank`` give the label of such findings. Labels that are ignored are no part
-    of losses and validation. Only ``test`` has masks: the union of the
-    segmentations of all selected findings, which is empty without a finding. The segmentations of
-    each finding are its evidence.
+    of losses and validation. Only ``test`` has masks: the union of the segmentations of all
+    selected findings, which is empty without a finding. The segmentations of each finding are its
+    evidence.
     """
 
     name = "chexpert"
@@ -128,13 +132,21 @@ class CheXpert(ImageSource):
             doc="the label of findings that a report does not mention; ignore: it is not known",
             choices=("zero", "ignore"),
         ),
+        "test": HParam(
+            "valid",
+            doc="the images of the test: valid.csv; or the official test, and valid.csv in train",
+            choices=("valid", "test"),
+        ),
     }
-    later_options: ClassVar[frozenset[str]] = frozenset({"blank"})
+    later_options: ClassVar[frozenset[str]] = frozenset({"blank", "test"})
 
     _train: _Xrays
     _test: _Xrays
-    #: The content of CheXlocalize's file, or None without it.
+    #: Further training images, whose segmentations are known.
+    _guiding: _Xrays | None
+    #: The contents of CheXlocalize's files for ``_test`` and for ``_guiding``, or None.
     _published: dict[str, Any] | None
+    _guiding_published: dict[str, Any] | None
 
     def info(self) -> DatasetInfo:
         return xray_info(
@@ -142,17 +154,25 @@ class CheXpert(ImageSource):
             self._labels(),
             ("train", *HOLDOUT, "test"),
             masks=False,
+            class_masks=self._official_test,
             source="Irvin et al. (2019), CheXpert; Saporta et al. (2022), CheXlocalize",
             licence="Stanford University Dataset Research Use Agreement",
         )
 
     def metadata(self) -> list[Path]:
-        return [self._table_path("train.csv"), self._table_path("valid.csv")]
+        tables = [self._table_path("train.csv"), self._table_path("valid.csv")]
+        if self._official_test:
+            candidates = [f"{folder}/{TEST_TABLE}" for folder in TEST_FOLDERS]
+            how = "unpack CheXlocalize there, or use test=valid"
+            tables.append(self.folder() / self.find(*candidates, how=how))
+        return tables
 
     def read(self) -> dict[str, Pool]:
-        train_table, test_table = self.metadata()
+        train_table, valid_table, *official = self.metadata()
+        test_table = official[0] if official else valid_table
         self._train = self._read_table(train_table)
         self._test = self._read_table(test_table)
+        self._guiding = self._read_table(valid_table) if official else None
         if (self._test.label == UNKNOWN).any():
             raise UserError(
                 f"{test_table} has findings that are uncertain or blank, and a test needs all "
@@ -160,9 +180,23 @@ class CheXpert(ImageSource):
             )
         check_both_values(train_table, self._train.label, self._labels())
         recipe = xray_recipe(self.chosen)
-        drawn = self._segmentations(test_table)
+        self._published = self._read_segmentations("test" if official else "val", self._test)
+        drawn = self._segmentations(self._test, self._published)
+        train_items = [Item(file) for file in self._train.files]
+        self._guiding_published = None
+        if self._guiding is not None:
+            self._guiding_published = self._read_segmentations("val", self._guiding)
+            # The segmentations of these items are part of the fingerprint, and no masks.
+            texts = self._segmentations(self._guiding, self._guiding_published)
+            pairs = zip(self._guiding.files, texts, strict=True)
+            train_items += [Item(file, drawn=text) for file, text in pairs]
+        if official and None in (self._published, self._guiding_published):
+            raise UserError(
+                f"{self.name}: test=test needs CheXlocalize's gt_segmentations_val.json and "
+                "gt_segmentations_test.json; unpack them in CheXlocalize/, or use test=valid."
+            )
         return {
-            "train": Pool([Item(file) for file in self._train.files], recipe),
+            "train": Pool(train_items, recipe),
             "test": Pool(
                 [
                     Item(file, drawn=segmentation)
@@ -180,10 +214,25 @@ class CheXpert(ImageSource):
         train = self._train
         stratum = np.asarray((train.label == 1).any(axis=1), np.int64)
         rows_of_split = divide_by_cluster(seed, stratum, train.patient, HOLDOUT)
+        label, patient = train.label, train.patient
+        masks = None
+        if self._guiding is not None:
+            more = len(train.files) + np.arange(len(self._guiding.files))
+            rows_of_split["train"] = np.concatenate([rows_of_split["train"], more])
+            label = np.concatenate([label, self._guiding.label])
+            patient = np.concatenate([patient, self._guiding.patient + patient.max() + 1])
+            shapes = self._shapes(self._guiding, self._guiding_published)
+            none: list[list[LabelledShape]] = [[]] * len(train.files)
+            masks = self.class_masks("train", [*none, *shapes], label.shape[1])
         channels = self.chosen["channels"]
         splits = {
             name: self.split(
-                "train", rows, train.label[rows], cluster=train.patient[rows], channels=channels
+                "train",
+                rows,
+                label[rows],
+                cluster=patient[rows],
+                channels=channels,
+                class_masks=masks,
             )
             for name, rows in rows_of_split.items()
         }
@@ -192,7 +241,7 @@ class CheXpert(ImageSource):
             "test",
             np.arange(len(test.files)),
             test.label,
-            cluster=test.patient + train.patient.max() + 1,
+            cluster=test.patient + patient.max() + 1,
             channels=channels,
             class_masks=self._evidence(),
         )
@@ -203,16 +252,27 @@ class CheXpert(ImageSource):
         if self._published is None:
             return None
         self.arrays("test")  # checks the segmentations
+        shapes = self._shapes(self._test, self._published)
+        return self.class_masks("test", shapes, len(self._labels()))
+
+    def _shapes(
+        self, xrays: _Xrays, published: Mapping[str, Any] | None
+    ) -> list[list[LabelledShape]]:
+        """Return the segmentations of the selected findings on each image."""
         names = {SEGMENTED_AS.get(name, name): k for k, name in enumerate(self._labels())}
-        shapes = [
+        return [
             [
                 LabelledShape(names[name], read_run_lengths(segmentation, file))
-                for name, segmentation in self._published.get(key, {}).items()
+                for name, segmentation in (published or {}).get(key, {}).items()
                 if name in names
             ]
-            for key, file in zip(self._test.keys, self._test.files, strict=True)
+            for key, file in zip(xrays.keys, xrays.files, strict=True)
         ]
-        return self.class_masks("test", shapes, len(names))
+
+    @property
+    def _official_test(self) -> bool:
+        """Whether the test is the official one instead of ``valid.csv``."""
+        return bool(self.chosen["test"] == "test")
 
     @property
     def _blank(self) -> int:
@@ -225,7 +285,8 @@ class CheXpert(ImageSource):
     def _read_table(self, path: Path) -> _Xrays:
         """Read the frontal X-rays of a table."""
         labels = self._labels()
-        rows = read_table(path, ("Path", "Frontal/Lateral", *labels))
+        has_views = path.name != TEST_TABLE
+        rows = read_table(path, ("Path", *(["Frontal/Lateral"] if has_views else []), *labels))
         folder = path.parent.relative_to(self.folder()).as_posix()
         first_row: dict[str, Row] = {}
         files = []
@@ -233,7 +294,7 @@ class CheXpert(ImageSource):
         patients = []
         values = []
         for row in rows:
-            if row["Frontal/Lateral"] not in VIEWS:
+            if has_views and row["Frontal/Lateral"] not in VIEWS:
                 raise UserError(
                     f"{path}: Frontal/Lateral = {shown(row['Frontal/Lateral'])} in {row.place}, "
                     "expected Frontal or Lateral; use the file as it was published."
@@ -250,7 +311,10 @@ class CheXpert(ImageSource):
                     f"{path} names {match[1]} in {first.place} and in {row.place}, expected each "
                     "image once; use the file as it was published."
                 )
-            if row["Frontal/Lateral"] == "Frontal":
+            is_frontal = (
+                row["Frontal/Lateral"] == "Frontal" if has_views else match[4].endswith("_frontal")
+            )
+            if is_frontal:
                 files.append(f"{folder}/{match[1]}")
                 keys.append("_".join(match.groups()[1:]))
                 patients.append(match[2])
@@ -272,31 +336,44 @@ class CheXpert(ImageSource):
             )
         return UNCERTAIN_LABELS[self.chosen["uncertain"]]
 
-    def _segmentations(self, table: Path) -> list[str]:
-        """Return the segmentations of each test image as JSON, or empty texts without the file."""
-        candidates = (self.folder() / name for name in SEGMENTATIONS)
+    def _read_segmentations(self, part: str, xrays: _Xrays) -> dict[str, Any] | None:
+        """Return CheXlocalize's segmentations of a part, by image and finding; None without them.
+
+        Args:
+            part: ``val`` or ``test``.
+            xrays: The images of that part.
+        """
+        candidates = (
+            self.folder() / folder / f"gt_segmentations_{part}.json" for folder in LOCALIZE_FOLDERS
+        )
         path = next((path for path in candidates if path.exists()), None)
-        self._published = None
         if path is None:
-            return [""] * len(self._test.keys)
+            return None
         try:
             published = read_json(path)
         except (ValueError, OSError) as error:
             raise UserError(f"{path} is not JSON ({error}); unpack CheXlocalize again.") from None
-        if not isinstance(published, dict) or not published.keys() & set(self._test.keys):
+        if not isinstance(published, dict) or not published.keys() & set(xrays.keys):
+            kind = "validation" if part == "val" else "test"
             raise UserError(
-                f"{path} has no segmentation of an image in {table}; use CheXlocalize's file for "
-                "the validation images."
+                f"{path} has no segmentation of an image in the table; use CheXlocalize's file for "
+                f"the {kind} images."
             )
-        self._published = published
-        findings = [SEGMENTED_AS.get(name, name) for name in self._labels()]
-        drawn = []
-        for key in self._test.keys:
-            segmented = published.get(key, {})
-            if not isinstance(segmented, dict):
+        for key in xrays.keys:
+            if not isinstance(published.get(key, {}), dict):
                 raise UserError(
                     f"{path}: {key} has no segmentations by finding; unpack CheXlocalize again."
                 )
+        return published
+
+    def _segmentations(self, xrays: _Xrays, published: Mapping[str, Any] | None) -> list[str]:
+        """Return the segmentations of each image as JSON, or empty texts without a file."""
+        if published is None:
+            return [""] * len(xrays.keys)
+        findings = [SEGMENTED_AS.get(name, name) for name in self._labels()]
+        drawn = []
+        for key in xrays.keys:
+            segmented = published.get(key, {})
             drawn.append(json.dumps([segmented[name] for name in findings if name in segmented]))
         return drawn
 

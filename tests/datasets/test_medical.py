@@ -211,6 +211,35 @@ class TestCheXpert:
         with pytest.raises(UserError, match="a test needs all labels"):
             load("chexpert", tmp_path, options, uncertain="ignore")
 
+    def test_the_official_test_and_guidance_by_the_validation_images(self, tmp_path: Path) -> None:
+        options = medical_trees.chexpert(tmp_path)
+        with pytest.raises(UserError, match=r"there is no CheXlocalize/CheXpert/test_labels.csv"):
+            load("chexpert", tmp_path, options, test="test")
+        medical_trees.official_test_of_chexpert(tmp_path)
+        data = load("chexpert", tmp_path, options, test="test", side=40)
+        assert data.info.annotations.class_masks
+        assert {name: len(split) for name, split in data.splits.items()} == {
+            "train": 55 + 15,
+            "val": 5,
+            "test": 10,
+        }
+        train, test = data.splits["train"], data.splits["test"]
+        drawn = evidence(train)
+        assert not drawn[:55].any()
+        assert np.array_equal(drawn[55:].any(axis=(2, 3)), train.label[55:] == 1)
+        assert np.array_equal(evidence(test).any(axis=(2, 3)), test.label == 1)
+        assert (evidence(test).any(axis=1) ^ masks(test)).mean() < 0.01
+        found = clusters(data, "train", "val", "test")
+        assert len(set().union(*found)) == sum(map(len, found)) == 17
+        before = DATASETS.get("chexpert")(tmp_path, **options, test="test").fingerprint()
+        path = tmp_path / "CheXlocalize/gt_segmentations_val.json"
+        path.write_text(path.read_text().replace(medical_trees.RUN_LENGTHS[0], "`U1", 1))
+        after = DATASETS.get("chexpert")(tmp_path, **options, test="test").fingerprint()
+        assert before != after
+        (tmp_path / "CheXlocalize/gt_segmentations_test.json").unlink()
+        with pytest.raises(UserError, match="test=test needs CheXlocalize's gt_segmentations_val"):
+            load("chexpert", tmp_path, options, test="test")
+
     def test_masks_are_those_of_the_selected_findings(self, tmp_path: Path) -> None:
         options = medical_trees.chexpert(tmp_path)
         data = load("chexpert", tmp_path, options, labels="Atelectasis", side=40)

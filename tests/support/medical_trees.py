@@ -100,6 +100,28 @@ def chexpert(
     return {"side": 16}
 
 
+def official_test_of_chexpert(root: Path) -> None:
+    """Write the official test of CheXpert: five frontal X-rays of each of two patients."""
+    base = root / "CheXlocalize/CheXpert"
+    rows: list[tuple[object, ...]] = []
+    segmented = {}
+    for patient in (64741, 64742):
+        for i in range(5):
+            path = f"test/patient{patient}/study1/view{i + 1}_frontal.jpg"
+            write_image(base / path, 135_000 + 5 * patient + i, SIZE, "L")
+            labels = [int((i + k) % 5 < 2) for k in range(len(CHEXPERT_LABELS))]
+            segmented[f"patient{patient}_study1_view{i + 1}_frontal"] = {
+                name: {"size": [40, 30], "counts": RUN_LENGTHS[k % 2]}
+                for k, name in enumerate(CHEXPERT_LABELS)
+                if labels[k]
+            }
+            rows.append((path, *labels))
+        rows.append((f"test/patient{patient}/study1/view6_lateral.jpg", *[0] * 5))
+    table(base / "test_labels.csv", ("Path", *CHEXPERT_LABELS), rows)
+    path = root / "CheXlocalize/gt_segmentations_test.json"
+    path.write_text(json.dumps(segmented))
+
+
 def chestxray14(root: Path, patients: int = 12) -> Mapping[str, Any]:
     """Write ChestX-ray14 with eight images of each patient and five patients in the test.
 
