@@ -38,7 +38,7 @@ def work_on_sweep(given: argparse.Namespace) -> int:
         say(f"note: {executor.note}", error=True)
     keys = list(stored.runs)
     shift = WorkerShift(given.time, expected_seconds(SweepFolder(given.folder), keys))
-    labels = {key: f"{run.method} on {run.dataset}" for key, run in stored.runs.items()}
+    labels = {key: run.label for key, run in stored.runs.items()}
     with make_display(given.folder, labels) as on_event:
         summary = launch(
             given.folder,

@@ -43,6 +43,12 @@ class PlannedEntry:
     explainer: Text = ""
 
     @property
+    def label(self) -> str:
+        """The method and its data or, for a measurement, also the explainer."""
+        model = f"{self.method} on {self.dataset}"
+        return f"{self.explainer} of {model}" if self.explainer else model
+
+    @property
     def model_row(self) -> Row:
         """The row of the model itself or, for a measurement, of the model that it explains."""
         return self.dataset, self.method, self.trial, self.draw, ""

@@ -280,7 +280,7 @@ def _name(stored: StoredSweep, key: str) -> str:
     if key in stored.damaged:
         return "an unknown run"
     draw = f", draw {run.draw}" if run.draw else ""
-    return one_line(f"{run.method} on {run.dataset}, trial {run.trial}{draw}")
+    return one_line(f"{run.label}, trial {run.trial}{draw}")
 
 
 def _exit_code(states: SweepStates) -> int:

@@ -253,7 +253,7 @@ def estimate(
         try:
             if late and family in timed:
                 kind.times.update(timed[family].times)
-                say(f"  {_name(kind)}: not timed, taken as {timed[family].spec.method}")
+                say(f"  {_name(kind)}: not timed, taken as {_name(timed[family])}")
             else:
                 sizes_to_time = batch_sizes(kind, plan, device)
                 if late:

@@ -166,3 +166,13 @@ def test_measurements_of_replaced_models_are_dropped(tmp_path: Path) -> None:
     assert {run.method for run in runs.values() if run.explainer} == {"group_dro"}
     models = [run for run in runs.values() if not run.explainer]
     assert sorted(run.method for run in models) == ["erm", "group_dro"]
+
+
+def test_the_label_of_a_measurement_names_the_explainer(tmp_path: Path) -> None:
+    write_plan(plan(algorithms=["erm"]), tmp_path)
+    labels = {run.label for run in read_stored(tmp_path).runs.values()}
+    assert labels == {
+        "erm on tiny:size=32",
+        "lrp of erm on tiny:size=32",
+        "rise:masks=8 of erm on tiny:size=32",
+    }
