@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -49,6 +50,20 @@ def test_csv(folder: Path, tmp_path: Path) -> None:
     )
     assert {row["worst_group_accuracy"] for row in rows if row["dataset"] == "plain"} == {""}
     assert not (folder / "report").exists()
+
+
+def test_splits_without_labels_have_no_accuracy(folder: Path, tmp_path: Path) -> None:
+    for path in folder.glob("runs/*/record.json"):
+        record = json.loads(path.read_text())
+        if "deceiving" in record["data"]["splits"]:
+            record["data"]["unlabelled_splits"] = ["deceiving"]
+        path.write_text(json.dumps(record))
+    assert main([str(folder), "--export", str(tmp_path / "runs.csv")]) == 0
+    with (tmp_path / "runs.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"]]
+    for row in rows:
+        assert (row["accuracy"] == "") == (row["split"] == "deceiving")
+        assert row["n"] == "60"
 
 
 def test_parquet_is_the_same_table_with_types(folder: Path, tmp_path: Path) -> None:

@@ -116,7 +116,8 @@ def _rows(run: SweepRun) -> Iterator[dict[str, Any]]:
     }
     for criterion, at in run.selected.items():
         for split, counts in at.counts.items():
-            grouped = bool(record.data.confounder_names)
+            labelled = split not in record.data.unlabelled_splits
+            grouped = labelled and bool(record.data.confounder_names)
             yield {
                 **about,
                 "criterion": criterion,
@@ -126,8 +127,10 @@ def _rows(run: SweepRun) -> Iterator[dict[str, Any]]:
                 "before_switch": chosen_before_switch(run, at),
                 "split": split,
                 "n": num_images(counts),
-                "accuracy": finite_or_none(accuracy(counts)),
-                "balanced_accuracy": overall(counts).get("balanced_accuracy"),
+                "accuracy": finite_or_none(accuracy(counts)) if labelled else None,
+                "balanced_accuracy": (
+                    overall(counts).get("balanced_accuracy") if labelled else None
+                ),
                 "worst_group_accuracy": (
                     finite_or_none(worst_group_accuracy(counts)) if grouped else None
                 ),
