@@ -72,6 +72,15 @@ def _parser() -> argparse.ArgumentParser:
     lists.add_argument(
         "--long", action="store_true", help="also list hyper-parameters, options and variants"
     )
+    remove = commands.add_parser("remove", help="take runs out of a sweep; they are kept aside")
+    remove.set_defaults(run=_remove)
+    _add_folder(remove)
+    remove.add_argument("--algorithm", metavar="NAME[:VARIANT]", help="remove runs of this method")
+    remove.add_argument("--dataset", metavar="NAME[:OPTION=VALUE,…]", help="… on this data set")
+    remove.add_argument("--yes", action="store_true", help="do not ask")
+    new = commands.add_parser("new", help="write a commented sweep file to start from")
+    new.set_defaults(run=_new)
+    new.add_argument("name", metavar="NAME", help="name of the sweep, or path of its file")
     validate = commands.add_parser("validate", help="check a sweep file and report every problem")
     validate.set_defaults(run=_validate)
     _add_sweep(validate)
@@ -166,7 +175,7 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=Path,
         metavar="DIR",
-        help="sweep folder; default: the newest sweep in results/",
+        help="sweep folder, or its name in results/; default: the newest sweep in results/",
     )
 
 
@@ -189,6 +198,26 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="NAME[:VARIANT]",
         help="algorithms to use instead of those of the sweep",
+    )
+    parser.add_argument(
+        "--backbone",
+        metavar="NAME[:OPTION=VALUE,…]",
+        help="backbone to use instead of that of the sweep",
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="number of training steps")
+    parser.add_argument(
+        "--hparam",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="value of a hyper-parameter for all methods that have it; can be repeated",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any entry of the sweep file, such as budget.evaluate_every=50; can be repeated",
     )
     parser.add_argument("--trials", type=int, metavar="N", help="run the trials 0 to N − 1")
     parser.add_argument(
@@ -220,7 +249,7 @@ def _status(given: argparse.Namespace) -> int:
     from benchmark.launch.display import show_status
     from benchmark.plan.sweep_folder import read_stored
 
-    folder = given.folder or require_newest_sweep(RESULTS).path
+    folder = _folder(given)
     stored = read_stored(folder)
     if (folder / "workers").is_dir():
         from benchmark.launch.executors.slurm import describe_workers
@@ -233,7 +262,7 @@ def _status(given: argparse.Namespace) -> int:
 def _cancel(given: argparse.Namespace) -> int:
     from benchmark.launch.executors.slurm import cancel_workers
 
-    folder = given.folder or require_newest_sweep(RESULTS).path
+    folder = _folder(given)
     if not SweepFolder(folder).exists():
         raise UserError(f"{folder} is not the folder of a sweep.")
     count = cancel_workers(folder)
@@ -245,7 +274,7 @@ def _retry(given: argparse.Namespace) -> int:
     from benchmark.launch.retry import retry
     from benchmark.plan.sweep_folder import read_stored
 
-    folder = given.folder or require_newest_sweep(RESULTS).path
+    folder = _folder(given)
     stored = read_stored(folder)
     unknown = sorted(set(given.key or ()) - set(stored.runs))
     if unknown:
@@ -263,6 +292,31 @@ def _list(given: argparse.Namespace) -> int:
 
     say(LISTS[given.what](long=given.long))
     return 0
+
+
+def _remove(given: argparse.Namespace) -> int:
+    from benchmark.cli.editing import remove_runs
+
+    return remove_runs(_folder(given), given.algorithm, given.dataset, ask=not given.yes)
+
+
+def _new(given: argparse.Namespace) -> int:
+    from benchmark.cli.editing import write_template
+
+    path = write_template(given.name)
+    say(f"{path} written; edit it, then: python -m benchmark.sweep launch {path}")
+    return 0
+
+
+def _folder(given: argparse.Namespace) -> Path:
+    """Return the sweep folder that the command line names: a path, or a name in results/."""
+    if given.folder is None:
+        return require_newest_sweep(RESULTS).path
+    named = RESULTS / given.folder
+    if not SweepFolder(given.folder).exists() and SweepFolder(named).exists():
+        return named
+    path: Path = given.folder
+    return path
 
 
 def _validate(given: argparse.Namespace) -> int:

@@ -18,7 +18,14 @@ from benchmark.core.counts import accuracy
 from benchmark.core.criteria import title_of
 from benchmark.core.errors import ErrorCollector, UserError, exit_code
 from benchmark.core.hparam import parse_values
-from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
+from benchmark.core.layout import (
+    RESULTS,
+    SINGLE_RUNS,
+    RunFolder,
+    State,
+    SweepFolder,
+    state_of,
+)
 from benchmark.core.log_line import LogLine
 from benchmark.core.named_options import base_name, split_option
 from benchmark.core.outcome import RunOutcome
@@ -112,9 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("results/train"),
+        default=RESULTS / SINGLE_RUNS,
         metavar="DIR",
-        help="default: results/train",
+        help=f"default: {RESULTS / SINGLE_RUNS}",
     )
     add_placement(parser)
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -26,13 +27,14 @@ from benchmark.launch.gpus import VISIBLE
 from benchmark.launch.launcher import LOCAL, launch, make_executor
 from benchmark.launch.main_module import modules_to_import
 from benchmark.launch.slots import Placement
+from benchmark.plan.overrides import read_changed_sweep
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweep_folder import write_plan
-from benchmark.plan.sweepfile import SweepConfig, find_sweep_file, read_numbers, read_sweep
+from benchmark.plan.sweepfile import SweepConfig, find_sweep_file, read_numbers
 
 
 def _config(given: argparse.Namespace) -> SweepConfig:
-    config = read_sweep(find_sweep_file(given.sweep))
+    config = read_changed_sweep(find_sweep_file(given.sweep), _changes(given))
     return config.changed(
         datasets=tuple(map(parse_named_options, given.datasets)) if given.datasets else None,
         algorithms=tuple(given.algorithms) if given.algorithms else None,
@@ -41,6 +43,17 @@ def _config(given: argparse.Namespace) -> SweepConfig:
         grid=None if given.draws is None else False,
         oracle=True if getattr(given, "oracle", False) else None,
     )
+
+
+def _changes(given: argparse.Namespace) -> list[str]:
+    """Return the changes of the sweep file, those of ``--set`` last."""
+    changes = []
+    if given.backbone is not None:
+        changes.append(f"backbone={json.dumps(given.backbone)}")
+    if given.steps is not None:
+        changes.append(f"budget.steps={given.steps}")
+    changes += [f"fixed.{change}" for change in given.hparam]
+    return changes + given.set
 
 
 def launch_sweep(given: argparse.Namespace) -> int:

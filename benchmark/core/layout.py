@@ -23,6 +23,9 @@ ABANDONED_SECONDS = 3600.0
 
 #: The name of the resolved spec of a run.
 SPEC_NAME = "spec.json"
+#: The folder in ``results/`` where ``benchmark.train`` puts its runs.
+SINGLE_RUNS = "train"
+
 # The files that determine the state of a run.
 _RECORD = "record.json"
 _FAILURE = "failure.json"
@@ -255,12 +258,13 @@ def newest_sweep(root: Path) -> SweepFolder | None:
     """Return the sweep in ``root`` that was launched last, or None if there is no sweep.
 
     Every launch writes the plan, so its time counts. For a sweep without a plan, the time of its
-    folder counts.
+    folder counts. Single runs, which ``benchmark.train`` puts into a folder of their own, do not
+    count.
     """
     sweeps: list[tuple[float, str, SweepFolder]] = []
     for name in names_in(root):
         sweep = SweepFolder(root / name)
-        if sweep.exists():
+        if name != SINGLE_RUNS and sweep.exists():
             dated = sweep.plan if sweep.plan.is_file() else sweep.path
             sweeps.append((dated.stat().st_mtime, name, sweep))
     return max(sweeps)[2] if sweeps else None

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.files import (
@@ -192,7 +192,21 @@ def _merge(sweep: SweepFolder, old: SweepPlan, new: SweepPlan) -> SweepPlan:
         created=old.created or new.created,
         runs={**new.runs, **kept, **still_requested},
         refused=new.refused + old_refused,
+        config=_merged_config(old.config, new.config) if old_rows else new.config,
     )
+
+
+def _merged_config(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a launch that added to a sweep, with what was there before."""
+    merged = dict(new)
+    for name in ("datasets", "algorithms", "trials", "draws"):
+        before = old.get(name)
+        after = new.get(name)
+        if isinstance(before, list | tuple) and isinstance(after, list | tuple):
+            together = list(dict.fromkeys([*before, *after]))
+            is_numbers = all(isinstance(value, int) for value in together)
+            merged[name] = sorted(together) if is_numbers else together
+    return merged
 
 
 def _upstream(run: RunFolder) -> list[str]:
