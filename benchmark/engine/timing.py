@@ -41,9 +41,11 @@ from benchmark.models.base import pixels_inside
 MAX_STEPS = 3
 #: No further step or pass is made after this many seconds.
 MAX_SECONDS = 1.0
+#: A first step that takes longer than this many seconds is timed itself, and no other is made.
+LONG_STEP_SECONDS = 5.0
 #: The largest number of images of each split and of their pixels, unless a batch needs more.
 MAX_IMAGES = 32
-MAX_PIXELS = 4 * 224 * 224
+MAX_PIXELS = 2 * 224 * 224
 #: The largest number of images whose explanation is measured, and of repetitions within it.
 MAX_EXPLAINED = 4
 MAX_REPETITIONS = 16
@@ -67,6 +69,8 @@ class _TimedRun(TrainingRun):
             self.marks.append(self._clock())
             made = len(self.marks) - 1
             if made > MAX_STEPS or (made > 1 and self.marks[-1] - self.marks[1] > MAX_SECONDS):
+                return
+            if made == 1 and self.marks[1] - self.marks[0] > LONG_STEP_SECONDS:
                 return
             is_counted = made == 0 and not self.spec.compute.get("compile", False)
             with self.flops if is_counted else nullcontext():

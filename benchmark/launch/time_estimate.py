@@ -18,7 +18,7 @@ from benchmark.plan.planner import Plan
 
 #: The largest number of pixels of a timed batch, by device. The time of a larger batch is taken to
 #: be proportional to its size.
-MAX_PIXELS = {"cpu": 4 * 224 * 224, "cuda": 128 * 224 * 224}
+MAX_PIXELS = {"cpu": 2 * 224 * 224, "cuda": 128 * 224 * 224}
 #: The largest number of images of each test split that are explained at the end.
 EXPLAINED = 512
 #: The largest number of images of a split whose heatmaps are compared with a teacher's at an

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.core.registry import DATASETS
+from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.run_times import RunTimes
+from benchmark.engine import timing
 from benchmark.engine.flops import FlopCounter
 from benchmark.engine.timing import measure, random_data
 from benchmark.plan.planner import Plan, expand
@@ -46,6 +47,24 @@ def test_methods_that_step(method: str, train: float, val: float) -> None:
     assert (found.train_passes, found.val_passes) == (train, val)
     assert (found.look > 0) == (train + val > 0)
     assert found.step > 0 and found.image > 0 and found.heatmap > 0
+
+
+@pytest.mark.parametrize(("longest", "steps"), [(0.0, 1), (1e9, timing.MAX_STEPS + 1)])
+def test_a_first_step_that_takes_long_is_the_only_one(
+    longest: float, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    erm, made = ALGORITHMS.get("erm"), []
+    plain = erm.loss
+
+    def loss(algorithm: Any, batch: Any) -> Any:
+        made.append(len(batch))
+        return plain(algorithm, batch)
+
+    monkeypatch.setattr(erm, "loss", loss)
+    monkeypatch.setattr(timing, "LONG_STEP_SECONDS", longest)
+    monkeypatch.setattr(timing, "MAX_SECONDS", 1e9)
+    assert measured("erm").step > 0
+    assert made == [16] * steps
 
 
 def test_operations_are_those_of_the_layers() -> None:

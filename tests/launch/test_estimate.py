@@ -115,7 +115,7 @@ def test_large_batches_are_not_timed(side: int, backbone: str) -> None:
         "erm", datasets=[f"tiny:side={side},size=64"], backbone=backbone, fixed={"batch_size": 128}
     )
     (kind,) = kinds_of(plan, set(plan.runs))
-    assert batch_sizes(kind, plan, "cpu") == [4] and batch_sizes(kind, plan, "cuda") == [128]
+    assert batch_sizes(kind, plan, "cpu") == [2] and batch_sizes(kind, plan, "cuda") == [128]
 
 
 def test_it_says_what_it_found_and_what_it_leaves_out() -> None:
