@@ -29,9 +29,10 @@ from benchmark.launch import gpu_probe
 
 #: The environment variable that limits the GPUs that CUDA shows to a process.
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-#: Seconds within which a working driver answers, even if it has to wake eight GPUs first.
-_LISTING_SECONDS = 30.0
-_PROBE_SECONDS = 60.0
+#: Seconds within which a working nvidia-smi answers, even if it has to wake eight GPUs first.
+LISTING_SECONDS = 30.0
+#: Seconds within which PyTorch answers for all GPUs, imports included.
+PROBE_SECONDS = 60.0
 _UUID = re.compile(r"\bGPU-[0-9A-Za-z-]+")
 #: The largest number of GPUs that a message names.
 _MAX_NAMED = 4
@@ -153,9 +154,9 @@ def _parse_visible(visible: str) -> tuple[str, ...]:
 
 
 def _list_gpus(program: str) -> _Listing:
-    completed = _run([program, "--query-gpu=uuid", "--format=csv,noheader"], _LISTING_SECONDS)
+    completed = _run([program, "--query-gpu=uuid", "--format=csv,noheader"], LISTING_SECONDS)
     if completed is None:
-        error = f"did not answer within {_LISTING_SECONDS:g} seconds"
+        error = f"did not answer within {LISTING_SECONDS:g} seconds"
         return _Listing((), error, hung=True)
     present = tuple(dict.fromkeys(_UUID.findall(completed.out)))
     if completed.code == 0 and present:
@@ -166,7 +167,7 @@ def _list_gpus(program: str) -> _Listing:
     if message:
         error += f" ({_clause(message)})"
     if not present:  # if one GPU is lost, this command still lists the others
-        other = _run([program, "-L"], _LISTING_SECONDS)
+        other = _run([program, "-L"], LISTING_SECONDS)
         present = () if other is None else tuple(dict.fromkeys(_UUID.findall(other.out)))
     return _Listing(present, error)
 
@@ -235,9 +236,9 @@ def _run_probe(visible: Sequence[str] | None) -> _Probe:
         environment[VISIBLE] = ",".join(visible)
     # -P: the folder of the program must not come before the packages that it imports.
     command = [sys.executable, "-P", str(Path(gpu_probe.__file__))]
-    completed = _run(command, _PROBE_SECONDS, environment)
+    completed = _run(command, PROBE_SECONDS, environment)
     if completed is None:
-        return _Probe(f"PyTorch did not answer within {_PROBE_SECONDS:g} seconds")
+        return _Probe(f"PyTorch did not answer within {PROBE_SECONDS:g} seconds")
     try:
         answer = json.loads(completed.out.splitlines()[-1])
     except (IndexError, ValueError):

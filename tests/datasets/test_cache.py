@@ -18,7 +18,6 @@ import pytest
 
 from benchmark.core.errors import UserError
 from datasets._io import cache as _cache
-from datasets._io import cache_entry as _entry
 from datasets._io.cache import Cache
 from datasets._io.cache_entry import CacheColumn
 
@@ -151,19 +150,28 @@ def test_damage_is_detected_and_repaired(
 
 
 def test_checksums_are_compared_once_per_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Damage of a file whose verified stamps are still its own is found after the next change."""
     get(tmp_path)
-    compared = []
-    real = _entry._checksums
-    monkeypatch.setattr(_entry, "_checksums", lambda *a: compared.append(1) or real(*a))
-    get(tmp_path)
-    assert not compared
-    os.utime(tmp_path / "thing-0123/image.npy")
-    get(tmp_path, forbidden)
-    assert len(compared) == len(COLUMNS)
-    get(tmp_path)
-    assert len(compared) == len(COLUMNS)
+    folder = tmp_path / "thing-0123"
+    with (folder / "image.npy").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last[0] ^ 1]))
+    stats = {name: (folder / f"{name}.npy").stat() for name in COLUMNS}
+    stamps = {
+        name: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in stats.items()
+    }
+    assert json.loads((folder / "verified.json").read_text()).keys() == stamps.keys()
+    (folder / "verified.json").write_text(json.dumps(stamps))
+    assert not is_correct(get(tmp_path, forbidden))
+    assert capsys.readouterr().err == ""
+    os.utime(folder / "image.npy")
+    assert is_correct(get(tmp_path))
+    assert "is damaged" in capsys.readouterr().err
+    assert is_correct(get(tmp_path, forbidden))
 
 
 @pytest.mark.parametrize("damaged", [False, True])

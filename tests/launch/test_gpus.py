@@ -220,7 +220,7 @@ def test_nvidia_smi_hangs(
 ) -> None:
     """It and its children are killed; they would keep the pipe to us open."""
     machine(f"sleep 1000 & echo $! > {tmp_path}/child; wait")
-    monkeypatch.setattr(gpus, "_LISTING_SECONDS", 0.5)
+    monkeypatch.setattr(gpus, "LISTING_SECONDS", 0.5)
     started = time.monotonic()
     assert find_gpus().note == ("nvidia-smi did not answer within 0.5 seconds; the CPU is used.")
     assert time.monotonic() - started < 10
@@ -229,7 +229,7 @@ def test_nvidia_smi_hangs(
 
 def test_pytorch_hangs(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(TWO, hang=True)
-    monkeypatch.setattr(gpus, "_PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(gpus, "PROBE_SECONDS", 0.5)
     assert find_gpus().usable == ()
     assert "PyTorch did not answer within 0.5 seconds" in find_gpus().note
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,7 @@ def draw_all(
     store: PredictionStore,
     out: Path,
     measurements: MeasurementStore | None = None,
+    figures: Collection[str] | None = None,
 ) -> dict[int, list[SavedFigure]]:
     """Draw the figures of every table and write them as PDF and PNG files.
 
@@ -77,6 +78,8 @@ def draw_all(
         store: Predictions of the selected runs.
         out: Folder of the files.
         measurements: Measured explanations, which have a gallery for each method.
+        figures: Names of the summary plots in ``FIGURES`` to draw; by default all. Galleries of
+            heatmaps are always drawn.
 
     Returns:
         The figures by the position of their table.
@@ -91,7 +94,9 @@ def draw_all(
         # The font lacks the script of some names; boxes are drawn instead.
         warnings.filterwarnings("ignore", message="Glyph")
         for i, table in enumerate(tables):
-            for name, (title, draw) in _FIGURES.items():
+            for name, (title, draw) in FIGURES.items():
+                if figures is not None and name not in figures:
+                    continue
                 figure = _draw(
                     f"{name}_{i + 1}", f"{title}: {one_line(table.title)}", draw, table, store, out
                 )
@@ -444,7 +449,8 @@ def _short(name: str) -> str:
 
 #: Figures that take the width of the page.
 _FULL = ("latent_space",)
-_FIGURES: Mapping[str, tuple[str, Callable[[Canvas, Table, PredictionStore], str]]] = {
+#: Summary plots by name: their titles, and the functions that draw them.
+FIGURES: Mapping[str, tuple[str, Callable[[Canvas, Table, PredictionStore], str]]] = {
     "accuracy_worst_group": ("Accuracy and worst group", _accuracy_and_worst),
     "gap": ("Generalisation gap", _gap),
     "learning_curves": ("Learning curves", _curves),
