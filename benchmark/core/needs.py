@@ -14,6 +14,9 @@ DESCRIPTIONS = {
     "teacher": "a teacher trained before",
     "val_groups": "group labels in validation",
     "val_masks": "foreground masks in validation",
+}
+#: What tables say of needs if masks are made by a network, likewise.
+WITHOUT_ANNOTATION = {
     "no annotation": "masks without annotation, made by a network",
     "masks without annotation": "foreground masks made by a network",
 }

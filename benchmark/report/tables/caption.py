@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from benchmark.core.criteria import CRITERIA, title_of
-from benchmark.core.needs import DESCRIPTIONS
+from benchmark.core.needs import DESCRIPTIONS, WITHOUT_ANNOTATION
 from benchmark.core.record import DataSummary
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.statistics.credible import KIND as CREDIBLE
@@ -61,7 +61,8 @@ def describe_table(
     sentences.append(_network(requested or selected_runs))
     needed = dict.fromkeys(name for row in table.rows for name in row.needs or ())
     if needed:
-        needs = "; ".join(f"{name} = {DESCRIPTIONS.get(name, name)}" for name in needed)
+        described = {**DESCRIPTIONS, **WITHOUT_ANNOTATION}
+        needs = "; ".join(f"{name} = {described.get(name, name)}" for name in needed)
         sentences.append(f"Needs: {needs}.")
     return sentences
 
