@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.core.layout import RunFolder
 from benchmark.core.record import RunRecord, read_record
 from benchmark.core.registry import DATASETS
 from benchmark.engine import measure_explanations
@@ -22,13 +22,22 @@ from tests.support.runs import failure, lines, plan_runs, run, spec_of
 METRICS = ["mass", "rank", "complexity", "sparseness", "faithfulness", "seconds"]
 
 
-def measured(root: Path, algorithm: str = "erm", **explanations: Any) -> list[Path]:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a trained model."""
+    (folder,) = plan_runs(tmp_path_factory.mktemp("trained"), budget={"steps": 4})
+    assert run(folder) == "done", failure(folder)
+    return folder
+
+
+def measured(root: Path, trained: Path, **explanations: Any) -> list[Path]:
     """The folders of a trained model and of its measurements, which are not executed yet."""
     table = {"metrics": METRICS, "images": 12, "splits": ["unbiased"], **explanations}
-    folders = plan_runs(root, algorithm, budget={"steps": 4}, explanations=table)
-    trained = [folder for folder in folders if spec_of(folder).measurement is None]
-    for folder in trained:
-        if not RunFolder(folder).record.exists():
+    folders = plan_runs(root, budget={"steps": 4}, explanations=table)
+    assert folders[0].name == trained.name
+    shutil.copytree(trained, folders[0], dirs_exist_ok=True)
+    for folder in folders[1:]:
+        if spec_of(folder).measurement is None:
             assert run(folder) == "done", failure(folder)
     return folders
 
@@ -39,10 +48,10 @@ def arrays_of(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> tuple[Path, Path]:
     """The folders of a model and of the measurement of LRP."""
     root = tmp_path_factory.mktemp("measured")
-    model, folder = measured(root, explainers=["lrp"])
+    model, folder = measured(root, trained, explainers=["lrp"])
     assert run(folder) == "done", failure(folder)
     return model, folder
 
@@ -101,18 +110,20 @@ def test_the_model_is_as_it_was(finished: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     "explainer", ["input_gradient", "rise:masks=8", "integrated_gradients:steps=3"]
 )
-def test_other_explainers(tmp_path: Path, explainer: str) -> None:
+def test_other_explainers(tmp_path: Path, trained: Path, explainer: str) -> None:
     if explainer.startswith("integrated"):
         pytest.importorskip("captum")
-    _, folder = measured(tmp_path, explainers=[explainer], metrics=["mass", "randomization"])
+    _, folder = measured(
+        tmp_path, trained, explainers=[explainer], metrics=["mass", "randomization"]
+    )
     assert run(folder) == "done", failure(folder)
     found = arrays_of(folder)
     assert found["unbiased/mass/defined"].any() and found["unbiased/randomization/defined"].any()
     assert not len(found["seconds"])
 
 
-def test_a_trained_explainer(tmp_path: Path) -> None:
-    folders = measured(tmp_path, explainers=["nemt:keep"], metrics=["mass", "seconds"])
+def test_a_trained_explainer(tmp_path: Path, trained: Path) -> None:
+    folders = measured(tmp_path, trained, explainers=["nemt:keep"], metrics=["mass", "seconds"])
     assert run(folders[-1]) == "done", failure(folders[-1])
     record = read_record(folders[-1])
     assert record.measurement is not None and record.measurement.explainer == "nemt:keep"
@@ -129,15 +140,17 @@ def test_a_trained_explainer(tmp_path: Path) -> None:
     np.testing.assert_allclose(found["unbiased/mass"], expected, rtol=1e-5)
 
 
-def test_the_label_is_explained_on_request(tmp_path: Path) -> None:
-    _, folder = measured(tmp_path, explainers=["lrp"], metrics=["mass"], target="label")
+def test_the_label_is_explained_on_request(tmp_path: Path, trained: Path) -> None:
+    _, folder = measured(tmp_path, trained, explainers=["lrp"], metrics=["mass"], target="label")
     assert run(folder) == "done", failure(folder)
     found = arrays_of(folder)
     np.testing.assert_array_equal(found["unbiased/prediction"], found["unbiased/label"])
 
 
-def test_an_explainer_that_does_not_suit_the_network_is_noted(tmp_path: Path) -> None:
-    _, folder = measured(tmp_path, explainers=["native"])
+def test_an_explainer_that_does_not_suit_the_network_is_noted(
+    tmp_path: Path, trained: Path
+) -> None:
+    _, folder = measured(tmp_path, trained, explainers=["native"])
     assert run(folder) == "done"
     summary = read_record(folder).measurement
     assert summary is not None and not summary.splits
@@ -146,11 +159,13 @@ def test_an_explainer_that_does_not_suit_the_network_is_noted(tmp_path: Path) ->
 
 
 def test_a_resumed_measurement_is_that_of_an_uninterrupted_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure_explanations, "MAX_BATCH", 5)
     one, other = (
-        measured(tmp_path / name, explainers=["rise:masks=8"], metrics=["mass", "faithfulness"])[1]
+        measured(
+            tmp_path / name, trained, explainers=["rise:masks=8"], metrics=["mass", "faithfulness"]
+        )[1]
         for name in ("one", "other")
     )
     assert run(one) == "done"
@@ -165,14 +180,14 @@ def test_a_resumed_measurement_is_that_of_an_uninterrupted_one(
     assert all(a[name].tobytes() == b[name].tobytes() for name in a)
 
 
-def test_a_lost_lease_writes_nothing(tmp_path: Path) -> None:
-    _, folder = measured(tmp_path, explainers=["lrp"])
+def test_a_lost_lease_writes_nothing(tmp_path: Path, trained: Path) -> None:
+    _, folder = measured(tmp_path, trained, explainers=["lrp"])
     assert run(folder, stop=lambda: "lease lost") == "interrupted"
     assert not (folder / "checkpoint.pt").exists() and not (folder / "record.json").exists()
 
 
-def test_a_model_without_weights_is_a_sentence(tmp_path: Path) -> None:
-    model, folder = measured(tmp_path, explainers=["lrp"])
+def test_a_model_without_weights_is_a_sentence(tmp_path: Path, trained: Path) -> None:
+    model, folder = measured(tmp_path, trained, explainers=["lrp"])
     (model / "selected.pt").unlink()
     assert run(folder) == "failed"
     assert failure(folder)["kind"] == "user_error" and "selected.pt" in failure(folder)["message"]
