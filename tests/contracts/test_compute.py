@@ -114,7 +114,15 @@ def skip_without(name: str, request: pytest.FixtureRequest) -> None:
 
 @pytest.mark.parametrize(
     ("name", "variant"),
-    [("rrr", ""), *(pytest.param(*each.values, marks=pytest.mark.slow) for each in EACH)],
+    [
+        ("rrr", ""),
+        *(
+            pytest.param(
+                *each.values, marks=pytest.mark.very_slow if each.values[1] else pytest.mark.slow
+            )
+            for each in EACH
+        ),
+    ],
 )
 def test_a_compiled_network_has_the_terms_of_the_plain_one(
     name: str, variant: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
