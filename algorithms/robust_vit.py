@@ -136,7 +136,7 @@ class RobustViT(FineTuned):
             f"authors_{name}": {"constant_gradients": True, **changed}
             for name, changed in ABLATIONS.items()
         },
-        "few_masks": {"masks_per_class": 3},
+        "few_masks_ground_truth": {"masks_per_class": 3, "target": "label"},
         "few_masks_weight_20": {"masks_per_class": 3, "relevance_weight": 20.0},
         "ground_truth_weight_4": {"target": "label", "relevance_weight": 4.0},
         "ground_truth_weight_20": {"target": "label", "relevance_weight": 20.0},
