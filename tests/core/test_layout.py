@@ -24,6 +24,7 @@ IN_A_RUN = {
     "output.txt",
     "predictions.npz",
     "heatmaps.npz",
+    "global_explanations.npz",
     "explanations.npz",
     "embeddings.npz",
     "selected.pt",
