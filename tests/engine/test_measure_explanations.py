@@ -113,9 +113,8 @@ def test_the_model_is_as_it_was(finished: tuple[Path, Path]) -> None:
 def test_other_explainers(tmp_path: Path, trained: Path, explainer: str) -> None:
     if explainer.startswith("integrated"):
         pytest.importorskip("captum")
-    _, folder = measured(
-        tmp_path, trained, explainers=[explainer], metrics=["mass", "randomization"]
-    )
+    metrics = ["mass", "randomization"]
+    _, folder = measured(tmp_path, trained, explainers=[explainer], metrics=metrics, images=3)
     assert run(folder) == "done", failure(folder)
     found = arrays_of(folder)
     assert found["unbiased/mass/defined"].any() and found["unbiased/randomization/defined"].any()
