@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,23 +109,10 @@ def _parser() -> argparse.ArgumentParser:
             default=0,
             help="trial whose splits are used; default: 0",
         )
-    check.add_argument(
-        "--scan",
-        action="store_true",
-        help="also find plain properties, such as borders or file sizes, that predict the label",
+    _add_scan(check)
+    show.add_argument(
+        "--output", type=Path, metavar="FILE.png", help="default: NAME.png in the temporary folder"
     )
-    check.add_argument(
-        "--given-confounder",
-        action="store_true",
-        help="scan for shortcuts other than the known confounder",
-    )
-    check.add_argument(
-        "--scan-out",
-        type=Path,
-        metavar="DIR",
-        help="write the report of the scan (HTML, JSON) to this folder",
-    )
-    show.add_argument("--output", type=Path, metavar="FILE.png", help="default: NAME.png")
     show.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: all splits")
     show.add_argument(
         "--per-group",
@@ -155,6 +143,26 @@ def _parser() -> argparse.ArgumentParser:
         )
         add_version(command)
     return parser
+
+
+def _add_scan(check: argparse.ArgumentParser) -> None:
+    """Add the options of the scan for properties that predict the label."""
+    check.add_argument(
+        "--scan",
+        action="store_true",
+        help="also find plain properties, such as borders or file sizes, that predict the label",
+    )
+    check.add_argument(
+        "--given-confounder",
+        action="store_true",
+        help="scan for shortcuts other than the known confounder",
+    )
+    check.add_argument(
+        "--scan-out",
+        type=Path,
+        metavar="DIR",
+        help="write the report of the scan (HTML, JSON) to this folder",
+    )
 
 
 def _named(given: argparse.Namespace) -> list[NamedOptions]:
@@ -330,7 +338,7 @@ def _show(given: argparse.Namespace) -> int:
             raise UserError(
                 f"{named.name} has no split {unknown[0]!r}{did_you_mean(unknown[0], data.splits)}"
             )
-        path = given.output or Path(f"{named.name}.png")
+        path = given.output or Path(tempfile.gettempdir()) / f"{named.name}.png"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             sheet(data, given.splits or list(data.splits), given.per_group, given.groups).save(path)

@@ -111,7 +111,16 @@ class PlantedData(DatasetSource):
         return self.base.problems()
 
     def notes(self) -> list[str]:
-        return self.base.notes()
+        info = self.base.info()
+        test = self._test_split(info)
+        if test not in (info.bias_splits or ()):
+            return self.base.notes()
+        return [
+            *self.base.notes(),
+            f"The tests are made of {test}, on which the shortcut of {self.base.name} itself helps "
+            "or misleads; their accuracies show both shortcuts. Name a neutral test with "
+            "test=NAME, or add one.",
+        ]
 
     def file_of(self, name: str, split: Split, row: int) -> str:
         return self.base.file_of(name, split, row)
@@ -211,4 +220,6 @@ class PlantedData(DatasetSource):
                 f"{self.name}: test={asked} is no test of {self.base.name}, which has "
                 f"{', '.join(tests)}."
             )
-        return asked or next((name for name in ("test", "unbiased") if name in tests), tests[-1])
+        shifted = info.bias_splits or ()
+        neutral = [name for name in tests if name not in shifted] or list(tests)
+        return asked or next((n for n in ("test", "unbiased") if n in neutral), neutral[-1])

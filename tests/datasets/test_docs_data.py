@@ -54,13 +54,13 @@ def test_commands_are_valid_in_a_shell() -> None:
 def test_the_tree_and_its_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pattern = r"^python -m benchmark\.data ((?:check|show) (?:folder|planted|listed).*)$"
     commands = re.findall(pattern, TEXT, flags=re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         assert main(words(command)) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     assert (
         "disc/bright 2, disc/dark 18, square/bright 18, square/dark 2" in out
-        and out.count("no problem found") == 2
+        and out.count("no problem found") == 3
     )
     for name in ("sheet.png", "tagged.png"):
         Image.open(here / name).verify()

@@ -226,3 +226,13 @@ class TestData:
         monkeypatch.setattr(cache, "default_memory_limit", lambda: 0)
         large = planted(shortcut="tie")
         assert same(small, large) and isinstance(large.splits["train"].image, np.memmap)
+
+
+def test_a_neutral_test_is_preferred_and_others_are_noted(tmp_path: Path) -> None:
+    options = trees.folder(tmp_path, masks=False)
+    text = ";".join(f"{name}={value}" for name, value in options.items())
+    source = DATASETS.get("planted")(tmp_path, on="folder", options=text)
+    assert source.base.info().test_splits == ("biased", "deceiving")
+    assert any("deceiving" in note for note in source.notes())
+    neutral = DATASETS.get("planted")(None, on="tiny", options="size=16")
+    assert not neutral.notes()
