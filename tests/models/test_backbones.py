@@ -77,7 +77,9 @@ def images(case: int, count: int = 2) -> torch.Tensor:
 
 
 def test_all_backbones_are_covered() -> None:
-    assert {name for name, _, _ in CASES} == set(BACKBONES.names()) == set(FEATURES)
+    # The last layer of B-cos networks is not linear; tests/models/test_bcos.py has their tests.
+    known = {name for name in BACKBONES.names() if not name.startswith("bcos_")}
+    assert {name for name, _, _ in CASES} == known == set(FEATURES)
 
 
 @pytest.mark.parametrize("case", CASE_NUMBERS)
