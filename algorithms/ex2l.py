@@ -205,15 +205,20 @@ class EX2L(Algorithm):
             "similarity": self.hp["similarity_weight"] * similarity,
         }
 
-    def explain_both(self, batch: Batch) -> Sequence[tuple[torch.Tensor, ...]]:
+    def explain_both(
+        self, batch: Batch, *, at_once: bool = False
+    ) -> Sequence[tuple[torch.Tensor, ...]]:
         """Return map and logits of the label model, and those of the confounder model.
 
-        In training both models run at the same time where that is possible.
+        Args:
+            batch: images, labels and confounders.
+            at_once: True to run both models at the same time where that is possible. The gradient
+                then reaches the parameters by ``backward`` only.
         """
         assert batch.confounder is not None
         label = functools.partial(self.explain, self.network, batch.image, batch.label)
         confounder = functools.partial(self.explain, self.confounder, batch.image, batch.confounder)
-        if not self.training:
+        if not at_once:
             return label(), confounder()
         networks = [self.network, self.confounder]
         return self.parallel_forward(networks, batch.image, label, confounder)
@@ -228,7 +233,7 @@ class EX2L(Algorithm):
         assert batch.confounder is not None
         with self.setting.autocast():
             (label_map, label_logits), (confounder_map, confounder_logits) = self.explain_both(
-                batch
+                batch, at_once=True
             )
             similarity = self.similarity(label_map, confounder_map)
             terms = self.equation_4(batch, label_logits, confounder_logits, similarity)

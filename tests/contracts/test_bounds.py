@@ -120,7 +120,8 @@ def test_a_network_says_whether_it_can_learn_from_one_image(
 
 
 def test_every_backbone_is_covered() -> None:
-    assert set(BACKBONES.names()) == COVERED
+    # tests/models/test_bcos.py covers B-cos networks
+    assert {name for name in BACKBONES.names() if not name.startswith("bcos_")} == COVERED
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("dfr", "vit")])

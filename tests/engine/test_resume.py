@@ -15,6 +15,7 @@ import torch
 
 from benchmark.core.record import read_record
 from benchmark.engine.loop import TrainingRun
+from tests.support import threads as thread_numbers
 from tests.support.messages import mentions
 from tests.support.runs import assert_same_results, lines, plan_run, plan_runs, run
 from tests.support.toy_algorithms import OwnLoop, Student, registered
@@ -279,11 +280,15 @@ def test_another_version_of_torch_is_told_and_stays_on_record(
     assert read_record(folder).machine.resumed == (changed,)
 
 
+#: Number of threads of the runs of ``stopped_after_five``.
+THREADS = 1
+
+
 @pytest.fixture(scope="module")
 def stopped_after_five(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sweeps of an undisturbed run and of one that was stopped."""
     root = tmp_path_factory.mktemp("five")
-    with registered(OwnLoop, Student):
+    with registered(OwnLoop, Student), thread_numbers.threads(THREADS):
         assert run(_planned(root / "whole", "erm-adam")) == "done"
         stopped = _planned(root / "stopped", "erm-adam")
         assert run(stopped, stop=_stop_after(5)) == "interrupted"
@@ -308,6 +313,7 @@ def test_a_checkpoint_that_does_not_tell_its_conditions_is_used_and_said_so(
         _planned(tmp_path / "copy" / name, "erm-adam") for name in ("whole", "stopped")
     )
     _change_checkpoint(stopped, change)
-    assert run(stopped, 2) == "done"
+    with thread_numbers.threads(THREADS):  # which the changed checkpoint does not tell
+        assert run(stopped, 2) == "done"
     assert_same_results(whole, stopped)
     assert read_record(stopped).machine.resumed == ("unknown conditions",)

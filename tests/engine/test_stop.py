@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -17,6 +18,7 @@ from benchmark.core.algorithm import TrainingRun
 from benchmark.core.errors import StopRequestedError
 from benchmark.core.layout import RunFolder, State, state_of
 from benchmark.engine import execute as execute_module
+from benchmark.engine import explain_run as explain_run_module
 from benchmark.engine import loop as loop_module
 from benchmark.launch.stop_signals import StopRequest
 from datasets.tiny import Tiny
@@ -102,9 +104,17 @@ def test_an_evaluation_that_takes_long_is_made_when_the_run_is_resumed(
     assert [line["step"] for line in lines(stopped)] == [4, 8, 12, 14]
 
 
-@pytest.mark.parametrize("what", ["explain_splits", "embed_splits"])
+@pytest.mark.parametrize(
+    ("module", "what"),
+    [(explain_run_module, "explain_splits"), (execute_module, "embed_splits")],
+    ids=["explain_splits", "embed_splits"],
+)
 def test_explanations_that_take_long(
-    what: str, tmp_path: Path, request_to_stop: StopRequest, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType,
+    what: str,
+    tmp_path: Path,
+    request_to_stop: StopRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole, stopped = (
         plan_run(tmp_path / name, "erm", budget=BUDGET) for name in ("whole", "stopped")
@@ -112,7 +122,7 @@ def test_explanations_that_take_long(
     assert run(whole) == "done"
     with monkeypatch.context() as patch:
         patch.setattr(execute_module, "MAX_CHECKPOINT_AGE", -1.0)
-        patch.setattr(execute_module, what, lambda *arguments, **options: hang())
+        patch.setattr(module, what, lambda *arguments, **options: hang())
         assert stoppable(stopped, 1, request_to_stop) == "interrupted"
     saved = torch.load(RunFolder(stopped).checkpoint, weights_only=True)
     assert saved["step"] == 14  # training is not lost

@@ -24,7 +24,7 @@ TARGET = torch.tensor([1, 0, 1])
 DIFFERENTIABLE = [
     name
     for name in EXPLAINERS.names()
-    if EXPLAINERS.get(name).differentiable and name not in ("gae", "rollout", "native")
+    if EXPLAINERS.get(name).differentiable and name not in ("gae", "rollout", "native", "bcos")
 ]
 
 

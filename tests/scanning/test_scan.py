@@ -46,6 +46,7 @@ def test_balanced_marks_are_no_suspects() -> None:
         assert not by_name[name].predicts
 
 
+@pytest.mark.slow
 def test_permuted_labels_give_few_false_alarms() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (120, 3, 16, 16), dtype=np.uint8)

@@ -279,7 +279,9 @@ def _run(command: Sequence[str]) -> str:
     Raises:
         UserError: it failed.
     """
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode:
         reason = " ".join(done.stderr.split())[:300] or f"exit code {done.returncode}"
         raise UserError(f"{command[0]} failed: {reason}")
