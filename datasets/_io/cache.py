@@ -35,6 +35,8 @@ from datasets._io.cache_entry import (
 VARIABLE = "SHORTCUTBED_CACHE"
 #: The share of the machine's memory that a copy of one split may take. Larger ones become files.
 MEMORY_SHARE = 1 / 8
+#: The memory in bytes where the system does not tell it.
+ASSUMED_MEMORY = 8 << 30
 #: The number of rows that are generated at a time.
 BLOCK_ROWS = 512
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
@@ -48,6 +50,8 @@ def cache_folder(data_dir: Path | None) -> Path:
 
 def default_memory_limit() -> int:
     """Return the number of bytes that a copy of one split may take in memory."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return int(ASSUMED_MEMORY * MEMORY_SHARE)
     return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MEMORY_SHARE)
 
 

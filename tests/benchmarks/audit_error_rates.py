@@ -1,19 +1,21 @@
 """Error rates of the verdicts of ``benchmark.audit`` on models that it has not seen.
 
 ``python tests/benchmarks/audit_error_rates.py [--models 40] [--output FILE]`` trains small models
-on digits on photographs with a planted shortcut, half of them at a bias of 0.95 and half of them on
-balanced marks or without any, audits each on new images, and counts verdicts. Models differ in
-network (convnet, ResNet-18, ViT), number of classes (2, 10), shortcut (tag, border, colour,
-background) and seed.
+on digits on photographs with a planted shortcut, half of them with the mark of the class on every
+image and half of them with random marks, audits each on new images, and counts verdicts. Models
+differ in network (convnet, ResNet-18, ViT), number of classes (2, 10), shortcut (tag, border,
+colour, background) and seed. At a bias of 0.95 some models learned the digits all the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from benchmark.auditing.pull import Mark, measure_pull  # noqa: E402
 from benchmark.auditing.regions import regions_of  # noqa: E402
 from benchmark.auditing.transplant import measure_transplants  # noqa: E402
 from benchmark.auditing.verdict import Finding, judge_pull, judge_transplant  # noqa: E402
+from benchmark.core.dataset import Split  # noqa: E402
 from benchmark.core.registry import BACKBONES, DATASETS  # noqa: E402
 from datasets._sources.shortcuts import plant  # noqa: E402
 
@@ -41,6 +44,8 @@ NETWORKS = {
 SHORTCUTS = ("tag", "border", "colour", "background")
 CLASSES = (2, 10)
 IMAGES = 240
+#: The number of trials of the data that models share.
+DATA_TRIALS = 4
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,15 @@ def cases(count: int) -> list[Case]:
     return chosen
 
 
+@functools.cache
+def splits_of(trial: int) -> Mapping[str, Split]:
+    """Return digits on photographs that tell nothing about the digit."""
+    return DATASETS.get("digits_on_photos")(None, bias=0.1).load(trial).splits
+
+
 def data_of(case: Case) -> tuple[AuditImages, AuditImages]:
     """Return training and test images without marks, with masks."""
-    source = DATASETS.get("digits_on_photos")(None, bias=0.1)
-    splits = source.load(case.seed).splits
+    splits = splits_of(case.seed % DATA_TRIALS)
     parts = []
     for name in ("train", "unbiased"):
         split = splits[name]
@@ -106,7 +116,7 @@ def marked(images: AuditImages, case: Case, bias: float, seed: int) -> np.ndarra
 def train(case: Case, images: AuditImages, steps: int) -> AuditedModel:
     """Train a model on marked images."""
     torch.manual_seed(case.seed)
-    bias = 0.95 if case.biased else 1 / case.classes
+    bias = 1.0 if case.biased else 1 / case.classes
     pixels = torch.from_numpy(marked(images, case, bias, case.seed))
     label = torch.from_numpy(images.truth.argmax(1))
     size = tuple(images.pixels.shape[1:])
@@ -185,7 +195,7 @@ def table(results: list[dict]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=40)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
