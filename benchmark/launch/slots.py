@@ -81,8 +81,9 @@ class Placement:
 
     def _cpu_slots(self) -> list[Slot]:
         cores = available_cores()
-        count = self.workers or min(len(cores), cpu_quota() or len(cores))
-        threads = max(1, len(cores) // count)
+        granted = min(len(cores), cpu_quota() or len(cores), slurm_cores() or len(cores))
+        count = self.workers or granted
+        threads = max(1, granted // count)
         return [
             Slot(i, "cpu", gpu=None, cores=part, threads=threads, share=count)
             for i, part in enumerate(_split(cores, count))
@@ -92,7 +93,8 @@ class Placement:
         cores = available_cores()
         # The first round gives one run to each GPU, the next round a second one.
         assigned = [gpu for _ in range(self.per_gpu) for gpu in gpus][: self.workers]
-        threads = max(1, len(cores) // len(assigned))
+        granted = min(len(cores), cpu_quota() or len(cores), slurm_cores() or len(cores))
+        threads = max(1, granted // len(assigned))
         return [
             Slot(i, "cuda", gpu, cores=part, threads=threads, share=assigned.count(gpu))
             for i, (gpu, part) in enumerate(
@@ -115,6 +117,15 @@ def cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
         return max(1, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError):  # no cgroup v2, or "max"
         return None
+
+
+def slurm_cores() -> int | None:
+    """Return how many cores Slurm has granted to this job, or None outside of a job.
+
+    Without task/affinity or cgroups a job sees all cores of its node.
+    """
+    granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return int(granted) if granted.isdecimal() and int(granted) else None
 
 
 def _split(cores: Sequence[int], count: int) -> list[tuple[int, ...]]:

@@ -194,3 +194,14 @@ def test_a_sweep_on_a_real_cluster(tmp_path: Path) -> None:
         time.sleep(2)
     assert len(list((tmp_path / "out" / "runs").glob("*/record.json"))) == 4
     assert not list((tmp_path / "out" / "runs").glob("*/lease.json*"))
+
+
+def test_a_worker_computes_with_the_cores_that_slurm_grants(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("benchmark.launch.slots.available_cores", lambda: (0, 1, 2, 3))
+    for granted, workers, threads in (("2", 1, 2), ("", 1, 4), ("many", 2, 2), ("3", None, 1)):
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", granted)
+        slots = Placement("cpu", workers).local_slots()
+        assert {slot.threads for slot in slots} == {threads}
+        assert len(slots) == (workers or int(granted))
