@@ -103,11 +103,15 @@ def test_a_link_that_fails_otherwise_is_an_error(
 def test_the_folder_is_synchronised_where_folders_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> int:
+    asked = []
+
+    def refuse(path: object, *_: object) -> int:
+        asked.append(path)
         raise PermissionError(errno.EACCES, "Windows opens no folders")
 
     monkeypatch.setattr(files.os, "open", refuse)
     files._sync_folder(tmp_path)
+    assert asked == [tmp_path]
 
 
 @pytest.mark.slow

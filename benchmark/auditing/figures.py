@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 
 from benchmark.auditing.audit import Audit
@@ -12,9 +9,7 @@ from benchmark.auditing.paired_mean import PairedMean
 from benchmark.auditing.pull import Mark, neutral_patch, planted_image
 from benchmark.auditing.verdict import THRESHOLD, Finding, judge_pull, judge_transplant
 from benchmark.report.figures.summary_plots import SavedFigure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from benchmark.report.figures.svg import as_svg, show_image
 
 _COLOURS = {
     Finding.RELIES: "#c03030",
@@ -63,7 +58,7 @@ def _effects(audit: Audit) -> SavedFigure:
         "Effect of every mark and of every exchanged region with its interval. Dashed: the "
         f"threshold of {THRESHOLD:.0%}. Red: relies; green: no reliance found; brown: undecided."
     )
-    return _saved(figure, "effects", "Effects of marks and regions", description, full=True)
+    return as_svg(figure, "effects", "Effects of marks and regions", description, full=True)
 
 
 def _examples(audit: Audit, mark: Mark) -> SavedFigure:
@@ -79,14 +74,14 @@ def _examples(audit: Audit, mark: Mark) -> SavedFigure:
     axes = figure.subplots(3, count, squeeze=False)
     for column, row in enumerate(rows):
         for line, pixels in enumerate((images.pixels, neutral, planted.image)):
-            _show(axes[line, column], pixels[row])
+            show_image(axes[line, column], pixels[row])
     for line, title in enumerate(("original", "grey patch", f"mark of {audit.labels[label]}")):
         axes[line, 0].set_ylabel(title, fontsize=8)
     description = (
         f"Images, the same with a grey patch, and with the {mark.kind} of the class "
         f"{audit.labels[label]}."
     )
-    return _saved(figure, "marks", f"Images with a {mark.kind}", description, full=True)
+    return as_svg(figure, "marks", f"Images with a {mark.kind}", description, full=True)
 
 
 def _heatmaps(audit: Audit) -> SavedFigure:
@@ -99,38 +94,17 @@ def _heatmaps(audit: Audit) -> SavedFigure:
     figure = Figure(figsize=(1.3 * count, 1.35 * lines), layout="constrained")
     axes = figure.subplots(lines, count, squeeze=False)
     for column in range(count):
-        _show(axes[0, column], heatmaps.marked[column])
+        show_image(axes[0, column], heatmaps.marked[column])
         for line, pixels in enumerate(heatmaps.maps.values(), 1):
             heatmap = np.nan_to_num(pixels[column])
             largest = float(np.abs(heatmap).max()) or 1.0
             axes[line, column].imshow(heatmap / largest, cmap="bwr", vmin=-1, vmax=1)
-            _without_ticks(axes[line, column])
+            axes[line, column].set_xticks([])
+            axes[line, column].set_yticks([])
     for line, title in enumerate(("image", *heatmaps.maps)):
         axes[line, 0].set_ylabel(title, fontsize=8)
     description = (
         f"Relevance for the class {audit.labels[audit.probed[0]]} in images with its "
         f"{heatmaps.mark.kind}. An illustration: it is no part of the verdict."
     )
-    return _saved(figure, "heatmaps", "Heatmaps of marked images", description, full=True)
-
-
-def _show(axis: Any, pixels: np.ndarray) -> None:
-    if len(pixels) == 2:
-        pixels = np.concatenate([pixels, np.zeros_like(pixels[:1])])
-    shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-    axis.imshow(shown, cmap="gray", vmin=0, vmax=255)
-    _without_ticks(axis)
-
-
-def _without_ticks(axis: Any) -> None:
-    axis.set_xticks([])
-    axis.set_yticks([])
-
-
-def _saved(
-    figure: Figure, name: str, title: str, description: str, *, full: bool = False
-) -> SavedFigure:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
-    return SavedFigure(name, title, description, svg[svg.index("<svg") :], full)
+    return as_svg(figure, "heatmaps", "Heatmaps of marked images", description, full=True)

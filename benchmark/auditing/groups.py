@@ -126,8 +126,10 @@ def confounder_gap(data: GroupedDataset, correct: Mapping[str, np.ndarray]) -> G
     if info.bias_splits is not None and all(name in correct for name in info.bias_splits):
         biased, deceiving = (correct[name].astype(float) for name in info.bias_splits)
         title = " − ".join(info.bias_splits)
-        if info.paired:
-            return Gap(title, paired_mean(biased - deceiving))
+        first, second = (data.splits[name].pair_id for name in info.bias_splits)
+        if info.paired and first is not None and second is not None:
+            _, rows, others = np.intersect1d(first, second, return_indices=True)
+            return Gap(title, paired_mean(biased[rows] - deceiving[others]))
         return Gap(title, _difference(biased, deceiving))
     train = data.splits["train"]
     if train.confounder is None:

@@ -96,9 +96,11 @@ def load_model(given: str, info: DatasetInfo, options: ModelOptions) -> AuditedM
         order = _order(given, exported.labels, info)
         return AuditedModel(
             given,
-            lambda pixels: _numpy_logits(exported.forward, pixels, exported.accepts, order),
+            lambda pixels: _numpy_logits(
+                exported.forward, pixels, exported.accepts, order, exported.device
+            ),
             exported.network if isinstance(exported.network, nn.Module) else None,
-            lambda pixels: normalised(pixels, exported.accepts),
+            lambda pixels: normalised(pixels, exported.accepts).to(exported.device),
         )
     if path.is_dir() and (RunFolder(path).spec.exists() or SweepFolder(path).exists()):
         return _run_model(path, info, options)
@@ -163,14 +165,14 @@ def _numpy_logits(
     pixels: np.ndarray,
     accepts: InputSummary,
     order: Sequence[int],
-    device: torch.device | None = None,
+    device: torch.device,
 ) -> np.ndarray:
     parts = []
     size = max(1, min(_MAX_BATCH, _MAX_PIXELS // int(np.prod(pixels.shape[2:]))))
     with torch.inference_mode():
         for start in range(0, len(pixels), size):
             image = normalised(pixels[start : start + size], accepts)
-            parts.append(forward(image if device is None else image.to(device)).float().cpu())
+            parts.append(forward(image.to(device)).float().cpu())
     logits: np.ndarray = torch.cat(parts).numpy()
     return logits[:, list(order)]
 

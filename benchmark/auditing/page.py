@@ -5,9 +5,7 @@ from __future__ import annotations
 from benchmark.auditing.audit import Audit
 from benchmark.auditing.figures import draw
 from benchmark.auditing.sheets import sheets
-from benchmark.report.html.page import POLICY
-from benchmark.report.html.parts import figures_part, sheet_part, text
-from benchmark.report.html.style import CSS
+from benchmark.report.html.parts import document, figures_part, sheet_part, text
 
 
 def page(audit: Audit) -> str:
@@ -16,13 +14,9 @@ def page(audit: Audit) -> str:
     tables = "".join(sheet_part(sheet, 2) for sheet in sheets(audit)[1:])
     limits = "".join(f"<li>{text(limit)}</li>" for limit in audit.verdict.limits)
     title = f"Audit of {audit.model}"
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{text(title)}</title><style>{CSS}</style></head><body>"
+    body = (
         f"<h1>{text(title)}</h1><p>on {text(audit.data)}</p><main>"
         f"<p><b>{text(audit.verdict.sentence)}</b></p><ul>{limits}</ul>"
-        f"{figures_part([effects])}{tables}{figures_part(illustrations)}"
-        "</main></body></html>\n"
+        f"{figures_part([effects])}{tables}{figures_part(illustrations)}</main>"
     )
+    return document(title, body)

@@ -21,8 +21,7 @@ from benchmark.core.run_times import RunTimes
 from benchmark.core.spec import RunSpec
 from benchmark.core.terminal import say
 from benchmark.launch.display import make_display
-from benchmark.launch.executor import Executor, Workload
-from benchmark.launch.executors.slurm import SlurmExecutor
+from benchmark.launch.executor import Workload
 from benchmark.launch.gpus import VISIBLE
 from benchmark.launch.launcher import LOCAL, launch, make_executor
 from benchmark.launch.main_module import modules_to_import
@@ -78,9 +77,10 @@ def launch_sweep(given: argparse.Namespace) -> int:
     _describe(plan, folder)
     if given.dry_run:
         code = _dry_run(placement, plan, folder)
-        if launcher.name == SlurmExecutor.name:
+        if launcher != LOCAL:
             executor = make_executor(placement, launcher, available=True)
-            _show_script(executor, plan, folder)
+            executor.workload = Workload(folder, len(plan.runs))
+            say(executor.preview())
         return code
     # Problems that concern every run are reported before anything is written.
     executor = make_executor(placement, launcher)
@@ -107,14 +107,6 @@ def launch_sweep(given: argparse.Namespace) -> int:
     if summary.complete:
         say(f"To see the results: python -m benchmark.collect_results {folder}")
     return 0 if summary.complete else 1
-
-
-def _show_script(executor: Executor, plan: Plan, folder: Path) -> None:
-    """Print the batch script that a launch would submit."""
-    assert isinstance(executor, SlurmExecutor)
-    executor.workload = Workload(folder, len(plan.runs))
-    say("")
-    say(executor.script(min(executor.workers, len(plan.runs))))
 
 
 def _dry_run(placement: Placement, plan: Plan, folder: Path) -> int:

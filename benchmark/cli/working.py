@@ -12,7 +12,7 @@ from benchmark.core.layout import State, SweepFolder, state_of
 from benchmark.core.record import read_record
 from benchmark.core.terminal import say
 from benchmark.launch.display import make_display
-from benchmark.launch.executors.slurm import TIME_IS_UP
+from benchmark.launch.events import TIME_IS_UP
 from benchmark.launch.launcher import launch, make_executor
 from benchmark.launch.scheduler import WorkerShift
 from benchmark.launch.slots import Placement

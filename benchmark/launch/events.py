@@ -6,6 +6,9 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+#: The exit code of ``sweep work`` if its time was up before the sweep was done.
+TIME_IS_UP = 75
+
 
 class EventKind(enum.StrEnum):
     """Kind of an event in the life of a run."""

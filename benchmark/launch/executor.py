@@ -81,6 +81,10 @@ class Executor(abc.ABC):
     def start(self) -> None:  # noqa: B027
         """Prepare to run jobs. Called once, and only if there is something to run."""
 
+    def preview(self) -> str:
+        """Return what ``start`` would submit, for ``launch --dry-run``; empty for nothing."""
+        return ""
+
     def submit(self, job: Job) -> Future[JobResult]:
         """Run a job in a process of its slot. Called only if the slot is free.
 

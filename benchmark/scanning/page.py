@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 
 from benchmark.report.figures.summary_plots import SavedFigure
-from benchmark.report.html.page import POLICY
-from benchmark.report.html.parts import figures_part, sheet_part, text
-from benchmark.report.html.style import CSS
+from benchmark.report.figures.svg import as_svg, show_image
+from benchmark.report.html.parts import document, figures_part, sheet_part, text
 from benchmark.report.tables.sheet import Sheet
 from benchmark.scanning.properties import Tier
 from benchmark.scanning.scan import ALPHA, MIN_AUC, FamilyResult, Scan, extreme_rows
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _COLOURS = {Tier.NOT_OBJECT: "#c03030", Tier.EITHER: "#b07d10", Tier.OBJECT: "#708090"}
 #: The number of images at each end of a sheet.
@@ -82,15 +75,12 @@ def page(found: Scan) -> str:
     figures = [_ranking(found)]
     for result in [r for r in found.results if r.predicts][:6]:
         figures += [_histogram(found, result), _sheet(found, result)]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{text(title)}</title><style>{CSS}</style></head><body>"
+    body = (
         f"<h1>{text(title)}</h1><main><p><b>{text(sentence(found))}</b></p>"
         f"{figures_part(figures[:1])}{sheet_part(scan_sheet(found), 2)}"
-        f"{figures_part(figures[1:])}</main></body></html>\n"
+        f"{figures_part(figures[1:])}</main>"
     )
+    return document(title, body)
 
 
 def _auc(result: FamilyResult) -> str:
@@ -118,7 +108,7 @@ def _ranking(found: Scan) -> SavedFigure:
         "Red: cannot be the object; ochre: may be either; grey: usually the object. Diamonds are "
         "suspects. Intervals hold for all families and classes together."
     )
-    return _saved(figure, "ranking", "Properties that predict the label", description)
+    return as_svg(figure, "ranking", "Properties that predict the label", description, full=True)
 
 
 def _histogram(found: Scan, result: FamilyResult) -> SavedFigure:
@@ -137,7 +127,7 @@ def _histogram(found: Scan, result: FamilyResult) -> SavedFigure:
     axis.set_xlabel(f"score by {result.family.name}")
     axis.set_yticks([])
     title = f"{result.family.name}: {_auc(result)}"
-    return _saved(figure, "histogram", title, "Scores of the classes.", full=False)
+    return as_svg(figure, "histogram", title, "Scores of the classes.")
 
 
 def _positive(found: Scan, result: FamilyResult) -> np.ndarray:
@@ -154,27 +144,9 @@ def _sheet(found: Scan, result: FamilyResult) -> SavedFigure:
     axes = figure.subplots(2, max(count, 1), squeeze=False)
     for line, rows in enumerate((order[:count], order[len(order) - count :])):
         for column, row in enumerate(rows):
-            _show(axes[line, column], found.image[row])
+            show_image(axes[line, column], found.image[row])
     description = (
         f"Images with the lowest (above) and the highest scores by {result.family.name} for the "
         f"class {found.classes[result.best]}."
     )
-    return _saved(figure, "extremes", f"Extremes of {result.family.name}", description, full=False)
-
-
-def _show(axis: Any, pixels: np.ndarray) -> None:
-    if len(pixels) == 2:
-        pixels = np.concatenate([pixels, np.zeros_like(pixels[:1])])
-    axis.imshow(
-        pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255
-    )
-    axis.set_axis_off()
-
-
-def _saved(
-    figure: Figure, name: str, title: str, description: str, *, full: bool = True
-) -> SavedFigure:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
-    return SavedFigure(name, title, description, svg[svg.index("<svg") :], full)
+    return as_svg(figure, "extremes", f"Extremes of {result.family.name}", description)

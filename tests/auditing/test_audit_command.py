@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark import load_run
 from benchmark.audit import main
 from benchmark.core.registry import DATASETS
 from tests.support.runs import plan_run
@@ -107,6 +108,10 @@ def test_a_run_and_its_export(here: Path) -> None:
     assert average["value"] == pytest.approx(np.trace(counts) / counts.sum())
     groups = {row["split"]: row["groups"] for row in found["accuracy"]}["unbiased"]
     assert sum(group["n"] for group in groups) == average["n"] == counts.sum()
+    exported = load_run(folder).export(here / "model.pt2")
+    _, same = audit(str(exported), DATA)
+    for part in ("accuracy", "gap", "regions", "verdict"):
+        assert same[part] == found[part]
 
 
 @pytest.mark.parametrize(

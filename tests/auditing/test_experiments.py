@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from benchmark.auditing.answers import AuditImages, balanced_rows, predicted_classes, truth_of
+from benchmark.auditing.groups import confounder_gap
 from benchmark.auditing.model import AuditedModel
 from benchmark.auditing.paired_mean import paired_mean, smallest_visible
 from benchmark.auditing.pull import (
@@ -24,6 +26,7 @@ from benchmark.auditing.pull import (
 from benchmark.auditing.regions import Region, regions_of
 from benchmark.auditing.transplant import choose_donors, measure_transplants
 from benchmark.auditing.verdict import Finding, decide, judge_pull, judge_transplant
+from benchmark.core.registry import DATASETS
 
 SIDE = 24
 
@@ -253,3 +256,29 @@ def test_rows_are_balanced() -> None:
     assert len(balanced_rows(label, 1000)) == 75
     several = np.array([[1, 0], [0, 0], [1, 1], [0, 1]])
     assert len(balanced_rows(several, 3)) == 3
+
+
+def test_the_gap_compares_the_same_objects_in_any_order() -> None:
+    data = DATASETS.get("tiny")(None, size=64).load(0)
+    first, second = data.info.bias_splits
+    order = np.random.default_rng(7).permutation(len(data.splits[second]))
+    split = data.splits[second]
+    assert split.pair_id is not None
+    moved = replace(
+        split,
+        **{
+            name: getattr(split, name)[order]
+            for name in ("image", "label", "confounder", "environment", "mask", "pair_id")
+            if getattr(split, name) is not None
+        },
+        shortcut=None,
+    )
+    changed = replace(data, splits={**data.splits, second: moved})
+    rng = np.random.default_rng(8)
+    correct = {name: rng.random(len(data.splits[name])) < 0.7 for name in (first, second)}
+    expected = confounder_gap(data, correct)
+    found = confounder_gap(changed, {**correct, second: correct[second][order]})
+    assert expected is not None and found is not None
+    assert found.estimate == expected.estimate
+    by_hand = correct[first].astype(float) - correct[second]
+    assert expected.estimate == paired_mean(by_hand)

@@ -14,9 +14,9 @@ import pytest
 
 from benchmark.core.errors import UserError
 from benchmark.core.named_options import parse_named_options
+from benchmark.launch.events import TIME_IS_UP
 from benchmark.launch.executor import Workload
 from benchmark.launch.executors.slurm import (
-    TIME_IS_UP,
     SlurmExecutor,
     cancel_workers,
     describe_workers,
@@ -86,6 +86,7 @@ def test_the_script_asks_for_what_the_user_wants(tmp_path: Path) -> None:
     (command,) = [line for line in lines if "benchmark.sweep work" in line]
     assert f"--time {60 * 3600 - 600} " in command and "--device cuda" in command
     assert "'" in command and "my sweep" in command  # quoted for the shell
+    assert made.preview() == made.script(4)
     assert subprocess.run(["bash", "-n"], input=made.script(4), text=True).returncode == 0
 
 
@@ -114,7 +115,8 @@ def test_what_slurm_says_about_workers(commands: Path) -> None:
     assert describe_workers(folder) == "2 running, 1 pending (Priority)"
     assert cancel_workers(folder) == 3
     called = (commands / "called").read_text().splitlines()
-    assert any("--signal=TERM" in line and "77_2" in line for line in called)
+    # A signal to every process would reach a worker twice, and the second one kills its runs.
+    assert "scancel --signal=TERM --batch 77_0 77_1 77_2" in called
     assert "scancel 77_1" in called
     (folder / "workers" / "jobs.json").write_text('["77; rm -rf", 3]')
     assert find_workers(folder) == []

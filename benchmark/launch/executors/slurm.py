@@ -22,11 +22,10 @@ from benchmark.core.files import read_json, write_json
 from benchmark.core.hparam import HParam
 from benchmark.core.layout import SweepFolder
 from benchmark.core.registry import LAUNCHERS
+from benchmark.launch.events import TIME_IS_UP
 from benchmark.launch.executor import Executor
 from benchmark.launch.slots import MAX_WORKERS, Placement
 
-#: The exit code of ``sweep work`` if its time was up before the sweep was done.
-TIME_IS_UP = 75
 _SECONDS_OF = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 _TIME = re.compile(
     r"(?:(?P<days>\d{1,3})-)?(?P<hours>\d{1,3}):(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d)"
@@ -126,6 +125,10 @@ class SlurmExecutor(Executor):
         job = done.strip().partition(";")[0]
         write_json(logs / "jobs.json", [*_submitted(folder), job])
         self.note = f"{count} workers submitted as job {job}"
+
+    def preview(self) -> str:
+        assert self.workload is not None
+        return self.script(min(self.workers, self.workload.left))
 
     @property
     def workers(self) -> int:
@@ -243,7 +246,8 @@ def cancel_workers(folder: Path) -> int:
     """
     workers = find_workers(folder)
     if workers:
-        _run(["scancel", "--signal=TERM", "--full", *(worker.job for worker in workers)])
+        # Only the shell: it passes the signal on, and a second one would kill the runs.
+        _run(["scancel", "--signal=TERM", "--batch", *(worker.job for worker in workers)])
         waiting = [worker.job for worker in workers if worker.state == "PENDING"]
         if waiting:
             _run(["scancel", *waiting])

@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from benchmark.core.criteria import title_of
 from benchmark.report.figures.summary_plots import SavedFigure
-from benchmark.report.html.parts import figures_part, sheet_part, table_part, text
+from benchmark.report.html.parts import document, figures_part, sheet_part, table_part, text
 from benchmark.report.html.runs import MAX_RUNS_SHOWN, selected_runs_part, unfinished_part
-from benchmark.report.html.style import CSS, SCRIPT
+from benchmark.report.html.style import SCRIPT
 from benchmark.report.tables.report_table import Report
 from benchmark.report.tables.results_table import summary_line
 
-#: The page is self-contained: the browser must not load anything.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _SIDE_TITLE = "Comparisons, costs and hyper-parameters"
 
 
@@ -44,19 +42,16 @@ def page(report: Report, figures: Mapping[int, Sequence[SavedFigure]]) -> str:
     notes = "".join(f"<p>Note: {text(note)}</p>" for note in sweep.notes)
     used = [row.criterion for table in report.tables for row in table.rows if row.selected_runs]
     criterion = "; ".join(map(title_of, dict.fromkeys([report.criterion, *used])))
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{text(sweep.title)}</title><style>{CSS}</style></head><body>"
+    body = (
         f"<h1>{text(sweep.title)}</h1>"
         f"<p>{text(summary_line(sweep))}. Sweep <b>{text(sweep.name)}</b>, launched {created}; "
         f"selection: {text(criterion)}.</p>{notes}"
         f'<nav aria-label="Contents"><ul>{contents}</ul></nav><main>{"".join(sections)}'
         + (f'<h2 id="side">{_SIDE_TITLE}</h2>{side}' if side else "")
         + f'<h2 id="runs">Selected runs</h2>{_runs(report)}{unfinished}</main>'
-        f"<script>{SCRIPT}</script></body></html>\n"
+        f"<script>{SCRIPT}</script>"
     )
+    return document(sweep.title, body)
 
 
 def _section(report: Report, i: int, figures: Sequence[SavedFigure]) -> str:

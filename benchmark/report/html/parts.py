@@ -8,11 +8,30 @@ from collections.abc import Sequence
 
 from benchmark.core.text import one_line
 from benchmark.report.figures.summary_plots import SavedFigure
+from benchmark.report.html.style import CSS
 from benchmark.report.statistics.estimate import Estimate
 from benchmark.report.tables.numbers import DASH, Footnotes, bounds, notes_of, printer
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
 from benchmark.report.tables.value import Spread
+
+#: A page is self-contained: the browser must not load anything.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+
+
+def document(title: str, body: str) -> str:
+    """Return a whole HTML document.
+
+    Args:
+        title: Title of the page, which is escaped.
+        body: Content of the body, as HTML.
+    """
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f"<title>{text(title)}</title><style>{CSS}</style></head><body>{body}</body></html>\n"
+    )
 
 
 def text(value: object) -> str:
