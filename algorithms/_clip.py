@@ -29,6 +29,8 @@ MODEL_DOC = (
     'a model of open_clip, such as "RN50" or "ViT-B-16" ("RN50-quickgelu" for a file of OpenAI\'s)'
 )
 WEIGHTS_DOC = "name of weights that open_clip downloads, or a file of weights"
+#: In place of a file or of the name of weights: random values, for runs that are only timed.
+RANDOM = "random"
 
 Tokenizer = Callable[[list[str]], torch.Tensor]
 
@@ -157,13 +159,13 @@ def load_clip(model: str, weights: str, texts: Sequence[str]) -> ImageTextScores
 
     Args:
         model: as for ``open_model``.
-        weights: as for ``open_model``.
+        weights: as for ``open_model``, or ``RANDOM``.
         texts: the texts.
 
     Raises:
         UserError: As for ``open_model``, or if the image encoder cannot be explained.
     """
-    clip, tokenize = open_model(model, weights)
+    clip, tokenize = open_model(model, weights, load=weights != RANDOM)
     return scores_of(clip, tokenize, texts, model)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,11 @@ class GALS(Algorithm):
             return None if Path(file).is_file() else f"there is no attention_file {file}."
         return _clip.problem_with(info.image_size[0])
 
+    @classmethod
+    def without_files(cls, hparams: Mapping[str, Any]) -> dict[str, Any]:
+        replaced = "attention_file" if hparams.get("attention_file") else "clip_weights"
+        return {**hparams, replaced: _clip.RANDOM}
+
     def fit(self, run: TrainingRun) -> None:
         self.attention = self.attend(run)
         super().fit(run)
@@ -170,13 +176,17 @@ class GALS(Algorithm):
 
     def read_attention(self, run: TrainingRun) -> torch.Tensor:
         """Return the maps of the training images from the file, float[N,1,h,w]."""
-        file = AttentionFile(self.hp["attention_file"])
         device = next(self.network.parameters()).device
         images = [
             (255 * self.pixel_values(batch.image)).round().to(torch.uint8).cpu()
             for batch in run.batches("train")
         ]
-        return torch.from_numpy(file.of(torch.cat(images).numpy())).to(device)
+        if self.hp["attention_file"] == _clip.RANDOM:
+            maps = torch.rand(sum(map(len, images)), 1, *self.setting.image_size[1:])
+        else:
+            file = AttentionFile(self.hp["attention_file"])
+            maps = torch.from_numpy(file.of(torch.cat(images).numpy()))
+        return maps.to(device)
 
     def pixel_values(self, image: torch.Tensor) -> torch.Tensor:
         """Return normalised images float[B,C,H,W] as values in [0, 1]."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -152,6 +153,10 @@ class ZeroShotCLIP(Algorithm):
     @classmethod
     def fewest_rows(cls, spec: RunSpec, info: DatasetInfo) -> int:
         return 1  # nothing is trained
+
+    @classmethod
+    def without_files(cls, hparams: Mapping[str, Any]) -> dict[str, Any]:
+        return {**hparams, "clip_weights": _clip.RANDOM}
 
     def make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {}

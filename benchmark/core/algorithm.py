@@ -248,6 +248,18 @@ class Algorithm(nn.Module):
         return int(kind.fewest_rows(info.image_size, spec.backbone_options))
 
     @classmethod
+    def without_files(cls, hparams: Mapping[str, Any]) -> dict[str, Any]:
+        """Return hyper-parameters of a run of the same cost that needs no file and no download.
+
+        They serve to time the method with random weights. Override it if the method reads files
+        that its hyper-parameters name.
+
+        Args:
+            hparams: Resolved hyper-parameters.
+        """
+        return dict(hparams)
+
+    @classmethod
     def active_from(cls, hparams: Mapping[str, Any], budget: Mapping[str, Any]) -> int:
         """Return the first step, counted from 0, that trains what the method is named after.
 

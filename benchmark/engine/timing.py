@@ -25,7 +25,7 @@ from benchmark.core.class_masks import (
 )
 from benchmark.core.dataset import DatasetInfo, GroupedDataset, Split
 from benchmark.core.layout import RunFolder
-from benchmark.core.registry import BACKBONES, EXPLAINERS, EXPLANATION_METRICS
+from benchmark.core.registry import ALGORITHMS, BACKBONES, EXPLAINERS, EXPLANATION_METRICS
 from benchmark.core.run_times import RunTimes
 from benchmark.core.spec import RunSpec
 from benchmark.engine.build import assemble
@@ -166,13 +166,14 @@ def _untrained(
     infos: Mapping[str, DatasetInfo],
     device: torch.device,
 ) -> Algorithm:
-    """Build an algorithm with untrained upstream algorithms, without pretrained weights."""
+    """Build an algorithm with untrained upstream algorithms, without weights from files."""
     upstream = {
         role: _untrained(specs[key], specs, infos, device).eval().requires_grad_(False)
         for role, key in spec.upstream.items()
     }
-    if "weights" in BACKBONES.get(spec.backbone).options:
-        spec = replace(spec, backbone_options={**spec.backbone_options, "weights": "none"})
+    options = BACKBONES.get(spec.backbone).without_weights(spec.backbone_options)
+    hparams = ALGORITHMS.get(spec.algorithm).without_files(spec.hparams)
+    spec = replace(spec, backbone_options=options, hparams=hparams)
     return assemble(spec, infos[spec.data_fingerprint], device, upstream)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from benchmark.engine.flops import FlopCounter
 from benchmark.engine.timing import measure, random_data
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweepfile import config_from
+from tests.support.tiny_clip import use_tiny_clip
 
 
 def plan_of(method: str, **more: Any) -> Plan:
@@ -47,6 +49,29 @@ def test_methods_that_step(method: str, train: float, val: float) -> None:
     assert (found.train_passes, found.val_passes) == (train, val)
     assert (found.look > 0) == (train + val > 0)
     assert found.step > 0 and found.image > 0 and found.heatmap > 0
+
+
+@pytest.mark.parametrize("has_file", [False, True])
+@pytest.mark.parametrize("method", ["gals", "zero_shot_clip"])
+def test_timing_reads_no_file(
+    method: str, has_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the weights of CLIP nor the maps of a file, which is not a file of maps here."""
+    asked = use_tiny_clip(monkeypatch)
+    hparams = {"clip_weights": "openai"}
+    if method == "zero_shot_clip":
+        hparams["prompt"] = "a {class}"
+    else:
+        hparams["prompts"] = "a bird|an image"
+    if has_file:
+        (tmp_path / "maps.npz").write_text("no maps")
+        name = "attention_file" if method == "gals" else "clip_weights"
+        hparams[name] = str(tmp_path / "maps.npz")
+    found = measured(method, override={method: hparams})
+    assert found.image > 0
+    assert (found.step > 0) == (method == "gals")
+    assert not any(load for _, _, load in asked)
+    assert bool(asked) == (method == "zero_shot_clip" or not has_file)
 
 
 @pytest.mark.parametrize(("longest", "steps"), [(0.0, 1), (1e9, timing.MAX_STEPS + 1)])
