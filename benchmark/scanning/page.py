@@ -8,7 +8,7 @@ from benchmark.report.figures.summary_plots import SavedFigure
 from benchmark.report.figures.svg import as_svg, show_image
 from benchmark.report.html.parts import document, figures_part, sheet_part, text
 from benchmark.report.tables.sheet import Sheet
-from benchmark.scanning.properties import Tier
+from benchmark.scanning.properties import Tier, region_of
 from benchmark.scanning.scan import ALPHA, MIN_AUC, FamilyResult, Scan, extreme_rows
 
 _COLOURS = {Tier.NOT_OBJECT: "#c03030", Tier.EITHER: "#b07d10", Tier.OBJECT: "#708090"}
@@ -63,8 +63,9 @@ def scan_sheet(found: Scan) -> Sheet:
     heads = [["property"], ["tier"], ["class"], ["AUC"], ["95 %"], ["p"], ["finding"]]
     notes = [f"Not tested: {reason}." for reason in found.untested]
     notes += [
-        f"{pair.count} images of {pair.second} look like images of {pair.first} (perceptual hash)."
-        for pair in found.near_duplicates
+        f"Near-duplicates of images of {pair.first} in {pair.second} (perceptual hash): "
+        f"{len(pair.pairs):,}; the first pair is {names[0]} and {names[1]}."
+        for pair, names in zip(found.near_duplicates, found.first_duplicates, strict=True)
     ]
     return Sheet("Properties that predict the label", caption, heads, rows, stub=3, notes=notes)
 
@@ -74,7 +75,7 @@ def page(found: Scan) -> str:
     title = f"Scan of {found.data}"
     figures = [_ranking(found)]
     for result in [r for r in found.results if r.predicts][:6]:
-        figures += [_histogram(found, result), _sheet(found, result)]
+        figures += [_histogram(found, result), _means(found, result), _sheet(found, result)]
     body = (
         f"<h1>{text(title)}</h1><main><p><b>{text(sentence(found))}</b></p>"
         f"{figures_part(figures[:1])}{sheet_part(scan_sheet(found), 2)}"
@@ -133,6 +134,27 @@ def _histogram(found: Scan, result: FamilyResult) -> SavedFigure:
 def _positive(found: Scan, result: FamilyResult) -> np.ndarray:
     """Return which scanned images have the best class of a result."""
     return found.positive[:, result.best]
+
+
+def _means(found: Scan, result: FamilyResult) -> SavedFigure:
+    from matplotlib.figure import Figure
+
+    positive = _positive(found, result)
+    figure = Figure(figsize=(4.2, 2.3), layout="constrained")
+    axes = figure.subplots(1, 2)
+    height, width = found.image.shape[2:]
+    region = region_of(result.family.name, height, width)
+    titles = (found.classes[result.best], "other")
+    for axis, rows, title in zip(axes, (positive, ~positive), titles, strict=True):
+        show_image(axis, found.image[rows].mean(0).round().astype(np.uint8))
+        axis.set_title(title, fontsize=8)
+        if region is not None:
+            axis.contour(region, levels=[0.5], colors=_COLOURS[result.family.tier])
+    description = "The mean image of the class and that of all others."
+    if region is not None:
+        description += " The line surrounds the measured region."
+    title = f"Mean images, {result.family.name}"
+    return as_svg(figure, "means", title, description)
 
 
 def _sheet(found: Scan, result: FamilyResult) -> SavedFigure:

@@ -137,23 +137,39 @@ def _column(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, np.float64).reshape(len(values), 1)
 
 
-def _border(pixels: np.ndarray) -> np.ndarray:
-    height, width = pixels.shape[2:]
-    frame = max(1, round(min(height, width) * _BORDER_SHARE))
-    where = np.ones((1, 1, height, width), bool)
-    where[..., frame:-frame, frame:-frame] = False
-    return _moments(pixels, np.broadcast_to(where, (len(pixels), 1, height, width)))
+def region_of(family: str, height: int, width: int) -> np.ndarray | None:
+    """Return the region that the family ``border`` or ``corners`` measures, bool[H,W], or None."""
+    region = np.zeros((height, width), bool)
+    if family == "border":
+        frame = max(1, round(min(height, width) * _BORDER_SHARE))
+        region[:] = True
+        region[frame:-frame, frame:-frame] = False
+        return region
+    if family == "corners":
+        for rows, columns in _corner_slices(height, width):
+            region[rows, columns] = True
+        return region
+    return None
 
 
-def _corners(pixels: np.ndarray) -> np.ndarray:
-    height, width = pixels.shape[2:]
+def _corner_slices(height: int, width: int) -> list[tuple[slice, slice]]:
     down = max(1, round(height * _CORNER_SHARE))
     right = max(1, round(width * _CORNER_SHARE))
-    corners = [
-        pixels[:, :, rows, columns]
+    return [
+        (rows, columns)
         for rows in (slice(None, down), slice(-down, None))
         for columns in (slice(None, right), slice(-right, None))
     ]
+
+
+def _border(pixels: np.ndarray) -> np.ndarray:
+    where = region_of("border", *pixels.shape[2:])
+    assert where is not None
+    return _moments(pixels, np.broadcast_to(where, (len(pixels), 1, *where.shape)))
+
+
+def _corners(pixels: np.ndarray) -> np.ndarray:
+    corners = [pixels[:, :, rows, columns] for rows, columns in _corner_slices(*pixels.shape[2:])]
     parts = [part for c in corners for part in (c.mean((2, 3)), c.std((1, 2, 3))[:, None])]
     return np.concatenate(parts, 1).astype(np.float64)
 

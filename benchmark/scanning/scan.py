@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
+from benchmark.core.dataset import UNKNOWN, DatasetSource, GroupedDataset, Split
 from benchmark.core.seeds import seed_for
 from benchmark.report.statistics.hypothesis_tests import holm
 from benchmark.scanning.near_duplicates import (
     NearDuplicates,
-    difference_hash,
     find_near_duplicates,
+    sketch,
 )
 from benchmark.scanning.properties import (
     SIDE,
@@ -34,6 +34,10 @@ ALPHA = 0.05
 MIN_AUC = 0.6
 #: The largest number of images that are scanned.
 MAX_SCANNED = 4000
+#: The number of images whose properties are computed at once.
+_IMAGES_PER_PART = 256
+#: The quantiles of scores in the JSON report.
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Scan:
         results: Families, the best predictors first.
         untested: Families without information, and why.
         near_duplicates: Images that look alike in two splits.
+        first_duplicates: The files of the first pair of each of ``near_duplicates``.
         positive: bool[n,T], whether each scanned image has each tested class.
         image: The scanned images, uint8[n,C,H,W], as the network sees them.
     """
@@ -92,6 +97,7 @@ class Scan:
     results: tuple[FamilyResult, ...]
     untested: tuple[str, ...]
     near_duplicates: tuple[NearDuplicates, ...]
+    first_duplicates: tuple[tuple[str, str], ...]
     positive: np.ndarray = field(repr=False)
     image: np.ndarray = field(repr=False)
 
@@ -142,11 +148,13 @@ def scan(
     label = split.label[rows]
     cluster = None if split.cluster is None else split.cluster[rows]
     classes, positive = _tested_classes(data, label)
+    known = label != UNKNOWN if data.info.multi_label else None
     results, untested = compare_families(
-        families, positive, _strata_of_halves(label), cluster, stratum, seed
+        families, positive, _strata_of_halves(label), cluster, stratum, seed, known=known
     )
     tell("near-duplicates")
-    hashes = {name: difference_hash(np.asarray(s.image)) for name, s in data.splits.items()}
+    sketches = {name: sketch(part.image) for name, part in data.splits.items()}
+    duplicates = tuple(find_near_duplicates(sketches, _compared_splits(data)))
     return Scan(
         data.name,
         "train",
@@ -155,9 +163,27 @@ def scan(
         given_confounder,
         tuple(results),
         tuple(untested),
-        tuple(find_near_duplicates(hashes)),
+        duplicates,
+        tuple(_names_of_first(source, data, pair) for pair in duplicates),
         positive,
         image,
+    )
+
+
+def _compared_splits(data: GroupedDataset) -> list[tuple[str, str]]:
+    """Return the pairs of splits that must not share images; tests may share with each other."""
+    tests = [name for name in data.splits if name not in ("train", "val")]
+    return [("train", "val"), *((name, test) for test in tests for name in ("train", "val"))]
+
+
+def _names_of_first(
+    source: DatasetSource, data: GroupedDataset, found: NearDuplicates
+) -> tuple[str, str]:
+    """Return the files of the first pair of near-duplicates."""
+    first, second = found.pairs[0]
+    return (
+        source.file_of(found.first, data.splits[found.first], first),
+        source.file_of(found.second, data.splits[found.second], second),
     )
 
 
@@ -168,6 +194,8 @@ def compare_families(
     cluster: np.ndarray | None = None,
     stratum: np.ndarray | None = None,
     seed: int = 0,
+    *,
+    known: np.ndarray | None = None,
 ) -> tuple[list[FamilyResult], list[str]]:
     """Test every family against every class.
 
@@ -178,6 +206,8 @@ def compare_families(
         cluster: int64[N], equal for images of one patient, or None.
         stratum: int64[N], a known confounder, or None.
         seed: seed of the halves.
+        known: bool[N,T], False where it is not known whether an image has a class; None if it is
+            known everywhere.
 
     Returns:
         The families that could be tested, the largest AUC first, and sentences about the others.
@@ -187,7 +217,13 @@ def compare_families(
     untested = []
     for family in families:
         predictions = [
-            predict_label(family.values, positive[:, t], half, stratum)
+            predict_label(
+                family.values,
+                positive[:, t],
+                half,
+                stratum,
+                known=None if known is None else known[:, t],
+            )
             for t in range(positive.shape[1])
         ]
         if any(math.isfinite(prediction.auc) for prediction in predictions):
@@ -220,7 +256,8 @@ def compare_families(
 def _strata_of_halves(label: np.ndarray) -> np.ndarray:
     if label.ndim == 1:
         return label
-    return np.asarray(np.where(label.any(1), label.argmax(1) + 1, 0))
+    present = label == 1
+    return np.asarray(np.where(present.any(1), present.argmax(1) + 1, 0))
 
 
 def _tested_classes(data: GroupedDataset, label: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
@@ -241,20 +278,37 @@ def _families(
 ) -> list[Family]:
     files = _files(source, split, rows)
     if files is None:
-        return pixel_families(image, mask)
+        return _in_parts(image, mask)
     families = file_families(files)
     conversion = source.conversion()
     covers_file = conversion.fit == "stretch" and not conversion.middle
     is_changed = hasattr(source, "base")  # the files lack what was planted
     if is_changed or (mask is not None and not covers_file):
-        return [*families, *pixel_families(image, mask)]
+        return [*families, *_in_parts(image, mask)]
     decoded = _decoded(files, image.shape[1])
     if decoded is None:
-        return [*families, *pixel_families(image, mask)]
+        return [*families, *_in_parts(image, mask)]
     pixels, at_full_size = decoded
-    measured = pixel_families(pixels, None if mask is None else _resized(mask))
+    measured = _in_parts(pixels, None if mask is None else _resized(mask))
     replaced = {family.name: family for family in at_full_size}
     return [*families, *(replaced.get(family.name, family) for family in measured)]
+
+
+def _in_parts(image: np.ndarray, mask: np.ndarray | None) -> list[Family]:
+    """Return the properties of pixels, computed for a few images at a time to save memory."""
+    parts = [
+        pixel_families(
+            image[start : start + _IMAGES_PER_PART],
+            None if mask is None else mask[start : start + _IMAGES_PER_PART],
+        )
+        for start in range(0, len(image), _IMAGES_PER_PART)
+    ]
+    return [_joined(same) for same in zip(*parts, strict=True)]
+
+
+def _joined(parts: Sequence[Family]) -> Family:
+    """Return a family of the properties of several sets of images."""
+    return replace(parts[0], values=np.concatenate([part.values for part in parts]))
 
 
 def _files(source: DatasetSource, split: Split, rows: np.ndarray) -> list[Path] | None:
@@ -288,11 +342,7 @@ def _decoded(files: Sequence[Path], channels: int) -> tuple[np.ndarray, list[Fam
             return None
         details.append(full_size_families(full[None]))
         decoded[row] = resized[None] if channels == 1 else resized.transpose(2, 0, 1)
-    joined = [
-        replace(parts[0], values=np.concatenate([part.values for part in parts]))
-        for parts in zip(*details, strict=True)
-    ]
-    return decoded, joined
+    return decoded, [_joined(parts) for parts in zip(*details, strict=True)]
 
 
 def _resized(mask: np.ndarray) -> np.ndarray:
@@ -316,16 +366,20 @@ def to_json(found: Scan) -> dict[str, Any]:
             {
                 "first": pair.first,
                 "second": pair.second,
-                "count": pair.count,
+                "count": len(pair.pairs),
+                "first_pair": list(names),
                 "pairs": [list(rows) for rows in pair.pairs[:1000]],
             }
-            for pair in found.near_duplicates
+            for pair, names in zip(found.near_duplicates, found.first_duplicates, strict=True)
         ],
     }
 
 
 def _family_json(result: FamilyResult, found: Scan) -> dict[str, Any]:
     order = extreme_rows(result)
+    scores = result.predictions[result.best].scores
+    defined = np.isfinite(scores)
+    positive = found.positive[:, result.best]
     return {
         "name": result.family.name,
         "tier": str(result.family.tier),
@@ -337,9 +391,19 @@ def _family_json(result: FamilyResult, found: Scan) -> dict[str, Any]:
         "predicts": result.predicts,
         "suspect": result.is_suspect,
         "best_class": found.classes[result.best],
+        "n": int(defined.sum()),
+        "quantiles": {
+            "of": list(_QUANTILES),
+            "class": _score_quantiles(scores[defined & positive]),
+            "other": _score_quantiles(scores[defined & ~positive]),
+        },
         "lowest_rows": [int(found.rows[row]) for row in order[:8]],
         "highest_rows": [int(found.rows[row]) for row in order[-8:]],
     }
+
+
+def _score_quantiles(scores: np.ndarray) -> list[float]:
+    return np.quantile(scores, _QUANTILES).tolist() if len(scores) else []
 
 
 def extreme_rows(result: FamilyResult) -> np.ndarray:

@@ -8,7 +8,7 @@ false alarms that are too many: the predictions of a fold depend on the labels o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit, ndtr, ndtri
@@ -76,6 +76,8 @@ def predict_label(
     positive: np.ndarray,
     half: np.ndarray,
     stratum: np.ndarray | None = None,
+    *,
+    known: np.ndarray | None = None,
 ) -> Prediction:
     """Measure how well a family of properties predicts a class.
 
@@ -85,13 +87,24 @@ def predict_label(
         half: the result of ``halves``.
         stratum: int64[N], values of a known confounder. Images are compared only with images of
             the same value, and the AUCs of the strata are weighted by their inverse null variance.
+        known: bool[N], False for images that are left out since it is not known whether they have
+            the class; None for none.
 
     Returns:
         The prediction. Its AUC is NaN if the properties are constant, or if too few images of the
         class or of the rest remain.
     """
+    if known is not None and not known.all():
+        part = predict_label(
+            values[known], positive[known], half[known], None if stratum is None else stratum[known]
+        )
+        all_scores = np.full(len(values), np.nan)
+        all_scores[known] = part.scores
+        return replace(part, scores=all_scores)
     scores = np.full(len(values), np.nan)
     nothing = Prediction(math.nan, math.nan, 1.0, scores)
+    if not len(values):
+        return nothing
     usable = values[:, np.nanstd(np.where(np.isnan(values), 0.0, values), axis=0) > 0]
     missing = np.isnan(values).any(1)
     if missing.any() and not missing.all():

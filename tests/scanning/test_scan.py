@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmark.core.registry import DATASETS
 from benchmark.data import main
-from benchmark.scanning.near_duplicates import difference_hash, find_near_duplicates
+from benchmark.scanning.near_duplicates import difference_hash, find_near_duplicates, sketch
 from benchmark.scanning.properties import Family, Tier, file_families, pixel_families
 from benchmark.scanning.scan import compare_families, scan
 from benchmark.scanning.two_halves import halves, predict_label
@@ -168,17 +168,37 @@ def test_files_are_measured_before_they_are_decoded(tmp_path: Path) -> None:
     assert np.isnan(found["file size"][3, 0])
 
 
-def test_near_duplicates_are_found_and_flat_images_are_not() -> None:
+def test_near_duplicates_are_found_and_flat_or_similar_images_are_not() -> None:
     rng = np.random.default_rng(6)
-    train = rng.integers(0, 256, (20, 3, 36, 36), dtype=np.uint8)
+    # Images of one kind: the same structure, which decides all bits of the hash, and little else.
+    y, x = np.mgrid[:36, :36]
+    structure = 60 + 50 * np.sin(x / 3 + y / 5) + 40 * np.cos(x / 7)
+    texture = rng.normal(0, 1, (20, 1, 36, 36)).repeat(3, 1) * 12
+    train = (structure + texture).clip(0, 255).astype(np.uint8)
+    bits = difference_hash(train)
+    assert np.bitwise_count(bits[1:] ^ bits[:1]).max() <= 3
     noise = rng.integers(-2, 3, train[:2].shape)
-    copy = (train[3:5].astype(int) + noise).clip(0, 255).astype(np.uint8)
+    copy = (0.8 * train[3:5] + noise + 20).clip(0, 255).astype(np.uint8)
     test = np.concatenate([copy, np.full((1, 3, 36, 36), 9, np.uint8)])
     flat = np.concatenate([train, np.full((1, 3, 36, 36), 9, np.uint8)])
-    (pair,) = find_near_duplicates({"train": difference_hash(flat), "test": difference_hash(test)})
-    assert pair.pairs == ((3, 0), (4, 1)) and pair.count == 2
-    nothing = {"train": difference_hash(train), "test": difference_hash(train[:0])}
-    assert not find_near_duplicates(nothing)
+    sketches = {"train": sketch(flat), "val": sketch(train[:0]), "test": sketch(test)}
+    (found,) = find_near_duplicates(sketches)
+    assert (found.first, found.second) == ("train", "test")
+    assert found.pairs == ((3, 0), (4, 1))
+    assert not find_near_duplicates(sketches, [("val", "test")])
+
+
+def test_unknown_labels_are_left_out() -> None:
+    rng = np.random.default_rng(8)
+    label = rng.integers(0, 2, 120)
+    values = (label + rng.normal(size=120))[:, None]
+    known = rng.random(120) < 0.7
+    half = halves(label, None)
+    found = predict_label(values, label == 1, half, known=known)
+    alone = predict_label(values[known], label[known] == 1, half[known])
+    assert (found.auc, found.sd, found.p) == (alone.auc, alone.sd, alone.p)
+    assert np.isnan(found.scores[~known]).all() and np.isfinite(found.scores[known]).all()
+    assert math.isnan(predict_label(values, label == 1, half, known=np.zeros(120, bool)).auc)
 
 
 def test_the_command_writes_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,6 +209,7 @@ def test_the_command_writes_a_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     content = json.loads((out / "planted_scan.json").read_text())
     (border,) = [family for family in content["families"] if family["name"] == "border"]
     assert border["suspect"] and border["low"][0] >= 0.6
+    assert border["quantiles"]["class"][2] > border["quantiles"]["other"][2]
     page = (out / "planted_scan.html").read_text()
     assert "<svg" not in page and "data:image/svg+xml" in page
 
