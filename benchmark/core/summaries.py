@@ -317,6 +317,7 @@ class MeasurementSummary:
         seconds_per_image: Mean time of an explanation of one image, alone in its batch; None if it
             was not measured.
         note: Why there are no results, or empty.
+        sensitivity: Sensitivity to classes and their evidence, if it was measured.
     """
 
     explainer: Name
@@ -324,10 +325,14 @@ class MeasurementSummary:
     splits: Mapping[str, MeasuredSplit]
     seconds_per_image: Annotated[float | None, Between(0.0, 1e9)] = None
     note: Text = ""
+    sensitivity: tuple[Sensitivity, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``extra.measurement`` in record.json."""
-        return asdict(self)
+        found = asdict(self)
+        if not self.sensitivity:
+            del found["sensitivity"]
+        return found
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,10 @@ from benchmark.core.summaries import (
     MeasuredMetric,
     MeasuredSplit,
     MeasurementSummary,
+    Sensitivity,
     Timing,
 )
+from benchmark.core.thresholds import youden_thresholds
 from benchmark.engine.build import load_upstream
 from benchmark.engine.checkpoint import conditions_of, save_checkpoint
 from benchmark.engine.device_split import DeviceSplit
@@ -56,6 +58,7 @@ from benchmark.engine.explanations import (
 )
 from benchmark.engine.log import Log
 from benchmark.engine.record_parts import about_data, about_method, about_upstream, tidy
+from benchmark.engine.sensitivity import Answers, measure_explainer
 from benchmark.explain import get
 from benchmark.explain.base import HeatmapExplainer
 from benchmark.explain.metrics import ExplainedImages, ExplanationMetric
@@ -291,6 +294,37 @@ class MeasurementRun:
         split = self.splits[self.measurement.splits[0]]
         return time_explanations(self.explainer, split, self.rows(split.name)[: TIMED_IMAGES + 1])
 
+    def sensitivity(self) -> tuple[Sensitivity, ...]:
+        """Return the metrics of classes, on the splits with labels; empty if none is wanted."""
+        measures = [name for name, metric in self.metrics.items() if metric.of_classes]
+        if not measures:
+            return ()
+        info = self.data.info
+        labelled = [name for name in self.splits if name not in info.unlabelled_splits]
+        threshold = np.zeros(len(info.label_names))
+        if info.multi_label:
+            val = DeviceSplit(self.data, "val", self.device)
+            threshold = youden_thresholds(val.arrays.label, self._scores(val))
+        answers = {
+            name: Answers(self._scores(split), split.arrays.label, threshold)
+            for name, split in self.splits.items()
+            if name in labelled
+        }
+        main = about_data(self.data).main_split
+        main = main if main in labelled else next(iter(labelled), None)
+        splits = {name: self.splits[name] for name in labelled}
+        return measure_explainer(self.explainer, splits, answers, main, measures)
+
+    def _scores(self, split: DeviceSplit) -> np.ndarray:
+        """Return the logits of the model on every image of a split, float32[N,K]."""
+        size = images_per_pass(split, self.explainer.model)
+        rows = np.arange(split.size)
+        parts = [
+            self.explainer.logits(split.batch(rows[start : start + size]).image).cpu()
+            for start in range(0, split.size, size)
+        ]
+        return torch.cat(parts).numpy()  # type: ignore[no-any-return]
+
     def gallery(self) -> dict[str, np.ndarray]:
         """Return the arrays of heatmaps.npz; empty for data without masks."""
         masked = [name for name in self.splits if self.splits[name].arrays.mask is not None][:2]
@@ -320,7 +354,7 @@ class MeasurementRun:
         found = {
             name: metric.of(explained).double().cpu()
             for name, metric in self.metrics.items()
-            if not metric.is_timing
+            if metric.is_of_images()
         }
         return {**found, "prediction": explained.target.cpu()}
 
@@ -423,6 +457,7 @@ def finish_measurement(run: MeasurementRun, attempt: int, started: float) -> Run
     note = run.mismatch()
     arrays: dict[str, np.ndarray] = {}
     gallery: dict[str, np.ndarray] = {}
+    sensitivity: tuple[Sensitivity, ...] = ()
     if note:
         print(f"no explanations: {note}", file=sys.stderr)
     else:
@@ -432,9 +467,10 @@ def finish_measurement(run: MeasurementRun, attempt: int, started: float) -> Run
             before = time.perf_counter()
             arrays = _arrays(run)
             gallery = run.gallery()
+            sensitivity = run.sensitivity()
             run.seconds += time.perf_counter() - before
     run.log.close()
-    record = _record(run, attempt, started, arrays, note)
+    record = _record(run, attempt, started, arrays, note, sensitivity)
     return _commit(run, attempt, record, arrays, gallery)
 
 
@@ -463,6 +499,7 @@ def _record(
     started: float,
     arrays: Mapping[str, np.ndarray],
     note: str,
+    sensitivity: tuple[Sensitivity, ...],
 ) -> RunRecord:
     spec = run.spec
     seconds = arrays.get("seconds", np.zeros(0))
@@ -471,10 +508,12 @@ def _record(
         metrics={
             name: MeasuredMetric(metric.title or name, metric.higher_is_better)
             for name, metric in run.metrics.items()
+            if not metric.of_classes
         },
         splits={name: _split_summary(run, name, arrays) for name in run.splits} if arrays else {},
         seconds_per_image=float(seconds.mean()) if len(seconds) else None,
         note=note,
+        sensitivity=sensitivity,
     )
     model = run.explainer.model
     upstream = {role: about_upstream(run.folder.parent / k) for role, k in spec.upstream.items()}

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -48,6 +49,33 @@ MAX_GROUPS = 200
 CHANCE = 1 / (NEGATIVES + 1)
 #: The number of images of a confounder that show whether it is visible at all.
 _SAMPLE = 8
+
+
+class Explains(Protocol):
+    """Explains a trained method, in evaluation mode."""
+
+    @property
+    def model(self) -> Algorithm:
+        """The method."""
+
+    def __call__(self, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the heatmaps float[B,C,h,w] of images float[B,C,H,W] and classes int64[B]."""
+
+
+@dataclass(frozen=True)
+class OwnExplainer:
+    """The explainer that a method declares, or the default one of its network.
+
+    Args:
+        model: the method.
+    """
+
+    model: Algorithm
+
+    def __call__(self, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the heatmaps float[B,C,h,w] of images."""
+        network, seen = self.model.explainable(image)
+        return choose_explainer(network, self.model.explained_by)(network, seen, target)
 
 
 @dataclass(frozen=True)
@@ -113,14 +141,38 @@ def measure_sensitivity(
             found += _of_global_map(biased, global_map, tied)
     try:
         with explaining(algorithm):
+            explains = OwnExplainer(algorithm)
             for name, split in splits.items():
                 groups = name == main_split
-                found += _of_split(algorithm, split, answers[name], tied, groups=groups)
+                found += _of_split(explains, split, answers[name], tied, groups=groups)
             if pair is not None and tied is not None:
-                found += _correlations(algorithm, splits, answers, pair, tied)
+                found += _correlations(explains, splits, answers, pair, tied)
     except ExplanationError as error:
         print(f"no sensitivity of explanations: {error}", file=sys.stderr)
     return tuple(found)
+
+
+def measure_explainer(
+    explains: Explains,
+    splits: Mapping[str, DeviceSplit],
+    answers: Mapping[str, Answers],
+    main_split: str | None,
+    measures: Collection[str],
+) -> tuple[Sensitivity, ...]:
+    """Measure an explainer that need not be the method's own.
+
+    Args:
+        explains: the explainer of a trained method.
+        splits: the splits with labels.
+        answers: the predictions on each of them.
+        main_split: the split of class sensitivity, or None.
+        measures: ``class_sensitivity``, ``disease_sensitivity`` or both.
+    """
+    found: list[Sensitivity] = []
+    for name, split in splits.items():
+        groups = name == main_split and "class_sensitivity" in measures
+        found += _of_split(explains, split, answers[name], None, groups=groups)
+    return tuple(entry for entry in found if entry.measure in measures)
 
 
 def name_of_explainer(algorithm: Algorithm, split: DeviceSplit) -> str | None:
@@ -215,7 +267,7 @@ class _Wanted:
 
 
 def _of_split(
-    algorithm: Algorithm,
+    explains: Explains,
     split: DeviceSplit,
     answers: Answers,
     tied: np.ndarray | None,
@@ -228,7 +280,7 @@ def _of_split(
         wanted = _wanted(split, answers, k, tied, groups=groups)
         rows = wanted.rows()
         if len(rows):
-            found += _of_class(algorithm, split, wanted, rows)
+            found += _of_class(explains, split, wanted, rows)
         if groups and not len(wanted.groups):  # too few correct predictions
             nothing = torch.zeros(0, dtype=torch.float64)
             found.append(_summary("class_sensitivity", split.name, k, nothing, chance=CHANCE))
@@ -269,7 +321,7 @@ def shown_confounders(split: Split) -> np.ndarray:
 
 
 def _of_class(
-    algorithm: Algorithm, split: DeviceSplit, wanted: _Wanted, rows: np.ndarray
+    explains: Explains, split: DeviceSplit, wanted: _Wanted, rows: np.ndarray
 ) -> list[Sensitivity]:
     """Explain a class in some images and measure the heatmaps."""
     k = wanted.label
@@ -293,7 +345,7 @@ def _of_class(
             recall[positions] = confounder_sensitivity(pixels, shown)
             part[positions] = shown.double().mean((1, 2))
 
-    _each_map(algorithm, split, rows, k, measure)
+    _each_map(explains, split, rows, k, measure)
     found = []
     if len(wanted.groups):
         groups = torch.from_numpy(np.searchsorted(rows, wanted.groups))
@@ -335,7 +387,7 @@ def _of_global_map(biased: Split, global_map: np.ndarray, tied: np.ndarray) -> l
 
 
 def _each_map(
-    algorithm: Algorithm,
+    explains: Explains,
     split: DeviceSplit,
     rows: np.ndarray,
     k: int,
@@ -345,16 +397,14 @@ def _each_map(
 
     The maps are on the CPU. Random numbers depend only on the split, the class and the position.
     """
-    per_pass = images_per_pass(split, algorithm, MAX_BATCH, MAX_PIXELS)
+    per_pass = images_per_pass(split, explains.model, MAX_BATCH, MAX_PIXELS)
     devices = [split.device] if split.device.type == "cuda" else []
     for start in range(0, len(rows), per_pass):
         batch = split.batch(rows[start : start + per_pass])
         target = torch.full((len(batch),), k, dtype=torch.long, device=split.device)
         with torch.random.fork_rng(devices):
             torch.manual_seed(seed_for("sensitivity", split.name, k, start))
-            network, seen = algorithm.explainable(batch.image)
-            explainer = choose_explainer(network, algorithm.explained_by)
-            heatmap = explainer(network, seen, target)
+            heatmap = explains(batch.image, target)
         use(start, pixel_map(heatmap, batch.image.shape[2:]).cpu())
 
 
@@ -456,7 +506,7 @@ def _effect(one: torch.Tensor, other: torch.Tensor, k: int) -> list[Sensitivity]
 
 
 def _correlations(
-    algorithm: Algorithm,
+    explains: Explains,
     splits: Mapping[str, DeviceSplit],
     answers: Mapping[str, Answers],
     pair: tuple[str, str],
@@ -476,7 +526,7 @@ def _correlations(
             ):
                 collected: list[torch.Tensor] = []
                 _each_map(
-                    algorithm,
+                    explains,
                     splits[name],
                     rows,
                     k,

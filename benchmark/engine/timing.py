@@ -212,7 +212,7 @@ def _measurement_times(
     explained = explainer.explained(split.batch(rows), "timing")
     explaining = time.perf_counter() - started
     for metric in metrics:
-        if not metric.is_timing:
+        if metric.is_of_images():
             metric.of(explained)
     measuring = time.perf_counter() - started - explaining
     return RunTimes(

@@ -172,3 +172,26 @@ class Seconds(ModelMetric):
     title = "seconds per image"
     higher_is_better = False
     is_timing = True
+
+
+class ClassMetric(ModelMetric):
+    """Base class of metrics of explained classes, which ``benchmark.engine.sensitivity`` measures.
+
+    Each class is explained, whether it is predicted or not, in at most 50 images of each split.
+    """
+
+    of_classes = True
+
+
+@EXPLANATION_METRICS.register
+class ClassSensitivity(ClassMetric):
+    """The share of the evidence in the image that has the class (``class_sensitivity``)."""
+
+    name = "class_sensitivity"
+
+
+@EXPLANATION_METRICS.register
+class DiseaseSensitivity(ClassMetric):
+    """The share of the evidence of a class in its mask (``disease_sensitivity``)."""
+
+    name = "disease_sensitivity"

@@ -193,6 +193,8 @@ class ExplanationMetric:
         higher_is_better: direction in which explainers are compared; None if they are not.
         needs_mask: whether the metric needs the foreground.
         is_timing: whether the metric is the time of an explanation, which the engine measures.
+        of_classes: whether the metric is of explained classes rather than of single images. The
+            engine measures it, and the report has it in the table of sensitivities.
     """
 
     name: ClassVar[str] = ""
@@ -201,6 +203,12 @@ class ExplanationMetric:
     higher_is_better: ClassVar[bool | None] = None
     needs_mask: ClassVar[bool] = True
     is_timing: ClassVar[bool] = False
+    of_classes: ClassVar[bool] = False
+
+    @classmethod
+    def is_of_images(cls) -> bool:
+        """Return whether ``of`` computes the metric."""
+        return not (cls.is_timing or cls.of_classes)
 
     def of(self, explained: ExplainedImages) -> torch.Tensor:
         """Return the metric of each image, float[B], NaN where it is undefined."""

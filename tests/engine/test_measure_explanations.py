@@ -17,6 +17,8 @@ from benchmark.engine.build import load_upstream
 from benchmark.engine.device_split import DeviceSplit
 from benchmark.explain import get
 from benchmark.explain.metrics import complexity, faithfulness_estimate, relevance_mass
+from benchmark.report.report import make_report
+from benchmark.report.tables.sensitivity import sensitivity_sheet
 from tests.support.runs import failure, lines, plan_runs, run, spec_of
 
 METRICS = ["mass", "rank", "complexity", "sparseness", "faithfulness", "seconds"]
@@ -100,6 +102,43 @@ def test_the_record_describes_itself(finished: tuple[Path, Path]) -> None:
     assert summary.seconds_per_image == pytest.approx(found["seconds"].mean())
     assert set(record.checksums) == {"explanations.npz", "heatmaps.npz"}
     assert not (folder / "checkpoint.pt").exists() and (folder / "output.txt").exists() is False
+
+
+def test_sensitivity_of_an_explainer(tmp_path: Path, trained: Path) -> None:
+    """That of the method's own explainer is in the record of the model too."""
+    table = {
+        "explainers": ["lrp", "gradcam"],
+        "metrics": ["class_sensitivity", "disease_sensitivity", "mass"],
+        "splits": ["deceiving", "unbiased"],
+    }
+    model, lrp, gradcam = measured(tmp_path, trained, **table)
+    found = {}
+    for folder in (lrp, gradcam):
+        assert run(folder) == "done", failure(folder)
+        record = read_record(folder)
+        assert RunRecord.from_json(record.to_json()) == record
+        assert record.measurement is not None
+        assert set(record.measurement.metrics) == {"mass"}
+        found[record.measurement.explainer] = record.measurement.sensitivity
+    own = read_record(model).explanations
+    assert own is not None and own.explainer == "lrp"
+    names = ("class_sensitivity", "disease_sensitivity")
+    expected = [e for e in own.sensitivity if e.measure in names and e.split in table["splits"]]
+    assert {(e.measure, e.split) for e in expected} == {
+        ("class_sensitivity", "unbiased"),
+        ("disease_sensitivity", "unbiased"),
+        ("disease_sensitivity", "deceiving"),
+    }
+    assert sorted(found["lrp"], key=str) == sorted(expected, key=str)
+    assert len(found["gradcam"]) == len(expected)
+    assert found["gradcam"] != found["lrp"]
+
+    report = make_report(model.parent.parent)
+    (table_,) = report.tables
+    sheet = sensitivity_sheet(table_, report)
+    assert sheet is not None
+    assert [row[1] for row in sheet.rows] == ["lrp", "lrp", "gradcam"]
+    assert sheet.rows[0][2:][-2:] == sheet.rows[1][2:][-2:] != sheet.rows[2][2:][-2:]
 
 
 def test_the_model_is_as_it_was(finished: tuple[Path, Path]) -> None:

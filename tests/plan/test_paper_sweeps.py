@@ -47,6 +47,7 @@ ASKED = {
     "tea_table4": 2 * 11,
     "tea_table5": 17,
     "attri_net_table2": 3 * 7,
+    "attri_net_table3": 3 * (1 + 4),
     "attri_net_table4": 5,
     "attri_net_table6": 6,
     "attri_net_shortcut": 7,
@@ -123,6 +124,14 @@ def test_it_can_be_planned_whole(name: str) -> None:
     plan = plan_of(name)
     assert sum(run.requested for run in plan.runs.values()) == ASKED[name] - len(plan.refused)
     assert {refused.method for refused in plan.refused} <= LEFT_OUT.get(name, set())
+
+
+def test_explanations_are_of_the_resnet_of_the_other_table() -> None:
+    trained = {spec.key for spec in specs("attri_net_table2", algorithm="erm")}
+    measured = specs("attri_net_table3")
+    assert {spec.key for spec in measured if spec.measurement is None} == trained
+    models = {spec.upstream["model"] for spec in measured if spec.measurement is not None}
+    assert models == trained
 
 
 @pytest.mark.parametrize("name", [n for n in ASKED if n.startswith("ex2l")])

@@ -55,6 +55,28 @@ class Column:
         return self.measure == _REVERSED
 
 
+@dataclass(frozen=True)
+class ExplainedRow:
+    """The selected models of a method, and what was measured of one explainer of them.
+
+    Attributes:
+        row: Row of the method.
+        explainer: Name of the explainer.
+        runs: The models, with the entries of each.
+        is_own: Whether it is the explainer of the method, and not one that [explanations] names.
+    """
+
+    row: Row
+    explainer: str
+    runs: tuple[tuple[SelectedRun, tuple[Sensitivity, ...]], ...]
+    is_own: bool = True
+
+    @property
+    def entries(self) -> list[Sensitivity]:
+        """The entries of all models."""
+        return [entry for _, entries in self.runs for entry in entries]
+
+
 #: Title lines of each measure, in the order of the columns. What a shortcut does to the predictions
 #: comes right after how much of it the heatmaps show.
 _TITLES = {
@@ -98,15 +120,16 @@ class SensitivityTable(ReportTable):
         return [
             {
                 "dataset": table.dataset,
-                "method": row.label,
+                "method": explained.row.label,
+                "explainer": explained.explainer,
                 "trial": run.trial,
                 **vars(entry),
                 "label": _label_name(run, entry.label),
             }
             for table in report.tables
-            for row in table.rows
-            for run in row.selected_runs
-            for entry in _entries(run)
+            for explained in explained_rows(table, report)
+            for run, entries in explained.runs
+            for entry in entries
         ]
 
 
@@ -116,23 +139,41 @@ def sensitivity_sheet(table: Table, report: Report) -> Sheet | None:
     The score on the split on which the shortcut misleads and the effect of the shortcut on the
     predictions are part of every sheet with confounder sensitivity.
     """
-    rows = [row for row in table.rows if any(_entries(run) for run in row.selected_runs)]
+    rows = explained_rows(table, report)
     if not rows:
         return None
-    entries = [entry for row in rows for run in row.selected_runs for entry in _entries(run)]
+    entries = [entry for row in rows for entry in row.entries]
     columns = _columns(rows, entries)
     interval = shows_bounds(report.spread)
     shown = _Cells(report, rows, interval=interval)
     heads: list[tuple[str, ...]] = [("method",), ("explained by",)]
     heads += [column.title for column in columns]
     body = [
-        [row.marked_label, _explainers(row), *(shown.text(row, column) for column in columns)]
+        [
+            row.row.marked_label,
+            row.explainer,
+            *(shown.text(row, column) for column in columns),
+        ]
         for row in rows
     ]
     caption = _caption(columns, entries, interval=interval)
     return Sheet(
         f"{table.title}, sensitivity", caption, heads, body, stub=2, notes=_notes(rows, columns)
     )
+
+
+def explained_rows(table: Table, report: Report) -> list[ExplainedRow]:
+    """Return every method and explainer of a data set whose sensitivity was measured."""
+    found = []
+    for row in table.rows:
+        own = tuple((run, _entries(run)) for run in row.selected_runs)
+        measured = [ExplainedRow(row, _explainers(row), own)]
+        by_trial = {run.trial: run for run in row.selected_runs}
+        for explainer in report.measurements.explainers(row.selected_runs):
+            runs = tuple((by_trial[one.trial], one.summary.sensitivity) for one in explainer.trials)
+            measured.append(ExplainedRow(row, explainer.name, runs, is_own=False))
+        found += [one for one in measured if one.entries]
+    return found
 
 
 class _Cells:
@@ -144,36 +185,36 @@ class _Cells:
         interval: Whether intervals are printed instead of standard deviations.
     """
 
-    def __init__(self, report: Report, rows: Sequence[Row], *, interval: bool) -> None:
+    def __init__(self, report: Report, rows: Sequence[ExplainedRow], *, interval: bool) -> None:
         self.interval = interval
         split = _reversed_split(rows)
         self.scores = Scores(split, report.store, spread=Spread.INTERVAL) if split else None
         self.several = _has_several_labels(rows, split)
 
-    def text(self, row: Row, column: Column) -> str:
+    def text(self, row: ExplainedRow, column: Column) -> str:
         """Return the mean over trials of a measure."""
         scale, digits = (100, 1) if column.in_percent else (1, 2)
         estimate = self._reversed_score(row) if column.is_score else _over_trials(row, column)
         return _number(estimate, scale, digits, interval=self.interval)
 
-    def _reversed_score(self, row: Row) -> Estimate:
+    def _reversed_score(self, row: ExplainedRow) -> Estimate:
         """Return the accuracy where the shortcut misleads.
 
         For several labels it is the mean AUC of those that have a shortcut.
         """
-        if self.scores is None:
+        if self.scores is None or not row.is_own:
             return NO_ESTIMATE
         split = self.scores.split
-        runs = [run for run in row.selected_runs if split in run.at.counts]
+        runs = [(run, entries) for run, entries in row.runs if split in run.at.counts]
         if self.several:
-            found = [self._auc(run) for run in runs]
+            found = [self._auc(run, entries) for run, entries in runs]
         else:
-            found = [_accuracy(run, split) for run in runs]
+            found = [_accuracy(run, split) for run, _ in runs]
         return _mean(found, _SHARE)
 
-    def _auc(self, run: SelectedRun) -> Estimate:
+    def _auc(self, run: SelectedRun, entries: Sequence[Sensitivity]) -> Estimate:
         assert self.scores is not None
-        labels = {e.label for e in _entries(run) if e.measure in _OF_SHORTCUT}
+        labels = {e.label for e in entries if e.measure in _OF_SHORTCUT}
         if not labels:
             return self.scores.auc(run)
         known = [
@@ -201,9 +242,9 @@ def _label_name(run: SelectedRun, label: int) -> str:
     return names[label] if label < len(names) else f"class {label}"
 
 
-def _columns(rows: Sequence[Row], entries: Sequence[Sensitivity]) -> list[Column]:
+def _columns(rows: Sequence[ExplainedRow], entries: Sequence[Sensitivity]) -> list[Column]:
     """Return the columns: class and evidence on the main split, the shortcut where it agrees."""
-    data = next(run.run.record.data for row in rows for run in row.selected_runs if run.run.record)
+    data = next(run.run.record.data for row in rows for run, _ in row.runs if run.run.record)
     biased, deceiving = data.bias_splits or (None, None)
     preferred = {
         "class_sensitivity": (data.main_split,),
@@ -230,11 +271,11 @@ def _has(columns: Iterable[Column], measure: str) -> bool:
     return any(column.measure == measure for column in columns)
 
 
-def _of_run(run: SelectedRun, column: Column) -> Estimate:
+def _of_run(entries: Sequence[Sensitivity], column: Column) -> Estimate:
     """Return the mean of a measure over classes, with its standard error over images."""
     values = [
         entry
-        for entry in _entries(run)
+        for entry in entries
         if (entry.measure, entry.split) == (column.measure, column.split)
         and entry.value is not None
     ]
@@ -248,9 +289,9 @@ def _of_run(run: SelectedRun, column: Column) -> Estimate:
     return normal_estimate(mean, error, "images", _LIMITS.get(column.measure, _SHARE))
 
 
-def _over_trials(row: Row, column: Column) -> Estimate:
+def _over_trials(row: ExplainedRow, column: Column) -> Estimate:
     """Return the mean over trials; its interval counts trials and images."""
-    found = [_of_run(run, column) for run in row.selected_runs]
+    found = [_of_run(entries, column) for _, entries in row.runs]
     return _mean(found, _LIMITS.get(column.measure, _SHARE))
 
 
@@ -275,20 +316,20 @@ def _number(estimate: Estimate, scale: int, digits: int, *, interval: bool) -> s
     return f"{text} ± {scale * estimate.sd:.{digits}f}"
 
 
-def _reversed_split(rows: Sequence[Row]) -> str | None:
+def _reversed_split(rows: Sequence[ExplainedRow]) -> str | None:
     """Return the split on which the shortcut misleads, if the data have one."""
     for row in rows:
-        for run in row.selected_runs:
+        for run, _ in row.runs:
             if run.run.record and run.run.record.data.bias_splits:
                 return run.run.record.data.bias_splits[1]
     return None
 
 
-def _has_several_labels(rows: Sequence[Row], split: str | None) -> bool:
+def _has_several_labels(rows: Sequence[ExplainedRow], split: str | None) -> bool:
     return any(
         is_multi_label(run.at.counts[split])
         for row in rows
-        for run in row.selected_runs
+        for run, _ in row.runs
         if split is not None and split in run.at.counts
     )
 
@@ -346,30 +387,31 @@ def _area(column: Column, entries: Sequence[Sensitivity]) -> float | None:
     return statistics.fmean(areas) if areas else None
 
 
-def _notes(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
+def _notes(rows: Sequence[ExplainedRow], columns: Sequence[Column]) -> list[str]:
     """Return notes on images that do not count, and on classes that have no value."""
     notes = []
     for row in rows:
         for column in columns:
             entries = [
                 (run, entry)
-                for run in row.selected_runs
-                for entry in _entries(run)
+                for run, of_run in row.runs
+                for entry in of_run
                 if (entry.measure, entry.split) == (column.measure, column.split)
             ]
             left_out = sum(entry.left_out for _, entry in entries)
             title = " ".join(column.title).removesuffix(" %")
+            label = row.row.marked_label
+            if not row.is_own:
+                label += f", {row.explainer}"
             if left_out:
                 total = left_out + sum(entry.images for _, entry in entries)
                 notes.append(
-                    f"{row.marked_label}, {title}: undefined for {left_out:,} of {total:,}, such "
+                    f"{label}, {title}: undefined for {left_out:,} of {total:,}, such "
                     "as blank heatmaps, which do not count"
                 )
             missing = dict.fromkeys(
                 _label_name(run, entry.label) for run, entry in entries if entry.value is None
             )
             if missing:
-                notes.append(
-                    f"{row.marked_label}, {title}: no value for {', '.join(missing)} in some trials"
-                )
+                notes.append(f"{label}, {title}: no value for {', '.join(missing)} in some trials")
     return notes
