@@ -112,6 +112,13 @@ setup(
         "dicom": ["pydicom>=2.4"],  # X-rays in DICOM
         "hdf5": ["h5py>=3.8"],  # ImageNet-Segmentation
         "parquet": ["pyarrow>=14"],  # collect_results' tidy export
+        # the documentation as a site: mkdocs serve
+        "docs": [
+            "mkdocs>=1.6,<2",
+            "mkdocs-material>=9.6",
+            "mkdocstrings[python]>=0.29",
+            "mkdocs-jupyter>=0.25",
+        ],
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.2",
@@ -124,6 +131,8 @@ setup(
             "prodigyopt>=1.1",
             "open_clip_torch>=3.3",
             "bcos>=0.1.3",  # B-cos networks of their authors, as an oracle
+            "nbclient>=0.10",  # docs/tour.ipynb is executed
+            "ipykernel>=6.29",
         ],
     },
 )

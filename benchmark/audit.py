@@ -38,7 +38,7 @@ DATA is any data set, such as folder:path=my_data,side=224; `python -m benchmark
 Its images must have the size, and its labels the names, that the model knows.
 
 examples:
-  python -m benchmark.audit results/quickstart digits_on_photos:bias=0.95 --method erm
+  python -m benchmark.audit results/quickstart digits_on_photos:places=2,bias=0.95 --method erm
   python -m benchmark.audit model.onnx folder:path=my_data,side=224 --out audit
   python -m benchmark.audit my_package.model:load listed:path=labels.csv --fail-if relies
 

@@ -1,0 +1,74 @@
+"""The README and the other pages: their links, their list, and the table of the README."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MEASURED = ROOT / "results" / "measured"
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(MEASURED.rglob("*.md")),
+]
+
+
+def without_code(page: Path) -> str:
+    """The text of a page without blocks of code and code in lines."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]*`", "code", text)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that the headings of a page have on GitHub."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_point_to_files_and_headings(page: Path) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^()\s]+)\)", without_code(page)):
+        name, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        file = page if not name else (page.parent / name).resolve()
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+    assert not broken
+
+
+def test_every_page_is_in_the_list_of_pages_and_on_the_site() -> None:
+    pages = {path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".md", ".ipynb")}
+    contents = (ROOT / "docs" / "README.md").read_text("utf-8")
+    site = (ROOT / "mkdocs.yml").read_text("utf-8")
+    pages.remove("README.md")
+    assert pages == set(re.findall(r"\]\(([\w]+\.(?:md|ipynb))\)", contents))
+    assert pages <= set(re.findall(r": ([\w]+\.(?:md|ipynb))$", site, flags=re.MULTILINE))
+
+
+def test_every_measured_sweep_begins_with_what_was_found() -> None:
+    overview = (MEASURED / "README.md").read_text("utf-8")
+    for folder in sorted(path for path in MEASURED.iterdir() if path.is_dir()):
+        text = (folder / "README.md").read_text("utf-8")
+        assert text.index("**Found**") < text.index("|"), folder.name
+        assert f"({folder.name}/README.md)" in overview
+
+
+def test_the_readme_has_the_table_that_was_measured() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    measured = (MEASURED / "quickstart" / "tables.md").read_text("utf-8")
+    found = re.search(r"^\| method \|(?:.+\n)+", measured, flags=re.MULTILINE)
+    assert found is not None
+    rows = found[0].splitlines()
+    assert len(rows) == 2 + 7
+    assert [row for row in rows if row not in readme] == []
+
+
+def test_the_readme_fits_two_screens() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120
