@@ -87,7 +87,7 @@ def launch_sweep(given: argparse.Namespace) -> int:
     if executor.note:
         say(f"note: {executor.note}", error=True)
         executor.note = ""
-    modules_to_import(run.spec for run in plan.runs.values())
+    modules_to_import(run.spec.components for run in plan.runs.values())
     keys = write_plan(plan, folder)
     with make_display(folder, {key: plan.runs[key].spec.label() for key in keys}) as on_event:
         summary = launch(

@@ -11,7 +11,7 @@ import stat
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -315,18 +315,20 @@ def is_temporary(name: str, of: str | None = None) -> bool:
     return match is not None and of in (None, match[1])
 
 
-def remove_abandoned(folder: Path, seconds: float) -> None:
+def remove_abandoned(folder: Path, seconds: float, names: Iterable[str] | None = None) -> None:
     """Remove temporary files that a killed process left in a folder.
 
     Args:
         folder: The folder, which need not exist. Its subfolders are not visited.
         seconds: Minimum age of the removed files, so that files in use are kept.
+        names: The names in the folder, if they are known already.
     """
-    try:
-        names = [name for name in os.listdir(folder) if is_temporary(name)]
-    except OSError:
-        return
-    for name in names:
+    if names is None:
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            return
+    for name in filter(is_temporary, names):
         path = folder / name
         try:
             if time.time() - path.stat().st_mtime > seconds:

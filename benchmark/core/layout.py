@@ -233,6 +233,16 @@ class SweepFolder:
         return self.path / "runs"
 
     @property
+    def done(self) -> Path:
+        """Keys of done runs, one per line: what workers tell each other; see ``DoneList``."""
+        return self.path / "done.txt"
+
+    @property
+    def workers(self) -> Path:
+        """The folder of the logs of workers that a cluster runs."""
+        return self.path / "workers"
+
+    @property
     def report(self) -> Path:
         """The folder of tables and figures."""
         return self.path / "report"
@@ -283,6 +293,18 @@ def require_newest_sweep(root: Path) -> SweepFolder:
             "or name a folder."
         )
     return sweep
+
+
+def end_of(folder: Path) -> State | None:
+    """Return DONE or FAILED if a run has ended, and otherwise None, by looking for its files.
+
+    Network file systems may answer a listing from a cache that is seconds old. Looking a name up
+    after this process has created a file in the folder (its lease) sees what others have written.
+    """
+    run = RunFolder(folder)
+    if run.record.exists():
+        return State.DONE
+    return State.FAILED if run.failure.exists() else None
 
 
 def state_of(folder: str | os.PathLike[str], now: float | None = None) -> State:

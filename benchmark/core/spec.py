@@ -146,6 +146,16 @@ class RunSpec:
         trained = f"{self.method} on {self.dataset}, trial {self.trial}{draw}"
         return f"{self.measurement.explainer} of {trained}" if self.measurement else trained
 
+    @property
+    def components(self) -> tuple[str, str, str]:
+        """The names of the algorithm, the backbone and the data set."""
+        return self.algorithm, self.backbone, self.dataset
+
+    @property
+    def upstream_keys(self) -> tuple[str, ...]:
+        """The keys of the runs that must be done first, each once."""
+        return tuple(dict.fromkeys(self.upstream.values()))
+
     def to_json(self) -> dict[str, Any]:
         """Return the spec as JSON. Its tables are copies."""
         content: dict[str, Any] = {}
@@ -246,7 +256,7 @@ def read_upstream(folder: str | os.PathLike[str]) -> tuple[str, ...]:
                 return ()
             needed = decode(_UPSTREAM, upstream, path, "upstream")
             return tuple(dict.fromkeys(needed.values()))
-    return tuple(dict.fromkeys(read_spec(Path(folder)).upstream.values()))
+    return read_spec(Path(folder)).upstream_keys
 
 
 def _key_of(value: Any) -> str:

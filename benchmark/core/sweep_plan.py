@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, TypeAlias
 
-from benchmark.core.decode import Count, Json, Matching, Name, Text, Time, decode, field_types
+from benchmark.core.decode import Count, Json, Key, Matching, Name, Text, Time, decode, field_types
 from benchmark.core.errors import DamagedError
 from benchmark.core.files import read_json
 from benchmark.core.layout import SweepFolder
@@ -33,6 +33,9 @@ class PlannedEntry:
         requested: True if the sweep asks for the run; False if only another run needs it.
         explainer: Explainer as the sweep file writes it, if the run measures the explanations of a
             model; empty for a run that trains, and then not written to JSON.
+        upstream: Keys of the runs that must be done first. A worker thus knows the order of all
+            runs from one file. None if the plan does not contain them, as in plans of earlier
+            versions; they then stand in spec.json only.
     """
 
     dataset: Name
@@ -41,6 +44,7 @@ class PlannedEntry:
     draw: Count | None = None
     requested: bool = True
     explainer: Text = ""
+    upstream: tuple[Key, ...] | None = None
 
     @property
     def label(self) -> str:
@@ -125,6 +129,8 @@ def _entry_json(entry: PlannedEntry | Refusal) -> dict[str, Any]:
     content = asdict(entry)
     if not entry.explainer:
         del content["explainer"]
+    if content.get("upstream", ()) is None:
+        del content["upstream"]
     return content
 
 

@@ -36,8 +36,11 @@ def latest(folder: Path) -> int:
 def begin(folder: Path) -> int:
     """Create the folder of the next attempt and return its number, starting from 1."""
     run = RunFolder(folder)
-    run.attempts.mkdir(exist_ok=True)
-    number = latest(folder) + 1
+    try:
+        run.attempts.mkdir()
+        number = 1
+    except FileExistsError:
+        number = latest(folder) + 1
     while True:
         try:
             run.attempt(number).path.mkdir()

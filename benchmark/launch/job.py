@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.core.layout import State
 from benchmark.core.outcome import RunOutcome
 from benchmark.launch.slots import Slot
 
@@ -63,12 +64,15 @@ class JobResult:
         attempt: the number of the attempt, or 0 if there was none.
         seconds: the wall time of the attempt.
         stop_reason: why the run was interrupted; empty otherwise.
+        end: whether the run is done or failed, as its process has seen it; None if it has not
+            ended. To the launcher, the files may become visible later.
     """
 
     outcome: RunOutcome
     attempt: int = 0
     seconds: float = 0.0
     stop_reason: str = ""
+    end: State | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON table."""
@@ -77,7 +81,14 @@ class JobResult:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> JobResult:
         """Return the result that ``to_json`` wrote."""
-        return cls(**{**value, "outcome": RunOutcome(value["outcome"])})
+        end = value.get("end")
+        return cls(
+            **{
+                **value,
+                "outcome": RunOutcome(value["outcome"]),
+                "end": None if end is None else State(end),
+            }
+        )
 
 
 class ProcessDied(Exception):

@@ -12,7 +12,7 @@ from benchmark.core.registry import LAUNCHERS
 from benchmark.launch.events import Event, Summary
 from benchmark.launch.executor import Executor
 from benchmark.launch.main_module import hidden_main, modules_to_import
-from benchmark.launch.run_queue import RunQueue, read_nodes
+from benchmark.launch.run_queue import Node, RunQueue, read_nodes
 from benchmark.launch.scheduler import Scheduler, SchedulerOptions, WorkerShift
 from benchmark.launch.slots import Placement
 from benchmark.launch.stop_signals import handle_stop_signals
@@ -55,6 +55,7 @@ def launch(
     run_time_limit: float | None = None,
     engine: str = "benchmark.engine.execute",
     shift: WorkerShift | None = None,
+    nodes: dict[str, Node] | None = None,
 ) -> Summary:
     """Run what is missing of a sweep.
 
@@ -74,9 +75,11 @@ def launch(
             launchers of a folder.
         run_time_limit: the number of seconds after which an attempt is killed, or None.
         engine: the module whose ``execute`` executes a run.
-        shift: for a worker that is one of several. It begins at a random place, starts no run that
-            would not end in time, saves its runs when its time is up, and does not wait for runs of
-            others unless a run needs them.
+        shift: for a worker that is one of several. It takes the runs in a random order, starts no
+            run that would not end in time, saves its runs when its time is up, and does not wait
+            for runs of others unless a run needs them or their owners may be dead.
+        nodes: the runs by key, if they are known from the plan. By default, every spec.json is
+            read.
 
     Raises:
         KeyboardInterrupt: a signal asked to stop, and the runs have saved; a second signal kills
@@ -86,7 +89,7 @@ def launch(
         OSError: the disk is full, the folder cannot be written, or something else concerns all
             runs.
     """
-    nodes = read_nodes(folder, keys)
+    nodes = read_nodes(folder, keys) if nodes is None else nodes
     options = SchedulerOptions(
         on_event=on_event,
         data_dir=data_dir,
@@ -94,7 +97,7 @@ def launch(
         lease_seconds=lease_seconds,
         run_time_limit=run_time_limit,
         engine=engine,
-        modules=modules_to_import(node.spec for node in nodes.values()),
+        modules=modules_to_import(node.components for node in nodes.values()),
         shift=shift,
     )
     scheduler = Scheduler(RunQueue(nodes), options, executor)

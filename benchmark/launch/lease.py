@@ -15,10 +15,11 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
@@ -33,6 +34,22 @@ _EMPTY_SECONDS = 2.0
 _TRIES = 3
 #: The suffix of a lease that filelock is taking over, with the process that does it.
 _TAKEOVER = re.compile(r"\.(?:break|restore)\.([0-9]+)\.[0-9a-f]{32}")
+
+
+class Mark(NamedTuple):
+    """What a look at a lease tells without reading it.
+
+    Attributes:
+        modified: time of the last heartbeat, by the clock of the file system, in ns.
+        inode: number of the file.
+        changed: time of the last change of the file or its name, in ns.
+        size: size in bytes; 0 while the lease is being written.
+    """
+
+    modified: int
+    inode: int
+    changed: int
+    size: int
 
 
 class Claim:
@@ -64,7 +81,8 @@ class Claim:
             thread_local=False,
             on_compromise=None if on_lost is None else lambda _: on_lost(),
         )
-        self._unchanged_since: tuple[tuple[int, int, int], float] | None = None
+        self._unchanged_since: tuple[Mark, float] | None = None
+        self._known_owner: tuple[int, int, str] | None = None  # inode, process, host
 
     def take(self) -> bool:
         """Take the lease if it is free or expired, or if its owner is dead. Never waits.
@@ -107,6 +125,33 @@ class Claim:
         """Return the id of the process that holds the lease, or None."""
         return self._lease.pid
 
+    def mark(self) -> Mark | None:
+        """Return what changes with every heartbeat and every owner; None if there is no lease."""
+        try:
+            status = os.lstat(RunFolder(self.folder).lease)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Mark(status.st_mtime_ns, status.st_ino, status.st_ctime_ns, status.st_size)
+
+    def owner_is_alive(self, mark: Mark) -> bool | None:
+        """Return whether the owner's process exists, or None if it is not one of this machine.
+
+        The file is read once per owner. A number that a later process has been given is taken for
+        the owner; its lease expires like any other.
+
+        Args:
+            mark: the lease at the last look.
+        """
+        if self._known_owner is None or self._known_owner[0] != mark.inode:
+            owner = self._lease.owner
+            if owner is None:  # still being written
+                return None
+            self._known_owner = mark.inode, owner.pid, owner.hostname
+        _, process, host = self._known_owner
+        if host != _this_host():
+            return None
+        return _is_alive(process) and not _is_zombie(process)
+
     def _remove_if_dead(self) -> bool:
         """Remove a lease that filelock would respect for too long; return True if none is left.
 
@@ -116,15 +161,13 @@ class Claim:
         never takes over an expired lease; elsewhere it does after ``seconds``. Before version 4.3
         filelock removes a stale lease and takes it only in the next call.
         """
-        try:
-            status = os.lstat(RunFolder(self.folder).lease)
-        except FileNotFoundError:
+        mark = self.mark()
+        if mark is None:
             return self.folder.is_dir()
         now = time.monotonic()
-        mark = (status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
         if self._unchanged_since is None or self._unchanged_since[0] != mark:
             self._unchanged_since = mark, now
-        empty = status.st_size == 0
+        empty = mark.size == 0
         patience = min(_EMPTY_SECONDS, self.seconds) if empty else 1.5 * self.seconds
         if now - self._unchanged_since[1] < patience and not self._owner_is_zombie():
             return False
@@ -139,13 +182,7 @@ class Claim:
         either case.
         """
         owner = self._lease.owner
-        if owner is None:
-            return False
-        try:
-            stat = Path(f"/proc/{owner.pid}/stat").read_text(encoding="utf-8")
-            return stat.rpartition(")")[2].split()[0] == "Z" and owner.hostname == _this_host()
-        except OSError:
-            return False
+        return owner is not None and _is_zombie(owner.pid) and owner.hostname == _this_host()
 
 
 @functools.cache
@@ -173,10 +210,14 @@ def remove_stale_lease(claim: Claim) -> bool:
     return True
 
 
-def has_leftovers(folder: Path) -> bool:
-    """Return True if the folder of a finished run holds a lease or files of a killed process."""
+def has_leftovers(folder: Path, names: Set[str]) -> bool:
+    """Return True if the folder of a finished run holds a lease or files of a killed process.
+
+    Args:
+        folder: the folder of the run.
+        names: the names in it.
+    """
     run = RunFolder(folder)
-    names = run.names()
     if {run.record.name, run.checkpoint.name} <= names:  # written by a suspended process
         return True
     return any(name.startswith(run.lease.name) or run.is_leftover(name) for name in names)
@@ -185,12 +226,13 @@ def has_leftovers(folder: Path) -> bool:
 def _clean_up(folder: Path, seconds: float) -> None:
     """Remove what killed processes left in a folder whose lease this process now holds."""
     run = RunFolder(folder)
-    names = run.names()
+    names = run.names()  # one listing serves all that follows
     for name in names:
         if run.is_leftover(name) or _is_abandoned_takeover(run, name, seconds):
             with suppress(OSError):  # a file that cannot be removed does not stop the run
                 (run.path / name).unlink()
-    remove_abandoned(folder, ABANDONED_SECONDS)  # files of planners, which write without a lease
+    # The rest are files of planners, which write without a lease.
+    remove_abandoned(folder, ABANDONED_SECONDS, names)
     if run.record.name in names and (run.checkpoint.name in names or run.output.name not in names):
         _complete_commit(run)
 
@@ -208,11 +250,16 @@ def _is_abandoned_takeover(run: RunFolder, name: str, seconds: float) -> bool:
     path = run.path / name
     try:
         # A file equal to the lease is the lease of this process, moved aside for a moment.
-        if path.read_bytes() == run.lease.read_bytes():
+        content = path.read_bytes()
+        if content == run.lease.read_bytes():
             return False
         # Both times come from the file system, so the local clock does not matter.
-        expired = path.stat().st_mtime < run.lease.stat().st_mtime - seconds
-        return expired or not _is_alive(int(match[1]))
+        if path.stat().st_mtime < run.lease.stat().st_mtime - seconds:
+            return True
+        # A lease that has not expired is only taken over on the machine of its owner, which knows
+        # that the owner is dead. Elsewhere the number of the process means nothing.
+        here = f"host={_this_host()}".encode() in content.splitlines()
+        return here and not _is_alive(int(match[1]))
     except FileNotFoundError:
         return False
 
@@ -227,6 +274,14 @@ def _is_alive(process: int) -> bool:
     except (PermissionError, OverflowError):
         pass
     return True
+
+
+def _is_zombie(process: int) -> bool:
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] == "Z"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from benchmark.core.registry import (
     EXPLANATION_METRICS,
     Registry,
 )
-from benchmark.core.spec import RunSpec
 
 _MAIN = "__main__"
 
@@ -51,11 +50,15 @@ def hidden_main() -> Iterator[None]:
         sys.modules[_MAIN] = real
 
 
-def modules_to_import(specs: Iterable[RunSpec]) -> tuple[str, ...]:
+def modules_to_import(runs: Iterable[tuple[str, str, str] | None]) -> tuple[str, ...]:
     """Return the modules that the processes of these runs must import.
 
     They define classes that the runs use and that the registries would not find in another process.
     A program may import such a module before it launches.
+
+    Args:
+        runs: the names of the algorithm, backbone and data set of each run; None stands for a run
+            that may use any of them.
 
     Raises:
         UserError: the main module itself defines one of the classes.
@@ -66,8 +69,11 @@ def modules_to_import(specs: Iterable[RunSpec]) -> tuple[str, ...]:
     for registry in (EXPLAINERS, EXPLANATION_METRICS, CRITERIA.registry):
         found.update(_modules_outside(registry).values())
     found.discard(_MAIN)
-    for spec in specs:
-        names = (spec.algorithm, spec.backbone, spec.dataset)
+    for names in dict.fromkeys(runs):
+        if names is None:
+            found.update(module for modules in known for module in modules.values())
+            found.discard(_MAIN)
+            continue
         for registry, modules, name in zip(kinds, known, names, strict=True):
             if modules.get(name) == _MAIN:
                 raise UserError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmark.core.failure import FailureKind, failure_json
 from benchmark.core.files import commit_once, to_json
-from benchmark.core.layout import RunFolder, State, state_of
+from benchmark.core.layout import RunFolder, end_of
 from benchmark.core.run_states import AttemptEnd
 from benchmark.launch import attempts
 from benchmark.launch.lease import Claim
@@ -68,8 +68,8 @@ def decide(
 def _decide(node: Node, previous_attempt: int, code: int | None, reason: AttemptEnd) -> Verdict:
     run = RunFolder(node.folder)
     number = attempts.latest(node.folder)
-    state = state_of(node.folder)
-    if state in (State.DONE, State.FAILED):
+    state = end_of(node.folder)
+    if state is not None:
         return Verdict(Decision(state.value), attempt=number)
     if number > previous_attempt:
         attempts.end(node.folder, number, reason, code=code)

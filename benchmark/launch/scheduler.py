@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core.errors import UserError
-from benchmark.core.layout import RunFolder, State, state_of
+from benchmark.core.layout import RunFolder, State, end_of, names_in, state_from_names, state_of
 from benchmark.core.outcome import RunOutcome
 from benchmark.core.run_states import AttemptEnd
 from benchmark.launch import attempts, retry_policy
+from benchmark.launch.done_list import DoneList
 from benchmark.launch.events import Event, EventKind, Summary
 from benchmark.launch.executor import Executor, Workload
 from benchmark.launch.foreign_runs import ForeignRuns
@@ -116,7 +117,11 @@ class Scheduler:
         self._exclusive: set[str] = set()
         #: For each reserved device, by name, the run that waits for it or uses it alone.
         self._reserved: dict[str, str] = {}
-        self._finished_here: list[str] = []
+        self._done_list = DoneList(_sweep_of(queue), queue.nodes)
+        #: Runs that are done according to the list alone.
+        self._listed: set[str] = set()
+        self._needed = queue.needed()
+        self._finished_here: dict[str, None] = {}
         self._early_deaths = 0
         self._stopping = False
         self._started = time.monotonic()
@@ -139,6 +144,7 @@ class Scheduler:
             if self.executor.detached:
                 return
             while self._is_work_left() and not self.interrupts:
+                self._read_done_list()
                 self._poll_foreign_runs()
                 if self._shift_has_ended():
                     break
@@ -152,12 +158,12 @@ class Scheduler:
 
     def _workload(self) -> Workload:
         options = self.options
-        folder = next(iter(self.queue.nodes.values())).folder.parent.parent
         arguments = ["--checkpoint-seconds", f"{options.checkpoint_seconds:g}"]
         if options.data_dir is not None:
             arguments += ["--data-dir", str(options.data_dir.absolute())]
         if options.run_time_limit is not None:
             arguments += ["--run-time-limit", f"{options.run_time_limit:g}"]
+        folder = _sweep_of(self.queue)
         return Workload(folder, len(self.queue.waiting), tuple(arguments))
 
     def summary(self) -> Summary:
@@ -176,7 +182,12 @@ class Scheduler:
 
     def _is_work_left(self) -> bool:
         if self.options.shift is not None:
-            return bool(self._active) or (bool(self.queue.waiting) and not self._is_too_late())
+            if self._active:
+                return True
+            if self._is_too_late():
+                return False
+            # The machine of a run that nobody has seen alive may be down: then it is free soon.
+            return bool(self.queue.waiting) or self._foreign.has_doubtful() or self._doubt_list()
         return bool(self.queue.waiting or self._active or self._foreign)
 
     def _is_too_late(self) -> bool:
@@ -198,18 +209,28 @@ class Scheduler:
     def _inspect_ended_runs(self) -> None:
         """Find the runs that have ended already, before anything is claimed.
 
-        Where other launchers are at work, start at a random place: launchers that took the same
-        order would start processes for runs that another one has just claimed.
+        Where other launchers are at work, the order is random: launchers that took the same order
+        would start processes for runs that another one has just claimed. A worker looks at a run
+        when its turn comes, unless the list of done runs has it: if each of K workers looked at
+        every run, the folder would bear K listings per run.
         """
-        states = {node.key: state_of(node.folder) for node in self.queue.nodes.values()}
-        if self.options.shift is not None or State.RUNNING in states.values():
-            self.queue.rotate(random.randrange(max(len(self.queue.waiting), 1)))
+        if self.options.shift is not None:
+            self.queue.shuffle(random.Random())
+            return
+        names = {key: names_in(node.folder) for key, node in self.queue.nodes.items()}
+        states = {
+            key: state_from_names(node.folder, names[key]) for key, node in self.queue.nodes.items()
+        }
+        if State.RUNNING in states.values():
+            self.queue.shuffle(random.Random())
+        if State.DONE in states.values():
+            self._done_list.replace(key for key, state in states.items() if state is State.DONE)
         # Done runs come first, since a failed run does not block a run that is done.
         for ended in (State.DONE, State.FAILED):
             for key, state in states.items():
                 if state is ended:
                     self._settle(self.queue.nodes[key], state)
-                    self._foreign.watch_leftovers(self.queue.nodes[key])
+                    self._foreign.watch_leftovers(self.queue.nodes[key], names[key])
 
     def _poll_foreign_runs(self) -> None:
         for node, state in self._foreign.poll():
@@ -217,6 +238,31 @@ class Scheduler:
                 self.queue.requeue(node.key)
             else:
                 self._settle(node, state)
+
+    def _read_done_list(self) -> None:
+        """Believe what other workers have listed as done."""
+        if self.options.shift is None or len(self._active) == len(self.executor.slots):
+            return
+        for key in self._done_list.read_new():
+            node = self.queue.nodes[key]
+            # Before a run starts, what it needs must be visible here.
+            if key in self._needed and not RunFolder(node.folder).record.exists():
+                continue
+            if key in self.queue.waiting or self._foreign.forget(key):
+                self._listed.add(key)
+                self._settle(node, State.DONE)
+
+    def _doubt_list(self) -> bool:
+        """Look at the listed runs, where a worker found nothing to do; return True if there are.
+
+        A record may have been deleted by hand since it was listed.
+        """
+        if self._finished_here or not self._listed:
+            return False
+        for key in self._listed:
+            self.queue.doubt(key)
+        self._listed.clear()
+        return True
 
     def _follow_workers(self) -> None:
         """Follow the runs that workers elsewhere claim themselves."""
@@ -276,19 +322,21 @@ class Scheduler:
         """Return True if a waiting run can be claimed; otherwise note what became of it."""
         if node.key not in self.queue.waiting:
             return False
-        obstacle = RunFolder(node.folder).obstacle()
+        run = RunFolder(node.folder)
+        names = run.names()  # one listing per look
+        obstacle = run.obstacle() if {run.lease.name, run.attempts.name} & names else None
         if obstacle is not None:
             self._settle(node, State.FAILED, reason=_obstacle_message(obstacle))
             return False
-        state = state_of(node.folder)
+        state = state_from_names(node.folder, names)
         if state is State.PENDING:
-            return not self._fail_if_removed(node)
+            return run.spec.name in names or not self._fail_if_removed(node)
         if state in (State.DONE, State.FAILED):
             self._settle(node, state)
-            self._foreign.watch_leftovers(node)
+            self._foreign.watch_leftovers(node, names)
         else:
             self.queue.take(node.key)
-            self._foreign.watch(node)
+            self._foreign.watch(node, at_once=state is State.LOST)
         return False
 
     def _start(self, node: Node, slot: Slot) -> None:
@@ -377,16 +425,16 @@ class Scheduler:
 
     def _handle_result(self, active: _ActiveRun, result: JobResult) -> None:
         node = active.node
-        state = state_of(node.folder)
         outcome = result.outcome
-        if self._fail_if_removed(node, active):
+        state = result.end or end_of(node.folder)
+        if state is None and self._fail_if_removed(node, active):
             return
         if outcome is RunOutcome.OUT_OF_MEMORY:
             self._decide(active, AttemptEnd.OUT_OF_MEMORY, code=None)
-        elif state in (State.DONE, State.FAILED):
+        elif state is not None:
             self._longest = max(self._longest, active.seconds)
             if state is State.DONE and outcome is RunOutcome.DONE:
-                self._finished_here.append(node.key)
+                self._finish_here(node)
             self._settle(node, state, active, result.attempt, result.seconds)
         elif outcome is RunOutcome.INTERRUPTED and result.stop_reason != AttemptEnd.LEASE_LOST:
             self.queue.requeue(node.key)
@@ -395,7 +443,7 @@ class Scheduler:
         elif outcome is RunOutcome.DONE:
             raise RuntimeError(f"the engine finished {node.key} but wrote no record")
         else:  # another process has the run by now
-            self._foreign.watch(node)
+            self._foreign.watch(node, at_once=outcome is not RunOutcome.BUSY)
             kind = EventKind.ELSEWHERE
             self._report(kind, node, active, attempt=result.attempt, seconds=result.seconds)
 
@@ -421,7 +469,7 @@ class Scheduler:
         )
         if verdict.decision in (Decision.DONE, Decision.FAILED):
             if verdict.decision is Decision.DONE:
-                self._finished_here.append(node.key)
+                self._finish_here(node)
             state = State(verdict.decision.value)
             self._settle(node, state, active, verdict.attempt, active.seconds)
             return
@@ -442,6 +490,10 @@ class Scheduler:
             seconds=active.seconds,
             reason=verdict.reason,
         )
+
+    def _finish_here(self, node: Node) -> None:
+        self._finished_here[node.key] = None
+        self._done_list.add(node.key)
 
     def _settle(
         self,
@@ -492,6 +544,11 @@ class Scheduler:
         except OSError:  # the reader of the output is gone; while stopping, runs must still save
             if not self._stopping:
                 raise
+
+
+def _sweep_of(queue: RunQueue) -> Path:
+    """Return the sweep folder of the runs; the current folder if there are none."""
+    return next((RunFolder(node.folder).sweep.path for node in queue.nodes.values()), Path())
 
 
 def _obstacle_message(path: object) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmark.core.errors import UserError
 from benchmark.core.failure import FailureKind, failure_json
 from benchmark.core.files import write_json
-from benchmark.core.layout import RunFolder, State, state_of
+from benchmark.core.layout import RunFolder, end_of
 from benchmark.core.outcome import RunOutcome
 from benchmark.core.run_states import AttemptEnd
 from benchmark.launch import attempts
@@ -89,9 +89,11 @@ def work(job: Job) -> JobResult:
     stop.watch(claim)
     _held = claim
     try:
-        # Another launcher may have ended the run since this launcher looked at it.
-        if state_of(job.folder) in (State.DONE, State.FAILED):
-            return JobResult(RunOutcome.SETTLED)
+        # Another launcher may have ended the run since this launcher looked at it, in a listing
+        # that may have been old even then. That a run is executed once rests on this look.
+        end = end_of(job.folder)
+        if end is not None:
+            return JobResult(RunOutcome.SETTLED, end=end)
         return _attempt(job, stop)
     finally:
         claim.release()
@@ -131,12 +133,15 @@ def _attempt(job: Job, stop: StopRequest) -> JobResult:
     with redirect_output(RunFolder(job.folder).attempt(number).output):
         outcome = _execute(job, number, stop)
     stop_reason = ""
+    end = None
     if outcome is RunOutcome.INTERRUPTED:
         stop_reason = stop.reason() or ""
         attempts.end(job.folder, number, AttemptEnd(stop_reason or AttemptEnd.STOPPED))
     elif outcome is RunOutcome.OUT_OF_MEMORY:
         attempts.end(job.folder, number, AttemptEnd.OUT_OF_MEMORY, alone=job.alone)
-    return JobResult(outcome, number, round(time.monotonic() - started, 3), stop_reason)
+    else:
+        end = end_of(job.folder)
+    return JobResult(outcome, number, round(time.monotonic() - started, 3), stop_reason, end)
 
 
 def _execute(job: Job, number: int, stop: StopRequest) -> RunOutcome:

@@ -77,6 +77,7 @@ class Plan:
                     draw=run.spec.draw,
                     requested=run.requested,
                     explainer=run.explainer,
+                    upstream=run.spec.upstream_keys,
                 )
                 for key, run in self.runs.items()
             },

@@ -134,10 +134,14 @@ def write_plan(plan: Plan, folder: Path) -> list[str]:
 
 
 def _is_empty_or_runs(sweep: SweepFolder) -> bool:
-    """Return True if a folder is empty or holds only the runs of a sweep without sweep.json."""
+    """Return True if a folder is empty or holds only the runs of a sweep without sweep.json.
+
+    Workers of the sweep may have left their files, too.
+    """
     names = {name for name in os.listdir(sweep.path) if not name.startswith(".")}
     folders = sweep.runs.iterdir() if sweep.runs.is_dir() else ()
-    return names <= {sweep.runs.name} and all(RunFolder(path).spec.exists() for path in folders)
+    known = {sweep.runs.name, sweep.done.name, sweep.workers.name}
+    return names <= known and all(RunFolder(path).spec.exists() for path in folders)
 
 
 def _has_spec(run: RunFolder, spec: RunSpec) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.core.layout import RunFolder
+from benchmark.core.layout import RunFolder, names_in
 from benchmark.core.run_states import AttemptEnd
 from benchmark.launch import worker
 from benchmark.launch.lease import Claim, has_leftovers, remove_stale_lease
@@ -153,9 +153,9 @@ def test_a_checkpoint_beside_a_record_is_removed(tmp_path: Path) -> None:
     (folder.attempt(1).path).mkdir(parents=True)
     folder.record.write_text('{"attempt": 1}')
     folder.output.touch()
-    assert not has_leftovers(tmp_path)
+    assert not has_leftovers(tmp_path, names_in(tmp_path))
     folder.checkpoint.touch()
-    assert has_leftovers(tmp_path)
+    assert has_leftovers(tmp_path, names_in(tmp_path))
     assert remove_stale_lease(Claim(tmp_path))
     assert folder.names() == {"record.json", "output.txt", "attempts"}
 

@@ -145,7 +145,7 @@ def test_the_graph_orders_and_blocks(tmp_path: Path) -> None:
     assert [node.key for node in graph.ready()] == [b.key, d.key]
     blocked = graph.fail(b.key, "why")
     assert [(node.key, culprit.key) for node, culprit in blocked] == [(c.key, b.key)]
-    assert graph.waiting == [d.key]
+    assert list(graph.waiting) == [d.key]
 
 
 def test_runs_cannot_need_each_other(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import write_json
+from benchmark.core.layout import names_in
 from benchmark.launch.lease import Claim, has_leftovers, remove_stale_lease
 from tests.support.kernel_without_exchange import POSSIBLE
 from tests.support.launcher_process import ROOT, until
@@ -209,7 +210,7 @@ def test_a_takeover_that_was_killed_half_way_leaves_nothing(tmp_path: Path) -> N
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run(command, env=environment).returncode == -signal.SIGKILL
     assert any(path.name != "lease.json" for path in tmp_path.iterdir()), "nothing was put aside"
-    assert has_leftovers(tmp_path)
+    assert has_leftovers(tmp_path, names_in(tmp_path))
     assert remove_stale_lease(Claim(tmp_path, 1000))
     assert list(tmp_path.iterdir()) == []
 
@@ -249,17 +250,25 @@ def test_what_killed_writers_left_goes_with_their_lease(tmp_path: Path) -> None:
         tmp_path / f"lease.json.break.{pid}.{digit * 32}"
         for pid, digit in ((gone.pid, "0"), (1, "1"), (1, "2"))
     )
+    own = Claim(tmp_path, 30)
+    assert own.take()
+    (host,) = [
+        line for line in (tmp_path / "lease.json").read_text().splitlines() if "host=" in line
+    ]
+    own.release()
+    elsewhere = tmp_path / f"lease.json.break.{gone.pid}.{'3' * 32}"
     for path in (by_the_dead, old, young):
-        path.write_text("")
+        path.write_text(f"{host}\n")
+    elsewhere.write_text(f"{host}x\n")  # there, another process may have this number
     os.utime(old, (0, 0))
-    assert has_leftovers(tmp_path)
+    assert has_leftovers(tmp_path, names_in(tmp_path))
     assert remove_stale_lease(Claim(tmp_path, 30))
     left = sorted(path.name for path in tmp_path.iterdir())
-    assert left == [".spec.json.y.tmp", young.name, "mine.tmp", "spec.json"], (
-        "what the living do is left alone"
-    )
+    kept = sorted([".spec.json.y.tmp", young.name, elsewhere.name, "mine.tmp", "spec.json"])
+    assert left == kept, "what the living do is left alone"
     young.unlink()
-    assert not has_leftovers(tmp_path)
+    elsewhere.unlink()
+    assert not has_leftovers(tmp_path, names_in(tmp_path))
 
 
 def test_a_commit_that_was_killed_before_tidying_is_tidied(tmp_path: Path) -> None:

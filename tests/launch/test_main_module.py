@@ -122,10 +122,12 @@ def test_only_modules_of_used_classes_are_imported(monkeypatch: pytest.MonkeyPat
     def spec_of(algorithm: str) -> RunSpec:
         return RunSpec.from_json({**spec(1).to_json(), "algorithm": algorithm})
 
-    assert modules_to_import([spec_of("erm")]) == ()
-    assert modules_to_import([spec_of("erm"), spec_of("far")]) == ("somewhere.far",)
+    assert modules_to_import([spec_of("erm").components]) == ()
+    assert modules_to_import([spec_of("erm").components, spec_of("far").components]) == (
+        "somewhere.far",
+    )
     with pytest.raises(UserError, match="'here' is defined in the program"):
-        modules_to_import([spec_of("far"), spec_of("here")])
+        modules_to_import([spec_of("far").components, spec_of("here").components])
 
 
 def test_the_main_module_comes_back_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import random
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from benchmark.cli.options import time_span
 from benchmark.cli.working import expected_seconds
 from benchmark.core.layout import SweepFolder
-from benchmark.launch.run_queue import RunQueue
+from benchmark.launch.run_queue import Node, RunQueue
 from tests.support.launcher_process import (
     Launcher,
     expected_value,
@@ -74,12 +75,17 @@ def test_no_run_is_started_that_would_not_end_in_time(tmp_path: Path) -> None:
     assert time.monotonic() - started < 30
 
 
-def test_the_order_is_rotated() -> None:
-    queue = RunQueue(dict.fromkeys("abcd"))  # type: ignore[arg-type]
-    queue.rotate(1)
-    assert queue.waiting == ["b", "c", "d", "a"]
-    queue.rotate(0)
-    assert queue.waiting == ["b", "c", "d", "a"]
+def test_workers_take_different_orders_and_first_what_others_need() -> None:
+    nodes = {key: Node(key, Path(key), key) for key in "abcdefgh"}
+    nodes["i"] = Node("i", Path("i"), "i", ("g", "h"))
+    orders = []
+    for seed in range(3):
+        queue = RunQueue(nodes)
+        queue.shuffle(random.Random(seed))
+        orders.append(list(queue.waiting))
+    assert all(sorted(order) == sorted(nodes) for order in orders)
+    assert all(set(order[:2]) == {"g", "h"} for order in orders)
+    assert len(set(map(tuple, orders))) == 3
 
 
 @pytest.mark.parametrize(

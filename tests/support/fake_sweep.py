@@ -156,6 +156,7 @@ class FakeSweep:
             "trial": spec.trial,
             "draw": spec.draw,
             "requested": method.requested,
+            "upstream": list(spec.upstream.values()),
         }
         self._write_run(spec, world, method, state)
 

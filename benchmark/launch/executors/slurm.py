@@ -215,7 +215,7 @@ class SlurmExecutor(Executor):
 
 def worker_folder(folder: Path) -> Path:
     """Return the folder of the logs and job numbers of a sweep's workers."""
-    return SweepFolder(folder).path.absolute() / "workers"
+    return SweepFolder(folder).workers.absolute()
 
 
 def find_workers(folder: Path) -> list[WorkerJob]:
