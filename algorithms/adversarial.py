@@ -45,6 +45,7 @@ class DANN(Algorithm):
     """
 
     name = "dann"
+    title = "DANN"
     paper = Paper(
         title="Domain-adversarial training of neural networks",
         authors="Ganin et al.",
@@ -187,6 +188,7 @@ class CDAN(DANN):
     """
 
     name = "cdan"
+    title = "CDAN"
     paper = Paper(
         title="Conditional adversarial domain adaptation",
         authors="Long, Cao, Wang, Jordan",
@@ -200,6 +202,7 @@ class CDAN(DANN):
         ),
     }
     variants = {"cdann": {"condition": "embedding"}}
+    variant_titles = {"cdann": "CDANN"}
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -249,6 +252,7 @@ class DANNConfounder(ConfounderDomain):
     """DANN whose discriminator recognises the confounder."""
 
     name = "dann_confounder"
+    title = "DANN (confounder)"
 
 
 @ALGORITHMS.register
@@ -256,3 +260,4 @@ class CDANConfounder(ConfounderDomain, CDAN):
     """CDAN whose discriminator recognises the confounder."""
 
     name = "cdan_confounder"
+    title = "CDAN (confounder)"

@@ -37,6 +37,7 @@ class AGSononetERM(ERM):
     """Cross-entropy on an attention-gated Sononet; the sweep's backbone is not used."""
 
     name = "ag_sononet"
+    title = "AG-Sononet"
     variants = {}  # not those of erm
     paper = Paper(
         title="Attention gated networks: learning to leverage salient regions in medical images",
@@ -75,6 +76,7 @@ class ViT(ERM):
     """
 
     name = "vit"
+    title = "ViT"
     variants = {}  # not those of erm
     paper = Paper(
         title="An image is worth 16×16 words: transformers for image recognition at scale",

@@ -91,6 +91,7 @@ class AttriNet(Algorithm):
     """
 
     name = "attri_net"
+    title = "Attri-Net"
     paper = Paper(
         title="Attri-Net: a globally and locally inherently interpretable model for multi-label "
         "classification using class-specific counterfactuals",

@@ -106,6 +106,7 @@ class GuidedAttriNet(AttriNet):
     """
 
     name = "attri_net_guided"
+    title = "Attri-Net, guided"
     needs = Needs(class_masks=True)
     hparams = {
         **AttriNet.hparams,

@@ -60,6 +60,7 @@ class BCos(Algorithm):
     """
 
     name = "bcos"
+    title = "B-cos"
     paper = Paper(
         title="B-cos alignment for inherently interpretable CNNs and vision transformers",
         authors="Böhle, Singh, Fritz, Schiele",
@@ -92,6 +93,7 @@ class GuidedBCos(BCos):
     """
 
     name = "bcos_guided"
+    title = "B-cos, guided"
     paper = Paper(
         title="Studying how to efficiently and effectively guide models with explanations",
         authors="Rao, Böhle, Parchami-Araghi, Schiele",

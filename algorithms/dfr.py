@@ -113,6 +113,7 @@ class DFR(Algorithm):
     """
 
     name = "dfr"
+    title = "DFR"
     paper = Paper(
         title="Last layer re-training is sufficient for robustness to spurious correlations",
         authors="Kirichenko, Izmailov, Wilson",

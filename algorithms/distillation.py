@@ -48,6 +48,7 @@ class DistillOutputs(Distillation):
     """T² · KL(teacher ‖ student) of the softened softmax outputs; the label is not used."""
 
     name = "distill_outputs"
+    title = "Distillation (outputs)"
     paper = Paper(
         title="Distilling the knowledge in a neural network",
         authors="Hinton, Vinyals, Dean",
@@ -72,6 +73,7 @@ class DistillRepresentations(Distillation):
     """
 
     name = "distill_representations"
+    title = "Distillation (features)"
     paper = Paper(
         title="Debiased distillation by transplanting the last layer",
         authors="Lee, Lee",
@@ -109,6 +111,7 @@ class DistillGradCAM(Distillation):
     """
 
     name = "distill_gradcam"
+    title = "Distillation (Grad-CAM)"
     paper = Paper(
         title="Good teachers explain: explanation-enhanced knowledge distillation",
         authors="Parchami-Araghi, Böhle, Rao, Schiele",

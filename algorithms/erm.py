@@ -13,6 +13,7 @@ class ERM(Algorithm):
     """Cross-entropy, averaged over images; binary cross-entropy for data with several labels."""
 
     name = "erm"
+    title = "ERM"
     paper = Paper(
         title="An overview of statistical learning theory",
         authors="Vapnik",

@@ -47,6 +47,21 @@ def with_both_classes(logits: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.zeros_like(logits), logits], dim=1)
 
 
+#: Titles of the similarities.
+_MEASURES = {
+    "mae": "MAE",
+    "mse": "MSE",
+    "rmse": "RMSE",
+    "iou": "IoU",
+    "kl": "KL",
+    "js_divergence": "JS divergence",
+    "js_distance": "JS distance",
+    "ncc": "NCC",
+    "ssim": "SSIM",
+    "dice": "Dice",
+}
+
+
 @ALGORITHMS.register
 class EX2L(Algorithm):
     """CE(label) + λ₁ · CE(confounder) + λ₂ · similarity of the two Grad-CAM maps (equation 4).
@@ -70,6 +85,7 @@ class EX2L(Algorithm):
     """
 
     name = "ex2l"
+    title = "eX2L"
     paper = Paper(
         title="eXplaining to Learn (eX2L): regularization using contrastive visual explanation "
         "pairs for distribution shifts",
@@ -121,6 +137,10 @@ class EX2L(Algorithm):
         "one_logit": {"one_logit": True},
         # two independent models
         "no_penalty": {"similarity_weight": 0.0},
+    }
+    variant_titles = {
+        **{name: _MEASURES.get(name, name) for name in SIMILARITIES},
+        **{f"{name}_random": f"{_MEASURES.get(name, name)}, random" for name in SIMILARITIES},
     }
     objective = Algorithm.total_loss
     network: Backbone

@@ -19,6 +19,7 @@ class FineTunedERM(FineTuned, ERM):
     """Cross-entropy, continued from an ERM run: the control of methods that fine-tune."""
 
     name = "erm_fine_tuned"
+    title = "ERM, fine-tuned"
     hparams = FINE_TUNE_HPARAMS
     variants = FEW_MASKS
 
@@ -32,6 +33,7 @@ class FineTunedRRR(FineTuned, RRR):
     """
 
     name = "rrr_fine_tuned"
+    title = "RRR, fine-tuned"
     hparams = {**RRR.hparams, **FINE_TUNE_HPARAMS}
     variants = {**RRR.variants, **FEW_MASKS}
 
@@ -41,5 +43,6 @@ class FineTunedGradMask(FineTuned, GradMask):
     """GradMask, starting from an ERM run; see ``FineTunedRRR``."""
 
     name = "gradmask_fine_tuned"
+    title = "GradMask, fine-tuned"
     hparams = {**GradMask.hparams, **FINE_TUNE_HPARAMS}
     variants = {**GradMask.variants, **FEW_MASKS}

@@ -43,6 +43,7 @@ class GAIN(Algorithm):
     """
 
     name = "gain"
+    title = "GAIN"
     paper = Paper(
         title="Tell me where to look: guided attention inference network",
         authors="Li, Wu, Peng, Ernst, Fu",

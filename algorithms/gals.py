@@ -86,6 +86,7 @@ class GALS(Algorithm):
     """
 
     name = "gals"
+    title = "GALS"
     paper = Paper(
         title="On guiding visual attention with language specification",
         authors="Petryk, Dunlap, Nasseri, Gonzalez, Darrell, Rohrbach",

@@ -47,6 +47,7 @@ class GroupDRO(Algorithm):
     """
 
     name = "group_dro"
+    title = "GroupDRO"
     paper = Paper(
         title="Distributionally robust neural networks for group shifts: on the "
         "importance of regularization for worst-case generalization",

@@ -58,6 +58,7 @@ class IRM(Algorithm):
     """
 
     name = "irm"
+    title = "IRM"
     paper = Paper(
         title="Invariant risk minimization",
         authors="Arjovsky, Bottou, Gulrajani, Lopez-Paz",

@@ -106,6 +106,7 @@ class ISNet(Algorithm):
     """
 
     name = "isnet"
+    title = "ISNet"
     paper = Paper(
         title="Improving deep neural network generalization and robustness to background bias via "
         "layer-wise relevance propagation optimization",

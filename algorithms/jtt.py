@@ -52,6 +52,7 @@ class JTT(Algorithm):
     """
 
     name = "jtt"
+    title = "JTT"
     paper = Paper(
         title="Just train twice: improving group robustness without training group information",
         authors="Liu et al.",

@@ -54,6 +54,7 @@ class LfF(Algorithm):
     """
 
     name = "lff"
+    title = "LfF"
     paper = Paper(
         title="Learning from failure: training debiased classifier from biased classifier",
         authors="Nam, Cha, Ahn, Lee, Shin",

@@ -116,6 +116,7 @@ class MMD(MomentMatching):
     """Distance: squared maximum mean discrepancy with a sum of Gaussian kernels."""
 
     name = "mmd"
+    title = "MMD"
     paper = Paper(
         title="Domain generalization with adversarial feature learning",
         authors="Li, Pan, Wang, Kot",
@@ -130,6 +131,7 @@ class CORAL(MomentMatching):
     """Distance: squared difference of means and covariances."""
 
     name = "coral"
+    title = "CORAL"
     paper = Paper(
         title="Deep CORAL: correlation alignment for deep domain adaptation",
         authors="Sun, Saenko",

@@ -34,6 +34,7 @@ class MultitaskUNet(Algorithm):
     """
 
     name = "multitask_unet"
+    title = "Multi-task U-Net"
     paper = Paper(
         title="Multi-task learning for segmentation and classification of tumors in 3D "
         "automated breast ultrasound images",

@@ -175,6 +175,7 @@ class NEMt(Algorithm):
     """
 
     name = "nemt"
+    title = "NEMt"
     paper = Paper(
         title="NEMt: fast targeted explanations for medical image models via neural explanation "
         "masks",
@@ -227,6 +228,12 @@ class NEMt(Algorithm):
         **{f"neighbourhood_{n}": {"neighbourhood": n} for n in (14, 17, 24, 28)},
         "no_filter": {"neighbourhood": 0},
         "prodigy": {"optimizer": "prodigy", "lr": 1.0},
+    }
+    variant_titles = {
+        "nem": "NEM",
+        **{f"lambda_{x}": f"λ = {x}" for x in LAMBDAS},
+        **{f"neighbourhood_{n}": f"neighbourhood {n}" for n in (14, 17, 24, 28)},
+        "prodigy": "Prodigy",
     }
     # the score may not move yet; a mask of ones has no size left to lose
     may_be_zero = frozenset({"change", "size", "contrast"})

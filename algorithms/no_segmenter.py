@@ -28,6 +28,7 @@ class NoSegmenter(Algorithm):
     """
 
     name = "no_segmenter"
+    title = "TEA without a segmenter"
     paper = Paper(
         title="Training with explanations alone: a new paradigm to prevent shortcut learning",
         authors="Bassi, Ali, Cavalli, Decherchi",

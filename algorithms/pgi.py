@@ -69,6 +69,7 @@ class PGI(Algorithm):
     """
 
     name = "pgi"
+    title = "PGI"
     paper = Paper(
         title="Systematic generalisation with group invariant predictions",
         authors="Ahmed, Bengio, van Seijen, Courville",

@@ -16,6 +16,7 @@ class Reweight(ERM):
     """
 
     name = "reweight"
+    title = "Reweighting (groups)"
     variants = {}  # not those of erm
     paper = Paper(
         title="Simple data balancing achieves competitive worst-group-accuracy",
@@ -38,6 +39,7 @@ class ReweightEnvironments(ERM):
     """
 
     name = "reweight_environments"
+    title = "Reweighting (environments)"
     variants = {}  # not those of erm
     paper = Paper(
         title="In search of lost domain generalization",

@@ -85,6 +85,7 @@ class RobustViT(FineTuned):
     """
 
     name = "robust_vit"
+    title = "RobustViT"
     paper = Paper(
         title="Optimizing relevance maps of vision transformers improves robustness",
         authors="Chefer, Schwartz, Wolf",

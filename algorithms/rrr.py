@@ -31,6 +31,7 @@ class RRR(Algorithm):
     """
 
     name = "rrr"
+    title = "RRR"
     paper = Paper(
         title="Right for the right reasons: training differentiable models by "
         "constraining their explanations",
@@ -72,6 +73,7 @@ class GradMask(RRR):
     """RRR with the gradient of the contrast f_y − Σ_{c≠y} f_c (Simpson et al. 2019)."""
 
     name = "gradmask"
+    title = "GradMask"
     paper = Paper(
         title="GradMask: reduce overfitting by regularizing saliency",
         authors="Simpson, Dutil, Bengio, Cohen",

@@ -108,6 +108,7 @@ class SegmentClassify(Algorithm):
     """
 
     name = "segment_classify"
+    title = "Segment, then classify"
     paper = Paper(
         title="Training with explanations alone: a new paradigm to prevent shortcut learning",
         authors="Bassi, Ali, Cavalli, Decherchi",

@@ -36,6 +36,7 @@ class TEA(Student):
     """
 
     name = "tea"
+    title = "TEA"
     paper = Paper(
         title="Training with explanations alone: a new paradigm to prevent shortcut learning",
         authors="Bassi, Ali, Cavalli, Decherchi",

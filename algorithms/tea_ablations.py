@@ -109,6 +109,14 @@ class TEAWithAblations(TEA):
             "epsilon_high": 1e-1,
         },
     }
+    variant_titles = {
+        "gradcam": "Grad-CAM",
+        "gradient_x_input": "gradient × input",
+        "l1": "L1",
+        "l2": "L2",
+        **{f"epsilon_1e-{n}": f"ε = 1e-{n}" for n in range(1, 6)},
+        "coloured_mnist": "Coloured MNIST",
+    }
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

@@ -100,6 +100,7 @@ class ZeroShotCLIP(Algorithm):
     """
 
     name = "zero_shot_clip"
+    title = "CLIP, zero-shot"
     paper = Paper(
         title="Learning transferable visual models from natural language supervision",
         authors="Radford, Kim, Hallacy, Ramesh, Goh, Agarwal, Sastry, Askell, Mishkin, Clark, "

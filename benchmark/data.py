@@ -195,7 +195,8 @@ def _list(given: argparse.Namespace) -> int:
 
     rows = []
     for name in DATASETS.names():
-        title = DATASETS.get(name).title
+        kind = DATASETS.get(name)
+        title = kind.description or kind.title
         try:
             DATASETS.get(name)(data_dir(given)).check()
             state = "ready"

@@ -67,7 +67,9 @@ class CelebA(ImageSource):
     """
 
     name = "celeba"
-    title = "faces: blond hair is tied to the sex (Liu et al. 2015, Sagawa et al. 2020)"
+    title = "CelebA"
+    description = "faces: blond hair is tied to the sex (Liu et al. 2015, Sagawa et al. 2020)"
+    option_titles: ClassVar[Mapping[str, str]] = {"setting": "setting {value}"}
     options: ClassVar[Mapping[str, HParam]] = {
         "setting": HParam(
             "standard",

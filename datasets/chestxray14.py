@@ -127,7 +127,8 @@ class ChestXray14(ImageSource):
     """
 
     name = "chestxray14"
-    title = "fourteen findings on chest X-rays of the NIH, several labels each (some boxes)"
+    title = "ChestX-ray14"
+    description = "fourteen findings on chest X-rays of the NIH, several labels each (some boxes)"
     options: ClassVar[Mapping[str, HParam]] = {
         **xray_options(),
         "guiding": HParam(

@@ -118,8 +118,12 @@ class CheXpert(ImageSource):
     """
 
     name = "chexpert"
-    title = "findings on frontal chest X-rays, several labels each (segmentations of the test)"
+    title = "CheXpert"
+    description = (
+        "findings on frontal chest X-rays, several labels each (segmentations of the test)"
+    )
     masks_may_be_empty = True
+    option_titles: ClassVar[Mapping[str, str]] = {"test": "{value} split"}
     options: ClassVar[Mapping[str, HParam]] = {
         **xray_options(COMPETITION),
         "uncertain": HParam(

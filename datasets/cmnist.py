@@ -36,11 +36,13 @@ class CMNIST(mnist.MNISTSource):
     """
 
     name = "cmnist"
-    title = (
+    title = "CMNIST"
+    description = (
         "binary coloured MNIST with 25 % label noise, reversed in the test "
         "(Arjovsky et al. 2019, as eX2L uses it)"
     )
     version = 1
+    group_title = "{confounder} {label}"
     options: ClassVar[Mapping[str, HParam]] = {
         "train_size": mnist.TRAIN_SIZE_OPTION,
         "test_size": mnist.TEST_SIZE_OPTION,

@@ -80,9 +80,11 @@ class CocoOnPlaces(ImageSource):
     """
 
     name = "coco_on_places"
-    title = (
+    title = "COCO-on-Places"
+    description = (
         "nine classes of objects on scenes tied to the class (Ahmed et al. 2021, as TEA uses it)"
     )
+    group_title = "{label} in {confounder}"
     options: ClassVar[Mapping[str, HParam]] = {
         "bias": bias_assignment.bias_option(0.8),
         "per_class": HParam(

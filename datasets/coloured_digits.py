@@ -26,10 +26,12 @@ class ColouredDigits(DatasetSource):
     """
 
     name = "coloured_digits"
-    title = (
+    title = "Coloured digits"
+    description = (
         "coloured handwritten digits; the digit's colour is tied to the class (ships, no download)"
     )
     version = 1
+    group_title = "{confounder} {label}"
     options: ClassVar[Mapping[str, HParam]] = {
         "bias": bias_assignment.bias_option(0.95),
         "repeats": sklearn_digits.REPEATS_OPTION,

@@ -31,8 +31,10 @@ class ColouredMNIST(mnist.MNISTSource):
     """
 
     name = "coloured_mnist"
-    title = "MNIST in ten colours tied to the ten classes (Ahmed et al. 2020, as TEA uses it)"
+    title = "Coloured MNIST"
+    description = "MNIST in ten colours tied to the ten classes (Ahmed et al. 2020, as TEA uses it)"
     version = 1
+    group_title = "{confounder} {label}"
     options: ClassVar[Mapping[str, HParam]] = {
         "bias": bias_assignment.bias_option(0.8),
         "train_size": mnist.TRAIN_SIZE_OPTION,

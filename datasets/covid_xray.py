@@ -77,7 +77,8 @@ class CovidXray(ImageSource):
     """
 
     name = "covid_xray"
-    title = (
+    title = "COVID-19 X-rays"
+    description = (
         "COVID-19, pneumonia or normal X-rays, one hospital per class, tested elsewhere "
         "(ISNet, TEA D.3)"
     )

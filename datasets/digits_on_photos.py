@@ -72,11 +72,13 @@ class DigitsOnPhotos(DatasetSource):
     """
 
     name = "digits_on_photos"
-    title = (
+    title = "Digits on photographs"
+    description = (
         "handwritten digits on photographs; the background is tied to the class "
         "(ships, no download)"
     )
     version = 2
+    group_title = "{label} on {confounder}"
     options: ClassVar[Mapping[str, HParam]] = {
         "bias": bias_assignment.bias_option(0.95),
         "places": HParam(

@@ -61,7 +61,10 @@ class DogsWithTies(ImageSource):
     """
 
     name = "dogs_with_ties"
-    title = "two breeds of dog wearing the tie of their breed: a bias in the foreground (TEA, D.5)"
+    title = "Dogs with ties"
+    description = (
+        "two breeds of dog wearing the tie of their breed: a bias in the foreground (TEA, D.5)"
+    )
     options: ClassVar[Mapping[str, HParam]] = {
         "bias": bias_assignment.bias_option(1.0),
         "side": side_option(224),

@@ -72,7 +72,8 @@ class Folder(UserImages):
 
     name = "folder"
     version = 2
-    title = "your own images in folders: split/label/confounder, with optional masks"
+    title = "Images in folders"
+    description = "your own images in folders: split/label/confounder, with optional masks"
     options: ClassVar[Mapping[str, HParam]] = {
         "path": HParam("my_data", doc="the folder, below the data folder", form=r"[^/\\].*"),
         "side": side_option(64),

@@ -33,7 +33,9 @@ class GeneratedFindings(DatasetSource):
     """
 
     name = "generated_findings"
-    title = "generated images with several findings each, and boxes (for trying methods out)"
+    title = "Generated findings"
+    description = "generated images with several findings each, and boxes (for trying methods out)"
+    option_titles: ClassVar[Mapping[str, str]] = {"contrast": "contrast {value}"}
     options: ClassVar[Mapping[str, HParam]] = {
         "size": HParam(
             400, doc="training images; the other splits have half as many", low=20, high=20_000

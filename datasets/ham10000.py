@@ -58,7 +58,8 @@ class HAM10000(ImageSource):
     """
 
     name = "ham10000"
-    title = "seven kinds of skin lesions, divided by lesion, with segmentations"
+    title = "HAM10000"
+    description = "seven kinds of skin lesions, divided by lesion, with segmentations"
     options: ClassVar[Mapping[str, HParam]] = {"side": side_option(224)}
 
     label: np.ndarray

@@ -175,8 +175,12 @@ class ImageNet(ImageSource):
     """
 
     name = "imagenet"
-    title = "ImageNet with the masks of ImageNet-S, tested on ImageNet-A, -R, -Sketch and others"
+    title = "ImageNet"
+    description = (
+        "ImageNet with the masks of ImageNet-S, tested on ImageNet-A, -R, -Sketch and others"
+    )
     classes_may_be_missing = True
+    option_titles: ClassVar[Mapping[str, str]] = {"tests": "tests {value}"}
     options: ClassVar[Mapping[str, HParam]] = {
         "tests": HParam(
             "imagenet",

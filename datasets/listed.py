@@ -48,7 +48,10 @@ class Listed(UserImages):
 
     name = "listed"
     version = 2
-    title = "your own images in a table: several labels each, with optional masks and confounders"
+    title = "Listed images"
+    description = (
+        "your own images in a table: several labels each, with optional masks and confounders"
+    )
     multi_label = True
     options: ClassVar[Mapping[str, HParam]] = {
         "path": HParam(

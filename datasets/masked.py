@@ -19,7 +19,7 @@ from benchmark.core.files import sha256_of
 from benchmark.core.hparam import HParam
 from benchmark.core.mask_file import read_mask_file
 from benchmark.core.registry import DATASETS
-from datasets._sources.underlying import OPTIONS, make_underlying
+from datasets._sources.underlying import OPTIONS, make_underlying, underlying_title
 
 #: Splits whose masks are replaced. The tests keep their annotated masks, for measurements.
 REPLACED = ("train", "val")
@@ -35,7 +35,10 @@ class Masked(DatasetSource):
     """
 
     name = "masked"
-    title = "any data set with masks without annotation, as `data masks` writes them (TokenCut)"
+    title = "Masked data"
+    description = (
+        "any data set with masks without annotation, as `data masks` writes them (TokenCut)"
+    )
     options: ClassVar[Mapping[str, HParam]] = {
         **OPTIONS,
         "masks": HParam(
@@ -48,6 +51,10 @@ class Masked(DatasetSource):
         super().__init__(data_dir, **options)
         self.base = make_underlying(self, self.chosen["on"], self.chosen["options"])
         self.classes_may_be_missing = self.base.classes_may_be_missing
+
+    @classmethod
+    def title_of(cls, options: Mapping[str, str], title: str = "") -> str:
+        return super().title_of(options, title or f"{underlying_title(options)}, masks added")
 
     def info(self) -> DatasetInfo:
         base = self.base.info()

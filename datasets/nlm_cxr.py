@@ -59,7 +59,8 @@ class NLMChestXrays(ImageSource):
     """
 
     name = "nlm_cxr"
-    title = (
+    title = "NLM chest X-rays"
+    description = (
         "tuberculosis on chest X-rays; the hospital is tied to the label, reversed in the test "
         "(lung masks)"
     )

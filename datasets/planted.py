@@ -22,7 +22,7 @@ from datasets._io.cache import Cache, cache_folder
 from datasets._io.cache_entry import CacheColumn
 from datasets._sources import bias_assignment
 from datasets._sources.shortcuts import COLOURS, SHORTCUTS, Planted, Shortcut, plant
-from datasets._sources.underlying import OPTIONS, make_underlying
+from datasets._sources.underlying import OPTIONS, make_underlying, underlying_title
 
 __all__ = ["COLOURS", "SHORTCUTS", "Planted", "PlantedData", "plant"]
 
@@ -40,7 +40,8 @@ class PlantedData(DatasetSource):
     """
 
     name = "planted"
-    title = "any data set with a planted shortcut: tag, border, colour, background or tie"
+    title = "Planted shortcut"
+    description = "any data set with a planted shortcut: tag, border, colour, background or tie"
     options: ClassVar[Mapping[str, HParam]] = {
         **OPTIONS,
         "shortcut": HParam("tag", doc="the shortcut", choices=SHORTCUTS),
@@ -63,6 +64,12 @@ class PlantedData(DatasetSource):
         super().__init__(data_dir, **options)
         self.base = make_underlying(self, self.chosen["on"], self.chosen["options"])
         self.masks_may_be_empty = self.base.masks_may_be_empty
+
+    @classmethod
+    def title_of(cls, options: Mapping[str, str], title: str = "") -> str:
+        shortcut = options.get("shortcut", "tag")
+        start = title or f"{underlying_title(options)}, planted {shortcut}"
+        return super().title_of(options, start)
 
     def info(self) -> DatasetInfo:
         base = self.base.info()

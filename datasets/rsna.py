@@ -55,7 +55,8 @@ class RSNAPneumonia(ImageSource):
     """
 
     name = "rsna"
-    title = "pneumonia on chest X-rays, with boxes of the opacities (RSNA challenge 2018)"
+    title = "RSNA pneumonia"
+    description = "pneumonia on chest X-rays, with boxes of the opacities (RSNA challenge 2018)"
     masks_may_be_empty = True
     options: ClassVar[Mapping[str, HParam]] = {
         "side": side_option(224),

@@ -118,10 +118,13 @@ class Spawrious(ImageSource):
     """
 
     name = "spawrious"
-    title = (
+    title = "Spawrious"
+    description = (
         "dogs in landscapes tied to the breed, recombined in the test; six challenges "
         "(Lynch et al. 2023)"
     )
+    option_titles: ClassVar[Mapping[str, str]] = {"challenge": "{value}"}
+    group_title = "{label} in {confounder}"
     options: ClassVar[Mapping[str, HParam]] = {
         "challenge": HParam(
             "o2o_easy", doc="one-to-one or many-to-many, easy to hard", choices=tuple(CHALLENGES)

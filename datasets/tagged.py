@@ -17,6 +17,7 @@ from benchmark.core.registry import DATASETS
 from datasets._io.cache import Cache, cache_folder
 from datasets._io.cache_entry import CacheColumn
 from datasets._sources import bias_assignment, compositing
+from datasets._sources.underlying import underlying_title
 from datasets.planted import PlantedData
 
 SPLITS = ("train", "val", "clean", "biased", "deceiving")
@@ -40,7 +41,8 @@ class TaggedData(PlantedData):
     """
 
     name = "tagged"
-    title = "any data set with a text tag on a share of the images with one finding"
+    title = "Tagged data"
+    description = "any data set with a text tag on a share of the images with one finding"
     options: ClassVar[Mapping[str, HParam]] = {
         "on": HParam("tiny", doc="the underlying data set"),
         "options": HParam("", doc="its options: NAME=VALUE;NAME=VALUE"),
@@ -63,6 +65,12 @@ class TaggedData(PlantedData):
             "", doc="the split of which the tests are made; empty: test, unbiased, or the last one"
         ),
     }  # fmt: skip
+
+    @classmethod
+    def title_of(cls, options: Mapping[str, str], title: str = "") -> str:
+        finding = options.get("finding")
+        start = title or f"{underlying_title(options)}, tagged{f' {finding}' if finding else ''}"
+        return super().title_of(options, start)
 
     def info(self) -> DatasetInfo:
         base = self.base.info()

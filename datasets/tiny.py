@@ -26,7 +26,8 @@ class Tiny(DatasetSource):
     """
 
     name = "tiny"
-    title = "generated bars on a dark or bright background (for smoke tests)"
+    title = "Tiny bars"
+    description = "generated bars on a dark or bright background (for smoke tests)"
     options: ClassVar[Mapping[str, HParam]] = {
         "bias": HParam(
             0.9,

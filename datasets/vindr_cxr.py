@@ -96,7 +96,8 @@ class VinDrCXR(ImageSource):
     """
 
     name = "vindr_cxr"
-    title = "22 findings on chest X-rays, several labels each, with radiologists' boxes"
+    title = "VinDr-CXR"
+    description = "22 findings on chest X-rays, several labels each, with radiologists' boxes"
     masks_may_be_empty = True
     options: ClassVar[Mapping[str, HParam]] = xray_options()
 

@@ -72,9 +72,15 @@ class Waterbirds(ImageSource):
     """
 
     name = "waterbirds"
-    title = (
+    title = "Waterbirds"
+    description = (
         "birds on land and water; the background is tied to the kind of bird (Sagawa et al. 2020)"
     )
+    option_titles: ClassVar[Mapping[str, str]] = {
+        "setting": "setting {value}",
+        "bias": "{percent} % bias",
+    }
+    group_title = "{label} on {confounder}"
     options: ClassVar[Mapping[str, HParam]] = {
         "setting": HParam(
             "standard", doc="the release, TEA's version, or eX2L's environments", choices=SETTINGS

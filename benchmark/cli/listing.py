@@ -133,7 +133,13 @@ def _dataset_row(kind: Any) -> list[object]:
     info = kind().info()
     size = "×".join(str(n) for n in info.image_size)
     provides = ", ".join(info.provides.names())
-    return [kind.title, size, len(info.label_names), provides, ", ".join(info.test_splits)]
+    return [
+        kind.description or kind.title,
+        size,
+        len(info.label_names),
+        provides,
+        ", ".join(info.test_splits),
+    ]
 
 
 def _backbone_row(kind: Any) -> list[object]:

@@ -162,12 +162,16 @@ class Algorithm(nn.Module):
 
     Class attributes:
         name: Name in the registry.
+        title: Title in tables and figures, such as ``GroupDRO``; by default the name. A subclass
+            does not inherit it.
         paper: Publication of the method.
         needs: Annotations that the method uses. All other optional fields of a batch are None.
         sampling: ``"random"``, ``"group"`` (uniform over non-empty groups) or ``"environment"``
             (equal shares of every batch).
         hparams: Hyper-parameters of the method, in addition to ``COMMON_HPARAMS``.
         variants: Named sets of hyper-parameters. Ablations are variants, not subclasses.
+        variant_titles: Titles of variants in tables and figures, as in ``eX2L (MAE)``; by default
+            the name of the variant, with spaces.
         multi_label: True if the method accepts labels float[B,K] of 0 and 1. Otherwise planning
             refuses multi-label data.
         explained_hparam: Name of the hyper-parameter that names the explained method, for a method
@@ -187,11 +191,13 @@ class Algorithm(nn.Module):
     """
 
     name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
     paper: ClassVar[Paper | None] = None
     needs: ClassVar[Needs] = Needs()
     sampling: ClassVar[str] = "random"
     hparams: ClassVar[Mapping[str, HParam]] = {}
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    variant_titles: ClassVar[Mapping[str, str]] = {}
     multi_label: ClassVar[bool] = False
     explained_by: ClassVar[str] = ""
     explained_hparam: ClassVar[str] = ""

@@ -15,6 +15,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam, check_values
 from benchmark.core.needs import Needs
 from benchmark.core.seeds import seed_for
+from benchmark.core.titles import option_phrases, own_title
 
 #: Augmentations that a data set or the [augmentation] table of a sweep file may use, beside the
 #: transforms of torchvision (see ``benchmark.core.transforms``); 0 means off.
@@ -303,7 +304,13 @@ class DatasetSource:
 
     Class attributes:
         name: The registry name.
-        title: One line for ``list datasets``.
+        title: Title in tables and figures, such as ``Digits on photographs``; by default the name.
+            A subclass does not inherit it.
+        description: One line for ``list datasets``; by default the title.
+        option_titles: How options appear in the title, such as ``{percent} % bias`` for a share, or
+            ``challenge {value}``. Other options appear only where two titles would be equal.
+        group_title: How the title of a group is made of the names of label and confounder. It is
+            not used for multi-label data.
         version: Increase it if the same options produce different arrays, so that old runs are not
             mistaken for new ones.
         options: The options, declared and checked like hyper-parameters.
@@ -328,6 +335,9 @@ class DatasetSource:
 
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
+    description: ClassVar[str] = ""
+    option_titles: ClassVar[Mapping[str, str]] = {"bias": "{percent} % bias"}
+    group_title: ClassVar[str] = "{label}, {confounder}"
     version: ClassVar[int] = 1
     options: ClassVar[Mapping[str, HParam]] = {}
     later_options: ClassVar[frozenset[str]] = frozenset()
@@ -341,6 +351,30 @@ class DatasetSource:
         defaults = {name: option.default for name, option in self.options.items()}
         given = check_values(self.options, options, self.name, "option")
         self.chosen: dict[str, Any] = {**defaults, **given}
+
+    @classmethod
+    def title_of(cls, options: Mapping[str, str], title: str = "") -> str:
+        """Return the title of the data with these options, such as ``CelebA, setting ex2l``.
+
+        Args:
+            options: The options that the sweep file gives, as text.
+            title: Title without options, in place of that of the class.
+        """
+        return ", ".join([title or own_title(cls), *option_phrases(options, cls.option_titles)])
+
+    @classmethod
+    def group_titles(cls, info: DatasetInfo) -> dict[str, str]:
+        """Return the title of each group by its name; none for multi-label data."""
+        if info.multi_label:
+            return {}
+        pairs = itertools.product(info.label_names, info.confounder_names)
+        titles = [
+            cls.group_title.format(label=label, confounder=confounder).replace("_", " ")
+            for label, confounder in pairs
+        ]
+        if len(set(titles)) < len(titles):
+            return {}
+        return dict(zip(info.group_names, titles, strict=True))
 
     def info(self) -> DatasetInfo:
         """Return the description of the data for the current options, without reading files."""

@@ -13,6 +13,7 @@ from benchmark.core.files import read_json
 from benchmark.core.layout import SweepFolder
 from benchmark.core.spec import SCHEMA, check_schema
 from benchmark.core.text import one_line
+from benchmark.core.titles import Titles
 
 #: A name that can also be the name of a file.
 FileName: TypeAlias = Annotated[Name, Matching(r"(?!\.{1,2}$)[^/\x00]{1,255}", "a valid file name")]
@@ -101,6 +102,7 @@ class SweepPlan:
         runs: Runs by key, upstream runs before those that need them.
         refused: Runs that cannot run.
         config: The resolved sweep file.
+        titles: Titles of methods, data sets and groups, for tables and figures.
     """
 
     name: FileName
@@ -110,6 +112,7 @@ class SweepPlan:
     runs: Mapping[str, PlannedEntry]
     refused: tuple[Refusal, ...]
     config: Mapping[str, Json] = field(default_factory=dict)
+    titles: Titles = field(default_factory=Titles)
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of sweep.json."""
@@ -122,6 +125,7 @@ class SweepPlan:
             "runs": {key: _entry_json(entry) for key, entry in self.runs.items()},
             "refused": [_entry_json(refusal) for refusal in self.refused],
             "config": dict(self.config),
+            "titles": self.titles.to_json(),
         }
 
 
@@ -170,6 +174,7 @@ def read_plan(sweep: SweepFolder) -> ReadPlan:
         "selection": (),
         "refused": (),
         "config": {},
+        "titles": Titles(),
     }
     types = field_types(SweepPlan)
     for name in content:

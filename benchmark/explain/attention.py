@@ -19,6 +19,7 @@ class Attention(CamExplainer):
     """
 
     name = "attention"
+    title = "Attention"
 
     def heatmap(self, trace: Trace, target: torch.Tensor) -> torch.Tensor:
         activation = trace.source

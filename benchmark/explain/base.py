@@ -108,6 +108,7 @@ class HeatmapExplainer:
 
     Class attributes:
         name: Name in the registry.
+        title: Title in tables and figures; by default the name.
         differentiable: True if a heatmap made with ``create_graph=True`` has a gradient with
             respect to the weights.
         signed: True if negative values are evidence against the target.
@@ -121,6 +122,7 @@ class HeatmapExplainer:
     """
 
     name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
     differentiable: ClassVar[bool] = True
     signed: ClassVar[bool] = False
     requires: ClassVar[str] = ""

@@ -21,6 +21,7 @@ class Bcos(HeatmapExplainer):
     """
 
     name = "bcos"
+    title = "B-cos"
     requires = "bcos"
     signed = True
     evaluation_order = 1

@@ -206,6 +206,7 @@ class GAE(AttentionExplainer):
     """
 
     name = "gae"
+    title = "GAE"
     evaluation_order = 15
     options = {
         "constant_gradients": HParam(
@@ -246,6 +247,7 @@ class AttentionRollout(AttentionExplainer):
     """
 
     name = "rollout"
+    title = "Rollout"
 
     def block_relevance(self, trace: AttentionTrace, target: torch.Tensor) -> list[torch.Tensor]:
         kept = [a if trace.create_graph else a.detach() for a in trace.attention]

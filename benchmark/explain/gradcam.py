@@ -147,6 +147,7 @@ class GradCam(CamExplainer):
     """
 
     name = "gradcam"
+    title = "Grad-CAM"
     options = _OPTIONS
     evaluation_order: ClassVar[int | None] = 20
 
@@ -181,6 +182,7 @@ class GradCamPlusPlus(GradCam):
     """
 
     name = "gradcam++"
+    title = "Grad-CAM++"
     evaluation_order = None
 
     def weigh(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

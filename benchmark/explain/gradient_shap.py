@@ -24,6 +24,7 @@ class GradientShap(CaptumExplainer):
     """
 
     name = "gradient_shap"
+    title = "GradientSHAP"
     repetitions = "samples"
     signed = True
     options = {

@@ -17,6 +17,7 @@ class GradientXInput(ImageGradientExplainer):
     """
 
     name = "gradient_x_input"
+    title = "Gradient × input"
 
     def heatmap(self, trace: Trace, target: torch.Tensor) -> torch.Tensor:
         return trace.image * self.image_gradient(trace, target)

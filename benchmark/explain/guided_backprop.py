@@ -19,6 +19,7 @@ class GuidedBackprop(CaptumExplainer):
     """
 
     name = "guided_backprop"
+    title = "Guided backpropagation"
     requires = "lrp"
     signed = True
 

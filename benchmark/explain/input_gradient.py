@@ -17,6 +17,7 @@ class InputGradient(ImageGradientExplainer):
     """
 
     name = "input_gradient"
+    title = "Input gradient"
     evaluation_order = 30
 
     def heatmap(self, trace: Trace, target: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ class IntegratedGradients(CaptumExplainer):
     """
 
     name = "integrated_gradients"
+    title = "Integrated gradients"
     repetitions = "steps"
     signed = True
     options = {"steps": HParam(50, doc="points of the integral", low=1, high=10_000)}

@@ -31,6 +31,7 @@ class Lrp(ImageGradientExplainer):
     """
 
     name = "lrp"
+    title = "LRP"
     requires = "lrp"
     evaluation_order = 10
     options = {

@@ -18,6 +18,7 @@ class Native(HeatmapExplainer):
     """
 
     name = "native"
+    title = "Native"
     requires = "native"
     signed = True
     evaluation_order = 0

@@ -22,6 +22,7 @@ class Occlusion(CaptumExplainer):
     """
 
     name = "occlusion"
+    title = "Occlusion"
     signed = True
     options = {
         "window": HParam(0.15, doc="side of the window, share of the image", low=0.01, high=1.0),

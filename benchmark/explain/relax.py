@@ -26,6 +26,7 @@ class Relax(EvaluationExplainer):
     """
 
     name = "relax"
+    title = "RELAX"
     repetitions = "masks"
     options = {
         **MASK_OPTIONS,
@@ -78,6 +79,7 @@ class URelax(Relax):
     """U-RELAX: RELAX where its uncertainty is below the mean of the image, else 0."""
 
     name = "u_relax"
+    title = "U-RELAX"
 
     def attribute(self, scores: Scores, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         importance, uncertainty = self.importance_and_uncertainty(scores, image)

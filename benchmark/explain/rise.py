@@ -31,6 +31,7 @@ class Rise(EvaluationExplainer):
     """
 
     name = "rise"
+    title = "RISE"
     repetitions = "masks"
     options = MASK_OPTIONS
 

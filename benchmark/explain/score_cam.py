@@ -26,6 +26,7 @@ class ScoreCam(EvaluationExplainer):
     """
 
     name = "score_cam"
+    title = "Score-CAM"
     requires = "cam"
     options = {
         "batch_size": HParam(

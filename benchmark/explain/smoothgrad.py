@@ -22,6 +22,7 @@ class SmoothGrad(CaptumExplainer):
     """
 
     name = "smoothgrad"
+    title = "SmoothGrad"
     repetitions = "samples"
     signed = True
     options = {

@@ -14,9 +14,11 @@ from benchmark.core.named_options import base_name, method_name, split_at_sign
 from benchmark.core.registry import ALGORITHMS, DATASETS, did_you_mean
 from benchmark.core.spec import RunSpec, before_switch
 from benchmark.core.sweep_plan import PlannedEntry, Refusal, SweepPlan
+from benchmark.core.titles import Titles
 from benchmark.plan.measurements import PlannedExplainer, measurement_spec, read_explainers
 from benchmark.plan.resolve import TABLES, PlannedData, Resolver, RunRequest, switch_of
 from benchmark.plan.sweepfile import SweepConfig
+from benchmark.plan.titles import titles_of, unknown_titles
 
 #: Largest depth of upstream runs; deeper requests are circular.
 _MAX_DEPTH = 4
@@ -54,6 +56,7 @@ class Plan:
         refused: Runs that cannot run.
         data: Data of the runs, by fingerprint.
         warnings: Possible mistakes, one sentence each.
+        titles: Titles of methods, data sets and groups.
     """
 
     config: SweepConfig
@@ -61,6 +64,7 @@ class Plan:
     refused: list[Refusal]
     data: Mapping[str, PlannedData] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    titles: Titles = field(default_factory=Titles)
 
     def to_plan(self) -> SweepPlan:
         """Return the content of sweep.json."""
@@ -83,6 +87,7 @@ class Plan:
             },
             refused=tuple(self.refused),
             config=self.config.to_json(),
+            titles=self.titles,
         )
 
 
@@ -143,7 +148,10 @@ def expand(
     if problems:
         raise Problems(list(problems))
     warnings = tuple(_warn_inactive(builder.runs.values()))
-    return Plan(config, builder.runs, refused, builder.resolver.data, warnings)
+    plan = Plan(config, builder.runs, refused, builder.resolver.data, warnings)
+    if unknown := list(unknown_titles(plan)):
+        raise Problems(unknown)
+    return replace(plan, titles=titles_of(plan))
 
 
 def _requests(resolver: Resolver, problems: dict[str, None]) -> Iterator[RunRequest]:

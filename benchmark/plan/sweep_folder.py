@@ -197,6 +197,7 @@ def _merge(sweep: SweepFolder, old: SweepPlan, new: SweepPlan) -> SweepPlan:
         runs={**new.runs, **kept, **still_requested},
         refused=new.refused + old_refused,
         config=_merged_config(old.config, new.config) if old_rows else new.config,
+        titles=new.titles.merged(old.titles),
     )
 
 

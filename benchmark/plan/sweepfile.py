@@ -127,6 +127,7 @@ class SweepConfig:
             of its method (see ``Algorithm.active_from``).
         explanations: Measurements of the explanations of every requested model; None for none.
         curves: Names in ``CURVES`` of what is measured at each evaluation during training.
+        titles: Titles of methods, data sets, explainers and groups in tables, by their names.
     """
 
     name: str
@@ -149,6 +150,7 @@ class SweepConfig:
     explanations: ExplanationsTable | None = None
     curves: tuple[str, ...] = ()
     evaluate_train: bool = False
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     def changed(self, **changes: Any) -> SweepConfig:
         """Return a copy with the given values, except those that are None."""
@@ -164,8 +166,9 @@ class SweepConfig:
             content["draws"] = GRID
         if not self.evaluate_train:
             del content["evaluate_train"]
-        if not self.curves:
-            del content["curves"]
+        for name in ("curves", "titles"):
+            if not content[name]:
+                del content[name]
         if self.explanations is None:
             del content["explanations"]
         else:
@@ -350,6 +353,19 @@ def _title(key: str, value: Any) -> str:
     return title
 
 
+def _titles(key: str, value: Any) -> dict[str, str]:
+    problems = []
+    for name, title in _table(key, value).items():
+        try:
+            if not _title(f"[{key}] {name}", title).strip():
+                problems.append(f"[{key}] {name} is empty, expected a title.")
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise Problems(problems)
+    return value  # type: ignore[no-any-return]
+
+
 def _flag(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise UserError(f"{key} = {shown(value)} is not true or false.")
@@ -525,4 +541,5 @@ _READERS = {
     "select_before_switch": _flag,
     "explanations": _explanations,
     "curves": _curves,
+    "titles": _titles,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from benchmark.core.dataset import DatasetSource
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
@@ -42,3 +44,15 @@ def make_underlying(source: DatasetSource, name: str, options: str) -> DatasetSo
         parsed[key] = kind.options[key].parse(f"{name}: {key}", value)
     underlying: DatasetSource = kind(source.data_dir, **parsed)
     return underlying
+
+
+def underlying_title(options: Mapping[str, str]) -> str:
+    """Return the title of the underlying data set of another one.
+
+    Args:
+        options: Options of the other data set as text, of which ``on`` and ``options`` are used.
+    """
+    kind = DATASETS.get(options.get("on") or OPTIONS["on"].default)
+    pairs = map(split_option, filter(None, options.get("options", "").split(";")))
+    title: str = kind.title_of(dict(pair for pair in pairs if pair is not None))
+    return title

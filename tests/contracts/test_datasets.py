@@ -141,7 +141,7 @@ def test_declaration(name: str) -> None:
     kind = DATASETS.get(name)
     assert issubclass(kind, DatasetSource)
     assert kind.name == name
-    assert kind.title and len(kind.title) < 120
+    assert kind.description and len(kind.description) < 120
     assert type(kind.version) is int and kind.version >= 1
     for option, declared in kind.options.items():
         assert isinstance(declared, HParam) and declared.doc, option

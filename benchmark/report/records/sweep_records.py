@@ -29,6 +29,7 @@ from benchmark.core.run_states import WITHOUT_RESULT, blocked_runs
 from benchmark.core.spec import RunSpec, check_key, read_spec, read_upstream
 from benchmark.core.summaries import DataSummary, SelectedStep
 from benchmark.core.sweep_plan import PlannedEntry, ReadPlan, Refusal, SweepPlan, read_plan
+from benchmark.core.titles import Titles
 
 T = TypeVar("T")
 
@@ -93,6 +94,7 @@ class Sweep:
         measurements: Runs that measure the explanations of these models.
         explainer_runs: Runs that train an explainer for a measurement only.
         refused_measurements: Planned measurements that cannot run.
+        titles: Titles of methods, data sets and groups.
     """
 
     folder: Path
@@ -106,6 +108,7 @@ class Sweep:
     measurements: list[SweepRun] = field(default_factory=list)
     explainer_runs: list[SweepRun] = field(default_factory=list)
     refused_measurements: list[Refusal] = field(default_factory=list)
+    titles: Titles = field(default_factory=Titles)
 
     @property
     def all_runs(self) -> list[SweepRun]:
@@ -190,6 +193,7 @@ def load_sweep(folder: Path, keep: str | None = None) -> Sweep:
         measurements,
         [run for run in models if not run.requested and run.key in serving],
         [refusal for refusal in plan.refused if refusal.explainer],
+        plan.titles,
     )
 
 

@@ -262,7 +262,7 @@ def json_comparisons(families: Sequence[ReferenceComparison]) -> list[dict[str, 
         {
             "dataset": family.table.dataset,
             "metric": family.column.name,
-            "method": row.label,
+            "method": row.code_label,
             "reference": family.reference.method,
             "difference": c.difference.value,
             "se": c.difference.sd,

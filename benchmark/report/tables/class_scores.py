@@ -213,7 +213,8 @@ def _group_sheet(
             continue
         estimates = [_group_estimate(runs, scores, [g] * len(runs)) for runs in rows.values()]
         cells = [_cell(estimate, scores.spread) for estimate in estimates]
-        shown.append([name, str(sizes[g]) if g < len(sizes) else DASH, *cells])
+        title = table.titles.of_group(table.dataset, name)
+        shown.append([title, str(sizes[g]) if g < len(sizes) else DASH, *cells])
         printed += estimates
     cells = [_cell(_of_validation(runs, scores), scores.spread) for runs in rows.values()]
     shown.append(["worst in validation", DASH, *cells])

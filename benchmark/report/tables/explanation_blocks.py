@@ -139,7 +139,7 @@ def _block(
     if others and biased is not None:
         found = [_auc(explainer, others, split, trials) for explainer in explainers]
         if any(found):
-            columns[AUC] = (f"AUC against {biased.method}", True)
+            columns[AUC] = (f"AUC against {biased.label}", True)
             samples[AUC] = found
     for name, (_, higher_is_better) in columns.items():
         _add_cells(block, name, samples[name], higher_is_better)

@@ -102,7 +102,7 @@ def _values_sheet(report: Report, table: Table) -> Sheet | None:
         for explainer in block.explainers:
             cells = {name: block.cells.get((explainer.name, name)) for name in columns}
             texts = [_cell_text(cell, name, report.spread) for name, cell in cells.items()]
-            rows.append([explainer.name, *texts, _undefined(cells, columns)])
+            rows.append([table.titles.of(explainer.name), *texts, _undefined(cells, columns)])
     heads: list[Sequence[str]] = [
         ("explainer",),
         *((f"{title}{_arrow(direction)}",) for title, direction in columns.values()),
@@ -175,10 +175,11 @@ def _notes(report: Report, table: Table) -> list[str]:
     for row in table.rows:
         label = row.marked_label
         for explainer in report.measurements.explainers(row.selected_runs):
+            name = table.titles.of(explainer.name)
             for problem in dict.fromkeys(explainer.problems):
-                notes.append(f"{explainer.name} of {label}: {problem}")
+                notes.append(f"{name} of {label}: {problem}")
             useless = report.measurements.useless_trials(explainer)
-            notes += _useless(f"{explainer.name} of {label}", useless)
+            notes += _useless(f"{name} of {label}", useless)
         own = [
             w.trial
             for w in row.selected_runs
@@ -187,7 +188,10 @@ def _notes(report: Report, table: Table) -> list[str]:
         notes += _useless(label, own)
     for refusal in report.sweep.refused_measurements:
         if refusal.dataset == table.dataset:
-            notes.append(f"{refusal.explainer} of {refusal.method}: {refusal.reason}")
+            explainer_title, method_title = map(
+                table.titles.of, (refusal.explainer, refusal.method)
+            )
+            notes.append(f"{explainer_title} of {method_title}: {refusal.reason}")
     return list(dict.fromkeys(notes))
 
 
@@ -282,7 +286,7 @@ def _comparison_sheet(report: Report, table: Table) -> Sheet | None:
         rows.append([block.title])
         rows += [
             [
-                explainer.name,
+                table.titles.of(explainer.name),
                 *(
                     _difference_text(block.cells.get((explainer.name, name)), name)
                     for name in columns

@@ -179,6 +179,7 @@ def _toml(sweep: Sweep, table: Table, best: Mapping[str, RunSpec], trials: Seque
         *(["select_before_switch = true"] if _any_selected_early(best) else []),
         *(["evaluate_train = true"] if common.evaluate_train else []),
         *([f"curves = {_scalar(curves)}"] if curves else []),
+        *_titles(sweep.config.get("titles")),
         "",
         "[compute]",
         *(f"{key} = {_scalar(value)}" for key, value in common.compute.items()),
@@ -192,6 +193,17 @@ def _toml(sweep: Sweep, table: Table, best: Mapping[str, RunSpec], trials: Seque
         if spec.selection != common.selection:
             lines += [f"selection = {_scalar(spec.selection)}"]
     return "\n".join(lines) + "\n"
+
+
+def _titles(given: Any) -> list[str]:
+    """Return the [titles] table of the sweep file as lines; nothing without one."""
+    if not isinstance(given, Mapping) or not given:
+        return []
+    return [
+        "",
+        "[titles]",
+        *(f"{_key(str(name))} = {_scalar(text)}" for name, text in given.items()),
+    ]
 
 
 def _any_selected_early(best: Mapping[str, RunSpec]) -> bool:

@@ -159,7 +159,7 @@ class _Labels:
                     records.append(
                         {
                             "dataset": self.table.dataset,
-                            "method": row.label,
+                            "method": row.code_label,
                             "trial": run.trial,
                             "split": self.split,
                             "label": name,

@@ -114,7 +114,7 @@ def localization_sheet(table: Table, spread: str = Spread.SD) -> Sheet | None:
         *((split, title) for split, _, title, _, _ in columns),
     ]
     shown = [
-        [row.marked_label, _explainers(row)]
+        [row.marked_label, table.titles.of(_explainers(row))]
         + [
             _summary(_values(row, split, name), scale, digits, spread)
             for split, name, _, scale, digits in columns

@@ -189,7 +189,7 @@ def _notes(
         notes.append(
             f"{BEFORE_SWITCH} ours was selected before the method began: see the table above"
         )
-    renamed = [f"{name}: {row.label}" for name, row in rows.items() if row.label != name]
+    renamed = [f"{name}: {row.label}" for name, row in rows.items() if row.code_label != name]
     if renamed:
         notes.append(f"ours has another name: {'; '.join(renamed)}")
     if table.stand_in:

@@ -13,6 +13,7 @@ from benchmark.core.layout import State
 from benchmark.core.needs import without_mask_annotation
 from benchmark.core.spec import RunSpec
 from benchmark.core.summaries import UNKNOWN_DATA, DataSummary
+from benchmark.core.titles import Titles
 from benchmark.report.records.model_selection import Cell, SelectedRun, cells_of
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.sweep_records import Sweep
@@ -46,7 +47,8 @@ class Row:
         values: One per column.
         notes: Footnotes of the row.
         selected_runs: The selected run of each trial.
-        label: Name in the table, unique there.
+        label: Title in the table, unique there.
+        code_label: The same with code names, for programs.
         criterion: Criterion that selected steps and draws.
     """
 
@@ -57,6 +59,7 @@ class Row:
     notes: list[str]
     selected_runs: list[SelectedRun] = field(default_factory=list)
     label: str = ""
+    code_label: str = ""
     criterion: str = ""
 
     @property
@@ -86,6 +89,7 @@ class Table:
         sizes: Number of images of each split.
         marks: The marks of each column.
         has_several_labels: Whether an image may have several labels.
+        titles: Titles of methods, data sets, explainers and groups.
     """
 
     dataset: str
@@ -99,6 +103,7 @@ class Table:
     sizes: Mapping[str, int]
     marks: list[Marks] = field(default_factory=list)
     has_several_labels: bool = False
+    titles: Titles = field(default_factory=Titles)
 
     def full_caption(self, spread: str = "sd") -> list[str]:
         """Return the whole caption.
@@ -142,7 +147,9 @@ def tables_of(
         kinds = sorted({_stand_in(w) for cell in cells for w in cell.selected_runs}) or [False]
         for stand_in in kinds:
             mixed = len(kinds) > 1
-            table = _table(dataset, cells, criterion, stand_in, mixed, store, requested)
+            table = _table(
+                dataset, cells, criterion, stand_in, mixed, store, requested, sweep.titles
+            )
             if posteriors is not None and posteriors.credible:
                 _add_posteriors(table, posteriors, store)
             tables.append(table)
@@ -176,6 +183,7 @@ def _table(
     mixed: bool,
     store: PredictionStore | None,
     requested: Collection[str],
+    titles: Titles,
 ) -> Table:
     selected_runs = {
         id(cell): [w for w in cell.selected_runs if _stand_in(w) == stand_in] for cell in cells
@@ -187,13 +195,16 @@ def _table(
     usual = _usual([w for cell in cells if cell.requested for w in selected_runs[id(cell)]])
     counted = [c.criterion for c in cells if c.requested and selected_runs[id(c)]]
     criterion = max(dict.fromkeys(counted), key=counted.count, default=criterion)
-    rows = [_row(cell, selected_runs[id(cell)], columns, usual, criterion, store) for cell in cells]
-    _add_labels(rows)
+    rows = [
+        _row(cell, selected_runs[id(cell)], columns, usual, criterion, store, titles)
+        for cell in cells
+    ]
+    _add_labels(rows, titles)
     marks = [NO_MARKS] * len(columns) if store is None else _mark_columns(rows, columns, store)
     kind = " (stand-in data: generated, not real)" if stand_in else " (real data)" if mixed else ""
     table = Table(
         dataset=dataset,
-        title=f"{dataset}{kind}",
+        title=f"{titles.of(dataset)}{kind}",
         criterion=criterion,
         stand_in=stand_in,
         columns=columns,
@@ -203,6 +214,7 @@ def _table(
         sizes=dict(data.splits),
         marks=marks,
         has_several_labels=data.multi_label,
+        titles=titles,
     )
     table.caption = describe_table(table, data, all_runs)
     table.notes = _table_notes(table, all_runs) + _prediction_notes(all_runs, store)
@@ -229,20 +241,22 @@ def _row(
     usual: Mapping[str, str],
     criterion: str,
     store: PredictionStore | None,
+    titles: Titles,
 ) -> Row:
     values = [
         column.value(selected_runs, store) if selected_runs else NO_VALUE for column in columns
     ]
     record = next((w.run.record for w in selected_runs if w.run.record), None)
     notes = [f"refused: {reason}" for reason in cell.refusals] + list(cell.notes)
-    notes += [f"trained for {', '.join(cell.serves)}"] if cell.serves and not cell.requested else []
+    if cell.serves and not cell.requested:
+        notes.append(f"trained for {', '.join(map(titles.of, cell.serves))}")
     came_first = (
         (role, first.method)
         for w in selected_runs
         if w.run.record
         for role, first in w.run.record.upstream.items()
     )
-    notes += [f"{role}: {method}" for role, method in dict.fromkeys(came_first)]
+    notes += [f"{role}: {titles.of(method)}" for role, method in dict.fromkeys(came_first)]
     if selected_runs and cell.criterion != criterion:
         notes.append(f"chosen by {title_of(cell.criterion)}{_validation_accuracy(selected_runs)}")
     notes += _before_switch(selected_runs)
@@ -314,13 +328,17 @@ def _differences(selected_runs: Sequence[SelectedRun], usual: Mapping[str, str])
     return [f"unlike the other rows: {', '.join(parts)}"] if parts else []
 
 
-def _add_labels(rows: Sequence[Row]) -> None:
+def _add_labels(rows: Sequence[Row], titles: Titles) -> None:
     """Set the labels; runs that only serve others say so, and are numbered if kinds differ."""
     seen: dict[str, int] = {}
     for row in rows:
-        label = row.method if row.requested else f"{row.method} (upstream)"
+        kind = "" if row.requested else " (upstream)"
+        label = f"{row.method}{kind}"
         seen[label] = seen.get(label, 0) + 1
-        row.label = label if seen[label] == 1 else f"{row.method} (upstream {seen[label]})"
+        if seen[label] > 1:
+            kind = f" (upstream {seen[label]})"
+        row.code_label = f"{row.method}{kind}"
+        row.label = f"{titles.of(row.method)}{kind}"
 
 
 def _mark_columns(

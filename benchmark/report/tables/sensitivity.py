@@ -120,7 +120,7 @@ class SensitivityTable(ReportTable):
         return [
             {
                 "dataset": table.dataset,
-                "method": explained.row.label,
+                "method": explained.row.code_label,
                 "explainer": explained.explainer,
                 "trial": run.trial,
                 **vars(entry),
@@ -151,7 +151,7 @@ def sensitivity_sheet(table: Table, report: Report) -> Sheet | None:
     body = [
         [
             row.row.marked_label,
-            row.explainer,
+            table.titles.of(row.explainer),
             *(shown.text(row, column) for column in columns),
         ]
         for row in rows
