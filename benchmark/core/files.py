@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -24,6 +25,8 @@ _MAX_PATH = 4096
 _MAX_NAME = 255
 #: Length in bytes of the paths of files inside a folder of results.
 _INNER_PATH = 256
+#: Seconds for which a comparison of two clocks holds.
+_CLOCK_SECONDS = 600.0
 #: Length in bytes that a temporary file adds to the name of the final file.
 _TEMPORARY_SUFFIX = 16
 #: Largest size of a JSON file in bytes: more than any table of counts needs.
@@ -331,14 +334,46 @@ def remove_abandoned(folder: Path, seconds: float, names: Iterable[str] | None =
     for name in filter(is_temporary, names):
         path = folder / name
         try:
-            if time.time() - path.stat().st_mtime > seconds:
+            if file_system_time(folder) - path.stat().st_mtime > seconds:
                 path.unlink()
         except OSError:  # Another process removed or renamed it.
             continue
 
 
+#: The seconds by which the clock of a file system is ahead, and when this was measured, by folder.
+_clock_offsets: dict[str, tuple[float, float]] = {}
+
+
+def file_system_time(folder: str | os.PathLike[str]) -> float:
+    """Return the current time by the clock that dates the files in a folder.
+
+    On a network file system this is the clock of its server, from which that of this machine may
+    differ. It is read off a new file that vanishes at once, at most every ten minutes.
+
+    Args:
+        folder: An existing folder. If it cannot be written, the local clock is taken.
+
+    Returns:
+        Seconds since 1970.
+    """
+    name = os.fspath(folder)
+    now = time.monotonic()
+    known = _clock_offsets.get(name)
+    if known is None or now - known[1] > _CLOCK_SECONDS:
+        try:
+            with tempfile.TemporaryFile(dir=name, prefix=".clock.", suffix=".tmp") as file:
+                offset = os.fstat(file.fileno()).st_mtime - time.time()
+        except OSError:
+            offset = 0.0
+        known = _clock_offsets[name] = offset, now
+    return time.time() + known[0]
+
+
 #: Temporary files: a dot, the final name, random characters, and ``.tmp``.
 _TEMPORARY = re.compile(r"\.(.+)\.[^.]+\.tmp", re.DOTALL)
+#: Arguments of ``renameat2``: paths relative to the working folder; fail if the new name exists.
+_WORKING_FOLDER = -100
+_RENAME_NOREPLACE = 1
 #: Errors of file systems without hard links; Windows reports EINVAL.
 _NO_LINKS = {
     getattr(errno, name)
@@ -389,12 +424,16 @@ def _link_once(temporary: str, path: Path) -> bool:
 def _rename_once(temporary: str, path: Path) -> bool:
     """Rename a file unless the new name exists, on a file system without hard links.
 
-    The folder is locked meanwhile, so that the first of several writers on one machine wins. If the
-    file system has no locks either, only the lease keeps a second writer away.
+    Linux does so in one step on most file systems. Elsewhere the folder is locked meanwhile, so
+    that the first of several writers on one machine wins. If the file system has no locks either,
+    only the lease keeps a second writer away.
 
     Returns:
         True if this call created ``path``.
     """
+    renamed = _rename_in_one_step(temporary, path)
+    if renamed is not None:
+        return renamed
     with _locked(path.parent):
         if path.exists():
             return False
@@ -403,6 +442,22 @@ def _rename_once(temporary: str, path: Path) -> bool:
         except FileExistsError:  # On Windows, renaming never replaces a file.
             return False
         return True
+
+
+def _rename_in_one_step(temporary: str, path: Path) -> bool | None:
+    """Rename a file unless the new name exists, by Linux's ``renameat2``.
+
+    Returns:
+        Whether it was renamed, or None if the system or the file system cannot do this.
+    """
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return None
+    names = os.fsencode(temporary), os.fsencode(path)
+    if rename(_WORKING_FOLDER, names[0], _WORKING_FOLDER, names[1], _RENAME_NOREPLACE) == 0:
+        return True
+    return False if ctypes.get_errno() == errno.EEXIST else None
 
 
 @contextmanager

@@ -5,13 +5,12 @@ from __future__ import annotations
 import enum
 import errno
 import os
-import time
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.core.errors import UserError
-from benchmark.core.files import is_temporary
+from benchmark.core.files import file_system_time, is_temporary
 
 #: The parent of sweep folders unless a command names a folder.
 RESULTS = Path("results")
@@ -315,7 +314,7 @@ def state_of(folder: str | os.PathLike[str], now: float | None = None) -> State:
 
     Args:
         folder: Folder of the run.
-        now: Seconds since 1970; by default the current time.
+        now: Seconds since 1970; by default the current time by the clock of the file system.
     """
     return state_from_names(folder, names_in(folder), now)
 
@@ -328,7 +327,7 @@ def state_from_names(
     Args:
         folder: Folder of the run. It is only accessed for the time of a lease.
         names: Names in the folder.
-        now: Seconds since 1970; by default the current time.
+        now: Seconds since 1970; by default the current time by the clock of the file system.
     """
     if _RECORD in names:
         return State.DONE
@@ -341,7 +340,9 @@ def state_from_names(
             if error.errno not in (errno.ENOENT, errno.ELOOP):
                 raise
             return State.PENDING
-        age = (time.time() if now is None else now) - heartbeat
+        # The clock of this machine may be ahead of the one that dated the heartbeat.
+        runs = os.path.dirname(os.path.abspath(folder))
+        age = (file_system_time(runs) if now is None else now) - heartbeat
         return State.RUNNING if age < LEASE_SECONDS else State.LOST
     return State.PENDING
 

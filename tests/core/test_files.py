@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import math
@@ -153,10 +154,14 @@ def test_reading_invalid_json(tmp_path: Path) -> None:
             read_json(tmp_path / "bad.json")
 
 
+@pytest.mark.parametrize("has_renameat2", [True, False])
 def test_without_hard_links_the_first_writer_still_wins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    has_renameat2: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Eight writers at once, each of which is slow between its look and its rename."""
+
+    def no_library(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOENT, "no such library")
 
     def no_links(*_: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
@@ -168,7 +173,11 @@ def test_without_hard_links_the_first_writer_still_wins(
         rename(*names)
 
     monkeypatch.setattr(os, "link", no_links)
-    monkeypatch.setattr(os, "rename", slow_rename)
+    if has_renameat2:
+        monkeypatch.setattr(os.path, "exists", lambda _: False)  # the look misses another writer
+    else:
+        monkeypatch.setattr(ctypes, "CDLL", no_library)
+        monkeypatch.setattr(os, "rename", slow_rename)
     path, won = tmp_path / "record.json", []
     together = threading.Barrier(8)
 
@@ -182,7 +191,7 @@ def test_without_hard_links_the_first_writer_still_wins(
         writer.start()
     for writer in writers:
         writer.join()
-    assert len(won) == 1
+    assert len(won) == 1 and path.read_bytes() == str(won[0]).encode()
     assert path.read_text() == str(won[0])
     assert list(tmp_path.iterdir()) == [path]
 

@@ -48,6 +48,23 @@ def test_states_of_every_kind_from_listings(tmp_path: Path) -> None:
     assert [states[one.key].value for one in chain] == ["done", "pending", "pending"]
 
 
+@pytest.mark.parametrize("ahead", [-1000.0, 1000.0])
+def test_states_do_not_depend_on_the_clock_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    running, lost = spec(0), spec(1)
+    keys = make(tmp_path, running, lost)
+    leases = [tmp_path / "runs" / key / "lease.json" for key in keys]
+    for lease in leases:
+        lease.write_text("")
+    os.utime(leases[1], (time.time() - 500,) * 2)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + ahead)
+    states = sweep_states(tmp_path, keys).by_key
+    assert [states[key].value for key in keys] == ["running", "lost"]
+    assert not list((tmp_path / "runs").glob(".*"))
+
+
 def test_progress_tolerates_a_torn_line(tmp_path: Path) -> None:
     assert progress(tmp_path) == Progress()
     log = tmp_path / "attempts" / "3" / "log.jsonl"

@@ -6,6 +6,7 @@ The process takes the arguments FOLDER, WORKERS and LEASE_SECONDS, and prints ev
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import json
 import os
 import signal
@@ -75,6 +76,9 @@ def main() -> None:
     def body() -> int:
         options: dict[str, Any] = json.loads(os.environ.get("LAUNCH_OPTIONS", "{}"))
         preload = options.pop("preload", ["tests.support.fake_preload"])
+        for module in options.pop("patches", []):  # of this process and of those of the runs
+            importlib.import_module(module)
+            preload.append(module)
         shift = options.pop("shift", None)
         summary = launch(
             folder,
@@ -101,14 +105,17 @@ class Launcher:
         workers: int = 2,
         lease: float = 30.0,
         ignored: Sequence[signal.Signals] = (),
+        environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
         **options: Any,
     ) -> None:
         environment = {
             **os.environ,
+            **(environment or {}),
             "PYTHONPATH": str(ROOT),
             "LAUNCH_OPTIONS": json.dumps(options),
         }
-        command = [sys.executable, "-c", MAIN, str(folder), str(workers), str(lease)]
+        command = [*prefix, sys.executable, "-c", MAIN, str(folder), str(workers), str(lease)]
         self.folder = folder
         self.output = folder / f"output.{time.monotonic_ns()}"
         self.errors = folder / "errors"
