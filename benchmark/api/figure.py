@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from benchmark.api.images import NamedImages
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
 
 #: Height and width of one image in the figure, in inches.
 _INCHES = 2.0
 #: Largest number of characters of a file name above its image.
 _MAX_NAME = 26
+
+
+class NotebookFigure(Figure):
+    """A figure that a notebook displays, also if pyplot has drawn nothing yet."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
 
 
 def draw_heatmaps(read: NamedImages, table: DataFrame, maps: np.ndarray, explainer: str) -> Figure:
@@ -28,10 +38,10 @@ def draw_heatmaps(read: NamedImages, table: DataFrame, maps: np.ndarray, explain
         maps: float[N,H,W], relevance of the pixels.
         explainer: name of the explainer, for the title of the heatmaps.
     """
-    from matplotlib.figure import Figure
-
     count = len(read.names)
-    figure = Figure(figsize=(2 * _INCHES + 0.4, count * (_INCHES + 0.45)), layout="constrained")
+    figure = NotebookFigure(
+        figsize=(2 * _INCHES + 0.4, count * (_INCHES + 0.45)), layout="constrained"
+    )
     axes = figure.subplots(count, 2, squeeze=False)
     for row in range(count):
         colours, grey = _to_display(read.pixels[row])

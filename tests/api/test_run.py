@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import benchmark
 from benchmark import load_run, load_sweep
@@ -72,6 +74,8 @@ def test_a_figure_has_an_image_and_a_heatmap_per_row(sweep: Path) -> None:
     run = load_run(sweep, method="erm")
     figure = run.show(images(run)[:2])
     assert [len(axis.images) for axis in figure.axes] == [1, 2, 1, 2]
+    with Image.open(io.BytesIO(figure._repr_png_())) as shown:  # what a notebook displays
+        assert shown.size == tuple((figure.get_size_inches() * figure.dpi).astype(int))
 
 
 @pytest.mark.parametrize(
