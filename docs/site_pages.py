@@ -75,6 +75,8 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Let links point to pages of the site."""
     here = page.file.src_uri
+    if here == "index.md":
+        page.meta["hide"] = ["navigation"]  # the home page has no pages beside it
     parts = FENCE.split(markdown)
     return "".join(
         part if part.startswith("```") else LINK.sub(lambda found: _link(found, here), part)
