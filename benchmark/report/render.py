@@ -78,12 +78,13 @@ def write_page(report: Report, out: Path, figures: str = "auto") -> str:
         A description of what was written.
     """
     from benchmark.report.figures.summary_plots import draw_all
-    from benchmark.report.html.page import page
+    from benchmark.report.html.page import FIGURES, page
 
     few = FIGURE_TABLES if figures == "auto" and len(report.sweep.runs) <= FIGURE_RUNS else 0
     shown = report.tables if figures == "all" else report.tables[:few]
-    drawn = draw_all(shown, report.store, out / "figures", report.measurements) if shown else {}
-    write_atomic(out / PAGE, page(report, drawn).encode("utf-8", "replace"))
+    drawn = draw_all(shown, report.store, out / FIGURES, report.measurements) if shown else {}
+    files = [name for name in file_names().values() if (out / name).exists()]
+    write_atomic(out / PAGE, page(report, drawn, files).encode("utf-8", "replace"))
     written = PAGE
     if count := sum(map(len, drawn.values())):
         written += f", {count} figures in figures/"

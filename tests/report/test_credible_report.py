@@ -117,7 +117,7 @@ def test_every_format_prints_the_same_numbers(report: Report) -> None:
     value = json.loads(render(report, "json"))["tables"][0]["rows"][0]["values"]
     assert list(value["average_accuracy"]["posterior"].values()) == expected
     assert value["worst_group_accuracy"]["posterior"] is None
-    shown_page = re.sub(r"<[^>]*>", " ", html.unescape(page(report, {})))
+    shown_page = " ".join(re.sub(r"<[^>]*>", " ", html.unescape(page(report, {}))).split())
     assert f"{number} ± {sd}" in shown_page and bracket in shown_page
 
 

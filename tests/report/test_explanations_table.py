@@ -18,10 +18,12 @@ from matplotlib.figure import Figure
 from benchmark.core.files import sha256_of
 from benchmark.core.spec import Measurement, RunSpec
 from benchmark.report.figures.explainer_gallery import draw_explainer_gallery
+from benchmark.report.figures.heatmap_gallery import draw_gallery
 from benchmark.report.render import render, write_page
 from benchmark.report.report import make_report
 from benchmark.report.tables.explanation_blocks import blocks_of
 from benchmark.report.tables.explanations import number
+from benchmark.report.tables.localization import paired_galleries
 from benchmark.report.tables.report_table import Report
 from benchmark.report.tables.sheet import Sheet
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World, make_record
@@ -351,14 +353,25 @@ def test_what_is_missing_is_noted(tmp_path: Path) -> None:
     assert "rise of erm" in json.dumps(json.loads(render(report, "json"))["unfinished"])
 
 
-def test_the_gallery_has_a_column_for_each_explainer(report: Report) -> None:
+def test_the_gallery_has_a_row_for_each_explainer(report: Report) -> None:
     canvas = Figure()
     row = report.tables[0].rows[0]
     description = draw_explainer_gallery(canvas, row, report.measurements)
     assert description.startswith("Explanations of erm by 3 explainers for the same 4 images")
-    titles = [axes.get_title() for axes in canvas.axes[:5]]
-    assert titles == ["image", "foreground", "lrp", "gradcam", "occlusion"]
-    assert len(canvas.axes) == 4 * 5 + 1
+    names = [axes.get_ylabel() for axes in canvas.axes[:16:4]]
+    assert names == ["image", "lrp", "gradcam", "occlusion"]
+    assert len(canvas.axes) == 4 * 4 + 1
+
+
+def test_two_explainers_stand_side_by_side(report: Report) -> None:
+    galleries = paired_galleries(report.tables[0], report.measurements)
+    assert [gallery.methods[0].explainer for gallery in galleries] == ["lrp", "gradcam"]
+    assert all([one.method for one in g.methods] == ["erm", "group_dro"] for g in galleries)
+    assert not np.array_equal(*(gallery.methods[0].heatmap for gallery in galleries))
+    canvas = Figure()
+    text = draw_gallery(canvas, report.tables[0], measurements=report.measurements)
+    assert text.startswith("Heatmaps (lrp, gradcam) of the predicted class for the same 4 images")
+    assert len(canvas.axes) == 3 * 8 + 1
 
 
 @pytest.mark.slow

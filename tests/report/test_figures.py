@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -9,12 +10,17 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from benchmark.core.layout import RunFolder
 from benchmark.core.summaries import DataSummary
+from benchmark.report.figures.accuracy_scatter import draw_scatter
+from benchmark.report.figures.label_placement import place_labels
+from benchmark.report.figures.style import method_style
 from benchmark.report.figures.summary_plots import draw_all
-from benchmark.report.records.learning_curves import mean_curve, read_curves
+from benchmark.report.records.learning_curves import mean_curve, range_curve, read_curves
 from benchmark.report.report import make_report
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
@@ -82,6 +88,12 @@ def test_mean_over_runs_of_different_length() -> None:
     )
     assert steps == [1] and values == [0.5]
     assert mean_curve([]) == ([], [])
+
+
+def test_range_over_runs() -> None:
+    found = [([1, 2], [0.0, 0.2]), ([1, 2], [1.0, 0.6]), ([1, 2], [0.5, None])]
+    assert range_curve(found) == ([1], [0.0], [1.0])  # only two runs have step 2
+    assert range_curve([]) == ([], [], [])
 
 
 def test_figures_are_drawn_and_described(tmp_path: Path) -> None:
@@ -167,3 +179,58 @@ def test_damaged_measurements_end_the_curves(tmp_path: Path, curves: object) -> 
     (tmp_path / "log.jsonl").write_text(line(1, val=COUNTS) + damaged + line(3, val=COUNTS))
     found = read_curves(RunFolder(tmp_path), DATA)
     assert found.steps == [1] and "damaged from line 2" in found.note
+
+
+def test_labels_cover_neither_each_other_nor_points() -> None:
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal((200, 150), 6, (6, 2)), [[20, 20], [380, 280]]])
+    sizes = np.stack([rng.uniform(30, 90, len(points)), np.full(len(points), 11.0)], 1)
+    corners = place_labels(points, sizes, np.zeros((0, 2)), (0, 0, 400, 300))
+    ends = corners + sizes
+    assert (corners >= 0).all() and (ends <= (400, 300)).all()
+    for i, j in itertools.combinations(range(len(points)), 2):
+        assert (ends[i] <= corners[j]).any() or (ends[j] <= corners[i]).any()
+    covered = (points > corners[:, None]) & (points < ends[:, None])
+    assert not covered.all(2).any()
+    nearest = np.clip(points[-2:], corners[-2:], ends[-2:])
+    assert np.hypot(*(nearest - points[-2:]).T).max() < 10, "lonely points have theirs beside them"
+
+
+def test_a_label_avoids_dots_where_there_is_room() -> None:
+    dots = np.array([[112.0, 100.0], [120.0, 101.0]])
+    (corner,) = place_labels(
+        np.array([[100.0, 100]]), np.array([[40.0, 10]]), dots, (0, 0, 300, 300)
+    )
+    end = corner + np.array([40, 10])
+    assert not ((dots > corner) & (dots < end)).all(1).any()
+    assert place_labels(np.zeros((0, 2)), np.zeros((0, 2)), dots, (0, 0, 1, 1)).shape == (0, 2)
+
+
+def test_a_method_has_one_colour_in_all_figures(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=(0,))
+    fake.add(WORLD, DRO, trials=(0,))
+    fake.add(World("second", size=80), DRO, trials=(0,))
+    fake.add(World("second", size=80), ERM, trials=(0,))
+    tables = make_report(fake.finish()).tables
+    styles = [{row.label: method_style(row)["color"] for row in table.rows} for table in tables]
+    assert styles[0] == styles[1] and len(set(styles[0].values())) == 2
+    assert [list(style) for style in styles] == [["erm", "group_dro"], ["group_dro", "erm"]]
+
+
+def test_the_scatter_has_equal_scales_names_and_trials(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM)
+    fake.add(WORLD, DRO)
+    table = make_report(fake.finish()).tables[0]
+    canvas = Figure()
+    description = draw_scatter(canvas, table)
+    (axes,) = canvas.axes
+    assert axes.get_xlim() == axes.get_ylim() and axes.get_aspect() == 1.0
+    assert [text.get_text() for text in axes.texts] == ["erm", "group_dro"]
+    trials = [line for line in axes.lines if line.get_marker() == "."]
+    for row, line in zip(table.rows, trials, strict=True):
+        expected = [value.per_trial or {} for value in row.values[:2]]
+        shown = np.sort(np.array(line.get_xydata()) / 100, axis=0)
+        np.testing.assert_allclose(shown.T, [sorted(each.values()) for each in expected])
+    assert axes.get_legend() is None and "single trials" in description

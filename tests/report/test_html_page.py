@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -12,9 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmark.report.figures.summary_plots import SavedFigure
 from benchmark.report.html import runs
-from benchmark.report.render import write_page
+from benchmark.report.html.parts import inline_svg
+from benchmark.report.render import write_all, write_page
 from benchmark.report.report import make_report
+from benchmark.report.tables.finding import finding
 from benchmark.report.tables.report_table import ReportOptions
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 from tests.support.hostile_names import HOSTILE_NAMES, sweep_with_hostile_names
@@ -76,7 +81,8 @@ def test_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
     message = write_page(report, folder)
     assert "report.html, 6 figures" in message and len(list((folder / "figures").iterdir())) == 12
     page = checked(folder / "report.html")
-    assert all(a.startswith(("#", "data:image/svg+xml;base64,")) for a in page.addresses)
+    files = {f"figures/{path.name}" for path in (folder / "figures").iterdir()}
+    assert all(a.startswith("#") or a in files for a in page.addresses)
     assert {a[1:] for a in page.addresses if a.startswith("#")} <= set(page.ids)
     assert len(set(page.ids)) == len(page.ids)
     text = " ".join(page.texts)
@@ -96,6 +102,75 @@ def test_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
     assert sum(i.startswith("run-") for i in page.ids) == 5
     content = (folder / "report.html").read_text()
     assert not re.search(r"https?://(?!www\.w3\.org)", re.sub(r"base64,[^\"]*", "", content))
+    assert content.count("<svg") > 6 and "<img" not in content
+
+
+def test_the_finding_comes_first_and_details_are_folded(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM)
+    fake.add(WORLD, DRO)
+    fake.add(WORLD, Method("broken"), state="failed")
+    folder = fake.finish()
+    report = make_report(folder, options=ReportOptions(reference="erm"))
+    report.command = "python -m benchmark.collect_results <demo>"
+    write_all(report, folder)
+    report.sweep.config = {"name": "demo", "trials": [0, 1, 2], "override": {"erm": {"lr": 0.5}}}
+    write_page(report, folder)
+    content = (folder / "report.html").read_text()
+    order = [
+        finding(report.tables[0])[:40],
+        "collect_results &lt;demo&gt;",
+        "trials = [0, 1, 2]",
+        'aria-label="Accuracy and worst group',
+        'class="sortable cards"',
+        'aria-label="Learning curves',
+        'id="side"',
+        'id="runs"',
+    ]
+    places = [content.index(part) for part in order]
+    assert places == sorted(places)
+    unfolded = content
+    while "<details" in unfolded:  # the innermost ones first
+        unfolded = re.sub(
+            r"<details[^>]*><summary>((?!<details).)*?</details>", "", unfolded, flags=re.DOTALL
+        )
+    for part in ("against erm", "Learning curves", "batch_size", 'data-label="state"', "<pre>"):
+        assert part in content and part not in unfolded, part
+    assert "Accuracy and worst group" in unfolded and "sortable" in unfolded
+    for name in ("tables.tex", "tables.csv", "figures/accuracy_worst_group_1.pdf"):
+        assert f'<a href="{name}">' in content and (folder / name).exists()
+    average = report.tables[0].rows[0].values[0].estimate.value
+    assert average is not None
+    assert re.search(rf"</svg>erm: average {100 * average:.1f} ± [\d.]+ %, worst", content)
+
+
+def test_the_policy_allows_the_script_of_the_page_alone(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM, trials=(0,))
+    folder = fake.finish()
+    write_page(make_report(folder), folder, figures="none")
+    content = (folder / "report.html").read_text()
+    (script,) = re.findall(r"<script>(.*?)</script>", content, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'\"" in content
+    assert not re.search(r"\son\w+=", content), "the policy forbids attributes with scripts"
+
+
+def test_figures_of_a_page_share_no_ids() -> None:
+    svg = (
+        '<svg width="1"><metadata><a/></metadata><defs><path id="p"/></defs>'
+        '<g id="series-2"><use href="#p" clip-path="url(#c)" style="fill: #000000"/></g></svg>'
+    )
+    drawn = [
+        inline_svg(SavedFigure("name", title, "", svg.replace("1", title), adapts=title == "2"))
+        for title in ("1", "2")
+    ]
+    ids = [re.findall(r'id="([^"]*)"', each) for each in drawn]
+    assert len({*ids[0], *ids[1]}) == 2
+    for each, (own,) in zip(drawn, ids, strict=True):
+        assert f'href="#{own}"' in each and f"url(#{own[:-1]}c)" in each
+        assert 'class="series-2"' in each and "metadata" not in each
+    assert "#000000" in drawn[0] and "fill: currentColor" in drawn[1]
 
 
 def test_ugly_names_are_text(tmp_path: Path) -> None:
@@ -198,11 +273,27 @@ addEventListener("load", () => {
   const found = {plain: order()};
   button.click(); found.ascending = order();
   button.click(); found.descending = order();
+  const shown = part => getComputedStyle(part).display !== "none";
+  const section = table.closest("section");
+  const box = section.querySelector(".controls input[value='0']");
+  box.click();
+  found.hidden = ["tr[data-series='0']", ".series-0"].map(
+    parts => ![...section.querySelectorAll(parts)].some(shown));
+  box.click();
+  found.shown = shown(section.querySelector("tr[data-series='0']"));
+  section.querySelector("input[value='interval']").click();
+  found.spread = [".sd", ".interval"].map(part => shown(table.querySelector(part)));
+  section.querySelector("input[value='both']").click();
+  const drawing = section.querySelector(".drawing");
+  drawing.querySelector(".enlarge").click();
+  found.enlarged = document.querySelector("dialog[open] svg") !== null;
+  document.querySelector("dialog").click();
   found.sort = table.tHead.rows[0].cells[column].getAttribute("aria-sort");
   for (const d of document.querySelectorAll("details")) d.open = true;
   found.width = document.documentElement.scrollWidth;
   found.inner = innerWidth;
-  found.images = [...document.images].map(i => i.naturalWidth > 0);
+  found.images = [...document.querySelectorAll(".drawing svg")].map(
+    i => i.getBoundingClientRect().width > 100);
   parent.postMessage(JSON.stringify(found), "*");
 });
 </script></body>"""
@@ -222,6 +313,7 @@ def test_in_a_browser_at_phone_width(tmp_path: Path) -> None:
     folder = fake.finish()
     write_page(make_report(folder, options=ReportOptions(tables=("class_scores",))), folder)
     page = (folder / "report.html").read_text().replace("</body>", _PROBE)
+    page = re.sub(r"script-src '[^']*'", "script-src 'unsafe-inline'", page)  # for the probe
     (tmp_path / "probe.html").write_text(page)
     (tmp_path / "frame.html").write_text(_FRAME)
     command = [
@@ -247,3 +339,5 @@ def test_in_a_browser_at_phone_width(tmp_path: Path) -> None:
     ]  # without a value: last, whichever way
     assert found["descending"] == ["bad", long, "good", "brokena"] and found["sort"] == "descending"
     assert found["images"] and all(found["images"])
+    assert found["hidden"] == [True, True] and found["shown"]
+    assert found["spread"] == [False, True] and found["enlarged"]

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmark.report.figures.heatmap_gallery import RULE, file_name, scaled
+from benchmark.report.figures.heatmap_gallery import (
+    RULE,
+    by_disagreement,
+    chosen_images,
+    file_name,
+    scaled,
+)
 from benchmark.report.figures.summary_plots import draw_all
 from benchmark.report.render import render
 from benchmark.report.report import make_report
@@ -117,6 +124,21 @@ def test_the_gallery_is_drawn(sweep: tuple[Path, dict[str, list[str]]], tmp_path
         assert (tmp_path / "figures" / f"{figure.name}.{form}").read_bytes().startswith(magic)
     assert RULE in figure.svg and RULE in figure.description and "erm 3 of 4" in figure.description
     assert figure.svg.count("✗") == 2 + 1  # one image of two methods, and the legend
+
+
+def test_images_of_disagreement_are_first(sweep: tuple[Path, dict[str, list[str]]]) -> None:
+    gallery = read_gallery(make_report(sweep[0]).tables[0])
+    assert gallery is not None
+    right = [[1, 1, 0, 0], [1, 0, 0, 1]]  # of two methods on four images
+    methods = [
+        replace(one, prediction=np.where(answers, gallery.label, 1 - gallery.label))
+        for one, answers in zip(gallery.methods, right, strict=True)
+    ]
+    order = by_disagreement(replace(gallery, methods=methods))
+    assert order.tolist() == [1, 3, 0, 2]
+    chosen = chosen_images(gallery, order[:2])
+    assert np.array_equal(chosen.image, gallery.image[[1, 3]])
+    assert np.array_equal(chosen.methods[1].heatmap, gallery.methods[1].heatmap[[1, 3]])
 
 
 def test_other_images_and_damage_are_named(sweep: tuple[Path, dict[str, list[str]]]) -> None:

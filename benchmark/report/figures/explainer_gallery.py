@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmark.core.errors import DamagedError
 from benchmark.core.text import one_line
+from benchmark.core.titles import Titles
 from benchmark.report.figures.heatmap_gallery import RULE, draw_grid
 from benchmark.report.records.measurements import MeasurementStore
 from benchmark.report.records.stored_arrays import StoredHeatmaps, read_heatmaps
@@ -17,11 +18,15 @@ from benchmark.report.tables.results_table import Row
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
+#: Code names are shown.
+UNTITLED = Titles()
 #: Most explainers that fit a figure; the others are named only.
 MAX_EXPLAINERS = 24
 
 
-def explainer_gallery(row: Row, measurements: MeasurementStore) -> Gallery | None:
+def explainer_gallery(
+    row: Row, measurements: MeasurementStore, titles: Titles = UNTITLED
+) -> Gallery | None:
     """Return the heatmaps of the explainers of a method in its first trial; None without any.
 
     Explainers that explained other images are noted and left out.
@@ -51,7 +56,9 @@ def explainer_gallery(row: Row, measurements: MeasurementStore) -> Gallery | Non
             notes.append(f"{explainer.name}: it explained other images")
             continue
         columns.append(
-            MethodHeatmaps(explainer.name, "", stored.heatmap.astype(np.float32), stored.prediction)
+            MethodHeatmaps(
+                titles.of(explainer.name), "", stored.heatmap.astype(np.float32), stored.prediction
+            )
         )
     if first is None:
         return None
@@ -59,17 +66,19 @@ def explainer_gallery(row: Row, measurements: MeasurementStore) -> Gallery | Non
     return Gallery(trials[0], first.split, first.image, mask, first.label, names, columns, notes)
 
 
-def draw_explainer_gallery(canvas: Canvas, row: Row, measurements: MeasurementStore) -> str:
-    """Draw a row per image and a column per explainer.
+def draw_explainer_gallery(
+    canvas: Canvas, row: Row, measurements: MeasurementStore, titles: Titles = UNTITLED
+) -> str:
+    """Draw a column per image and a row per explainer.
 
     Returns:
         A description of the figure; empty if there are no heatmaps.
     """
-    gallery = explainer_gallery(row, measurements)
+    gallery = explainer_gallery(row, measurements, titles)
     if gallery is None:
         return ""
     columns = gallery.methods[:MAX_EXPLAINERS]
-    draw_grid(canvas, gallery, columns)
+    draw_grid(canvas, [gallery], MAX_EXPLAINERS)
     splits = " and ".join(dict.fromkeys(one_line(split) for split in gallery.split))
     left = [
         *gallery.notes,

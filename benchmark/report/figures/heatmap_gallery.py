@@ -1,16 +1,23 @@
-"""A figure of the heatmaps of every method for the same images."""
+"""A figure of the heatmaps of every method for the same images, those of disagreement first."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmark.core.text import one_line
+from benchmark.report.records.measurements import MeasurementStore
 from benchmark.report.records.predictions import PredictionStore
-from benchmark.report.tables.localization import Gallery, MethodHeatmaps, read_gallery
+from benchmark.report.tables.localization import (
+    Gallery,
+    MethodHeatmaps,
+    paired_galleries,
+    read_gallery,
+)
 from benchmark.report.tables.results_table import Table
 
 if TYPE_CHECKING:
@@ -19,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Most methods that fit the page; the others are named only.
 MAX_METHODS = 12
+#: Most images that are explained by two explainers side by side.
+MAX_PAIRS = 4
 #: Percentile of absolute values that scales a map, so that one bright pixel does not hide others.
 PERCENTILE = 99
 RULE = (
@@ -32,20 +41,29 @@ _COLUMN_GAP = 0.07
 _ROW_GAP = 0.24
 _LEFT = 0.5
 _RIGHT = 0.12
-_TOP = 0.5
+_TOP = 0.55
 _BOTTOM = 0.85
+#: Colour of the frame of a wrong prediction.
+_WRONG = "#B00020"
+#: Beginning of the names of the galleries of tables.
+_NAME = "heatmaps_"
 _SEPARATORS = re.compile(r"[^A-Za-z0-9_-]+")  # dots too: LaTeX reads a suffix from the first one
 
 
 def file_name(table: Table, taken: Sequence[str] = ()) -> str:
     """Return ``heatmaps_<dataset>`` in portable characters, with a number if that name is taken."""
-    base = "heatmaps_" + (_SEPARATORS.sub("-", table.dataset).strip("-")[:80] or "data")
+    base = _NAME + (_SEPARATORS.sub("-", table.dataset).strip("-")[:80] or "data")
     name = base
     number = 2
     while name in taken:
         name = f"{base}_{number}"
         number += 1
     return name
+
+
+def is_gallery(name: str) -> bool:
+    """Return whether a name is one of ``file_name``."""
+    return name.startswith(_NAME)
 
 
 def scaled(heatmap: np.ndarray) -> np.ndarray:
@@ -59,64 +77,134 @@ def scaled(heatmap: np.ndarray) -> np.ndarray:
     return np.clip(heatmap / scale, -1.0, 1.0) if scale > 0 else np.zeros_like(heatmap)
 
 
-def draw_gallery(canvas: Canvas, table: Table, store: PredictionStore | None = None) -> str:
-    """Draw a row per image: the image, its foreground, and the heatmap of every method.
+def draw_gallery(
+    canvas: Canvas,
+    table: Table,
+    store: PredictionStore | None = None,
+    measurements: MeasurementStore | None = None,
+) -> str:
+    """Draw a column per image and a row per method; if two explainers were measured, both.
+
+    Images on which the methods disagree are first.
 
     Returns:
         A description of the figure; empty if there are no heatmaps.
     """
-    gallery = read_gallery(table)
-    if gallery is None or not gallery.methods:
-        return ""
-    draw_grid(canvas, gallery, gallery.methods[:MAX_METHODS])
-    return _description(gallery, gallery.methods[:MAX_METHODS])
+    galleries = [] if measurements is None else paired_galleries(table, measurements)
+    if not galleries:
+        gallery = read_gallery(table)
+        if gallery is None or not gallery.methods:
+            return ""
+        galleries = [gallery]
+    most = MAX_PAIRS if len(galleries) > 1 else len(galleries[0].label)
+    order = by_disagreement(galleries[0])[:most]
+    galleries = [chosen_images(gallery, order) for gallery in galleries]
+    draw_grid(canvas, galleries, MAX_METHODS)
+    return _description(galleries)
 
 
-def draw_grid(canvas: Canvas, gallery: Gallery, columns: Sequence[MethodHeatmaps]) -> None:
-    """Draw a row per image: the image, its foreground, and a heatmap for each column."""
-    rows = len(gallery.label)
-    axes, scale = image_grid(canvas, rows, 2 + len(columns))
-    for r in range(rows):
-        _image(axes[r, 0], gallery, r)
-        _image(axes[r, 1], gallery, r, outlined=True)
-        axes[r, 0].set_ylabel(_row_label(gallery, r), fontsize=7)
-        for c, heatmaps in enumerate(columns, 2):
-            _heatmap(axes[r, c], gallery, heatmaps, r)
-    for c, title in enumerate(["image", "foreground", *(_title(heatmaps) for heatmaps in columns)]):
-        axes[0, c].set_title(title, fontsize=8)
+def by_disagreement(gallery: Gallery) -> np.ndarray:
+    """Return the images in order: first those where as many methods are right as are wrong."""
+    right = np.array([_is_right(gallery, heatmaps) for heatmaps in gallery.methods])
+    count = right.sum(0)
+    return np.argsort(-np.minimum(count, len(right) - count), kind="stable")
+
+
+def chosen_images(gallery: Gallery, rows: np.ndarray) -> Gallery:
+    """Return a gallery of some of the images."""
+    methods = [
+        replace(one, heatmap=one.heatmap[rows], prediction=one.prediction[rows])
+        for one in gallery.methods
+    ]
+    return replace(
+        gallery,
+        split=[gallery.split[r] for r in rows],
+        image=gallery.image[rows],
+        mask=gallery.mask[rows],
+        label=gallery.label[rows],
+        methods=methods,
+    )
+
+
+def draw_grid(canvas: Canvas, galleries: Sequence[Gallery], most: int) -> None:
+    """Draw a column per image and a row per method, with the maps of all galleries side by side.
+
+    Args:
+        canvas: Where to draw.
+        galleries: Galleries of the same images and methods; the explainers differ.
+        most: Most methods that are shown.
+    """
+    first = galleries[0]
+    images = len(first.label)
+    side = len(galleries)
+    names = [_row_name(heatmaps, with_explainer=side == 1) for heatmaps in first.methods[:most]]
+    left = 0.2 + 0.072 * max(len(line) for name in names for line in name.split("\n"))
+    top = _TOP + (0.18 if side > 1 else 0.0)
+    axes, scale = image_grid(canvas, 1 + len(names), side * images, left=left, top=top)
+    for i in range(images):
+        _image(axes[0, side * i], first, i)
+        axes[0, side * i].set_title(_column_title(first, i), fontsize=8)
+        for k, gallery in enumerate(galleries):
+            for r, heatmaps in enumerate(gallery.methods[:most], 1):
+                _heatmap(axes[r, side * i + k], gallery, heatmaps, i)
+            if side > 1:
+                axes[1, side * i + k].set_title(_explainer(gallery), fontsize=7, pad=3)
+        for k in range(1, side):
+            _image(axes[0, side * i + k], first, i, outlined=True)
+    for r, name in enumerate(["image", *names]):
+        axes[r, 0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center", labelpad=6)
     bar = canvas.colorbar(
-        axes[0, 2].images[0], cax=scale, orientation="horizontal", ticks=[-1, 0, 1]
+        axes[1, 0].images[0], cax=scale, orientation="horizontal", ticks=[-1, 0, 1]
     )
     bar.ax.set_xticklabels(["−1 against", "0", "+1 for the predicted class"], fontsize=7)
     canvas.text(0.5, 0.05 / canvas.get_figheight(), LEGEND, fontsize=7, ha="center", va="bottom")
 
 
-def image_grid(canvas: Canvas, rows: int, columns: int) -> tuple[np.ndarray, Axes]:
+def _explainer(gallery: Gallery) -> str:
+    """Return the name of the explainer, in two lines if it is long."""
+    name = one_line(gallery.methods[0].explainer)
+    if len(name) > 15:
+        name = re.sub(r"([ _])", r"\1\n", name, count=1)
+    return "\n".join(line if len(line) <= 18 else f"{line[:17]}…" for line in name.split("\n")[:2])
+
+
+def image_grid(
+    canvas: Canvas, rows: int, columns: int, left: float = _LEFT, top: float = _TOP
+) -> tuple[np.ndarray, Axes]:
     """Return axes [rows, columns] for square images, and those of the colour scale.
 
     They are placed in inches, since a layout engine takes seconds.
+
+    Args:
+        canvas: Where they are placed; its size is set.
+        rows: Number of rows.
+        columns: Number of columns.
+        left: Margin for the names of the rows, in inches.
+        top: Margin for the titles of the columns, in inches.
     """
     canvas.set_layout_engine("none")
-    width = max(_LEFT + columns * (_CELL + _COLUMN_GAP) + _RIGHT, 4.6)
-    height = _TOP + rows * (_CELL + _ROW_GAP) + _BOTTOM
+    width = max(left + columns * (_CELL + _COLUMN_GAP) + _RIGHT, 4.6)
+    height = top + rows * (_CELL + _ROW_GAP) + _BOTTOM
     canvas.set_size_inches(width, height)
     axes = np.empty((rows, columns), dtype=object)
     for r, c in np.ndindex(rows, columns):
-        left = _LEFT + c * (_CELL + _COLUMN_GAP)
-        bottom = height - _TOP - r * (_CELL + _ROW_GAP) - _CELL
-        axes[r, c] = canvas.add_axes((left / width, bottom / height, _CELL / width, _CELL / height))
+        start = left + c * (_CELL + _COLUMN_GAP)
+        bottom = height - top - r * (_CELL + _ROW_GAP) - _CELL
+        axes[r, c] = canvas.add_axes(
+            (start / width, bottom / height, _CELL / width, _CELL / height)
+        )
     return axes, canvas.add_axes((0.5 - 1.2 / width, 0.62 / height, 2.4 / width, 0.09 / height))
 
 
-def _image(axes: Axes, gallery: Gallery, r: int, *, outlined: bool = False) -> None:
-    image = gallery.image[r].transpose(1, 2, 0)
+def _image(axes: Axes, gallery: Gallery, i: int, *, outlined: bool = False) -> None:
+    image = gallery.image[i].transpose(1, 2, 0)
     image = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, 2)
     bare(axes)
     if outlined:  # the background is faded
-        image = np.where(gallery.mask[r][..., None], image, image // 4 + 191).astype(np.uint8)
+        image = np.where(gallery.mask[i][..., None], image, image // 4 + 191).astype(np.uint8)
     axes.imshow(image, interpolation="nearest")
     if outlined:
-        _outline(axes, gallery.mask[r])
+        _outline(axes, gallery.mask[i])
 
 
 def _heatmap(axes: Axes, gallery: Gallery, heatmaps: MethodHeatmaps, r: int) -> None:
@@ -130,10 +218,11 @@ def _heatmap(axes: Axes, gallery: Gallery, heatmaps: MethodHeatmaps, r: int) -> 
         f"{'✓' if right else '✗'} {_name(gallery, int(heatmaps.prediction[r]))}",
         fontsize=7,
         labelpad=2,
+        color="black" if right else _WRONG,
     )
     if not right:
         for side in axes.spines.values():
-            side.set(linewidth=2.4)
+            side.set(linewidth=2.4, color=_WRONG)
 
 
 def _outline(axes: Axes, mask: np.ndarray) -> None:
@@ -175,7 +264,7 @@ def _name(gallery: Gallery, label: int) -> str:
     return name if len(name) <= 12 else f"{name[:11]}…"
 
 
-def _row_label(gallery: Gallery, r: int) -> str:
+def _column_title(gallery: Gallery, r: int) -> str:
     split = one_line(gallery.split[r])
     if gallery.label.ndim == 1:
         return f"{split}\n{_name(gallery, int(gallery.label[r]))}"
@@ -193,31 +282,39 @@ def _is_right(gallery: Gallery, heatmaps: MethodHeatmaps) -> np.ndarray:
     return gallery.label[np.arange(len(gallery.label)), heatmaps.prediction] == 1
 
 
-def _title(heatmaps: MethodHeatmaps) -> str:
-    """Return the method, broken into short lines, and the explainer if it is not LRP."""
+def _row_name(heatmaps: MethodHeatmaps, *, with_explainer: bool) -> str:
+    """Return the method in lines of at most 24 characters; a longer part is cut in its middle.
+
+    Args:
+        heatmaps: The method.
+        with_explainer: Whether an explainer other than LRP is named.
+    """
     name = one_line(heatmaps.method).replace(" (", "\n(").replace(":", ":\n")
-    name = name.replace("_", "_\n", 1) if max(map(len, name.split("\n"))) > 13 else name
-    lines = [line if len(line) <= 17 else f"{line[:16]}…" for line in name.split("\n")]
-    if heatmaps.explainer not in ("", "lrp"):
-        lines.append(f"[{heatmaps.explainer}]")
-    return "\n".join(lines)
+    if with_explainer and heatmaps.explainer not in ("", "lrp"):
+        name += f"\n[{one_line(heatmaps.explainer)}]"
+    return "\n".join(
+        line if len(line) <= 24 else f"{line[:14]}…{line[-9:]}" for line in name.split("\n")
+    )
 
 
-def _description(gallery: Gallery, methods: Sequence[MethodHeatmaps]) -> str:
+def _description(galleries: Sequence[Gallery]) -> str:
+    gallery = galleries[0]
+    methods = gallery.methods[:MAX_METHODS]
     right = ", ".join(
         f"{one_line(heatmaps.method)} {int(_is_right(gallery, heatmaps).sum())} "
         f"of {len(gallery.label)}"
         for heatmaps in methods
     )
     splits = " and ".join(dict.fromkeys(one_line(split) for split in gallery.split))
-    explainers = ", ".join(dict.fromkeys(heatmaps.explainer for heatmaps in methods))
+    names = dict.fromkeys(one.explainer for each in galleries for one in each.methods)
     left = [
         *gallery.notes,
         *(f"{heatmaps.method}: no room" for heatmaps in gallery.methods[MAX_METHODS:]),
     ]
     missing = f" Not shown: {one_line('; '.join(left))}." if left else ""
     return (
-        f"Heatmaps ({explainers}) of the predicted class for the same {len(gallery.label)} "
-        f"images of {splits}, trial {gallery.trial}. Red: evidence for the class; blue: against. "
-        f"{RULE} Correct predictions: {right}.{missing}"
+        f"Heatmaps ({one_line(', '.join(names))}) of the predicted class for the same "
+        f"{len(gallery.label)} images of {splits}, trial {gallery.trial}; images on which methods "
+        f"disagree are first. Red: evidence for the class; blue: against. {RULE} "
+        f"Correct predictions: {right}.{missing}"
     )

@@ -12,7 +12,12 @@ import numpy as np
 
 from benchmark.core.errors import DamagedError
 from benchmark.core.text import one_line
-from benchmark.report.figures.style import COLOURS, MARKERS
+from benchmark.report.figures.style import (
+    CONFOUNDER_COLOURS,
+    ENVIRONMENT_COLOURS,
+    LABEL_COLOURS,
+    MARKERS,
+)
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.stored_arrays import read_embeddings
@@ -28,8 +33,12 @@ MAX_METHODS = 6
 MAX_LEGEND_NAMES = 8
 #: Default number of neighbours of UMAP. Splits with no more images are projected by PCA.
 NEIGHBOURS = 15
-#: What the images are coloured by.
-_COLOURED_BY = ("label", "confounder", "environment")
+#: What the images are coloured by, and the colours, which differ from those of methods.
+_COLOURED_BY = {
+    "label": LABEL_COLOURS,
+    "confounder": CONFOUNDER_COLOURS,
+    "environment": ENVIRONMENT_COLOURS,
+}
 
 
 @dataclass(frozen=True)
@@ -103,10 +112,10 @@ def draw_latent(canvas: Canvas, table: Table, store: PredictionStore | None = No
             if shown is None:
                 axes[r, c].set_axis_off()
             else:
-                _scatter(axes[r, c], *shown)
+                _scatter(axes[r, c], *shown, _COLOURED_BY[attribute])
         axes[r, 0].set_ylabel(f"by {attribute}", fontsize=8)
         present = np.unique(np.concatenate([shown[1] for shown in found if shown is not None]))
-        _legend(axes[r, -1], present, names[attribute])
+        _legend(axes[r, -1], present, names[attribute], _COLOURED_BY[attribute])
     return _description(trial, views, left, str(data.main_split), list(drawn))
 
 
@@ -219,7 +228,7 @@ def project(feature: np.ndarray) -> tuple[np.ndarray, str]:
     return position, "PCA"
 
 
-def _scatter(axes: Axes, position: np.ndarray, values: np.ndarray) -> None:
+def _scatter(axes: Axes, position: np.ndarray, values: np.ndarray, colours: Sequence[str]) -> None:
     # Draw in sixteen parts, so that no value covers the others.
     for rows in np.array_split(np.arange(len(values)), 16):
         for value in np.unique(values[rows]):
@@ -231,26 +240,30 @@ def _scatter(axes: Axes, position: np.ndarray, values: np.ndarray) -> None:
                 linewidths=0.3,
                 alpha=0.7,
                 rasterized=True,
-                **_marker_style(int(value)),
+                **_marker_style(int(value), colours),
             )
     axes.set(xticks=[], yticks=[])
+    for side in axes.spines.values():  # one frame around each panel
+        side.set(visible=True, linewidth=0.6, color="0.5")
 
 
-def _marker_style(value: int) -> dict[str, Any]:
+def _marker_style(value: int, colours: Sequence[str]) -> dict[str, Any]:
     marker = MARKERS[value % len(MARKERS)]
     return {
-        "color": COLOURS[value % len(COLOURS)],
+        "color": colours[value % len(colours)],
         "marker": marker,
         "edgecolors": "white" if marker not in "xX+" else None,
     }
 
 
-def _legend(axes: Axes, present: np.ndarray, names: Sequence[str]) -> None:
+def _legend(axes: Axes, present: np.ndarray, names: Sequence[str], colours: Sequence[str]) -> None:
     """Draw a legend to the right of the last axes of a row."""
     for value in present[:MAX_LEGEND_NAMES]:
         name = one_line(str(names[value])) if value < len(names) else str(value)
         short = name if len(name) <= 16 else f"{name[:15]}…"
-        axes.scatter([], [], s=14, linewidths=0.3, label=short, **_marker_style(int(value)))
+        axes.scatter(
+            [], [], s=14, linewidths=0.3, label=short, **_marker_style(int(value), colours)
+        )
     if len(present) > MAX_LEGEND_NAMES:
         axes.scatter([], [], s=0, label=f"… {len(present) - MAX_LEGEND_NAMES} more")
     axes.legend(

@@ -6,18 +6,20 @@ import io
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.core.files import remove_abandoned, write_atomic
 from benchmark.core.layout import ABANDONED_SECONDS
 from benchmark.core.text import one_line
+from benchmark.report.figures.accuracy_scatter import draw_scatter
 from benchmark.report.figures.explainer_gallery import draw_explainer_gallery
 from benchmark.report.figures.global_gallery import draw_global_gallery
 from benchmark.report.figures.heatmap_gallery import draw_gallery, file_name
 from benchmark.report.figures.latent_space import draw_latent
-from benchmark.report.figures.style import COLOURS, MARKERS
-from benchmark.report.records.learning_curves import Curves, mean_curve, read_curves
+from benchmark.report.figures.learning_curve_plot import draw_curves
+from benchmark.report.figures.style import legend_below, method_colour, method_style, short_name
 from benchmark.report.records.measurements import MeasurementStore
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.statistics.calibration import reliability
@@ -25,10 +27,8 @@ from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.value import Value
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-LINES = ("-", "--", "-.", ":")
 _STYLE: Any = {
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -53,6 +53,8 @@ class SavedFigure:
         description: Text that says what the figure shows.
         svg: The figure as an SVG element.
         full: Whether the figure takes the width of the page.
+        adapts: Whether black and white stand for the text and the background of the page, as in
+            line drawings; images keep their colours in a dark scheme.
     """
 
     name: str
@@ -60,6 +62,7 @@ class SavedFigure:
     description: str
     svg: str
     full: bool = False
+    adapts: bool = False
 
 
 def draw_all(
@@ -101,10 +104,11 @@ def draw_all(
                     f"{name}_{i + 1}", f"{title}: {one_line(table.title)}", draw, table, store, out
                 )
                 if figure is not None:
-                    drawn.setdefault(i, []).append(replace(figure, full=name in _FULL))
+                    drawn.setdefault(i, []).append(replace(figure, full=name in _FULL, adapts=True))
             taken = [figure.name for found in drawn.values() for figure in found]
             title = f"Heatmaps: {one_line(table.title)}"
-            gallery = _draw(file_name(table, taken), title, draw_gallery, table, store, out)
+            draw_maps = partial(draw_gallery, measurements=measurements)
+            gallery = _draw(file_name(table, taken), title, draw_maps, table, store, out)
             if gallery is not None:
                 drawn.setdefault(i, []).append(replace(gallery, full=True))
             drawn.setdefault(i, []).extend(_global_maps(i, table, store, out))
@@ -136,7 +140,7 @@ def _explainers(
     for number, row in enumerate([row for row in table.rows if row.requested], start=1):
 
         def draw(canvas: Canvas, _: Table, __: PredictionStore, row: Row = row) -> str:
-            return draw_explainer_gallery(canvas, row, measurements)
+            return draw_explainer_gallery(canvas, row, measurements, table.titles)
 
         title = f"Explainers of {one_line(row.marked_label)}: {one_line(table.title)}"
         figure = _draw(f"explainers_{i + 1}_{number}", title, draw, table, store, out)
@@ -177,19 +181,8 @@ def _draw(
     return SavedFigure(name, title, description, svg[svg.index("<svg") :])
 
 
-def style(i: int) -> dict[str, Any]:
-    """Return colour, marker and line style of the i-th method."""
-    return {
-        "color": COLOURS[i % len(COLOURS)],
-        "marker": MARKERS[i % len(MARKERS)],
-        "linestyle": LINES[i // 2 % len(LINES)],
-        "markerfacecolor": "white" if i % 2 else COLOURS[i % len(COLOURS)],
-        "markersize": 6,
-    }
-
-
-def _shown(table: Table) -> list[tuple[int, Row]]:
-    return [(i, row) for i, row in enumerate(table.rows) if row.selected_runs]
+def _shown(table: Table) -> list[Row]:
+    return [row for row in table.rows if row.selected_runs]
 
 
 def _column(table: Table, metric: str) -> int | None:
@@ -204,50 +197,10 @@ def _error(value: Value) -> list[list[float]] | None:
     return [[max(0.0, (e.value - e.low) * 100)], [max(0.0, (e.high - e.value) * 100)]]
 
 
-def _accuracy_and_worst(canvas: Canvas, table: Table, store: PredictionStore) -> str:
-    average = _column(table, "average_accuracy")
-    worst = _column(table, "worst_group_accuracy")
-    if average is None or worst is None:
-        return ""
-    axes = canvas.add_subplot()
-    shown = []
-    for i, row in _shown(table):
-        x = row.values[average]
-        y = row.values[worst]
-        if x.estimate.value is None or y.estimate.value is None:
-            continue
-        marker = {**style(i), "linestyle": "none"}
-        axes.errorbar(
-            x.estimate.value * 100,
-            y.estimate.value * 100,
-            xerr=_error(x),
-            yerr=_error(y),
-            capsize=2,
-            elinewidth=0.8,
-            label=_short(row.marked_label),
-            **marker,
-        )
-        shown.append(
-            f"{row.marked_label} {x.estimate.value * 100:.1f} and {y.estimate.value * 100:.1f}"
-        )
-    if not shown:
-        return ""
-    low, high = axes.get_xlim()
-    axes.plot([0, 100], [0, 100], color="0.7", linewidth=0.8, linestyle=":", zorder=0)
-    axes.set(xlim=(max(low, -2), min(high, 102)), ylim=(-3, 103))
-    axes.set(xlabel="average accuracy, %", ylabel="worst-group accuracy, %")
-    _legend(canvas, axes)
-    return (
-        "Average accuracy and worst-group accuracy with 95 % intervals: " + "; ".join(shown) + "."
-    )
-
-
 def _gap(canvas: Canvas, table: Table, store: PredictionStore) -> str:
     at = _column(table, "gap")
     rows = [
-        row
-        for _, row in _shown(table)
-        if at is not None and row.values[at].estimate.value is not None
+        row for row in _shown(table) if at is not None and row.values[at].estimate.value is not None
     ]
     if at is None or not rows:
         return ""
@@ -261,8 +214,9 @@ def _gap(canvas: Canvas, table: Table, store: PredictionStore) -> str:
             y,
             gap,
             xerr=_error(value),
-            color="0.85" if row.requested else "white",
-            edgecolor="black",
+            color=method_colour(row) if row.requested else "white",
+            edgecolor=method_colour(row),
+            alpha=0.75,
             height=0.65,
             hatch="" if row.requested else "///",
             linewidth=0.8,
@@ -273,7 +227,7 @@ def _gap(canvas: Canvas, table: Table, store: PredictionStore) -> str:
             max(gap, float(high or 0.0) * 100, 0.0) + 1, y, f"{gap:z.1f}", va="center", fontsize=8
         )
         shown.append(f"{row.marked_label} {gap:z.1f}")
-    axes.set_yticks(range(len(rows)), [_short(row.marked_label) for row in rows])
+    axes.set_yticks(range(len(rows)), [short_name(row.marked_label) for row in rows])
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.margins(x=0.12)
@@ -285,107 +239,6 @@ def _gap(canvas: Canvas, table: Table, store: PredictionStore) -> str:
     return "Generalisation gap with 95 % intervals, in points: " + "; ".join(shown) + "."
 
 
-def _curves(canvas: Canvas, table: Table, store: PredictionStore) -> str:
-    """Draw the accuracy on biased and deceiving data if it was logged, else on validation data.
-
-    The AUC and the distance of heatmaps are further panels if they were logged.
-    """
-    by_row = {}
-    for i, row in _shown(table):
-        runs = [w.run for w in row.selected_runs]
-        by_row[i] = [read_curves(r.folder, r.record.data) for r in runs if r.record is not None]
-    splits = {split for found in by_row.values() for c in found for split in c.accuracy}
-    gap = next((column.splits for column in table.columns if column.name == "gap"), ())
-    if gap and set(gap) <= splits:
-        panels = [(f"accuracy on {one_line(split)}", split, "accuracy") for split in gap]
-    else:
-        panels = [
-            ("validation accuracy", "val", "accuracy"),
-            ("validation worst group", "val", "worst"),
-        ]
-        if not any(
-            v is not None
-            for found in by_row.values()
-            for c in found
-            for v in c.worst.get("val", [])
-        ):
-            panels.pop()
-    measured = _measured_panels([c for found in by_row.values() for c in found], gap)
-    canvas.set_size_inches(4.8, 6.4 if measured else 3.6)
-    grid = canvas.add_gridspec(2 if measured else 1, 1)
-    all_axes = list(grid[0].subgridspec(1, len(panels)).subplots(sharey=True, squeeze=False)[0])
-    if measured:
-        all_axes += list(grid[1].subgridspec(1, len(measured)).subplots(squeeze=False)[0])
-    drawn = 0
-    for axes, panel in zip(all_axes, [*panels, *measured], strict=True):
-        drawn += _draw_curves(axes, table, by_row, *panel)
-    if not drawn:
-        return ""
-    all_axes[0].set_ylabel("%")
-    _legend(canvas, all_axes[0])
-    titles = [title for title, _, _ in [*panels, *measured]]
-    shown = " and ".join(filter(None, [", ".join(titles[:-1]), titles[-1]]))
-    return f"Learning curves, mean over trials: {shown} against the step."
-
-
-def _draw_curves(
-    axes: Axes,
-    table: Table,
-    by_row: Mapping[int, Sequence[Curves]],
-    title: str,
-    split: str,
-    attribute: str,
-) -> int:
-    """Draw a curve of each row and return the number of curves.
-
-    Args:
-        axes: Where to draw.
-        table: The results.
-        by_row: Curves of the runs of each row, by its position.
-        title: Title of the axes.
-        split: The split.
-        attribute: Name of an attribute of ``Curves``.
-    """
-    is_share = attribute != "distance"
-    drawn = 0
-    for i, found in by_row.items():
-        logged = [(c.steps, getattr(c, attribute)) for c in found]
-        steps, values = mean_curve(
-            [(steps, by_split[split]) for steps, by_split in logged if split in by_split]
-        )
-        if steps:
-            axes.plot(
-                steps,
-                [(100 if is_share else 1) * v for v in values],
-                label=_short(table.rows[i].marked_label),
-                markevery=0.2,
-                **style(i),
-            )
-            drawn += 1
-    axes.set_title(title, fontsize=9)
-    axes.set(xlabel="step")
-    if is_share:
-        axes.set_ylim(-3, 103)
-    else:
-        axes.set_ylim(bottom=0)
-    return drawn
-
-
-def _measured_panels(curves: Sequence[Curves], gap: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Return title, split and attribute of the panels of AUC and distance of heatmaps.
-
-    They show the deceiving split of the gap if it was logged, else validation data.
-    """
-    panels = []
-    for name, attribute in (("mean AUC in %", "auc"), ("distance of heatmaps", "distance")):
-        splits = {split for c in curves for split in getattr(c, attribute)}
-        split = gap[-1] if gap and gap[-1] in splits else "val"
-        if split in splits:
-            where = "validation" if split == "val" else one_line(split)
-            panels.append((f"{name}, {where}", split, attribute))
-    return panels
-
-
 def _reliability(canvas: Canvas, table: Table, store: PredictionStore) -> str:
     record = next(
         (w.run.record for row in table.rows for w in row.selected_runs if w.run.record), None
@@ -393,7 +246,7 @@ def _reliability(canvas: Canvas, table: Table, store: PredictionStore) -> str:
     split = record.data.main_split if record else None
     axes = canvas.add_subplot()
     drawn = 0
-    for i, row in _shown(table):
+    for row in _shown(table):
         bins: dict[int, list[tuple[float, float, int]]] = {}
         for selected_run in row.selected_runs:
             found = store.scores(selected_run, split) if split else None
@@ -404,8 +257,8 @@ def _reliability(canvas: Canvas, table: Table, store: PredictionStore) -> str:
             axes.plot(
                 [100 * x for x, _ in points],
                 [100 * y for _, y in points],
-                label=_short(row.marked_label),
-                **style(i),
+                label=short_name(row.marked_label),
+                **method_style(row),
             )
             drawn += 1
     if not drawn:
@@ -417,7 +270,7 @@ def _reliability(canvas: Canvas, table: Table, store: PredictionStore) -> str:
         xlabel="mean confidence, %",
         ylabel=f"accuracy on {one_line(str(split))}, %",
     )
-    _legend(canvas, axes)
+    legend_below(canvas, axes)
     return (
         f"Reliability on split {split}: accuracy against confidence in ten bins, trials pooled. "
         "Points on the diagonal are perfectly calibrated."
@@ -432,28 +285,15 @@ def _pooled(points: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
     return confidence, accuracy
 
 
-def _legend(canvas: Canvas, axes: Axes) -> None:
-    """Draw a legend below the axes; the figure grows, so that the axes keep their size."""
-    handles, labels = axes.get_legend_handles_labels()
-    longest = max(map(len, labels), default=0)
-    columns = 2 if longest > 18 else 3 if longest > 12 else 4
-    canvas.set_figheight(canvas.get_figheight() + 0.17 * ((len(labels) - 1) // columns))
-    canvas.legend(handles, labels, loc="outside lower center", ncols=columns)
-
-
-def _short(name: str) -> str:
-    """Return a name that fits a legend; the tables show it in full."""
-    name = one_line(name)
-    return name if len(name) <= 26 else f"{name[:15]}…{name[-10:]}"
-
-
+#: Name of the figure of average against worst-group accuracy.
+SCATTER = "accuracy_worst_group"
 #: Figures that take the width of the page.
 _FULL = ("latent_space",)
 #: Summary plots by name: their titles, and the functions that draw them.
 FIGURES: Mapping[str, tuple[str, Callable[[Canvas, Table, PredictionStore], str]]] = {
-    "accuracy_worst_group": ("Accuracy and worst group", _accuracy_and_worst),
+    SCATTER: ("Accuracy and worst group", draw_scatter),
     "gap": ("Generalisation gap", _gap),
-    "learning_curves": ("Learning curves", _curves),
+    "learning_curves": ("Learning curves", draw_curves),
     "reliability": ("Reliability", _reliability),
     "latent_space": ("Latent space", draw_latent),
 }

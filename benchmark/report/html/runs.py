@@ -12,14 +12,16 @@ from benchmark.core.errors import UserError
 from benchmark.core.failure import read_failure
 from benchmark.core.layout import State
 from benchmark.core.record import RunRecord, read_record
-from benchmark.core.text import printable_lines
-from benchmark.report.html.parts import facts_table, text
+from benchmark.core.spec import RunSpec
+from benchmark.core.text import one_line, printable_lines
+from benchmark.report.html.parts import facts_table, folded, scrolling, swatch, text
 from benchmark.report.records.learning_curves import Curves, read_curves
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.sweep_records import SweepRun
 from benchmark.report.records.switches import switch_of
 from benchmark.report.statistics.estimate import finite_or_none
-from benchmark.report.tables.results_table import BEFORE_SWITCH
+from benchmark.report.tables.numbers import plain
+from benchmark.report.tables.results_table import BEFORE_SWITCH, Row, Table
 
 #: Most sections of runs, so that a phone can open the page; the other runs are counted.
 MAX_RUNS_SHOWN = 300
@@ -27,22 +29,64 @@ MAX_RUNS_SHOWN = 300
 _LINES = ("", "6 4", "2 3", "9 3 2 3")
 
 
-def selected_runs_part(selected_runs: Sequence[SelectedRun], shown: int = MAX_RUNS_SHOWN) -> str:
-    """Return a foldable section for every selected run."""
-    parts = [_selected_run(selected_run) for selected_run in selected_runs[:shown]]
-    left = len(selected_runs) - len(parts)
-    if left > 0:
-        parts.append(f"<p>{left} more selected runs are not shown; see their folders.</p>")
+def selected_runs_part(table: Table, shown: int = MAX_RUNS_SHOWN) -> str:
+    """Return a foldable section for every method, with one for each of its selected runs.
+
+    Args:
+        table: The results on one data set.
+        shown: Most runs that are shown.
+    """
+    parts = []
+    left = shown
+    for row in table.rows:
+        runs = "".join(map(_selected_run, row.selected_runs[:left]))
+        scores = _scores(table, row)
+        parts.append(folded(f"{one_line(row.marked_label)}: {scores}", runs, head=swatch(row)))
+        left -= len(row.selected_runs[:left])
+    more = sum(len(row.selected_runs) for row in table.rows) - shown
+    if more > 0:
+        parts.append(f"<p>{more} more selected runs are not shown; see their folders.</p>")
     return "".join(parts)
 
 
+def _scores(table: Table, row: Row) -> str:
+    """Return average and worst-group accuracy of a method, and the number of its trials."""
+    trials = len(row.selected_runs)
+    shown = [
+        f"{title} {plain(value, 1)} %"
+        for name, title in (
+            ("average_accuracy", "average"),
+            ("worst_group_accuracy", "worst group"),
+        )
+        for column, value in zip(table.columns, row.values, strict=True)
+        if column.name == name and value.estimate.value is not None
+    ]
+    return ", ".join([*shown, f"{trials} trial{'s' if trials != 1 else ''}"])
+
+
 def _selected_run(selected_run: SelectedRun) -> str:
-    run = selected_run.run
-    record = run.record
-    spec = run.spec
-    if record is None or spec is None:
+    """Return a foldable section of one run, with its accuracy in the folded line."""
+    record = selected_run.run.record
+    if record is None or selected_run.run.spec is None:
         return ""
-    curves = read_curves(run.folder, record.data)
+    curves = read_curves(selected_run.run.folder, record.data)
+    title = f"trial {selected_run.trial}"
+    if selected_run.run.draw:
+        title += f", draw {selected_run.run.draw}"
+    scores = _accuracy(selected_run, record.data.main_split) if record.data.main_split else None
+    title += f": {scores}" if scores else ""
+    note = f"<p>{text(curves.note)}</p>" if curves.note else ""
+    body = facts_table(_facts(selected_run, record, selected_run.run.spec))
+    return (
+        f'<details id="run-{text(selected_run.run.key)}"><summary>{text(title)}</summary>'
+        f"{curve_svg(curves)}{note}{body}</details>"
+    )
+
+
+def _facts(selected_run: SelectedRun, record: RunRecord, spec: RunSpec) -> list[tuple[str, object]]:
+    """Return what is known of a run, as names and values."""
+    run = selected_run.run
+    machine = record.machine
     pairs: list[tuple[str, object]] = [
         ("selected", _selection(selected_run, record)),
         *(
@@ -58,26 +102,18 @@ def _selected_run(selected_run: SelectedRun) -> str:
         ("inference", _speed(record.inference_images_per_second)),
         ("parameters", f"{record.parameters:,}"),
         ("peak memory", _megabytes(record.peak_memory_bytes)),
-        ("machine", f"{record.machine.device}, {record.machine.threads or '?'} threads"),
-        ("versions", _pairs(record.machine.versions)),
-        ("commit", record.machine.commit),
-        ("settings", _pairs(record.machine.settings)),
-        ("resumed under other conditions", "; ".join(record.machine.resumed)),
+        ("machine", f"{machine.device}, {machine.threads or '?'} threads"),
+        ("versions", _pairs(machine.versions)),
+        ("commit", machine.commit),
+        ("settings", _pairs(machine.settings)),
+        ("resumed under other conditions", "; ".join(machine.resumed)),
         *((role, _upstream(run, role, key)) for role, key in spec.upstream.items()),
         ("paper", record.method.paper),
         ("recorded by the method", _pairs(record.extra)),
         ("finished", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.finished))),
         ("folder", f"{run.folder.path.parent.name}/{run.key}, attempt {record.attempt}"),
     ]
-    title = f"{text(run.method)}, trial {selected_run.trial}"
-    if run.draw:
-        title += f", draw {run.draw}"
-    note = f"<p>{text(curves.note)}</p>" if curves.note else ""
-    body = facts_table([(name, value) for name, value in pairs if value not in (None, "")])
-    return (
-        f'<details id="run-{text(run.key)}"><summary>{title}</summary>'
-        f"{curve_svg(curves)}{note}{body}</details>"
-    )
+    return [(name, value) for name, value in pairs if value not in (None, "")]
 
 
 def _selection(selected_run: SelectedRun, record: RunRecord) -> str:
@@ -186,7 +222,7 @@ def curve_svg(curves: Curves) -> str:
         f"Curves over {len(curves.steps)} evaluations: {', '.join(name for name, _ in series[:4])}"
     )
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{text(label)}" '
+        f'<svg class="curves" viewBox="0 0 {width} {height}" role="img" aria-label="{text(label)}" '
         f'font-size="11" fill="currentColor">{"".join(parts)}</svg>'
     )
 
@@ -203,7 +239,9 @@ def unfinished_part(runs: Sequence[SweepRun], shown: int = MAX_RUNS_SHOWN) -> st
         for head in ("run", "data", "method", "trial", "draw", "state", "reason")
     )
     table = f'<table class="cards"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-    return f'<h2 id="unfinished">Runs without a result</h2><div class="wide">{table}</div>{more}'
+    shown_table = scrolling(table, "Runs without a result")
+    title = f"{len(left)} run{'s' if len(left) > 1 else ''} without a result, and why"
+    return f'<h2 id="unfinished">Runs without a result</h2>{folded(title, f"{shown_table}{more}")}'
 
 
 def _unfinished_row(run: SweepRun) -> str:

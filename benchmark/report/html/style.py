@@ -1,7 +1,25 @@
-"""Style sheet and script of the HTML page; the script only sorts tables."""
+"""Style sheet and script of the HTML pages.
+
+The script sorts tables, hides methods, chooses what stands beside a value, enlarges figures, and
+opens what a link points to. Pages show everything without it.
+"""
 
 CSS = """
-:root { color-scheme: light dark; --line: #8886; --soft: #8881; }
+:root {
+  color-scheme: light dark;
+  --page: #fff;
+  --ink: #1a1a1a;
+  --faint: #555;
+  --line: #8886;
+  --soft: #8881;
+  --errors: #e8710a;
+  --link: #0b57d0;
+}
+@media (prefers-color-scheme: dark) {
+  :root { --page: #161616; --ink: #eee; --faint: #b5b5b5; --errors: #b45309; --link: #8ab4f8; }
+}
+html { background: var(--page); color: var(--ink); }
+a { color: var(--link); }
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 76rem; }
 h1, h2, h3, p, li, summary, figcaption, table.cards td { overflow-wrap: anywhere; }
@@ -9,8 +27,27 @@ td:not(.number) { min-width: 5rem; max-width: 44rem; overflow-wrap: break-word; 
 h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { font-size: 1.3rem; border-bottom: 2px solid var(--line); margin-top: 3rem; }
 h3 { font-size: 1.05rem; margin: 2rem 0 .5rem; }
-nav ul { padding-left: 1.2rem; }
-.caption, .notes, small { opacity: .8; }
+nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.5rem; list-style: none; padding: 0; }
+.finding { font-size: 1.2rem; line-height: 1.4; max-width: 52rem; }
+.about, .caption, .notes, small, figcaption, .sd { color: var(--faint); }
+.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+.evidence { margin-bottom: 1rem; }
+.swatch { width: .7em; height: .7em; margin-right: .4em; display: inline-block; }
+.controls { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; font-size: .9rem; }
+.controls[hidden] { display: none; }
+.controls fieldset {
+  border: 1px solid var(--line);
+  border-radius: .4rem;
+  display: flex;
+  flex-wrap: wrap;
+  gap: .1rem .9rem;
+  margin: 0;
+  padding: .2rem .8rem .4rem;
+  min-width: 0;
+}
+.controls label { display: inline-flex; align-items: center; min-height: 1.7rem; }
+[data-spread=interval] .sd, [data-spread=sd] .interval { display: none; }
+td.shaded { background: color-mix(in srgb, var(--errors) calc(var(--depth) * .75), transparent); }
 .caption { max-width: 60rem; font-size: .9rem; }
 .notes { font-size: .85rem; padding-left: 1.5rem; list-style: none; }
 .notes b { display: inline-block; min-width: 1.5em; margin-left: -1.5em; }
@@ -28,7 +65,7 @@ td small { display: block; }
 table.facts td { min-width: 0; overflow-wrap: anywhere; }
 tr.part th { background: var(--soft); font-weight: 600; }
 tr.upstream td:first-child { font-style: italic; }
-button {
+thead button, .enlarge {
   font: inherit;
   color: inherit;
   background: none;
@@ -37,9 +74,9 @@ button {
   cursor: pointer;
   text-align: inherit;
 }
-button::after { content: " \\2195"; opacity: .5; }
-[aria-sort=ascending] button::after { content: " \\2191"; opacity: 1; }
-[aria-sort=descending] button::after { content: " \\2193"; opacity: 1; }
+thead button::after { content: " \\2195"; color: var(--faint); }
+[aria-sort=ascending] button::after { content: " \\2191"; }
+[aria-sort=descending] button::after { content: " \\2193"; }
 button:focus-visible, summary:focus-visible, a:focus-visible {
   outline: 2px solid;
   outline-offset: 2px;
@@ -50,10 +87,18 @@ button:focus-visible, summary:focus-visible, a:focus-visible {
   gap: 1.5rem;
 }
 figure { margin: 0; }
-figure img { width: 100%; max-width: 34rem; height: auto; background: white; }
+.drawing { position: relative; max-width: 34rem; }
+.drawing svg { width: 100%; height: auto; display: block; }
 figure.full { grid-column: 1 / -1; }
-figure.full img { max-width: 56rem; }
-figcaption { font-size: .85rem; }
+figure.full .drawing { max-width: 60rem; }
+figure.paper .drawing { background: white; color: black; border-radius: .4rem; padding: .3rem; }
+figcaption { font-size: .85rem; max-width: 60rem; margin-top: .3rem; }
+.enlarge { position: absolute; inset: 0; width: 100%; cursor: zoom-in; }
+dialog { max-width: 98vw; max-height: 98vh; padding: .5rem; border: 1px solid var(--line); }
+dialog { background: var(--page); color: var(--ink); }
+dialog.paper { background: white; color: black; }
+dialog svg { width: 94vw; height: auto; max-height: 88vh; cursor: zoom-out; }
+dialog.wide svg { width: auto; min-width: 94vw; max-height: none; }
 details {
   border: 1px solid var(--line);
   border-radius: .4rem;
@@ -61,7 +106,9 @@ details {
   padding: .3rem .8rem;
 }
 summary { cursor: pointer; }
-details svg { max-width: 30rem; width: 100%; height: auto; }
+details[open] > summary { margin-bottom: .5rem; }
+details details { margin-left: 0; }
+svg.curves { max-width: 30rem; width: 100%; height: auto; }
 pre { overflow-x: auto; font-size: .8rem; background: var(--soft); padding: .5rem; }
 .warning {
   border-left: .4rem solid;
@@ -70,9 +117,9 @@ pre { overflow-x: auto; font-size: .8rem; background: var(--soft); padding: .5re
   font-weight: 600;
 }
 @media (max-width: 40rem) {
-  figure.full { overflow-x: auto; }
-  figure.full img { width: 42rem; max-width: none; }
-  figure.full figcaption { position: sticky; left: 0; }
+  figure.full .drawing { overflow-x: auto; }
+  figure.full svg, figure.full .enlarge { width: 42rem; max-width: none; }
+  .finding { font-size: 1.1rem; }
   body { padding: .7rem; }
   table.cards thead {
     position: absolute;
@@ -88,30 +135,38 @@ pre { overflow-x: auto; font-size: .8rem; background: var(--soft); padding: .5re
     margin-bottom: .7rem;
     padding: .2rem .5rem;
   }
+  table.cards tr { display: grid; grid-template-columns: 1fr 1fr; gap: .3rem 1rem; }
   table.cards td {
-    display: flex;
-    justify-content: space-between;
-    gap: 1rem;
-    text-align: right;
+    text-align: left;
     white-space: normal;
     max-width: none;
-    border-bottom: 1px solid var(--line);
-    padding: .25rem 0;
+    min-width: 0;
+    border: 0;
+    padding: .1rem 0;
   }
-  table.cards td:last-child { border-bottom: 0; }
   table.cards td::before {
     content: attr(data-label);
-    flex: 0 0 40%;
-    text-align: left;
-    opacity: .75;
+    display: block;
+    font-size: .8rem;
+    color: var(--faint);
   }
-  table.cards td > span { min-width: 0; }
-  table.cards td:first-child { font-weight: 600; }
-  table.cards td small { text-align: right; }
+  table.cards td:first-child { font-weight: 600; grid-column: 1 / -1; font-size: 1rem; }
+  table.cards td:first-child::before { display: none; }
+}
+@media (min-width: 56rem) {
+  .evidence:has(figure) {
+    display: grid;
+    grid-template-columns: minmax(0, 32rem) minmax(0, 1fr);
+    grid-template-rows: auto 1fr;
+    gap: 1rem 2rem;
+  }
+  .evidence .figures, .evidence figure { display: contents; }
+  .evidence .drawing { grid-row: 1 / 3; max-width: none; }
+  .evidence .controls { flex-direction: column; justify-content: start; }
 }
 @media print {
   details { break-inside: avoid; }
-  nav { display: none; }
+  nav, .controls { display: none; }
 }
 """
 
@@ -136,4 +191,45 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+for (const controls of document.querySelectorAll(".controls")) {
+  const section = controls.closest("section");
+  controls.hidden = false;
+  controls.addEventListener("change", event => {
+    const input = event.target;
+    if (input.type === "radio") {
+      section.dataset.spread = input.value;
+      return;
+    }
+    const parts = `[data-series="${input.value}"], .series-${input.value}`;
+    for (const part of section.querySelectorAll(parts)) {
+      part.style.display = input.checked ? "" : "none";
+    }
+  });
+}
+for (const drawing of document.querySelectorAll(".drawing")) {
+  const button = document.createElement("button");
+  button.className = "enlarge";
+  button.type = "button";
+  button.setAttribute("aria-label", "Enlarge: " + drawing.firstElementChild.ariaLabel);
+  button.addEventListener("click", () => {
+    const image = drawing.firstElementChild;
+    const dialog = document.createElement("dialog");
+    const box = image.viewBox.baseVal;
+    const tall = box.height / box.width > innerHeight / innerWidth;
+    const paper = drawing.parentElement.classList.contains("paper");
+    dialog.className = (tall ? "wide" : "") + (paper ? " paper" : "");
+    dialog.append(image);
+    dialog.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("close", () => { drawing.prepend(image); dialog.remove(); });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+  drawing.append(button);
+}
+const reveal = () => {
+  let found = location.hash && document.getElementById(location.hash.slice(1));
+  for (; found; found = found.parentElement) if (found.localName === "details") found.open = true;
+};
+addEventListener("hashchange", reveal);
+reveal();
 """

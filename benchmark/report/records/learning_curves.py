@@ -103,11 +103,26 @@ def mean_curve(
     Args:
         found: Steps and values of each run.
     """
+    by_step = _values_by_step(found)
+    return list(by_step), [float(np.mean(values)) for values in by_step.values()]
+
+
+def range_curve(
+    found: Sequence[tuple[Sequence[int], Sequence[float | None]]],
+) -> tuple[list[int], list[float], list[float]]:
+    """Return the steps of ``mean_curve``, and the lowest and the highest value at each of them."""
+    by_step = _values_by_step(found)
+    return list(by_step), list(map(min, by_step.values())), list(map(max, by_step.values()))
+
+
+def _values_by_step(
+    found: Sequence[tuple[Sequence[int], Sequence[float | None]]],
+) -> dict[int, list[float]]:
+    """Return the values of all runs at the steps that most runs have, in order."""
     by_step: dict[int, list[float]] = {}
     for steps, values in found:
         for step, value in zip(steps, values, strict=True):
             if value is not None:
                 by_step.setdefault(step, []).append(value)
     most = max(map(len, by_step.values()), default=0)
-    kept = sorted(step for step, values in by_step.items() if len(values) == most)
-    return kept, [float(np.mean(by_step[step])) for step in kept]
+    return {step: by_step[step] for step in sorted(by_step) if len(by_step[step]) == most}

@@ -8,6 +8,7 @@ from typing import Any
 from benchmark.core.errors import UserError
 from benchmark.core.spec import RunSpec
 from benchmark.core.text import one_line
+from benchmark.core.toml_text import toml_key, toml_text, toml_value
 from benchmark.report.records.model_selection import rank
 from benchmark.report.records.sweep_records import Sweep
 from benchmark.report.records.switches import switch_of
@@ -170,28 +171,31 @@ def _toml(sweep: Sweep, table: Table, best: Mapping[str, RunSpec], trials: Seque
     lines = [
         f"# The selected runs of {one_line(sweep.name)} by {table.criterion}, on trials that the "
         "selection has not used.",
-        f"title = {_text(f'{sweep.title}: selected runs, fresh trials')}",
-        f"datasets = [{_text(table.dataset)}]",
-        f"algorithms = [{', '.join(map(_text, best))}]",
-        f"backbone = {_text(_named(common.backbone, common.backbone_options))}",
+        f"title = {toml_text(f'{sweep.title}: selected runs, fresh trials')}",
+        f"datasets = [{toml_text(table.dataset)}]",
+        f"algorithms = [{', '.join(map(toml_text, best))}]",
+        f"backbone = {toml_text(_named(common.backbone, common.backbone_options))}",
         f"trials = {list(trials)}",
-        f"selection = {_scalar(common.selection)}",
+        f"selection = {toml_value(common.selection)}",
         *(["select_before_switch = true"] if _any_selected_early(best) else []),
         *(["evaluate_train = true"] if common.evaluate_train else []),
-        *([f"curves = {_scalar(curves)}"] if curves else []),
+        *([f"curves = {toml_value(curves)}"] if curves else []),
         *_titles(sweep.config.get("titles")),
         "",
         "[compute]",
-        *(f"{key} = {_scalar(value)}" for key, value in common.compute.items()),
+        *(f"{key} = {toml_value(value)}" for key, value in common.compute.items()),
     ]
     for method, spec in best.items():
-        lines += ["", f"[override.{_text(method)}]"]
-        lines += [f"{_key(name)} = {_scalar(value)}" for name, value in spec.hparams.items()]
-        lines += [f"dataset = {_scalar(spec.dataset_options)}", f"budget = {_scalar(spec.budget)}"]
-        lines += [f"backbone = {_text(_named(spec.backbone, spec.backbone_options))}"]
-        lines += [f"augmentation = {_scalar(spec.augmentation)}"]
+        lines += ["", f"[override.{toml_text(method)}]"]
+        lines += [f"{toml_key(name)} = {toml_value(value)}" for name, value in spec.hparams.items()]
+        lines += [
+            f"dataset = {toml_value(spec.dataset_options)}",
+            f"budget = {toml_value(spec.budget)}",
+        ]
+        lines += [f"backbone = {toml_text(_named(spec.backbone, spec.backbone_options))}"]
+        lines += [f"augmentation = {toml_value(spec.augmentation)}"]
         if spec.selection != common.selection:
-            lines += [f"selection = {_scalar(spec.selection)}"]
+            lines += [f"selection = {toml_value(spec.selection)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -202,7 +206,7 @@ def _titles(given: Any) -> list[str]:
     return [
         "",
         "[titles]",
-        *(f"{_key(str(name))} = {_scalar(text)}" for name, text in given.items()),
+        *(f"{toml_key(str(name))} = {toml_value(text)}" for name, text in given.items()),
     ]
 
 
@@ -218,30 +222,3 @@ def _named(name: str, options: Mapping[str, Any]) -> str:
 
 def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _key(name: str) -> str:
-    is_bare = name.replace("_", "a").replace("-", "a").isalnum() and name.isascii()
-    return name if is_bare else _text(name)
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_scalar, value))}]"
-    if isinstance(value, Mapping):
-        pairs = (f"{_key(str(name))} = {_scalar(item)}" for name, item in value.items())
-        return f"{{ {', '.join(pairs)} }}"
-    return repr(value) if isinstance(value, float) else str(value)
-
-
-def _text(text: str) -> str:
-    """Return a basic string of TOML."""
-    escaped = "".join(
-        {"\\": "\\\\", '"': '\\"'}.get(c, c if c.isprintable() else f"\\U{ord(c):08X}")
-        for c in text
-    )
-    return f'"{escaped}"'

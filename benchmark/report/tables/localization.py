@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.core.errors import DamagedError
+from benchmark.core.spec import PREDICTION
 from benchmark.core.summaries import ExplanationSummary
+from benchmark.report.records.measurements import MeasuredExplainer, MeasurementStore
 from benchmark.report.records.stored_arrays import StoredHeatmaps, read_heatmaps
 from benchmark.report.statistics.over_trials import student_over_trials
 from benchmark.report.tables.numbers import DASH, shows_bounds
@@ -268,3 +270,72 @@ def read_gallery(table: Table) -> Gallery | None:
     return Gallery(
         trials[0], first.split, first.image, first.mask[:, 0], first.label, names, methods, notes
     )
+
+
+def paired_galleries(table: Table, measurements: MeasurementStore) -> list[Gallery]:
+    """Return the galleries of the first two measured explainers, for the same methods and images.
+
+    Args:
+        table: The results.
+        measurements: Measured explanations.
+
+    Returns:
+        Two galleries of the first trial that has both; none if there are fewer explainers or if
+        they explained other images.
+    """
+    by_row = [(row, measurements.explainers(row.selected_runs)) for row in table.rows]
+    names = list(dict.fromkeys(one.name for _, found in by_row for one in found))[:2]
+    trials = sorted({one.trial for _, found in by_row for each in found for one in each.trials})
+    if len(names) < 2 or not trials:
+        return []
+    first: StoredHeatmaps | None = None
+    sides: tuple[list[MethodHeatmaps], list[MethodHeatmaps]] = ([], [])
+    label_names: Sequence[str] = ()
+    notes = []
+    for row, found in by_row:
+        pair = _stored_pair(found, names, trials[0])
+        if pair is None or not (first or pair[0]).has_same_images(pair[0]):
+            notes += [f"{row.marked_label}: not explained by both"] if row.selected_runs else []
+            continue
+        if first is None:
+            first = pair[0]
+            record = row.selected_runs[0].run.record
+            label_names = record.data.label_names if record else ()
+        for side, name, stored in zip(sides, names, pair, strict=True):
+            heatmap = stored.heatmap.astype(np.float32)
+            title = table.titles.of(name)
+            side.append(MethodHeatmaps(row.marked_label, title, heatmap, stored.prediction))
+    if first is None:
+        return []
+    mask = first.mask[:, 0]
+    return [
+        Gallery(trials[0], first.split, first.image, mask, first.label, label_names, side, notes)
+        for side in sides
+    ]
+
+
+def _stored_pair(
+    explainers: Sequence[MeasuredExplainer], names: Sequence[str], trial: int
+) -> list[StoredHeatmaps] | None:
+    """Return the heatmaps of two explainers of a model; None unless the images are the same."""
+    found = []
+    for name in names:
+        measured = next(
+            (
+                one
+                for explainer in explainers
+                if explainer.name == name
+                for one in explainer.trials
+                if one.trial == trial
+            ),
+            None,
+        )
+        spec = None if measured is None else measured.run.spec
+        measurement = None if spec is None else spec.measurement
+        if measured is None or measurement is None or measurement.target != PREDICTION:
+            return None  # the gallery of another target does not hold the predictions
+        try:
+            found.append(read_heatmaps(measured.run))
+        except (OSError, DamagedError):
+            return None
+    return found if found[0].has_same_images(found[1]) else None

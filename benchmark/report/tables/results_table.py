@@ -50,6 +50,8 @@ class Row:
         label: Title in the table, unique there.
         code_label: The same with code names, for programs.
         criterion: Criterion that selected steps and draws.
+        series: Position of the method among those of all tables, from which figures take its
+            colour and marker.
     """
 
     method: str
@@ -61,6 +63,7 @@ class Row:
     label: str = ""
     code_label: str = ""
     criterion: str = ""
+    series: int = 0
 
     @property
     def before_switch(self) -> list[SelectedRun]:
@@ -153,7 +156,16 @@ def tables_of(
             if posteriors is not None and posteriors.credible:
                 _add_posteriors(table, posteriors, store)
             tables.append(table)
+    _add_series(tables)
     return tables
+
+
+def _add_series(tables: Sequence[Table]) -> None:
+    """Number the methods over all tables, so that a method has the same colour in all figures."""
+    numbers: dict[str, int] = {}
+    for table in tables:
+        for row in table.rows:
+            row.series = numbers.setdefault(row.code_label, len(numbers))
 
 
 def _add_posteriors(table: Table, posteriors: Posteriors, store: PredictionStore | None) -> None:

@@ -20,6 +20,8 @@ class Sheet:
         stub: Number of columns that hold names. They are aligned to the left, and repeated if a
             terminal is too narrow for all other columns.
         notes: Footnotes of the table as a whole.
+        shades: For each cell of each row a share in [0, 1] that pages show as the depth of its
+            background, or None; empty for no shading.
 
     Raises:
         UserError: If a row has neither one cell nor one for each column, or a cell is no text.
@@ -31,6 +33,7 @@ class Sheet:
     rows: list[list[str]]
     stub: int = 1
     notes: list[str] = field(default_factory=list)
+    shades: list[list[float | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for number, row in enumerate(self.rows, 1):
