@@ -107,7 +107,7 @@ setup(
             "onnxruntime>=1.18",
             "safetensors>=0.4.3",
         ],
-        "timm": ["timm>=1.0"],  # models of timm in benchmark.audit
+        "timm": ["timm>=1.0.17"],  # backbones timm:NAME
         "umap": ["umap-learn>=0.5.5"],  # the report's latent space by UMAP instead of PCA
         "dicom": ["pydicom>=2.4"],  # X-rays in DICOM
         "hdf5": ["h5py>=3.8"],  # ImageNet-Segmentation
@@ -130,6 +130,7 @@ setup(
             "captum>=0.7",
             "prodigyopt>=1.1",
             "open_clip_torch>=3.3",
+            "timm>=1.0.17",
             "bcos>=0.1.3",  # B-cos networks of their authors, as an oracle
             "nbclient>=0.10",  # docs/tour.ipynb is executed
             "ipykernel>=6.29",

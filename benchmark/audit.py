@@ -129,7 +129,8 @@ def _parser() -> argparse.ArgumentParser:
             type=float,
             nargs="+",
             metavar="X",
-            help=f"{name} of each channel that a model of yours expects; default: of the data",
+            help=f"{name} of each channel that a model of yours expects; default: of timm's "
+            "description of a timm model, else of the data",
         )
     add(
         "--labels",

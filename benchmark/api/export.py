@@ -15,6 +15,7 @@ from benchmark.core.algorithm import Algorithm
 from benchmark.core.errors import UserError
 from benchmark.core.files import check_file
 from benchmark.core.registry import BACKBONES
+from benchmark.models.base import Backbone
 
 if TYPE_CHECKING:
     from benchmark.api.run import Run
@@ -137,9 +138,9 @@ def _write_safetensors(run: Run, path: Path, metadata: ExportMetadata) -> None:
 def rebuild(metadata: ExportMetadata) -> nn.Module:
     """Return the network that the metadata describe, with random weights."""
     kind = BACKBONES.get(metadata.backbone)
-    network: nn.Module = kind(
-        len(metadata.labels), tuple(metadata.input.image_size), **metadata.backbone_options
-    )
+    options = kind.without_weights(metadata.backbone_options)
+    network: Backbone = kind(len(metadata.labels), tuple(metadata.input.image_size), **options)
+    network.set_normalisation(metadata.input.mean, metadata.input.std)
     return network
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ from benchmark.api.images import normalised
 from benchmark.api.run import load_run
 from benchmark.core.dataset import DatasetInfo
 from benchmark.core.errors import UserError, shown
+from benchmark.core.hparam import parse_values
 from benchmark.core.layout import RunFolder, SweepFolder
-from benchmark.core.named_options import parse_named_options
+from benchmark.core.named_options import parse_backbone
+from benchmark.core.registry import BACKBONES
 from benchmark.core.summaries import InputSummary
+from benchmark.models.timm import TimmBackbone
 
 #: Endings of exported networks.
 _EXPORTED = (".pt2", ".onnx", ".safetensors")
@@ -57,7 +60,8 @@ class ModelOptions:
         trial: Trial of the run, likewise.
         trained_on: Data set of the run, likewise.
         weights: File of weights of a timm model.
-        mean: Mean of each channel, for models of the user; by default that of the data.
+        mean: Mean of each channel, for timm models and those of the user; by default that of timm's
+            description of the model, or that of the data.
         std: Standard deviation of each channel, likewise.
         labels: Names of the classes in the order of the model's outputs; by default that of the
             data.
@@ -106,8 +110,7 @@ def load_model(given: str, info: DatasetInfo, options: ModelOptions) -> AuditedM
         return _run_model(path, info, options)
     name = given.partition(":")[0]
     if name == "timm":
-        network = _timm_network(given, info, options)
-        return _module_model(given, network, info, options)
+        return _timm_model(given, info, options)
     if ":" in given:
         return _user_model(given, info, options)
     raise UserError(
@@ -278,31 +281,27 @@ def _call(given: str) -> Any:
         ) from error
 
 
-def _timm_network(given: str, info: DatasetInfo, options: ModelOptions) -> nn.Module:
-    """Return a timm model with the weights of a file."""
-    try:
-        import timm
-    except ImportError:
-        raise UserError(
-            f"{given} needs the package timm; `pip install 'shortcutbed[timm]'` adds it."
-        ) from None
-    named = parse_named_options(given.removeprefix("timm:"))
-    network_options: dict[str, Any] = dict(named.options)
+def _timm_model(given: str, info: DatasetInfo, options: ModelOptions) -> AuditedModel:
+    """Return a network of timm with the weights of a file, and the normalisation of timm."""
     if options.weights is None:
         raise UserError(f"{given} needs the file of its weights: --weights FILE.")
     if not options.weights.is_file():
         raise UserError(f"there is no file {options.weights}; check --weights.")
-    try:
-        network: nn.Module = timm.create_model(
-            named.name,
-            num_classes=len(info.label_names),
-            in_chans=info.image_size[0],
-            checkpoint_path=str(options.weights),
-            **network_options,
-        )
-    except Exception as error:  # timm raises many types
+    named = parse_backbone(given)
+    kind: type[TimmBackbone] = BACKBONES.get(named.name)
+    chosen: dict[str, Any] = parse_values(kind.all_options(), named.options, named.name)
+    chosen |= {"file": str(options.weights.resolve()), "pixels": "data"}
+    kind.check_options(info.image_size, chosen)
+    network = kind(len(info.label_names), info.image_size, **chosen)
+    if not network.has_trained_head:
         raise UserError(
-            f"timm cannot make {named.name} with {options.weights}: "
-            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        ) from error
-    return network
+            f"{options.weights} has no last layer of {len(info.label_names)} classes, as the data "
+            f"have: {', '.join(info.label_names)}; audit a model that was trained on them."
+        )
+    if info.image_size[0] == len(network.traits.mean):
+        options = replace(
+            options,
+            mean=options.mean or network.traits.mean,
+            std=options.std or network.traits.std,
+        )
+    return _module_model(given, network, info, options)

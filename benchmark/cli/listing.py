@@ -49,7 +49,11 @@ def datasets(*, long: bool) -> str:
 def backbones(*, long: bool) -> str:
     """List the networks and what can explain them; with ``long`` also their options."""
     headers = ["backbone", "description", "explained by", "smallest side"]
-    text = _table(headers, _rows(BACKBONES, _backbone_row), [None, 60, None, None])
+    rows = _rows(BACKBONES, _backbone_row)
+    rows += [
+        [f"{name}:NAME", doc, "depends on NAME", ""] for name, doc in BACKBONES.families().items()
+    ]
+    text = _table(headers, rows, [None, 60, None, None])
     if long:
         text += "\n\nevery backbone with batch normalisation:\n" + _hparam_table(COMMON_OPTIONS)
         text += _declared(BACKBONES, "options")

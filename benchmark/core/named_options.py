@@ -49,6 +49,22 @@ def parse_named_options(text: str) -> NamedOptions:
     return NamedOptions(name.strip(), options)
 
 
+def parse_backbone(text: str) -> NamedOptions:
+    """Parse a backbone: ``name:option=value``, or ``library:model:option=value``.
+
+    The name of ``timm:resnet18:drop_path_rate=0.1`` is ``timm:resnet18``.
+
+    Raises:
+        UserError: As for ``parse_named_options``.
+    """
+    library, _, rest = text.partition(":")
+    model, _, options = rest.partition(":")
+    if not model.strip() or "=" in model:
+        return parse_named_options(text)
+    named = parse_named_options(f"{model}:{options}")
+    return NamedOptions(f"{library.strip()}:{named.name}", named.options)
+
+
 def split_option(text: str) -> tuple[str, str] | None:
     """Split ``name=value``, removing the spaces around both parts.
 

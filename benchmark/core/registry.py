@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from benchmark.core.errors import UserError, shown
 
@@ -60,6 +60,7 @@ class Registry(Generic[T]):
         self.broken: dict[str, str] = {}
         self._items: dict[str, T] = {}
         self._origin: dict[str, str] = {}
+        self._families: dict[str, Any] = {}
         #: Conflicts of two other packages, by the name that both of them use.
         self._conflicts: dict[str, str] = {}
         self._loaded = False
@@ -97,8 +98,24 @@ class Registry(Generic[T]):
         self._origin[name] = origin
         return item
 
+    def register_family(self, family: Any) -> Any:
+        """Register the classes of another library under one name. Use it as a decorator.
+
+        Args:
+            family: A class with a ``name``, a ``doc``, and a static method ``member(name)`` that
+                returns the class of one name of the library. ``get("timm:resnet18")`` calls
+                ``member("resnet18")`` of the family ``timm``.
+        """
+        self._families[family.name] = family
+        return family
+
+    def families(self) -> dict[str, str]:
+        """Return the documentation of each family by its name."""
+        self._load()
+        return {name: family.doc for name, family in sorted(self._families.items())}
+
     def get(self, name: str) -> T:
-        """Return the class with a name.
+        """Return the class with a name, or ``family:member``.
 
         Raises:
             UserError: If there is none. The message contains similar names and the modules that
@@ -109,12 +126,17 @@ class Registry(Generic[T]):
             return self._items[name]
         if name in self._conflicts:
             raise UserError(f"{self._conflicts[name]}.")
+        first, colon, member = name.partition(":")
+        if first in self._families:
+            found: T = self._families[first].member(member)
+            return found
+        if colon and first in self._items:
+            raise UserError(f"{name!r} has the option {member!r}, expected {first}:option=value.")
         unusable = "".join(
             f" ({origin} cannot be used: {why})" for origin, why in sorted(self.broken.items())
         )
-        raise UserError(
-            f"unknown {self.kind} {shown(name)}{did_you_mean(name, self._items)}{unusable}"
-        )
+        similar = did_you_mean(name, [*self._items, *self._families])
+        raise UserError(f"unknown {self.kind} {shown(name)}{similar}{unusable}")
 
     def names(self) -> list[str]:
         """Return all names, sorted."""

@@ -263,7 +263,8 @@ def on_grid(model: nn.Module, row: torch.Tensor) -> torch.Tensor:
     """Return the patches of a row of tokens float[B,T] on their grid, float[B,1,h,w].
 
     The tokens before the patches (class, distillation, registers) are left out. The grid is that
-    of ``token_grid`` (our backbones) or of ``patch_embed`` (timm), else a square.
+    of ``token_grid`` (our backbones, which name several such tokens by ``prefix_tokens``) or of
+    ``patch_embed`` (timm), else a square.
 
     Raises:
         UserError: the patches do not fill a grid.
@@ -275,7 +276,8 @@ def on_grid(model: nn.Module, row: torch.Tensor) -> torch.Tensor:
     else:
         height = width = math.isqrt(row.shape[1] - 1)
     first = row.shape[1] - height * width
-    if first < 1 or (first > 1 and not hasattr(model, "patch_embed")):
+    known = hasattr(model, "patch_embed") or first == getattr(model, "prefix_tokens", 1)
+    if first < 1 or (first > 1 and not known):
         raise UserError(
             f"{row.shape[1]} tokens are not a class token and a grid of patches of "
             f"{height}×{width}; give the network a method token_grid() that returns its rows and "

@@ -249,6 +249,8 @@ class Rules(TorchFunctionMode):
             return self._uncentred_scale(*args)
         if func is torch.conv2d and self.to_image and speed.is_enabled():
             return self._conv2d(*args, **kwargs)
+        if func is F.hardsigmoid and self.create_graph and self.epsilon is None:
+            return _hardsigmoid(*args, **kwargs)
         if self.epsilon is not None:
             if func is F.relu:
                 return self._relu(*args, **kwargs)
@@ -384,6 +386,11 @@ def _refuse_hidden_layers(model: nn.Module) -> None:
             "this explanation must see every layer, which a network scripted or traced by "
             "torch.jit hides; pass the original network."
         )
+
+
+def _hardsigmoid(input: torch.Tensor, inplace: bool = False) -> torch.Tensor:
+    """Compute ``F.hardsigmoid`` by functions that have a second derivative."""
+    return (input + 3).clamp(0, 6) / 6
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:

@@ -76,6 +76,8 @@ class Backbone(nn.Module):
     capabilities: ClassVar[Capabilities] = Capabilities()
 
     classifier: nn.Linear
+    scale: torch.Tensor
+    shift: torch.Tensor
 
     def __init__(
         self,
@@ -189,8 +191,31 @@ class Backbone(nn.Module):
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Receive the mean and standard deviation of each channel by which images are normalised.
 
-        Called once before training. Networks that need the original pixel values override it.
+        Called once before training. Networks that need the original pixel values override it, and
+        those whose weights belong to another normalisation call ``renormalise``.
         """
+
+    def renormalise(
+        self,
+        given: tuple[Sequence[float], Sequence[float]],
+        wanted: tuple[Sequence[float], Sequence[float]],
+    ) -> None:
+        """Make ``renormalised`` change one normalisation into another.
+
+        Args:
+            given: mean and standard deviation by which images are normalised.
+            wanted: those with which the weights were trained.
+        """
+        mean, std = (torch.tensor(part, dtype=torch.float32).view(-1, 1, 1) for part in given)
+        new_mean, new_std = (
+            torch.tensor(part, dtype=torch.float32).view(-1, 1, 1) for part in wanted
+        )
+        self.register_buffer("scale", std / new_std, persistent=False)
+        self.register_buffer("shift", (mean - new_mean) / new_std, persistent=False)
+
+    def renormalised(self, image: torch.Tensor) -> torch.Tensor:
+        """Return images float[B,C,H,W] in the normalisation of the weights."""
+        return image * self.scale + self.shift if hasattr(self, "scale") else image
 
     def stages(self, image: torch.Tensor) -> torch.Tensor:
         """Return the output of the CAM layer for images that ``side`` has enlarged."""
@@ -211,8 +236,8 @@ class Backbone(nn.Module):
     def _batch_norms(self) -> Iterator[nn.Module]:
         return (module for module in self.modules() if isinstance(module, BATCH_NORMS))
 
-    def feature_map(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the last feature map float[B,C,h,w] of normalised images float[B,C,H,W].
+    def enlarged(self, image: torch.Tensor) -> torch.Tensor:
+        """Return images float[B,C,H,W], enlarged to ``side`` if that is set.
 
         Raises:
             UserError: wrong channels, or an image that is too small.
@@ -225,7 +250,15 @@ class Backbone(nn.Module):
         inside = self.sides_inside(self.chosen, image.shape[2], image.shape[3])
         if inside != tuple(image.shape[2:]):
             image = F.interpolate(image, inside, mode="bilinear", align_corners=False)
-        return self.stages(image)
+        return image
+
+    def feature_map(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the last feature map float[B,C,h,w] of normalised images float[B,C,H,W].
+
+        Raises:
+            UserError: as ``enlarged``.
+        """
+        return self.stages(self.enlarged(image))
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
         """Return the features float[B,D] before the last layer."""

@@ -75,6 +75,11 @@ def state_of_weights(builder: str, name: str) -> dict[str, torch.Tensor]:
     return {_OLD_DENSE_KEY.sub(r"\1\2", key): value for key, value in state.items()}
 
 
+def weights_path(name: str) -> str:
+    """Return the path of a file in torch's folder of checkpoints; an absolute path is kept."""
+    return os.path.join(torch.hub.get_dir(), "checkpoints", name)
+
+
 def read_weights_file(name: str) -> Any:
     """Return what a file in torch's folder of checkpoints contains; nothing is downloaded.
 
@@ -84,7 +89,7 @@ def read_weights_file(name: str) -> Any:
     Raises:
         UserError: the file does not exist or is damaged.
     """
-    path = os.path.join(torch.hub.get_dir(), "checkpoints", name)
+    path = weights_path(name)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -118,15 +123,24 @@ def torchvision_network(builder: str, weights: str, num_outputs: int, **options:
     return network
 
 
-def load_all_but_last(network: nn.Module, state: dict[str, torch.Tensor], what: str) -> None:
+def load_all_but_last(
+    network: nn.Module, state: dict[str, torch.Tensor], what: str, last: str = ""
+) -> None:
     """Load a published state dict into a network, except for its last layer.
 
     The last layer keeps its initialisation.
 
+    Args:
+        network: the network.
+        state: parameters and buffers by name.
+        what: what the state dict is called in messages.
+        last: name of the last layer; by default the last linear layer of the network.
+
     Raises:
         UserError: the state dict belongs to another network.
     """
-    last = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    last = last or linear[-1]
     body = {key: value for key, value in state.items() if not key.startswith(f"{last}.")}
     try:
         missing, unexpected = network.load_state_dict(body, strict=False)

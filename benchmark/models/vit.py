@@ -86,9 +86,6 @@ class VisionTransformer(Backbone):
     torchvision's names with the prefix ``net.``; ``net.heads.head`` is ``classifier`` here.
     """
 
-    scale: torch.Tensor
-    shift: torch.Tensor
-
     @classmethod
     def shape(cls, options: Mapping[str, Any]) -> Shape:
         """Return the size of the network with these options."""
@@ -194,10 +191,8 @@ class VisionTransformer(Backbone):
 
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
         if self.chosen.get("pixels", "data") == "half":
-            given_mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
-            given_std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
-            self.register_buffer("scale", given_std / HALF, persistent=False)
-            self.register_buffer("shift", (given_mean - HALF) / HALF, persistent=False)
+            half = [HALF] * len(mean)
+            self.renormalise((mean, std), (half, half))
 
     def stem_widths(self) -> list[int]:
         """Return the widths of the convolutions before the blocks; empty for a linear map."""
@@ -214,9 +209,7 @@ class VisionTransformer(Backbone):
                 f"{self.name} was built for images of shape {list(self.image_size)}, got "
                 f"{list(image.shape[1:])}."
             )
-        if hasattr(self, "scale"):
-            image = image * self.scale + self.shift
-        patches = self.net.conv_proj(image).flatten(2).transpose(1, 2)
+        patches = self.net.conv_proj(self.renormalised(image)).flatten(2).transpose(1, 2)
         first = self.net.class_token.expand(len(image), -1, -1)
         return self.net.encoder(torch.cat([first, patches], dim=1))  # type: ignore[no-any-return]
 

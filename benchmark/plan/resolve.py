@@ -17,7 +17,7 @@ from benchmark.core.named_options import (
     NamedOptions,
     base_name,
     method_name,
-    parse_named_options,
+    parse_backbone,
     split_method,
 )
 from benchmark.core.needs import DESCRIPTIONS
@@ -148,7 +148,7 @@ class Resolver:
         info = data.info if data else None
         backbone = request.backbone or self.config.backbone
         if changes.backbone and not request.backbone:
-            backbone = errors(parse_named_options, changes.backbone) or backbone
+            backbone = errors(parse_backbone, changes.backbone) or backbone
         options = errors(self._backbone_options, backbone, info)
         hparams = kind and errors(self._hparams, request, kind, variant, info, changes.hparams)
         selection = changes.selection or self.config.selection
@@ -350,7 +350,7 @@ class Resolver:
         options = {name: str(value) for name, value in spec.backbone_options.items()}
         same_backbone = NamedOptions(spec.backbone, options)
         for role, needed in ALGORITHMS.get(spec.algorithm).upstream(spec).items():
-            backbone = parse_named_options(needed.backbone) if needed.backbone else same_backbone
+            backbone = parse_backbone(needed.backbone) if needed.backbone else same_backbone
             hparams = needed.hparams
             if needed.same_draw and self.config.grid:
                 known = ALGORITHMS.get(needed.algorithm).all_hparams(0)

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import Problems, UserError, shown
-from benchmark.core.named_options import NamedOptions, parse_named_options
+from benchmark.core.named_options import NamedOptions, parse_backbone, parse_named_options
 from benchmark.core.registry import did_you_mean
 from benchmark.core.shipped import shipped
 from benchmark.core.spec import CURVES, LABEL, MAX_STEPS, PREDICTION
@@ -526,7 +526,7 @@ _READERS = {
     "title": _title,
     "datasets": _datasets,
     "algorithms": _texts,
-    "backbone": lambda key, value: parse_named_options(_text(key, value)),
+    "backbone": lambda key, value: parse_backbone(_text(key, value)),
     "trials": read_numbers,
     "draws": _draws,
     "selection": read_selection,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 
 from benchmark import load_run
 from benchmark.audit import main
+from benchmark.auditing.model import ModelOptions, load_model
+from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
 from tests.support.runs import plan_run
 from tests.support.runs import run as execute_run
@@ -145,6 +148,26 @@ def test_other_normalisations_and_labels_are_checked(
     assert "3 channels" in capsys.readouterr().err
     assert main(["audited_models:network", DATA, "--labels", "a", "b"]) == 2
     assert "lying" in capsys.readouterr().err
+
+
+def test_a_timm_model_is_normalised_as_timm_describes_it(here: Path) -> None:
+    timm = pytest.importorskip("timm")
+    info = DATASETS.get("tiny")().info()
+    torch.manual_seed(0)
+    network = timm.create_model("resnet10t", num_classes=len(info.label_names)).eval()
+    torch.save(network.state_dict(), "weights.pt")
+    options = ModelOptions(weights=Path("weights.pt"))
+    model = load_model("timm:resnet10t", info, options)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, *info.image_size), np.uint8)
+    mean, std = (network.pretrained_cfg[part] for part in ("mean", "std"))
+    image = (pixels / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(image).float()).numpy()
+    np.testing.assert_allclose(model.scores(pixels), expected, rtol=1e-3, atol=1e-4)
+    assert model.network is not None and hasattr(model.network, "cam_module")
+    names = (*info.label_names, "other")
+    with pytest.raises(UserError, match="no last layer of"):
+        load_model("timm:resnet10t", replace(info, label_names=names), options)
 
 
 @pytest.mark.slow

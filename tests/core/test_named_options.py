@@ -9,6 +9,7 @@ from benchmark.core.named_options import (
     NamedOptions,
     base_name,
     method_name,
+    parse_backbone,
     parse_named_options,
     split_method,
     split_option,
@@ -29,6 +30,26 @@ def test_named_options_are_parsed(text: str, name: str, options: dict[str, str])
     parsed = parse_named_options(text)
     assert parsed == NamedOptions(name, options)
     assert parse_named_options(str(parsed)) == parsed
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "options"),
+    [
+        ("convnet:width=2", "convnet", {"width": "2"}),
+        ("timm:resnet18", "timm:resnet18", {}),
+        ("timm:resnet18.a1_in1k:", "timm:resnet18.a1_in1k", {}),
+        (
+            " timm : vit : file=C:/a=b.pth , side=64",
+            "timm:vit",
+            {"file": "C:/a=b.pth", "side": "64"},
+        ),
+        ("vit_b_16:file=C:/a.pth", "vit_b_16", {"file": "C:/a.pth"}),
+    ],
+)
+def test_backbones_are_parsed(text: str, name: str, options: dict[str, str]) -> None:
+    parsed = parse_backbone(text)
+    assert parsed == NamedOptions(name, options)
+    assert parse_backbone(str(parsed)) == parsed
 
 
 @pytest.mark.parametrize(
