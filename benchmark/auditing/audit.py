@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from benchmark.auditing.answers import AuditImages, balanced_rows, truth_of
+from benchmark.auditing.examples import Examples, make_examples
 from benchmark.auditing.groups import (
     Gap,
     SplitAccuracy,
@@ -18,11 +19,11 @@ from benchmark.auditing.groups import (
 )
 from benchmark.auditing.heatmaps import Heatmaps, explain_marks
 from benchmark.auditing.model import AuditedModel
-from benchmark.auditing.pull import MAX_CLASSES, Mark, Pull, marks_for, measure_pull
+from benchmark.auditing.pull import MAX_CLASSES, Mark, Pull, marks_for, measure_pull, not_planted
 from benchmark.auditing.regions import regions_of
 from benchmark.auditing.transplant import Transplant, measure_transplants
-from benchmark.auditing.verdict import Verdict, decide
-from benchmark.core.dataset import DatasetSource, GroupedDataset
+from benchmark.auditing.verdict import Finding, Verdict, decide, judge_pull
+from benchmark.core.dataset import DatasetInfo, DatasetSource, GroupedDataset
 from benchmark.core.errors import UserError
 from benchmark.core.named_options import NamedOptions
 
@@ -44,8 +45,8 @@ class Audit:
         pulls: Results of the first experiment.
         transplants: Results of the second experiment.
         heatmaps: Heatmaps of marked images; None for a model without a network.
+        examples: Images with a mark, and the answers; None if no mark was planted.
         verdict: The verdict.
-        images: The images of the first experiment.
         seconds: Time that the audit took.
     """
 
@@ -58,8 +59,8 @@ class Audit:
     pulls: tuple[Pull, ...]
     transplants: tuple[Transplant, ...]
     heatmaps: Heatmaps | None
+    examples: Examples | None
     verdict: Verdict
-    images: AuditImages
     seconds: float
 
 
@@ -91,23 +92,19 @@ def audit(
     info = data.info
     if len(info.label_names) < 2 and not info.multi_label:
         raise UserError(f"{source.name} has one class; an audit needs at least two.")
-    if not info.test_splits:
-        raise UserError(f"{source.name} has no test split; an audit needs one.")
+    tests = labelled_tests(info)
+    if not tests:
+        raise UserError(f"{source.name} has no test split with labels; an audit needs one.")
     model = load(data)
     tell("accuracy on the test splits")
-    correct = {
-        name: correct_answers(model, data.splits[name], info.multi_label)
-        for name in info.test_splits
-    }
+    correct = {name: correct_answers(model, data.splits[name], info.multi_label) for name in tests}
     accuracies = tuple(split_accuracy(name, data, right) for name, right in correct.items())
     clean, mark = _without_marks(source, data, trial)
     images = _images(clean, most, seed)
     probed = _probed_classes(images)
+    marks = _marks(images, mark) if len(probed) > 1 else []
     pulls = []
-    marks = marks_for(images)
-    if mark is not None:
-        marks = [mark, *(other for other in marks if other.kind != mark.kind)]
-    for kind in marks if len(probed) > 1 else ():
+    for kind in marks:
         tell(f"marks: {kind.kind}")
         pulls.append(measure_pull(model, images, kind, probed, seed))
     tell("exchange of regions")
@@ -115,7 +112,7 @@ def audit(
     regions = regions_of(*associated.pixels.shape[2:], masked=associated.mask is not None)
     transplants = measure_transplants(model, associated, regions, seed)
     tell("heatmaps")
-    heatmaps = explain_marks(model, images, marks[0], probed) if marks and pulls else None
+    heatmaps, examples = _illustrations(model, images, pulls, probed, info.label_names)
     return Audit(
         model.name,
         str(NamedOptions(source.name, {k: str(v) for k, v in _changed_options(source).items()})),
@@ -126,10 +123,33 @@ def audit(
         tuple(pulls),
         tuple(transplants),
         heatmaps,
-        decide(pulls, transplants, len(info.label_names)),
-        images,
+        examples,
+        decide(pulls, transplants, len(info.label_names), not_planted(images)),
         time.perf_counter() - started,
     )
+
+
+def _marks(images: AuditImages, known: Mark | None) -> list[Mark]:
+    """Return the marks to plant, the known mark of the data first."""
+    if known is None:
+        return marks_for(images)
+    return [known, *(other for other in marks_for(images) if other.kind != known.kind)]
+
+
+def _illustrations(
+    model: AuditedModel,
+    images: AuditImages,
+    pulls: Sequence[Pull],
+    probed: list[int],
+    names: Sequence[str],
+) -> tuple[Heatmaps | None, Examples | None]:
+    """Return heatmaps and examples of the first mark on which the model relies, or of the first."""
+    if not pulls:
+        return None, None
+    relied = [pull.mark for pull in pulls if judge_pull(pull).finding is Finding.RELIES]
+    mark = relied[0] if relied else pulls[0].mark
+    examples = make_examples(model, images, mark, probed[0], names)
+    return explain_marks(model, images, mark, probed), examples
 
 
 def _changed_options(source: DatasetSource) -> dict[str, object]:
@@ -148,8 +168,13 @@ def _without_marks(
     return base.load(trial), Mark(chosen["shortcut"], chosen["size"], chosen["opacity"])
 
 
+def labelled_tests(info: DatasetInfo) -> list[str]:
+    """Return the test splits whose labels are known."""
+    return [name for name in info.test_splits if name not in info.unlabelled_splits]
+
+
 def _main_split(data: GroupedDataset) -> str:
-    tests = data.info.test_splits
+    tests = labelled_tests(data.info)
     return next((name for name in ("unbiased", "test") if name in tests), tests[-1])
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from benchmark.auditing.audit import Audit
+from benchmark.auditing.examples import Examples
 from benchmark.auditing.paired_mean import PairedMean
-from benchmark.auditing.pull import Mark, neutral_patch, planted_image
 from benchmark.auditing.verdict import THRESHOLD, Finding, judge_pull, judge_transplant
 from benchmark.report.figures.summary_plots import SavedFigure
 from benchmark.report.figures.svg import as_svg, show_image
@@ -16,16 +16,17 @@ _COLOURS = {
     Finding.NOT_FOUND: "#2f7d4f",
     Finding.UNDECIDED: "#8a6d1d",
 }
-#: The number of images in the figures of marks and heatmaps.
-_EXAMPLES = 8
+#: The number of images in the figure of heatmaps.
 _HEATMAPS = 6
+#: The largest length of an answer in the figure of marks.
+_MAX_TEXT = 20
 
 
 def draw(audit: Audit) -> list[SavedFigure]:
     """Return the figures of an audit."""
     figures = [_effects(audit)]
-    if audit.pulls:
-        figures.append(_examples(audit, audit.pulls[0].mark))
+    if audit.examples is not None:
+        figures.append(_examples(audit.examples))
     if audit.heatmaps is not None:
         figures.append(_heatmaps(audit))
     return figures
@@ -61,27 +62,23 @@ def _effects(audit: Audit) -> SavedFigure:
     return as_svg(figure, "effects", "Effects of marks and regions", description, full=True)
 
 
-def _examples(audit: Audit, mark: Mark) -> SavedFigure:
+def _examples(examples: Examples) -> SavedFigure:
     from matplotlib.figure import Figure
 
-    images = audit.images
-    label = audit.probed[0]
-    planted = planted_image(images, mark, label)
-    neutral = neutral_patch(images.pixels, planted.pasted, mark)
-    count = min(_EXAMPLES, len(images))
-    rows = np.linspace(0, len(images) - 1, count).round().astype(int)
-    figure = Figure(figsize=(1.15 * count, 3.9), layout="constrained")
-    axes = figure.subplots(3, count, squeeze=False)
-    for column, row in enumerate(rows):
-        for line, pixels in enumerate((images.pixels, neutral, planted.image)):
-            show_image(axes[line, column], pixels[row])
-    for line, title in enumerate(("original", "grey patch", f"mark of {audit.labels[label]}")):
-        axes[line, 0].set_ylabel(title, fontsize=8)
+    count = max(len(examples.versions[0].pixels), 1)
+    figure = Figure(figsize=(1.15 * count, 4.2), layout="constrained")
+    axes = figure.subplots(len(examples.versions), count, squeeze=False)
+    for line, version in zip(axes, examples.versions, strict=True):
+        line[0].set_ylabel(version.title, fontsize=8)
+        for axis, pixels, answer in zip(line, version.pixels, version.answers, strict=False):
+            show_image(axis, pixels)
+            axis.set_xlabel(answer[:_MAX_TEXT], fontsize=7)
     description = (
-        f"Images, the same with a grey patch, and with the {mark.kind} of the class "
-        f"{audit.labels[label]}."
+        f"Images that are not {examples.label}, the same with a grey patch, and with the "
+        f"{examples.mark.kind} of {examples.label}. Below each image is the answer of the model."
     )
-    return as_svg(figure, "marks", f"Images with a {mark.kind}", description, full=True)
+    title = f"Images with a {examples.mark.kind}"
+    return as_svg(figure, "marks", title, description, full=True)
 
 
 def _heatmaps(audit: Audit) -> SavedFigure:

@@ -171,13 +171,18 @@ def _numpy_logits(
     device: torch.device,
 ) -> np.ndarray:
     parts = []
-    size = max(1, min(_MAX_BATCH, _MAX_PIXELS // int(np.prod(pixels.shape[2:]))))
+    size = _images_per_pass(pixels)
     with torch.inference_mode():
         for start in range(0, len(pixels), size):
             image = normalised(pixels[start : start + size], accepts)
             parts.append(forward(image.to(device)).float().cpu())
     logits: np.ndarray = torch.cat(parts).numpy()
     return logits[:, list(order)]
+
+
+def _images_per_pass(pixels: np.ndarray) -> int:
+    """Return how many images uint8[N,C,H,W] a model is given at once."""
+    return max(1, min(_MAX_BATCH, _MAX_PIXELS // int(np.prod(pixels.shape[2:]))))
 
 
 def _module_model(
@@ -241,13 +246,18 @@ def _user_model(given: str, info: DatasetInfo, options: ModelOptions) -> Audited
     order = _order(given, options.labels or info.label_names, info)
 
     def scores(pixels: np.ndarray) -> np.ndarray:
-        found = np.asarray(made(pixels), np.float64)
-        if found.shape != (len(pixels), len(order)) or not np.isfinite(found).all():
-            raise UserError(
-                f"{given} returned scores {list(found.shape)} for {len(pixels)} images, expected "
-                f"finite numbers [{len(pixels)}, {len(order)}]."
-            )
-        return found[:, order]
+        parts = [np.zeros((0, len(order)))]
+        size = _images_per_pass(pixels)
+        for start in range(0, len(pixels), size):
+            part = np.array(pixels[start : start + size])
+            found = np.asarray(made(part), np.float64)
+            if found.shape != (len(part), len(order)) or not np.isfinite(found).all():
+                raise UserError(
+                    f"{given} returned scores {list(found.shape)} for {len(part)} images, expected "
+                    f"finite numbers [{len(part)}, {len(order)}]."
+                )
+            parts.append(found[:, order])
+        return np.concatenate(parts)
 
     return AuditedModel(given, scores)
 

@@ -6,8 +6,8 @@ marks under which it answers c. Its mean over classes and images is the **pull**
 saw the marks has a pull near 0, also if marks hide the object and so change many answers.
 
 A mark may still happen to resemble a class: a bright tint pulls a model that sorts by brightness.
-So the shift of the scores must also exceed those of 19 **placebos**, random assignments of marks
-to classes: of the same marks where there are enough classes, else of marks that no class has. The
+So the shift of the scores is compared with those of **placebos**, random assignments of marks to
+classes: of the same marks where there are enough classes, else of marks that no class has. The
 scores are compared and not the answers, since a model that follows one red tag also answers by any
 other reddish one, but less surely.
 """
@@ -15,6 +15,7 @@ other reddish one, but less surely.
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,8 +32,8 @@ from benchmark.core.seeds import seed_for
 COLOURED = ("border", "colour", "background", "tie")
 #: The mark that is on the object itself and tints it.
 TINT = "colour"
-#: The number of assignments of marks to classes that mean nothing.
-PLACEBOS = 19
+#: The largest number of assignments of marks to classes that mean nothing. Two classes have 56.
+PLACEBOS = 199
 #: The number of marks that ``plant`` can tell apart by colour.
 _PALETTE = 10
 #: With fewer classes, placebos are marks that no class has; otherwise, those of other classes.
@@ -89,6 +90,15 @@ class Pull:
     def largest_placebo(self) -> float:
         """The largest shift of an assignment that means nothing; −∞ without placebos."""
         return max(self.placebos, default=-math.inf)
+
+    @property
+    def placebo_p(self) -> float:
+        """The p of the shift among the placebos, (1 + placebos with at least this shift) / (1 + n).
+
+        It is 1 without placebos.
+        """
+        as_large = sum(not placebo < self.shift for placebo in self.placebos)
+        return (1 + as_large) / (1 + len(self.placebos))
 
 
 def measure_pull(
@@ -177,8 +187,14 @@ def placebo_assignments(
         return []
     rng = np.random.default_rng(seed_for("audit placebos", seed))
     drawn: dict[tuple[int, ...], None] = {}
-    for _ in range(50 * PLACEBOS):
-        marks = tuple(rng.permutation(pool)[: len(probed)].tolist())
+    if math.perm(len(pool), len(probed)) <= 2 * PLACEBOS:
+        every = list(itertools.permutations(pool, len(probed)))
+        candidates = (every[row] for row in rng.permutation(len(every)))
+    else:
+        candidates = (
+            tuple(rng.permutation(pool)[: len(probed)].tolist()) for _ in range(50 * PLACEBOS)
+        )
+    for marks in candidates:
         if all(mark != label for mark, label in zip(marks, probed, strict=True)):
             drawn.setdefault(marks)
         if len(drawn) == PLACEBOS:
@@ -242,13 +258,19 @@ def neutral_patch(pixels: np.ndarray, pasted: np.ndarray, mark: Mark) -> np.ndar
 
 def marks_for(images: AuditImages) -> list[Mark]:
     """Return the kinds of marks that can be planted in images of this kind."""
-    colours = images.pixels.shape[1] == 3
-    known = planting().SHORTCUTS
-    return [
-        Mark(kind)
-        for kind in known
-        if (colours or kind not in COLOURED) and (images.mask is not None or kind != "background")
-    ]
+    left_out = not_planted(images)
+    return [Mark(kind) for kind in planting().SHORTCUTS if kind not in left_out]
+
+
+def not_planted(images: AuditImages) -> dict[str, str]:
+    """Return the kinds of marks that cannot be planted in images of this kind, and why."""
+    reasons = {}
+    for kind in planting().SHORTCUTS:
+        if images.pixels.shape[1] != 3 and kind in COLOURED:
+            reasons[kind] = "the images are grey"
+        elif images.mask is None and kind == "background":
+            reasons[kind] = "there are no masks"
+    return reasons
 
 
 def planted_image(images: AuditImages, mark: Mark, number: int) -> Any:

@@ -10,7 +10,13 @@ import numpy as np
 from benchmark.auditing.audit import Audit
 from benchmark.auditing.groups import Accuracy
 from benchmark.auditing.paired_mean import PairedMean, smallest_visible
-from benchmark.auditing.verdict import THRESHOLD, judge_pull, judge_transplant
+from benchmark.auditing.verdict import (
+    MIN_SHIFT,
+    PLACEBO_LEVEL,
+    THRESHOLD,
+    judge_pull,
+    judge_transplant,
+)
 from benchmark.report.tables.sheet import Sheet
 
 #: The largest number of groups of a split in the table; JSON has all of them.
@@ -79,7 +85,7 @@ def _pulls(audit: Audit) -> Sheet:
     rows = []
     for pull in audit.pulls:
         judged = judge_pull(pull)
-        placebo = f"{pull.largest_placebo:.2f}" if pull.placebos else "–"
+        placebo = f"{pull.placebo_p:.2g}" if pull.placebos else "–"
         rows.append(
             [
                 pull.mark.kind,
@@ -98,8 +104,9 @@ def _pulls(audit: Audit) -> Sheet:
         f"Each class is given a mark. Pull: how much more often {units} images without a class are "
         "given it under its mark than under the other classes' marks, in points, with a 95 % "
         f"interval. A pull above {THRESHOLD:.0%} is reliance.",
-        "Shift: of the score of the class, in standard deviations. Placebo: the largest shift by "
-        "up to 19 random assignments of marks to classes, which a reliance must exceed. Own − "
+        f"Shift: of the score of the class, in standard deviations; reliance needs {MIN_SHIFT}. "
+        "Placebo: p of the shift among those of random assignments of marks to classes; reliance "
+        f"needs {PLACEBO_LEVEL:g}. Own − "
         "other: difference in accuracy between the mark of the own class and that of another one. "
         "Flips: answers that a mark, or grey in its place, changes; they do not tell a biased "
         "model from a fragile one. Area: share of the image.",
@@ -110,7 +117,7 @@ def _pulls(audit: Audit) -> Sheet:
         ["mark"],
         ["pull", "[95 %]"],
         ["shift", "sd"],
-        ["placebo", "sd"],
+        ["placebo", "p"],
         ["own −", "other"],
         ["flips", "mark"],
         ["flips", "grey"],
@@ -174,6 +181,8 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "sentence": audit.verdict.sentence,
         "limits": list(audit.verdict.limits),
         "threshold": THRESHOLD,
+        "min_shift": MIN_SHIFT,
+        "placebo_level": PLACEBO_LEVEL,
         "accuracy": [
             {
                 "split": split.split,
@@ -194,6 +203,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
                 **_mean_json(pull.estimate),
                 "classes": list(audit.probed),
                 "placebo_shift_max": pull.largest_placebo if pull.placebos else None,
+                "placebo_p": pull.placebo_p if pull.placebos else None,
                 "shift_sd": _finite(pull.shift),
                 "gap": _finite(pull.gap),
                 "raw_flips": pull.raw_flips,

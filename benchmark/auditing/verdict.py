@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmark.auditing.paired_mean import PairedMean, smallest_visible
@@ -12,6 +12,10 @@ from benchmark.auditing.transplant import Transplant
 
 #: A reliance below this share of answers counts as none.
 THRESHOLD = 0.02
+#: A reliance must shift the scores by at least this many standard deviations, and more than the
+#: placebos do at this level.
+MIN_SHIFT = 0.3
+PLACEBO_LEVEL = 0.05
 #: With fewer images, the report states the smallest reliance that could have been seen.
 ENOUGH_FOR_PULL = 50
 ENOUGH_FOR_TRANSPLANT = 240
@@ -60,7 +64,8 @@ def judge_pull(pull: Pull) -> Judged:
     """Return the finding about one kind of mark.
 
     Two controls must be passed: the other classes' marks, which are part of the pull, and the
-    largest shift of the placebos.
+    placebos. The shift must also be large enough: by chance, one of some innocent models shifts a
+    little more than its placebos do.
     """
     estimate = pull.estimate
     if estimate.high < THRESHOLD:
@@ -69,7 +74,9 @@ def judge_pull(pull: Pull) -> Judged:
         return Judged(Finding.UNDECIDED, f"the interval contains {THRESHOLD:.0%}")
     if not pull.placebos:
         return Judged(Finding.UNDECIDED, "there are no placebo marks to compare with")
-    if not pull.shift > pull.largest_placebo:
+    if not pull.shift >= MIN_SHIFT:
+        return Judged(Finding.UNDECIDED, f"it shifts scores by less than {MIN_SHIFT} sd")
+    if pull.placebo_p > PLACEBO_LEVEL:
         return Judged(Finding.UNDECIDED, "it reacts as strongly to marks that mean nothing")
     return Judged(Finding.RELIES, f"the pull is above {THRESHOLD:.0%}")
 
@@ -84,11 +91,22 @@ def judge_transplant(transplant: Transplant) -> Judged:
     return Judged(Finding.UNDECIDED, f"the interval contains {THRESHOLD:.0%}")
 
 
-def decide(pulls: Sequence[Pull], transplants: Sequence[Transplant], classes: int) -> Verdict:
+def decide(
+    pulls: Sequence[Pull],
+    transplants: Sequence[Transplant],
+    classes: int,
+    not_planted: Mapping[str, str] | None = None,
+) -> Verdict:
     """Return the verdict of all experiments.
 
     The model relies on a shortcut if any experiment shows it. No reliance was found if every
     experiment excludes it. Otherwise the audit is undecided.
+
+    Args:
+        pulls: the results for the marks.
+        transplants: the results for the regions.
+        classes: the number of classes.
+        not_planted: marks that were not tried, and why.
     """
     marks = [(pull, judge_pull(pull)) for pull in pulls]
     regions = [(transplant, judge_transplant(transplant)) for transplant in transplants]
@@ -103,7 +121,7 @@ def decide(pulls: Sequence[Pull], transplants: Sequence[Transplant], classes: in
         for t, judged in regions
         if judged.finding is Finding.RELIES
     ]
-    limits = _limits(pulls, transplants, classes)
+    limits = _limits(pulls, transplants, classes, not_planted or {})
     if found:
         return Verdict(Finding.RELIES, f"The model relies on {_joined(found)}.", limits)
     tried = [f"the {pull.mark.kind}" for pull in pulls]
@@ -140,12 +158,18 @@ def _joined(parts: Sequence[str]) -> str:
 
 
 def _limits(
-    pulls: Sequence[Pull], transplants: Sequence[Transplant], classes: int
+    pulls: Sequence[Pull],
+    transplants: Sequence[Transplant],
+    classes: int,
+    not_planted: Mapping[str, str],
 ) -> tuple[str, ...]:
     limits = [
         "A shortcut of another kind, in another place, or that these images do not carry, could "
         "not have been seen."
     ]
+    for why in dict.fromkeys(not_planted.values()):
+        kinds = _joined([kind for kind, reason in not_planted.items() if reason == why])
+        limits.append(f"Not tried, since {why}: {kinds}.")
     if pulls and (units := pulls[0].estimate.units) < ENOUGH_FOR_PULL:
         smallest = smallest_visible(units, THRESHOLD)
         limits.append(

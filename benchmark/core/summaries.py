@@ -185,6 +185,11 @@ class ExplainedSplit:
         correlation: Pearson correlation of absolute relevance and mask.
         area: Share of the image that is foreground.
         distance: Distance from the heatmap of the teacher; None for other methods.
+        on_shortcut: Share of absolute relevance where the confounder shows; None if it shows
+            nowhere or its place is not known.
+        shortcut_area: Share of the image where the confounder shows, likewise.
+        foreground_is_rest: Whether the foreground is merely everything except the shortcut, as in
+            data without masks in which a mark was planted.
         metrics: Explanation metrics of installed packages, by name.
     """
 
@@ -196,6 +201,9 @@ class ExplainedSplit:
     correlation: Correlation = None
     area: Share = None
     distance: Annotated[float | None, Between(0.0, 1e30)] = None
+    on_shortcut: Share = None
+    shortcut_area: Share = None
+    foreground_is_rest: bool = False
     metrics: Mapping[str, Annotated[float | None, Between(-1e30, 1e30)]] = field(
         default_factory=dict
     )
@@ -207,8 +215,12 @@ class ExplainedSplit:
 
     def to_json(self) -> dict[str, Any]:
         content = asdict(self)
-        if not self.metrics:
-            del content["metrics"]
+        for name in ("on_shortcut", "shortcut_area"):
+            if content[name] is None:
+                del content[name]
+        for name in ("foreground_is_rest", "metrics"):
+            if not content[name]:
+                del content[name]
         return content
 
 

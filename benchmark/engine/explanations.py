@@ -26,6 +26,7 @@ from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.evaluate import images_per_pass
 from benchmark.explain import get
 from benchmark.explain.base import HeatmapExplainer
+from benchmark.explain.metrics import relevance_mass
 
 #: The largest number of images of each split that are explained.
 MAX_IMAGES = 512
@@ -36,7 +37,7 @@ GALLERY_IMAGES = 8
 MAX_BATCH = 64
 MAX_PIXELS = 16 * 224 * 224
 #: Means that have a field of their own in the record; the others are in ``metrics``.
-_RECORDED_FIELDS = ("energy", "correlation", "area", "distance")
+_RECORDED_FIELDS = ("energy", "correlation", "area", "distance", "on_shortcut", "shortcut_area")
 
 
 @dataclass
@@ -165,7 +166,7 @@ def _explain(
             explainer_name = explainer.name
             mask = torch.from_numpy(masks_of(split.arrays, part)).to(split.device)
             pixels = pixel_map(heatmap, mask.shape[2:])
-            metrics = dict(measure(pixels, mask))
+            metrics = {**measure(pixels, mask), **measure_shortcut(pixels, split.arrays, part)}
             if distance is not None:
                 metrics["distance"] = distance
             measured.append({key: value.double().cpu() for key, value in metrics.items()})
@@ -174,6 +175,8 @@ def _explain(
                 pieces.append(gallery_arrays(split, part[shown], pixels[shown], predicted[name]))
         columns = {key: torch.cat([m[key] for m in measured]) for key in measured[0]}
         summaries[name] = summary(columns)
+        if _is_rest(split.arrays, rows):
+            summaries[name]["foreground_is_rest"] = True
     gallery: dict[str, np.ndarray] = {}
     if pieces:
         gallery = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
@@ -254,6 +257,41 @@ def measure(pixels: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]
     }
     area = inside.flatten(1).double().mean(1)
     return {**measured, "area": area, "total": relevance.flatten(1).sum(1)}
+
+
+def measure_shortcut(
+    pixels: torch.Tensor, split: Split, rows: np.ndarray
+) -> dict[str, torch.Tensor]:
+    """Return the share of the absolute relevance where the confounder shows, and its area.
+
+    Args:
+        pixels: signed relevance, float[B,H,W].
+        split: the split of the images.
+        rows: the rows of the images, int64[B].
+
+    Returns:
+        float64[B] for each name, NaN for images without the confounder; empty if its place is not
+        known.
+    """
+    if split.shortcut is None:
+        return {}
+    shown = torch.from_numpy(np.asarray(split.shortcut[rows])).to(pixels.device)[:, 0]
+    area = shown.flatten(1).double().mean(1)
+    return {
+        "on_shortcut": relevance_mass(pixels.double().abs(), shown),
+        "shortcut_area": torch.where(area > 0, area, torch.nan),
+    }
+
+
+def _is_rest(split: Split, rows: np.ndarray) -> bool:
+    """Return True if the foreground is everything except the shortcut in all of the images.
+
+    A shortcut that covers most of the image is a background, and the rest of it is an object.
+    """
+    if split.shortcut is None or split.mask is None:
+        return False
+    shown = np.asarray(split.shortcut[rows])
+    return bool(shown.mean() < 0.5 and (np.asarray(split.mask[rows]) != shown).all())
 
 
 def summary(columns: Mapping[str, torch.Tensor]) -> dict[str, Any]:

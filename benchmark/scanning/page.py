@@ -57,8 +57,9 @@ def scan_sheet(found: Scan) -> Sheet:
         f"How well plain properties of {len(found.rows):,} images of {found.split} predict the "
         "label: AUC of a simple classifier that is trained on one half and tested on the other, "
         f"for the class that is predicted best.{given} Intervals and p hold for all classes and "
-        f"families together. A family is reported if p < {ALPHA} and the lower bound is at least "
-        f"{MIN_AUC}; it is suspect unless it usually describes the object.",
+        f"families together. A family is reported if p < {ALPHA} and the lower bound of its own "
+        f"95 % interval is at least {MIN_AUC}; it is suspect unless it usually describes the "
+        "object.",
     ]
     heads = [["property"], ["tier"], ["class"], ["AUC"], ["95 %"], ["p"], ["finding"]]
     notes = [f"Not tested: {reason}." for reason in found.untested]

@@ -53,6 +53,17 @@ def nothing():
     return None
 
 
+def by_tag_in_small_parts():
+    """The same, unable to score many images at once."""
+    scores = by_tag()
+
+    def small(pixels):
+        assert len(pixels) <= 256 and pixels.flags.writeable
+        return scores(pixels)
+
+    return small
+
+
 def fails():
     raise RuntimeError("no weights here")
 '''
@@ -83,6 +94,13 @@ def test_a_function_that_follows_the_tag(here: Path, capsys: pytest.CaptureFixtu
     page = Path("audit/audit.html").read_text()
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "relies" in Path("audit/audit.tex").read_text()
+
+
+def test_a_function_scores_few_images_at_once(here: Path) -> None:
+    data = "planted:on=tiny,options=size=600,shortcut=tag,bias=0.9"
+    code, found = audit("audited_models:by_tag_in_small_parts", data)
+    assert code == 0 and found["verdict"] == "relies"
+    assert max(row["average"]["n"] for row in found["accuracy"]) > 256
 
 
 def test_a_network_with_its_normalisation(here: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmark.auditing.answers import AuditImages, balanced_rows, predicted_classes, truth_of
+from benchmark.auditing.examples import make_examples
 from benchmark.auditing.groups import confounder_gap
 from benchmark.auditing.model import AuditedModel
 from benchmark.auditing.paired_mean import paired_mean, smallest_visible
@@ -18,6 +19,7 @@ from benchmark.auditing.pull import (
     marks_for,
     measure_pull,
     neutral_patch,
+    not_planted,
     placebo_assignments,
     planting,
     pull_values,
@@ -137,11 +139,22 @@ def test_a_model_that_follows_the_tag_is_found(classes: int) -> None:
     pull = measure_pull(corner_model(classes), images, Mark("tag"), range(classes))
     assert pull.estimate.mean > 0.9
     assert pull.gap > 0.9
-    assert len(pull.placebos) == PLACEBOS
+    assert len(pull.placebos) == (56 if classes == 2 else PLACEBOS)
     assert pull.shift > 1 and pull.largest_placebo < 0.5 * pull.shift
+    assert pull.placebo_p == pytest.approx(1 / (1 + len(pull.placebos)))
+    assert judge_pull(replace(pull, shift=0.2)).finding is Finding.UNDECIDED
     assert judge_pull(pull).finding is Finding.RELIES
     verdict = decide([pull], [], classes)
     assert verdict.finding is Finding.RELIES and "tag" in verdict.sentence
+
+
+def test_examples_show_the_answers() -> None:
+    images = make_images(20, 2)
+    shown = make_examples(corner_model(2), images, Mark("tag"), 1, ("a", "b"))
+    original, grey, marked = shown.versions
+    assert original.answers == grey.answers == ("a",) * 8  # only images of the first class
+    assert marked.answers == ("b",) * 8
+    assert original.pixels.shape == marked.pixels.shape == (8, 3, SIDE, SIDE)
 
 
 @pytest.mark.parametrize("classes", [2, 6])
@@ -168,7 +181,7 @@ def test_two_classes_are_undecided_if_meaningless_marks_pull_as_much() -> None:
         return np.stack([red - 150, 150 - red], 1)
 
     pull = measure_pull(AuditedModel("red", scores), images, Mark("tag"), range(2))
-    assert pull.estimate.low > 0.02 and pull.largest_placebo >= pull.shift
+    assert pull.estimate.low > 0.02 and pull.placebo_p > 0.05
     judged = judge_pull(pull)
     assert judged.finding is Finding.UNDECIDED
     assert decide([pull], [], 2).finding is Finding.UNDECIDED
@@ -233,6 +246,10 @@ def test_a_grey_patch_replaces_only_the_mark() -> None:
 def test_grey_images_have_no_marks_of_colour() -> None:
     assert [mark.kind for mark in marks_for(make_images(4, 2, channels=1))] == ["tag"]
     assert "background" not in [mark.kind for mark in marks_for(make_images(4, 2))]
+    reasons = not_planted(make_images(4, 2, channels=1))
+    assert set(reasons) == {"border", "colour", "background", "tie"}
+    limits = decide([], [], 2, reasons).limits
+    assert any("grey" in limit and "border" in limit for limit in limits)
 
 
 def test_several_labels_are_judged_by_the_sign_of_their_scores() -> None:

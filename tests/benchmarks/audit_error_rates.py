@@ -5,14 +5,18 @@ small models on digits on photographs with a planted shortcut, half of them with
 class on every image and half of them with random marks, audits each on new images, and counts
 verdicts. Models differ in network (convnet, ResNet-18, ViT), number of classes (2, 10), shortcut
 (tag, border, colour, background) and seed. At a bias of 0.95 some models learned the digits all the
-same. Trained networks and verdicts are kept in ``--folder``, and the next call continues there;
-delete the verdicts, ``*.json``, to audit the same networks by a changed rule.
+same. ``--jpeg-models`` more are trained on the quality of JPEG compression, which is not among the
+marks of the audit.
+
+Trained networks and verdicts are kept in ``--folder``, and the next call continues there; delete
+the verdicts, ``*.json``, to audit the same networks by a changed rule.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import io
 import itertools
 import json
 import sys
@@ -24,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +43,7 @@ from benchmark.auditing.verdict import Finding, judge_pull, judge_transplant  # 
 from benchmark.core.dataset import Split  # noqa: E402
 from benchmark.core.files import write_atomic  # noqa: E402
 from benchmark.core.registry import BACKBONES, DATASETS  # noqa: E402
+from benchmark.report.statistics.worst_group import clopper_pearson  # noqa: E402
 from datasets._sources.shortcuts import plant  # noqa: E402
 
 NETWORKS = {
@@ -46,8 +52,12 @@ NETWORKS = {
     "vit": {"patch": 8, "dim": 64, "depth": 3, "heads": 4},
 }
 SHORTCUTS = ("tag", "border", "colour", "background")
+#: A shortcut that the audit does not plant: the quality of the compression, by class.
+JPEG = "JPEG"
+JPEG_QUALITIES = (10, 80)
 CLASSES = (2, 10)
 IMAGES = 240
+RELIES = Finding.RELIES
 #: The number of trials of the data that models share.
 DATA_TRIALS = 4
 
@@ -71,14 +81,18 @@ class Case:
     seed: int
 
 
-def cases(count: int) -> list[Case]:
-    """Return ``count`` cases, every second one biased."""
+def cases(count: int, jpeg: int) -> list[Case]:
+    """Return ``count`` cases and ``jpeg`` cases of compression, every second one biased."""
     kinds = list(itertools.product(SHORTCUTS, CLASSES, NETWORKS))
     order = np.random.default_rng(0).permutation(len(kinds))
     chosen = []
     for number in range(count):
         shortcut, classes, network = kinds[order[(number // 2) % len(kinds)]]
         chosen.append(Case(network, classes, shortcut, number % 2 == 0, number))
+    names = sorted(NETWORKS)
+    for number in range(jpeg):
+        network = names[(number // 2) % len(names)]
+        chosen.append(Case(network, 2, JPEG, number % 2 == 0, 1000 + number))
     return chosen
 
 
@@ -114,7 +128,16 @@ def marked(images: AuditImages, case: Case, bias: float, seed: int) -> np.ndarra
     label = images.truth.argmax(1)
     other = (label + 1 + rng.integers(0, case.classes - 1, len(label))) % case.classes
     mark = np.where(rng.random(len(label)) < bias, label, other)
+    if case.shortcut == JPEG:
+        return np.stack([compressed(*pair) for pair in zip(images.pixels, mark, strict=True)])
     return plant(images.pixels, mark, case.shortcut, seed, images.mask).image
+
+
+def compressed(pixels: np.ndarray, mark: int) -> np.ndarray:
+    """Return an image uint8[C,H,W] after JPEG compression."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, "JPEG", quality=JPEG_QUALITIES[mark])
+    return np.asarray(Image.open(buffer)).transpose(2, 0, 1)
 
 
 def model_of(case: Case, images: AuditImages, steps: int, file: Path) -> AuditedModel:
@@ -167,7 +190,6 @@ def judge(case: Case, steps: int, folder: Path) -> dict:
 
 def audit_model(case: Case, model: AuditedModel, test: AuditImages) -> dict:
     """Return the verdicts on one model."""
-    pull = measure_pull(model, test, Mark(case.shortcut), range(case.classes), case.seed)
     carrying = AuditImages(
         marked(test, case, 0.95, case.seed + 1), test.truth, test.mask, None, False
     )
@@ -181,17 +203,11 @@ def audit_model(case: Case, model: AuditedModel, test: AuditImages) -> dict:
         "shortcut": case.shortcut,
         "biased": case.biased,
         "accuracy": accuracy,
-        "gap": pull.gap,
-        "pull": pull.estimate.mean,
-        "low": pull.estimate.low,
-        "shift": pull.shift,
-        "placebo": pull.largest_placebo,
-        "placebos": pull.placebos,
-        "n": pull.estimate.units,
-        "known": str(judge_pull(pull).finding),
+        **({} if case.shortcut == JPEG else audit_mark(case, model, test)),
+        "regions": [t.region.name for t in transplants if judge_transplant(t).finding is RELIES],
         "unknown": str(
-            Finding.RELIES
-            if Finding.RELIES in found
+            RELIES
+            if RELIES in found
             else Finding.NOT_FOUND
             if set(found) == {Finding.NOT_FOUND}
             else Finding.UNDECIDED
@@ -199,28 +215,56 @@ def audit_model(case: Case, model: AuditedModel, test: AuditImages) -> dict:
     }
 
 
+def audit_mark(case: Case, model: AuditedModel, test: AuditImages) -> dict:
+    """Return the verdict on the mark that a model was trained with, and its evidence."""
+    pull = measure_pull(model, test, Mark(case.shortcut), range(case.classes), case.seed)
+    return {
+        "gap": pull.gap,
+        "pull": pull.estimate.mean,
+        "low": pull.estimate.low,
+        "shift": pull.shift,
+        "placebo": pull.largest_placebo,
+        "placebo_p": pull.placebo_p,
+        "n": pull.estimate.units,
+        "known": str(judge_pull(pull).finding),
+    }
+
+
 def table(results: list[dict]) -> list[str]:
-    """Return verdicts by experiment and number of classes, as rows of a table."""
+    """Return verdicts by experiment, number of classes and shortcut, as rows of a table."""
     rows = []
-    for experiment, classes, biased in itertools.product(
-        ("known", "unknown"), CLASSES, (True, False)
-    ):
-        mine = [r for r in results if r["classes"] == classes and r["biased"] == biased]
-        counts = [
-            sum(r[experiment] == str(finding) for r in mine)
-            for finding in (Finding.RELIES, Finding.UNDECIDED, Finding.NOT_FOUND)
-        ]
-        name = "mark known" if experiment == "known" else "mark unknown"
-        kind = "biased" if biased else "innocent"
-        rows.append(
-            f"| {name} | {classes} | {kind} | {len(mine)} | {' | '.join(map(str, counts))} |"
-        )
+    for experiment, biased in itertools.product(("known", "unknown"), (True, False)):
+        mine = [r for r in results if r["biased"] == biased and experiment in r]
+        rows.append(_row(experiment, biased, "all", mine))
+        for classes in CLASSES:
+            chosen = [r for r in mine if r["classes"] == classes and r["shortcut"] != JPEG]
+            rows.append(_row(experiment, biased, f"{classes} classes", chosen))
+        for shortcut in (*SHORTCUTS, JPEG):
+            chosen = [r for r in mine if r["shortcut"] == shortcut]
+            if chosen:
+                rows.append(_row(experiment, biased, shortcut, chosen))
     return rows
+
+
+def _row(experiment: str, biased: bool, name: str, results: list[dict]) -> str:
+    findings = [result[experiment] for result in results]
+    relies = findings.count(str(RELIES))
+    rate = "–"
+    if findings:
+        low, high = clopper_pearson(np.array([relies]), np.array([len(findings)]), 0.025, 0.025)
+        rate = f"{relies / len(findings):.0%} [{low[0]:.0%}, {high[0]:.0%}]"
+    others = [findings.count(str(f)) for f in (Finding.UNDECIDED, Finding.NOT_FOUND)]
+    kind = "biased" if biased else "innocent"
+    return (
+        f"| {experiment} | {kind} | {name} | {len(findings)} | {relies} | {rate} "
+        f"| {others[0]} | {others[1]} |"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=48)
+    parser.add_argument("--jpeg-models", type=int, default=8)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "audited")
@@ -230,12 +274,14 @@ def main() -> None:
     torch.set_num_threads(1)
     started = time.process_time()
     results = []
-    for case in (case for case in cases(given.models) if case.network in given.networks):
+    for case in cases(given.models, given.jpeg_models):
+        if case.network not in given.networks:
+            continue
         results.append(judge(case, given.steps, given.folder))
         print(json.dumps(results[-1]), flush=True)
     lines = [
-        "| experiment | classes | models | n | relies | undecided | no reliance found |",
-        "|---|---|---|---|---|---|---|",
+        "| mark | models | of which | n | relies | rate | undecided | no reliance found |",
+        "|---|---|---|---|---|---|---|---|",
         *table(results),
         "",
         f"({len(results)} models, {time.process_time() - started:.0f} CPU-s)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmark.core.dataset import Split
 from benchmark.core.decode import decode
 from benchmark.core.files import read_json
 from benchmark.core.record import read_record
@@ -18,6 +20,7 @@ from benchmark.engine.explanations import (
     choose_explainer,
     evenly_spaced_rows,
     measure,
+    measure_shortcut,
     pixel_map,
     summary,
 )
@@ -51,6 +54,22 @@ def test_a_further_metric_is_recorded_under_its_name() -> None:
     assert split.value("evenly_spaced_rows") == 2.0 and split.value("nothing") is None
     assert split.value("energy") == 1.0 and split.value("unknown") is None
     assert split.to_json()["metrics"] == content["metrics"]
+
+
+def test_relevance_on_the_shortcut_beside_its_area() -> None:
+    rng = np.random.default_rng(5)
+    shown = np.zeros((3, 1, 6, 6), bool)
+    shown[:2, :, :2, :3] = True
+    image = np.zeros((3, 3, 6, 6), np.uint8)
+    split = Split(image, np.zeros(3, np.int64), mask=~shown, shortcut=shown)
+    rows = np.array([0, 2])
+    maps = rng.normal(size=(2, 6, 6))
+    found = measure_shortcut(torch.from_numpy(maps), split, rows)
+    by_hand = np.abs(maps[0, :2, :3]).sum() / np.abs(maps[0]).sum()
+    assert found["on_shortcut"][0].item() == pytest.approx(by_hand)
+    assert found["shortcut_area"][0].item() == pytest.approx(6 / 36)
+    assert found["on_shortcut"][1].isnan() and found["shortcut_area"][1].isnan()
+    assert not measure_shortcut(torch.ones(2, 6, 6), replace(split, shortcut=None), rows)
 
 
 def test_a_map_without_preference_has_the_masks_share() -> None:

@@ -85,6 +85,24 @@ def test_the_side_table(sweep: tuple[Path, dict[str, list[str]]]) -> None:
         assert "where the networks look" in render(report, form) or form == "csv"
 
 
+def test_without_masks_the_mark_is_shown_beside_its_area(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    (key,) = fake.add(WORLD, ERM, trials=(0,))
+    folder = fake.finish()
+    of_mark = {"on_shortcut": 0.31, "shortcut_area": 0.0125}
+    add_heatmaps(folder, key, 0.69, **of_mark, foreground_is_rest=True)
+    sheet = localization_sheet(make_report(folder).tables[0])
+    assert sheet is not None
+    assert [head[-1] for head in sheet.heads[2:]] == ["shortcut %"] * 2
+    assert sheet.rows[0][2] == "31.0"
+    caption = " ".join(sheet.caption)
+    assert "1.2 %" in caption and "foreground" not in caption.lower()
+    add_heatmaps(folder, key, 0.69, **of_mark)
+    with_masks = localization_sheet(make_report(folder).tables[0])
+    assert with_masks is not None and ("biased", "foreground %") in with_masks.heads
+    assert "25.0 %" in " ".join(with_masks.caption)
+
+
 def test_a_metric_of_an_installed_package_is_a_column(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     (key,) = fake.add(WORLD, ERM, trials=(0,))

@@ -188,6 +188,22 @@ def test_near_duplicates_are_found_and_flat_or_similar_images_are_not() -> None:
     assert not find_near_duplicates(sketches, [("val", "test")])
 
 
+def test_findings_need_a_small_p_and_a_large_effect() -> None:
+    label = np.arange(400) % 2
+    rng = np.random.default_rng(9)
+    noise = [Family(f"noise {k}", Tier.EITHER, rng.normal(size=(400, 1))) for k in range(12)]
+    values = (np.where(rng.random(400) < 0.72, label, 1 - label) + 0.1 * rng.random(400))[:, None]
+    weak = (0.3 * label + rng.normal(size=400))[:, None]
+    families = [Family("mark", Tier.EITHER, values), Family("weak", Tier.EITHER, weak), *noise]
+    results, _ = compare_families(families, (label == 1)[:, None], label)
+    by_name = {result.family.name: result for result in results}
+    mark = by_name["mark"]
+    alone = mark.predictions[0].bounds(0.025)[0]
+    assert mark.is_suspect and mark.p_holm < 0.05 and alone >= 0.6
+    assert mark.bounds[0][0] < alone  # the printed interval holds for all families together
+    assert not any(by_name[name].predicts for name in by_name if name != "mark")
+
+
 def test_unknown_labels_are_left_out() -> None:
     rng = np.random.default_rng(8)
     label = rng.integers(0, 2, 120)

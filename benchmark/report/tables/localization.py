@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +25,11 @@ from benchmark.report.tables.value import Spread
 _MEASURES = (
     ("energy", "foreground %", 100, 1),
     ("correlation", "correlation", 1, 2),
+    ("on_shortcut", "shortcut %", 100, 1),
     ("distance", "distance", 1, 2),
 )
+#: Measures of the foreground, which say nothing where it is everything except the shortcut.
+_OF_FOREGROUND = ("energy", "correlation")
 #: Images that do not count, by the name of their number in the record.
 _PROBLEMS = {
     "zero_maps": "maps are zero everywhere",
@@ -107,6 +110,7 @@ def localization_sheet(table: Table, spread: str = Spread.SD) -> Sheet | None:
         for split in explained[0].data.test_splits
         for measure in (*_MEASURES, *_further_metrics(rows))
         if any(_values(row, split, measure[0]) for row in rows)
+        and not (measure[0] in _OF_FOREGROUND and _foreground_is_rest(rows, split))
     ]
     if not columns and not any(s.note for row in rows for s in _summaries(row)):
         return None  # no test split has masks
@@ -129,10 +133,8 @@ def localization_sheet(table: Table, spread: str = Spread.SD) -> Sheet | None:
         "credible intervals are defined for confusion counts only",
     }.get(Spread(spread), "mean ± sd over trials")
     caption = [
-        "Foreground: share of absolute relevance inside the mask; correlation: of absolute "
-        "relevance and mask.",
+        *_meanings(rows, columns),
         f"Means over up to 512 images of heatmaps of the predicted class; {beside}.",
-        _uniform_map(rows, columns),
     ]
     if any(name == "distance" for _, name, *_ in columns):
         caption.append(
@@ -193,15 +195,43 @@ def _explainers(row: Row) -> str:
     return ", ".join(dict.fromkeys(summary.explainer or DASH for summary in _summaries(row)))
 
 
-def _uniform_map(rows: Sequence[Row], columns: Sequence[tuple[str, str, str, int, int]]) -> str:
-    """Return a sentence about the share of foreground, which a uniform map has."""
-    splits = list(dict.fromkeys(split for split, *_ in columns))
-    areas = {split: [v for row in rows for v in _values(row, split, "area")] for split in splits}
-    known = {split: f"{100 * statistics.fmean(v):.1f}" for split, v in areas.items() if v}
-    same = ", ".join(f"{split} {area}" for split, area in known.items())
+def _foreground_is_rest(rows: Sequence[Row], split: str) -> bool:
+    """Return True if the foreground of a split is everything except the shortcut."""
+    measured = [summary.splits.get(split) for row in rows for summary in _summaries(row)]
+    return any(measures is not None and measures.foreground_is_rest for measures in measured)
+
+
+def _meanings(
+    rows: Sequence[Row], columns: Sequence[tuple[str, str, str, int, int]]
+) -> Iterator[str]:
+    """Yield sentences on what the columns show, and on what a uniform map has."""
+    of_foreground = [split for split, name, *_ in columns if name == "energy"]
+    if of_foreground:
+        yield (
+            "Foreground: share of absolute relevance inside the mask; correlation: of absolute "
+            "relevance and mask."
+        )
+        area = _mean_shares(rows, of_foreground, "area")
+        if area:
+            yield f"A uniform map has {area} % in the foreground."
+    of_shortcut = [split for split, name, *_ in columns if name == "on_shortcut"]
+    if of_shortcut:
+        area = _mean_shares(rows, of_shortcut, "shortcut_area")
+        yield (
+            "Shortcut: share of absolute relevance where the confounder shows, such as on a "
+            f"planted mark, which covers {area} % of the image."
+        )
+        if any(_foreground_is_rest(rows, split) for split in of_shortcut):
+            yield "The data have no masks of the object."
+
+
+def _mean_shares(rows: Sequence[Row], splits: Sequence[str], name: str) -> str:
+    """Return a mean share in per cent; for each split, if they differ."""
+    shares = {split: [v for row in rows for v in _values(row, split, name)] for split in splits}
+    known = {split: f"{100 * statistics.fmean(v):.1f}" for split, v in shares.items() if v}
     if len(set(known.values())) == 1:
-        same = next(iter(known.values()))
-    return f"A uniform map has {same} % in the foreground." if known else ""
+        return next(iter(known.values()))
+    return ", ".join(f"{split} {share}" for split, share in known.items())
 
 
 def _notes(table: Table, rows: Sequence[Row]) -> list[str]:
