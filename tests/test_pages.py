@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -72,3 +73,14 @@ def test_the_readme_has_the_table_that_was_measured() -> None:
 
 def test_the_readme_fits_two_screens() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120
+
+
+def test_the_tour_has_its_outputs_and_is_small() -> None:
+    path = ROOT / "docs" / "tour.ipynb"
+    assert path.stat().st_size < 1_000_000
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert all(cell["execution_count"] for cell in code)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
+    assert not any(output["output_type"] == "error" for output in outputs)

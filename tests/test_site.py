@@ -1,7 +1,8 @@
-"""The documentation as a site, and the examples for other packages."""
+"""The documentation as a site, the tour as a notebook, and the examples for other packages."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -28,6 +29,24 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     reference = (tmp_path / "reference" / "index.html").read_text("utf-8")
     assert 'id="benchmark.api.run.load_run"' in reference
     assert "Load a finished run." in reference  # from the docstring
+
+
+def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    notebook = nbformat.read(ROOT / "docs" / "tour.ipynb", as_version=4)
+    nbclient.NotebookClient(
+        notebook, timeout=None, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    printed = "".join(
+        output.get("text", "")
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output["output_type"] == "stream"
+    )
+    assert "equal logits: True" in printed
 
 
 @pytest.mark.parametrize("package", ["captum", "zennit", "quantus"])
