@@ -109,6 +109,8 @@ setup(
         ],
         "timm": ["timm>=1.0.17"],  # backbones timm:NAME
         "umap": ["umap-learn>=0.5.5"],  # the report's latent space by UMAP instead of PCA
+        # sweep launch --launcher ray
+        "ray": ["ray>=2.9"],
         "dicom": ["pydicom>=2.4"],  # X-rays in DICOM
         "hdf5": ["h5py>=3.8"],  # ImageNet-Segmentation
         "parquet": ["pyarrow>=14"],  # collect_results' tidy export

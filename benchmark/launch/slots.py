@@ -13,6 +13,8 @@ from benchmark.launch.gpus import find_gpus, require_gpus
 
 #: The largest number of runs at a time, on one machine or on one GPU.
 MAX_WORKERS = 1024
+#: The variable that tells a worker how many cores it may use, where it sees more.
+CORES = "SHORTCUTBED_CORES"
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Placement:
 
     def _cpu_slots(self) -> list[Slot]:
         cores = available_cores()
-        granted = min(len(cores), cpu_quota() or len(cores), slurm_cores() or len(cores))
+        granted = min(len(cores), cpu_quota() or len(cores), granted_cores() or len(cores))
         count = self.workers or granted
         threads = max(1, granted // count)
         return [
@@ -93,7 +95,7 @@ class Placement:
         cores = available_cores()
         # The first round gives one run to each GPU, the next round a second one.
         assigned = [gpu for _ in range(self.per_gpu) for gpu in gpus][: self.workers]
-        granted = min(len(cores), cpu_quota() or len(cores), slurm_cores() or len(cores))
+        granted = min(len(cores), cpu_quota() or len(cores), granted_cores() or len(cores))
         threads = max(1, granted // len(assigned))
         return [
             Slot(i, "cuda", gpu, cores=part, threads=threads, share=assigned.count(gpu))
@@ -119,13 +121,17 @@ def cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
         return None
 
 
-def slurm_cores() -> int | None:
-    """Return how many cores Slurm has granted to this job, or None outside of a job.
+def granted_cores() -> int | None:
+    """Return how many cores a cluster has granted to this worker, or None outside of a cluster.
 
-    Without task/affinity or cgroups a job sees all cores of its node.
+    A worker may see all cores of its machine: jobs of Slurm do without task/affinity or cgroups,
+    and tasks of Ray always do.
     """
-    granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    return int(granted) if granted.isdecimal() and int(granted) else None
+    for name in (CORES, "SLURM_CPUS_PER_TASK"):
+        granted = os.environ.get(name, "")
+        if granted.isdecimal() and int(granted):
+            return int(granted)
+    return None
 
 
 def _split(cores: Sequence[int], count: int) -> list[tuple[int, ...]]:
