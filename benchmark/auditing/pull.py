@@ -97,8 +97,13 @@ class Pull:
 
         It is 1 without placebos.
         """
-        as_large = sum(not placebo < self.shift for placebo in self.placebos)
-        return (1 + as_large) / (1 + len(self.placebos))
+        return placebo_p(self.shift, self.placebos)
+
+
+def placebo_p(value: float, placebos: Sequence[float]) -> float:
+    """Return the p of a value among placebos, (1 + placebos that are as large) / (1 + all)."""
+    as_large = sum(not placebo < value for placebo in placebos)
+    return (1 + as_large) / (1 + len(placebos))
 
 
 def measure_pull(

@@ -137,7 +137,8 @@ def _transplants(audit: Audit) -> Sheet:
         f"A region of each of {units} images is replaced by that of an image of another class, and "
         "by that of another image of the same class. Effect: how much more often the model then "
         "answers the other class, in points; the intervals hold for all regions together. It is 0 "
-        "for every model if the classes do not differ there."
+        "for every model if the classes do not differ there. With five classes or more, reliance "
+        f"also needs a p of {PLACEBO_LEVEL:g} among the effects for permuted classes."
     ]
     return Sheet("Exchanged regions", caption, [["region"], ["effect"], ["finding"]], rows)
 
@@ -218,7 +219,9 @@ def to_json(audit: Audit) -> dict[str, Any]:
             {
                 "region": t.region.name,
                 "finding": str(judge_transplant(t).finding),
+                "why": judge_transplant(t).why,
                 **_mean_json(t.estimate),
+                "placebo_p": t.placebo_p if t.placebos else None,
                 "values": _values(t.values),
             }
             for t in audit.transplants

@@ -4,6 +4,10 @@ It needs no known mark. A region of an image is replaced by that of an image of 
 donor), and by that of another image of the same class. v is 1 if the model answers the donor's
 class in the first case, minus the same for the second. It is near 0 for a model that ignores the
 region, and for any model on data whose classes do not differ there.
+
+A model that learned little may answer some class whenever it sees the region of some other one, and
+this class may be the donor's by chance. With enough classes the effect is therefore compared with
+**placebos**, for which v asks for the class that a random permutation assigns to the donor's.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import numpy as np
 from benchmark.auditing.answers import AuditImages, answers
 from benchmark.auditing.model import AuditedModel
 from benchmark.auditing.paired_mean import PairedMean, paired_mean
+from benchmark.auditing.pull import FEW_CLASSES, placebo_assignments, placebo_p
 from benchmark.auditing.regions import Region
 from benchmark.core.seeds import seed_for
 
@@ -28,11 +33,18 @@ class Transplant:
         region: The region.
         values: float64[N], v of each image; NaN for images without a donor.
         estimate: Mean of ``values``. Its interval holds for all regions together (Bonferroni).
+        placebos: Effects for permuted classes; empty if the classes are too few.
     """
 
     region: Region
     values: np.ndarray
     estimate: PairedMean
+    placebos: tuple[float, ...] = ()
+
+    @property
+    def placebo_p(self) -> float:
+        """The p of the effect among the placebos; 1 without placebos."""
+        return placebo_p(float(np.nanmean(self.values)), self.placebos)
 
 
 def measure_transplants(
@@ -49,24 +61,66 @@ def measure_transplants(
     donors = choose_donors(images.truth, images.cluster, seed)
     level = 1 - 0.05 / max(len(regions), 1)
     usable = donors.other >= 0
+    assignments = _permuted_classes(images.truth.shape[1], seed)
     found = []
     for region in regions:
         values = np.full(len(images), np.nan)
+        placebos: list[float] = []
         if usable.any():
-            image = images.pixels[usable]
+            after = [
+                _answers_after(model, images, region, usable, donor[usable])
+                for donor in (donors.other, donors.same)
+            ]
             wanted = donors.label[usable]
-            rows = np.arange(len(image))
-            followed = []
-            for donor in (donors.other, donors.same):
-                chosen = donor[usable]
-                foreground = None
-                if images.mask is not None:
-                    foreground = images.mask[usable] | images.mask[chosen]
-                moved = region.transplant(image, images.pixels[chosen], foreground)
-                followed.append(answers(model, images, moved)[rows, wanted])
-            values[usable] = followed[0].astype(float) - followed[1]
-        found.append(Transplant(region, values, paired_mean(values, images.cluster, level)))
+            absent = ~images.truth[usable]
+            values[usable] = followed(after, wanted, absent)
+            placebos = [
+                float(np.nanmean(v))
+                for classes in assignments
+                if np.isfinite(v := followed(after, classes[wanted], absent)).any()
+            ]
+        estimate = paired_mean(values, images.cluster, level)
+        found.append(Transplant(region, values, estimate, tuple(placebos)))
     return found
+
+
+def followed(after: Sequence[np.ndarray], wanted: np.ndarray, absent: np.ndarray) -> np.ndarray:
+    """Return how the answer for a class differs between the two donors.
+
+    Args:
+        after: answers bool[N,K] with the donor of another class, and with that of the same class.
+        wanted: int64[N], the class.
+        absent: bool[N,K], whether an image lacks a class.
+
+    Returns:
+        float64[N] in {−1, 0, 1}; NaN where the image has the class.
+    """
+    rows = np.arange(len(wanted))
+    other, same = (answer[rows, wanted].astype(float) for answer in after)
+    return np.where(absent[rows, wanted], other - same, np.nan)
+
+
+def _answers_after(
+    model: AuditedModel,
+    images: AuditImages,
+    region: Region,
+    usable: np.ndarray,
+    donor: np.ndarray,
+) -> np.ndarray:
+    """Return the answers for images with the region of their donors."""
+    foreground = None
+    if images.mask is not None:
+        foreground = images.mask[usable] | images.mask[donor]
+    moved = region.transplant(images.pixels[usable], images.pixels[donor], foreground)
+    return answers(model, images, moved)
+
+
+def _permuted_classes(classes: int, seed: int) -> list[np.ndarray]:
+    """Return permutations of the classes without a fixed point, int64[K]; none for few classes."""
+    if classes < FEW_CLASSES:
+        return []
+    every = range(classes)
+    return [np.array(list(a.values())) for a in placebo_assignments(every, every, seed)]
 
 
 @dataclass(frozen=True)

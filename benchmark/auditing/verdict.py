@@ -85,6 +85,9 @@ def judge_transplant(transplant: Transplant) -> Judged:
     """Return the finding about one region."""
     estimate = transplant.estimate
     if estimate.low > THRESHOLD:
+        if transplant.placebos and transplant.placebo_p > PLACEBO_LEVEL:
+            why = "answers follow it to other classes as often"
+            return Judged(Finding.UNDECIDED, why)
         return Judged(Finding.RELIES, f"the effect is above {THRESHOLD:.0%}")
     if estimate.high < THRESHOLD:
         return Judged(Finding.NOT_FOUND, f"the effect is below {THRESHOLD:.0%}")

@@ -26,7 +26,7 @@ from benchmark.auditing.pull import (
     shift_of,
 )
 from benchmark.auditing.regions import Region, regions_of
-from benchmark.auditing.transplant import choose_donors, measure_transplants
+from benchmark.auditing.transplant import Transplant, choose_donors, measure_transplants
 from benchmark.auditing.verdict import Finding, decide, judge_pull, judge_transplant
 from benchmark.core.registry import DATASETS
 
@@ -200,6 +200,29 @@ def test_a_transplant_names_the_region() -> None:
     assert effects["bottom right corner"].estimate.mean > 0.9
     for name in ("top left corner", "top right corner", "bottom left corner"):
         assert judge_transplant(effects[name]).finding is Finding.NOT_FOUND
+
+
+def test_a_region_that_leads_to_classes_at_random_is_no_reliance() -> None:
+    classes = 10
+    images = make_images(600, classes)
+    colours = np.array(planting().COLOURS[:classes], np.uint8)
+    label = images.truth.argmax(1)
+    images.pixels[:, :, -4:, -4:] = colours[label][:, :, None, None]
+    biased = corner_model(classes, slice(-4, None))
+    answered = np.array([1, 0, 2, 4, 3, 6, 5, 8, 7, 9])  # two of ten colours lead to their class
+
+    def scores(pixels: np.ndarray) -> np.ndarray:
+        return biased.scores(pixels)[:, answered]
+
+    def corner_of(model: AuditedModel) -> Transplant:
+        found = measure_transplants(model, images, regions_of(SIDE, SIDE))
+        return next(t for t in found if t.region.name == "bottom right corner")
+
+    by_chance = corner_of(AuditedModel("by chance", scores))
+    assert by_chance.estimate.low > 0.02 and len(by_chance.placebos) == PLACEBOS
+    assert judge_transplant(by_chance).finding is Finding.UNDECIDED
+    assert corner_of(biased).placebo_p == pytest.approx(1 / (1 + PLACEBOS))
+    assert judge_transplant(corner_of(biased)).finding is Finding.RELIES
 
 
 def test_donors_are_of_the_right_class_and_of_other_patients() -> None:
