@@ -42,6 +42,11 @@ def teacher(**changed: Any) -> Any:
     return algorithm.eval().requires_grad_(False)
 
 
+def standardised(pixels: torch.Tensor) -> torch.Tensor:
+    """The images that a method receives for pixels with values in [0, 1]."""
+    return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+
+
 # the classifier
 
 
@@ -234,15 +239,16 @@ def test_weights_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     made = open_clip.create_model("tiny-RN")
     file = tmp_path / "weights.pt"
     torch.save(made.state_dict(), file)
-    setting = {"prompt": PROMPT, "clip_model": "tiny-RN", "clip_weights": str(file)}
-    algorithm = build("zero_shot_clip", **setting)
+    setting = {"clip_model": "tiny-RN", "clip_weights": str(file)}
+    algorithm = build("zero_shot_clip", prompt=PROMPT, mean=MEAN, std=STD, **setting)
     assert not torch.equal(algorithm.network.scores.visual.conv1.weight, made.visual.conv1.weight)
     train(algorithm, 0, 1)
     texts = open_clip.get_tokenizer("tiny-RN")([f"a photo of a class {i}" for i in range(CLASSES)])
     made.eval()
     with torch.no_grad():
-        image = torch.rand(2, 3, 64, 64)
-        seen = (image - torch.tensor(_clip.OPENAI_MEAN)[:, None, None]) / torch.tensor(
+        pixels = torch.rand(2, 3, 64, 64)
+        image = standardised(pixels)
+        seen = (pixels - torch.tensor(_clip.OPENAI_MEAN)[:, None, None]) / torch.tensor(
             _clip.OPENAI_STD
         )[:, None, None]
         expected = 10 * (
@@ -255,4 +261,4 @@ def test_weights_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         heatmap = get(explainer)(algorithm.network, image, torch.tensor([0, 1]))
         assert heatmap.isfinite().all() and heatmap.any()
     with pytest.raises(UserError, match=r"none.pt"):
-        train(build("zero_shot_clip", **{**setting, "clip_weights": "none.pt"}), 0, 1)
+        teacher(clip_model="tiny-RN", clip_weights="none.pt")
