@@ -63,6 +63,7 @@ CORE_WITH_TORCH = {
     "parallel_forward",
     "convolution",
     "memory",
+    "seeding",
 }
 
 OURS = ("benchmark", "algorithms", "datasets")

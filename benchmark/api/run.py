@@ -25,6 +25,7 @@ from benchmark.core.record import RunRecord, read_record
 from benchmark.core.registry import DATASETS
 from benchmark.core.seeds import seed_for
 from benchmark.core.spec import read_spec
+from benchmark.core.speed.seeding import seed_generators
 from benchmark.core.summaries import InputSummary
 from benchmark.engine.build import load_finished
 from benchmark.engine.explanations import MAX_BATCH, MAX_PIXELS, choose_explainer, pixel_map
@@ -160,7 +161,7 @@ class Run(Predictor):
         for rows, image in self._batches(read, MAX_BATCH, MAX_PIXELS):
             chosen = torch.from_numpy(classes[rows]).to(self.device)
             with eagerly(), torch.random.fork_rng():
-                torch.manual_seed(seed_for("explanations", rows.start))
+                seed_generators(seed_for("explanations", rows.start))
                 network, seen = self.algorithm.explainable(image)
                 if explainer:
                     named = parse_named_options(explainer)

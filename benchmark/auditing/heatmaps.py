@@ -13,6 +13,7 @@ from benchmark.auditing.model import AuditedModel
 from benchmark.auditing.pull import Mark, planted_image
 from benchmark.core.errors import UserError
 from benchmark.core.seeds import seed_for
+from benchmark.core.speed.seeding import seed_generators
 from benchmark.engine.explanations import pixel_map
 from benchmark.explain import get
 
@@ -71,7 +72,7 @@ def explain_marks(
         options = dict([option.split("=")]) if option else {}
         try:
             with torch.random.fork_rng():
-                torch.manual_seed(seed_for("audit heatmaps", name))
+                seed_generators(seed_for("audit heatmaps", name))
                 explainer = get(name, **{key: int(value) for key, value in options.items()})
                 heatmap = explainer(model.network, image, target)
         except (UserError, RuntimeError, TypeError, ValueError, AttributeError) as error:

@@ -18,6 +18,7 @@ from benchmark.core.record import read_record
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS
 from benchmark.core.seeds import seed_for
 from benchmark.core.spec import RunSpec, read_spec
+from benchmark.core.speed.seeding import seed_generators
 from benchmark.engine.checkpoint import load_weights
 from benchmark.models.base import Backbone
 
@@ -49,7 +50,7 @@ def assemble(
     spec: RunSpec, info: DatasetInfo, device: torch.device, upstream: Mapping[str, Algorithm]
 ) -> Algorithm:
     """Build the algorithm of a spec from the trained algorithms of its upstream runs."""
-    torch.manual_seed(seed_for("init", spec.trial))
+    seed_generators(seed_for("init", spec.trial))
     compute = spec.compute
     kind = ALGORITHMS.get(spec.algorithm)
     setting = Setting(

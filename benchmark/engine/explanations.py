@@ -22,6 +22,7 @@ from benchmark.core.dataset import Split
 from benchmark.core.errors import UserError
 from benchmark.core.registry import EXPLAINERS, EXPLANATION_METRICS
 from benchmark.core.seeds import seed_for
+from benchmark.core.speed.seeding import seed_generators
 from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.evaluate import images_per_pass
 from benchmark.explain import get
@@ -193,12 +194,12 @@ def explain_batch(
     """
     devices = [batch.image.device] if batch.image.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(seed_for("explanations", place))
+        seed_generators(seed_for("explanations", place))
         network, seen = algorithm.explainable(batch.image)
         explainer = choose_explainer(network, algorithm.explained_by)
         heatmap = explainer(network, seen, target)
         # A teacher that draws noise draws the same for all students.
-        torch.manual_seed(seed_for("explanations", place))
+        seed_generators(seed_for("explanations", place))
         try:
             distance = algorithm.explanation_distance(
                 heatmap, lambda n, i: explainer(n, i, target), batch.image

@@ -23,6 +23,7 @@ from benchmark.core.optim import lr_factor, set_lr
 from benchmark.core.run_states import AttemptEnd
 from benchmark.core.seeds import seed_for
 from benchmark.core.spec import RunSpec, before_switch
+from benchmark.core.speed.seeding import seed_generators
 from benchmark.engine.augment import Augmentation
 from benchmark.engine.checkpoint import conditions_of, save_checkpoint
 from benchmark.engine.curves import measure_curve
@@ -283,7 +284,7 @@ class TrainingRun:
 
     def _prepare(self, seed: int) -> None:
         """Set everything a step depends on from its number, so that a resumed run is identical."""
-        torch.manual_seed(seed_for("step", seed, self.step))
+        seed_generators(seed_for("step", seed, self.step))
         self.algorithm.current_step = self.step
         factor = lr_factor(self.spec.hparams, self.step, self.budget["steps"])
         for optimizer in self.algorithm.optimizers.values():

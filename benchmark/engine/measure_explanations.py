@@ -32,6 +32,7 @@ from benchmark.core.registry import EXPLANATION_METRICS
 from benchmark.core.run_states import AttemptEnd
 from benchmark.core.seeds import seed_for
 from benchmark.core.spec import LABEL, RunSpec
+from benchmark.core.speed.seeding import seed_generators
 from benchmark.core.summaries import (
     MachineSummary,
     MeasuredMetric,
@@ -173,7 +174,7 @@ class ModelExplainer:
 def _random_numbers(device: torch.device, place: str) -> Iterator[None]:
     """Let random numbers in the block depend on ``place`` alone."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed_for("explanations", place))
+        seed_generators(seed_for("explanations", place))
         yield
 
 

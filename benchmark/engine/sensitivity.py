@@ -18,6 +18,7 @@ import torch
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.dataset import Split
 from benchmark.core.seeds import seed_for
+from benchmark.core.speed.seeding import seed_generators
 from benchmark.core.summaries import Sensitivity
 from benchmark.engine.device_split import DeviceSplit
 from benchmark.engine.evaluate import images_per_pass
@@ -403,7 +404,7 @@ def _each_map(
         batch = split.batch(rows[start : start + per_pass])
         target = torch.full((len(batch),), k, dtype=torch.long, device=split.device)
         with torch.random.fork_rng(devices):
-            torch.manual_seed(seed_for("sensitivity", split.name, k, start))
+            seed_generators(seed_for("sensitivity", split.name, k, start))
             heatmap = explains(batch.image, target)
         use(start, pixel_map(heatmap, batch.image.shape[2:]).cpu())
 

@@ -13,6 +13,8 @@ import torch
 from benchmark.core.batch import Batch
 from benchmark.core.needs import DESCRIPTIONS, Needs
 from benchmark.core.seeds import seed_for
+from benchmark.core.speed import disabled
+from benchmark.core.speed.seeding import seed_generators
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,6 +24,16 @@ def test_seeds_never_change() -> None:
     assert seed_for() == 0x4F53CDA18C2BAA0C >> 1  # of "[]"
     assert seed_for("init", 0) == 5988096798576962541
     assert seed_for("hparam", 1, 2, "lr") == 8428240025243480521
+
+
+def test_generators_are_seeded_as_torch_seeds_them() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(5)
+    seed_generators(7)
+    assert torch.equal(torch.rand(5), expected)
+    with disabled():
+        seed_generators(7)
+        assert torch.equal(torch.rand(5), expected)
 
 
 def test_a_seed_is_the_same_in_another_process_and_differs_for_other_parts() -> None:

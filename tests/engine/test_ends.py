@@ -17,7 +17,7 @@ from benchmark.core.files import to_json, write_atomic
 from benchmark.core.layout import State, state_of
 from benchmark.core.registry import DATASETS
 from benchmark.core.run_states import AttemptEnd
-from tests.support.runs import done, failure, plan_run, run, spec_of
+from tests.support.runs import done, failure, plan_quick, run, spec_of
 from tests.support.toy_algorithms import Accident, Plain, registered
 
 
@@ -28,7 +28,7 @@ def toys() -> Iterator[None]:
 
 
 def _accident(root: Path, how: str, at: int = 5) -> tuple[str, Path]:
-    folder = plan_run(root, "toy_accident", hparams={"how": how, "at": at})
+    folder = plan_quick(root, "toy_accident", hparams={"how": how, "at": at})
     return run(folder), folder
 
 
@@ -63,7 +63,7 @@ def test_weights_that_become_nan_are_found_at_the_next_step_or_look(tmp_path: Pa
 
 def test_a_learning_rate_that_explodes(tmp_path: Path) -> None:
     largest = {"lr": 1e3, "weight_decay": 1e3, "optimizer": "sgd"}  # times a million in each step
-    folder = plan_run(tmp_path, hparams=largest)
+    folder = plan_quick(tmp_path, hparams=largest)
     assert run(folder) == "failed"
     found = failure(folder)
     assert (
@@ -101,7 +101,7 @@ def test_a_full_disk_is_raised_and_fails_no_run(tmp_path: Path) -> None:
 def test_data_that_changed_since_the_plan_are_a_users_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = plan_run(tmp_path)
+    folder = plan_quick(tmp_path)
     monkeypatch.setattr(DATASETS.get("tiny"), "version", 99)
     assert run(folder) == "failed"
     found = failure(folder)
@@ -117,7 +117,7 @@ def test_a_method_that_cannot_sample_is_a_users_error(tmp_path: Path) -> None:
         for t in range(200)
         if (tiny(bias=0.99, size=8).load(t).splits["train"].environment == 0).all()
     )
-    folder = plan_run(tmp_path, "irm", datasets=["tiny:bias=0.99,size=8"], trials=[trial])
+    folder = plan_quick(tmp_path, "irm", datasets=["tiny:bias=0.99,size=8"], trials=[trial])
     assert run(folder) == "failed" and failure(folder)["kind"] == "user_error"
     assert "at least two non-empty training environments" in failure(folder)["message"]
 
@@ -125,7 +125,7 @@ def test_a_method_that_cannot_sample_is_a_users_error(tmp_path: Path) -> None:
 def test_a_checkpoint_of_other_code_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = plan_run(tmp_path, "toy")
+    folder = plan_quick(tmp_path, "toy")
     assert run(folder, stop=_Stop(after=7)) == "interrupted"
     true = Plain.__init__
 
@@ -142,7 +142,7 @@ def test_a_checkpoint_of_other_code_is_a_sentence(
 
 
 def test_a_spec_of_another_schema_is_raised(tmp_path: Path) -> None:
-    folder = plan_run(tmp_path)
+    folder = plan_quick(tmp_path)
     write_atomic(folder / "spec.json", to_json({**spec_of(folder).to_json(), "schema": 2}))
     with pytest.raises(UserError, match="schema version 2"):
         run(folder)
@@ -160,7 +160,7 @@ class _Stop:
 
 
 def test_a_stop_saves_what_was_done(tmp_path: Path) -> None:
-    folder = plan_run(tmp_path)
+    folder = plan_quick(tmp_path)
     assert run(folder, stop=_Stop(after=7)) == "interrupted"
     assert state_of(folder) is State.PENDING and (folder / "checkpoint.pt").exists()
     saved = torch.load(folder / "checkpoint.pt", weights_only=True)
@@ -171,19 +171,19 @@ def test_a_stop_saves_what_was_done(tmp_path: Path) -> None:
 
 
 def test_a_lost_lease_ends_a_run_without_a_word(tmp_path: Path) -> None:
-    folder = plan_run(tmp_path)
+    folder = plan_quick(tmp_path)
     assert run(folder, stop=_Stop(after=7, reason=AttemptEnd.LEASE_LOST)) == "interrupted"
     assert {p.name for p in folder.iterdir()} == {"spec.json", "attempts"}
     # the lease goes at the very end, or while a failure is written: nothing is committed either
     assert run(folder, 2, stop=_Stop(after=20, reason=AttemptEnd.LEASE_LOST)) == "interrupted"
     assert {p.name for p in folder.iterdir()} == {"spec.json", "attempts"}
-    folder = plan_run(tmp_path / "accident", "toy_accident", hparams={"at": 5})
+    folder = plan_quick(tmp_path / "accident", "toy_accident", hparams={"at": 5})
     assert run(folder, stop=_Stop(after=5, reason=AttemptEnd.LEASE_LOST)) == "failed"
     assert {p.name for p in folder.iterdir()} == {"spec.json", "attempts"}
 
 
 def test_the_first_to_commit_wins(tmp_path: Path) -> None:
-    folder = plan_run(tmp_path)
+    folder = plan_quick(tmp_path)
     assert run(folder) == "done"
     first = (folder / "record.json").read_bytes()
     assert run(folder, 2) == "settled"

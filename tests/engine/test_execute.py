@@ -22,7 +22,18 @@ from benchmark.core.registry import DATASETS
 from benchmark.core.summaries import UpstreamSummary
 from benchmark.engine import evaluate, loop
 from benchmark.engine.checkpoint import load_weights
-from tests.support.runs import TIMES, built, done, failure, lines, plan_run, plan_runs, run, spec_of
+from tests.support.runs import (
+    TIMES,
+    built,
+    done,
+    failure,
+    lines,
+    plan_quick,
+    plan_run,
+    plan_runs,
+    run,
+    spec_of,
+)
 from tests.support.toy_algorithms import Accident, OwnLoop, Plain, Pupil, Spy, Student, registered
 
 
@@ -101,7 +112,7 @@ def test_every_field_of_the_record_is_there_and_says_the_truth(tmp_path: Path) -
 
 
 def test_the_log_keeps_counts_and_its_schema(tmp_path: Path) -> None:
-    folder = plan_run(tmp_path, "irm", selection=["last"])
+    folder = plan_quick(tmp_path, "irm", selection=["last"])
     logged: list[Any] = []
     assert run(folder, on_line=logged.append) == "done"
     found = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -125,7 +136,7 @@ def test_the_log_keeps_counts_and_its_schema(tmp_path: Path) -> None:
 
 
 def test_predictions_and_weights_are_those_of_the_record(tmp_path: Path) -> None:
-    folder = plan_run(tmp_path, selection=["val_accuracy", "last"], hparams={"lr": 0.03})
+    folder = plan_quick(tmp_path, selection=["val_accuracy", "last"], hparams={"lr": 0.03})
     assert run(folder) == "done"
     record, data = read_record(folder), DATASETS.get("tiny")(bias=0.8, size=64).load(0)
     stored = dict(np.load(folder / "predictions.npz"))
@@ -153,7 +164,7 @@ def test_predictions_and_weights_are_those_of_the_record(tmp_path: Path) -> None
 
 
 def test_the_record_agrees_with_the_log_about_the_selected_step(tmp_path: Path) -> None:
-    folder = plan_run(
+    folder = plan_quick(
         tmp_path, selection=["val_accuracy", "val_mean", "last"], hparams={"lr": 0.03}, oracle=True
     )
     assert run(folder) == "done"
@@ -170,7 +181,7 @@ def test_the_record_agrees_with_the_log_about_the_selected_step(tmp_path: Path) 
 
 def test_what_a_method_reports_is_of_the_selected_step(tmp_path: Path) -> None:
     """Group weights change at every step; the report has those of the first criterion."""
-    folder = plan_run(
+    folder = plan_quick(
         tmp_path, "group_dro", selection=["val_accuracy", "last"], hparams={"eta": 0.5, "lr": 1e-5}
     )
     assert run(folder) == "done"
@@ -180,9 +191,9 @@ def test_what_a_method_reports_is_of_the_selected_step(tmp_path: Path) -> None:
 
 
 def test_a_budget_that_no_evaluation_divides_is_evaluated_at_its_end(tmp_path: Path) -> None:
-    folder = plan_run(tmp_path, budget={"steps": 7, "evaluate_every": 5})
+    folder = plan_quick(tmp_path, budget={"steps": 7, "evaluate_every": 5})
     assert run(folder) == "done" and [line["step"] for line in lines(folder)] == [5, 7]
-    folder = plan_run(tmp_path, budget={"steps": 3, "evaluate_every": 50})
+    folder = plan_quick(tmp_path, budget={"steps": 3, "evaluate_every": 50})
     assert run(folder) == "done" and [line["step"] for line in lines(folder)] == [3]
 
 
@@ -197,7 +208,7 @@ def test_patience_ends_a_run_early(tmp_path: Path) -> None:
 
 
 def test_the_objective_can_select(tmp_path: Path) -> None:
-    folder = plan_run(tmp_path, selection=["val_objective"], hparams={"lr": 0.01})
+    folder = plan_quick(tmp_path, selection=["val_objective"], hparams={"lr": 0.01})
     assert run(folder) == "done"
     log = {line["step"]: line["objective"] for line in lines(folder)}
     chosen = read_record(folder).selected["val_objective"]
@@ -205,7 +216,7 @@ def test_the_objective_can_select(tmp_path: Path) -> None:
 
 
 def test_schedules_reach_the_log(tmp_path: Path) -> None:
-    folder = plan_run(
+    folder = plan_quick(
         tmp_path,
         hparams={"lr": 0.1, "lr_schedule": "step", "optimizer": "sgd"},
         budget={"steps": 20},
@@ -219,7 +230,7 @@ def test_schedules_reach_the_log(tmp_path: Path) -> None:
 
 def test_a_method_sees_nothing_that_it_did_not_declare(tmp_path: Path) -> None:
     Spy.seen.clear()
-    assert run(plan_run(tmp_path, "toy_spy")) == "done"
+    assert run(plan_quick(tmp_path, "toy_spy")) == "done"
     assert len(Spy.seen) == 20
     for batch in Spy.seen:
         assert batch.group is batch.confounder is batch.environment is batch.mask is None
@@ -244,7 +255,9 @@ def test_test_splits_are_evaluated_once_per_selected_step_and_never_before_the_e
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = _evaluated(monkeypatch)
-    folder = plan_run(tmp_path, selection=["val_accuracy", "val_mean", "last"], hparams={"lr": 0.0})
+    folder = plan_quick(
+        tmp_path, selection=["val_accuracy", "val_mean", "last"], hparams={"lr": 0.0}
+    )
     assert run(folder) == "done"
     assert calls[:4] == [(5, "val"), (10, "val"), (15, "val"), (20, "val")]
     assert calls[4:] == [
@@ -254,8 +267,8 @@ def test_test_splits_are_evaluated_once_per_selected_step_and_never_before_the_e
 
 def test_training_images_are_evaluated_if_the_sweep_asks_for_it(tmp_path: Path) -> None:
     budget = {"steps": 4, "evaluate_every": 2}
-    plain = plan_run(tmp_path / "plain", budget=budget)
-    folder = plan_run(tmp_path / "train", budget=budget, evaluate_train=True)
+    plain = plan_quick(tmp_path / "plain", budget=budget)
+    folder = plan_quick(tmp_path / "train", budget=budget, evaluate_train=True)
     assert replace(spec_of(folder), evaluate_train=False).key == plain.name != folder.name
     assert run(folder) == "done", failure(folder)
     assert run(plain) == "done", failure(plain)
@@ -269,10 +282,10 @@ def test_training_images_are_evaluated_if_the_sweep_asks_for_it(tmp_path: Path) 
 def test_an_oracle_sees_the_tests_along_the_way_and_the_log_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = plan_run(tmp_path / "plain", selection=["val_accuracy"])
+    plain = plan_quick(tmp_path / "plain", selection=["val_accuracy"])
     assert run(plain) == "done"
     calls = _evaluated(monkeypatch)
-    folder = plan_run(tmp_path / "oracle", selection=["val_accuracy"], oracle=True)
+    folder = plan_quick(tmp_path / "oracle", selection=["val_accuracy"], oracle=True)
     assert run(folder) == "done" and folder.name != plain.name and read_record(folder).spec.oracle
     assert sum(name in TESTS for _, name in calls) == 3 * 4 + 3
     for with_tests, without in zip(lines(folder), lines(plain), strict=True):
@@ -297,7 +310,7 @@ def test_methods_of_a_trial_share_data_and_initial_weights(
     monkeypatch.setattr(DatasetSource, "load", load)
     for trial in (0, 1):
         for algorithm in ("erm", "irm", "group_dro", "dann"):
-            folder = plan_run(
+            folder = plan_quick(
                 tmp_path / f"{algorithm}{trial}", algorithm, trials=[trial], budget={"steps": 1}
             )
             assert run(folder) == "done"
@@ -321,7 +334,7 @@ def test_methods_of_a_trial_share_data_and_initial_weights(
 def test_how_often_we_look_does_not_change_what_is_learnt(algorithm: str, tmp_path: Path) -> None:
     hparams = {"dropout": 0.3}
     often, seldom = (
-        plan_run(
+        plan_quick(
             tmp_path / str(n),
             algorithm,
             budget={"evaluate_every": n},
@@ -356,7 +369,9 @@ def test_ways_of_computing(compute: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_compiled_network(tmp_path: Path) -> None:
     plain, compiled = (
-        plan_run(tmp_path / str(c), compute={"compile": c}, budget={"steps": 3}, selection=["last"])
+        plan_quick(
+            tmp_path / str(c), compute={"compile": c}, budget={"steps": 3}, selection=["last"]
+        )
         for c in (False, True)
     )
     assert run(plain) == run(compiled) == "done"
@@ -370,7 +385,7 @@ def test_a_compiled_network(tmp_path: Path) -> None:
 
 
 def test_a_loop_of_its_own(tmp_path: Path) -> None:
-    folder = plan_run(tmp_path, "toy_own_loop")
+    folder = plan_quick(tmp_path, "toy_own_loop")
     assert run(folder) == "done"
     record = read_record(folder)
     assert record.extra["counted"] == 64 and record.steps == 20
@@ -389,7 +404,7 @@ def test_a_loop_that_ends_early_or_never_begins(
                 break
 
     monkeypatch.setattr(OwnLoop, "fit", short)
-    folder = plan_run(tmp_path, "toy_own_loop")
+    folder = plan_quick(tmp_path, "toy_own_loop")
     assert run(folder) == "done"
     assert read_record(folder).steps == 7 and [line["step"] for line in lines(folder)] == [5, 7]
 
@@ -405,7 +420,7 @@ def test_a_method_may_not_look_at_the_tests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OwnLoop, "fit", lambda self, run: run.batches("biased"))
-    folder = plan_run(tmp_path, "toy_own_loop")
+    folder = plan_quick(tmp_path, "toy_own_loop")
     assert run(folder) == "failed" and "train and val, not biased" in failure(folder)["message"]
 
 
@@ -434,7 +449,7 @@ def test_a_student_learns_from_the_selected_weights_of_its_teacher(
 @pytest.mark.parametrize("early", [False, True])
 def test_a_method_is_selected_after_its_switch(tmp_path: Path, early: bool) -> None:
     """PGI's penalty has half its weight from step 9 of 20 on; later evaluations count."""
-    folder = plan_run(
+    folder = plan_quick(
         tmp_path, "pgi", selection=["val_accuracy", "last"], select_before_switch=early
     )
     assert run(folder) == "done", failure(folder)
@@ -499,7 +514,7 @@ def test_a_lease_that_is_lost_at_the_very_end_publishes_nothing(tmp_path: Path) 
 
 def test_a_second_record_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process commits between the last look and the commit."""
-    folder = plan_run(tmp_path)
+    folder = plan_quick(tmp_path)
     publish = files.StagedFiles.publish
 
     def overtaken(staged: files.StagedFiles) -> None:

@@ -17,7 +17,7 @@ from benchmark.core.hparam import HParam
 from benchmark.core.record import read_record
 from benchmark.engine.term_watch import CHECKED_STEPS, TermWatch
 from tests.support import tiny
-from tests.support.runs import failure, lines, plan_run, run
+from tests.support.runs import failure, lines, plan_quick, run
 from tests.support.toy_algorithms import Plain, registered
 
 
@@ -74,7 +74,7 @@ def toys() -> Iterator[None]:
 
 
 def outcome(root: Path, how: str, **hparams: Any) -> tuple[str, Path]:
-    folder = plan_run(root, "toy_penalised", hparams={"how": how, **hparams})
+    folder = plan_quick(root, "toy_penalised", hparams={"how": how, **hparams})
     return run(folder), folder
 
 
@@ -115,13 +115,13 @@ def test_nothing_is_said_of_terms_that_are_as_they_should_be(how: str, tmp_path:
 
 
 def test_what_is_only_logged_is_no_term(tmp_path: Path) -> None:
-    folder = plan_run(tmp_path, "toy_monitored")
+    folder = plan_quick(tmp_path, "toy_monitored")
     assert run(folder) == "done" and "warnings" not in read_record(folder).extra
     assert {"norm", "half"} <= set(lines(folder)[0]["terms"])
 
 
 def test_a_loss_without_gradient_is_on_record(tmp_path: Path) -> None:
-    folder = plan_run(tmp_path, "toy_still")
+    folder = plan_quick(tmp_path, "toy_still")
     assert run(folder) == "done"
     assert read_record(folder).extra["warnings"] == [
         f"every gradient was exactly 0 in the first {CHECKED_STEPS} steps: nothing is learned."
@@ -129,7 +129,7 @@ def test_a_loss_without_gradient_is_on_record(tmp_path: Path) -> None:
 
 
 def test_too_short_a_run_is_warned_of(tmp_path: Path) -> None:
-    folder = plan_run(
+    folder = plan_quick(
         tmp_path,
         "toy_penalised",
         hparams={"how": "missing"},
@@ -143,7 +143,7 @@ def test_too_short_a_run_is_warned_of(tmp_path: Path) -> None:
 def test_a_resumed_run_does_not_look_again(tmp_path: Path) -> None:
     """Else a term that has become 0 by then would be taken for one that was 0 from the start."""
     stops = iter([None] * 4 + ["stopped"] * 100)
-    folder = plan_run(tmp_path, "toy_penalised", hparams={"how": "weight_of_0", "from_step": 4})
+    folder = plan_quick(tmp_path, "toy_penalised", hparams={"how": "weight_of_0", "from_step": 4})
     assert run(folder, stop=lambda: next(stops)) == "interrupted"
     assert run(folder, 2) == "done"
     assert "warnings" not in read_record(folder).extra
@@ -151,7 +151,7 @@ def test_a_resumed_run_does_not_look_again(tmp_path: Path) -> None:
 
 def test_a_warning_survives_a_resume(tmp_path: Path) -> None:
     stops = iter([None] * 5 + ["stopped"] * 100)
-    folder = plan_run(tmp_path, "toy_penalised", hparams={"how": "weight_of_0"})
+    folder = plan_quick(tmp_path, "toy_penalised", hparams={"how": "weight_of_0"})
     assert run(folder, stop=lambda: next(stops)) == "interrupted"
     assert run(folder, 2) == "done"
     assert len(read_record(folder).extra["warnings"]) == 1

@@ -46,6 +46,12 @@ def plan_run(root: Path, algorithm: str = "erm", **values: Any) -> Path:
     return folder
 
 
+def plan_quick(root: Path, algorithm: str = "erm", **values: Any) -> Path:
+    """As ``plan_run``, without explanations and embeddings, half of the time of so small a run."""
+    compute = {"explanations": False, **values.pop("compute", {})}
+    return plan_run(root, algorithm, compute=compute, **values)
+
+
 def run(folder: Path, attempt: int = 1, **options: Any) -> str:
     """Execute a run; returns how it ended."""
     (folder / "attempts" / str(attempt)).mkdir(parents=True)
@@ -53,8 +59,8 @@ def run(folder: Path, attempt: int = 1, **options: Any) -> str:
 
 
 def done(root: Path, algorithm: str = "erm", **values: Any) -> RunRecord:
-    """The record of a run that was planned and executed."""
-    folder = plan_run(root, algorithm, **values)
+    """The record of a run that was planned and executed, without explanations."""
+    folder = plan_quick(root, algorithm, **values)
     assert run(folder) == "done", failure(folder)
     return read_record(folder)
 
@@ -85,7 +91,10 @@ def assert_same_results(one: Path, other: Path) -> None:
     others = load_weights(other / "selected.pt")
     assert list(weights) == list(others)
     assert all(torch.equal(weights[name], others[name]) for name in weights)
-    for file in ("predictions.npz", "heatmaps.npz", "embeddings.npz"):
+    files = sorted(path.name for path in one.glob("*.npz"))
+    assert files == sorted(path.name for path in other.glob("*.npz"))
+    assert "predictions.npz" in files
+    for file in files:
         arrays = np.load(one / file)
         others_arrays = np.load(other / file)
         assert arrays.files == others_arrays.files

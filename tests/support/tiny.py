@@ -15,6 +15,7 @@ from benchmark.core.hparam import Distribution
 from benchmark.core.needs import Needs
 from benchmark.core.registry import ALGORITHMS, BACKBONES
 from benchmark.core.seeds import seed_for
+from benchmark.core.speed.seeding import seed_generators
 
 CLASSES, CONFOUNDERS, ENVIRONMENTS = 3, 2, 2
 
@@ -79,7 +80,7 @@ def build(kind: type[Algorithm] | str, seed: int = 0, **changed: Any) -> Any:
     """An algorithm in training mode with its optimisers, the same for the same seed."""
     kind = ALGORITHMS.get(kind) if isinstance(kind, str) else kind
     setting = make_setting(kind, **changed)
-    torch.manual_seed(seed)
+    seed_generators(seed)
     algorithm = kind(setting)
     algorithm.optimizers = algorithm.make_optimizers()
     return algorithm.train()
@@ -122,7 +123,7 @@ class TinyRun:
 
     def steps(self) -> Iterator[Batch]:
         for step in range(self.start, self.stop):
-            torch.manual_seed(seed_for("step", step))
+            seed_generators(seed_for("step", step))
             self.algorithm.current_step = step
             yield make_batch(side=self.side, seed=step).strip(self.needs)
 

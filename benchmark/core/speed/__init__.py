@@ -1,9 +1,10 @@
 """Code that changes how fast a run is, and its results by rounding at most.
 
-``convolution`` has a convolution with faster derivatives for explanations in a loss, and ``memory``
-keeps and reuses memory. ``benchmark.core.parallel_forward`` runs two networks at the same time. All
-of it is switched off by the environment variable ``SHORTCUTBED_SPEED=0``, or by ``disabled`` in a
-process. ``tests/benchmarks/speed_switch.py`` measures a training step with and without it.
+``convolution`` has a convolution with faster derivatives for explanations in a loss, ``memory``
+keeps and reuses memory, and ``seeding`` seeds only the devices that the machine has.
+``benchmark.core.parallel_forward`` runs two networks at the same time. All of it is switched off by
+the environment variable ``SHORTCUTBED_SPEED=0``, or by ``disabled`` in a process.
+``tests/benchmarks/speed_switch.py`` measures a training step with and without it.
 """
 
 from __future__ import annotations
