@@ -124,8 +124,15 @@ def test_every_backbone_is_covered() -> None:
     assert {name for name in BACKBONES.names() if not name.startswith("bcos_")} == COVERED
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("dfr", "vit")])
-@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [
+        (name, depth)
+        for name in NAMES
+        for depth in ((2, 3) if "unet_depth" in ALGORITHMS.get(name).hparams else (2,))
+        if name not in ("dfr", "vit")
+    ],
+)
 def test_a_method_says_whether_it_can_learn_from_one_image(
     name: str, depth: int, request: pytest.FixtureRequest
 ) -> None:

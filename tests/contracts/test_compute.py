@@ -24,7 +24,7 @@ from tests.support.tiny import make_batch, train
 
 STEPS = 2
 #: Every method; its variants run with --slow.
-EACH = methods(variants=0)
+EACH = methods()
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,6 @@ def with_backend(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     monkeypatch.setattr(nn.Module, "compile", compile)
 
 
-def skip_without(name: str, request: pytest.FixtureRequest) -> None:
-    skip_if_large(make(name), request)
-
-
 @pytest.mark.parametrize(
     ("name", "variant"),
     [
@@ -128,7 +124,7 @@ def test_a_compiled_network_has_the_terms_of_the_plain_one(
     name: str, variant: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """Traced without a code generator, which suffices to fix the backward rules."""
-    skip_without(name, request)
+    skip_if_large(name, request)
     with_backend(monkeypatch, "eager")
     check(name, variant, {"compile": True}, TRACED)
 
@@ -161,7 +157,7 @@ def test_a_compiled_network_draws_the_random_numbers_of_the_plain_one(
 def test_bf16_and_channels_last_have_the_terms_of_the_default(
     name: str, variant: str, request: pytest.FixtureRequest
 ) -> None:
-    skip_without(name, request)
+    skip_if_large(name, request)
     plain = terms(name, variant, {})
     check(name, variant, {"precision": "bf16"}, BF16, plain)
     check(name, variant, {"channels_last": True}, CHANNELS_LAST, plain)
@@ -188,15 +184,15 @@ def test_the_tolerances_tell_zero_from_a_term() -> None:
         assert len(tolerance.differences(plain, {**plain, "background": math.nan})) == 1
 
 
-@pytest.mark.parametrize(("name", "variant"), methods(variants=1))
+@pytest.mark.parametrize(("name", "variant"), methods())
 def test_every_term_of_a_loss_moves_a_parameter(
     name: str, variant: str, request: pytest.FixtureRequest
 ) -> None:
     """A term that is not 0 has a gradient that is not 0 in one of the first steps."""
     if ALGORITHMS.get(name).loss is Algorithm.loss:
         pytest.skip("its step is not the gradient of one loss")
+    skip_if_large(name, request)
     algorithm = make(name, variant)
-    skip_if_large(algorithm, request)
     moved: dict[str, bool] = {}
     for step in range(STEPS):
         algorithm.current_step = step

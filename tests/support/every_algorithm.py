@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from benchmark.core.algorithm import Algorithm
 from benchmark.core.registry import ALGORITHMS, DATASETS
 from benchmark.core.spec import RunSpec
 from tests.support import tiny
@@ -20,7 +19,7 @@ NAMES = ALGORITHMS.names()
 METHODS = [(name, variant) for name in NAMES for variant in ("", *ALGORITHMS.get(name).variants)]
 
 
-def methods(variants: int) -> list[Any]:
+def methods(variants: int = 0) -> list[Any]:
     """Return every method as parameters: its name and a variant.
 
     Args:
@@ -64,9 +63,10 @@ def backbone_for(name: str, variant: str = "") -> str:
     """Return the first backbone of ``tiny.SMALL`` that the method takes; skip if there is none."""
     kind = ALGORITHMS.get(name)
     info = DATASETS.get("tiny")().info()
-    reasons = {b: kind.refuses(spec_of(name, variant, b), info) for b in tiny.SMALL}
-    for backbone, reason in reasons.items():
-        if reason is None:
+    reasons = {}
+    for backbone in tiny.SMALL:
+        reasons[backbone] = kind.refuses(spec_of(name, variant, backbone), info)
+        if reasons[backbone] is None:
             return backbone
     pytest.skip(f"refuses the tiny setting: {reasons['convnet']}")
 
@@ -97,8 +97,12 @@ def trained(name: str, variant: str, hparams: str, backbone: str) -> Any:
     return algorithm.eval().requires_grad_(False)
 
 
-def skip_if_large(algorithm: Algorithm, request: pytest.FixtureRequest) -> None:
-    if sum(p.numel() for p in algorithm.parameters()) > LARGE and not request.config.getoption(
-        "--slow"
-    ):
+@cache
+def is_large(name: str) -> bool:
+    """Return whether a method has a large network of its own."""
+    return sum(p.numel() for p in make(name).parameters()) > LARGE
+
+
+def skip_if_large(name: str, request: pytest.FixtureRequest) -> None:
+    if not request.config.getoption("--slow") and is_large(name):
         pytest.skip("a large network of its own: run with --slow")
