@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def write_all(report: Report, out: Path) -> list[Path]:
     _make_folder(out)
     for form, name in file_names().items():
         write_atomic(out / name, render(report, form).encode("utf-8", "replace"))
+        _write_further(out, REPORT_FORMATS.get(form)().files(report))
     return [out / name for name in file_names().values()]
 
 
@@ -99,3 +100,15 @@ def _make_folder(out: Path) -> None:
         raise UserError(f"{out} is a file, expected a folder to write into.")
     out.mkdir(parents=True, exist_ok=True)
     remove_abandoned(out, ABANDONED_SECONDS)
+
+
+def _write_further(out: Path, files: Mapping[str, str]) -> None:
+    """Write the further files of a format, and remove those of an earlier report beside them."""
+    folders = {(out / path).parent for path in files}
+    for path, text in files.items():
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / path, text.encode("utf-8", "replace"))
+    for folder in folders - {out}:
+        for old in folder.iterdir():
+            if old.is_file() and str(old.relative_to(out)) not in files:
+                old.unlink()

@@ -45,6 +45,7 @@ def test_prints_and_writes_every_format(
         *file_names().values(),
         "report.html",
         "figures",
+        "tables",
     }
     for form, name in file_names().items():
         assert run("demo", "--format", form, "--tables-only") == 0

@@ -111,7 +111,7 @@ def test_without_upstream_runs_there_is_no_such_column(tmp_path: Path) -> None:
     fake.add(WORLD, ERM)
     heads, rows, _ = rows_of(fake.finish())
     assert heads == [
-        ("method",), ("training", "seconds"), ("ratio", "to erm"), ("worst group,", "ratio to erm"),
+        ("method",), ("training", "seconds"), ("ratio", "to erm"), ("worst group,", "minus erm"),
         ("images", "per second"), ("parameters", "(millions)"), ("peak memory", "(MB)"),
     ]  # fmt: skip
-    assert rows["erm"] == ["erm", "6.0", "1.00", "1.00", "3,200", "0.01", "100"]
+    assert rows["erm"] == ["erm", "6.0", "1.00", "0.0", "3,200", "0.01", "100"]

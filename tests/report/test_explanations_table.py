@@ -257,7 +257,7 @@ def test_comparisons_with_the_best_are_in_the_appendix(report: Report) -> None:
     row = next(row for row in sheet.rows[4:] if row[0] == "lrp")
     assert row[1] == "best"
     other = next(row for row in sheet.rows[4:] if row[0] == "gradcam")
-    assert other[1].startswith("-0.3") and ", p < 0.001" in other[1]
+    assert other[1].startswith("−0.3") and ", p < 0.001" in other[1]
 
 
 def test_the_metrics_agree_or_not(report: Report) -> None:

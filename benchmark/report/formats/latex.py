@@ -1,33 +1,52 @@
-"""Tables in LaTeX with booktabs and siunitx, which compile under pdflatex for all names."""
+r"""Tables in LaTeX with booktabs, which fit a column, a page and a slide.
+
+A table that fits a column is a ``table``, a wider one a ``table*``. One that is too wide even for a
+page is divided into panels, one below the other. What fonts of a document make too wide all the
+same, such as those of beamer, is scaled down by ``\ShortcutBedFit``, so that no box is overfull.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from benchmark.core.text import one_line
-from benchmark.report.formats.latex_escape import escape
-from benchmark.report.formats.report_format import REPORT_FORMATS, ReportFormat
-from benchmark.report.tables.numbers import (
-    DASH,
-    Footnotes,
-    Printer,
-    bounds,
-    head_line,
-    notes_of,
-    percent,
-    printer,
-    shows_bounds,
+from benchmark.report.formats.grid import (
+    Cell,
+    Grid,
+    grid_of_sheet,
+    grid_of_table,
+    grids_of,
 )
+from benchmark.report.formats.latex_escape import escape
+from benchmark.report.formats.latex_width import (
+    COLUMN,
+    GAP,
+    MOST_NOTES,
+    PAGE,
+    column_widths,
+    note_lines,
+    panels_of,
+    parts_of,
+    stub_widths,
+)
+from benchmark.report.formats.report_format import REPORT_FORMATS, ReportFormat
+from benchmark.report.tables.numbers import head_line
 from benchmark.report.tables.report_table import Report
 from benchmark.report.tables.results_table import Table
 from benchmark.report.tables.sheet import Sheet
-from benchmark.report.tables.value import Spread, Value
 
-#: Head of the file, which is a document and can also be \input into another one.
+#: Folder of the files of single tables.
+FOLDER = "tables"
+#: Packages that a document must load.
+PACKAGES = r"\usepackage[T1]{fontenc} \usepackage{textcomp,array,booktabs,graphicx}"
+
+#: Head of the file of all tables, which is a document and can also be \input into another one.
 HEADER = r"""% Tables of {title}.
-% Compile this file as it is, or \input it into a paper whose preamble has:
-%   \usepackage[T1]{{fontenc}} \usepackage{{textcomp,array,booktabs,siunitx}}
+% Compile this file as it is, or \input it, or a single table from the folder {folder}, into a
+% document whose preamble has:
+%   {packages}
 \makeatletter
 \ifx\@nodocument\relax
   \let\ShortcutBedEnd\relax
@@ -35,201 +54,214 @@ HEADER = r"""% Tables of {title}.
   \documentclass{{article}}
   \usepackage[T1]{{fontenc}}
   \IfFileExists{{lmodern.sty}}{{\usepackage{{lmodern}}}}{{}}
-  \usepackage{{textcomp,array,booktabs,siunitx}}
-  \usepackage[a4paper,landscape,margin=15mm]{{geometry}}
+  \usepackage{{textcomp,array,booktabs,graphicx}}
+  \usepackage[a4paper,margin=25mm]{{geometry}}
   \def\ShortcutBedEnd{{\end{{document}}}}
   \begin{{document}}
 \fi
 \makeatother
 """
+#: Commands of the tables. A document may define \ShortcutBedNotes itself, such as to omit notes.
+COMMANDS = r"""\makeatletter
+\@ifundefined{ShortcutBedBox}{\newsavebox{\ShortcutBedBox}\newdimen\ShortcutBedTallest}{}
+\@ifundefined{ShortcutBedFit}{%
+  \ifdefined\insertframenumber % a slide, which has no room for notes
+    \providecommand{\ShortcutBedNotes}[1]{}%
+    \providecommand{\ShortcutBedStyle}{\setbeamerfont{caption}{size=\scriptsize}\footnotesize}%
+    \newcommand{\ShortcutBedShare}{.55}%
+    \@ifundefined{table*}{\newenvironment{table*}[1][]{\begin{table}}{\end{table}}}{}%
+  \else
+    \providecommand{\ShortcutBedNotes}[1]{\par\smallskip
+      \begin{minipage}{\linewidth}\raggedright\scriptsize #1\par\end{minipage}}%
+    \providecommand{\ShortcutBedStyle}{\footnotesize}%
+    \newcommand{\ShortcutBedShare}{.85}%
+  \fi
+  % a smaller table where it is wider than the line, or taller than its share of the page
+  \newcommand{\ShortcutBedFit}[1]{%
+    \ShortcutBedTallest=\ShortcutBedShare\textheight
+    \divide\ShortcutBedTallest by #1
+    \ifdim\wd\ShortcutBedBox>\linewidth
+      \sbox{\ShortcutBedBox}{\resizebox{\linewidth}{!}{\usebox{\ShortcutBedBox}}}%
+    \fi
+    \ifdim\dimexpr\ht\ShortcutBedBox+\dp\ShortcutBedBox\relax>\ShortcutBedTallest
+      \sbox{\ShortcutBedBox}{\resizebox*{!}{\ShortcutBedTallest}{\usebox{\ShortcutBedBox}}}%
+    \fi
+    \usebox{\ShortcutBedBox}}%
+}{}
+\makeatother
+"""
 _RAGGED = r">{\raggedright\arraybackslash}"
 FOOTER = "\n\\ShortcutBedEnd\n"
+#: A number, and what stands beside it: a spread, an interval, or a sign of what it is.
+_NUMBER = re.compile(r"(?P<value>[−+]?\d[\d,]*(?:\.\d+)?)(?P<rest>(?: ± .*| \[.*)?)")
 
 
 @REPORT_FORMATS.register
 class Latex(ReportFormat):
-    """Floating tables of booktabs and siunitx in a document that compiles alone."""
+    """Floating tables of booktabs in a document that compiles alone, and a file for each table."""
 
     name = "latex"
     file_name = "tables.tex"
 
     def report(self, report: Report) -> str:
         sweep = report.sweep
-        sheets = [*report.sheets, *report.appendix]
-        return latex_document(report.tables, sheets, sweep.title, report.spread, sweep.notes)
+        return latex_document(grids_of(report), sweep.title, sweep.notes)
+
+    def files(self, report: Report) -> dict[str, str]:
+        return latex_files(grids_of(report))
 
     def sheets(
         self, sheets: Sequence[Sheet], records: Sequence[dict[str, Any]] | None = None
     ) -> str:
-        return latex_document([], sheets, "published tables")
+        return latex_document([grid_of_sheet(sheet) for sheet in sheets], "published tables")
 
 
-def latex_document(
-    tables: Sequence[Table],
-    sheets: Sequence[Sheet],
-    title: str,
-    spread: str = "sd",
-    notes: Sequence[str] = (),
-) -> str:
-    """Return a document of all tables, which can also be \\input into another document.
+def latex_document(grids: Sequence[Grid], title: str, notes: Sequence[str] = ()) -> str:
+    r"""Return a document of all tables, which can also be \input into another document.
 
     Args:
-        tables: Tables of results.
-        sheets: Further tables, which follow the results.
+        grids: The tables.
         title: Title in the comment at the head of the file.
-        spread: What is printed beside a value: ``sd``, ``interval`` or ``credible``.
         notes: Notes of the sweep, at the end.
     """
     ascii_title = one_line(title).encode("ascii", "replace").decode()
     return (
-        HEADER.format(title=ascii_title)
-        + "\n".join([*(latex_table(t, spread) for t in tables), *map(latex_sheet, sheets)])
+        HEADER.format(title=ascii_title, folder=FOLDER, packages=PACKAGES)
+        + COMMANDS
+        + "\n".join(map(latex_grid, grids))
         + "".join(f"\n\\par\\noindent Note: {escape(note)}\n" for note in notes)
         + FOOTER
     )
 
 
+def latex_files(grids: Sequence[Grid]) -> dict[str, str]:
+    r"""Return a file for each table, to be \input, by its path; a long table has several."""
+    head = f"% \\input this file into a document whose preamble has:\n%   {PACKAGES}\n"
+    files: dict[str, str] = {}
+    for grid in grids:
+        name = re.sub(r"[^a-z0-9.]+", "_", grid.name.lower()).strip("_.")[:80] or "table"
+        unique = name
+        number = 1
+        while f"{FOLDER}/{unique}.tex" in files:
+            number += 1
+            unique = f"{name}_{number}"
+        for part, content in enumerate(parts_of(grid), start=1):
+            path = f"{FOLDER}/{unique}{f'_part_{part}' if part > 1 else ''}.tex"
+            files[path] = head + COMMANDS + _float(content)
+    return files
+
+
 def latex_table(table: Table, spread: str = "sd") -> str:
-    """Return a floating table with its caption above and its footnotes below."""
-    notes = Footnotes()
-    general = notes.marks(table.notes)
-    show = printer(table, spread)
-    widest = 4 if spread == Spread.CREDIBLE else 7
-    rows = []
-    for row in table.rows:
-        cells = [
-            latex_cell(value, show, notes.marks(notes_of(value, spread))) for value in row.values
-        ]
-        label = escape(show.label(row)) + _superscript(notes.marks(row.notes))
-        rows.append(" & ".join([label, escape(show.needs(row)), *cells]) + r" \\")
-    lines = [
-        r"\begin{table}[htbp]",
-        r"\centering\footnotesize",
-        rf"\caption{{{' '.join(map(escape, table.full_caption(spread)))}{_superscript(general)}}}",
-        *([r"\scriptsize\setlength{\tabcolsep}{3pt}"] if len(table.columns) > widest else []),
-        r"\par\smallskip\sisetup{separate-uncertainty=true,table-align-uncertainty=false,"
-        r"retain-zero-uncertainty=true}",
-        rf"\begin{{tabular}}{{@{{}}{_stub(table, show)}{_specification(table, show)}@{{}}}}",
-        r"\toprule",
-        *_heads([("method",), ("needs",), *(column.title for column in table.columns)]),
-        r"\midrule",
-        *rows,
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    if notes.texts:
-        listed = [rf"{_superscript(letter)}\,{escape(note)}." for letter, note in notes.listed()]
-        lines += [
-            r"\par\smallskip",
-            rf"\parbox{{0.95\linewidth}}{{\raggedright\scriptsize {' '.join(listed)}}}",
-        ]
-    return "\n".join([*lines, r"\end{table}", ""])
+    """Return the results of one data set as floating tables."""
+    return latex_grid(grid_of_table(table, spread))
 
 
 def latex_sheet(sheet: Sheet) -> str:
-    """Return a sheet as a floating table; long cells are wrapped."""
-    longest = [
-        max((len(row[i]) for row in sheet.rows if len(row) > 1), default=0)
-        for i in range(len(sheet.heads))
-    ]
-    columns = "".join(
-        ("l" if width <= 30 else f"{_RAGGED}p{{{50 if width <= 120 else 110}mm}}")
-        if i < sheet.stub
-        else "r"
-        for i, width in enumerate(longest)
-    )
-    rows = [
-        rf"\multicolumn{{{len(sheet.heads)}}}{{@{{}}l@{{}}}}{{\textit{{{escape(row[0])}}}}} \\"
-        if len(row) == 1
-        else " & ".join(map(escape, row)) + r" \\"
-        for row in sheet.rows
-    ]
-    notes = [
-        rf"\par\smallskip{{\raggedright\scriptsize {escape(note)}\par}}" for note in sheet.notes
-    ]
+    """Return a sheet as floating tables."""
+    return latex_grid(grid_of_sheet(sheet))
+
+
+def latex_grid(grid: Grid) -> str:
+    """Return a table as one float, or several if it has very many rows."""
+    return "\n".join(map(_float, parts_of(grid)))
+
+
+def _float(grid: Grid) -> str:
+    panels = panels_of(grid)
+    widest = max(map(_width, panels))
+    environment = "table" if widest <= COLUMN else "table*"
+    notes = [rf"{_superscript(letter)}\,{escape(note)}." for letter, note in grid.footnotes]
+    notes += map(escape, grid.remarks)
     lines = [
-        r"\begin{table}[htbp]",
-        r"\centering\footnotesize",
-        rf"\caption{{{' '.join(map(escape, [f'{sheet.title}.', *sheet.caption]))}}}",
+        rf"\begin{{{environment}}}[htbp]",
+        r"\centering\ShortcutBedStyle",
+        rf"\caption{{{escape(grid.caption)}{_superscript(grid.caption_marks)}}}",
         r"\par\smallskip",
-        rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+    ]
+    for number, panel in enumerate(panels):
+        lines += [r"\par\medskip"] if number else []
+        lines += _tabular(panel)
+        lines.append(rf"\ShortcutBedFit{{{len(panels)}}}")
+    end = [rf"\end{{{environment}}}", ""]
+    if note_lines(grid) > MOST_NOTES:  # they would not fit a page together with the table
+        notes.insert(0, escape(f"{grid.title}:"))
+        end.append(rf"\ShortcutBedNotes{{{' '.join(notes)}}}")
+    elif notes:
+        lines.append(rf"\ShortcutBedNotes{{{' '.join(notes)}}}")
+    return "\n".join([*lines, *end])
+
+
+def _width(grid: Grid) -> float:
+    widths = [*stub_widths(grid), *column_widths(grid)[grid.stub :]]
+    return sum(widths) + GAP * (len(widths) - 1)
+
+
+def _tabular(grid: Grid) -> list[str]:
+    """Return the lines of one panel, which is scaled down if it does not fit."""
+    columns = [*map(_name_column, stub_widths(grid), column_widths(grid))]
+    columns += ["r@{}l"] * (len(grid.heads) - grid.stub)
+    physical = 2 * len(grid.heads) - grid.stub
+    rows = []
+    for row in grid.rows:
+        if len(row) == 1:
+            heading = rf"\textit{{{escape(row[0].text)}}}"
+            rows.append(rf"\multicolumn{{{physical}}}{{@{{}}l@{{}}}}{{{heading}}} \\")
+            continue
+        cells = [_name(cell) if i < grid.stub else latex_cell(cell) for i, cell in enumerate(row)]
+        rows.append(" & ".join(cells) + r" \\")
+    return [
+        r"\setlength{\tabcolsep}{4pt}%",
+        r"\begin{lrbox}{\ShortcutBedBox}%",
+        rf"\begin{{tabular}}{{@{{}}{''.join(columns)}@{{}}}}",
         r"\toprule",
-        *_heads(sheet.heads),
+        *_heads(grid),
         r"\midrule",
         *rows,
         r"\bottomrule",
-        r"\end{tabular}",
-        *notes,
-    ]
-    return "\n".join([*lines, r"\end{table}", ""])
-
-
-def _heads(heads: Sequence[Sequence[str]]) -> list[str]:
-    tall = max(map(len, heads), default=1)
-    return [
-        " & ".join(f"{{{escape(head_line(head, level, tall))}}}" for head in heads) + r" \\"
-        for level in range(tall)
+        r"\end{tabular}%",
+        r"\end{lrbox}%",
     ]
 
 
-def _stub(table: Table, show: Printer) -> str:
-    """Return the specification of the name columns, which wrap long names."""
-    text = (
-        max((len(label(row)) for row in table.rows), default=0)
-        for label in (show.label, show.needs)
-    )
-    return "".join(
-        "l" if longest <= most else f"{_RAGGED}p{{{most * 1.7:.0f}mm}}"
-        for longest, most in zip(text, (26, 20), strict=True)
-    )
+def _name_column(width: float, natural: float) -> str:
+    """Return the specification of a column of names, which wraps long names."""
+    return "l" if width >= natural else rf"{_RAGGED}p{{{width / PAGE:.2f}\linewidth}}"
 
 
-def _specification(table: Table, show: Printer) -> str:
-    """Return the specification of the number columns, centred if they hold intervals."""
-    if shows_bounds(show.spread):
-        return "c" * len(table.columns)
-    columns = ""
-    for i in range(len(table.columns)):
-        estimates = [row.values[i].estimate for row in table.rows if i < len(row.values)]
-        negative = any(e.value is not None and e.value < 0 for e in estimates)
-        widest = max(
-            (_uncertainty(e.sd, show.decimals) for e in estimates if e.sd is not None),
-            key=len,
-            default="",
-        )
-        sign = "-" if negative else ""
-        uncertainty = f"({len(widest)})" if widest else ""
-        columns += f"S[table-format={sign}3.{show.decimals}{uncertainty}]"
-    return columns
+def _heads(grid: Grid) -> list[str]:
+    tall = max(map(len, grid.heads), default=1)
+    lines = []
+    for level in range(tall):
+        cells = []
+        for i, head in enumerate(grid.heads):
+            text = escape(head_line(head, level, tall))
+            cells.append(text if i < grid.stub else rf"\multicolumn{{2}}{{c}}{{{text}}}")
+        lines.append(" & ".join(cells) + r" \\")
+    return lines
 
 
-def latex_cell(value: Value, show: Printer, marks: str) -> str:
-    """Return a cell such as ``93.2(4)``, which siunitx prints as 93.2 ± 0.4.
-
-    Braces keep cells that are no numbers out of the parser of siunitx.
-    """
-    estimate = value.shown(show.spread)
-    decimals = show.decimals
-    with_bounds = shows_bounds(show.spread)
-    marks = ",".join(filter(None, (value.mark, marks)))
-    if estimate.value is None:
-        return f"{{{escape(DASH)}{_superscript(marks)}}}"
-    number = percent(estimate.value, decimals)
-    edges = bounds(estimate, decimals if with_bounds else 0)
-    if with_bounds or (edges and estimate.sd is None):
-        if show.spread == Spread.CREDIBLE and estimate.sd is not None:
-            number += rf" \pm {percent(estimate.sd, decimals)}"
-        bracket = ""
-        if edges:
-            bracket = rf" [\ensuremath{{{edges[0]}}}, \ensuremath{{{edges[1]}}}]"
-        return rf"{{\ensuremath{{{number}}}{bracket}{_superscript(marks)}}}"
-    tail = f"({_uncertainty(estimate.sd, decimals)})" if estimate.sd is not None else ""
-    return number + tail + _superscript(marks)
+def _name(cell: Cell) -> str:
+    return escape(cell.text) + _superscript(cell.footnotes)
 
 
-def _uncertainty(sd: float, decimals: int) -> str:
-    """Return an uncertainty in units of the last decimal: 12.3 points are ``123`` tenths."""
-    return str(round(float(percent(sd, decimals)) * 10**decimals))
+def latex_cell(cell: Cell) -> str:
+    """Return the two parts of a number, such as ``93.2&${}\\pm{}$0.4``, aligned between them."""
+    marks = _superscript(",".join(filter(None, (escape(cell.mark), cell.footnotes))))
+    found = _NUMBER.fullmatch(cell.text)
+    if found is None:
+        text = escape(cell.text)
+        return rf"\multicolumn{{2}}{{c}}{{{_bold(text, cell)}{marks}}}"
+    rest = found["rest"]
+    shown = escape(rest.lstrip())
+    if rest.startswith(" ± "):
+        shown = rf"\ensuremath{{{{}}\pm{{}}}}{escape(rest[3:])}"
+    elif rest:
+        shown = rf"\,{shown}"
+    return f"{_bold(escape(found['value']), cell)} & {_bold(shown, cell)}{marks}"
+
+
+def _bold(text: str, cell: Cell) -> str:
+    return rf"\textbf{{{text}}}" if cell.is_best and text else text
 
 
 def _superscript(marks: str) -> str:

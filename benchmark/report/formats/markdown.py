@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmark.core.text import one_line
+from benchmark.report.formats.grid import (
+    Cell,
+    Grid,
+    grid_of_sheet,
+    grid_of_table,
+    grids_of,
+)
 from benchmark.report.formats.report_format import REPORT_FORMATS, ReportFormat
-from benchmark.report.tables.numbers import Footnotes, notes_of, printer
 from benchmark.report.tables.provenance import provenance
 from benchmark.report.tables.report_table import Report
 from benchmark.report.tables.results_table import Table, summary_line
@@ -26,8 +32,7 @@ class Markdown(ReportFormat):
         sweep = report.sweep
         origin = "; ".join(f"{name} {escape(value)}" for name, value in provenance(report))
         parts = [f"## {escape(sweep.title)}\n\n{escape(summary_line(sweep))}  \n{origin}\n"]
-        parts += [markdown_table(table, report.spread) for table in report.tables]
-        parts += [markdown_sheet(sheet) for sheet in [*report.sheets, *report.appendix]]
+        parts += map(markdown_grid, grids_of(report))
         parts += [f"Note: {escape(note)}\n" for note in sweep.notes]
         return "\n".join(parts)
 
@@ -38,39 +43,36 @@ class Markdown(ReportFormat):
 
 
 def markdown_table(table: Table, spread: str = "sd") -> str:
-    """Return a pipe table with its caption above and its footnotes below."""
-    notes = Footnotes()
-    general = notes.marks(table.notes)
-    show = printer(table, spread)
-    heads = ["method", "needs", *(" ".join(column.title) for column in table.columns)]
-    lines = [
-        "| " + " | ".join(map(escape, heads)) + " |",
-        "|---|---|" + "---:|" * len(table.columns),
-    ]
-    for row in table.rows:
-        cells = [
-            escape(show(value)) + _sup(notes.marks(notes_of(value, spread))) for value in row.values
-        ]
-        label = escape(show.label(row)) + _sup(notes.marks(row.notes))
-        lines.append("| " + " | ".join([label, escape(show.needs(row)), *cells]) + " |")
-    caption = paragraph(" ".join(table.full_caption(spread))) + _sup(general)
-    listed = [f"{_sup(letter)} {escape(note)}  " for letter, note in notes.listed()]
-    return "\n".join([f"### {escape(table.title)}", "", caption, "", *lines, "", *listed]) + "\n"
+    """Return the results of one data set as a pipe table."""
+    return markdown_grid(grid_of_table(table, spread))
 
 
 def markdown_sheet(sheet: Sheet) -> str:
     """Return a sheet as a pipe table."""
-    lines = ["| " + " | ".join(escape(" ".join(head)) for head in sheet.heads) + " |"]
-    numbers = len(sheet.heads) - sheet.stub
-    lines.append("|" + "---|" * sheet.stub + "---:|" * numbers)
-    for row in sheet.rows:
-        cells = [escape(cell) for cell in row]
+    return markdown_grid(grid_of_sheet(sheet))
+
+
+def markdown_grid(grid: Grid) -> str:
+    """Return a pipe table with its caption above, and footnotes and remarks below."""
+    lines = ["| " + " | ".join(escape(" ".join(head)) for head in grid.heads) + " |"]
+    numbers = len(grid.heads) - grid.stub
+    lines.append("|" + "---|" * grid.stub + "---:|" * numbers)
+    for row in grid.rows:
+        cells = list(map(_cell, row))
         if len(row) == 1:  # a heading over the rows below it
-            cells = [f"**{cells[0]}**", *[""] * (len(sheet.heads) - 1)]
+            cells = [f"**{cells[0]}**", *[""] * (len(grid.heads) - 1)]
         lines.append("| " + " | ".join(cells) + " |")
-    notes = [paragraph(note) + "  " for note in sheet.notes]
-    caption = paragraph(" ".join(sheet.caption))
-    return "\n".join([f"### {escape(sheet.title)}", "", caption, "", *lines, "", *notes]) + "\n"
+    listed = [f"{_sup(letter)} {escape(note)}  " for letter, note in grid.footnotes]
+    remarks = [paragraph(remark) + "  " for remark in grid.remarks]
+    caption = paragraph(grid.caption) + _sup(grid.caption_marks)
+    parts = [f"### {escape(grid.title)}", "", caption, "", *lines, "", *listed, *remarks]
+    return "\n".join(parts) + "\n"
+
+
+def _cell(cell: Cell) -> str:
+    text = escape(cell.text)
+    bold = f"**{text}**" if cell.is_best and text else text
+    return bold + cell.mark + _sup(cell.footnotes)
 
 
 def escape(text: str) -> str:

@@ -31,6 +31,10 @@ class ReportFormat(ABC):
     def report(self, report: Report) -> str:
         """Return the report as text."""
 
+    def files(self, report: Report) -> dict[str, str]:
+        """Return further files of the report by path; none by default."""
+        return {}
+
     @abstractmethod
     def sheets(
         self, sheets: Sequence[Sheet], records: Sequence[dict[str, Any]] | None = None

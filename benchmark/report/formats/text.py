@@ -8,9 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmark.core.text import one_line
+from benchmark.report.formats.grid import (
+    BEST,
+    Grid,
+    grid_of_sheet,
+    grid_of_table,
+    marked_text,
+)
 from benchmark.report.formats.report_format import REPORT_FORMATS, ReportFormat
-from benchmark.report.tables.numbers import Footnotes, head_line, notes_of, printer
-from benchmark.report.tables.report_table import WIDTH, Report
+from benchmark.report.tables.numbers import head_line
+from benchmark.report.tables.report_table import WIDTH, Report, ReportOptions
 from benchmark.report.tables.results_table import Table, summary_line
 from benchmark.report.tables.sheet import Sheet
 
@@ -32,7 +39,10 @@ class Text(ReportFormat):
     def report(self, report: Report) -> str:
         sweep = report.sweep
         parts = [f"{one_line(sweep.title)}: {summary_line(sweep)}\n"]
-        parts += [text_table(table, report.spread, report.width) for table in report.tables]
+        parts += [
+            text_table(table, report.spread, report.width, report.options)
+            for table in report.tables
+        ]
         parts += [text_sheet(sheet, report.width) for sheet in [*report.sheets, *report.appendix]]
         if sweep.notes:
             parts.append("".join(f"note: {one_line(note)}\n" for note in sweep.notes))
@@ -44,54 +54,42 @@ class Text(ReportFormat):
         return "\n".join(map(text_sheet, sheets))
 
 
-def text_table(table: Table, spread: str = "sd", width: int = WIDTH) -> str:
+def text_table(
+    table: Table, spread: str = "sd", width: int = WIDTH, options: ReportOptions | None = None
+) -> str:
     """Return a table with caption and footnotes in lines of at most ``width`` columns."""
-    notes = Footnotes()
-    general = notes.marks(table.notes)
-    show = printer(table, spread)
-    body = [
-        [_marked(show(v), notes.marks(notes_of(v, spread))) for v in row.values]
-        for row in table.rows
-    ]
-    stub = [
-        [_marked(show.label(row), notes.marks(row.notes)), show.needs(row)] for row in table.rows
-    ]
-    caption = _marked(one_line(" ".join(table.full_caption(spread))), general)
-    lines = [*wrap(caption, width), ""]
-    if table.columns:
-        heads = [("method",), ("needs",), *(column.title for column in table.columns)]
-        lines += _grid(heads, [s + b for s, b in zip(stub, body, strict=True)], 2, width)
-    else:
-        lines += [line for label, _ in stub for line in wrap(label, width)]
-    return "\n".join([*lines, *_footnotes(notes, width)]) + "\n"
+    return text_grid(grid_of_table(table, spread, options, best=BEST), width)
 
 
 def text_sheet(sheet: Sheet, width: int = WIDTH) -> str:
     """Return a sheet with caption and notes in lines of at most ``width`` columns."""
-    lines = [*wrap(one_line(" ".join([f"{sheet.title}.", *sheet.caption])), width), ""]
+    return text_grid(grid_of_sheet(sheet), width)
+
+
+def text_grid(grid: Grid, width: int = WIDTH) -> str:
+    """Return a table with caption and footnotes in lines of at most ``width`` columns."""
+    marks = f" [{grid.caption_marks}]" if grid.caption_marks else ""
+    lines = [*wrap(one_line(grid.caption) + marks, width), ""]
     part: list[list[str]] = []
-    tables: list[tuple[str, list[list[str]]]] = [("", part)]
-    for row in sheet.rows:
+    parts: list[tuple[str, list[list[str]]]] = [("", part)]
+    for row in grid.rows:
         if len(row) == 1:
             part = []
-            tables.append((row[0], part))
+            parts.append((row[0].text, part))
         else:
-            part.append([one_line(cell) for cell in row])
-    for heading, rows in tables:
+            part.append(list(map(marked_text, row)))
+    for heading, rows in parts:
         if rows:
             lines += [*wrap(one_line(heading), width)] if heading else []
-            lines += _grid(sheet.heads, rows, sheet.stub, width)
-    lines += [line for note in sheet.notes for line in wrap(one_line(note), width)]
+            lines += _grid(grid.heads, rows, grid.stub, width)
+    lines += _footnotes(grid.footnotes, width)
+    lines += wrap(one_line(" ".join(grid.remarks)), width) if grid.remarks else []
     return "\n".join(lines) + "\n"
 
 
-def _marked(text: str, marks: str) -> str:
-    return f"{text} [{marks}]" if marks else text
-
-
-def _footnotes(notes: Footnotes, width: int) -> list[str]:
+def _footnotes(notes: Sequence[tuple[str, str]], width: int) -> list[str]:
     lines: list[str] = []
-    for letter, note in notes.listed():
+    for letter, note in notes:
         first, *others = wrap(f"[{letter}] {note}", width - 4)
         lines += [first, *(f"    {line}" for line in others)]
     return lines

@@ -102,7 +102,8 @@ def _value(value: Value, show: Printer) -> str:
     number = plain(value, show.decimals, show.spread).partition(" [")[0]
     number, _, sd = number.partition(" ± ")
     beside = f'<span class="sd"> ± {text(sd)}</span>' if sd else ""
-    return f"{text(number)}{beside}{text(value.mark)}"
+    shown = f"{text(number)}{beside}"
+    return f"<b>{shown}</b>" if value.is_top else f"{shown}{text(value.mark)}"
 
 
 def _interval(estimate: Estimate, decimals: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmark.core.errors import UserError
@@ -70,7 +70,10 @@ class ComparisonTable(ReportTable):
         """Compare the methods, which fills ``report.comparisons``, and return the sheets."""
         if report.options.reference is not None:
             report.comparisons = compare_all(report.tables, report.options.reference, report.store)
-        return comparison_sheets(report.comparisons, report.spread)
+        shown = report.comparisons
+        if not report.options.upstream:
+            shown = [family for family in map(_requested, shown) if family.rows]
+        return comparison_sheets(shown, report.spread)
 
     def json_records(self, report: Report) -> list[dict[str, Any]]:
         return json_comparisons(report.comparisons)
@@ -118,6 +121,16 @@ def _compare_table(
             family = ReferenceComparison(table, column, reference, tuple(others), tuple(found))
             families.append(family)
     return families
+
+
+def _requested(family: ReferenceComparison) -> ReferenceComparison:
+    """Return the comparisons without methods that only serve others."""
+    pairs = [
+        (row, one) for row, one in zip(family.rows, family.found, strict=True) if row.requested
+    ]
+    return replace(
+        family, rows=tuple(row for row, _ in pairs), found=tuple(one for _, one in pairs)
+    )
 
 
 def comparison_sheets(
@@ -185,7 +198,8 @@ def _caption(families: Sequence[ReferenceComparison], *, credible: bool) -> list
     trials = {comparison.trials for comparison in found}
     equal = f"P(equal): that it is within {MARGIN * 100:g} point. " if trials != {1} else ""
     caption = [
-        f"Δ: method minus {reference} in points, {beside}.",
+        f"Δ: method minus {reference} in points.",
+        f"Beside Δ: {beside}.",
         *directions,
         f"P(better): posterior probability that the true Δ favors the method. {equal}"
         "The prior: methods of a table are normal about a common mean, with a standard deviation "

@@ -67,8 +67,8 @@ def describe_table(
     return sentences
 
 
-def describe_spread(table: Table, spread: str) -> list[str]:
-    """Return what stands beside a value, and what the intervals are for.
+def describe_numbers(table: Table, spread: str) -> list[str]:
+    """Return what the numbers are, what stands beside them, and how many images were tested.
 
     Args:
         table: The table with its rows.
@@ -77,7 +77,32 @@ def describe_spread(table: Table, spread: str) -> list[str]:
     values = [value for row in table.rows for value in row.values if value.trials]
     if not values:
         return []
-    sentences = [f"Accuracy in per cent, {_center(values, spread)}."]
+    return [f"Accuracy in per cent, {_center(values, spread)}{_test_images(table)}."]
+
+
+def _test_images(table: Table) -> str:
+    """Return how many test images the columns are computed on, as ``; n = 500 test images``."""
+    used = dict.fromkeys(split for column in table.columns for split in column.splits)
+    sizes = {split: table.sizes[split] for split in used if split in table.sizes}
+    if not sizes:
+        return ""
+    if len(set(sizes.values())) == 1:
+        each = " of each split" if len(sizes) > 1 else ""
+        return f"; n = {next(iter(sizes.values())):,} test images{each}"
+    return f"; n: {', '.join(f'{split} {size:,}' for split, size in sizes.items())}"
+
+
+def describe_spread(table: Table, spread: str) -> list[str]:
+    """Return what the brackets beside a value are, and what the intervals are for.
+
+    Args:
+        table: The table with its rows.
+        spread: ``sd``, ``interval``, ``credible`` or ``both``.
+    """
+    values = [value for row in table.rows for value in row.values if value.trials]
+    if not values:
+        return []
+    sentences: list[str] = []
     if spread == Spread.CREDIBLE:
         sentences += _posterior(table)
     shown = [value.shown(spread) for value in values]
@@ -164,11 +189,18 @@ def _target(trials: set[int]) -> list[str]:
     return [f"The intervals are for new trials and new test images{one}."]
 
 
-def describe_marks(table: Table) -> list[str]:
-    """Return what the marks of a table mean, and how likely a difference is found."""
+def describe_marks(table: Table, best: str = "Bold") -> list[str]:
+    """Return what the marks of a table mean, and how likely a difference is found.
+
+    Args:
+        table: The table with its rows.
+        best: How the best value of a column is printed.
+    """
     values = [value for row in table.rows for value in row.values]
-    if not any(value.best for value in values):
+    if not any(value.is_top for value in values):
         return []
+    if not any(value.best for value in values):
+        return [f"{best}: the best value of its column."]
     how: dict[Pairing, list[str]] = {}
     for column, marks in zip(table.columns, table.marks, strict=True):
         for pairing in dict.fromkeys(c.pairing for c in marks.comparisons if c.pairing):
@@ -176,8 +208,8 @@ def describe_marks(table: Table) -> list[str]:
     named = [f"{pairing}: {', '.join(titles)}" for pairing, titles in how.items()]
     pairs = "; ".join(named if len(how) > 1 else how)
     sentences = [
-        f"* not distinguishable from the best of its column ({100 * ALPHA:g} %, Holm over all "
-        f"pairs; {pairs})."
+        f"{best}: the best value of its column. ≈ not distinguishable from the best of its column "
+        f"({100 * ALPHA:g} %, Holm over all pairs; {pairs})."
     ]
     if all(value.trials <= 1 for value in values):
         sentences.append("With 1 trial a mark compares these networks, not the methods.")

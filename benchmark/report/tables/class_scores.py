@@ -47,7 +47,7 @@ class ClassScoreTable(ReportTable):
         options = report.options
         return [
             sheet
-            for table in report.tables
+            for table in report.shown_tables
             for sheet in detail_sheets(
                 table, report.store, report.posteriors, options.splits, report.spread
             )

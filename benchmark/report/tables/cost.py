@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from benchmark.core.errors import UserError
 from benchmark.core.layout import RunFolder
 from benchmark.core.record import RunRecord, read_record
-from benchmark.report.tables.numbers import DASH
+from benchmark.report.tables.numbers import DASH, percent
 from benchmark.report.tables.report_table import REPORT_TABLES, ReportTable
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
@@ -45,9 +45,9 @@ def cost_sheet(table: Table) -> Sheet | None:
     heads = [
         ("method",),
         ("training", "seconds"),
-        ("ratio", f"to {BASE}"),
+        ("ratio", f"to {base.label if base else BASE}"),
         *upstream,
-        ("worst group,", f"ratio to {BASE}"),
+        ("worst group,", f"minus {base.label if base else BASE}"),
         ("images", "per second"),
         *inference,
         ("parameters", "(millions)"),
@@ -126,7 +126,7 @@ def _cells(table: Table, row: Row, base: Row | None, *, staged: bool, timed: boo
         DASH if training is None else f"{training:.1f}",
         _ratio(training, reference),
         *(_upstream_cells(row, training, reference) if staged else []),
-        _ratio(worst, base_worst),
+        _points(worst, base_worst),
         _number(_mean(speeds), 1.0, 0),
         *([_number(_mean(inference), 1.0, 0)] if timed else []),
         _number(_mean(sizes), 1e-6, 2),
@@ -147,6 +147,14 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _ratio(value: float | None, base: float | None) -> str:
     return DASH if value is None or not base else f"{value / base:.2f}"
+
+
+def _points(value: float | None, base: float | None) -> str:
+    """Return a difference of accuracies in points, with its sign."""
+    if value is None or base is None:
+        return DASH
+    text = percent(value - base, 1)
+    return f"+{text}" if value > base else text
 
 
 def _number(value: float | None, scale: float, digits: int) -> str:

@@ -35,7 +35,7 @@ def _cell_text(cell: Cell | None, name: str, spread: str) -> str:
     if cell is None or cell.estimate.value is None:
         return DASH
     estimate = cell.estimate
-    mark = "*" if cell.best else ""
+    mark = "≈" if cell.best and cell.difference is not None else ""
     value = number(cell.estimate.value, name)
     if shows_bounds(spread):
         if estimate.low is None or estimate.high is None:
@@ -97,11 +97,17 @@ def _values_sheet(report: Report, table: Table) -> Sheet | None:
         return None
     columns = _columns(blocks)
     rows: list[list[str]] = []
+    best: set[tuple[int, int]] = set()
     for block in blocks:
         rows.append([block.title])
         for explainer in block.explainers:
             cells = {name: block.cells.get((explainer.name, name)) for name in columns}
             texts = [_cell_text(cell, name, report.spread) for name, cell in cells.items()]
+            best |= {
+                (len(rows), i)
+                for i, cell in enumerate(cells.values(), start=1)
+                if cell is not None and cell.best and cell.difference is None
+            }
             rows.append([table.titles.of(explainer.name), *texts, _undefined(cells, columns)])
     heads: list[Sequence[str]] = [
         ("explainer",),
@@ -109,7 +115,8 @@ def _values_sheet(report: Report, table: Table) -> Sheet | None:
         ("not defined",),
     ]
     caption = _caption(report, blocks, columns)
-    return Sheet(f"{table.title}, explanations", caption, heads, rows, notes=notes)
+    title = f"{table.title}, explanations"
+    return Sheet(title, caption, heads, rows, notes=notes, best=tuple(sorted(best)))
 
 
 def _undefined(
@@ -158,7 +165,8 @@ def _caption(
     else:
         sentences.append(f"± sd over {'trials' if several else 'images, of the mean'}.")
     sentences.append(
-        "↑ higher is better, ↓ lower. * cannot be told from the best of its block "
+        "↑ higher is better, ↓ lower. Bold (in text •): the best of its block; ≈ cannot be told "
+        "from it "
         f"({100 * ALPHA:g} %, image by image, Holm over all pairs of explainers)."
     )
     if AUC in columns:

@@ -89,7 +89,7 @@ class LocalizationTable(ReportTable):
 
     def sheets(self, report: Report) -> list[Sheet]:
         """Return one sheet for each data set with explanations."""
-        made = [localization_sheet(table, report.spread) for table in report.tables]
+        made = [localization_sheet(table, report.spread) for table in report.shown_tables]
         return [sheet for sheet in made if sheet is not None]
 
 

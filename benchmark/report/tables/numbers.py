@@ -9,13 +9,19 @@ from dataclasses import dataclass, field
 from benchmark.core.text import one_line
 from benchmark.report.statistics.estimate import Estimate
 from benchmark.report.tables.results_table import Row, Table
+from benchmark.report.tables.sheet import MINUS
 from benchmark.report.tables.value import Spread, Value
 
 DASH = "–"
 
 
 def decimals_of(table: Table) -> int:
-    """Return the digits after the point of a table: 1, or 2 if a spread would round to 0.0."""
+    """Return the digits after the point of a table.
+
+    By default 1, or 2 if a spread would round to 0.0.
+    """
+    if table.decimals is not None:
+        return table.decimals
     spreads = [value.estimate.sd for row in table.rows for value in row.values if value.estimate.sd]
     return 2 if spreads and min(spreads) < 0.0005 else 1
 
@@ -23,7 +29,7 @@ def decimals_of(table: Table) -> int:
 def percent(fraction: float, decimals: int) -> str:
     """Return a fraction in per cent, rounded, without a minus sign before zero."""
     text = f"{fraction * 100:.{decimals}f}"
-    return text.removeprefix("-") if float(text) == 0.0 else text
+    return text.removeprefix("-") if float(text) == 0.0 else text.replace("-", MINUS)
 
 
 def bounds(estimate: Estimate, decimals: int) -> tuple[str, str] | None:

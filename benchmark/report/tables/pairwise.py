@@ -92,11 +92,13 @@ class Marks:
             True. None if the method has no value or was not compared.
         not_compared: For each method why it was not compared although others were; else empty.
         comparisons: The comparisons with the best that could be made.
+        top: Positions of the methods with the best value; several only if their values are equal.
     """
 
     best: tuple[bool | None, ...]
     not_compared: tuple[str, ...]
     comparisons: tuple[Comparison, ...] = ()
+    top: frozenset[int] = frozenset()
 
 
 NO_MARKS = Marks((), ())
@@ -149,12 +151,14 @@ def mark_best(metric: Metric, entries: Sequence[Entry], store: PredictionStore) 
     problems = [""] * len(entries)
     if len(with_value) < 2:
         return Marks(tuple(best), tuple(problems))
-    first = max(with_value, key=lambda i: _quality(metric, entries[i].value))
+    quality = {i: _quality(metric, entries[i].value) for i in with_value}
+    first = max(with_value, key=quality.__getitem__)
+    top = frozenset(i for i in with_value if quality[i] == quality[first])
     others = [i for i in with_value if i != first]
     found = compare_column(metric, [entries[i] for i in others], entries[first], store)
     family = add_holm(found, factor=len(with_value) / 2.0)
     if all(comparison.p_holm is None for comparison in family):
-        return Marks(tuple(best), tuple(problems))
+        return Marks(tuple(best), tuple(problems), top=top)
     best[first] = True
     for i, comparison in zip(others, family, strict=True):
         if comparison.p_holm is None:
@@ -162,7 +166,7 @@ def mark_best(metric: Metric, entries: Sequence[Entry], store: PredictionStore) 
         else:
             best[i] = comparison.p_holm >= ALPHA
     made = tuple(comparison for comparison in family if comparison.p_holm is not None)
-    return Marks(tuple(best), tuple(problems), made)
+    return Marks(tuple(best), tuple(problems), made, top)
 
 
 def _quality(metric: Metric, value: Value) -> float:

@@ -25,7 +25,8 @@ then appears in every format and on the HTML page::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmark.core.registry import Registry
@@ -52,7 +53,12 @@ class ReportOptions:
         tables: Names of the tables with a command-line switch that are shown.
         engine: Engine of the posteriors of class scores, ``exact`` or ``nuts``.
         splits: Test splits of class scores; none for the split of the average accuracy.
-        columns: Registry names of metrics whose columns are shown where they are not by default.
+        columns: Names of the metrics that are shown, in this order; none for the default ones. One
+            with a plus sign before it is shown besides the default ones.
+        rows: Methods that are shown, in this order; none for all.
+        decimals: Digits after the point of the results; None to choose them.
+        transpose: Whether methods are columns of the printed results.
+        upstream: Whether runs that only serve others are rows of the printed tables.
     """
 
     reference: str | None = None
@@ -60,6 +66,10 @@ class ReportOptions:
     engine: str = "exact"
     splits: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
+    decimals: int | None = None
+    transpose: bool = False
+    upstream: bool = False
 
 
 @dataclass
@@ -101,6 +111,16 @@ class Report:
     def __post_init__(self) -> None:
         self.measurements = MeasurementStore(self.sweep)
 
+    @cached_property
+    def shown_tables(self) -> list[Table]:
+        """The results, without runs that only serve others unless the options ask for them."""
+        if self.options.upstream:
+            return self.tables
+        return [
+            replace(table, rows=[row for row in table.rows if row.requested])
+            for table in self.tables
+        ]
+
 
 class ReportTable:
     """A table of the report.
@@ -131,7 +151,7 @@ class ReportTable:
 
     def sheets(self, report: Report) -> list[Sheet]:
         """Return the sheets of a report; by default, those of ``sheet_of``."""
-        made = (self.sheet_of(table) for table in report.tables)
+        made = (self.sheet_of(table) for table in report.shown_tables)
         return [sheet for sheet in made if sheet is not None]
 
     def sheet_of(self, table: Table) -> Sheet | None:

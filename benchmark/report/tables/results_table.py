@@ -21,6 +21,7 @@ from benchmark.report.records.switches import switch_of
 from benchmark.report.tables.caption import (
     CREDIBLE_COVERAGE,
     describe_marks,
+    describe_numbers,
     describe_spread,
     describe_table,
 )
@@ -93,6 +94,7 @@ class Table:
         marks: The marks of each column.
         has_several_labels: Whether an image may have several labels.
         titles: Titles of methods, data sets, explainers and groups.
+        decimals: Digits after the point; None to choose them, see ``decimals_of``.
     """
 
     dataset: str
@@ -107,19 +109,33 @@ class Table:
     marks: list[Marks] = field(default_factory=list)
     has_several_labels: bool = False
     titles: Titles = field(default_factory=Titles)
+    decimals: int | None = None
 
-    def full_caption(self, spread: str = "sd") -> list[str]:
-        """Return the whole caption.
+    def short_caption(self, spread: str = "sd") -> str:
+        """Return what the table shows, on which data, and what stands beside a value.
 
         Args:
             spread: What is printed beside a value: ``sd``, ``interval``, ``credible`` or ``both``.
         """
-        sentences = [f"{self.title}.", *describe_spread(self, spread), *self.caption]
+        return " ".join([f"{self.title}.", *describe_numbers(self, spread)])
+
+    def remarks(self, spread: str = "sd", best: str = "Bold") -> list[str]:
+        """Return the sentences that explain marks, brackets and columns, the marks first.
+
+        Args:
+            spread: As in ``short_caption``.
+            best: How the best value of a column is printed.
+        """
+        sentences = describe_marks(self, best)
         if any(row.before_switch for row in self.rows):
             sentences.append(
                 f"{BEFORE_SWITCH} selected before the first step of the method itself."
             )
-        return sentences + describe_marks(self)
+        return [*sentences, *describe_spread(self, spread), *self.caption]
+
+    def full_caption(self, spread: str = "sd") -> list[str]:
+        """Return the short caption and the remarks."""
+        return [self.short_caption(spread), *self.remarks(spread)]
 
 
 def tables_of(
@@ -366,8 +382,11 @@ def _mark_columns(
         marks = mark_best(
             column, [Entry(row.selected_runs, row.values[i]) for row in competing], store
         )
-        for row, best, problem in zip(competing, marks.best, marks.not_compared, strict=True):
-            row.values[i] = replace(row.values[i], best=best, not_compared=problem)
+        marked = zip(competing, marks.best, marks.not_compared, strict=True)
+        for k, (row, best, problem) in enumerate(marked):
+            row.values[i] = replace(
+                row.values[i], best=best, not_compared=problem, is_top=k in marks.top
+            )
         found.append(marks)
     return found
 

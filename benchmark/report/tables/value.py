@@ -36,6 +36,7 @@ class Value:
         notes: Footnotes that do not depend on the printed spread.
         best: Whether it cannot be distinguished from the best value of its column; None if that
             was not tested.
+        is_top: Whether it is the best value of its column, which formats print in bold.
         not_compared: Why it was not compared with the best value of its column; empty if it was,
             or if nothing in the column was.
         shows_bounds: Whether the bounds are printed even where the standard deviation is asked for,
@@ -48,6 +49,7 @@ class Value:
     per_trial: Mapping[int, float] | None = None
     notes: tuple[str, ...] = ()
     best: bool | None = None
+    is_top: bool = False
     not_compared: str = ""
     shows_bounds: bool = False
     posterior: Estimate | None = None
@@ -65,9 +67,9 @@ class Value:
 
     @property
     def mark(self) -> str:
-        """``*`` if it cannot be distinguished from the best, ``?`` if this was not tested."""
-        if self.best:
-            return "*"
+        """``≈`` if it cannot be distinguished from the best, ``?`` if this was not tested."""
+        if self.best and not self.is_top:
+            return "≈"
         return "?" if self.not_compared else ""
 
 
