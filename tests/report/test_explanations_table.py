@@ -370,7 +370,9 @@ def test_two_explainers_stand_side_by_side(report: Report) -> None:
     assert not np.array_equal(*(gallery.methods[0].heatmap for gallery in galleries))
     canvas = Figure()
     text = draw_gallery(canvas, report.tables[0], measurements=report.measurements)
-    assert text.startswith("Heatmaps (lrp, gradcam) of the predicted class for the same 4 images")
+    assert text.startswith(
+        "Evidence for the predicted class by lrp and gradcam in the same 4 images"
+    )
     assert len(canvas.axes) == 3 * 8 + 1
 
 

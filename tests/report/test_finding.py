@@ -62,6 +62,12 @@ def test_nothing_told_apart_names_no_loser(tmp_path: Path) -> None:
     assert "falls" not in sentence and "with no clear best among them" in sentence
 
 
+def test_a_method_without_gap_that_is_wrong_everywhere_is_no_winner(tmp_path: Path) -> None:
+    table = report_of(tmp_path, (ROBUST, MISLED, Method("guesses", 0.5, 0.5))).tables[0]
+    assert table.rows[2].values[-1].best and table.rows[2].values[0].best is False
+    assert "; guesses is not among the most accurate on average" in finding(table)
+
+
 def test_one_method_in_one_trial(tmp_path: Path) -> None:
     sentence = finding(report_of(tmp_path, (MISLED,), trials=(0,)).tables[0])
     assert sentence.startswith("erm falls from ") and ";" not in sentence

@@ -157,7 +157,8 @@ def draw_grid(canvas: Canvas, galleries: Sequence[Gallery], most: int) -> None:
         axes[1, 0].images[0], cax=scale, orientation="horizontal", ticks=[-1, 0, 1]
     )
     bar.ax.set_xticklabels(["−1 against", "0", "+1 for the predicted class"], fontsize=7)
-    canvas.text(0.5, 0.05 / canvas.get_figheight(), LEGEND, fontsize=7, ha="center", va="bottom")
+    across, up = canvas.get_size_inches()
+    canvas.text(0.1 / across, 0.05 / up, LEGEND, fontsize=7, ha="left", va="bottom")
 
 
 def _explainer(gallery: Gallery) -> str:
@@ -193,7 +194,7 @@ def image_grid(
         axes[r, c] = canvas.add_axes(
             (start / width, bottom / height, _CELL / width, _CELL / height)
         )
-    return axes, canvas.add_axes((0.5 - 1.2 / width, 0.62 / height, 2.4 / width, 0.09 / height))
+    return axes, canvas.add_axes((left / width, 0.62 / height, 2.4 / width, 0.09 / height))
 
 
 def _image(axes: Axes, gallery: Gallery, i: int, *, outlined: bool = False) -> None:
@@ -313,7 +314,7 @@ def _description(galleries: Sequence[Gallery]) -> str:
     ]
     missing = f" Not shown: {one_line('; '.join(left))}." if left else ""
     return (
-        f"Heatmaps ({one_line(', '.join(names))}) of the predicted class for the same "
+        f"Evidence for the predicted class by {one_line(' and '.join(names))} in the same "
         f"{len(gallery.label)} images of {splits}, trial {gallery.trial}; images on which methods "
         f"disagree are first. Red: evidence for the class; blue: against. {RULE} "
         f"Correct predictions: {right}.{missing}"

@@ -67,7 +67,7 @@ def draw_curves(canvas: Canvas, table: Table, store: PredictionStore | None = No
         " Bands show the range of the trials." if any(len(r) > 1 for r in runs.values()) else ""
     )
     return (
-        f"Learning curves, mean over trials: {shown} against the step.{spread} "
+        f"Mean over trials: {shown} against the step.{spread} "
         "Markers show the selected step of each trial."
     )
 

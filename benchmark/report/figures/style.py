@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h", "p")
 LINES = ("-", "--", "-.", ":")
-#: Colours of what is no method: of labels, of confounders and of environments, after Tol (2021).
+#: Colours of what is no method: of labels, of confounders and of environments.
 LABEL_COLOURS = ("#332288", "#DDAA33", "#AA4499", "#44AA99", "#882255", "#999933", "#6699CC")
-CONFOUNDER_COLOURS = ("#117733", "#EE99AA", "#661100", "#88CCEE", "#997700", "#004488", "#994455")
-ENVIRONMENT_COLOURS = ("#222255", "#66CC99", "#BB5566", "#BBBBBB", "#663333", "#EEDD88", "#225555")
+CONFOUNDER_COLOURS = ("#117733", "#CC3377", "#661100", "#66AADD", "#997700", "#004488", "#994455")
+ENVIRONMENT_COLOURS = ("#8856A7", "#A6611A", "#18A2A8", "#E78AC3", "#7A8500", "#4D4D4D", "#BB5566")
 
 
 def method_style(row: Row) -> dict[str, Any]:

@@ -104,7 +104,9 @@ def draw_all(
                     f"{name}_{i + 1}", f"{title}: {one_line(table.title)}", draw, table, store, out
                 )
                 if figure is not None:
-                    drawn.setdefault(i, []).append(replace(figure, full=name in _FULL, adapts=True))
+                    drawn.setdefault(i, []).append(
+                        replace(figure, full=name in _FULL, adapts=name not in _RASTER)
+                    )
             taken = [figure.name for found in drawn.values() for figure in found]
             title = f"Heatmaps: {one_line(table.title)}"
             draw_maps = partial(draw_gallery, measurements=measurements)
@@ -224,7 +226,7 @@ def _gap(canvas: Canvas, table: Table, store: PredictionStore) -> str:
         )
         high = value.estimate.high if value.estimate.high is not None else value.estimate.value
         axes.text(
-            max(gap, float(high or 0.0) * 100, 0.0) + 1, y, f"{gap:z.1f}", va="center", fontsize=8
+            max(gap, float(high or 0.0) * 100, 0.0) + 2, y, f"{gap:z.1f}", va="center", fontsize=8
         )
         shown.append(f"{row.marked_label} {gap:z.1f}")
     axes.set_yticks(range(len(rows)), [short_name(row.marked_label) for row in rows])
@@ -236,7 +238,7 @@ def _gap(canvas: Canvas, table: Table, store: PredictionStore) -> str:
         axes.set_xlim(low - 1, high + 1)
     biased, deceiving = table.columns[at].splits
     axes.set_xlabel(f"accuracy on {one_line(biased)} − {one_line(deceiving)}, points")
-    return "Generalisation gap with 95 % intervals, in points: " + "; ".join(shown) + "."
+    return "In points, with 95 % intervals: " + "; ".join(shown) + "."
 
 
 def _reliability(canvas: Canvas, table: Table, store: PredictionStore) -> str:
@@ -272,7 +274,7 @@ def _reliability(canvas: Canvas, table: Table, store: PredictionStore) -> str:
     )
     legend_below(canvas, axes)
     return (
-        f"Reliability on split {split}: accuracy against confidence in ten bins, trials pooled. "
+        f"Accuracy on {split} against confidence in ten bins, trials pooled. "
         "Points on the diagonal are perfectly calibrated."
     )
 
@@ -288,7 +290,9 @@ def _pooled(points: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
 #: Name of the figure of average against worst-group accuracy.
 SCATTER = "accuracy_worst_group"
 #: Figures that take the width of the page.
-_FULL = ("latent_space",)
+_FULL = ("latent_space", "learning_curves")
+#: Figures of so many points that they are drawn as images, which keep a white background.
+_RASTER = ("latent_space",)
 #: Summary plots by name: their titles, and the functions that draw them.
 FIGURES: Mapping[str, tuple[str, Callable[[Canvas, Table, PredictionStore], str]]] = {
     SCATTER: ("Accuracy and worst group", draw_scatter),

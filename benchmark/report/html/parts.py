@@ -182,9 +182,10 @@ def sheet_part(sheet: Sheet, level: int = 3) -> str:
 
 def sheet_body(sheet: Sheet) -> str:
     """Return caption, table and notes of a sheet."""
+    lines = ["<br>".join(map(text, head)) for head in sheet.heads]
     heads = "".join(
-        f'<th scope="col"{"" if i < sheet.stub else " class=number"}>{text(" ".join(head))}</th>'
-        for i, head in enumerate(sheet.heads)
+        f'<th scope="col"{"" if i < sheet.stub else " class=number"}>{title}</th>'
+        for i, title in enumerate(lines)
     )
     rows = []
     shades = sheet.shades or [[None] * len(row) for row in sheet.rows]
@@ -229,11 +230,18 @@ def figures_part(figures: Sequence[SavedFigure], context: str = "", folder: str 
         title = one_line(figure.title).removesuffix(f": {one_line(context)}")
         link = f' <a href="{folder}/{text(figure.name)}.pdf">PDF</a>' if folder else ""
         parts.append(
-            f'<figure class="{" ".join(kinds)}"><div class="drawing">{inline_svg(figure)}</div>'
+            f'<figure class="{" ".join(kinds)}">'
+            f'<div class="drawing"{_width(figure)}>{inline_svg(figure)}</div>'
             f"<figcaption><b>{text(title)}.</b> {text(figure.description)}{link}</figcaption>"
             "</figure>"
         )
     return f'<div class="figures">{"".join(parts)}</div>' if parts else ""
+
+
+def _width(figure: SavedFigure) -> str:
+    """Return a style that gives the text of all figures one size where there is room."""
+    width = re.match(r'<svg [^>]*?width="([\d.]+)pt"', figure.svg)
+    return f' style="max-width:{1.45 * float(width[1]):.0f}px"' if width else ""
 
 
 def inline_svg(figure: SavedFigure) -> str:

@@ -79,7 +79,7 @@ def _selected_run(selected_run: SelectedRun) -> str:
     body = facts_table(_facts(selected_run, record, selected_run.run.spec))
     return (
         f'<details id="run-{text(selected_run.run.key)}"><summary>{text(title)}</summary>'
-        f"{curve_svg(curves)}{note}{body}</details>"
+        f"{curve_svg(curves, selected_run.at.step)}{note}{body}</details>"
     )
 
 
@@ -172,8 +172,13 @@ def _named(name: str, options: Mapping[str, Any]) -> str:
     return f"{name} ({_pairs(options)})" if options else name
 
 
-def curve_svg(curves: Curves) -> str:
-    """Return the learning curves of a run as an SVG element; empty without a log."""
+def curve_svg(curves: Curves, selected: int) -> str:
+    """Return the learning curves of a run as an SVG element; empty without a log.
+
+    Args:
+        curves: The curves.
+        selected: The selected step, which has a vertical line.
+    """
     series = [(f"accuracy, {split}", values) for split, values in curves.accuracy.items()]
     if any(value is not None for value in curves.worst.get("val", [])):
         series.append(("worst group, val", curves.worst["val"]))
@@ -202,6 +207,9 @@ def curve_svg(curves: Curves) -> str:
         parts.append(
             f'<text x="{x(step):.1f}" y="{y(0) + 15:.1f}" text-anchor="{anchor}">{step:,}</text>'
         )
+    if first <= selected <= last:
+        line = f"M{x(selected):.1f} {y(0):.1f}V{y(1):.1f}"
+        parts.append(f'<path d="{line}" stroke="currentColor" opacity=".5"/>')
     for i, (name, values) in enumerate(series[:4]):
         points = " ".join(
             f"{x(s):.1f},{y(v):.1f}"
@@ -218,9 +226,8 @@ def curve_svg(curves: Curves) -> str:
             f'<path d="M{key_x} {key_y - 4}h26" {line}/>'
             f'<text x="{key_x + 31}" y="{key_y}">{text(name)}</text>'
         )
-    label = (
-        f"Curves over {len(curves.steps)} evaluations: {', '.join(name for name, _ in series[:4])}"
-    )
+    names = ", ".join(name for name, _ in series[:4])
+    label = f"{names} in {len(curves.steps)} evaluations; vertical line: selected step {selected:,}"
     return (
         f'<svg class="curves" viewBox="0 0 {width} {height}" role="img" aria-label="{text(label)}" '
         f'font-size="11" fill="currentColor">{"".join(parts)}</svg>'

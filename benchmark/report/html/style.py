@@ -28,7 +28,7 @@ h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { font-size: 1.3rem; border-bottom: 2px solid var(--line); margin-top: 3rem; }
 h3 { font-size: 1.05rem; margin: 2rem 0 .5rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.5rem; list-style: none; padding: 0; }
-.finding { font-size: 1.2rem; line-height: 1.4; max-width: 52rem; }
+.finding { font-size: 1.2rem; line-height: 1.4; max-width: 52rem; text-wrap: pretty; }
 .about, .caption, .notes, small, figcaption, .sd { color: var(--faint); }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 .evidence { margin-bottom: 1rem; }
@@ -45,7 +45,7 @@ nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.5rem; list-style: none; pa
   padding: .2rem .8rem .4rem;
   min-width: 0;
 }
-.controls label { display: inline-flex; align-items: center; min-height: 1.7rem; }
+.controls label { min-height: 1.7rem; overflow-wrap: anywhere; }
 [data-spread=interval] .sd, [data-spread=sd] .interval { display: none; }
 td.shaded { background: color-mix(in srgb, var(--errors) calc(var(--depth) * .75), transparent); }
 .caption { max-width: 60rem; font-size: .9rem; }
@@ -87,10 +87,9 @@ button:focus-visible, summary:focus-visible, a:focus-visible {
   gap: 1.5rem;
 }
 figure { margin: 0; }
-.drawing { position: relative; max-width: 34rem; }
+.drawing { position: relative; max-width: 40rem; }
 .drawing svg { width: 100%; height: auto; display: block; }
 figure.full { grid-column: 1 / -1; }
-figure.full .drawing { max-width: 60rem; }
 figure.paper .drawing { background: white; color: black; border-radius: .4rem; padding: .3rem; }
 figcaption { font-size: .85rem; max-width: 60rem; margin-top: .3rem; }
 .enlarge { position: absolute; inset: 0; width: 100%; cursor: zoom-in; }
@@ -161,7 +160,7 @@ pre { overflow-x: auto; font-size: .8rem; background: var(--soft); padding: .5re
     gap: 1rem 2rem;
   }
   .evidence .figures, .evidence figure { display: contents; }
-  .evidence .drawing { grid-row: 1 / 3; max-width: none; }
+  .evidence .drawing { grid-row: 1 / 3; }
   .evidence .controls { flex-direction: column; justify-content: start; }
 }
 @media print {

@@ -136,10 +136,23 @@ def _gap_clauses(table: Table, column: Metric, competitors: Sequence[Competitor]
         clauses.append(_loss(others[:-1]))
     if untested:
         clauses.append(f"{_loss(untested)}, not compared by a test")
+    less_accurate = [one for one in leaders if _is_less_accurate(table, one.row)]
+    if less_accurate:
+        names = listed([one.name for one in less_accurate])
+        verb = "are" if len(less_accurate) > 1 else "is"
+        clauses.append(f"{names} {verb} not among the most accurate on average")
     if not others:
         biased, deceiving = map(one_line, column.splits)
         clauses[0] = f"From {biased} to {deceiving} images, {clauses[0]}"
     return clauses
+
+
+def _is_less_accurate(table: Table, row: Row) -> bool:
+    """Return whether the average accuracy of a row is distinguishable from the best one."""
+    return any(
+        column.name == "average_accuracy" and value.best is False
+        for column, value in zip(table.columns, row.values, strict=True)
+    )
 
 
 def _fall(table: Table, column: Metric, one: Competitor) -> str:
