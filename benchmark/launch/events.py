@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 #: The exit code of ``sweep work`` if its time was up before the sweep was done.
 TIME_IS_UP = 75
+#: The exit code of a command that a signal has asked to stop.
+INTERRUPTED = 130
 
 
 class EventKind(enum.StrEnum):

@@ -191,12 +191,16 @@ class Scheduler:
         return bool(self.queue.waiting or self._active or self._foreign)
 
     def _is_too_late(self) -> bool:
-        """Return True if a worker's time is shorter than a run is expected to take."""
+        """Return True if the rest of a worker's time is shorter than a run is expected to take.
+
+        Runs that take longer than half of a worker's whole time are started in its first half: they
+        go on from their checkpoints in the next worker, and would otherwise never start at all.
+        """
         shift = self.options.shift
         if shift is None or shift.seconds is None:
             return False
         left = shift.seconds - (time.monotonic() - self._started)
-        return left < (self._longest or shift.expected)
+        return left < min(self._longest or shift.expected, shift.seconds / 2)
 
     def _shift_has_ended(self) -> bool:
         """Return True if the runs of a worker must be saved now, because its time is up."""
@@ -384,12 +388,13 @@ class Scheduler:
     def _shut_down(self) -> None:
         """Let runs save and release their leases, then end all processes.
 
-        One more request to stop kills the runs.
+        One more request to stop kills the runs. For a worker whose time is up, the first one only
+        repeats what its own clock has said.
         """
         self._stopping = True
         if self._active and (self.interrupts or self.time_is_up):
             self._emit(Event(EventKind.STOPPING, "", ""))
-        interrupts = self.interrupts
+        interrupts = max(self.interrupts, int(self.time_is_up))
         next_request = time.monotonic()
         try:
             while self._active:

@@ -44,7 +44,7 @@ CALLS = (
     "readlinkat,link,linkat,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir,chmod,"
     "fchmodat,utime,utimensat,getdents64,fsync"
 )
-_CALL = re.compile(r"^(?:\[?\w* *\d+\]? )?(\w+)\(")
+_CALL = re.compile(r"^\d+ +(\w+)\(")
 TRIALS = 50
 
 

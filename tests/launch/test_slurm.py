@@ -14,7 +14,7 @@ import pytest
 
 from benchmark.core.errors import UserError
 from benchmark.core.named_options import parse_named_options
-from benchmark.launch.events import TIME_IS_UP
+from benchmark.launch.events import INTERRUPTED, TIME_IS_UP
 from benchmark.launch.executor import Workload
 from benchmark.launch.executors.slurm import (
     SlurmExecutor,
@@ -74,7 +74,7 @@ def test_the_script_asks_for_what_the_user_wants(tmp_path: Path) -> None:
         "--cpus-per-task=8",
         "--mem=32G",
         "--time=2-12:00:00",
-        "--signal=B:TERM@600",
+        "--signal=B:USR1@600",
         "--partition=gpu",
         "--exclude=n1,n2",
         "--requeue",
@@ -142,9 +142,19 @@ def test_without_slurm_the_launcher_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         make_executor(Placement("cpu"), parse_named_options("slurm"))
 
 
-@pytest.mark.parametrize(("code", "requeued"), [(0, False), (1, False), (TIME_IS_UP, True)])
+@pytest.mark.parametrize(
+    ("number", "code", "requeued"),
+    [
+        (signal.SIGTERM, 0, False),
+        (signal.SIGTERM, 1, False),
+        (signal.SIGTERM, INTERRUPTED, False),  # cancelled
+        (signal.SIGTERM, TIME_IS_UP, True),
+        (signal.SIGUSR1, INTERRUPTED, True),  # the time limit
+        (signal.SIGUSR1, 0, False),  # nothing was left
+    ],
+)
 def test_the_script_passes_signals_on_and_requeues(
-    tmp_path: Path, code: int, requeued: bool
+    tmp_path: Path, number: signal.Signals, code: int, requeued: bool
 ) -> None:
     made = executor(tmp_path / "sweep")
     worker = tmp_path / "worker"
@@ -168,7 +178,7 @@ def test_the_script_passes_signals_on_and_requeues(
     process = subprocess.Popen(["bash", str(script)], env=environment)
     while not (tmp_path / "started").exists():
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)  # Slurm signals the batch shell only
+    process.send_signal(number)  # Slurm signals the batch shell only
     assert process.wait(20) == code
     assert (tmp_path / "saved").exists()
     assert (tmp_path / "requeued").exists() == requeued

@@ -22,7 +22,7 @@ from benchmark.core.files import read_json, write_json
 from benchmark.core.hparam import HParam
 from benchmark.core.layout import SweepFolder
 from benchmark.core.registry import LAUNCHERS
-from benchmark.launch.events import TIME_IS_UP
+from benchmark.launch.events import INTERRUPTED, TIME_IS_UP
 from benchmark.launch.executor import Executor
 from benchmark.launch.slots import MAX_WORKERS, Placement
 
@@ -153,7 +153,7 @@ class SlurmExecutor(Executor):
             "gres": f"gpu:{chosen['gpus']}" if chosen["gpus"] else "",
             "mem": chosen["memory"],
             "time": chosen["time"],
-            "signal": f"B:TERM@{chosen['grace']}",
+            "signal": f"B:USR1@{chosen['grace']}",
             "open-mode": "append",
             "output": f"{worker_folder(folder)}/%A_%a.out",
             "partition": chosen["partition"],
@@ -171,13 +171,17 @@ class SlurmExecutor(Executor):
                 *lines,
                 "#SBATCH --requeue",
                 *([str(chosen["setup"])] if chosen["setup"] else []),
-                # The shell passes the signal on, and waits until the runs are saved.
+                # The shell passes signals on, and waits until the runs are saved. Slurm announces
+                # the time limit by USR1, up to a minute early: the worker then goes on in another
+                # job. TERM means that it was cancelled.
                 f"{command} &",
                 "worker=$!",
+                "limit=",
                 "trap 'kill -TERM $worker' TERM",
+                "trap 'limit=1; kill -TERM $worker' USR1",
                 "wait $worker; code=$?",
                 "while kill -0 $worker 2>/dev/null; do wait $worker; code=$?; done",
-                f"if [ $code = {TIME_IS_UP} ]; then",
+                f'if [ $code = {TIME_IS_UP} ] || [ "$limit$code" = 1{INTERRUPTED} ]; then',
                 '    scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
                 "fi",
                 "exit $code",
