@@ -108,6 +108,10 @@ setup(
             "safetensors>=0.4.3",
         ],
         "timm": ["timm>=1.0.17"],  # backbones timm:NAME
+        # --log NAME
+        "tensorboard": ["tensorboard>=2.15"],
+        "wandb": ["wandb>=0.20"],
+        "mlflow": ["mlflow>=2.10"],
         "umap": ["umap-learn>=0.5.5"],  # the report's latent space by UMAP instead of PCA
         # sweep launch --launcher ray
         "ray": ["ray>=2.9"],

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmark.cli.options import LISTED, add_placement, number, time_span
+from benchmark.cli.options import LISTED, add_log, add_placement, number, time_span
 from benchmark.cli.programs import add_version, make_parser
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.layout import RESULTS, SweepFolder, require_newest_sweep
@@ -114,6 +114,7 @@ def _add_launch(commands: Any) -> None:
         metavar="NAME[:OPTION=VALUE,…]",
         help="how to start runs, see `list launchers`; default: local",
     )
+    add_log(launch)
     launch.add_argument(
         "--oracle",
         action="store_true",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.cli.options import add_placement, data_dir
+from benchmark.cli.options import add_log, add_placement, data_dir
 from benchmark.cli.programs import make_parser
 from benchmark.cli.resources import download, pick_device
 from benchmark.core.conditions import prepare_openmp
@@ -34,12 +34,14 @@ from benchmark.core.registry import ALGORITHMS
 from benchmark.core.run_states import AttemptEnd
 from benchmark.core.terminal import say
 from benchmark.launch.attempts import begin
+from benchmark.launch.events import Event, EventKind
 from benchmark.launch.lease import Claim
 from benchmark.launch.retry import retry
 from benchmark.launch.stop_signals import StopRequest, handle_stop_signals
 from benchmark.plan.planner import expand
 from benchmark.plan.sweep_folder import write_plan
 from benchmark.plan.sweepfile import SweepConfig, config_from
+from benchmark.tracking.follow import check_trackers, followed
 
 _DESCRIPTION = "Execute a single run, for development."
 
@@ -61,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(arguments: list[str] | None) -> int:
     given = _parser().parse_args(arguments)
+    check_trackers(given.log)
     prepare_openmp()  # what follows imports torch
     config = _config(given)
     device = pick_device(given.device)
@@ -70,10 +73,17 @@ def _main(arguments: list[str] | None) -> int:
     for warning in plan.warnings:
         say(f"warning: {warning}", error=True)
     keys = write_plan(plan, given.output)
-    for key in keys:
-        folder = SweepFolder(given.output).run(key).path
-        if not _run(folder, plan.runs[key].spec.label(), device, given):
-            return 1
+    with followed(given.log, given.output, alone=False) as track:
+        for key in keys:
+            label = plan.runs[key].spec.label()
+            track(Event(EventKind.START, key, label))
+            done = False
+            try:
+                done = _run(SweepFolder(given.output).run(key).path, label, device, given)
+            finally:
+                track(Event(EventKind.DONE if done else EventKind.INTERRUPTED, key, label))
+            if not done:
+                return 1
     return 0
 
 
@@ -124,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"default: {RESULTS / SINGLE_RUNS}",
     )
     add_placement(parser)
+    add_log(parser)
     return parser
 
 

@@ -22,6 +22,7 @@ HOUSE: dict[str, set[str]] = {
     "benchmark.plan": {"benchmark.core"},
     "benchmark.launch": {"benchmark.core", "benchmark.plan"},
     "benchmark.report": {"benchmark.core"},
+    "benchmark.tracking": {"benchmark.core", "benchmark.launch", "benchmark.report"},
     "algorithms": {"benchmark.core", "benchmark.models", "benchmark.explain", "benchmark.losses"},
     "datasets": {"benchmark.core"},
 }

@@ -21,6 +21,7 @@ from benchmark.core.run_times import RunTimes
 from benchmark.core.spec import RunSpec
 from benchmark.core.terminal import say
 from benchmark.launch.display import make_display
+from benchmark.launch.events import Event
 from benchmark.launch.executor import Workload
 from benchmark.launch.gpus import VISIBLE
 from benchmark.launch.launcher import LOCAL, launch, make_executor
@@ -30,6 +31,7 @@ from benchmark.plan.overrides import read_changed_sweep
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweep_folder import write_plan
 from benchmark.plan.sweepfile import SweepConfig, find_sweep_file, read_numbers
+from benchmark.tracking.follow import check_trackers, followed
 
 
 def _config(given: argparse.Namespace) -> SweepConfig:
@@ -66,6 +68,7 @@ def launch_sweep(given: argparse.Namespace) -> int:
     """
     launcher = parse_named_options(given.launcher) if given.launcher else LOCAL
     kind = LAUNCHERS.get(launcher.name)
+    check_trackers(given.log)
     if not given.dry_run:
         kind.check_available()
     config = _config(given)
@@ -89,7 +92,13 @@ def launch_sweep(given: argparse.Namespace) -> int:
         executor.note = ""
     modules_to_import(run.spec.components for run in plan.runs.values())
     keys = write_plan(plan, folder)
-    with make_display(folder, {key: plan.runs[key].spec.label() for key in keys}) as on_event:
+    labels = {key: plan.runs[key].spec.label() for key in keys}
+    with followed(given.log, folder) as track, make_display(folder, labels) as display:
+
+        def on_event(event: Event) -> None:
+            display(event)
+            track(event)
+
         summary = launch(
             folder,
             keys,
@@ -102,6 +111,8 @@ def launch_sweep(given: argparse.Namespace) -> int:
     if executor.detached:
         say(f"{executor.note or 'every run has ended already'}.")
         say(f"To watch: python -m benchmark.sweep status {folder}")
+        if given.log:
+            say("Trackers follow the runs of a launch that waits; launch again when they are done.")
         return 0
     say(summary)
     if summary.complete:

@@ -16,6 +16,7 @@ from benchmark.core.registry import (
     DATASETS,
     EXPLAINERS,
     LAUNCHERS,
+    TRACKERS,
     Registry,
 )
 from benchmark.plan.sweepfile import SWEEPS, read_toml
@@ -78,6 +79,12 @@ def launchers(*, long: bool) -> str:
     return text + _broken(LAUNCHERS)
 
 
+def trackers(*, long: bool) -> str:
+    """List the trackers of ``--log`` and where they show the runs."""
+    rows = _rows(TRACKERS, lambda kind: [kind.title])
+    return _table(["tracker", "runs are shown by"], rows, [None, 70]) + _broken(TRACKERS)
+
+
 def sweeps(*, long: bool) -> str:
     """List the sweep files in ``sweeps/``; with ``long`` also their data sets and algorithms."""
     rows = []
@@ -109,6 +116,7 @@ LISTS: Mapping[str, Callable[..., str]] = {
     "backbones": backbones,
     "explainers": explainers,
     "launchers": launchers,
+    "trackers": trackers,
     "sweeps": sweeps,
     "criteria": criteria,
 }

@@ -22,6 +22,7 @@ LISTED = (
     "backbones",
     "explainers",
     "launchers",
+    "trackers",
     "sweeps",
     "criteria",
 )
@@ -84,6 +85,17 @@ def add_placement(parser: argparse.ArgumentParser) -> None:
         default=60.0,
         metavar="SECONDS",
         help="save a checkpoint this often; default: 60",
+    )
+
+
+def add_log(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names trackers."""
+    parser.add_argument(
+        "--log",
+        nargs="+",
+        default=[],
+        metavar="TRACKER",
+        help="show the runs live in tensorboard, wandb or mlflow; see `list trackers`",
     )
 
 

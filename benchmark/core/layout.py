@@ -241,6 +241,10 @@ class SweepFolder:
         """The folder of the logs of workers that a cluster runs."""
         return self.path / "workers"
 
+    def tracked(self, tracker: str) -> Path:
+        """Return the folder in which a tracker notes how much of each run it has written."""
+        return self.path / "trackers" / tracker
+
     @property
     def report(self) -> Path:
         """The folder of tables and figures."""

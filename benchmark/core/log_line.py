@@ -11,7 +11,7 @@ import numpy as np
 from benchmark.core.decode import Count, decode_fields
 from benchmark.core.errors import DamagedError
 from benchmark.core.log_progress import LogProgress
-from benchmark.core.stored_counts import counts_to_json, parse_counts
+from benchmark.core.stored_counts import counts_to_json, parse_counts, read_counts
 from benchmark.core.summaries import DataSummary
 
 
@@ -56,12 +56,12 @@ class LogLine(LogProgress):
         return value
 
     @classmethod
-    def from_json(cls, value: Any, data: DataSummary, where: str) -> LogLine:
+    def from_json(cls, value: Any, data: DataSummary | None, where: str) -> LogLine:
         """Decode a line from parsed JSON.
 
         Args:
             value: The parsed line.
-            data: Data of the run.
+            data: Data of the run, with which the counts must agree; None if they are not known.
             where: File and line, for messages.
 
         Raises:
@@ -72,7 +72,9 @@ class LogLine(LogProgress):
         if not isinstance(splits, dict) or not all(isinstance(c, dict) for c in splits.values()):
             raise DamagedError(f"{where} is damaged: splits is not a table of tables.")
         counts = {
-            name: parse_counts(content.get("counts"), data, where, f"splits.{name}")
+            name: read_counts(content.get("counts"), where)
+            if data is None
+            else parse_counts(content.get("counts"), data, where, f"splits.{name}")
             for name, content in splits.items()
         }
         return cls(splits=counts, **plain)

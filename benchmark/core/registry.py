@@ -334,3 +334,9 @@ LAUNCHERS: Registry = Registry(
     "shortcutbed.launchers",
     "benchmark.launch.executor:Executor",
 )
+TRACKERS: Registry = Registry(
+    "tracker",
+    "benchmark.tracking",
+    "shortcutbed.trackers",
+    "benchmark.tracking.base:Tracker",
+)

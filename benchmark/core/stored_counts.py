@@ -56,6 +56,21 @@ def _expand(stored: Mapping[str, Any]) -> Any:
     return table.reshape(shape).astype(np.int64)
 
 
+def read_counts(nested: Any, where: str) -> np.ndarray:
+    """Decode confusion counts of data that are not known, such as those of a run that trains.
+
+    Raises:
+        DamagedError: If they are no table of whole numbers with three or four dimensions.
+    """
+    try:
+        array = np.asarray(_expand(nested) if isinstance(nested, dict) else nested)
+    except (ValueError, OverflowError, RecursionError):
+        array = np.empty(0, object)
+    if array.ndim not in (3, 4) or array.dtype.kind != "i":
+        raise DamagedError(f"{where} is damaged: its counts are no table of whole numbers.")
+    return array
+
+
 def parse_counts(
     nested: Any, data: DataSummary, where: str, place: str, own: bool = True
 ) -> np.ndarray:
