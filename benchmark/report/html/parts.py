@@ -87,14 +87,24 @@ def table_part(table: Table, spread: str = Spread.BOTH) -> str:
             )
         upstream = "" if row.requested else ' class="upstream"'
         rows.append(f'<tr data-series="{row.series}"{upstream}>{"".join(cells)}</tr>')
-    sentences = table.full_caption(Spread.CREDIBLE if credible else Spread.BOTH)
-    about = f'<p class="caption">{text(" ".join(sentences))}{_sup(general)}</p>'
+    printed = Spread.CREDIBLE if credible else Spread.BOTH
+    summary = text(" ".join([table.short_caption(printed), *_legend(table)])) + _sup(general)
+    about = f'<p class="caption">{text(" ".join(table.remarks(printed)))}</p>'
     body = f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody>"
     caption = f'<caption class="unseen">{text(table.title)}</caption>'
     whole = f'<table class="sortable cards">{caption}{body}</table>'
     return (
-        f"{scrolling(whole, table.title)}{_footnotes(notes)}{folded('About these numbers', about)}"
+        f'<p class="caption">{summary}</p>{scrolling(whole, table.title)}'
+        f"{_footnotes(notes)}{folded('About these numbers', about)}"
     )
+
+
+def _legend(table: Table) -> list[str]:
+    """Return what bold numbers and marks are; the folded remarks say how they were found."""
+    values = [value for row in table.rows for value in row.values]
+    found = ["Bold: the best of its column"] if any(value.is_top for value in values) else []
+    found += ["≈: not distinguishable from it"] if any(v.mark == "≈" for v in values) else []
+    return [f"{'; '.join(found)}."] if found else []
 
 
 def _value(value: Value, show: Printer) -> str:
@@ -103,7 +113,11 @@ def _value(value: Value, show: Printer) -> str:
     number, _, sd = number.partition(" ± ")
     beside = f'<span class="sd"> ± {text(sd)}</span>' if sd else ""
     shown = f"{text(number)}{beside}"
-    return f"<b>{shown}</b>" if value.is_top else f"{shown}{text(value.mark)}"
+    return f"<b>{shown}</b>" if value.is_top else f"{shown}{_mark(value.mark)}"
+
+
+def _mark(mark: str) -> str:
+    return f'<span class="mark">{text(mark)}</span>' if mark else ""
 
 
 def _interval(estimate: Estimate, decimals: int) -> str:

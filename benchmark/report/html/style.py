@@ -29,7 +29,8 @@ h2 { font-size: 1.3rem; border-bottom: 2px solid var(--line); margin-top: 3rem; 
 h3 { font-size: 1.05rem; margin: 2rem 0 .5rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.5rem; list-style: none; padding: 0; }
 .finding { font-size: 1.2rem; line-height: 1.4; max-width: 52rem; text-wrap: pretty; }
-.about, .caption, .notes, small, figcaption, .sd { color: var(--faint); }
+.about, .caption, .notes, small, figcaption, .sd, .mark { color: var(--faint); }
+.mark { margin-left: .15em; }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 .evidence { margin-bottom: 1rem; }
 .swatch { width: .7em; height: .7em; margin-right: .4em; display: inline-block; }

@@ -140,7 +140,7 @@ def _gap_clauses(table: Table, column: Metric, competitors: Sequence[Competitor]
     if less_accurate:
         names = listed([one.name for one in less_accurate])
         verb = "are" if len(less_accurate) > 1 else "is"
-        clauses.append(f"{names} {verb} not among the most accurate on average")
+        clauses.append(f"{names} {verb} less accurate on average than the best method")
     if not others:
         biased, deceiving = map(one_line, column.splits)
         clauses[0] = f"From {biased} to {deceiving} images, {clauses[0]}"
@@ -255,7 +255,7 @@ def _bracket(group: Sequence[Competitor], *, flipped: bool = False) -> str:
     low, high = (-high, -low) if flipped else (low, high)
     edges = bounds(replace(known[0], low=low, high=high), 0) or ("", "")
     intervals = "95 % intervals within" if len(group) > 1 else "95 % interval"
-    return f" ({intervals} {edges[0]} to {edges[1]})".replace("-", "−")
+    return f" ({intervals} {edges[0]} to {edges[1]})"
 
 
 def _span(numbers: Sequence[float], *, is_share: bool = False) -> str:
@@ -267,7 +267,7 @@ def _span(numbers: Sequence[float], *, is_share: bool = False) -> str:
 
 def _points(number: float) -> str:
     """Return a difference in whole points, or in tenths if it is below one point."""
-    return percent(number, 0 if abs(number) >= 0.0095 else 1).replace("-", "−").replace("0.0", "0")
+    return percent(number, 0 if abs(number) >= 0.0095 else 1).replace("0.0", "0")
 
 
 def _share(number: float) -> str:
