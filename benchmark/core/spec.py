@@ -245,11 +245,12 @@ def read_upstream(folder: str | os.PathLike[str]) -> tuple[str, ...]:
         UserError: If it has another schema version.
         DamagedError: If it is damaged, or if its key is not the name of the folder.
     """
-    path = os.path.join(folder, SPEC_NAME)
+    name = os.fspath(folder)
+    path = f"{name}{os.sep}{SPEC_NAME}"
     content = read_bytes(path, SPEC_BYTES)
     with suppress(ValueError, RecursionError):
-        value = json.loads(content.decode())
-        key = os.path.basename(folder)
+        value = _decode_json(content.decode())
+        key = name.rpartition(os.sep)[2]
         if type(value) is dict and value.get("schema") == SCHEMA and _key_of(value) == key:
             upstream = value.get("upstream")
             if upstream == {}:
@@ -263,6 +264,8 @@ def _key_of(value: Any) -> str:
     return hashlib.sha256(_canonical(value).encode()).hexdigest()[:16]
 
 
+#: Reads JSON whose content is checked by its key.
+_decode_json = json.JSONDecoder().decode
 #: Writes canonical JSON, from which keys are made.
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 

@@ -88,7 +88,7 @@ def sweep_states(folder: Path, keys: Sequence[str]) -> SweepStates:
         key = unread.pop()
         if key in states:
             continue
-        path = os.path.join(runs, key)
+        path = f"{runs}{os.sep}{key}"  # several times as fast as os.path.join
         names = names_in(path)
         state = states[key] = state_from_names(path, names)
         if state is State.PENDING and SPEC_NAME not in names:
