@@ -217,14 +217,8 @@ def test_a_folder_removed_during_the_run_is_a_sentence_and_code_2(
     assert not any(tmp_path.glob("runs/*"))
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGTERM,
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_asked_to_stop_it_saves_the_run_and_the_same_command_ends_it_as_if_nothing_had_been(
     tmp_path: Path, number: signal.Signals
 ) -> None:

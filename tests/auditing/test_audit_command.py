@@ -16,7 +16,7 @@ from benchmark.audit import main
 from benchmark.auditing.model import ModelOptions, load_model
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
-from tests.support.runs import plan_run
+from tests.support.runs import plan_quick
 from tests.support.runs import run as execute_run
 
 MODELS = '''
@@ -118,8 +118,8 @@ def test_a_network_with_its_normalisation(here: Path) -> None:
     assert set(found["relevance"]["shares"]) >= {"input_gradient"}
 
 
-def test_a_run_and_its_export(here: Path) -> None:
-    folder = plan_run(here / "sweep", datasets=[DATA])
+def test_a_run(here: Path) -> None:
+    folder = plan_quick(here / "sweep", datasets=[DATA])
     assert execute_run(folder) == "done"
     _, found = audit(str(here / "sweep"), DATA)
     record = json.loads((folder / "record.json").read_text())
@@ -129,6 +129,13 @@ def test_a_run_and_its_export(here: Path) -> None:
     assert average["value"] == pytest.approx(np.trace(counts) / counts.sum())
     groups = {row["split"]: row["groups"] for row in found["accuracy"]}["unbiased"]
     assert sum(group["n"] for group in groups) == average["n"] == counts.sum()
+
+
+@pytest.mark.slow
+def test_the_export_of_a_run(here: Path) -> None:
+    folder = plan_quick(here / "sweep", datasets=[DATA])
+    assert execute_run(folder) == "done"
+    _, found = audit(str(here / "sweep"), DATA)
     exported = load_run(folder).export(here / "model.pt2")
     _, same = audit(str(exported), DATA)
     for part in ("accuracy", "gap", "regions", "verdict"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from benchmark.core.files import sha256_of
 from benchmark.engine.checkpoint import load_weights, save_weights
 from tests.support.messages import mentions
 from tests.support.runs import failure, plan_run, plan_runs, run
+from tests.support.threads import threads
 from tests.support.toy_algorithms import Pupil, Student, registered
 
 
@@ -92,12 +94,22 @@ DAMAGES: list[Damage] = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """A sweep folder, and the keys of a teacher that is done and of a student that needs it."""
+    root = tmp_path_factory.mktemp("trained")
+    with registered(Student), threads(1):
+        teacher, student = plan_runs(root, "toy_student", budget={"steps": 2})
+        assert run(teacher) == "done", failure(teacher)
+    return root, teacher.name, student.name
+
+
 @pytest.fixture
-def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """A teacher that is done, and a student that needs it."""
-    teacher, student = plan_runs(tmp_path, "toy_student", budget={"steps": 2})
-    assert run(teacher) == "done", failure(teacher)
-    return teacher, student
+def pair(trained: tuple[Path, str, str], tmp_path: Path) -> tuple[Path, Path]:
+    """The folders of a teacher that is done and of a student that needs it, to be damaged."""
+    root, teacher, student = trained
+    shutil.copytree(root / "runs", tmp_path / "runs")
+    return tmp_path / "runs" / teacher, tmp_path / "runs" / student
 
 
 #: Damage that is also tried in the fast suite with a record without checksums.

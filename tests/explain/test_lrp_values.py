@@ -97,7 +97,13 @@ CASES: dict[str, tuple[Any, tuple[int, int, int]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.slow] if case == "densenet121" else [])
+        for case in CASES
+    ],
+)
 def test_against_zennit(case: str) -> None:
     make, size = CASES[case]
     count = 1 if case == "densenet121" else 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import subprocess
@@ -272,17 +271,9 @@ SWEEP = (
 )
 
 
-#: Commands and devices of the fast suite.
-FAST = [("launch", "cuda")]
-
-
-@pytest.mark.parametrize(
-    ("command", "device"),
-    [
-        pytest.param(*case, marks=[] if case in FAST else [pytest.mark.slow])
-        for case in itertools.product(("launch", "dry", "train"), ("auto", "cuda"))
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["launch", "dry", "train"])
+@pytest.mark.parametrize("device", ["auto", "cuda"])
 def test_every_command_says_so_before_anything_starts(
     command: str, device: str, tmp_path: Path
 ) -> None:

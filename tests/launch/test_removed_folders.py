@@ -9,17 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.core.errors import UserError
 from benchmark.core.layout import SweepFolder
 from benchmark.core.spec import RunSpec
 from benchmark.core.sweep_plan import PlannedEntry, SweepPlan
 from benchmark.launch.display import show_status
+from benchmark.launch.executors.local import LocalExecutor
 from benchmark.launch.foreign_runs import ForeignRuns
+from benchmark.launch.launcher import launch
 from benchmark.launch.lease import Claim
 from benchmark.launch.retry import retry
 from benchmark.launch.run_queue import read_node
+from benchmark.launch.slots import Placement
 from benchmark.launch.status import sweep_states
 from benchmark.plan.sweep_folder import StoredSweep
-from tests.support.launcher_process import Launcher, make, record, run, spec, until
+from tests.support.launcher_process import Launcher, make, record, spec, until
 
 REMOVED = "its folder was removed during the launch"
 
@@ -155,10 +159,11 @@ def test_launching_with_a_damaged_spec_is_a_sentence(tmp_path: Path) -> None:
     for kind in DAMAGES:
         good = path.read_bytes()
         path.write_bytes(DAMAGES[kind](good.decode()).encode("utf-8", "surrogateescape"))
-        launcher = run(tmp_path)
-        errors = launcher.errors.read_text()
-        assert launcher.process.returncode == 2 and errors.startswith("error: "), kind
-        assert len(errors.strip().splitlines()) == 1 and "spec.json" in errors
+        executor = LocalExecutor(Placement("cpu", 1), [])
+        with pytest.raises(UserError) as found:
+            launch(tmp_path, [run.key for run in runs], executor)
+        text = str(found.value)
+        assert "spec.json" in text and len(text.splitlines()) == 1, kind
         path.write_bytes(good)
 
 

@@ -35,9 +35,11 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, int, int]]] = [
     ("vit_s_16", {}, (3, 32, 32)),
     ("vit_l_16", {}, (3, 16, 16)),
 ]
-#: Numbers of the cases; the largest network is tried with --slow.
+#: The largest networks, which other tests build too; tried here with --slow.
+LARGEST = {"alexnet", "convnext_base", "vit_b_16", "vit_l_16"}
+#: Numbers of the cases.
 CASE_NUMBERS = [
-    pytest.param(i, marks=[pytest.mark.slow] if name == "vit_l_16" else [])
+    pytest.param(i, marks=[pytest.mark.slow] if name in LARGEST else [])
     for i, (name, _, _) in enumerate(CASES)
 ]
 FEATURES = {
@@ -168,7 +170,9 @@ def test_parameters_are_torchvisions(name: str) -> None:
     assert count(ours) == count(theirs)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "alexnet"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "densenet121", pytest.param("alexnet", marks=pytest.mark.slow)]
+)
 def test_logits_are_torchvisions(name: str) -> None:
     """With the same weights, copied by position, logits are those of torchvision's network."""
     torch.manual_seed(0)
@@ -181,7 +185,7 @@ def test_logits_are_torchvisions(name: str) -> None:
         torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", [0, 3, 6, 8])
+@pytest.mark.parametrize("case", [0, 3, 6])
 def test_state_dict_round_trip(case: int) -> None:
     name, options, size = CASES[case]
     model, x = network(case), images(case)
