@@ -87,14 +87,21 @@ def overall_finding(tables: Sequence[Table]) -> str:
     for group in tested:
         for one in group:
             counts[one.name] = counts.get(one.name, 0) + bool(one.value.best)
-    ranked = sorted(counts.items(), key=lambda item: -item[1])
-    shares = [f"{name} on {count}" for name, count in ranked]
+    clauses = []
+    for count in sorted(set(counts.values()), reverse=True):
+        names = listed([name for name, times in counts.items() if times == count])
+        clauses.append(f"{names} on {_times(count, len(tested))}")
+    clauses[0] += f" data set{'s' if len(tested) > 1 else ''}"
     left = len(tables) - len(tested)
-    missing = f"; on {left} more, methods were not compared" if left else ""
-    return (
-        f"Of {len(tested)} data set{'s' if len(tested) > 1 else ''}, these methods are the best or "
-        f"cannot be told from it: {listed(shares)}{missing}."
-    )
+    clauses += [f"not compared on {left} more"] if left else []
+    return f"The best, or not distinguishable from it: {'; '.join(clauses)}."
+
+
+def _times(count: int, total: int) -> str:
+    """Return a number of data sets in words that follow "on"."""
+    if count == total:
+        return f"all {total}" if total > 1 else "the"
+    return f"{count} of {total}" if count else f"none of {total}"
 
 
 def _competitors(table: Table) -> tuple[int | None, list[Competitor]]:
