@@ -25,7 +25,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     home = (tmp_path / "index.html").read_text("utf-8")
-    assert 'href="measured/quickstart/"' in home
+    assert 'href="measured/quickstart/"' in home and 'src="images/quickstart.png"' in home
     reference = (tmp_path / "reference" / "index.html").read_text("utf-8")
     assert 'id="benchmark.api.run.load_run"' in reference
     assert "Load a finished run." in reference  # from the docstring
