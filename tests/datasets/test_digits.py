@@ -114,7 +114,7 @@ def test_normalisation_is_that_of_the_training_images(data: GroupedDataset) -> N
     assert np.abs(image.std((0, 2, 3)) - data.info.std).max() < 0.02
 
 
-@pytest.mark.parametrize(("name", "options"), CASES)
+@pytest.mark.parametrize(("name", "options"), CASES[1:])
 def test_a_trial_is_reproducible_and_trials_differ(name: str, options: dict[str, Any]) -> None:
     before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
     first = source(name, **options).load(1)
@@ -129,7 +129,7 @@ def test_a_trial_is_reproducible_and_trials_differ(name: str, options: dict[str,
 
 @pytest.mark.parametrize("name", ["digits_on_photos", "coloured_digits"])
 def test_bias_changes_neither_the_tests_nor_the_digits(name: str) -> None:
-    one, other = source(name, bias=0.1).load(0), source(name, bias=1.0).load(0)
+    one, other = (source(name, bias=bias, repeats=2).load(0) for bias in (0.1, 1.0))
     for split in TESTS:
         assert same_arrays(one.splits[split], other.splits[split])
     for split in ("train", "val"):

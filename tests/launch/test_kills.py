@@ -25,7 +25,8 @@ from tests.support.launcher_process import (
     until,
 )
 
-RUNS = 24
+#: Runs per round of kills.
+RUNS = 12
 
 
 def working(folder: Path) -> list[int]:
@@ -47,7 +48,10 @@ def kill(pid: int) -> None:
         pass
 
 
-def test_killed_at_random_every_run_is_done_once_and_as_if_undisturbed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_killed_at_random_every_run_is_done_once_and_as_if_undisturbed(
+    tmp_path: Path, rounds: int
+) -> None:
     chance = random.Random(int(os.environ.get("KILL_SEED", "2")))
     teacher = spec(100, steps=12, sleep=0.02)
     specs = [teacher] + [
@@ -57,11 +61,11 @@ def test_killed_at_random_every_run_is_done_once_and_as_if_undisturbed(tmp_path:
             sleep=0.02,
             upstream={"teacher": teacher.key} if trial % 4 == 0 else None,
         )
-        for trial in range(RUNS - 1)
+        for trial in range(RUNS * rounds - 1)
     ]
     keys = make(tmp_path, *specs)
     both = [Launcher(tmp_path, workers=2), Launcher(tmp_path, workers=2)]
-    kinds = ["run"] * 6 + ["launcher"] * 4 + ["both"] * 4
+    kinds = (["run"] * 3 + ["launcher"] * 2 + ["both"] * 2) * rounds
     chance.shuffle(kinds)
     for kind in kinds:
         time.sleep(chance.uniform(0.0, 0.3))

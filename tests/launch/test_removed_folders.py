@@ -241,17 +241,18 @@ OBSTACLES = {
 }
 
 
-@pytest.mark.parametrize("kind", OBSTACLES)
-def test_what_stands_in_the_way_of_one_run_stops_no_other(tmp_path: Path, kind: str) -> None:
-    runs = [spec(trial) for trial in range(3)]
-    make(tmp_path, *runs)
-    name, put = OBSTACLES[kind]
-    put(tmp_path / "runs" / runs[0].key / name)
+def test_what_stands_in_the_way_of_runs_stops_no_other(tmp_path: Path) -> None:
+    """Every obstacle lies in the folder of a run of its own, and one launcher meets them all."""
+    obstructed = [spec(trial) for trial in range(len(OBSTACLES))]
+    others = [spec(100 + trial) for trial in range(2)]
+    make(tmp_path, others[0], *obstructed, others[1])
+    for one, (name, put) in zip(obstructed, OBSTACLES.values(), strict=True):
+        put(tmp_path / "runs" / one.key / name)
     launcher = Launcher(tmp_path, workers=1, lease=1.0)
     code = launcher.wait(60)
     errors = launcher.errors.read_text()
     assert "Traceback" not in errors and code in (0, 1), errors
     summary = launcher.summary()
-    assert {one.key for one in runs[1:]} <= set(summary["done"])
+    assert {one.key for one in others} <= set(summary["done"])
     for reason in summary["failed"].values():
         assert reason and "\n" not in reason
