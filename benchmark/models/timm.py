@@ -330,7 +330,7 @@ def _traits(name: str) -> Traits:
     try:
         try:
             net, output, calls = forward("meta")
-        except (RuntimeError, NotImplementedError):
+        except RuntimeError:
             net, output, calls = forward("cpu")
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:
         raise UserError(
@@ -431,10 +431,18 @@ def _library(name: str) -> Any:
 
 
 def _create(name: str, num_outputs: int, **arguments: Any) -> Any:
+    """Return a network of timm.
+
+    Raises:
+        UserError: timm refuses the arguments.
+        RuntimeError: it cannot be made on the meta device.
+    """
     timm = _library(name)
     try:
         return timm.create_model(name, pretrained=False, num_classes=num_outputs, **arguments)
     except Exception as error:  # timm raises many types
+        if isinstance(error, RuntimeError) and torch.empty(0).is_meta:
+            raise  # earlier versions compute values there; the callers go on with the CPU
         given = ", ".join(f"{key} = {value}" for key, value in arguments.items())
         raise UserError(f"timm cannot make {name} with {given}: {_reason(error)}.") from None
 
