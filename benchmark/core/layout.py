@@ -233,7 +233,7 @@ class SweepFolder:
 
     @property
     def done(self) -> Path:
-        """Keys of done runs, one per line: what workers tell each other; see ``DoneList``."""
+        """What workers tell each other about runs, a line for each key; see ``DoneList``."""
         return self.path / "done.txt"
 
     @property

@@ -22,9 +22,12 @@ from benchmark.core.layout import SweepFolder
 _FIRST_INTERVAL = 0.1
 _LONGEST_INTERVAL = 2.0
 
+#: What follows the key of a run that was interrupted.
+_BEGUN = " begun"
+
 
 class DoneList:
-    """The list of done runs of a sweep.
+    """The list of done runs of a sweep, and of those that were begun and interrupted.
 
     Args:
         folder: the sweep folder.
@@ -37,21 +40,36 @@ class DoneList:
         self._position = 0
         self._next_read = 0.0
         self._interval = _FIRST_INTERVAL
+        self._begun: set[str] = set()
 
     def add(self, key: str) -> None:
         """Append a run that is done. A list that cannot be written only costs the others time."""
         self._unlisted.discard(key)
+        self._append(key)
+
+    def add_begun(self, key: str) -> None:
+        """Append a run that was interrupted and should be finished before others are begun."""
+        self._append(key + _BEGUN)
+
+    def _append(self, line: str) -> None:
         with suppress(OSError):
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
-                os.write(handle, f"{key}\n".encode())
+                os.write(handle, f"{line}\n".encode())
             finally:
                 os.close(handle)
 
-    def replace(self, keys: Iterable[str]) -> None:
-        """Replace the list by the runs whose records were seen, so that it can be trusted."""
+    def replace(self, done: Iterable[str], begun: Iterable[str]) -> None:
+        """Replace the list by what a launch has seen in the folders, so that it can be trusted."""
+        lines = [*done, *(key + _BEGUN for key in begun)]
         with suppress(OSError):
-            write_atomic(self._path, "".join(f"{key}\n" for key in keys).encode())
+            write_atomic(self._path, "".join(f"{line}\n" for line in lines).encode())
+
+    def take_begun(self) -> list[str]:
+        """Return the interrupted runs that were read since the last call and are not done."""
+        begun = sorted(self._begun & self._unlisted)
+        self._begun.clear()
+        return begun
 
     def read_new(self) -> list[str]:
         """Return the runs that were listed since the last call.
@@ -83,6 +101,7 @@ class DoneList:
         whole = content[: content.rfind(b"\n") + 1]  # the last line may still be being written
         self._position += len(whole)
         listed = {line.decode("ascii", "replace") for line in whole.split(b"\n")}
+        self._begun.update(line.removesuffix(_BEGUN) for line in listed if line.endswith(_BEGUN))
         new = sorted(listed & self._unlisted)
         self._unlisted.difference_update(new)
         return new

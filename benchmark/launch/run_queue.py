@@ -129,6 +129,11 @@ class RunQueue:
         keys.sort(key=lambda key: key not in needed)
         self.waiting = dict.fromkeys(keys)
 
+    def prefer(self, keys: Sequence[str]) -> None:
+        """Try some of the waiting runs first."""
+        first = [key for key in keys if key in self.waiting]
+        self.waiting = {**dict.fromkeys(first), **self.waiting}
+
     def take(self, key: str) -> None:
         """Remove a run that a process works on."""
         del self.waiting[key]

@@ -227,8 +227,14 @@ class Scheduler:
         }
         if State.RUNNING in states.values():
             self.queue.shuffle(random.Random())
-        if State.DONE in states.values():
-            self._done_list.replace(key for key, state in states.items() if state is State.DONE)
+        done = [key for key, state in states.items() if state is State.DONE]
+        begun = [
+            key
+            for key, node in self.queue.nodes.items()
+            if states[key] is State.PENDING and RunFolder(node.folder).checkpoint.name in names[key]
+        ]
+        if done or begun:
+            self._done_list.replace(done, begun)
         # Done runs come first, since a failed run does not block a run that is done.
         for ended in (State.DONE, State.FAILED):
             for key, state in states.items():
@@ -255,6 +261,10 @@ class Scheduler:
             if key in self.queue.waiting or self._foreign.forget(key):
                 self._listed.add(key)
                 self._settle(node, State.DONE)
+        begun = self._done_list.take_begun()
+        if begun:
+            random.shuffle(begun)
+            self.queue.prefer(begun)
 
     def _doubt_list(self) -> bool:
         """Look at the listed runs, where a worker found nothing to do; return True if there are.
@@ -443,6 +453,7 @@ class Scheduler:
             self._settle(node, state, active, result.attempt, result.seconds)
         elif outcome is RunOutcome.INTERRUPTED and result.stop_reason != AttemptEnd.LEASE_LOST:
             self.queue.requeue(node.key)
+            self._done_list.add_begun(node.key)
             kind = EventKind.INTERRUPTED
             self._report(kind, node, active, attempt=result.attempt, seconds=result.seconds)
         elif outcome is RunOutcome.DONE:

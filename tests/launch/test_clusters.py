@@ -102,6 +102,16 @@ def test_the_list_of_done_runs_is_a_hint(tmp_path: Path) -> None:
     assert reader.read_new() == sorted(keys)
 
 
+def test_interrupted_runs_are_finished_before_others_are_begun(tmp_path: Path) -> None:
+    one, *others = [spec(trial) for trial in range(20)]
+    make(tmp_path, one, *others)
+    DoneList(tmp_path, ()).add_begun(one.key)
+    worker = run(tmp_path, workers=1, shift={})
+    assert worker.events("start")[0]["key"] == one.key and len(worker.summary()["done"]) == 20
+    reader = DoneList(tmp_path, [one.key])
+    assert reader.read_new() == [one.key] and reader.take_begun() == []
+
+
 def can_make_machines() -> bool:
     if shutil.which(MACHINE[0]) is None:
         return False
