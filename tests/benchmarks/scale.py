@@ -5,7 +5,8 @@
 overhead is left. It prints a row of a Markdown table per K and ends with 1 where a run was
 committed more than once or not at all, a lease was left, or more than 60 metadata operations were
 needed per run. ``--count`` counts these operations with strace, which makes the workers slower.
-``--in-process`` runs each run in its worker instead of a process of its own.
+``--in-process`` runs each run in its worker instead of a process of its own. ``--watch`` asks for
+the status and collects results meanwhile.
 """
 
 from __future__ import annotations
@@ -149,7 +150,13 @@ class Result:
 
 
 def measure(
-    folder: SweepFolder, workers: int, runs: int, *, count: bool, in_process: bool
+    folder: SweepFolder,
+    workers: int,
+    runs: int,
+    *,
+    count: bool,
+    in_process: bool,
+    watched: bool,
 ) -> Result:
     """Let workers finish a folder, and check what they leave."""
     result = Result(workers, runs)
@@ -164,6 +171,8 @@ def measure(
         traced += ["-e", "signal=none", "-o", f"{trace}.{number}"]
         whole = [*traced, *command] if count else command
         processes.append(subprocess.Popen(whole, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+    if watched:
+        watch(folder, processes, result)
     outputs = [process.communicate()[0] for process in processes]
     result.seconds = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -181,6 +190,31 @@ def measure(
         for number in range(workers):
             result.calls += count_calls(Path(f"{trace}.{number}"), str(folder.path))
     return result
+
+
+def watch(folder: SweepFolder, processes: list[subprocess.Popen[str]], result: Result) -> None:
+    """Ask for the status and collect results until the workers have ended."""
+    output = folder.path.parent / "report"
+    commands = (
+        ["benchmark.sweep", "status", str(folder.path), "--once"],
+        ["benchmark.collect_results", str(folder.path), "--out", str(output), "--tables-only"],
+    )
+    done = 0
+    while any(process.poll() is None for process in processes):
+        for command in commands:
+            started = time.perf_counter()
+            asked = subprocess.run(
+                [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True
+            )
+            seconds = time.perf_counter() - started
+            print(f"  {command[0]}: exit code {asked.returncode}, {seconds:.1f} s", file=sys.stderr)
+            if asked.returncode:
+                result.problems.append(f"{command[0]} failed: {asked.stderr[-300:]}")
+            if match := re.search(r"(\d+) done", asked.stdout):
+                print(f"  {match[0]}", file=sys.stderr)
+                if int(match[1]) < done:
+                    result.problems.append(f"{match[0]} after {done}")
+                done = int(match[1])
 
 
 def count_calls(trace: Path, folder: str) -> Counter[str]:
@@ -219,6 +253,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--count", action="store_true")
     parser.add_argument("--in-process", action="store_true")
+    parser.add_argument("--watch", action="store_true")
     given = parser.parse_args()
     if given.count and shutil.which("strace") is None:
         parser.error("--count needs strace")
@@ -233,6 +268,7 @@ def main() -> int:
                 given.runs,
                 count=given.count,
                 in_process=given.in_process,
+                watched=given.watch,
             )
         print(result.row(), flush=True)
         for name, number in result.calls.most_common():
