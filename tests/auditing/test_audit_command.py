@@ -132,14 +132,21 @@ def test_a_run(here: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_export_of_a_run(here: Path) -> None:
+@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+def test_the_export_of_a_run(here: Path, ending: str) -> None:
+    if ending == "onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(package)
     folder = plan_quick(here / "sweep", datasets=[DATA])
     assert execute_run(folder) == "done"
     _, found = audit(str(here / "sweep"), DATA)
-    exported = load_run(folder).export(here / "model.pt2")
+    exported = load_run(folder).export(here / f"model.{ending}")
     _, same = audit(str(exported), DATA)
     for part in ("accuracy", "gap", "regions", "verdict"):
         assert same[part] == found[part]
+    assert found["relevance"] is not None
+    if ending == "onnx":
+        assert same["relevance"] is None  # it has no gradients
 
 
 @pytest.mark.parametrize(
