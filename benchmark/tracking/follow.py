@@ -104,12 +104,7 @@ class Follower:
             for followed in self._followed.values():
                 followed.writer.close(ended=False)
         except (Exception, SystemExit) as error:  # a tracker may raise anything
-            reason = " ".join(str(error).split())[:200].rstrip(".")
-            say(
-                f"{self.tracker.name} failed ({type(error).__name__}: {reason}); the runs go on "
-                "without it.",
-                error=True,
-            )
+            _say_failed(self.tracker.name, error)
 
     def _look(self) -> None:
         """Send what is new."""
@@ -184,6 +179,27 @@ class Follower:
             write_json(self._note(key), {"step": followed.last_step, "complete": True})
 
 
+def _made(name: str, folder: Path) -> Tracker | None:
+    """Return a tracker, or None with one sentence if it fails.
+
+    Raises:
+        UserError: it is not configured.
+    """
+    try:
+        tracker: Tracker = TRACKERS.get(name)(folder)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # likewise
+        _say_failed(name, error)
+        return None
+    return tracker
+
+
+def _say_failed(name: str, error: BaseException) -> None:
+    reason = " ".join(str(error).split())[:200].rstrip(".")
+    say(f"{name} failed ({type(error).__name__}: {reason}); the runs go on without it.", error=True)
+
+
 def check_trackers(names: Sequence[str]) -> None:
     """Check that trackers exist and that their packages are installed.
 
@@ -223,7 +239,9 @@ def followed(
                 raise UserError(
                     f"another launch of {folder} writes to {name}; leave out --log {name} here."
                 ) from None
-            tracker: Tracker = TRACKERS.get(name)(folder)
+            tracker = _made(name, folder)
+            if tracker is None:
+                continue
             say(f"{name}: {tracker.where()}")
             follower = Follower(tracker, sweep)
             follower.start()

@@ -141,6 +141,15 @@ class Broken(Notebook):
         raise ConnectionError("the server is gone")
 
 
+class Unusable(Notebook):
+    """A tracker whose package does not work."""
+
+    name = "unusable"
+
+    def __init__(self, folder: Path) -> None:
+        raise ImportError("a library is missing")
+
+
 class Silent(Notebook):
     """A tracker that never answers."""
 
@@ -157,18 +166,18 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     TRACKERS.names()  # import ours before the snapshot
     monkeypatch.setattr(TRACKERS, "_items", dict(TRACKERS._items))
     monkeypatch.setattr(TRACKERS, "_origin", dict(TRACKERS._origin))
-    for kind in (Notebook, Broken, Silent):
+    for kind in (Notebook, Broken, Unusable, Silent):
         TRACKERS.register(kind)
     yield
 
 
 @pytest.mark.usefixtures("registered")
 def test_a_broken_tracker_is_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with followed(["broken"], folder.parents[1]) as track:
+    with followed(["broken", "unusable"], folder.parents[1]) as track:
         track(Event(EventKind.START, folder.name, ""))
-    assert "broken failed (ConnectionError: the server is gone); the runs go on" in (
-        capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "broken failed (ConnectionError: the server is gone); the runs go on" in said
+    assert "unusable failed (ImportError: a library is missing); the runs go on" in said
 
 
 def test_a_tracker_that_hangs_does_not_hold_the_launch(
