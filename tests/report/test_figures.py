@@ -145,7 +145,9 @@ def test_oracle_runs_show_biased_and_deceiving_data(tmp_path: Path) -> None:
             content["splits"] |= dict.fromkeys(("biased", "deceiving"), content["splits"]["val"])
         path.write_text("".join(json.dumps(content) + "\n" for content in lines))
     report = make_report(folder)
-    drawn = {f.name: f for f in draw_all(report.tables, report.store, tmp_path / "figures")[0]}
+    out = tmp_path / "figures"
+    found = draw_all(report.tables, report.store, out, figures=("learning_curves",))[0]
+    drawn = {f.name: f for f in found}
     assert "accuracy on biased and accuracy on deceiving" in drawn["learning_curves_1"].description
 
 
@@ -167,7 +169,8 @@ def test_auc_and_distance_of_heatmaps_have_panels_if_they_were_logged(tmp_path: 
     assert run.record is not None
     curves = read_curves(run.folder, run.record.data)
     assert curves.auc["val"][:2] == [0.5, 0.6] and curves.distance == {}
-    figures = draw_all(report.tables, report.store, tmp_path / "figures")[0]
+    out = tmp_path / "figures"
+    figures = draw_all(report.tables, report.store, out, figures=("learning_curves",))[0]
     (drawn,) = (figure for figure in figures if figure.name == "learning_curves_1")
     assert "mean AUC in %, validation and distance of heatmaps, validation" in drawn.description
     assert "distance of heatmaps, validation</text>" in drawn.svg

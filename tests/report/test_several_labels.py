@@ -171,8 +171,9 @@ def test_auc_and_youden_of_each_label(results: Path) -> None:
     assert any(record["threshold"] is not None for record in records)
     areas, rates = (s for s in report.sheets if "per label" in s.title or "Youden" in s.title)
     assert [row[0] for row in areas.rows] == ["cat", "dog", "mean"] and areas.rows[0][1] == "4"
+    by_title = {report.sweep.titles.of(method): found for method, found in by_method.items()}
     for head, cell in zip(areas.heads[2:], areas.rows[0][2:], strict=True):
-        assert cell.startswith(f"{100 * np.mean(by_method[head[0]]):.1f}")
+        assert cell.startswith(f"{100 * np.mean(by_title[head[0]]):.1f}")
     assert len(rates.rows) == 2 * (1 + 2) and rates.rows[0] == ["cat"]
 
 
