@@ -210,6 +210,8 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
         say("another process took over the run; run the command again to see it.", error=True)
     elif outcome is RunOutcome.OUT_OF_MEMORY:
         say("failed: out of memory; use a smaller batch_size.", error=True)
+    elif outcome is RunOutcome.DEVICE_ERROR:
+        say("failed: the GPU failed, see above; run the command again.", error=True)
     return False
 
 

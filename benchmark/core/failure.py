@@ -32,6 +32,8 @@ class FailureKind(enum.StrEnum):
     USER_ERROR = "user_error"
     #: The machine or the GPU ran out of memory.
     OUT_OF_MEMORY = "out_of_memory"
+    #: The GPU failed more than once.
+    DEVICE_ERROR = "device_error"
     #: Signals or unexpected exits ended too many attempts.
     SIGNAL = "signal"
     #: Attempts took too long.

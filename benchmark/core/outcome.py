@@ -16,6 +16,8 @@ class RunOutcome(enum.StrEnum):
     INTERRUPTED = "interrupted"
     #: Nothing was written; the run may fit when it has its device to itself.
     OUT_OF_MEMORY = "out_of_memory"
+    #: Nothing was written; the GPU failed, which may not happen again.
+    DEVICE_ERROR = "device_error"
     #: Another process ended the run first; its files were left alone.
     SETTLED = "settled"
     #: Another process holds the lease of the run, so it was not started.

@@ -18,6 +18,8 @@ class AttemptEnd(enum.StrEnum):
     EXIT = "exit"
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"
+    #: A GPU failed for another reason than its memory.
+    DEVICE_ERROR = "device_error"
     #: The launcher ended it, or the machine prevented it from continuing (a full disk).
     INTERRUPTED = "interrupted"
     #: It was asked to stop and saved a checkpoint.

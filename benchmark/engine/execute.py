@@ -40,6 +40,7 @@ from benchmark.core.summaries import (
 )
 from benchmark.engine.build import build_algorithm
 from benchmark.engine.checkpoint import conditions_of, load_checkpoint, write_weights
+from benchmark.engine.device_errors import is_device_error, is_out_of_memory
 from benchmark.engine.embeddings import Embeddings, embed_splits
 from benchmark.engine.environment_info import current_conditions
 from benchmark.engine.evaluate import Evaluation
@@ -103,9 +104,6 @@ def execute(
         )
     except (InterruptedRunError, StopRequestedError):
         return RunOutcome.INTERRUPTED
-    except (torch.cuda.OutOfMemoryError, MemoryError):
-        traceback.print_exc()
-        return RunOutcome.OUT_OF_MEMORY
     except NonFiniteError as error:
         failure = failure_json(
             spec.key, attempt, FailureKind.NON_FINITE, str(error), step=error.step, term=error.term
@@ -115,9 +113,10 @@ def execute(
     except OSError:
         raise
     except Exception as error:
-        if "DefaultCPUAllocator" in str(error):  # torch's form of a MemoryError
+        if is_out_of_memory(error) or is_device_error(error):
             traceback.print_exc()
-            return RunOutcome.OUT_OF_MEMORY
+            short = is_out_of_memory(error)
+            return RunOutcome.OUT_OF_MEMORY if short else RunOutcome.DEVICE_ERROR
         reason = undeclared_annotation(error, ALGORITHMS.get(spec.algorithm).needs)
         failure = failure_json(
             spec.key,

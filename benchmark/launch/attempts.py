@@ -21,6 +21,8 @@ MAX_RETRIES = 3
 #: Ends that count towards ``MAX_RETRIES``. Requests to stop and attempts that were lost together
 #: with their launcher do not count.
 COUNTED_ENDS = frozenset({AttemptEnd.SIGNAL, AttemptEnd.EXIT, AttemptEnd.TIMEOUT})
+#: Ends after which a run is tried once more, while no other run uses its device.
+RETRIED_ALONE = frozenset({AttemptEnd.OUT_OF_MEMORY, AttemptEnd.DEVICE_ERROR})
 
 
 def numbers(folder: Path) -> list[int]:

@@ -74,16 +74,18 @@ def _decide(node: Node, previous_attempt: int, code: int | None, reason: Attempt
     if number > previous_attempt:
         attempts.end(node.folder, number, reason, code=code)
     description = _describe(code, reason)
-    out_of_memory = reason is AttemptEnd.OUT_OF_MEMORY
-    counted = {AttemptEnd.OUT_OF_MEMORY} if out_of_memory else attempts.COUNTED_ENDS
-    allowed = 1 if out_of_memory else attempts.MAX_RETRIES
+    alone = reason in attempts.RETRIED_ALONE
+    counted = {reason} if alone else attempts.COUNTED_ENDS
+    allowed = 1 if alone else attempts.MAX_RETRIES
     ended = attempts.count(node.folder, counted)
     if ended <= allowed:
         return Verdict(Decision.RETRY, description, number if number > previous_attempt else 0)
-    if out_of_memory:
+    output = run.attempt(number).output.relative_to(run.path)
+    if reason is AttemptEnd.OUT_OF_MEMORY:
         message = f"{description} even alone on its device; use a smaller batch_size."
+    elif alone:
+        message = f"{description}, also when it was alone on its device; see {output}."
     else:
-        output = run.attempt(number).output.relative_to(run.path)
         message = f"{description} ({ended} attempts); see its output in {output}."
     kind = FailureKind.SIGNAL if reason is AttemptEnd.EXIT else FailureKind(reason.value)
     commit_once(run.failure, to_json(failure_json(node.key, number, kind, message, code=code)))
@@ -93,6 +95,8 @@ def _decide(node: Node, previous_attempt: int, code: int | None, reason: Attempt
 def _describe(code: int | None, reason: AttemptEnd) -> str:
     if reason is AttemptEnd.OUT_OF_MEMORY:
         return "it ran out of memory"
+    if reason is AttemptEnd.DEVICE_ERROR:
+        return "its GPU failed"
     if reason is AttemptEnd.TIMEOUT:
         return "it exceeded the time limit"
     if code is None:

@@ -330,7 +330,7 @@ class Scheduler:
     def _needs_device_alone(self, node: Node) -> bool:
         if node.key in self._exclusive:
             return True
-        return attempts.count(node.folder, {AttemptEnd.OUT_OF_MEMORY}) > 0
+        return attempts.count(node.folder, attempts.RETRIED_ALONE) > 0
 
     def _is_free(self, node: Node) -> bool:
         """Return True if a waiting run can be claimed; otherwise note what became of it."""
@@ -444,8 +444,8 @@ class Scheduler:
         state = result.end or end_of(node.folder)
         if state is None and self._fail_if_removed(node, active):
             return
-        if outcome is RunOutcome.OUT_OF_MEMORY:
-            self._decide(active, AttemptEnd.OUT_OF_MEMORY, code=None)
+        if outcome in (RunOutcome.OUT_OF_MEMORY, RunOutcome.DEVICE_ERROR):
+            self._decide(active, AttemptEnd(outcome.value), code=None)
         elif state is not None:
             self._longest = max(self._longest, active.seconds)
             if state is State.DONE and outcome is RunOutcome.DONE:

@@ -38,6 +38,10 @@ _MACHINE_ERRORS = {
 #: Seconds that the release of a lease may take after the launcher has died.
 _RELEASE_SECONDS = 5.0
 
+#: Memory of a GPU that the context of a process takes, with the kernels that are loaded: 0.5 GiB
+#: with PyTorch 2 on recent GPUs, rounded up.
+_CONTEXT_BYTES = 3 << 28
+
 _held: Claim | None = None  # the lease to release if the launcher dies
 
 
@@ -137,8 +141,8 @@ def _attempt(job: Job, stop: StopRequest) -> JobResult:
     if outcome is RunOutcome.INTERRUPTED:
         stop_reason = stop.reason() or ""
         attempts.end(job.folder, number, AttemptEnd(stop_reason or AttemptEnd.STOPPED))
-    elif outcome is RunOutcome.OUT_OF_MEMORY:
-        attempts.end(job.folder, number, AttemptEnd.OUT_OF_MEMORY, alone=job.alone)
+    elif outcome in (RunOutcome.OUT_OF_MEMORY, RunOutcome.DEVICE_ERROR):
+        attempts.end(job.folder, number, AttemptEnd(outcome.value), alone=job.alone)
     else:
         end = end_of(job.folder)
     return JobResult(outcome, number, round(time.monotonic() - started, 3), stop_reason, end)
@@ -190,7 +194,20 @@ def _limit_gpu_memory(job: Job) -> None:
     if job.slot.device == "cuda" and job.slot.share > 1 and not job.alone:
         import torch
 
-        torch.cuda.set_per_process_memory_fraction(1.0 / job.slot.share)
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(memory_fraction(total, job.slot.share))
+
+
+def memory_fraction(total: int, share: int) -> float:
+    """Return the fraction of the memory of a GPU that the tensors of a run may use.
+
+    The context of CUDA in each process needs memory as well, which PyTorch does not count.
+
+    Args:
+        total: the memory of the GPU, in bytes.
+        share: the number of slots on the GPU.
+    """
+    return max(1 / share - _CONTEXT_BYTES / total, 0.5 / share)
 
 
 @contextmanager

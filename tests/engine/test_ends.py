@@ -81,12 +81,15 @@ def test_a_bug_keeps_its_traceback(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "in loss" in found["traceback"] and "KeyError" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("how", ["memory", "huge"])
-def test_out_of_memory_is_no_failure(
-    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [("memory", "out_of_memory"), ("huge", "out_of_memory"), ("device", "device_error")],
+)
+def test_a_lack_of_memory_and_an_error_of_the_gpu_are_no_failures(
+    how: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome, folder = _accident(tmp_path, how)
-    assert outcome == "out_of_memory" and state_of(folder) is State.PENDING
+    assert outcome == expected and state_of(folder) is State.PENDING
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -150,14 +150,17 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path, mode: str) -> 
 
 def test_out_of_memory_is_tried_once_more_alone(tmp_path: Path) -> None:
     once, always = spec(mode="memory_once"), spec(mode="memory_always")
-    make(tmp_path, once, *(spec(trial, steps=10, sleep=0.03) for trial in range(6)), always)
+    gpu = spec(mode="gpu_fails_once")
+    others = [spec(trial, steps=10, sleep=0.03) for trial in range(6)]
+    make(tmp_path, once, *others, always, gpu)
     launcher = run(tmp_path, workers=3)
     assert launcher.wait() == 1, launcher.errors.read_text()
     assert record(tmp_path, once.key)["attempt"] == 2
+    assert record(tmp_path, gpu.key)["attempt"] == 2
     found = failure(tmp_path, always)
     assert (found["kind"], found["attempt"]) == ("out_of_memory", 2)
     assert "batch_size" in str(found["message"])
-    for key in (once.key, always.key):
+    for key in (once.key, always.key, gpu.key):
         running: set[str] = set()
         for event in launcher.events():
             if event["kind"] == "start":

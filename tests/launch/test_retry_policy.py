@@ -84,6 +84,15 @@ def test_signals_and_memory_are_counted_apart_and_memory_is_allowed_one_more_try
     assert read_json(run / "failure.json") == failure
 
 
+def test_a_gpu_that_fails_again_fails_the_run_with_its_output(tmp_path: Path) -> None:
+    key = make(tmp_path, spec())[0]
+    assert judge(tmp_path, key, "device_error", None).decision is Decision.RETRY
+    verdict = judge(tmp_path, key, "device_error", None)
+    failure = read_json(tmp_path / "runs" / key / "failure.json")
+    assert (verdict.decision, failure["kind"]) == (Decision.FAILED, "device_error")
+    assert "attempts/2/output.txt" in failure["message"]
+
+
 def test_a_run_that_was_committed_before_its_process_died_is_done(tmp_path: Path) -> None:
     key = make(tmp_path, spec())[0]
     write_json(tmp_path / "runs" / key / "record.json", {"attempt": 1})

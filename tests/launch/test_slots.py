@@ -11,6 +11,7 @@ from benchmark.core.errors import UserError
 from benchmark.launch import slots as module
 from benchmark.launch.gpus import Gpus
 from benchmark.launch.slots import Placement, cpu_quota
+from benchmark.launch.worker import memory_fraction
 
 
 @pytest.fixture
@@ -92,3 +93,11 @@ def test_invalid_placements_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UserError, match="use --device cpu"):
         Placement("cuda").local_slots()
     assert Placement("auto", 1).local_slots()[0].device == "cpu"
+
+
+@pytest.mark.parametrize("share", [2, 4, 8])
+def test_runs_that_share_a_gpu_leave_memory_for_their_contexts(share: int) -> None:
+    total = 24 << 30
+    used = share * memory_fraction(total, share) * total
+    assert total - used == pytest.approx(share * 0.75 * 2**30)
+    assert memory_fraction(2 << 30, share) == 0.5 / share  # most of a small GPU stays usable

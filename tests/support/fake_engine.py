@@ -148,8 +148,8 @@ def kill(number: int, times: int) -> Callable[[Path, int], str | None]:
     return end
 
 
-def run_out_of_memory(times: int) -> Callable[[Path, int], str | None]:
-    return lambda folder, attempt: "out_of_memory" if attempt <= times else None
+def end_as(outcome: str, times: int) -> Callable[[Path, int], str | None]:
+    return lambda folder, attempt: outcome if attempt <= times else None
 
 
 def hang(folder: Path, attempt: int) -> str | None:
@@ -168,7 +168,8 @@ MODES: dict[str, Callable[[Path, int], str | None]] = {
     "killed_always": kill(signal.SIGKILL, 99),
     "segfault_once": kill(signal.SIGSEGV, 1),
     "exit": lambda folder, attempt: os._exit(7),
-    "memory_once": run_out_of_memory(1),
-    "memory_always": run_out_of_memory(99),
+    "memory_once": end_as("out_of_memory", 1),
+    "memory_always": end_as("out_of_memory", 99),
+    "gpu_fails_once": end_as("device_error", 1),
     "hang_once": hang,
 }

@@ -141,6 +141,8 @@ class Accident(Plain):
                 raise MemoryError
             elif how == "huge":
                 torch.empty(10**15)
+            elif how == "device":
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
             elif how == "disk":
                 raise OSError(28, "No space left on device")
         return terms
