@@ -33,6 +33,8 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 LISTING_SECONDS = 30.0
 #: Seconds within which PyTorch answers for all GPUs, imports included.
 PROBE_SECONDS = 60.0
+#: Device files of the driver, on Linux and in the Windows subsystem for Linux.
+_DRIVER_FILES = ("/dev/nvidiactl", "/dev/dxg")
 _UUID = re.compile(r"\bGPU-[0-9A-Za-z-]+")
 #: The largest number of GPUs that a message names.
 _MAX_NAMED = 4
@@ -94,7 +96,12 @@ def find_gpus() -> Gpus:
     GPUs are identified by UUID, since nvidia-smi numbers them by bus position and CUDA by speed.
     CUDA_VISIBLE_DEVICES limits them; an empty value means none.
     """
-    return _find(shutil.which("nvidia-smi"), os.environ.get(VISIBLE))
+    return _find(shutil.which("nvidia-smi"), os.environ.get(VISIBLE), has_driver())
+
+
+def has_driver() -> bool:
+    """Return True if the driver of NVIDIA GPUs shows its device files."""
+    return any(os.path.exists(path) for path in _DRIVER_FILES)
 
 
 def require_gpus() -> Gpus:
@@ -115,16 +122,26 @@ def require_gpus() -> Gpus:
 
 
 @functools.cache
-def _find(program: str | None, visible: str | None) -> Gpus:
+def _find(program: str | None, visible: str | None, driver: bool) -> Gpus:
     """Find the usable GPUs.
 
     Args:
         program: the path of nvidia-smi, or None if it is not installed.
         visible: the value of CUDA_VISIBLE_DEVICES, or None if it is not set.
+        driver: whether the driver of NVIDIA GPUs shows its device files.
     """
     allowed = None if visible is None else _parse_visible(visible)
-    if program is None or allowed == ():
+    if allowed == ():
         return Gpus()
+    if program is None:
+        # Containers may have the driver without nvidia-smi; PyTorch then tells the GPUs.
+        if allowed:
+            return Gpus(*_try_gpus(allowed))
+        if not driver:
+            return Gpus()
+        found = _gpus_of_pytorch(())
+        silent = found == Gpus()
+        return Gpus((), ("nvidia-smi is missing and PyTorch finds no GPU",)) if silent else found
     listing = _list_gpus(program)
     problems = [f"nvidia-smi {listing.error}"] if listing.error else []
     candidates = listing.present if allowed is None else allowed
@@ -134,9 +151,18 @@ def _find(program: str | None, visible: str | None) -> Gpus:
     if listing.hung:  # CUDA would hang as well
         return Gpus((), tuple(problems))
     # CUDA may still work with the remaining GPUs.
+    return _gpus_of_pytorch(tuple(problems))
+
+
+def _gpus_of_pytorch(problems: tuple[str, ...]) -> Gpus:
+    """Return the usable GPUs among those that PyTorch finds, when nvidia-smi lists none.
+
+    Args:
+        problems: why nvidia-smi lists none.
+    """
     probe = _run_probe(None)
     if probe.reason:
-        return Gpus((), tuple(problems))
+        return Gpus((), problems)
     names = [f"GPU-{uuid}" if uuid else str(i) for i, (uuid, _) in enumerate(probe.devices)]
     reasons = {name: reason for name, (_, reason) in zip(names, probe.devices, strict=True)}
     usable = tuple(name for name in names if not reasons[name])

@@ -109,6 +109,8 @@ def test_gpus_that_work_are_used_without_a_word(machine: Machine) -> None:
 
 def test_a_machine_without_nvidia_smi_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(gpus, "has_driver", lambda: False)
     gpus._find.cache_clear()
     assert find_gpus() == gpus.Gpus()
     with pytest.raises(UserError, match=r"no NVIDIA GPU was found .*use --device cpu"):
@@ -258,6 +260,26 @@ def test_a_number_in_the_environment_that_no_gpu_has(
     machine(TWO, gpus={"0": "", "1": ""})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,7")
     assert find_gpus().usable == ("1",) and "PyTorch cannot use GPU 7" in find_gpus().note
+
+
+def test_without_nvidia_smi_pytorch_tells_the_gpus(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(TWO, gpus={"GPU-aaa": "", "GPU-bbb": "no kernel image"})
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(gpus, "has_driver", lambda: True)
+    assert find_gpus().usable == ("GPU-aaa",) and "GPU-bbb (no kernel image)" in find_gpus().note
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aaa")
+    assert find_gpus() == gpus.Gpus(("GPU-aaa",))
+
+
+def test_a_driver_without_a_gpu_that_pytorch_can_use_is_reported(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(TWO, built=None)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(gpus, "has_driver", lambda: True)
+    assert find_gpus().usable == () and "PyTorch finds no GPU" in find_gpus().note
 
 
 def test_many_gpus_are_counted(machine: Machine) -> None:
