@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from benchmark.core import (
     Algorithm,
@@ -23,7 +22,8 @@ from benchmark.core import (
     UserError,
     seed_for,
 )
-from benchmark.losses.heatmaps import distances_by_size
+from benchmark.core.speed.seeding import seed_generators
+from benchmark.losses.heatmaps import average_pool, distances_by_size
 from benchmark.models.base import Backbone
 from benchmark.models.transplanted import Transplanted
 
@@ -159,7 +159,7 @@ def repeatable(batch: Batch) -> Iterator[None]:
     """
     devices = [batch.image.device] if batch.image.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(seed_for("objective", int(batch.index[0])))
+        seed_generators(seed_for("objective", int(batch.index[0])))
         yield
 
 
@@ -168,4 +168,4 @@ def same_size(one: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, tor
     if one.shape == other.shape:
         return one, other
     side = (min(one.shape[2], other.shape[2]), min(one.shape[3], other.shape[3]))
-    return F.adaptive_avg_pool2d(one, side), F.adaptive_avg_pool2d(other, side)
+    return average_pool(one, side), average_pool(other, side)

@@ -223,7 +223,8 @@ class CDAN(DANN):
     def average(self, losses: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         if self.hp["condition"] == "outer":
             return super().average(losses, label)
-        sizes = torch.bincount(label, minlength=self.setting.num_classes)
+        # a sum of one-hot rows; unlike bincount it does not wait for a GPU
+        sizes = F.one_hot(label, self.setting.num_classes).sum(0)
         return (losses / sizes[label]).sum() / (sizes > 0).sum()
 
 

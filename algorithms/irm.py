@@ -97,7 +97,9 @@ class IRM(Algorithm):
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert batch.environment is not None
         logits = self.predict(batch.image)
-        rows = rows_of_each(batch.environment, self.setting.num_environments)
+        rows = rows_of_each(
+            batch.environment, self.setting.num_environments, batch.environment_sizes
+        )
         penalties = torch.stack(
             [irm_penalty(logits[chosen], batch.label[chosen]) for chosen in rows]
         )

@@ -97,7 +97,9 @@ class MomentMatching(Algorithm):
         assert batch.environment is not None
         features = self.network.features(batch.image)
         logits = self.network.classifier(self.network.dropout(features))
-        rows = rows_of_each(batch.environment, self.setting.num_environments)
+        rows = rows_of_each(
+            batch.environment, self.setting.num_environments, batch.environment_sizes
+        )
         return {
             "classification": mean_risk(logits, batch.label, rows),
             "penalty": self.hp["penalty_weight"] * self._mean_distance(features, rows),

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from benchmark.core import ALGORITHMS, Algorithm, Batch, HParam, LogUniform, Needs, Paper, Setting
-from benchmark.losses.environments import mean_risk, rows_of_each
+from benchmark.losses.environments import mean_risk_of_parts
 from benchmark.losses.precision import exact
 from benchmark.models.base import Backbone
 
@@ -121,14 +121,15 @@ class PGI(Algorithm):
         fixed = functional_call(self.network.classifier, last_layer, (features,))
         penalty = pgi_penalty(fixed, batch.label, minority, self.hp["mean_over_outputs"])
         if self.hp["balanced"]:
-            classification = mean_risk(logits, batch.label, rows_of_each(minority.long(), 2))
+            classification = mean_risk_of_parts(logits, batch.label, minority.long(), 2)
         else:
             classification = F.cross_entropy(logits, batch.label)
         return {"classification": classification, "penalty": self._weight() * penalty}
 
     def _minority(self, group: torch.Tensor) -> torch.Tensor:
         """Return the rows in the minority of their class, bool[B]; counts include this batch."""
-        counts = torch.bincount(group, minlength=self.seen.numel())
+        # a sum of one-hot rows; unlike bincount it does not wait for a GPU
+        counts = F.one_hot(group, self.seen.numel()).sum(0)
         self.seen = self.seen + counts.view_as(self.seen)
         confounders = self.seen.shape[1]
         return group % confounders != self.seen.argmax(1)[group // confounders]

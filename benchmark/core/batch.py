@@ -14,6 +14,7 @@ ANNOTATIONS = {
     "group": "groups",
     "confounder": "confounder",
     "environment": "environments",
+    "environment_sizes": "environments",
     "mask": "masks",
     "class_mask": "class_masks",
 }
@@ -23,8 +24,8 @@ ANNOTATIONS = {
 class Batch:
     """The input of a training step.
 
-    Attributes ``group``, ``confounder``, ``environment``, ``mask`` and ``class_mask`` are None
-    unless the algorithm declares that it needs them.
+    Attributes ``group``, ``confounder``, ``environment``, ``environment_sizes``, ``mask`` and
+    ``class_mask`` are None unless the algorithm declares that it needs them.
 
     Attributes:
         image: float[B,C,H,W], normalised.
@@ -33,6 +34,8 @@ class Batch:
         group: int64[B], ``label * num_confounders + confounder``.
         confounder: int64[B].
         environment: int64[B].
+        environment_sizes: Number of rows of each environment, if it is known without reading
+            ``environment`` back from a GPU.
         mask: bool[B,1,H,W], True for the foreground, where evidence is allowed.
         class_mask: bool[B,K,H,W], the evidence for each class; empty where it is not known.
     """
@@ -45,6 +48,7 @@ class Batch:
     environment: torch.Tensor | None = None
     mask: torch.Tensor | None = None
     class_mask: torch.Tensor | None = None
+    environment_sizes: tuple[int, ...] | None = None
 
     def strip(self, needs: Needs) -> Batch:
         """Return this batch without the optional fields that ``needs`` does not declare."""
@@ -53,14 +57,15 @@ class Batch:
         }
         return replace(self, **hidden)
 
-    def rows(self, index: torch.Tensor) -> Batch:
+    def rows(self, index: torch.Tensor | slice) -> Batch:
         """Return some rows of this batch.
 
         Args:
-            index: bool[B], or int64[n] with the positions of the rows.
+            index: bool[B], int64[n] with the positions of the rows, or a slice.
         """
         fields: dict[str, Any] = {
-            name: None if value is None else value[index] for name, value in vars(self).items()
+            name: value[index] if isinstance(value, torch.Tensor) else None
+            for name, value in vars(self).items()
         }
         return Batch(**fields)
 

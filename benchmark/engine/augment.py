@@ -53,8 +53,8 @@ class Augmentation:
             return batch
         from torchvision import tv_tensors
 
-        mean = self.mean.to(batch.image.device)
-        std = self.std.to(batch.image.device)
+        mean = self.mean.to(batch.image.device, non_blocking=True)
+        std = self.std.to(batch.image.device, non_blocking=True)
         given = {"mask": batch.mask, "class_mask": batch.class_mask}
         masks = {name: value for name, value in given.items() if value is not None}
         images = []
@@ -67,7 +67,7 @@ class Augmentation:
             images.append((sample[0].as_subclass(torch.Tensor) - mean) / std)
             for name, mask in zip(masks, sample[1:], strict=True):
                 transformed[name].append(mask.as_subclass(torch.Tensor))
-        stacked = {name: torch.stack(rows) for name, rows in transformed.items()}
+        stacked: dict[str, Any] = {name: torch.stack(r) for name, r in transformed.items()}
         return replace(batch, image=torch.stack(images), **stacked)
 
 
@@ -109,7 +109,7 @@ def augment(batch: Batch, options: Mapping[str, float]) -> Batch:
         cos,
         shift[:, 1],
     ]
-    grid = torch.stack(rows, 1).view(n, 2, 3).to(device)
+    grid = torch.stack(rows, 1).view(n, 2, 3).to(device, non_blocking=True)
     return _transform(batch, lambda x: _resample(x, grid), lambda x: _resample_mask(x, grid))
 
 
@@ -163,7 +163,8 @@ def _resample_mask(mask: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
 def _mirror(x: torch.Tensor, flipped: torch.Tensor) -> torch.Tensor:
     """Mirror the images [B,C,H,W] that bool[B] selects; in place on the CPU."""
     if x.device.type != "cpu":
-        return torch.where(flipped.to(x.device)[:, None, None, None], x.flip(-1), x)
+        on_device = flipped.to(x.device, non_blocking=True)
+        return torch.where(on_device[:, None, None, None], x.flip(-1), x)
     for rows in flipped.nonzero()[:, 0].split(max(1, _FLIP_BYTES // max(1, x[:1].nbytes))):
         if len(rows) > 1:
             x.index_copy_(0, rows, x.index_select(0, rows).flip(-1))

@@ -11,8 +11,10 @@ import torch
 from benchmark.core.batch import Batch
 from benchmark.core.dataset import UNKNOWN, GroupedDataset
 from benchmark.core.speed.memory import Scratch
+from benchmark.engine.host_rows import HostRows
 
-#: The share of the free memory of a GPU that one split may use; larger splits stay on the host.
+#: The share of the memory of a GPU that a run may still allocate and that one split may use.
+#: Larger splits stay on the host.
 MAX_GPU_SHARE = 0.25
 #: On the CPU images are normalised in chunks of this many bytes. What was just read is then still
 #: in the cache of the processor, and no memory for a second batch is allocated, which would cost
@@ -33,8 +35,8 @@ class DeviceSplit:
         data: the data set.
         split: the name of the split.
         device: the device of the batches.
-        max_gpu_share: the largest share of the free memory of a GPU that the images may use, and
-            that the masks may use of the rest.
+        max_gpu_share: the largest share of the memory that the run may still allocate on a GPU
+            that the images may use, and that the masks may use of the rest.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class DeviceSplit:
         self.size = len(arrays)
         self.max_gpu_share = max_gpu_share
         self.arrays = arrays
+        self.environments = len(data.info.environment_names)
         self.group_array = data.group(split)
         self._image = self._place(arrays.image)
         label = torch.from_numpy(arrays.label)
@@ -60,6 +63,10 @@ class DeviceSplit:
         self.environment = self._optional(arrays.environment)
         self.group = self._optional(self.group_array)
         self._mask = None if arrays.mask is None else self._place(arrays.mask)
+        on_host = {"image": arrays.image} if self._image is None else {}
+        if arrays.mask is not None and self._mask is None:
+            on_host["mask"] = arrays.mask
+        self._host_rows = HostRows(on_host, device)
         self.scored = self._optional(arrays.scored)
         self.accepted = self._optional(arrays.accepted)
         # A byte is normalised by one multiplication and one addition.
@@ -71,8 +78,7 @@ class DeviceSplit:
     def _place(self, array: np.ndarray) -> torch.Tensor | None:
         """Return images or masks as a tensor, or None if they stay an array in host memory."""
         if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            if array.nbytes <= free * self.max_gpu_share:
+            if array.nbytes <= allocatable_bytes(self.device) * self.max_gpu_share:
                 return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
         elif not isinstance(array, np.memmap):
             return torch.from_numpy(np.ascontiguousarray(array))
@@ -83,6 +89,15 @@ class DeviceSplit:
             return None
         return torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
 
+    @property
+    def gathers_ahead(self) -> bool:
+        """Return True if ``expect`` makes a batch faster: rows of the host go to a GPU."""
+        return self.device.type != "cpu" and bool(self._host_rows.arrays)
+
+    def expect(self, rows: np.ndarray) -> None:
+        """Gather the rows of the next batch, int64[B], while the device computes."""
+        self._host_rows.expect(rows)
+
     def batch(self, rows: np.ndarray, *, class_masks: bool = False) -> Batch:
         """Return a batch of normalised images with all their annotations.
 
@@ -91,12 +106,16 @@ class DeviceSplit:
             class_masks: True to rasterise the masks of each class, if the split has them.
         """
         index = torch.from_numpy(rows).to(self.device, non_blocking=True)
+        environment = self.arrays.environment
         return Batch(
             image=self._normalised(rows, index),
             label=self.label.index_select(0, index),
             index=index,
             mask=self._take_masks(rows, index),
             class_mask=self._class_mask(rows) if class_masks else None,
+            environment_sizes=None
+            if environment is None or self.name != "train"
+            else tuple(np.bincount(environment[rows], minlength=self.environments).tolist()),
             **{name: self._pick(name, index) for name in ("group", "confounder", "environment")},
         )
 
@@ -117,7 +136,7 @@ class DeviceSplit:
         """Return the images of the rows on the device, uint8[B,C,H,W]."""
         if self._image is not None:
             return self._image.index_select(0, index)
-        return self._from_host(self.arrays.image[rows])
+        return self._host_rows.take("image", rows)
 
     def _take_masks(self, rows: np.ndarray, index: torch.Tensor) -> torch.Tensor | None:
         """Return the masks of the rows on the device, bool[B,1,H,W]; None if there are none."""
@@ -125,17 +144,14 @@ class DeviceSplit:
             return None
         if self._mask is not None:
             return self._mask.index_select(0, index)
-        return self._from_host(self.arrays.mask[rows])
-
-    def _from_host(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(array)).to(self.device, non_blocking=True)
+        return self._host_rows.take("mask", rows)
 
     def _class_mask(self, rows: np.ndarray) -> torch.Tensor | None:
         """Return the masks of each class, bool[B,K,H,W]; None if the split has none."""
         masks = self.arrays.class_masks
         if masks is None:
             return None
-        return self._from_host(masks.rasterise(rows))
+        return torch.from_numpy(masks.rasterise(rows)).to(self.device, non_blocking=True)
 
     def _pick(self, name: str, index: torch.Tensor) -> torch.Tensor | None:
         value = getattr(self, name)
@@ -146,3 +162,14 @@ class DeviceSplit:
         for start in range(0, self.size, size):
             rows = np.arange(start, min(start + size, self.size))
             yield self.batch(rows, class_masks=class_masks)
+
+
+def allocatable_bytes(device: torch.device) -> int:
+    """Return the memory of a GPU that this process may still allocate for tensors.
+
+    Other runs on the GPU leave less than what is free: each may use its share.
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    # PyTorch before 2.8 does not tell the limit that it was given.
+    limit = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)(device)
+    return min(free, int(limit * total) - torch.cuda.memory_reserved(device))

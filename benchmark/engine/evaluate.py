@@ -19,6 +19,9 @@ from benchmark.models.base import pixels_inside
 MAX_BATCH = 500
 #: The largest number of pixels in a forward pass: more would need more memory than training does.
 MAX_PIXELS = 500 * 128 * 128
+#: The largest number of pixels for which an objective is computed at once, unless a training batch
+#: has more: its graph needs several times the memory of a forward pass.
+MAX_OBJECTIVE_PIXELS = 500 * 64 * 64
 #: The logit of a class that is not compared. Its probability is 0, and it is finite, as all scores.
 EXCLUDED = -1e9
 
@@ -95,9 +98,8 @@ def evaluate(
             if scores:
                 kept.append(logits.cpu())
             if objective:
-                with algorithm.setting.autocast():
-                    value = algorithm.objective(batch.strip(needs)).detach()
-                objectives.append(value.double() * len(batch))
+                at_once = images_per_objective(split, algorithm, per_pass)
+                objectives += _objective_sums(algorithm, batch.strip(needs), at_once)
         if not bool(finite):
             raise NonFiniteError(algorithm.current_step, f"logits on split {split.name}")
         mean = float(sum(objectives)) / split.size if objective else None
@@ -112,6 +114,17 @@ def evaluate(
         images=split.size,
         seconds=seconds,
     )
+
+
+def _objective_sums(algorithm: Algorithm, batch: Batch, at_once: int) -> list[torch.Tensor]:
+    """Return the objective of each part of a batch times its number of images, in float64."""
+    sums = []
+    for start in range(0, len(batch), at_once):
+        part = batch.rows(slice(start, start + at_once)) if len(batch) > at_once else batch
+        with algorithm.setting.autocast():
+            value = algorithm.objective(part).detach()
+        sums.append(value.double() * len(part))
+    return sums
 
 
 def _clock(device: torch.device) -> float:
@@ -180,3 +193,24 @@ def images_per_pass(
     """
     pixels = pixels_inside(module, *split.arrays.image.shape[-2:])
     return max(min(max_images, max_pixels // pixels), 1)
+
+
+def images_per_objective(
+    split: DeviceSplit,
+    algorithm: Algorithm,
+    at_most: int,
+    max_pixels: int = MAX_OBJECTIVE_PIXELS,
+) -> int:
+    """Return for how many images of a split to compute an objective at once, at least 1.
+
+    The graph of an objective takes the memory of a training step. Large images are therefore not
+    more than a training batch has, or ``max_pixels`` if that is more.
+
+    Args:
+        split: the images.
+        algorithm: the method.
+        at_most: the number of images in a forward pass.
+        max_pixels: the number of pixels that are always allowed.
+    """
+    allowed = images_per_pass(split, algorithm, at_most, max_pixels)
+    return min(at_most, max(allowed, int(algorithm.hp.get("batch_size", 1))))

@@ -101,6 +101,8 @@ class TrainingRun:
         self.at_once = at_once
         self._in_step = False
         self.conditions = conditions or current_conditions(device)
+        if device.type == "cuda":  # loading the upstream runs is not part of this run
+            torch.cuda.reset_peak_memory_stats(device)
         self.resumed: list[str] = []  # what differed when the run was resumed
         if saved is not None:
             self._resume_from(saved)
@@ -184,6 +186,8 @@ class TrainingRun:
             rows = sampler.rows(self.step)
             class_masks = self.algorithm.needs.class_masks
             batch = augment(train.batch(rows, class_masks=class_masks))
+            if train.gathers_ahead and self.step + 1 < self.budget["steps"]:
+                train.expect(sampler.rows(self.step + 1))
             self.images += len(batch)
             self._in_step = True
             try:

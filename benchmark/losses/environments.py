@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,20 +34,24 @@ def lacks_pairs(spec: RunSpec, info: DatasetInfo, what: str) -> str | None:
     )
 
 
-def rows_of_each(environment: torch.Tensor, count: int) -> list[torch.Tensor]:
+def rows_of_each(
+    environment: torch.Tensor, count: int, sizes: Sequence[int] | None = None
+) -> list[torch.Tensor]:
     """Return the rows of every environment present, ordered by environment, then by row.
 
     Args:
         environment: int64[B], values below ``count``.
         count: number of environments.
+        sizes: number of rows of each environment, as in ``Batch.environment_sizes``; None to read
+            them from ``environment``, which waits for a GPU.
 
     Returns:
-        int64[n] for each environment with n ≥ 1 rows. The counts are read back from the device
-        once.
+        int64[n] for each environment with n ≥ 1 rows.
     """
     order = torch.argsort(environment, stable=True)
-    sizes = torch.bincount(environment, minlength=count).tolist()
-    return [rows for rows in order.split(sizes) if len(rows)]
+    if sizes is None:
+        sizes = torch.bincount(environment, minlength=count).tolist()
+    return [rows for rows in order.split(list(sizes)) if len(rows)]
 
 
 def mean_risk(logits: torch.Tensor, label: torch.Tensor, rows: list[torch.Tensor]) -> torch.Tensor:
@@ -59,3 +64,23 @@ def mean_risk(logits: torch.Tensor, label: torch.Tensor, rows: list[torch.Tensor
     """
     losses = F.cross_entropy(logits, label, reduction="none")
     return torch.stack([losses[chosen].mean() for chosen in rows]).mean()
+
+
+def mean_risk_of_parts(
+    logits: torch.Tensor, label: torch.Tensor, part: torch.Tensor, count: int
+) -> torch.Tensor:
+    """Return what ``mean_risk`` does, for parts whose sizes only the device knows.
+
+    Sums over a one-hot matrix need no sizes, so that the step does not wait for a GPU.
+
+    Args:
+        logits: float[B,K].
+        label: int64[B].
+        part: int64[B], values below ``count``.
+        count: number of parts; those without rows do not count.
+    """
+    losses = F.cross_entropy(logits, label, reduction="none")
+    member = F.one_hot(part, count).to(losses.dtype)
+    sizes = member.sum(0)
+    risks = (member * losses[:, None]).sum(0) / sizes.clamp_min(1)
+    return risks.sum() / (sizes > 0).sum()

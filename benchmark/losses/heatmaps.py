@@ -108,6 +108,37 @@ def choose_class(logits: torch.Tensor, generator: torch.Generator | None = None)
     return (logits.argmax(1) + step * (draws[0] >= 0.5)) % classes
 
 
+def average_pool(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Return what ``F.adaptive_avg_pool2d`` returns.
+
+    Its backward pass has no deterministic form on a GPU. There two matrix products compute the same
+    up to rounding.
+
+    Args:
+        maps: float[B,C,H,W].
+        size: (h, w) of the result.
+    """
+    if maps.device.type == "cpu":
+        return F.adaptive_avg_pool2d(maps, size)
+    rows, columns = (
+        pooling_matrix(old, new).to(maps, non_blocking=True)
+        for old, new in zip(maps.shape[2:], size, strict=True)
+    )
+    return rows @ maps @ columns.T
+
+
+def pooling_matrix(old: int, new: int) -> torch.Tensor:
+    """Return float64[new,old], the weight of each input in each mean of an average pooling.
+
+    Mean i is that of the inputs from floor(i · old / new) to ceil((i + 1) · old / new) − 1.
+    """
+    at = torch.arange(old)
+    start = torch.arange(new) * old // new
+    stop = -(-(torch.arange(new) + 1) * old // new)
+    inside = (at >= start[:, None]) & (at < stop[:, None])
+    return inside.double() / (stop - start)[:, None]
+
+
 def foreground_mean(heatmap: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean of a map over the foreground and all channels, float[B].
 

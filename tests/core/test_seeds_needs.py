@@ -84,6 +84,7 @@ def _batch() -> Batch:
         torch.arange(n),
         torch.arange(n),
         torch.zeros(n, 1, 2, 2, dtype=torch.bool),
+        environment_sizes=(1, 1, 1),
     )
 
 
@@ -101,6 +102,7 @@ def test_strip_keeps_only_declared_annotations(need: str | None) -> None:
     stripped = batch.strip(Needs(**{need: True}) if need else Needs())
     left = {name for name in OPTIONAL.values() if getattr(stripped, name) is not None}
     assert left == ({OPTIONAL[need]} if need else set())
+    assert (stripped.environment_sizes is not None) == (need == "environments")
     assert (
         stripped.image is batch.image
         and stripped.label is batch.label
@@ -113,8 +115,12 @@ def test_strip_removes_annotations_for_validation_from_training_batches() -> Non
     assert stripped.group is None and stripped.mask is None
 
 
-@pytest.mark.parametrize("chosen", [torch.tensor([True, False, True]), torch.tensor([0, 2])])
-def test_rows_picks_from_every_field_and_keeps_none(chosen: torch.Tensor) -> None:
+@pytest.mark.parametrize(
+    "chosen", [torch.tensor([True, False, True]), torch.tensor([0, 2]), slice(0, 3, 2)]
+)
+def test_rows_picks_from_every_field_and_keeps_none(chosen: torch.Tensor | slice) -> None:
+    # how many rows of each environment are left is not known without reading them
+    assert _batch().rows(chosen).environment_sizes is None
     picked = _batch().strip(Needs(groups=True)).rows(chosen)
     assert len(picked) == 2
     assert (

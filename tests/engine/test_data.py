@@ -12,6 +12,7 @@ import torch
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.speed.memory import Scratch
 from benchmark.engine.device_split import DeviceSplit
+from benchmark.engine.host_rows import HostRows
 from tests.support.random_data import INFO, random_data
 
 
@@ -160,3 +161,30 @@ def test_batches_are_equal_from_the_gpu_and_from_the_host() -> None:
         torch.testing.assert_close(
             batch.image.cpu(), _split(data).batch(rows).image, rtol=0, atol=1e-6
         )
+
+
+def test_the_sizes_of_the_environments_are_known_for_training_images_alone() -> None:
+    data = random_data()
+    rows = np.array([7, 3, 3, 49])
+    batch = _split(data).batch(rows)
+    assert batch.environment is not None
+    assert batch.environment_sizes == tuple(torch.bincount(batch.environment, minlength=2).tolist())
+    of_test = replace(data, splits={"test": data.splits["train"]})
+    assert DeviceSplit(of_test, "test", torch.device("cpu")).batch(rows).environment_sizes is None
+
+
+def test_rows_gathered_ahead_are_those_that_were_expected() -> None:
+    array = np.arange(60, dtype=np.uint8).reshape(20, 3)
+    mask = array % 2 == 0
+    source = HostRows({"image": array, "mask": mask}, torch.device("cpu"))
+    for expected in ([3, 3, 19], [0], [5, 6]):
+        source.expect(np.array(expected))
+        for rows in ([1, 2], expected, expected):  # others, then those, then those again
+            assert source.take("image", np.array(rows)).tolist() == array[rows].tolist()
+            assert source.take("mask", np.array(rows)).tolist() == mask[rows].tolist()
+
+
+def test_rows_that_are_not_there_are_an_error() -> None:
+    source = HostRows({"image": np.zeros((4, 3), np.uint8)}, torch.device("cpu"))
+    with pytest.raises(IndexError):
+        source.take("image", np.array([4]))

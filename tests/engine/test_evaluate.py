@@ -20,7 +20,7 @@ from benchmark.core.needs import Needs
 from benchmark.core.registry import BACKBONES
 from benchmark.engine import evaluate as module
 from benchmark.engine.device_split import DeviceSplit
-from benchmark.engine.evaluate import Evaluation, evaluate, images_per_pass
+from benchmark.engine.evaluate import Evaluation, evaluate, images_per_objective, images_per_pass
 from benchmark.engine.exceptions import NonFiniteError
 from benchmark.engine.selection import Selection, criterion_values
 from tests.support.random_data import random_data
@@ -135,6 +135,26 @@ def test_large_images_pass_in_smaller_batches(pixels: int, images: int) -> None:
     assert [len(batch) for batch in reader.shown] == [images] * (50 // images) + (
         [50 % images] if 50 % images else []
     )
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "pixels", "images"), [(8, 35, 8), (1, 35 * 10, 10), (64, 35, 20), (1, 1, 1)]
+)
+def test_an_objective_takes_no_more_images_than_a_training_batch_or_few_pixels(
+    batch_size: int, pixels: int, images: int
+) -> None:
+    reader, split = _made(random_data())  # 50 images of 5×7 pixels
+    reader.hp = {"batch_size": batch_size}
+    assert images_per_objective(split, reader, 20, pixels) == images
+
+
+def test_an_objective_in_parts_is_the_mean_over_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, split = _made(random_data())
+    monkeypatch.setattr(module, "images_per_objective", lambda *_: 8)
+    evaluation = evaluate(reader, split, 3, 2, objective=True, max_images=20)
+    assert [len(batch) for batch in reader.shown] == [8, 8, 4, 8, 8, 4, 8, 2]
+    expected = random_data().splits["train"].label.mean()
+    assert evaluation.objective == pytest.approx(expected, rel=1e-12)
 
 
 def test_without_confounders_there_is_one_row() -> None:

@@ -6,12 +6,14 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from benchmark.losses.heatmaps import (
     choose_class,
     cosine_distance,
     foreground_mean,
     geometric_distance,
+    pooling_matrix,
 )
 from benchmark.losses.outputs import softened_divergence
 
@@ -123,3 +125,10 @@ def test_softened_divergence_by_hand(temperature: float) -> None:
         "a constant added to all logits changes nothing"
     )
     assert softened_divergence(1e4 * s.float(), 1e4 * t.float(), temperature).isfinite()
+
+
+@pytest.mark.parametrize(("old", "new"), [(8, 4), (7, 3), (10, 7), (5, 5)])
+def test_pooling_by_products_is_adaptive_pooling(old: int, new: int) -> None:
+    x = torch.randn(2, 3, old, old + 1, generator=torch.Generator().manual_seed(0)).double()
+    found = pooling_matrix(old, new) @ x @ pooling_matrix(old + 1, new).T
+    torch.testing.assert_close(found, F.adaptive_avg_pool2d(x, new), rtol=1e-12, atol=1e-14)
