@@ -213,7 +213,7 @@ class AttriNet(Algorithm):
     def step(self, batch: Batch) -> Mapping[str, torch.Tensor | float]:
         update = self.schedule.update(self.current_step)
         k, positive = self.class_of_step(batch)
-        label = torch.tensor([k], device=batch.image.device)
+        label = torch.full((1,), k, device=batch.image.device)
         parts = {
             CRITIC: self.critic,
             GENERATOR: self.network.generator,

@@ -202,7 +202,7 @@ class GuidedAttriNet(AttriNet):
         if self.hp["counterfactual_weight"] > 0:
             image = self.network.unit(batch.image)[guided]
             changed = (image + mask * attribution).detach()
-            label = torch.tensor([k], device=image.device)
+            label = torch.full((1,), k, device=image.device)
             logits = exact(self.network.heads(self.network.generator(changed, label), label))
             evidence = F.softplus(logits)  # the cross-entropy of an image without the class
             terms["counterfactual"] = self.hp["counterfactual_weight"] * mean_or_zero(evidence)

@@ -18,6 +18,9 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ from torch.utils.flop_counter import flop_registry  # noqa: E402
 from benchmark.core.algorithm import Algorithm, Setting  # noqa: E402
 from benchmark.core.batch import Batch  # noqa: E402
 from benchmark.core.registry import ALGORITHMS, BACKBONES  # noqa: E402
+from benchmark.engine.build import place  # noqa: E402
 
 CLASSES = 10
 #: Row of the table: the method, and the teacher (or earlier run) that it is given.
@@ -43,6 +47,7 @@ ROWS = {
     "rrr": ("rrr", None),
     "isnet": ("isnet", "erm"),
     "gain": ("gain", None),
+    "ex2l": ("ex2l", None),
     "distill_outputs": ("distill_outputs", "erm"),
     "distill_gradcam": ("distill_gradcam", "erm"),
 }
@@ -67,8 +72,23 @@ class Flops(TorchDispatchMode):
         return out
 
 
-def build(name: str, given: argparse.Namespace, upstream: str | None = None) -> Algorithm:
-    """Return a method with its optimisers, in training mode."""
+def build(
+    name: str,
+    given: argparse.Namespace,
+    upstream: str | None = None,
+    device: str = "cpu",
+    compute: Mapping[str, Any] | None = None,
+) -> Algorithm:
+    """Return a method with its optimisers, in training mode.
+
+    Args:
+        name: the method.
+        given: the options of the command: backbone, batch and side.
+        upstream: the method of its teacher or earlier run, or None.
+        device: where it trains.
+        compute: the ``compute`` table of a spec.
+    """
+    compute = compute or {}
     kind = ALGORITHMS.get(name)
     size = (3, given.side, given.side)
 
@@ -81,29 +101,41 @@ def build(name: str, given: argparse.Namespace, upstream: str | None = None) -> 
     hparams = {key: h.default for key, h in kind.all_hparams(given.side).items()}
     hparams |= {"batch_size": given.batch, "lr": 1e-4}
     before = {
-        role: build(upstream, given).eval().requires_grad_(False)
+        role: build(upstream, given, None, device, compute).eval().requires_grad_(False)
         for role in ("teacher", "standard")
         if upstream
     }
-    setting = Setting(CLASSES, 2, 1, size, hparams, 10_000, network, before)
+    setting = Setting(CLASSES, 2, 1, size, hparams, 10_000, network, upstream=before)
+    if compute.get("precision") == "bf16":
+        setting = replace(setting, autocast=partial(torch.autocast, device, dtype=torch.bfloat16))
     torch.manual_seed(0)
     algorithm: Algorithm = kind(setting)
     if name == "isnet":
         algorithm.low, algorithm.high = torch.tensor(1.0), torch.tensor(10.0)
     if name == "segment_classify":
         algorithm.network.low.zero_(), algorithm.network.high.fill_(1.0)
+    place(algorithm, torch.device(device), compute)
     algorithm.optimizers = algorithm.make_optimizers()
     return algorithm.train()
 
 
-def make_batch(kind: type[Algorithm], given: argparse.Namespace) -> Batch:
+def make_batch(kind: type[Algorithm], given: argparse.Namespace, device: str = "cpu") -> Batch:
     mask = torch.zeros(given.batch, 1, given.side, given.side, dtype=torch.bool)
     mask[:, :, given.side // 4 : -given.side // 4, given.side // 4 : -given.side // 4] = True
     image, label = (
         torch.randn(given.batch, 3, given.side, given.side),
         torch.randint(CLASSES, (given.batch,)),
     )
-    return Batch(image, label, torch.arange(given.batch), mask=mask).strip(kind.needs)
+    confounder = torch.randint(2, (given.batch,))
+    tensors = {
+        "image": image,
+        "label": label,
+        "index": torch.arange(given.batch),
+        "mask": mask,
+        "confounder": confounder,
+        "group": 2 * label + confounder,
+    }
+    return Batch(**{k: value.to(device) for k, value in tensors.items()}).strip(kind.needs)
 
 
 def resident(which: str) -> int:

@@ -53,6 +53,10 @@ FUSED = Tolerance(5e-3, 1e-3)
 CHANNELS_LAST = FUSED
 #: Activations of eight bits.
 BF16 = Tolerance(0.05, 0.02)
+#: Methods whose terms are not continuous in the activations. The divergence of two Grad-CAM maps
+#: has the logarithm of each pixel: one that the rounding of an activation moves across the ReLU's
+#: zero changes from its value to 1e-6, the smoothing, and its logarithm by up to 14.
+BF16_OF = {("ex2l", "kl"): Tolerance(0.15, 0.2), ("ex2l", "kl_random"): Tolerance(0.15, 0.2)}
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +163,7 @@ def test_bf16_and_channels_last_have_the_terms_of_the_default(
 ) -> None:
     skip_if_large(name, request)
     plain = terms(name, variant, {})
-    check(name, variant, {"precision": "bf16"}, BF16, plain)
+    check(name, variant, {"precision": "bf16"}, BF16_OF.get((name, variant), BF16), plain)
     check(name, variant, {"channels_last": True}, CHANNELS_LAST, plain)
 
 

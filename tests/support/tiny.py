@@ -94,15 +94,17 @@ def make_batch(rows: int = 12, side: int = 16, seed: int = 0) -> Batch:
     image = torch.randn(rows, 3, side, side, generator=generator)
     image[:, 0] += label[:, None, None]  # something to learn
     mask = torch.rand(rows, 1, side, side, generator=generator) < 0.5
+    environment = torch.arange(rows) * ENVIRONMENTS // rows
     return Batch(
         image=image,
         label=label,
         index=index,
         group=label * CONFOUNDERS + confounder,
         confounder=confounder,
-        environment=torch.arange(rows) * ENVIRONMENTS // rows,
+        environment=environment,
         mask=mask,
         class_mask=mask & (torch.arange(CLASSES) == label[:, None])[:, :, None, None],
+        environment_sizes=tuple(torch.bincount(environment, minlength=ENVIRONMENTS).tolist()),
     )
 
 
