@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.source_trees import tree_of
+
 ROOT = Path(__file__).resolve().parents[1]
 
 #: The table "The house" of the design: a part of the project, and the parts that it may import.
@@ -91,13 +93,13 @@ def _part(module: str) -> str:
     return ".".join(pieces[:2]) if pieces[0] == "benchmark" else pieces[0]
 
 
-def imports(text: str, module: str, package: bool) -> Iterator[tuple[int, str]]:
+def imports(tree: ast.Module, module: str, package: bool) -> Iterator[tuple[int, str]]:
     """Return line and full name of everything that a module imports statically.
 
     ``from a import b`` gives ``a.b``: a module or a name in one, which makes no difference to the
     part it belongs to.
     """
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -161,18 +163,18 @@ def test_every_way_of_importing_is_seen() -> None:
         "import a.b as c, d\nfrom e import f, g\n"
         "def h():\n    from . import i\n    from ..j import k\n"
     )
-    found = {name for _, name in imports(text, "p.q.r", package=False)}
+    found = {name for _, name in imports(ast.parse(text), "p.q.r", package=False)}
     assert found == {"a.b", "d", "e.f", "e.g", "p.q.i", "p.j.k"}
-    assert {name for _, name in imports("from . import i", "p.q", package=True)} == {"p.q.i"}
+    assert {name for _, name in imports(ast.parse("from . import i"), "p.q", package=True)} == {
+        "p.q.i"
+    }
 
 
 def test_no_arrow_that_the_table_does_not_allow() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line} imports {imported}"
         for path in _files(*OURS)
-        for line, imported in imports(
-            path.read_text(encoding="utf-8"), _module(path), path.name == "__init__.py"
-        )
+        for line, imported in imports(tree_of(path), _module(path), path.name == "__init__.py")
         if forbidden(_module(path), imported)
     ]
     assert not wrong, "\n".join(wrong)
@@ -217,7 +219,7 @@ def test_of_core_only_what_holds_tensors_loads_torch() -> None:
 def test_no_function_is_too_long() -> None:
     too_long = []
     for path in _files(*OURS):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
                 lines = (node.end_lineno or node.lineno) - first + 1

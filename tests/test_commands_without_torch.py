@@ -120,6 +120,7 @@ def test_tables_need_scipy_only(folder: Path) -> None:
     check(COLLECTING, folder, allowed={"scipy"})
 
 
+@pytest.mark.slow
 def test_figures_need_matplotlib_but_not_torch(folder: Path) -> None:
     ((code, packages),) = run_all(["collect_results FOLDER"], folder)
     assert code == 0

@@ -22,6 +22,7 @@ import pytest
 import benchmark
 from benchmark.cli import programs
 from benchmark.core.shipped import shipped
+from tests.support.source_trees import tree_of
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("benchmark", "algorithms", "datasets")
@@ -44,7 +45,7 @@ TINY = ROOT / ".ci" / "tiny.toml"
 @functools.cache
 def trees() -> list[tuple[Path, ast.Module]]:
     return [
-        (path.relative_to(ROOT), ast.parse(path.read_text(encoding="utf-8")))
+        (path.relative_to(ROOT), tree_of(path))
         for package in OURS
         for path in sorted((ROOT / package).rglob("*.py"))
     ]

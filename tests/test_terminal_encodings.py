@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.source_trees import tree_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -210,10 +211,10 @@ def test_a_live_table_in_a_narrow_terminal(folder: Path) -> None:
     assert b"Gr??e x Breite +- ?" in output
 
 
-def _calls_without_encoding(text: str) -> list[int]:
+def _calls_without_encoding(tree: ast.Module) -> list[int]:
     """Lines of the calls that read or write text in the encoding of the locale."""
     found = []
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
         names = {keyword.arg: keyword.value for keyword in node.keywords}
@@ -254,8 +255,8 @@ def test_the_rule_for_files_itself() -> None:
         "subprocess.run(command, encoding='utf-8')",
         "Image.open(path)",
     ]
-    assert _calls_without_encoding("\n".join(wrong)) == list(range(1, len(wrong) + 1))
-    assert _calls_without_encoding("\n".join(right)) == []
+    assert _calls_without_encoding(ast.parse("\n".join(wrong))) == list(range(1, len(wrong) + 1))
+    assert _calls_without_encoding(ast.parse("\n".join(right))) == []
 
 
 def test_every_file_that_we_open_names_its_encoding() -> None:
@@ -271,7 +272,7 @@ def test_every_file_that_we_open_names_its_encoding() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}"
         for path in files
-        for line in _calls_without_encoding(path.read_text(encoding="utf-8"))
+        for line in _calls_without_encoding(tree_of(path))
     ]
     assert not wrong, "\n".join(wrong)
 

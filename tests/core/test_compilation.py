@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from functorch.compile import aot_module, nop
 from torch import nn
 
 from benchmark.core.compilation import eagerly, is_compiled, uncompiled
@@ -45,6 +44,13 @@ class Backend:
             return graph.forward(*arguments)
 
         return run
+
+
+def ahead_of_time(network: nn.Module) -> nn.Module:
+    """Return the network in the wrapper of ahead-of-time compilation, which compiles nothing."""
+    from functorch.compile import aot_module, nop  # the import takes two seconds
+
+    return aot_module(network, nop)  # type: ignore[no-any-return]
 
 
 def in_place(network: nn.Module, backend: Callable) -> nn.Module:
@@ -95,7 +101,7 @@ def test_compiled_networks_run_uncompiled_inside_and_compiled_again_after(
     assert backend.calls > before
 
 
-@pytest.mark.parametrize("way", [*WAYS, lambda network, backend: aot_module(network, nop)])
+@pytest.mark.parametrize("way", [*WAYS, lambda network, backend: ahead_of_time(network)])
 def test_compiled_networks_are_recognised(way: Callable) -> None:
     network = small()
     assert not is_compiled(network)
@@ -105,7 +111,7 @@ def test_compiled_networks_are_recognised(way: Callable) -> None:
 def test_a_network_comes_out_of_all_its_wrappers() -> None:
     network = small()
     assert uncompiled(network) is network
-    assert uncompiled(torch.compile(aot_module(network, nop), backend="eager")) is network
+    assert uncompiled(torch.compile(ahead_of_time(network), backend="eager")) is network
     scripted = torch.jit.trace(network, torch.randn(2, 3))
     assert uncompiled(scripted) is scripted
 

@@ -12,6 +12,7 @@ import pytest
 from benchmark.core.errors import UserError
 from benchmark.core.files import is_temporary, remove_abandoned, write_atomic
 from benchmark.core.layout import RunFolder, SweepFolder, newest_sweep, require_newest_sweep
+from tests.support.source_trees import tree_of
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What docs/log_schema.md promises.
@@ -32,7 +33,7 @@ IN_A_RUN = {
     "attempts",
 }
 IN_AN_ATTEMPT = {"log.jsonl", "output.txt", "ended.json", "failure.json"}
-IN_A_SWEEP = {"sweep.json", "runs", "report"}
+IN_A_SWEEP = {"sweep.json", "runs", "report", "done.txt", "workers"}
 
 
 def paths_of(folder: object) -> set[str]:
@@ -58,12 +59,12 @@ def test_the_names_are_those_of_the_documentation() -> None:
 
 def test_no_other_module_builds_paths_with_these_names() -> None:
     """A file name is joined to a path (``folder / "record.json"``) or is a constant."""
-    names = IN_A_RUN | IN_AN_ATTEMPT | IN_A_SWEEP
+    names = (IN_A_RUN | IN_AN_ATTEMPT | IN_A_SWEEP) - {"workers"}  # also the name of an option
     found = []
     for path in [*(ROOT / "benchmark").rglob("*.py"), *(ROOT / "algorithms").rglob("*.py")]:
         if path == ROOT / "benchmark" / "core" / "layout.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             values: list[ast.expr] = []
             if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
                 values = [node.left, node.right]

@@ -22,7 +22,7 @@ from benchmark.engine import explain_run as explain_run_module
 from benchmark.engine import loop as loop_module
 from benchmark.launch.stop_signals import StopRequest
 from datasets.tiny import Tiny
-from tests.support.runs import assert_same_results, lines, plan_run, run
+from tests.support.runs import assert_same_results, lines, plan_quick, plan_run, run
 from tests.support.toy_algorithms import Plain, registered
 
 #: Longer than a request may take to be honoured, even on a busy machine, seconds.
@@ -55,7 +55,7 @@ def test_data_that_take_long_to_build(
     tmp_path: Path, request_to_stop: StopRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, stopped = (
-        plan_run(tmp_path / name, "erm", budget=BUDGET) for name in ("whole", "stopped")
+        plan_quick(tmp_path / name, "erm", budget=BUDGET) for name in ("whole", "stopped")
     )
     assert run(whole) == "done"
     started = time.monotonic()
@@ -72,7 +72,7 @@ def test_data_that_take_long_to_build(
 def test_a_request_that_came_before_anything_began(
     tmp_path: Path, request_to_stop: StopRequest
 ) -> None:
-    folder = plan_run(tmp_path, "erm", budget=BUDGET)
+    folder = plan_quick(tmp_path, "erm", budget=BUDGET)
     request_to_stop.ask("stopped")
     assert stoppable(folder, 1, request_to_stop) == "interrupted"
 
@@ -83,7 +83,7 @@ def test_an_evaluation_that_takes_long_is_made_when_the_run_is_resumed(
 ) -> None:
     """Earlier steps are kept, and the resumed run and its log equal the undisturbed one."""
     whole, stopped = (
-        plan_run(tmp_path / name, "irm", budget=BUDGET, hparams={"anneal_iters": 6})
+        plan_quick(tmp_path / name, "irm", budget=BUDGET, hparams={"anneal_iters": 6})
         for name in ("whole", "stopped")
     )
     assert run(whole) == "done"
@@ -163,7 +163,7 @@ def test_a_method_that_looks_at_the_data_outside_its_steps(
     monkeypatch.setattr(loop_module, "POLL_SECONDS", -1.0)
     with registered(Looks):
         whole, stopped = (
-            plan_run(tmp_path / name, "toy_looks", budget=BUDGET) for name in ("whole", "stopped")
+            plan_quick(tmp_path / name, "toy_looks", budget=BUDGET) for name in ("whole", "stopped")
         )
         assert run(whole) == "done"
         with monkeypatch.context() as patch:

@@ -262,6 +262,7 @@ def test_outside_a_checkout_there_is_no_commit(
     assert commit() is None
 
 
+@pytest.mark.slow  # it imports torch in a new process
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only glibc hands memory back in this way"
 )
