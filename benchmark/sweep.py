@@ -252,7 +252,7 @@ def _status(given: argparse.Namespace) -> int:
 
     folder = _folder(given)
     stored = read_stored(folder)
-    if (folder / "workers").is_dir():
+    if SweepFolder(folder).workers.is_dir():
         from benchmark.launch.executors.slurm import describe_workers
 
         if workers := describe_workers(folder):

@@ -59,7 +59,7 @@ def test_the_names_are_those_of_the_documentation() -> None:
 
 def test_no_other_module_builds_paths_with_these_names() -> None:
     """A file name is joined to a path (``folder / "record.json"``) or is a constant."""
-    names = (IN_A_RUN | IN_AN_ATTEMPT | IN_A_SWEEP) - {"workers"}  # also the name of an option
+    names = IN_A_RUN | IN_AN_ATTEMPT | IN_A_SWEEP
     found = []
     for path in [*(ROOT / "benchmark").rglob("*.py"), *(ROOT / "algorithms").rglob("*.py")]:
         if path == ROOT / "benchmark" / "core" / "layout.py":
