@@ -118,6 +118,7 @@ setup(
         "dicom": ["pydicom>=2.4"],  # X-rays in DICOM
         "hdf5": ["h5py>=3.8"],  # ImageNet-Segmentation
         "parquet": ["pyarrow>=14"],  # collect_results' tidy export
+        "excel": ["openpyxl>=3.1"],  # collect_results --format excel
         # the documentation as a site: mkdocs serve
         "docs": [
             "mkdocs>=1.6,<2",

@@ -11,18 +11,28 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from benchmark.cli.collect_commands import (
+    BENCHMARKS,
+    COMMANDS,
+    audit_table,
+    export_sweep,
+    import_folder,
+    say_moved,
+)
 from benchmark.cli.options import number
 from benchmark.cli.programs import make_parser
+from benchmark.cli.report_folder import OPTIONS, report_folder, write_options
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.files import check_file, check_folder, write_atomic
 from benchmark.core.layout import SweepFolder
 from benchmark.core.terminal import prepare_streams, say
 from benchmark.plan.sweepfile import MAX_ENTRIES
-from benchmark.report.formats.report_format import file_names
-from benchmark.report.records.sweep_records import find_sweep_folder, load_sweep
-from benchmark.report.render import SPREADS, render, write_all, write_page
+from benchmark.report.formats.report_format import REPORT_FORMATS
+from benchmark.report.records.sweep_records import find_sweep_folder
+from benchmark.report.render import SPREADS, render, write_all, write_format, write_page
 from benchmark.report.report import make_report
 from benchmark.report.tables.class_scores import ClassScoreTable
 from benchmark.report.tables.report_table import (
@@ -51,15 +61,18 @@ examples:
                                                              posteriors as in the TEA paper
   python -m benchmark.collect_results --retrain-best 5       a sweep file that trains the best draw
                                                              of each method on new trials
-  python -m benchmark.collect_results --export runs.csv      one row per run, criterion and split
-  python -m benchmark.collect_results --from domainbed DIR   tables of a sweep made by DomainBed
-  python -m benchmark.collect_results --audit tea_table4     which claims of a published table its
+  python -m benchmark.collect_results --rows erm irm --columns average_accuracy gap --transpose
+                                                             a small table
+  python -m benchmark.collect_results export runs.csv        one row per run, criterion and split
+  python -m benchmark.collect_results import domainbed DIR   tables of a sweep made by DomainBed
+  python -m benchmark.collect_results audit tea_table4       which claims of a published table its
                                                              own numbers support
 
 what it does:
   Reads results/<sweep>/, also while runs are still in progress. Selects the best draw of each
   method and trial on validation data; test images are never used for selection. Prints the tables,
   and writes all formats, figures (PDF, PNG) and an HTML page to results/<sweep>/report/ (or --out).
+  If report/ holds a report with other options, it stays, and the new one gets a folder inside.
   Runs that are missing, failed or refused are reported in footnotes.
 
 selection criteria:
@@ -73,44 +86,56 @@ or the folder is wrong.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     prepare_streams()
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] in COMMANDS:
+        return COMMANDS[given[0]](given[1:], _print)
+    options = _parser().parse_args(given)
     if options.out:
         check_folder(Path(options.out), "--out")
     if options.export:
         check_file(Path(options.export), "--export")
     if options.source:
-        return _other_benchmark(options.source, options.dir, options.format, options.out)
+        say_moved("--from", f"import {options.source} DIR")
+        return import_folder(options.source, options.dir, options.format, options.out, _print)
     if options.audit:
-        return _audit(options.audit, options.reference, options.format)
+        say_moved("--audit", f"audit {options.audit}")
+        return audit_table(options.audit, options.reference, options.format, _print)
     folder = find_sweep_folder(options.dir)
     if options.export:
-        return _export(folder, Path(options.export))
+        say_moved("--export", f"export {options.export}")
+        return export_sweep(folder, Path(options.export))
     if options.engine == "nuts" and importlib.util.find_spec("pymc") is None:
         raise UserError(
             "--engine nuts needs PyMC: `pip install pymc`, or leave it out for the exact engine."
         )
-    tables = list(options.tables)
-    if options.engine == "nuts" or options.split:  # these options have no other use
-        tables.append(ClassScoreTable.name)
-    report_options = ReportOptions(
-        reference=options.reference,
-        tables=tuple(tables),
-        engine=options.engine,
-        splits=tuple(options.split),
-        columns=tuple(options.columns),
-    )
-    report = make_report(folder, options.selection, options.spread, report_options)
-    given = sys.argv[1:] if arguments is None else arguments
-    report.command = shlex.join(["python", "-m", "benchmark.collect_results", *given])
+    command = shlex.join(["python", "-m", "benchmark.collect_results", *given])
+    return _collect(options, folder, command)
+
+
+def _collect(options: argparse.Namespace, folder: Path, command: str) -> int:
+    """Make the report of a sweep, print its tables and write its files."""
+    report = make_report(folder, options.selection, options.spread, _report_options(options))
+    report.command = command
     retrain = _retrain_files(report, options.retrain_best)
-    out = Path(options.out) if options.out else SweepFolder(folder).report
+    shown_options = _changed_options(options)
+    out = Path(options.out) if options.out else report_folder(SweepFolder(folder), shown_options)
     written = write_all(report, out)
-    shown = replace(report, width=_width()) if options.format == "text" else report
-    _print(render(shown, options.format, appendix=options.format != "text"))
+    if REPORT_FORMATS.get(options.format).on_request:
+        written.append(write_format(report, options.format, out))
+    else:
+        shown = replace(report, width=_width()) if options.format == "text" else report
+        _print(render(shown, options.format, appendix=options.format != "text"))
+    write_options(out, command, shown_options)
     names = ", ".join(path.name for path in written)
     if not options.tables_only:
         names += ", " + write_page(report, out, options.figures)
     say(f"written to {out}/: {names}", error=True)
+    if not options.out and out != SweepFolder(folder).report:
+        say(
+            f"{out.parent}/ holds a report with other options, which stays as it is "
+            f"({OPTIONS} in each folder says which).",
+            error=True,
+        )
     for name, text in retrain.items():
         write_atomic(out / f"{name}.toml", text.encode("utf-8", "replace"))
         say(
@@ -121,41 +146,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if report.sweep.states().get("done") else 1
 
 
+def _report_options(options: argparse.Namespace) -> ReportOptions:
+    tables = list(options.tables)
+    if options.engine == "nuts" or options.split:  # these options have no other use
+        tables.append(ClassScoreTable.name)
+    return ReportOptions(
+        reference=options.reference,
+        tables=tuple(tables),
+        engine=options.engine,
+        splits=tuple(options.split),
+        columns=tuple(options.columns),
+        rows=tuple(options.rows),
+        decimals=options.decimals,
+        transpose=options.transpose,
+        upstream=options.upstream,
+    )
+
+
+def _changed_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that change what a report shows, without those at their defaults."""
+    default = _parser().parse_args([])
+    kept = ("dir", "format", "out", "tables_only", "figures", "export", "source", "audit")
+    return {
+        name: value
+        for name, value in sorted(vars(options).items())
+        if name not in (*kept, "retrain_best") and value != getattr(default, name)
+    }
+
+
 def _retrain_files(report: Report, trials: int | None) -> dict[str, str]:
     from benchmark.report.tables.hyperparameters import retrain_sweeps
 
     return {} if trials is None else retrain_sweeps(report.sweep, report.tables, trials)
-
-
-def _export(folder: Path, path: Path) -> int:
-    from benchmark.report.records.tidy_export import export
-
-    rows = export(load_sweep(folder), path)
-    say(f"{rows:,} rows written to {path}", error=True)
-    return 0
-
-
-def _other_benchmark(source: str, folder: str | None, form: str, out: str | None) -> int:
-    from benchmark.report.external import domainbed, foreign_results, subpopbench
-    from benchmark.report.render import render_sheets, write_sheets
-
-    if folder is None:
-        raise UserError(f"--from {source} needs the folder of its results: --from {source} DIR.")
-    results = {"domainbed": domainbed, "subpopbench": subpopbench}[source].read(Path(folder))
-    sheets = foreign_results.sheets(results)
-    _print(render_sheets(sheets, form))
-    if out:
-        written = write_sheets(sheets, Path(out), foreign_results.flat_records(results))
-        say(f"written to {out}/: {', '.join(path.name for path in written)}", error=True)
-    return 0
-
-
-def _audit(name: str, reference: str | None, form: str) -> int:
-    from benchmark.report.external.published_audit import audit
-    from benchmark.report.render import render_sheets
-
-    _print(render_sheets(audit(name, reference), form))
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -170,7 +192,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="sweep folder, or its name in results/; default: the newest sweep",
     )
-    add("--format", choices=file_names(), default="text", help="format to print; default: text")
+    add(
+        "--format",
+        choices=REPORT_FORMATS.names(),
+        default="text",
+        help="format to print; default: text",
+    )
     add(
         "--selection",
         metavar="CRITERION",
@@ -183,6 +210,15 @@ def _parser() -> argparse.ArgumentParser:
         help="print the standard deviation, a 95%% interval, or posterior mean, sd and credible "
         "interval of single trials; default: sd",
     )
+    _add_files(parser)
+    _add_choices(parser)
+    _add_moved(parser)
+    return parser
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which files are written, and where."""
+    add = parser.add_argument
     add("--out", metavar="DIR", help="output folder; default: report/ in the sweep folder")
     add(
         "--tables-only",
@@ -195,6 +231,17 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="figures to draw; auto: of the first six data sets, up to 500 runs; default: auto",
     )
+    add(
+        "--retrain-best",
+        metavar="N",
+        type=number(int, 1, MAX_ENTRIES),
+        help="write a sweep file with the best draw of each method on N new trials",
+    )
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which tables, splits and columns are shown."""
+    add = parser.add_argument
     add(
         "--reference",
         metavar="METHOD",
@@ -219,31 +266,51 @@ def _parser() -> argparse.ArgumentParser:
         metavar="METRIC",
         nargs="+",
         default=[],
-        help="columns that are not shown by default, such as top5_accuracy with 10 classes or less",
+        help="metrics to show, in this order, such as average_accuracy biased; +METRIC shows one "
+        "besides the default ones, such as +top5_accuracy with 10 classes or less",
     )
-    add(
-        "--retrain-best",
-        metavar="N",
-        type=number(int, 1, MAX_ENTRIES),
-        help="write a sweep file with the best draw of each method on N new trials",
-    )
+    _add_layout(parser)
+
+
+def _add_moved(parser: argparse.ArgumentParser) -> None:
+    """Add the options that are commands now."""
+    add = parser.add_argument
     add(
         "--export",
         metavar="FILE",
-        help="only write a tidy .csv or .parquet table of all runs",
+        help="the same as the command export",
     )
     add(
         "--from",
         dest="source",
-        choices=("domainbed", "subpopbench"),
-        help="DIR contains results of another benchmark",
+        choices=BENCHMARKS,
+        help="the same as the command import",
     )
     add(
         "--audit",
         metavar="TABLE",
-        help="check the claims of a published table, such as tea_table4; reads no sweep",
+        help="the same as the command audit",
     )
-    return parser
+
+
+def _add_layout(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which rows are printed, and how."""
+    add = parser.add_argument
+    add(
+        "--rows",
+        metavar="METHOD",
+        nargs="+",
+        default=[],
+        help="methods to show and compare, in this order; default: all",
+    )
+    add("--upstream", action="store_true", help="also rows of runs that only serve others")
+    add(
+        "--decimals",
+        metavar="N",
+        type=number(int, 0, 6),
+        help="digits after the point of accuracies; default: 1, or 2 where needed",
+    )
+    add("--transpose", action="store_true", help="print methods as columns of the results")
 
 
 def _add_tables(parser: argparse.ArgumentParser) -> None:

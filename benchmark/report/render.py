@@ -49,6 +49,14 @@ def write_all(report: Report, out: Path) -> list[Path]:
     return [out / name for name in file_names().values()]
 
 
+def write_format(report: Report, form: str, out: Path) -> Path:
+    """Write the file of one format into a folder, and return it."""
+    _make_folder(out)
+    kind = REPORT_FORMATS.get(form)()
+    write_atomic(out / kind.file_name, kind.content(report))
+    return out / kind.file_name
+
+
 def write_sheets(
     sheets: Sequence[Sheet], out: Path, records: Sequence[dict[str, Any]]
 ) -> list[Path]:

@@ -8,7 +8,7 @@ from benchmark.core.errors import UserError
 from benchmark.report.records.model_selection import choose_criterion
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.records.sweep_records import load_sweep
-from benchmark.report.tables.metric import METRICS
+from benchmark.report.tables.metric import METRICS, check_columns
 from benchmark.report.tables.posteriors import Posteriors
 from benchmark.report.tables.report_table import (
     REPORT_TABLES,
@@ -49,12 +49,19 @@ def make_report(
     criterion = choose_criterion(sweep, selection)
     store = PredictionStore()
     options = options or ReportOptions()
-    for name in options.columns:
-        METRICS.get(name)
     posteriors = Posteriors(options.engine, credible=spread == Spread.CREDIBLE)
     tables = tables_of(
-        sweep, criterion, store, posteriors, own=selection is None, requested=options.columns
+        sweep,
+        criterion,
+        store,
+        posteriors,
+        own=selection is None,
+        requested=options.columns,
+        methods=options.rows,
     )
+    check_columns(options.columns, [table.columns for table in tables])
+    for results in tables:
+        results.decimals = options.decimals
     sweep.notes += [
         f"the metric {origin} cannot be used: {reason}" for origin, reason in METRICS.broken.items()
     ]

@@ -78,7 +78,7 @@ class Tally:
 
     def add_interval(self, truth: float, text: str) -> None:
         """Count the interval of a printed cell."""
-        found = _BRACKETS.search(text)
+        found = _BRACKETS.search(text.replace("−", "-"))
         if found is None:
             self.missing += 1
             return
@@ -308,14 +308,11 @@ def _count_details(found: Measurement, sheet: Sheet, truth: dict[str, float]) ->
 
 def _count_marks(found: Measurement, setting: Setting, table: Table) -> None:
     """Count false marks; and, with a method that is truly worse, how often it is found."""
-    show = printer(table, "sd")
     for i, column in enumerate(table.columns):
         if setting.columns and column.name not in setting.columns:
             continue
-        worse = [
-            "*" not in show(row.values[i]) and "?" not in show(row.values[i]) for row in table.rows
-        ]
-        tested = any("*" in show(row.values[i]) for row in table.rows)
+        worse = [not row.values[i].best and not row.values[i].not_compared for row in table.rows]
+        tested = any(row.values[i].best for row in table.rows)
         if not tested:
             found[f"{column.name}: false marks"].missing += 1
             continue

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmark import collect_results
-from benchmark.core.errors import exit_code
+from benchmark.cli.report_folder import folder_name
+from benchmark.core.errors import UserError, exit_code
 from benchmark.report.formats.report_format import file_names
+from benchmark.report.formats.text import text_table
 from benchmark.report.report import make_report
 from benchmark.report.tables.provenance import provenance
-from tests.support.fake_sweep import ERM, FakeSweep, World
+from benchmark.report.tables.report_table import ReportOptions
+from benchmark.report.tables.results_table import Table
+from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=60)
 
@@ -45,6 +52,7 @@ def test_prints_and_writes_every_format(
         *file_names().values(),
         "report.html",
         "figures",
+        "options.json",
         "tables",
     }
     for form, name in file_names().items():
@@ -170,3 +178,97 @@ def test_a_folder_that_cannot_be_written(
         assert run(str(folder), "--out", str(out)) == 2
         printed, err = capsys.readouterr()
         assert printed == "" and err.startswith("error: ") and "Traceback" not in err
+
+
+def test_a_report_with_other_options_leaves_the_first_one_alone(folder: Path) -> None:
+    report = folder / "report"
+    assert run(str(folder), "--tables-only") == 0
+    first = (report / "tables.txt").read_bytes()
+    again = ("--tables-only", "--spread", "interval", "--decimals", "2")
+    assert run(str(folder), *again) == 0
+    assert (report / "tables.txt").read_bytes() == first
+    (other,) = (path for path in report.iterdir() if path.is_dir() and path.name != "tables")
+    made = json.loads((other / "options.json").read_text())
+    assert made["options"] == {"decimals": 2, "spread": "interval"}
+    assert "--spread interval" in made["command"]
+    assert run(str(folder), *again) == 0
+    assert run(str(folder), "--tables-only", "--format", "latex") == 0
+    folders = {path.name for path in report.iterdir() if path.is_dir()}
+    assert folders == {"tables", other.name}
+
+
+def test_names_of_folders() -> None:
+    assert folder_name({}) == "default"
+    assert folder_name({"spread": "interval", "transpose": True}) == "spread-interval_transpose"
+    long = folder_name({"columns": ["a/b"] * 40})
+    assert len(long) < 80 and "/" not in long
+    assert long != folder_name({"columns": ["a/b"] * 41})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(("--audit", "tea_table4"), ("audit", "tea_table4"))],
+)
+def test_old_flags_still_work_and_say_so(
+    old: tuple[str, ...], new: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*old) == 0
+    shown, said = capsys.readouterr()
+    assert "benchmark.collect_results audit tea_table4" in said
+    assert run(*new) == 0
+    assert capsys.readouterr() == (shown, "")
+
+
+def test_export_is_a_command(folder: Path, tmp_path: Path) -> None:
+    assert run("export", str(tmp_path / "new.csv"), str(folder)) == 0
+    assert run(str(folder), "--export", str(tmp_path / "old.csv")) == 0
+    assert (tmp_path / "new.csv").read_bytes() == (tmp_path / "old.csv").read_bytes() != b""
+
+
+def test_rows_columns_and_decimals(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    for method in (ERM, DRO, Method("irm", 0.8, 0.4)):
+        fake.add(WORLD, method)
+    folder = fake.finish()
+
+    def table(**options: Any) -> Table:
+        (found,) = make_report(folder, options=ReportOptions(**options)).tables
+        return found
+
+    everything = table()
+    some = table(rows=("irm", "erm"), columns=("gap", "average_accuracy"), decimals=3)
+    assert [row.method for row in some.rows] == ["irm", "erm"]
+    assert [column.name for column in some.columns] == ["gap", "average_accuracy"]
+    gap = [column.name for column in everything.columns].index("gap")
+    assert some.rows[1].values[0].estimate == everything.rows[0].values[gap].estimate
+    assert re.search(r"\d\.\d{3} ± \d+\.\d{3}", text_table(some))
+    more = table(columns=("+seen_worst_group",))
+    assert [c.name for c in everything.columns] == [
+        c.name for c in more.columns if c in everything.columns or "seen" not in type(c).name
+    ]
+    split = everything.columns[-2].splits[0]
+    assert [column.splits for column in table(columns=(split,)).columns] == [(split,)]
+    with pytest.raises(UserError, match="unknown metric"):
+        table(columns=("nonsense",))
+    with pytest.raises(UserError, match="did you mean irm"):
+        table(rows=("irn",))
+
+
+def test_a_workbook_has_numbers_and_no_formula(folder: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl", reason="needs openpyxl")
+    assert run(str(folder), "--tables-only", "--format", "excel") == 0
+    book = openpyxl.load_workbook(folder / "report" / "tables.xlsx")
+    cells = [cell for sheet in book for row in sheet.iter_rows() for cell in row]
+    assert len(book.sheetnames) > 1 and any(isinstance(cell.value, float) for cell in cells)
+    assert not any(cell.data_type == "f" for cell in cells)
+
+
+def test_without_openpyxl_one_sentence_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "openpyxl" else find(name, *a)
+    )
+    assert run(str(folder), "--tables-only", "--format", "excel") == 2
+    assert "pip install openpyxl" in capsys.readouterr().err

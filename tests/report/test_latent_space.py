@@ -68,7 +68,7 @@ def test_silhouettes_are_in_the_tables(sweep: tuple[Path, dict[str, list[str]]])
     assert sheet is not None
     rows = {row[0]: row for row in sheet.rows}
     assert set(rows) == {"erm", "tea"} and rows["erm"][1] == "64"
-    assert rows["erm"][2:4] == [f"0.50 ± {np.std([0.25, 0.75], ddof=1):.2f}", "-0.12 ± 0.00"]
+    assert rows["erm"][2:4] == [f"0.50 ± {np.std([0.25, 0.75], ddof=1):.2f}", "−0.12 ± 0.00"]
     assert rows["tea"][2] == "–"
     assert any(note.startswith("group_dro") and "no embeddings" in note for note in sheet.notes)
     for form in ("text", "latex", "markdown", "json"):

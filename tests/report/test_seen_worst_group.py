@@ -56,4 +56,4 @@ def test_beside_the_published_values(sweep: Path, tmp_path: Path) -> None:
     report = make_report(sweep)
     (sheet,) = beside(report.tables, tmp_path, report.store)
     (row,) = (row for row in sheet.rows if row[0] == "erm")
-    assert row[2] == "72.38" and row[3].startswith("65.0 ±") and row[4] == "-7.4"
+    assert row[2] == "72.38" and row[3].startswith("65.0 ±") and row[4] == "−7.4"

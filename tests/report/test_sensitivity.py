@@ -74,7 +74,7 @@ def test_means_over_classes_and_trials(two_trials: Path) -> None:
     assert found["unbiased class sensitivity %"] == f"55.0 ± {100 * 0.1 / math.sqrt(2):.1f}"
     assert found["biased evidence sensitivity %"] == "30.0 ± 0.0"
     assert found["biased confounder sensitivity %"] == "80.0 ± 0.0"
-    assert found["correlation of heatmaps"] == "-0.50 ± 0.00"
+    assert found["correlation of heatmaps"] == "−0.50 ± 0.00"
     assert found["shortcut effect / sd"] == "1.25 ± 0.00"
     assert found["predictions flipped %"] == "30.0 ± 0.0"
 

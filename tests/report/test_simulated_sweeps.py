@@ -50,7 +50,7 @@ def test_true_scores_are_those_of_very_many_images(tmp_path: Path) -> None:
 
 def test_printed_brackets_are_read() -> None:
     tally = Tally()
-    tally.add_interval(-0.03, "-2.5 [-4.0, -1.0]*")
+    tally.add_interval(-0.03, "−2.5 [−4.0, −1.0]≈")
     tally.add_interval(0.5, "51.0 ± 1.0 [50.5, 52.0]")
     tally.add_interval(0.5, "51.0 ± 1.0")
     assert (tally.held, tally.printed, tally.missing) == (1, 2, 1)

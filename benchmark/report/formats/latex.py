@@ -105,10 +105,10 @@ class Latex(ReportFormat):
 
     def report(self, report: Report) -> str:
         sweep = report.sweep
-        return latex_document(grids_of(report), sweep.title, sweep.notes)
+        return latex_document(grids_of(report), sweep.title, sweep.notes, report.command)
 
     def files(self, report: Report) -> dict[str, str]:
-        return latex_files(grids_of(report))
+        return latex_files(grids_of(report), report.command)
 
     def sheets(
         self, sheets: Sequence[Sheet], records: Sequence[dict[str, Any]] | None = None
@@ -116,17 +116,20 @@ class Latex(ReportFormat):
         return latex_document([grid_of_sheet(sheet) for sheet in sheets], "published tables")
 
 
-def latex_document(grids: Sequence[Grid], title: str, notes: Sequence[str] = ()) -> str:
+def latex_document(
+    grids: Sequence[Grid], title: str, notes: Sequence[str] = (), command: str = ""
+) -> str:
     r"""Return a document of all tables, which can also be \input into another document.
 
     Args:
         grids: The tables.
         title: Title in the comment at the head of the file.
         notes: Notes of the sweep, at the end.
+        command: Command that made the report, for a comment; empty for none.
     """
-    ascii_title = one_line(title).encode("ascii", "replace").decode()
     return (
-        HEADER.format(title=ascii_title, folder=FOLDER, packages=PACKAGES)
+        HEADER.format(title=_ascii(title), folder=FOLDER, packages=PACKAGES)
+        + _origin(command)
         + COMMANDS
         + "\n".join(map(latex_grid, grids))
         + "".join(f"\n\\par\\noindent Note: {escape(note)}\n" for note in notes)
@@ -134,12 +137,13 @@ def latex_document(grids: Sequence[Grid], title: str, notes: Sequence[str] = ())
     )
 
 
-def latex_files(grids: Sequence[Grid]) -> dict[str, str]:
+def latex_files(grids: Sequence[Grid], command: str = "") -> dict[str, str]:
     r"""Return a file for each table, to be \input, by its path; a long table has several."""
     head = f"% \\input this file into a document whose preamble has:\n%   {PACKAGES}\n"
     files: dict[str, str] = {}
     for grid in grids:
-        name = re.sub(r"[^a-z0-9.]+", "_", grid.name.lower()).strip("_.")[:80] or "table"
+        bare = re.sub(r"\([^)]*\)", "", grid.name.lower())
+        name = re.sub(r"[^a-z0-9.]+", "_", bare).strip("_.")[:80] or "table"
         unique = name
         number = 1
         while f"{FOLDER}/{unique}.tex" in files:
@@ -147,8 +151,17 @@ def latex_files(grids: Sequence[Grid]) -> dict[str, str]:
             unique = f"{name}_{number}"
         for part, content in enumerate(parts_of(grid), start=1):
             path = f"{FOLDER}/{unique}{f'_part_{part}' if part > 1 else ''}.tex"
-            files[path] = head + COMMANDS + _float(content)
+            files[path] = head + _origin(command) + COMMANDS + _float(content)
     return files
+
+
+def _origin(command: str) -> str:
+    """Return a comment with the command that made the report."""
+    return f"% Made by: {_ascii(command)}\n" if command else ""
+
+
+def _ascii(text: str) -> str:
+    return one_line(text).encode("ascii", "replace").decode()
 
 
 def latex_table(table: Table, spread: str = "sd") -> str:

@@ -22,14 +22,21 @@ class ReportFormat(ABC):
     Attributes:
         name: Name in the registry, and value of ``--format``.
         file_name: Name of the file that the report is written to.
+        on_request: Whether the file is written only if ``--format`` names it. Such a format is no
+            text, and implements ``content`` alone.
     """
 
     name: str = ""
     file_name: ClassVar[str] = ""
+    on_request: ClassVar[bool] = False
 
     @abstractmethod
     def report(self, report: Report) -> str:
         """Return the report as text."""
+
+    def content(self, report: Report) -> bytes:
+        """Return the content of the file."""
+        return self.report(report).encode("utf-8", "replace")
 
     def files(self, report: Report) -> dict[str, str]:
         """Return further files of the report by path; none by default."""
@@ -56,5 +63,6 @@ REPORT_FORMATS: Registry[type[ReportFormat]] = Registry(
 
 
 def file_names() -> dict[str, str]:
-    """Return the file name of every format, by the name of the format."""
-    return {name: REPORT_FORMATS.get(name).file_name for name in REPORT_FORMATS.names()}
+    """Return the file name of every text format, by the name of the format."""
+    kinds = {name: REPORT_FORMATS.get(name) for name in REPORT_FORMATS.names()}
+    return {name: kind.file_name for name, kind in kinds.items() if not kind.on_request}

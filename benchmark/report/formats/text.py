@@ -145,14 +145,12 @@ def _stub_widths(
     """
     stub = len(heads)
     most = [*limits, *([12] * stub)][:stub]
+    most = [max(limit, display_width(head[-1])) for limit, head in zip(most, heads, strict=True)]
     longest = [
         max(display_width(heads[i][-1]), *(display_width(row[i]) for row in rows))
         for i in range(stub)
     ]
     if stub and only_names:
-        most = [
-            max(limit, display_width(head[-1])) for limit, head in zip(most, heads, strict=True)
-        ]
         others = sum(map(min, most[:-1], longest)) + len(_GAP) * (stub - 1)
         most[-1] = max(most[-1], width - others)
     return list(map(min, most, longest))

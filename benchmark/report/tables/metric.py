@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from benchmark.core.errors import UserError, shown
-from benchmark.core.registry import Registry
+from benchmark.core.registry import Registry, did_you_mean
 from benchmark.core.summaries import DataSummary
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.predictions import PredictionStore
@@ -279,19 +279,63 @@ def columns_of(data: DataSummary, requested: Collection[str] = ()) -> list[Metri
 
     Args:
         data: The data set.
-        requested: Registry names of metrics that the user asks for.
+        requested: Names of metrics, columns or splits that the user asks for. One with a plus sign
+            is shown besides the default columns; without such signs, the others are left out.
 
     Raises:
         UserError: If a metric does not return its columns, as one of another package might.
     """
     if not data.test_splits:
         return []
+    added = {name.removeprefix("+") for name in requested}
+    chosen = [name for name in requested if not name.startswith("+")]
     classes = sorted(map(METRICS.get, METRICS.names()), key=lambda metric: metric.position)
-    return [
-        column
+    columns = [
+        (column, metric.name)
         for metric in classes
-        for column in _columns_of(metric, data, requested=metric.name in requested)
+        for column in _asked_columns(metric, data, added)
     ]
+    if not chosen:
+        return [column for column, _ in columns]
+    wanted = [*chosen, *(added - set(chosen))]
+    found = [
+        column
+        for name in wanted
+        for column, metric in columns
+        if name in {column.name, metric, *column.aliases} or (name,) == column.splits
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _asked_columns(
+    metric: type[Metric], data: DataSummary, asked: Collection[str]
+) -> Sequence[Metric]:
+    """Return the columns of one metric, more of them if its name or theirs is asked for."""
+    columns = _columns_of(metric, data, requested=False)
+    if not asked:
+        return columns
+    more = _columns_of(metric, data, requested=True)
+    names = {metric.name, *(column.name for column in more)}
+    return more if names & set(asked) else columns
+
+
+def check_columns(names: Collection[str], tables: Collection[Collection[Metric]]) -> None:
+    """Check that every requested name is that of a metric, a column or a split.
+
+    Args:
+        names: What the user asks for.
+        tables: The columns of each table.
+
+    Raises:
+        UserError: If one is not.
+    """
+    columns = [column for table in tables for column in table]
+    known = {*METRICS.names(), *(column.name for column in columns)}
+    known |= {split for column in columns for split in column.splits}
+    known |= {alias for column in columns for alias in column.aliases}
+    for name in names:
+        if name.removeprefix("+") not in known:
+            raise UserError(f"unknown metric {name!r}{did_you_mean(name, known)}")
 
 
 def _columns_of(metric: type[Metric], data: DataSummary, *, requested: bool) -> Sequence[Metric]:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from benchmark.core.backbone_options import with_defaults
 from benchmark.core.counts import accuracy, num_images
 from benchmark.core.criteria import title_of
+from benchmark.core.errors import UserError
 from benchmark.core.layout import State
 from benchmark.core.needs import without_mask_annotation
+from benchmark.core.registry import did_you_mean
 from benchmark.core.spec import RunSpec
 from benchmark.core.summaries import UNKNOWN_DATA, DataSummary
 from benchmark.core.titles import Titles
@@ -146,6 +148,7 @@ def tables_of(
     *,
     own: bool = False,
     requested: Collection[str] = (),
+    methods: Sequence[str] = (),
 ) -> list[Table]:
     """Return one table per data set; stand-in data and real data never share one.
 
@@ -156,10 +159,15 @@ def tables_of(
         posteriors: Posteriors of confusion matrices, of which the values of single trials have
             credible intervals if they are printed.
         own: Whether the first criterion of each method's own runs selects instead.
-        requested: Registry names of metrics that the user asks for.
+        requested: Names of metrics, columns or splits that the user asks for, see ``columns_of``.
+        methods: The methods that the tables contain, in this order; none for all.
+
+    Raises:
+        UserError: If the sweep does not contain one of ``methods``.
     """
     by_dataset: dict[str, list[Cell]] = {}
-    for cell in cells_of(sweep, criterion, own=own):
+    cells = cells_of(sweep, criterion, own=own)
+    for cell in _chosen(cells, methods) if methods else cells:
         by_dataset.setdefault(cell.dataset, []).append(cell)
     tables = []
     for dataset, cells in by_dataset.items():
@@ -182,6 +190,21 @@ def _add_series(tables: Sequence[Table]) -> None:
     for table in tables:
         for row in table.rows:
             row.series = numbers.setdefault(row.code_label, len(numbers))
+
+
+def _chosen(cells: Sequence[Cell], methods: Sequence[str]) -> list[Cell]:
+    """Return the cells of these methods, in their order, and those of their upstream runs."""
+    known = dict.fromkeys(cell.method for cell in cells if cell.requested)
+    for name in methods:
+        if name not in known:
+            raise UserError(f"the sweep has no method {name!r}{did_you_mean(name, known)}")
+    order = {name: i for i, name in enumerate(dict.fromkeys(methods))}
+    wanted = sorted(
+        (cell for cell in cells if cell.requested and cell.method in order),
+        key=lambda cell: order[cell.method],
+    )
+    serving = [cell for cell in cells if not cell.requested and set(cell.serves) & set(order)]
+    return wanted + serving
 
 
 def _add_posteriors(table: Table, posteriors: Posteriors, store: PredictionStore | None) -> None:
