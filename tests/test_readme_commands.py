@@ -57,14 +57,13 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def execute(command: str, answer: str = "y\n") -> int:
-    """Run a command in the working directory; those that start processes, in one of their own."""
+def execute(command: str) -> int:
+    """Run a command in the working directory; launches, in a process of their own."""
     words = shlex.split(command)
     assert words[:2] == ["python", "-m"]
-    if words[2:4] in (["benchmark.sweep", "launch"], ["benchmark.sweep", "remove"]):
-        short = SHORT if words[3] == "launch" else []
-        python = [sys.executable, *words[1:], *short]
-        return subprocess.run(python, input=answer, text=True, check=False).returncode
+    if words[2:4] == ["benchmark.sweep", "launch"]:
+        python = [sys.executable, *words[1:], *SHORT]
+        return subprocess.run(python, check=False).returncode
     try:
         return int(importlib.import_module(words[2]).main(words[3:]))
     except SystemExit as end:
