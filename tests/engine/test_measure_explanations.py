@@ -137,7 +137,7 @@ def test_sensitivity_of_an_explainer(tmp_path: Path, trained: Path) -> None:
     (table_,) = report.tables
     sheet = sensitivity_sheet(table_, report)
     assert sheet is not None
-    assert [row[1] for row in sheet.rows] == ["lrp", "lrp", "gradcam"]
+    assert [row[1] for row in sheet.rows] == ["LRP", "LRP", "Grad-CAM"]
     assert sheet.rows[0][2:][-2:] == sheet.rows[1][2:][-2:] != sheet.rows[2][2:][-2:]
 
 
