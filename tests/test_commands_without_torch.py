@@ -74,7 +74,7 @@ COLLECTING = {
     "collect_results --format nothing": 2,
     "collect_results FOLDER --tables-only": 0,
     "collect_results FOLDER --export runs.csv": 0,
-    "collect_results --audit tea_table4": 0,
+    "collect_results audit tea_table4": 0,
 }
 
 

@@ -276,7 +276,7 @@ def test_a_wheel_works_in_an_empty_folder(installed: Path, tmp_path: Path) -> No
     listed = {line.partition(" ")[0] for line in say("shortcutbed", "list", "sweeps").splitlines()}
     assert sweeps <= listed
     assert "is valid" in say("shortcutbed", "validate", "quickstart")
-    assert "tea" in say("python", "-m", "benchmark.collect_results", "--audit", "tea_table4")
+    assert "tea" in say("python", "-m", "benchmark.collect_results", "audit", "tea_table4")
     assert list(tmp_path.iterdir()) == [], "looking writes nothing"
 
     shutil.copy(TINY, tmp_path / "small.toml")

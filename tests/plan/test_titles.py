@@ -82,7 +82,9 @@ def test_subclasses_do_not_inherit_titles() -> None:
     assert method_title(mine, "few_images") == "mine (few images)"
 
 
-@pytest.mark.parametrize("registry", [ALGORITHMS, DATASETS, EXPLAINERS], ids=str)
+@pytest.mark.parametrize(
+    "registry", [ALGORITHMS, DATASETS, EXPLAINERS], ids=["algorithms", "datasets", "explainers"]
+)
 def test_every_class_has_a_title_of_its_own(registry: Any) -> None:
     titles = [own_title(registry.get(name)) for name in registry.names()]
     assert len(set(titles)) == len(titles)
