@@ -161,7 +161,8 @@ def test_names_that_no_encoding_holds_in_every_format(tmp_path: Path) -> None:
     ):
         code, output = run(arguments, tmp_path)
         assert code in (0, 1) and "Traceback" not in output, output
-    assert len(list((tmp_path / "odd" / "report").glob("tables.*"))) == 5
+    written = {path.suffix for path in (tmp_path / "odd" / "report").glob("tables.*")}
+    assert written == {".csv", ".html", ".json", ".md", ".tex", ".txt"}
     for path in (tmp_path / "odd" / "report").glob("*.*"):
         path.read_bytes().decode("utf-8")
 

@@ -152,7 +152,7 @@ def test_the_sweep_as_a_table(sweep: Path) -> None:
     row = row[row["criterion"] == criterion].iloc[0]
     counts = record.selected[criterion].counts["unbiased"].sum(0)
     assert row["accuracy"] == pytest.approx(np.trace(counts) / counts.sum())
-    assert "group_dro" in results.table("text")
+    assert "GroupDRO" in results.table("text")
     with pytest.raises(UserError, match="sd or interval"):
         results.table(spread="range")
 

@@ -51,6 +51,11 @@ TRACED = Tolerance(1e-6, 1e-7)
 FUSED = Tolerance(5e-3, 1e-3)
 #: Other kernels, for which the same holds.
 CHANNELS_LAST = FUSED
+#: The same of methods that amplify rounding. The term of Attri-Net's critic, after Adam's first
+#: step has moved its weights, changes by 0.9 % if the images change by 1e-6 of their values, by
+#: 3.6 % if they change by 1e-5; how kernels round depends on the processor.
+AMPLIFIED = Tolerance(0.06, 5e-3)
+CHANNELS_LAST_OF = {"attri_net": AMPLIFIED, "attri_net_guided": AMPLIFIED}
 #: Activations of eight bits.
 BF16 = Tolerance(0.05, 0.02)
 #: Methods whose terms are not continuous in the activations. The divergence of two Grad-CAM maps
@@ -164,7 +169,8 @@ def test_bf16_and_channels_last_have_the_terms_of_the_default(
     skip_if_large(name, request)
     plain = terms(name, variant, {})
     check(name, variant, {"precision": "bf16"}, BF16_OF.get((name, variant), BF16), plain)
-    check(name, variant, {"channels_last": True}, CHANNELS_LAST, plain)
+    tolerance = CHANNELS_LAST_OF.get(name, CHANNELS_LAST)
+    check(name, variant, {"channels_last": True}, tolerance, plain)
 
 
 @pytest.mark.slow
