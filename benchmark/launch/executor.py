@@ -103,6 +103,12 @@ class Executor(abc.ABC):
     def renew(self, slot: Slot) -> None:  # noqa: B027
         """Repair what the death of a process may have broken in its slot."""
 
+    def replace_stuck(self) -> None:  # noqa: B027
+        """End processes that do not begin their job, so that it ends with a ``ProcessDied``.
+
+        The scheduler calls it several times a second while jobs run.
+        """
+
     @abc.abstractmethod
     def signal(self, number: int) -> None:
         """Send a signal to all processes: SIGTERM asks runs to save, SIGKILL ends them."""

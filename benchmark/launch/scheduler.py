@@ -389,6 +389,7 @@ class Scheduler:
             else:
                 self._early_deaths = 0
                 self._handle_result(active, result)
+        self.executor.replace_stuck()
         if self.options.run_time_limit is not None:
             self._enforce_time_limit(self.options.run_time_limit)
 

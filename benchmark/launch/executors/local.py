@@ -35,6 +35,8 @@ from benchmark.launch.worker import prepare_process, start_time, work
 _ROOT = Path(__file__).resolve().parents[3]
 #: How often to try to start a process.
 _START_TRIES = 5
+#: A process that has not begun its job after this many seconds is replaced.
+BEGIN_SECONDS = 120.0
 
 
 @LAUNCHERS.register
@@ -44,20 +46,30 @@ class LocalExecutor(Executor):
     Args:
         placement: see ``Executor``.
         preload: the modules that the fork server imports.
+        begin_seconds: a process that has not begun its job after so many seconds is replaced. A
+            process that is killed just after it was given a job takes the job with it, without a
+            word to its pool.
     """
 
     name = "local"
     title = "this machine, one process per run"
 
     def __init__(
-        self, placement: Placement, preload: Sequence[str] = ("benchmark.launch.preload",)
+        self,
+        placement: Placement,
+        preload: Sequence[str] = ("benchmark.launch.preload",),
+        *,
+        begin_seconds: float = BEGIN_SECONDS,
     ) -> None:
         super().__init__(placement)
         self.preload = tuple(preload)
+        self.begin_seconds = begin_seconds
         self.slots = placement.local_slots()
         if placement.device != "cpu":
             self.note = find_gpus().note
         self._pools: dict[int, ProcessPool] = {}
+        #: The last job of each slot, and when it was given to its pool.
+        self._given: dict[int, tuple[Future[JobResult], Slot, float]] = {}
 
     @classmethod
     def check_available(cls) -> None:
@@ -76,6 +88,7 @@ class LocalExecutor(Executor):
             except (RuntimeError, BrokenProcessPool, OSError, EOFError) as error:
                 reason = error
             else:
+                self._given[job.slot.index] = (future, job.slot, time.monotonic())
                 return _with_own_errors(future)
             time.sleep(0.2 * i)
             self.renew(job.slot)
@@ -89,6 +102,14 @@ class LocalExecutor(Executor):
         pool.stop()
         pool.join()
         self._pools[slot.index] = _make_pool(slot)
+
+    def replace_stuck(self) -> None:
+        for future, slot, given in list(self._given.values()):
+            waiting = not (future.running() or future.done())
+            if waiting and time.monotonic() - given > self.begin_seconds:
+                del self._given[slot.index]
+                self.renew(slot)
+                future.cancel()
 
     def signal(self, number: int) -> None:
         for process in _pool_processes():

@@ -1,0 +1,59 @@
+"""A process that never begins its job is replaced, and the job ends as that of a dead process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmark.core.layout import SweepFolder
+from tests.support.launcher_process import make, spec
+
+#: Runs one job, suspends all idle processes, and gives them another one. The pool forks no process
+#: while it has enough, so that nobody begins the job.
+SCRIPT = """
+import json, multiprocessing, os, signal, sys, time
+from pathlib import Path
+from benchmark.launch.executors.local import LocalExecutor
+from benchmark.launch.job import Job, ProcessDied
+from benchmark.launch.slots import Placement
+
+def job(folder):
+    engine = "tests.support.fake_engine"
+    return Job(Path(folder), False, executor.slots[0], None, 60.0, 60.0, engine)
+
+def idle():
+    return [p.pid for p in multiprocessing.active_children() if p.name == "pebble_pool_worker"]
+
+executor = LocalExecutor(Placement("cpu", 1), ["tests.support.fake_preload"], begin_seconds=1.0)
+executor.start()
+first, second = sys.argv[1:]
+found = {"first": executor.submit(job(first)).result(60).outcome}
+executor.replace_stuck()
+end = time.monotonic() + 30
+while len(idle()) < 2 and time.monotonic() < end:
+    time.sleep(0.05)
+for pid in idle():
+    os.kill(pid, signal.SIGSTOP)
+waiting = executor.submit(job(second))
+while not waiting.done() and time.monotonic() < end:
+    time.sleep(0.05)
+    executor.replace_stuck()
+found["lost"] = type(waiting.exception(0)).__name__
+found["second"] = executor.submit(job(second)).result(60).outcome
+executor.close()
+print(json.dumps(found))
+"""
+
+
+def test_a_job_that_no_process_begins(tmp_path: Path) -> None:
+    runs = [spec(trial, steps=2) for trial in range(2)]
+    make(tmp_path, *runs)
+    folders = [str(SweepFolder(tmp_path).run(run.key).path) for run in runs]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *folders], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == {"first": "done", "lost": "ProcessDied", "second": "done"}
