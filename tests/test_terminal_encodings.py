@@ -134,7 +134,7 @@ def test_a_sweep_in_a_folder_whose_name_is_no_text(
     code, output = run([b"sweep", b"status", place, b"--once"], folder, **terminal)
     assert code == 0 and "1 done" in output, output
     code, output = run([b"collect_results", place, b"--figures", b"none"], folder, **terminal)
-    assert code == 0 and "erm" in output, output
+    assert code == 0 and "ERM" in output, output
     for path in Path(os.fsdecode(place)).rglob("*"):
         if path.suffix in (".txt", ".json", ".jsonl", ".html", ".md", ".tex", ".csv"):
             path.read_bytes().decode("utf-8")

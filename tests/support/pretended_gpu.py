@@ -87,15 +87,17 @@ class PretendedTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, held: torch.Tensor) -> PretendedTensor:
-        tensor = torch.Tensor._make_wrapper_subclass(
-            cls,
-            held.size(),
-            strides=held.stride(),
-            storage_offset=held.storage_offset(),
-            dtype=held.dtype,
-            layout=held.layout,
-            device=_INSIDE,
-        )
+        # A view of a normal tensor is a normal tensor, in inference mode too.
+        with torch.inference_mode(held.is_inference()):
+            tensor = torch.Tensor._make_wrapper_subclass(
+                cls,
+                held.size(),
+                strides=held.stride(),
+                storage_offset=held.storage_offset(),
+                dtype=held.dtype,
+                layout=held.layout,
+                device=_INSIDE,
+            )
         tensor.held = held
         return tensor
 
@@ -104,11 +106,9 @@ class PretendedTensor(torch.Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Return how the values are stored; checkpoints are loaded to the CPU."""
-        held = torch.nn.Parameter(self.held, self.requires_grad) if self._is_param() else self.held
+        is_parameter = isinstance(self, torch.nn.Parameter)
+        held = torch.nn.Parameter(self.held, self.requires_grad) if is_parameter else self.held
         return held.__reduce_ex__(protocol)
-
-    def _is_param(self) -> bool:
-        return bool(getattr(self, "_is_param_flag", False))
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
