@@ -31,10 +31,13 @@ executor.start()
 first, second = sys.argv[1:]
 found = {"first": executor.submit(job(first)).result(60).outcome}
 executor.replace_stuck()
-end = time.monotonic() + 30
-while len(idle()) < 2 and time.monotonic() < end:
+end = time.monotonic() + 60
+known, since = set(), time.monotonic()
+while (len(known) != 2 or time.monotonic() < since + 2) and time.monotonic() < end:
     time.sleep(0.05)
-for pid in idle():
+    if set(idle()) != known:  # the process of the first job ends, and another one is forked
+        known, since = set(idle()), time.monotonic()
+for pid in known:
     os.kill(pid, signal.SIGSTOP)
 waiting = executor.submit(job(second))
 while not waiting.done() and time.monotonic() < end:

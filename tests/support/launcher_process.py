@@ -83,7 +83,7 @@ def main() -> None:
         summary = launch(
             folder,
             read_json(folder / "keys.json"),
-            LocalExecutor(Placement("cpu", workers), preload),
+            LocalExecutor(Placement("cpu", workers), preload, begin_seconds=8.0),
             lease_seconds=lease,
             on_event=tell,
             engine="tests.support.fake_engine",
