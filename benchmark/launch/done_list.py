@@ -86,7 +86,7 @@ class DoneList:
 
     def _read(self) -> list[str]:
         try:
-            handle = os.open(self._path, os.O_RDONLY)  # opened anew, so that NFS asks its server
+            handle = os.open(self._path, os.O_RDONLY)  # opened again, so NFS asks its server
         except OSError:
             return []
         try:

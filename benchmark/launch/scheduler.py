@@ -186,7 +186,7 @@ class Scheduler:
                 return True
             if self._is_too_late():
                 return False
-            # The machine of a run that nobody has seen alive may be down: then it is free soon.
+            # The machine of a run that was never seen alive may be down: then it is free soon.
             return bool(self.queue.waiting) or self._foreign.has_doubtful() or self._doubt_list()
         return bool(self.queue.waiting or self._active or self._foreign)
 

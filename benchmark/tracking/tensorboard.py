@@ -25,7 +25,7 @@ class TensorBoard(Tracker):
     def open(self, run: TrackedRun, last_step: int) -> RunWriter:
         readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", run.name)[:80]
         folder = self.folder / _FOLDER / f"{readable}_{run.key[:8]}"
-        # A killed launch may have lost some points. The log has them all, so they are written anew.
+        # A killed launch may have lost points. The log has them all: they are written again.
         if folder.is_dir():
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()

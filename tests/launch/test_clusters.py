@@ -36,7 +36,7 @@ def node(folder: Path, environment: Mapping[str, str]) -> Launcher:
 
 
 def check(folder: Path, specs: list[RunSpec], nodes: list[Launcher]) -> None:
-    """Every run was executed once, is right, and left no lease; nobody waits for ever."""
+    """Every run was executed once, is right, and left no lease; no worker waits forever."""
     for worker in nodes:
         assert worker.wait(120) == 0, worker.errors.read_text()
     done = [key for worker in nodes for key in worker.summary()["done"]]
@@ -80,7 +80,7 @@ def test_each_of_these_faults_alone(tmp_path: Path, environments: list[dict[str,
     nodes = [node(tmp_path, environment) for environment in environments]
     check(tmp_path, specs, nodes)
     starts = sum(len(worker.events("start")) for worker in nodes)
-    assert starts <= 45, "most processes are started for runs that nobody has begun"
+    assert starts <= 45, "most processes are started for runs that no worker has begun"
 
 
 def test_the_list_of_done_runs_is_a_hint(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from benchmark.core.layout import SweepFolder
 from tests.support.launcher_process import make, spec
 
 #: Runs one job, suspends all idle processes, and gives them another one. The pool forks no process
-#: while it has enough, so that nobody begins the job.
+#: while it has enough, so that no process begins the job.
 SCRIPT = """
 import json, multiprocessing, os, signal, sys, time
 from pathlib import Path
