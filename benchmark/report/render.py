@@ -90,7 +90,7 @@ def write_page(report: Report, out: Path, figures: str = "auto") -> str:
     from benchmark.report.html.page import FIGURES, page
 
     few = FIGURE_TABLES if figures == "auto" and len(report.sweep.runs) <= FIGURE_RUNS else 0
-    shown = report.tables if figures == "all" else report.tables[:few]
+    shown = report.shown_tables if figures == "all" else report.shown_tables[:few]
     drawn = draw_all(shown, report.store, out / FIGURES, report.measurements) if shown else {}
     files = [name for name in file_names().values() if (out / name).exists()]
     write_atomic(out / PAGE, page(report, drawn, files).encode("utf-8", "replace"))

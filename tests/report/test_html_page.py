@@ -251,13 +251,29 @@ def test_a_student_shows_its_teacher_and_the_teachers_scores(tmp_path: Path) -> 
         f"segment_classify ({teacher}), step {record['step']}; accuracy: " in page
         and accuracy in page
     )
-    assert "segment_classify (upstream)" in page and "teacher: segment_classify" in page
+    table, _, runs_part = page.partition('id="runs"')
+    assert "segment_classify (upstream)" in runs_part and "teacher: segment_classify" in table
+    assert "segment_classify (upstream)" not in table
+    write_page(make_report(folder, options=ReportOptions(upstream=True)), folder, "none")
+    table = (folder / "report.html").read_text().partition('id="runs"')[0]
+    assert "segment_classify (upstream)" in table
     path = folder / "runs" / student / "record.json"
     torn = json.loads(path.read_text())
     torn["upstream"]["teacher"]["selected"] = {"val_accuracy": 3}
     path.write_text(json.dumps(torn))
     write_page(make_report(folder), folder, "none")
     assert f"{teacher}; its scores are not in record.json" in (folder / "report.html").read_text()
+
+
+def test_columns_that_say_nothing_new_are_named_in_the_caption(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM)
+    fake.add(WORLD, Method("irm", 0.9, 0.8))
+    folder = fake.finish()
+    write_page(make_report(folder), folder, "none")
+    page = (folder / "report.html").read_text()
+    assert 'data-label="needs"' not in page and 'data-label="method"' in page
+    assert "The same in all rows: needs: none." in page
 
 
 CHROMIUM = (

@@ -102,6 +102,32 @@ def grid_of_table(
         best: How the best value of a column is printed, for the explanation of the marks.
     """
     options = options or ReportOptions()
+    grid = _whole_grid(table, spread, options, best)
+    if not table.columns:
+        return grid
+    grid = merge_equal_columns(move_constant_columns(grid))
+    return transposed(grid) if options.transpose else grid
+
+
+def shown_columns(table: Table, spread: str = "sd") -> tuple[list[bool], list[str]]:
+    """Return what the formats leave out of the results of one data set.
+
+    Args:
+        table: The results, of which all rows are shown.
+        spread: What is printed beside a value: ``sd``, ``interval`` or ``credible``.
+
+    Returns:
+        Whether each column is shown: the methods, their needs, and the columns of the table; and
+        sentences that say what the other columns contain.
+    """
+    options = ReportOptions(upstream=True)
+    whole = _whole_grid(table, spread, options, "Bold")
+    shown = grid_of_table(table, spread, options)
+    return [head in shown.heads for head in whole.heads], list(shown.remarks[len(whole.remarks) :])
+
+
+def _whole_grid(table: Table, spread: str, options: ReportOptions, best: str) -> Grid:
+    """Return the results of one data set with all columns."""
     builder = _Builder()
     general = builder.notes.marks(table.notes)
     show = printer(table, spread)
@@ -120,7 +146,7 @@ def grid_of_table(
         ]
         cells.append((label, Cell(show.needs(row)), *values))
     heads = (("method",), ("needs",), *(tuple(column.title) for column in table.columns))
-    grid = Grid(
+    return Grid(
         f"results {table.dataset}{' stand-in' if table.stand_in else ''}",
         table.title,
         table.short_caption(spread),
@@ -131,10 +157,6 @@ def grid_of_table(
         tuple(table.remarks(spread, best)),
         general,
     )
-    if not table.columns:
-        return grid
-    grid = merge_equal_columns(move_constant_columns(grid))
-    return transposed(grid) if options.transpose else grid
 
 
 def grid_of_sheet(sheet: Sheet) -> Grid:

@@ -41,11 +41,12 @@ def page(
         figures: Drawn figures by the position of their table.
         files: Names of the files of the same tables beside the page, to which it links.
     """
-    sections = [_section(report, i, figures.get(i, ())) for i in range(len(report.tables))]
+    tables = report.shown_tables
+    sections = [_section(report, i, figures.get(i, ())) for i in range(len(tables))]
     sheets = [*report.sheets, *report.appendix]
     side = "".join(folded(sheet.title, sheet_body(sheet)) for sheet in sheets)
     unfinished = unfinished_part(report.sweep.all_runs)
-    titles = [(f"table-{i + 1}", table.title) for i, table in enumerate(report.tables)]
+    titles = [(f"table-{i + 1}", table.title) for i, table in enumerate(tables)]
     titles += [("side", _SIDE_TITLE)] if side else []
     titles.append(("runs", "Selected runs"))
     titles += [("unfinished", "Runs without a result")] if unfinished else []
@@ -67,11 +68,12 @@ def _header(report: Report, files: Sequence[str]) -> str:
     created = (
         time.strftime("%Y-%m-%d", time.gmtime(sweep.created)) if sweep.created else "unknown date"
     )
-    used = [row.criterion for table in report.tables for row in table.rows if row.selected_runs]
+    tables = report.shown_tables
+    used = [row.criterion for table in tables for row in table.rows if row.selected_runs]
     criterion = "; ".join(map(title_of, dict.fromkeys([report.criterion, *used])))
     links = ", ".join(f'<a href="{text(name)}">{text(name)}</a>' for name in files)
     notes = "".join(f"<p>Note: {text(note)}</p>" for note in sweep.notes)
-    found = overall_finding(report.tables) if report.tables else ""
+    found = overall_finding(tables) if tables else ""
     return (
         f"<header><h1>{text(sweep.title)}</h1>"
         + (f'<p class="finding">{text(found)}</p>' if found else "")
@@ -100,7 +102,7 @@ def _origin(report: Report) -> str:
 
 def _section(report: Report, i: int, figures: Sequence[SavedFigure]) -> str:
     """Return the results on one data set: scatter, table, gallery, and folded figures."""
-    table = report.tables[i]
+    table = report.shown_tables[i]
     warning = '<p class="warning">Stand-in data: generated, not real.</p>' if table.stand_in else ""
     found = finding(table) if len(report.tables) > 1 else ""
     scatter = [figure for figure in figures if figure.name.startswith(SCATTER)]
@@ -130,6 +132,7 @@ def _folded_figure(figure: SavedFigure, context: str) -> str:
 
 
 def _runs(report: Report) -> str:
+    """Return the selected runs, including those that only serve others."""
     parts = []
     left = MAX_RUNS_SHOWN
     for table in report.tables:

@@ -7,10 +7,12 @@ import hashlib
 import html
 import re
 from collections.abc import Sequence
+from itertools import compress
 
 from benchmark.core.text import one_line
 from benchmark.report.figures.style import method_colour
 from benchmark.report.figures.summary_plots import SavedFigure
+from benchmark.report.formats.grid import shown_columns
 from benchmark.report.html.style import CSS, SCRIPT
 from benchmark.report.statistics.estimate import Estimate
 from benchmark.report.tables.numbers import (
@@ -57,8 +59,11 @@ def text(value: object) -> str:
 def table_part(table: Table, spread: str = Spread.BOTH) -> str:
     """Return a sortable table of values ± sd with intervals below; cards on narrow screens.
 
+    As in the other formats, columns that are the same in all rows, or equal to another column, are
+    named above the table instead.
+
     Args:
-        table: The results.
+        table: The results, of which all rows are shown.
         spread: ``credible`` for posteriors; anything else shows the same.
     """
     notes = Footnotes()
@@ -66,6 +71,7 @@ def table_part(table: Table, spread: str = Spread.BOTH) -> str:
     credible = spread == Spread.CREDIBLE
     show = printer(table, Spread.CREDIBLE if credible else Spread.SD)
     with_bounds = Spread.CREDIBLE if credible else Spread.INTERVAL
+    is_shown, moved = shown_columns(table, show.spread)
     titles = [" ".join(column.title) for column in table.columns]
     heads = [_head("method", ""), _head("needs", ""), *(_head(title, "number") for title in titles)]
     rows = []
@@ -86,11 +92,14 @@ def table_part(table: Table, spread: str = Spread.BOTH) -> str:
                 f"<span>{shown}</span></td>"
             )
         upstream = "" if row.requested else ' class="upstream"'
-        rows.append(f'<tr data-series="{row.series}"{upstream}>{"".join(cells)}</tr>')
+        shown_cells = "".join(compress(cells, is_shown))
+        rows.append(f'<tr data-series="{row.series}"{upstream}>{shown_cells}</tr>')
     printed = Spread.CREDIBLE if credible else Spread.BOTH
-    summary = text(" ".join([table.short_caption(printed), *_legend(table)])) + _sup(general)
+    summary = text(" ".join([table.short_caption(printed), *_legend(table), *moved]))
+    summary += _sup(general)
     about = f'<p class="caption">{text(" ".join(table.remarks(printed)))}</p>'
-    body = f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    shown_heads = "".join(compress(heads, is_shown))
+    body = f"<thead><tr>{shown_heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
     caption = f'<caption class="unseen">{text(table.title)}</caption>'
     whole = f'<table class="sortable cards">{caption}{body}</table>'
     return (

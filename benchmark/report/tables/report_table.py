@@ -113,11 +113,14 @@ class Report:
 
     @cached_property
     def shown_tables(self) -> list[Table]:
-        """The results, without runs that only serve others unless the options ask for them."""
+        """The results, without runs that only serve others unless the options ask for them.
+
+        A table of such runs alone keeps them.
+        """
         if self.options.upstream:
             return self.tables
         return [
-            replace(table, rows=[row for row in table.rows if row.requested])
+            replace(table, rows=[row for row in table.rows if row.requested] or table.rows)
             for table in self.tables
         ]
 
