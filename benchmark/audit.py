@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.cli.options import data_dir, number
+from benchmark.cli.options import add_data_dir, data_dir, number
 from benchmark.cli.programs import make_parser
 from benchmark.core.conditions import prepare_openmp
 from benchmark.core.dataset import GroupedDataset
@@ -25,17 +25,17 @@ MAX_IMAGES = 100_000
 
 _DESCRIPTION = """\
 Find out whether a trained model relies on a shortcut. Marks are planted in test images, and regions
-are exchanged between them; the verdict depends on how often the answers follow.
+are exchanged between them; the verdict depends on how often the predictions follow.
 """
 
 _EPILOG = """\
-MODEL is the folder of a run or of a sweep (with --method), a .pt2, .onnx or .safetensors file of
-Run.export, timm:NAME with --weights, or module:function. The function takes no arguments and
-returns a torch.nn.Module that maps normalised images float[N,C,H,W] to logits, or a function from
-images uint8[N,C,H,W] to scores float[N,K].
+MODEL is the folder of a run or of a sweep (with --method), a .pt2, .onnx or .safetensors file
+written by Run.export, timm:NAME with --weights, or module:function. The function takes no arguments
+and returns a torch.nn.Module that maps normalised images float[N,C,H,W] to logits, or a function
+from images uint8[N,C,H,W] to scores float[N,K].
 
-DATA is any data set, such as folder:path=my_data,side=224; `python -m benchmark.data list` has all.
-Its images must have the size, and its labels the names, that the model knows.
+The data set is any of `python -m benchmark.data list`, such as folder:path=my_data,side=224. Its
+images must have the size, and its labels the names, that the model expects.
 
 examples:
   python -m benchmark.audit results/quickstart digits_on_photos:places=2,bias=0.95 --method erm
@@ -113,60 +113,76 @@ def _main(arguments: Sequence[str] | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("audit", description=_DESCRIPTION, epilog=_EPILOG)
     add = parser.add_argument
-    add("model", metavar="MODEL", help="the trained model; see below")
+    add("model", metavar="MODEL", help="trained model; see below")
     add("data", metavar="NAME[:OPTION=VALUE,…]", help="data set with test images; see below")
-    add("--method", metavar="NAME[:VARIANT]", help="method of the run, if MODEL is a sweep")
-    add("--trial", type=int, metavar="N", help="trial of the run; default: the first finished one")
+    add("--method", metavar="NAME[:VARIANT]", help="if MODEL is a sweep: use a run of this method")
+    add(
+        "--trial",
+        type=int,
+        metavar="N",
+        help="if MODEL is a sweep: use trial N; default: the first finished one",
+    )
     add(
         "--trained-on",
         metavar="NAME[:OPTION=VALUE,…]",
-        help="data set of the run, if MODEL is a sweep with several",
+        help="if MODEL is a sweep with several data sets: use a run on this one",
     )
-    add("--weights", type=Path, metavar="FILE", help="weights of a timm model")
-    for name in ("mean", "std"):
+    add(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="load the weights of a timm model from this file",
+    )
+    for name, values in (("mean", "means"), ("std", "standard deviations")):
         add(
             f"--{name}",
             type=float,
             nargs="+",
             metavar="X",
-            help=f"{name} of each channel that a model of yours expects; default: of timm's "
-            "description of a timm model, else of the data",
+            help=f"normalise images with these {values} of the channels; default: those that timm "
+            "states for its models, otherwise those of the data",
         )
     add(
         "--labels",
         nargs="+",
         metavar="NAME",
-        help="classes in the order of the outputs of a model of yours; default: of the data",
+        help="name the outputs of the model, in their order; default: the classes of the data",
     )
     add(
         "--images",
         type=number(int, 1, MAX_IMAGES),
         default=240,
         metavar="N",
-        help="largest number of images of each experiment; default: 240",
+        help="use at most N images in each experiment; default: 240",
     )
     add(
         "--data-trial",
         type=number(int, 0, MAX_NUMBER),
         default=0,
         metavar="N",
-        help="trial of the data; default: 0",
+        help="use trial N of the data; default: 0",
     )
     add(
         "--seed",
         type=number(int, 0, MAX_NUMBER),
         default=0,
         metavar="N",
-        help="seed of images, donors and placebos; default: 0",
+        help="seed the choice of images, donors and placebos with N; default: 0",
     )
     add(
         "--fail-if",
         choices=("relies", "undecided"),
-        help="end with exit code 1 if this is the verdict",
+        help="exit with code 1 if this is the verdict",
     )
-    add("--out", type=Path, default=Path("audit"), metavar="DIR", help="default: audit")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
-    add("--data-dir", type=Path, metavar="DIR", help="folder of downloaded data sets")
+    add(
+        "--out",
+        type=Path,
+        default=Path("audit"),
+        metavar="DIR",
+        help="write the audit to this folder; default: audit",
+    )
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="device to use; default: cpu")
+    add_data_dir(parser)
     return parser
 
 

@@ -69,11 +69,11 @@ examples:
                                                              own numbers support
 
 what it does:
-  Reads results/<sweep>/, also while runs are still in progress. Selects the best draw of each
-  method and trial on validation data; test images are never used for selection. Prints the tables,
-  and writes all formats, figures (PDF, PNG) and an HTML page to results/<sweep>/report/ (or --out).
-  If report/ holds a report with other options, it stays, and the new one gets a folder inside.
-  Runs that are missing, failed or refused are reported in footnotes.
+  Reads results/<sweep>/, even while runs are in progress. Selects the best draw of each method and
+  trial on validation data, never on test images. Prints the tables, and writes all formats, figures
+  (PDF, PNG) and an HTML page to results/<sweep>/report/ (or --out). If report/ holds a report with
+  other options, that one stays, and the new one gets a folder inside. Footnotes name runs that are
+  missing, failed or refused.
 
 selection criteria:
 {criteria}
@@ -196,19 +196,19 @@ def _parser() -> argparse.ArgumentParser:
         "--format",
         choices=REPORT_FORMATS.names(),
         default="text",
-        help="format to print; default: text",
+        help="print the tables in this format; default: text",
     )
     add(
         "--selection",
         metavar="CRITERION",
-        help="criterion that selects step and draw; default: the first one of each method",
+        help="select step and draw by this criterion; default: the first one of each method",
     )
     add(
         "--spread",
         choices=SPREADS,
         default="sd",
-        help="print the standard deviation, a 95%% interval, or posterior mean, sd and credible "
-        "interval of single trials; default: sd",
+        help="print standard deviations (sd), 95 %% intervals (interval), or posterior means with "
+        "credible intervals for single trials (credible); default: sd",
     )
     _add_files(parser)
     _add_choices(parser)
@@ -219,23 +219,28 @@ def _parser() -> argparse.ArgumentParser:
 def _add_files(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which files are written, and where."""
     add = parser.add_argument
-    add("--out", metavar="DIR", help="output folder; default: report/ in the sweep folder")
+    add(
+        "--out",
+        metavar="DIR",
+        help="write the report to this folder; default: report/ in the sweep folder",
+    )
     add(
         "--tables-only",
         action="store_true",
-        help="write neither figures nor the HTML page, which is fast for thousands of runs",
+        help="write neither figures nor the HTML page; fast for thousands of runs",
     )
     add(
         "--figures",
         choices=("auto", "all", "none"),
         default="auto",
-        help="figures to draw; auto: of the first six data sets, up to 500 runs; default: auto",
+        help="draw figures of all data sets, of none, or (auto) of the first six if the sweep has "
+        "at most 500 runs; default: auto",
     )
     add(
         "--retrain-best",
         metavar="N",
         type=number(int, 1, MAX_ENTRIES),
-        help="write a sweep file with the best draw of each method on N new trials",
+        help="write a sweep file that trains the best draw of each method on N new trials",
     )
 
 
@@ -245,29 +250,30 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     add(
         "--reference",
         metavar="METHOD",
-        help="compare every method with this one: difference, P(better), Holm's p",
+        help="compare each method with this one: difference, P(better), Holm-adjusted p",
     )
     _add_tables(parser)
     add(
         "--engine",
         choices=("exact", "nuts"),
         default="exact",
-        help="how posteriors are computed, with --detail; nuts takes minutes; default: exact",
+        help="with --detail: compute posteriors exactly, or by sampling (nuts), which takes "
+        "minutes; default: exact",
     )
     add(
         "--split",
         metavar="NAME",
         nargs="+",
         default=[],
-        help="test splits of --detail; default: the split of the average",
+        help="with --detail: show these test splits; default: the split of the average accuracy",
     )
     add(
         "--columns",
         metavar="METRIC",
         nargs="+",
         default=[],
-        help="metrics to show, in this order, such as average_accuracy biased; +METRIC shows one "
-        "besides the default ones, such as +top5_accuracy with 10 classes or less",
+        help="show these metrics, in this order, such as average_accuracy biased; +METRIC adds one "
+        "to the default ones, such as +top5_accuracy with 10 classes or fewer",
     )
     _add_layout(parser)
 
@@ -278,18 +284,18 @@ def _add_moved(parser: argparse.ArgumentParser) -> None:
     add(
         "--export",
         metavar="FILE",
-        help="the same as the command export",
+        help="old form of `collect_results export FILE`",
     )
     add(
         "--from",
         dest="source",
         choices=BENCHMARKS,
-        help="the same as the command import",
+        help="old form of `collect_results import`",
     )
     add(
         "--audit",
         metavar="TABLE",
-        help="the same as the command audit",
+        help="old form of `collect_results audit TABLE`",
     )
 
 
@@ -301,16 +307,20 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
         metavar="METHOD",
         nargs="+",
         default=[],
-        help="methods to show and compare, in this order; default: all",
+        help="show and compare these methods, in this order; default: all",
     )
-    add("--upstream", action="store_true", help="also rows of runs that only serve others")
+    add(
+        "--upstream",
+        action="store_true",
+        help="also show runs that only serve others, such as teachers",
+    )
     add(
         "--decimals",
         metavar="N",
         type=number(int, 0, 6),
-        help="digits after the point of accuracies; default: 1, or 2 where needed",
+        help="print accuracies with N decimals; default: 1, or 2 if a spread would round to 0.0",
     )
-    add("--transpose", action="store_true", help="print methods as columns of the results")
+    add("--transpose", action="store_true", help="print methods as columns instead of rows")
 
 
 def _add_tables(parser: argparse.ArgumentParser) -> None:

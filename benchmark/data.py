@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmark.cli.data_checks import examine, leaks, members, oddities
 from benchmark.cli.masks_command import add_mask_options, make_mask_file
-from benchmark.cli.options import DATA_VARIABLE, data_dir, number
-from benchmark.cli.programs import add_version, make_parser
+from benchmark.cli.options import add_data_dir, data_dir, number
+from benchmark.cli.programs import add_command, add_version, make_parser
 from benchmark.cli.resources import download
 from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
 from benchmark.core.errors import UserError, exit_code
@@ -47,8 +47,8 @@ _EPILOG = """examples:
   python -m benchmark.data masks spawrious:side=224 --weights dino_deitsmall16_pretrain.pth \\
       --backbone vit_s_16 --trials 0 1 2
 
-Decoded images are kept in .cache in the data folder, or in --cache-dir; for sweeps to find them in
-another folder, set SHORTCUTBED_CACHE.
+Decoded images are cached in .cache in the data folder, or in --cache-dir. Set SHORTCUTBED_CACHE for
+sweeps to find them in another folder.
 
 exit codes: 0 success; 1 `check` found a problem; 2 the command is wrong.
 """
@@ -70,14 +70,15 @@ def _main(arguments: list[str] | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("data", description=_DESCRIPTION, epilog=_EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    lists = commands.add_parser("list", help="list the data sets and whether their files exist")
+    lists = add_command(commands, "list", "list data sets, and which of their files are missing")
     lists.set_defaults(run=_list)
-    check = commands.add_parser(
+    check = add_command(
+        commands,
         "check",
-        help="count images and groups; find damage, repeated images and leaks between splits",
+        "count images and groups; find damage, duplicates and leaks between splits",
     )
     check.set_defaults(run=_check)
-    prepare = commands.add_parser("prepare", help="unpack archives and decode the images once")
+    prepare = add_command(commands, "prepare", "unpack archives, and decode the images once")
     prepare.set_defaults(run=_prepare)
     prepare.add_argument(
         "--download",
@@ -90,56 +91,61 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="unpack this .zip or .tar file first; can be repeated",
+        help="unpack this .zip or .tar file first; repeatable",
     )
-    show = commands.add_parser("show", help="write a contact sheet with groups and masks")
+    show = add_command(commands, "show", "draw a contact sheet with groups and masks")
     show.set_defaults(run=_show)
-    masks = commands.add_parser(
-        "masks", help="write foreground masks without annotation, by TokenCut on a transformer"
+    masks = add_command(
+        commands,
+        "masks",
+        "make foreground masks without annotation, by TokenCut on a vision transformer",
     )
     masks.set_defaults(run=_masks)
-    masks.add_argument("datasets", nargs=1, metavar="NAME[:OPTION=VALUE,…]")
+    about = "data set, with its options; see `data list`"
+    masks.add_argument("datasets", nargs=1, metavar="NAME[:OPTION=VALUE,…]", help=about)
     add_mask_options(masks)
     for command in (check, prepare, show):
-        command.add_argument("datasets", nargs="+", metavar="NAME[:OPTION=VALUE,…]")
+        command.add_argument("datasets", nargs="+", metavar="NAME[:OPTION=VALUE,…]", help=about)
     for command in (check, show):
         command.add_argument(
             "--trial",
             type=number(int, 0, MAX_NUMBER),
             default=0,
-            help="trial whose splits are used; default: 0",
+            metavar="N",
+            help="use the splits of trial N; default: 0",
         )
     _add_scan(check)
     show.add_argument(
-        "--output", type=Path, metavar="FILE.png", help="default: NAME.png in the temporary folder"
+        "--output",
+        type=Path,
+        metavar="FILE.png",
+        help="write the sheet to this file; default: NAME.png in the temporary folder",
     )
-    show.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: all splits")
+    show.add_argument(
+        "--splits", nargs="+", metavar="SPLIT", help="show these splits; default: all"
+    )
     show.add_argument(
         "--per-group",
         type=number(int, 1, 1000),
         default=8,
         metavar="N",
-        help="number of images of each group; default: 8",
+        help="show N images of each group; default: 8",
     )
     show.add_argument(
         "--groups",
         type=number(int, 1, 1000),
         default=8,
         metavar="N",
-        help="number of groups of each split, the largest first; default: 8",
+        help="show the N largest groups of each split; default: 8",
     )
     for command in (lists, check, prepare, show, masks):
-        command.add_argument(
-            "--data-dir",
-            type=Path,
-            metavar="DIR",
-            help=f"folder of downloaded data sets; default: ${DATA_VARIABLE}, otherwise data",
-        )
+        add_data_dir(command)
         command.add_argument(
             "--cache-dir",
             type=Path,
             metavar="DIR",
-            help=f"folder of decoded images; default: ${CACHE_VARIABLE}, otherwise DIR/.cache",
+            help=f"cache decoded images in this folder; default: ${CACHE_VARIABLE}, or .cache in "
+            "the data folder if it is unset",
         )
         add_version(command)
     return parser
@@ -150,18 +156,18 @@ def _add_scan(check: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--scan",
         action="store_true",
-        help="also find plain properties, such as borders or file sizes, that predict the label",
+        help="also find simple properties, such as borders or file sizes, that predict the label",
     )
     check.add_argument(
         "--given-confounder",
         action="store_true",
-        help="scan for shortcuts other than the known confounder",
+        help="with --scan: look for shortcuts other than the known confounder",
     )
     check.add_argument(
         "--scan-out",
         type=Path,
         metavar="DIR",
-        help="write the report of the scan (HTML, JSON) to this folder",
+        help="with --scan: write a report (HTML and JSON) to this folder",
     )
 
 
@@ -267,7 +273,7 @@ def _progress_bar(text: str) -> Iterator[Callable[..., None]]:
 
 def _check(given: argparse.Namespace) -> int:
     if (given.given_confounder or given.scan_out) and not given.scan:
-        raise UserError("--given-confounder and --scan-out belong to --scan; add it.")
+        raise UserError("--given-confounder and --scan-out need --scan; add it.")
     if given.scan_out:
         check_folder(given.scan_out, "--scan-out")
     problems = 0

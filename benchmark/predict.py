@@ -34,8 +34,8 @@ examples:
   python -m benchmark.predict results/mine a.png b.png --method erm --explain lrp --out predictions
   python -m benchmark.predict model.onnx a.png
 
-Images are decoded, resized and normalised as those that the network was trained on. The table goes
-to standard output as CSV; with --out, to predictions.csv in that folder, beside the heatmaps.
+Images are decoded, resized and normalised like those that the network was trained on. The
+predictions are printed as CSV, or written to predictions.csv in the folder --out.
 
 exit codes: 0 the images were predicted; 2 the command, the run or an image is wrong.
 """
@@ -94,20 +94,40 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "run",
         metavar="RUN",
-        help="folder of a run or of a sweep, or a file that Run.export wrote",
+        help="folder of a run or of a sweep, or a file written by Run.export",
     )
-    add("files", nargs="+", metavar="FILE", help="image files, or folders of image files")
-    add("--method", metavar="NAME[:VARIANT]", help="method of the run, if RUN is a sweep")
-    add("--dataset", metavar="NAME[:OPTION=VALUE,…]", help="data set of the run, likewise")
-    add("--trial", type=int, metavar="N", help="trial of the run; default: the first finished one")
+    add("files", nargs="+", metavar="FILE", help="image, or folder of images")
+    add("--method", metavar="NAME[:VARIANT]", help="if RUN is a sweep: use a run of this method")
+    add(
+        "--dataset",
+        metavar="NAME[:OPTION=VALUE,…]",
+        help="if RUN is a sweep: use a run on this data set",
+    )
+    add(
+        "--trial",
+        type=int,
+        metavar="N",
+        help="if RUN is a sweep: use trial N; default: the first finished one",
+    )
     add(
         "--explain",
         metavar="NAME[:OPTION=VALUE,…]",
-        help="also draw heatmaps of the predicted classes; see `sweep list explainers`",
+        help="also draw heatmaps of the predicted classes with this explainer; see `sweep list "
+        "explainers`",
     )
-    add("--out", type=Path, metavar="DIR", help="write predictions.csv and heatmaps to this folder")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
-    add("--data-dir", type=Path, metavar="DIR", help="folder of downloaded data sets")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write predictions.csv and heatmaps to this folder; default: print the predictions",
+    )
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="device to use; default: cpu")
+    add(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="read data sets from this folder; only needed for runs of earlier versions",
+    )
     return parser
 
 

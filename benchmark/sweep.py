@@ -8,8 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmark.cli.options import LISTED, add_log, add_placement, number, time_span
-from benchmark.cli.programs import add_version, make_parser
+from benchmark.cli.options import (
+    LISTED,
+    add_data_dir,
+    add_log,
+    add_placement,
+    number,
+    time_span,
+)
+from benchmark.cli.programs import add_command, add_version, make_parser
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.layout import RESULTS, SweepFolder, require_newest_sweep
 from benchmark.core.terminal import say
@@ -20,14 +27,25 @@ MAX_RUN_SECONDS = 365 * 24 * 3600
 _DESCRIPTION = "Plan, launch, watch and retry sweeps."
 
 _EPILOG = """examples:
-  python -m benchmark.sweep launch                      run the quickstart (no download)
-  python -m benchmark.sweep launch quickstart --dry-run print what would run, and how long it takes
+  python -m benchmark.sweep launch                  run the quickstart (no download)
+  python -m benchmark.sweep work results/mine       be one of several workers of a sweep
+  python -m benchmark.sweep status                  watch which runs are done, running or failed
+  python -m benchmark.sweep retry                   make failed runs pending; then launch again
+  python -m benchmark.sweep list algorithms         print methods with needs and papers
+  python -m benchmark.sweep new my_sweep            create a sweep file to edit
+  python -m benchmark.sweep validate my_sweep.toml  print every problem of a sweep file at once
+
+`COMMAND --help` describes each command. To see the results: python -m benchmark.collect_results
+
+exit codes: 0 success, and all runs are done; 1 some runs failed; 2 the command is wrong and nothing
+was written; 75 the time of `work` was up; 130 Ctrl-C.
+"""
+
+_LAUNCH_EPILOG = """examples:
+  python -m benchmark.sweep launch                       run the quickstart (no download)
+  python -m benchmark.sweep launch quickstart --dry-run  print what would run, and for how long
   python -m benchmark.sweep launch quickstart --trials 5 --algorithms erm irm --output results/mine
-  python -m benchmark.sweep work results/mine           be one of several workers of a sweep
-  python -m benchmark.sweep status                      print which runs are done, running or failed
-  python -m benchmark.sweep retry                       make failed runs pending; then launch again
-  python -m benchmark.sweep list algorithms             print needs, papers and hyper-parameters
-  python -m benchmark.sweep validate my_sweep.toml      print every problem of a sweep file at once
+  python -m benchmark.sweep launch my_sweep.toml --set budget.evaluate_every=50 --device cuda
 
 Launching again runs only what is missing. Ctrl-C, kill -9 and power cuts lose at most the work
 since the last checkpoint. To see the results: python -m benchmark.collect_results
@@ -53,50 +71,67 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_launch(commands)
     _add_work(commands)
-    status = commands.add_parser("status", help="show the progress of a sweep")
+    status = add_command(commands, "status", "show the progress of a sweep")
     status.set_defaults(run=_status)
     _add_folder(status)
-    status.add_argument("--once", action="store_true", help="print once instead of watching")
-    cancel = commands.add_parser("cancel", help="end the workers that a launcher has submitted")
+    status.add_argument("--once", action="store_true", help="print the progress once and exit")
+    cancel = add_command(
+        commands,
+        "cancel",
+        "stop the workers that a launcher has submitted",
+        "Stop the workers that a launcher has submitted. They save their runs first.",
+    )
     cancel.set_defaults(run=_cancel)
     _add_folder(cancel)
-    retry = commands.add_parser("retry", help="make failed runs pending again")
+    retry = add_command(commands, "retry", "make failed runs pending, so that launch repeats them")
     retry.set_defaults(run=_retry)
     _add_folder(retry)
     retry.add_argument(
-        "--key", action="append", metavar="KEY", help="retry only this run; can be repeated"
+        "--key", action="append", metavar="KEY", help="retry only this run; repeatable"
     )
-    lists = commands.add_parser("list", help="list what is installed")
+    lists = add_command(commands, "list", "list algorithms, data sets, backbones, sweeps, …")
     lists.set_defaults(run=_list)
-    lists.add_argument("what", choices=LISTED, metavar=f"{{{','.join(LISTED)}}}")
+    kinds = f"{{{','.join(LISTED)}}}"
+    lists.add_argument("what", choices=LISTED, metavar=kinds, help="what to list")
     lists.add_argument(
         "--long", action="store_true", help="also list hyper-parameters, options and variants"
     )
-    remove = commands.add_parser("remove", help="take runs out of a sweep; they are kept aside")
+    remove = add_command(
+        commands,
+        "remove",
+        "remove runs from a sweep",
+        "Remove the runs of an algorithm or on a data set, or with both options the runs of that "
+        "algorithm on that data set. Their folders are moved to removed/ in the sweep folder.",
+    )
     remove.set_defaults(run=_remove)
     _add_folder(remove)
-    remove.add_argument("--algorithm", metavar="NAME[:VARIANT]", help="remove runs of this method")
-    remove.add_argument("--dataset", metavar="NAME[:OPTION=VALUE,…]", help="… on this data set")
-    remove.add_argument("--yes", action="store_true", help="do not ask")
-    new = commands.add_parser("new", help="write a commented sweep file to start from")
+    remove.add_argument(
+        "--algorithm", metavar="NAME[:VARIANT]", help="remove runs of this algorithm"
+    )
+    remove.add_argument(
+        "--dataset", metavar="NAME[:OPTION=VALUE,…]", help="remove runs on this data set"
+    )
+    remove.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    new = add_command(commands, "new", "create a commented sweep file")
     new.set_defaults(run=_new)
-    new.add_argument("name", metavar="NAME", help="name of the sweep, or path of its file")
-    validate = commands.add_parser("validate", help="check a sweep file and report every problem")
+    new.add_argument(
+        "name", metavar="NAME", help="name of the sweep, or path of the file to create"
+    )
+    validate = add_command(commands, "validate", "check a sweep file and report every problem")
     validate.set_defaults(run=_validate)
     _add_sweep(validate)
-    validate.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="folder of downloaded data sets"
-    )
+    add_data_dir(validate)
     for command in commands.choices.values():
         add_version(command)
     return parser
 
 
 def _add_launch(commands: Any) -> None:
-    launch = commands.add_parser(
+    launch = add_command(
+        commands,
         "launch",
-        help="run a sweep, or what is missing of it",
-        epilog=_EPILOG,
+        "run a sweep, or the rest of an unfinished one",
+        epilog=_LAUNCH_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     launch.set_defaults(run=_launch)
@@ -105,25 +140,25 @@ def _add_launch(commands: Any) -> None:
         "--output",
         type=Path,
         metavar="DIR",
-        help="sweep folder; default: results/<name of the sweep>",
+        help="write the sweep to this folder; default: results/NAME, with the name of the sweep",
     )
     add_placement(launch)
     _add_slots(launch)
     launch.add_argument(
         "--launcher",
         metavar="NAME[:OPTION=VALUE,…]",
-        help="how to start runs, see `list launchers`; default: local",
+        help="start the runs with this launcher; see `sweep list launchers`; default: local",
     )
     add_log(launch)
     launch.add_argument(
         "--oracle",
         action="store_true",
-        help="evaluate the test splits during training too; the tables mention it",
+        help="also evaluate the test splits during training; the tables mention it",
     )
     launch.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything and print what would run and how long it takes; write nothing",
+        help="check everything, print what would run and for how long, and write nothing",
     )
 
 
@@ -133,40 +168,41 @@ def _add_slots(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="largest number of runs at a time; default: one per CPU core, or --per-gpu per GPU",
+        help="execute at most N runs at a time; default: one per CPU core, or --per-gpu per GPU",
     )
     parser.add_argument(
         "--per-gpu",
         type=int,
         default=1,
         metavar="N",
-        help="number of runs at a time on each GPU; default: 1",
+        help="execute at most N runs at a time on each GPU; default: 1",
     )
     parser.add_argument(
         "--run-time-limit",
         type=number(float, 1, MAX_RUN_SECONDS),
         metavar="SECONDS",
-        help="kill an attempt at a run that takes longer, and try again; default: no limit",
+        help="kill and retry a run whose attempt takes longer; default: no limit",
     )
 
 
 def _add_work(commands: Any) -> None:
-    work = commands.add_parser(
+    work = add_command(
+        commands,
         "work",
-        help="run what is missing of a planned sweep, as one of several workers",
-        description="Claim runs of a sweep folder, run them, and end when none is left to claim. "
-        "Any number of workers, on any machines that share the folder, can work at the same time.",
+        "run the rest of a sweep as one of several workers",
+        "Claim runs of a sweep folder and execute them, until no run is left to claim. Any number "
+        "of workers, on any machines that share the folder, can work at the same time.",
     )
     work.set_defaults(run=_work)
-    work.add_argument("folder", type=Path, metavar="DIR", help="sweep folder, which launch writes")
+    work.add_argument("folder", type=Path, metavar="DIR", help="folder of a launched sweep")
     add_placement(work)
     _add_slots(work)
     work.add_argument(
         "--time",
         type=time_span,
         metavar="TIME",
-        help="save all runs and end after this time, and start no run that would take longer; "
-        "seconds, or [DAYS-]HH:MM:SS; default: no limit",
+        help="save all runs and exit after this time, in seconds or as [DAYS-]HH:MM:SS, and start "
+        "no run that would take longer; default: no limit",
     )
 
 
@@ -186,51 +222,53 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="quickstart",
         metavar="SWEEP",
-        help="sweep file, or a name from `list sweeps`; default: quickstart",
+        help="sweep file, or a name from `sweep list sweeps`; default: quickstart",
     )
     parser.add_argument(
         "--datasets",
         nargs="+",
         metavar="NAME[:OPTION=VALUE,…]",
-        help="data sets to use instead of those of the sweep",
+        help="use these data sets instead of those of the sweep file",
     )
     parser.add_argument(
         "--algorithms",
         nargs="+",
         metavar="NAME[:VARIANT]",
-        help="algorithms to use instead of those of the sweep",
+        help="use these algorithms instead of those of the sweep file",
     )
     parser.add_argument(
         "--backbone",
         metavar="NAME[:OPTION=VALUE,…]",
-        help="backbone to use instead of that of the sweep",
+        help="use this backbone instead of that of the sweep file",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="number of training steps")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="train for N steps; default: as the sweep file says"
+    )
     parser.add_argument(
         "--hparam",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="value of a hyper-parameter for all methods that have it; can be repeated",
+        help="set a hyper-parameter of all algorithms that have it; repeatable",
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any entry of the sweep file, such as budget.evaluate_every=50; can be repeated",
+        help="set any entry of the sweep file, such as budget.evaluate_every=50; repeatable",
     )
-    parser.add_argument("--trials", type=int, metavar="N", help="run the trials 0 to N − 1")
+    parser.add_argument("--trials", type=int, metavar="N", help="run trials 0 to N − 1")
     parser.add_argument(
         "--draws",
         type=int,
         metavar="N",
-        help="use the random hyper-parameter draws 1 to N; 0: only the defaults",
+        help="run random draws 1 to N of the hyper-parameters; 0: only the default values",
     )
     parser.add_argument(
         "--skip-impossible",
         action="store_true",
-        help="leave out combinations that cannot run; tables show them as –",
+        help="skip combinations that cannot run; tables show them as –",
     )
 
 
@@ -267,7 +305,8 @@ def _cancel(given: argparse.Namespace) -> int:
     if not SweepFolder(folder).exists():
         raise UserError(f"{folder} is not the folder of a sweep.")
     count = cancel_workers(folder)
-    say(f"{count} workers were asked to save their runs and end." if count else "no worker exists.")
+    workers = "1 worker was" if count == 1 else f"{count} workers were"
+    say(f"{workers} asked to save their runs and stop." if count else "no worker is running.")
     return 0
 
 
@@ -282,7 +321,8 @@ def _retry(given: argparse.Namespace) -> int:
         raise UserError(f"{folder} has no run {', '.join(unknown)}; `status` lists the keys.")
     keys = retry(folder, given.key or list(stored.runs))
     if keys:
-        say(f"{len(keys)} runs are pending again; launch the sweep to run them.")
+        runs = "1 run is" if len(keys) == 1 else f"{len(keys)} runs are"
+        say(f"{runs} pending again; launch the sweep to repeat what failed.")
     else:
         say("no run has failed.")
     return 0

@@ -43,7 +43,7 @@ from benchmark.plan.sweep_folder import write_plan
 from benchmark.plan.sweepfile import SweepConfig, config_from
 from benchmark.tracking.follow import check_trackers, followed
 
-_DESCRIPTION = "Execute a single run, for development."
+_DESCRIPTION = "Train and evaluate a single run, for development."
 
 _EPILOG = """examples:
   python -m benchmark.train --dataset digits_on_photos:bias=0.95 --algorithm erm --steps 300
@@ -89,49 +89,71 @@ def _main(arguments: list[str] | None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("train", description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument("--dataset", required=True, metavar="NAME[:OPTION=VALUE,…]")
-    parser.add_argument("--algorithm", required=True, metavar="NAME[:VARIANT]")
     parser.add_argument(
-        "--backbone", default="convnet", metavar="NAME[:OPTION=VALUE,…]", help="default: convnet"
+        "--dataset",
+        required=True,
+        metavar="NAME[:OPTION=VALUE,…]",
+        help="train on this data set; see `sweep list datasets`",
+    )
+    parser.add_argument(
+        "--algorithm",
+        required=True,
+        metavar="NAME[:VARIANT]",
+        help="train with this algorithm; see `sweep list algorithms`",
+    )
+    parser.add_argument(
+        "--backbone",
+        default="convnet",
+        metavar="NAME[:OPTION=VALUE,…]",
+        help="train this network; see `sweep list backbones`; default: convnet",
     )
     parser.add_argument(
         "--hparam",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="value of a hyper-parameter; can be repeated",
+        help="set a hyper-parameter; repeatable",
     )
-    parser.add_argument("--steps", type=int, default=500, help="default: 500")
+    parser.add_argument(
+        "--steps", type=int, default=500, metavar="N", help="train for N steps; default: 500"
+    )
     parser.add_argument(
         "--evaluate-every",
         type=int,
-        help="number of steps between evaluations; default: a tenth of --steps",
+        metavar="N",
+        help="evaluate every N steps; default: a tenth of --steps",
     )
     parser.add_argument(
         "--selection",
         nargs="+",
         default=["val_accuracy", "last"],
         metavar="CRITERION",
-        help="selection criteria; default: val_accuracy last",
+        help="select a step by each of these criteria; see `sweep list criteria`; default: "
+        "val_accuracy last",
     )
     parser.add_argument(
-        "--trial", type=int, default=0, help="seed of data, weights and batches; default: 0"
+        "--trial",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed data, weights and batches with N; default: 0",
     )
     parser.add_argument(
         "--draw",
         type=int,
         default=0,
-        help="number of the hyper-parameter draw; default: 0, which uses the default values",
+        metavar="N",
+        help="use random draw N of the hyper-parameters; 0: the default values; default: 0",
     )
     parser.add_argument(
-        "--oracle", action="store_true", help="evaluate the test splits during training too"
+        "--oracle", action="store_true", help="also evaluate the test splits during training"
     )
     parser.add_argument(
         "--output",
         type=Path,
         default=RESULTS / SINGLE_RUNS,
         metavar="DIR",
-        help=f"default: {RESULTS / SINGLE_RUNS}",
+        help=f"write the run to this folder; default: {RESULTS / SINGLE_RUNS}",
     )
     add_placement(parser)
     add_log(parser)
@@ -171,7 +193,7 @@ def _hparams(algorithm: str, given: list[str]) -> dict[str, Any]:
 def _split_hparam(text: str) -> tuple[str, str]:
     option = split_option(text)
     if option is None:
-        raise UserError(f"--hparam {text!r} has no value, expected NAME=VALUE such as lr=1e-3.")
+        raise UserError(f"--hparam {text!r} has no value; expected NAME=VALUE, such as lr=1e-3.")
     return option
 
 
@@ -189,7 +211,7 @@ def _run(folder: Path, label: str, device: str, given: argparse.Namespace) -> bo
     claim = Claim(folder, on_lost=request.lose_lease)
     if not claim.take():
         raise UserError(
-            f"another process works on {folder}; wait for it, or choose another --output."
+            f"another process is working on {folder}; wait for it, or choose another --output."
         )
     try:
         outcome = _execute(folder, device, given, request)

@@ -27,11 +27,11 @@ def audit(arguments: Sequence[str], show: Callable[[str], None]) -> int:
     """
     parser = make_parser(
         f"{_PROGRAM} audit",
-        description="Check which claims of a published table its own numbers support. To audit a "
-        "trained model, use python -m benchmark.audit.",
+        description="Check which claims of a published table its own numbers support.\n"
+        "To audit a trained model, use python -m benchmark.audit.",
     )
-    parser.add_argument("table", metavar="TABLE", help="a published table, such as tea_table4")
-    parser.add_argument("--reference", metavar="METHOD", help="compare the methods with this one")
+    parser.add_argument("table", metavar="TABLE", help="published table, such as tea_table4")
+    parser.add_argument("--reference", metavar="METHOD", help="compare each method with this one")
     _add_format(parser)
     options = parser.parse_args(arguments)
     return audit_table(options.table, options.reference, options.format, show)
@@ -54,12 +54,12 @@ def import_results(arguments: Sequence[str], show: Callable[[str], None]) -> int
         show: Prints a text.
     """
     parser = make_parser(
-        f"{_PROGRAM} import", description="Make tables of results of another benchmark."
+        f"{_PROGRAM} import", description="Make tables from the results of another benchmark."
     )
-    parser.add_argument("benchmark", choices=BENCHMARKS, help="the benchmark that made the results")
-    parser.add_argument("dir", metavar="DIR", help="the folder of its results")
+    parser.add_argument("benchmark", choices=BENCHMARKS, help="benchmark that made the results")
+    parser.add_argument("dir", metavar="DIR", help="folder of its results")
     _add_format(parser)
-    parser.add_argument("--out", metavar="DIR", help="also write all formats into this folder")
+    parser.add_argument("--out", metavar="DIR", help="also write all formats to this folder")
     options = parser.parse_args(arguments)
     return import_folder(options.benchmark, options.dir, options.format, options.out, show)
 
@@ -96,9 +96,10 @@ def export(arguments: Sequence[str], show: Callable[[str], None]) -> int:
         show: Prints a text.
     """
     parser = make_parser(
-        f"{_PROGRAM} export", description="Write one row per run, criterion and split."
+        f"{_PROGRAM} export",
+        description="Write a table with one row per run, selection criterion and split.",
     )
-    parser.add_argument("file", metavar="FILE", help="a .csv or .parquet file")
+    parser.add_argument("file", metavar="FILE", help=".csv or .parquet file to write")
     parser.add_argument(
         "dir",
         nargs="?",
@@ -130,7 +131,10 @@ def say_moved(flag: str, command: str) -> None:
 
 def _add_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--format", choices=file_names(), default="text", help="format to print; default: text"
+        "--format",
+        choices=file_names(),
+        default="text",
+        help="print the tables in this format; default: text",
     )
 
 

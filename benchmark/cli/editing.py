@@ -63,7 +63,7 @@ def write_template(name: str) -> Path:
     """
     path = Path(name if name.endswith(".toml") else f"{name}.toml")
     if not path.parent.is_dir():
-        raise UserError(f"there is no folder {path.parent}; make it first.")
+        raise UserError(f"there is no folder {path.parent}; create it first.")
     title = path.stem.replace("_", " ").replace('"', "'").replace("\\", "/")
     text = _TEMPLATE.format(path=path, title=title)
     try:

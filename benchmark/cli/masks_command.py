@@ -51,25 +51,25 @@ def add_mask_options(parser: argparse.ArgumentParser) -> None:
         dest="run_folder",
         type=Path,
         metavar="DIR",
-        help="folder of a finished run of a vision transformer, whose selected network is used",
+        help="use the selected network of this finished run of a vision transformer",
     )
     add(
         "--weights",
         type=Path,
         metavar="FILE",
-        help="state dict in the layout of DINO, instead of a run",
+        help="use this state dict, in the layout of DINO, instead of a run",
     )
     add(
         "--backbone",
         metavar="NAME[:OPTION=VALUE,…]",
-        help="backbone of --weights, such as vit_s_16, vit_b_16 or "
+        help="load --weights into this backbone, such as vit_s_16, vit_b_16 or "
         "vit:patch=8,dim=384,depth=12,heads=6,mlp_ratio=4",
     )
     add(
         "--side",
         type=number(int, 8, 4096),
         metavar="N",
-        help="enlarge images to this side for --weights; default: the side of the data set",
+        help="with --weights: enlarge images to N × N pixels; default: do not enlarge them",
     )
     add(
         "--trials",
@@ -77,22 +77,22 @@ def add_mask_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[0],
         metavar="N",
-        help="trials whose training and validation images get masks; default: 0",
+        help="make masks for the training and validation images of these trials; default: 0",
     )
     add(
         "--threshold",
         type=number(float, -1.0, 1.0),
         default=0.2,
         metavar="T",
-        help="similarity above which patches are connected; default: 0.2",
+        help="connect patches whose cosine similarity exceeds T; default: 0.2",
     )
-    add("--device", default="cpu", choices=("cpu", "cuda"), help="default: cpu")
+    add("--device", default="cpu", choices=("cpu", "cuda"), help="device to use; default: cpu")
     add(
         "--output",
         type=Path,
         metavar="FILE.npz",
-        help="file of masks, below the data folder; default: masks/tokencut.npz. The contact sheet "
-        "has the same name with .png",
+        help="write the masks to this file in the data folder, and a contact sheet beside it; "
+        "default: masks/tokencut.npz",
     )
 
 
@@ -118,7 +118,7 @@ def make_mask_file(
     relative = given.output or Path("masks/tokencut.npz")
     if relative.suffix != ".npz":
         raise UserError(
-            f"--output {relative} is no file of masks; expected a name that ends in .npz."
+            f"--output {relative} is not a file of masks; expected a name that ends in .npz."
         )
     path = folder / relative
     first = source.load(given.trials[0])

@@ -54,20 +54,25 @@ def time_span(text: str) -> float:
     match = re.fullmatch(r"(?:(?:(\d{1,3})-)?(\d{1,3}):([0-5]\d):([0-5]\d)|(\d{1,8}))", text)
     if match is None:
         raise argparse.ArgumentTypeError(
-            f"{shown(text)} is no time, expected seconds or [DAYS-]HH:MM:SS"
+            f"{shown(text)} is not a time; expected seconds or [DAYS-]HH:MM:SS"
         )
     days, hours, minutes, seconds, only = (int(part or 0) for part in match.groups())
     return float(only or ((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
-def add_placement(parser: argparse.ArgumentParser) -> None:
-    """Add the options for data, device and checkpoints."""
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the folder of downloaded data."""
     parser.add_argument(
         "--data-dir",
         type=Path,
         metavar="DIR",
-        help=f"folder of downloaded data sets; default: ${DATA_VARIABLE}, otherwise data",
+        help=f"read data sets from this folder; default: ${DATA_VARIABLE}, or data if it is unset",
     )
+
+
+def add_placement(parser: argparse.ArgumentParser) -> None:
+    """Add the options for data, device and checkpoints."""
+    add_data_dir(parser)
     parser.add_argument(
         "--download",
         action="store_true",
@@ -77,14 +82,14 @@ def add_placement(parser: argparse.ArgumentParser) -> None:
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",
-        help="default: auto, which uses the GPUs if there are any",
+        help="device to use; auto: the GPUs if there are any, otherwise the CPU; default: auto",
     )
     parser.add_argument(
         "--checkpoint-seconds",
         type=number(float, 0, MAX_CHECKPOINT_SECONDS),
         default=60.0,
         metavar="SECONDS",
-        help="save a checkpoint this often; default: 60",
+        help="save a checkpoint at this interval; default: 60",
     )
 
 
@@ -95,7 +100,7 @@ def add_log(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="TRACKER",
-        help="show the runs live in tensorboard, wandb or mlflow; see `list trackers`",
+        help="also log the runs to tensorboard, wandb or mlflow; see `sweep list trackers`",
     )
 
 

@@ -33,14 +33,18 @@ class Subcommand:
 
 
 SUBCOMMANDS = {
-    "launch": Subcommand("sweep", "run a sweep, or what is missing of it", nested=True),
-    "work": Subcommand("sweep", "run a sweep as one of several workers", nested=True),
-    "cancel": Subcommand("sweep", "end the workers of a sweep", nested=True),
+    "launch": Subcommand("sweep", "run a sweep, or the rest of an unfinished one", nested=True),
+    "work": Subcommand("sweep", "run the rest of a sweep as one of several workers", nested=True),
+    "cancel": Subcommand("sweep", "stop the workers of a sweep", nested=True),
     "status": Subcommand("sweep", "show the progress of a sweep", nested=True),
-    "retry": Subcommand("sweep", "make failed runs pending again", nested=True),
+    "retry": Subcommand(
+        "sweep", "make failed runs pending, so that launch repeats them", nested=True
+    ),
     "list": Subcommand("sweep", "list algorithms, data sets, backbones, sweeps, …", nested=True),
     "validate": Subcommand("sweep", "check a sweep file and report every problem", nested=True),
-    "train": Subcommand("train", "execute a single run, for development"),
+    "new": Subcommand("sweep", "create a commented sweep file", nested=True),
+    "remove": Subcommand("sweep", "remove runs from a sweep", nested=True),
+    "train": Subcommand("train", "train and evaluate a single run, for development"),
     "data": Subcommand("data", "list, check, prepare and show data sets"),
     "collect": Subcommand("collect_results", "make tables, figures and a page from a sweep"),
     "audit": Subcommand("audit", "find out whether a trained model relies on a shortcut"),
@@ -76,6 +80,25 @@ def make_parser(module: str, **options: Any) -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = Parser(program, formatter_class=formatter, **options)
     add_version(parser)
+    return parser
+
+
+def add_command(
+    commands: Any, name: str, help: str, description: str = "", **options: Any
+) -> argparse.ArgumentParser:
+    """Add a subcommand whose own help text begins with what it does.
+
+    Args:
+        commands: what ``add_subparsers`` returned.
+        name: the name of the subcommand.
+        help: its line in the list of subcommands.
+        description: complete sentences; by default, the line.
+        options: further arguments of ``argparse.ArgumentParser``.
+    """
+    about = description or f"{help[0].upper()}{help[1:]}."
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help, description=about, **options
+    )
     return parser
 
 

@@ -41,7 +41,7 @@ class ClassScoreTable(ReportTable):
     name = "class_scores"
     position = 20
     switch = "--detail"
-    help = "also per class, per group, AUC and calibration error"
+    help = "also show scores per class and group, AUC and calibration error"
 
     def sheets(self, report: Report) -> list[Sheet]:
         options = report.options

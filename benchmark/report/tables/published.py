@@ -64,7 +64,7 @@ class PublishedTable(ReportTable):
     name = "published"
     position = 30
     switch = "--published"
-    help = "also the values that papers print, beside those of the sweep"
+    help = "also show the values that papers report, beside those of the sweep"
 
     def sheets(self, report: Report) -> list[Sheet]:
         """Return one sheet per published data set; without any, add a note to the sweep."""

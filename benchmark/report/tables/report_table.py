@@ -9,7 +9,7 @@ then appears in every format and on the HTML page::
     class BestTrial(ReportTable):
         name = "best_trial"
         switch = "--best-trial"
-        help = "also the best trial of each method"
+        help = "also show the best trial of each method"
 
         def sheet_of(self, table: Table) -> Sheet:
             heads = [("method",), ("best trial",)]
