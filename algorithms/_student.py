@@ -22,6 +22,7 @@ from benchmark.core import (
     UserError,
     seed_for,
 )
+from benchmark.core.named_options import parse_backbone
 from benchmark.core.speed.seeding import seed_generators
 from benchmark.losses.heatmaps import average_pool, distances_by_size
 from benchmark.models.base import Backbone
@@ -144,7 +145,20 @@ def start_problem(spec: RunSpec) -> str | None:
             "CLIP is another network than the student, which cannot start from its weights; use "
             'start = "random" or "transplant".'
         )
+    if spec.hparams["start"] == "teacher" and has_other_teacher(spec):
+        return (
+            f"{spec.backbone} cannot start from the weights of its teacher, which is "
+            f'{spec.hparams["teacher_backbone"]}; use start = "random" or "transplant".'
+        )
     return None
+
+
+def has_other_teacher(spec: RunSpec) -> bool:
+    """Return True if the teacher's network is of another kind than the student's."""
+    if spec.hparams["teacher"] == "zero_shot_clip":
+        return True
+    backbone = spec.hparams["teacher_backbone"]
+    return bool(backbone) and parse_backbone(backbone).name != spec.backbone
 
 
 def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:

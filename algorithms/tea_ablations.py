@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from algorithms._student import same_size, start_problem
+from algorithms._student import has_other_teacher, same_size, start_problem
 from algorithms.tea import TEA, tea_loss
 from benchmark.core import (
     ALGORITHMS,
@@ -120,12 +120,23 @@ class TEAWithAblations(TEA):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
+        if self.hp["representation_weight"] > 0:
+            self._check_channels()
         self.teacher_moves = self.hp["warmup"] > 0
         if self.teacher_moves:
             # a copy that is trained too; the teacher itself stays unchanged
             self.moving = copy.deepcopy(self.explained).cpu().requires_grad_(True)
             if self.hp["freeze_last"]:
                 self.moving.classifier.requires_grad_(False)
+
+    def _check_channels(self) -> None:
+        student, teacher = self.network.num_features, self.explained.num_features
+        if student != teacher:
+            raise UserError(
+                f"{self.name}: the last map of the student has {student} channels and that of its "
+                f'teacher {teacher}, which cannot be compared; use start = "transplant", or the '
+                "same options of the backbone for both."
+            )
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
@@ -145,6 +156,15 @@ class TEAWithAblations(TEA):
             )
         if spec.hparams["representation_weight"] > 0 and not backbone.capabilities.cam:
             return f"{spec.backbone} declares no last map whose representations could be compared."
+        if (
+            spec.hparams["representation_weight"] > 0
+            and spec.hparams["start"] == "random"
+            and has_other_teacher(spec)
+        ):
+            return (
+                "representations of two kinds of networks cannot be compared; use start = "
+                '"transplant", which gives the student the channels of its teacher.'
+            )
         if explanation == "attention":  # scaled to norm 1, so that a map of one cell is always 1
             problem = backbone.cam_problem(info.image_size, spec.backbone_options)
             if problem is not None:

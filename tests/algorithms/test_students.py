@@ -15,12 +15,14 @@ from algorithms.tea import tea_loss
 from algorithms.tea_ablations import DISTANCES, TEAWithAblations
 from benchmark.core.batch import Batch
 from benchmark.core.errors import Problems, UserError
-from benchmark.core.registry import ALGORITHMS, BACKBONES
+from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS
 from benchmark.core.spec import RunSpec
 from benchmark.explain import get
 from benchmark.plan.planner import expand
 from benchmark.plan.sweepfile import config_from
+from tests.support import every_algorithm
 from tests.support.tiny import (
+    CLASSES,
     build,
     hparams_of,
     make_batch,
@@ -469,6 +471,40 @@ def test_upstream_asks_for_the_teacher(name: str) -> None:
         "erm",
         {"bias": 0.2},
         "resnet18",
+    )
+
+
+@pytest.mark.parametrize(
+    ("start", "teacher_backbone", "mentions"),
+    [
+        ("teacher", "resnet18", "resnet18"),
+        ("teacher", "", None),
+        ("teacher", "convnet:width=4", None),
+        ("random", "resnet18", "transplant"),
+        ("random", "convnet:width=4", None),
+        ("transplant", "resnet18", None),
+    ],
+)
+def test_students_refuse_a_teacher_of_another_kind_when_planned(
+    start: str, teacher_backbone: str, mentions: str | None
+) -> None:
+    info = DATASETS.get("tiny")().info()
+    spec = every_algorithm.spec_of("tea", "representations")
+    chosen = {**spec.hparams, "start": start, "teacher_backbone": teacher_backbone}
+    reason = TEAWithAblations.refuses(replace(spec, hparams=chosen), info)
+    if mentions is None:
+        assert reason is None
+    else:
+        assert reason is not None and mentions in reason
+
+
+def test_representations_of_other_widths_are_refused_before_the_first_step() -> None:
+    wide = make_teacher()
+    wide.network = BACKBONES.get("convnet")(CLASSES, (3, 16, 16), width=7)
+    with pytest.raises(UserError, match="channels"):
+        student("tea:representations", wide, start="random")
+    assert student("tea:representations", wide, start="transplant").network.num_features == (
+        wide.network.num_features
     )
 
 
