@@ -21,10 +21,18 @@ from benchmark.core.seeds import seed_for
 from datasets._io.cache import Cache, cache_folder
 from datasets._io.cache_entry import CacheColumn
 from datasets._sources import bias_assignment
-from datasets._sources.shortcuts import COLOURS, SHORTCUTS, Planted, Shortcut, plant
+from datasets._sources.shortcuts import (
+    COLOURS,
+    JPEG_QUALITIES,
+    ON_THE_OBJECT,
+    SHORTCUTS,
+    Planted,
+    Shortcut,
+    plant,
+)
 from datasets._sources.underlying import OPTIONS, make_underlying, underlying_title
 
-__all__ = ["COLOURS", "SHORTCUTS", "Planted", "PlantedData", "plant"]
+__all__ = ["COLOURS", "JPEG_QUALITIES", "SHORTCUTS", "Planted", "PlantedData", "plant"]
 
 
 @DATASETS.register
@@ -36,12 +44,14 @@ class PlantedData(DatasetSource):
     shortcut of the class, and the rest another one. ``biased``, ``unbiased`` and ``deceiving`` show
     one test of the underlying data: with the shortcut of the class, with all shortcuts evenly, and
     with that of the next class. The pasted pixels are removed from the foreground (from everything,
-    if there are no masks), except for ``colour``, which is on the foreground itself.
+    if there are no masks), except for ``colour`` and ``jpeg``, which are on the foreground itself.
     """
 
     name = "planted"
     title = "Planted shortcut"
-    description = "any data set with a planted shortcut: tag, border, colour, background or tie"
+    description = (
+        "any data set with a planted shortcut: tag, border, colour, background, tie or jpeg"
+    )
     options: ClassVar[Mapping[str, HParam]] = {
         **OPTIONS,
         "shortcut": HParam("tag", doc="the shortcut", choices=SHORTCUTS),
@@ -75,7 +85,7 @@ class PlantedData(DatasetSource):
         base = self.base.info()
         bias = self.chosen["bias"]
         marks = tuple(f"mark_{name}" for name in base.label_names)
-        masks = base.provides.masks or self.chosen["shortcut"] != Shortcut.COLOUR
+        masks = base.provides.masks or self.chosen["shortcut"] not in ON_THE_OBJECT
         return replace(
             base,
             confounder_names=marks if self.chosen["marked"] == "each" else ("no_mark", "mark"),
@@ -168,7 +178,7 @@ class PlantedData(DatasetSource):
             own_mark: int64[N], the mark of each image's class.
             mark: int64[N], the mark that each image gets.
         """
-        keeps_foreground = self.chosen["shortcut"] == Shortcut.COLOUR
+        keeps_foreground = self.chosen["shortcut"] in ON_THE_OBJECT
         plant_seed = seed_for(seed, name, "plant") >> 1
 
         def compute(start: int, stop: int) -> dict[str, np.ndarray]:

@@ -103,6 +103,8 @@ def audit(
     images = _images(clean, most, seed)
     probed = _probed_classes(images)
     marks = _marks(images, mark) if len(probed) > 1 else []
+    tried = {kind.kind for kind in marks}
+    left_out = {name: why for name, why in not_planted(images).items() if name not in tried}
     pulls = []
     for kind in marks:
         tell(f"marks: {kind.kind}")
@@ -124,7 +126,7 @@ def audit(
         tuple(transplants),
         heatmaps,
         examples,
-        decide(pulls, transplants, len(info.label_names), not_planted(images)),
+        decide(pulls, transplants, len(info.label_names), left_out),
         time.perf_counter() - started,
     )
 

@@ -32,6 +32,9 @@ from benchmark.core.seeds import seed_for
 COLOURED = ("border", "colour", "background", "tie")
 #: The mark that is on the object itself and tints it.
 TINT = "colour"
+#: The compression of the whole image. Its qualities are ordered, unlike the other marks: qualities
+#: that no class has shift the scores in the same direction as those of the classes.
+COMPRESSION = "jpeg"
 #: The largest number of assignments of marks to classes that mean nothing. Two classes have 56.
 PLACEBOS = 199
 #: The number of marks that ``plant`` can tell apart by colour.
@@ -255,8 +258,11 @@ def neutral_patch(pixels: np.ndarray, pasted: np.ndarray, mark: Mark) -> np.ndar
     Args:
         pixels: uint8[N,C,H,W].
         pasted: bool[N,1,H,W], the place of the mark.
-        mark: the mark; a tint is replaced by a half-transparent grey.
+        mark: the mark; a tint is replaced by a half-transparent grey. Compression has no place, and
+            the images stay as they are.
     """
+    if mark.kind == COMPRESSION:
+        return pixels
     grey = pixels // 2 + _GREY // 2 if mark.kind == TINT else np.uint8(_GREY)
     return np.where(pasted, grey, pixels).astype(np.uint8)
 
@@ -275,6 +281,8 @@ def not_planted(images: AuditImages) -> dict[str, str]:
             reasons[kind] = "the images are grey"
         elif images.mask is None and kind == "background":
             reasons[kind] = "there are no masks"
+        elif kind == COMPRESSION:
+            reasons[kind] = "its qualities are ordered, so that no placebo is neutral"
     return reasons
 
 

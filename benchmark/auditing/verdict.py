@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmark.auditing.paired_mean import PairedMean, smallest_visible
-from benchmark.auditing.pull import Pull
+from benchmark.auditing.pull import COMPRESSION, Pull
 from benchmark.auditing.transplant import Transplant
 
 #: A reliance below this share of answers counts as none.
@@ -187,6 +187,8 @@ def _limits(
             "would not have been found."
         )
     for pull in pulls:
+        if pull.mark.kind == COMPRESSION:
+            continue
         if pull.area > MAX_AREA or pull.neutral_flips > MAX_NEUTRAL_FLIPS:
             limits.append(
                 f"The {pull.mark.kind} covers {pull.area:.0%} of the image, and a grey patch in "

@@ -1,11 +1,13 @@
-"""Shortcuts planted in arrays of images: tags, borders, colours, backgrounds and ties."""
+"""Shortcuts planted in arrays of images: tags, borders, colours, backgrounds, ties and JPEG."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+from PIL import Image
 
 from benchmark.core.errors import UserError
 from datasets._sources import compositing
@@ -20,6 +22,7 @@ class Shortcut(StrEnum):
     COLOUR = "colour"
     BACKGROUND = "background"
     TIE = "tie"
+    JPEG = "jpeg"
 
 
 SHORTCUTS = tuple(shortcut.value for shortcut in Shortcut)
@@ -28,6 +31,10 @@ COLOURS = (
     (230, 30, 30), (40, 90, 240), (250, 200, 20), (30, 170, 60), (160, 40, 200),
     (250, 130, 20), (20, 200, 210), (250, 120, 190), (120, 80, 40), (240, 240, 240),
 )  # fmt: skip
+#: The JPEG quality of each confounder. The first ones differ most; the eleventh is the first again.
+JPEG_QUALITIES = (10, 80, 30, 95, 5, 50, 20, 90, 15, 70)
+#: The shortcuts that change the object itself, which stays the foreground.
+ON_THE_OBJECT = (Shortcut.COLOUR, Shortcut.JPEG)
 #: The sizes of shortcuts at size 1, as shares of the image's height or width.
 TAG_SIZE = 0.16
 BORDER_SIZE = 0.06
@@ -68,6 +75,7 @@ def plant(
     ``background`` replaces everything except the foreground with stripes whose colour and direction
     depend on the confounder. ``tie`` is a tie in its colour at the centre of the foreground's
     width, a third of the way down: a necktie for even confounders and a bow tie for odd ones.
+    ``jpeg`` compresses the whole image as a JPEG file whose quality depends on the confounder.
 
     Args:
         image: uint8[N,C,H,W].
@@ -97,12 +105,47 @@ def plant(
     for i, number in enumerate(confounder.tolist()):
         if number == unmarked:
             continue
+        if kind is Shortcut.JPEG:
+            out[i] = _blend(out[i], compressed(out[i], number), opacity)
+            pasted[i] = True
+            continue
         foreground = None if mask is None else np.asarray(mask[i, 0])
         layer = _layer(kind, number, (height, width), foreground, size, seed + first + i)
         pasted[i] = layer.opacity[None] > 127
         weakened = (layer.opacity * strength).astype(np.uint8)
         compositing.paste(out[i], Layer(layer.colour, weakened))
     return Planted(out, pasted)
+
+
+def compressed(image: np.ndarray, number: int) -> np.ndarray:
+    """Return an image after JPEG compression at the quality of confounder ``number``.
+
+    Args:
+        image: uint8[C,H,W]. Three channels are compressed together as colours; otherwise, each one
+            is compressed as a grey image.
+        number: The confounder.
+
+    Returns:
+        uint8[C,H,W].
+    """
+    quality = JPEG_QUALITIES[number % len(JPEG_QUALITIES)]
+    if len(image) == 3:
+        return _through_jpeg(image.transpose(1, 2, 0), quality).transpose(2, 0, 1)
+    return np.stack([_through_jpeg(channel, quality) for channel in image])
+
+
+def _through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    """Return uint8[H,W] or uint8[H,W,3] after it was a JPEG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "JPEG", quality=quality)
+    with Image.open(buffer) as image:
+        return np.array(image)
+
+
+def _blend(image: np.ndarray, changed: np.ndarray, opacity: float) -> np.ndarray:
+    """Return a mixture of two images uint8[C,H,W], of which ``changed`` has a share ``opacity``."""
+    mixed = image + opacity * (changed.astype(np.float64) - image)
+    return np.asarray(np.rint(mixed).clip(0, 255).astype(np.uint8))
 
 
 def _layer(

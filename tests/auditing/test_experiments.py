@@ -270,7 +270,7 @@ def test_grey_images_have_no_marks_of_colour() -> None:
     assert [mark.kind for mark in marks_for(make_images(4, 2, channels=1))] == ["tag"]
     assert "background" not in [mark.kind for mark in marks_for(make_images(4, 2))]
     reasons = not_planted(make_images(4, 2, channels=1))
-    assert set(reasons) == {"border", "colour", "background", "tie"}
+    assert set(reasons) == {"border", "colour", "background", "tie", "jpeg"}
     limits = decide([], [], 2, reasons).limits
     assert any("grey" in limit and "border" in limit for limit in limits)
 
