@@ -24,7 +24,13 @@ from benchmark.models.base import Backbone
 
 
 def build_algorithm(
-    spec: RunSpec, info: DatasetInfo, device: torch.device, runs: Path, data_dir: Path | None = None
+    spec: RunSpec,
+    info: DatasetInfo,
+    device: torch.device,
+    runs: Path,
+    data_dir: Path | None = None,
+    *,
+    untrained: bool = False,
 ) -> Algorithm:
     """Build the algorithm of a spec, with its backbone and trained upstream algorithms.
 
@@ -36,6 +42,7 @@ def build_algorithm(
         device: where to put the algorithm.
         runs: the folder that contains the folders of the upstream runs.
         data_dir: the folder of downloaded data sets.
+        untrained: do not read published weights, since those of the run will replace them.
 
     Raises:
         UserError: an upstream run has no weights.
@@ -43,13 +50,21 @@ def build_algorithm(
     upstream = {
         role: load_upstream(runs / key, device, data_dir) for role, key in spec.upstream.items()
     }
-    return assemble(spec, info, device, upstream)
+    return assemble(spec, info, device, upstream, untrained=untrained)
 
 
 def assemble(
-    spec: RunSpec, info: DatasetInfo, device: torch.device, upstream: Mapping[str, Algorithm]
+    spec: RunSpec,
+    info: DatasetInfo,
+    device: torch.device,
+    upstream: Mapping[str, Algorithm],
+    *,
+    untrained: bool = False,
 ) -> Algorithm:
-    """Build the algorithm of a spec from the trained algorithms of its upstream runs."""
+    """Build the algorithm of a spec from the trained algorithms of its upstream runs.
+
+    The arguments are those of ``build_algorithm``.
+    """
     seed_generators(seed_for("init", spec.trial))
     compute = spec.compute
     kind = ALGORITHMS.get(spec.algorithm)
@@ -60,7 +75,7 @@ def assemble(
         image_size=info.image_size,
         hparams=kind.with_omitted(spec.hparams, max(info.image_size[1:])),
         steps=spec.budget["steps"],
-        build_network=_network_factory(spec, info),
+        build_network=_network_factory(spec, info, untrained=untrained),
         mean=tuple(info.mean),
         std=tuple(info.std),
         upstream=dict(upstream),
@@ -130,6 +145,8 @@ def load_finished(
 ) -> Algorithm:
     """Load the algorithm of a finished run with its selected weights, in evaluation mode.
 
+    Files of published weights, from which the training began, are not needed.
+
     Args:
         run: the folder of the run.
         spec: its spec.
@@ -144,7 +161,8 @@ def load_finished(
         UserError: the weights are damaged or do not fit the method.
     """
     weights = _selected_weights(run)
-    algorithm = build_algorithm(spec, info, device, run.path.parent, data_dir)
+    runs = run.path.parent
+    algorithm = build_algorithm(spec, info, device, runs, data_dir, untrained=True)
     try:
         algorithm.load_state_dict(weights)
     except RuntimeError as error:
@@ -176,12 +194,17 @@ def _redo_advice(run: RunFolder) -> str:
     return f"delete the folder {run.path}, then `retry` the sweep and launch it again."
 
 
-def _network_factory(spec: RunSpec, info: DatasetInfo) -> Callable[..., torch.nn.Module]:
+def _network_factory(
+    spec: RunSpec, info: DatasetInfo, *, untrained: bool
+) -> Callable[..., torch.nn.Module]:
     kind = BACKBONES.get(spec.backbone)
+    chosen = spec.backbone_options
+    if untrained:
+        chosen = kind.without_weights(chosen)
 
     def build(num_outputs: int | None = None, **options: Any) -> torch.nn.Module:
         outputs = len(info.label_names) if num_outputs is None else num_outputs
-        network: Backbone = kind(outputs, info.image_size, **{**spec.backbone_options, **options})
+        network: Backbone = kind(outputs, info.image_size, **{**chosen, **options})
         network.set_normalisation(info.mean, info.std)
         return network
 

@@ -16,6 +16,8 @@ from benchmark import load_run, load_sweep
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
 from tests.support.messages import mentions
+from tests.support.runs import plan_quick
+from tests.support.runs import run as execute_run
 
 
 def images(run: benchmark.api.run.Run, split: str = "unbiased") -> np.ndarray:
@@ -111,6 +113,28 @@ def test_a_run_that_is_not_done(sweep: Path, tmp_path: Path) -> None:
     (tmp_path / "abc" / "spec.json").write_bytes(spec.read_bytes())
     with pytest.raises(UserError, match="pending"):
         load_run(tmp_path / "abc")
+
+
+def test_the_file_of_published_weights_is_not_read_again(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    file = tmp_path / "published.pth"
+    torch.manual_seed(0)
+    torch.save(timm.create_model("resnet10t", num_classes=3).state_dict(), file)
+    folder = plan_quick(
+        tmp_path / "sweep",
+        backbone=f"timm:resnet10t:side=32,file={file}",
+        budget={"steps": 1, "evaluate_every": 1},
+    )
+    assert execute_run(folder) == "done"
+    before = load_run(folder)
+    some = images(before)[:4]
+    logits = before.logits(some)
+    stored = np.load(folder / "predictions.npz")
+    criterion = before.record.spec.selection[0]
+    np.testing.assert_allclose(logits, stored[f"{criterion}/unbiased/score"][:4], atol=1e-5)
+    file.unlink()
+    np.testing.assert_array_equal(load_run(folder).logits(some), logits)
+    np.testing.assert_array_equal(load_run(tmp_path / "sweep", method="erm").logits(some), logits)
 
 
 def test_unknown_explainers_and_classes(sweep: Path) -> None:
