@@ -11,7 +11,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -53,6 +53,13 @@ _OPTIONS = {
         doc="normalisation that the network receives: data: that of the data; weights: that of "
         "timm's description of the model; auto: weights if there is a file, else data",
         choices=("auto", "weights", "data"),
+        omit_default=True,
+    ),
+    "cam": HParam(
+        "",
+        doc="layer that Grad-CAM explains, by its name in timm's network, such as layer3, stages.2 "
+        "or blocks.9; empty: the last one with positions",
+        form=r"(?:\w+(?:\.\w+)*)?",
         omit_default=True,
     ),
     "side": SIDE,
@@ -152,6 +159,33 @@ class TimmBackbone(Backbone):
                 f"{cls.name} cannot take images of {image_size[1]}×{image_size[2]}: "
                 f"{_reason(error)}; use larger images, or the option side=224."
             ) from None
+        if options.get("cam"):
+            cls.cam_size(image_size, options)
+
+    @classmethod
+    def cam_size(
+        cls, image_size: tuple[int, int, int], options: Mapping[str, Any]
+    ) -> tuple[int, int]:
+        """Return (h, w) of the map that the layer of the option ``cam`` computes of images (C,H,W).
+
+        Raises:
+            UserError: Grad-CAM cannot explain this layer.
+        """
+        weightless = cls.without_weights(options)
+        return _cam_size(cls, image_size, tuple(sorted(weightless.items())))
+
+    @classmethod
+    def cam_problem(
+        cls, image_size: tuple[int, int, int], options: Mapping[str, Any]
+    ) -> str | None:
+        if not options.get("cam"):
+            return super().cam_problem(image_size, options)
+        if max(cls.cam_size(image_size, options)) > 1:
+            return None
+        return (
+            f"the maps of the layer cam={options['cam']} of {cls.name} have one cell and are all "
+            "alike for these images; choose an earlier layer, or larger images with side=224."
+        )
 
     def build(self) -> nn.Linear:
         channels, height, width = self.image_size
@@ -168,7 +202,28 @@ class TimmBackbone(Backbone):
                 module.fused_attn = True  # one function, which explanations recognise
         self.net: Any = net
         self.last_map = nn.Identity()
+        if self.chosen["cam"]:
+            self._choose_cam_layer(self.chosen["cam"])
         return classifier
+
+    def _choose_cam_layer(self, layer: str) -> None:
+        """Declare the layer that Grad-CAM explains.
+
+        Raises:
+            UserError: there is no such layer, or the logits do not depend on its patches.
+        """
+        names = [name for name, _ in self.net.named_modules() if name]
+        if layer not in names:
+            raise UserError(f"{self.name} has no layer cam={layer}{did_you_mean(layer, names)}")
+        if self.traits.class_token:
+            last = len(_blocks(self.net)) - 1
+            first, _, number = layer.partition(".")
+            if first != "blocks" or not number or int(number.partition(".")[0]) >= last:
+                raise UserError(
+                    f"{self.name} answers by its class token, so that Grad-CAM needs a layer "
+                    f"before the last block, such as cam=blocks.{last - 1}, got {layer}."
+                )
+        self.capabilities = replace(self.capabilities, cam=f"net.{layer}")  # type: ignore[misc]
 
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
         own = self.traits.mean, self.traits.std
@@ -189,13 +244,13 @@ class TimmBackbone(Backbone):
         return height, width
 
     def cam_module(self) -> nn.Module:
-        if self.traits.class_token and self.capabilities.cam:
+        if self.traits.class_token and self.capabilities.cam and not self.chosen["cam"]:
             before_last: nn.Module = self.net.blocks[-2]
             return before_last
         return super().cam_module()
 
     def cam_map(self, output: torch.Tensor) -> torch.Tensor:
-        if self.traits.tokens:
+        if output.dim() == 3:
             patches = output[:, self.prefix_tokens :]
             return patches.transpose(1, 2).unflatten(2, self.token_grid())
         return output.permute(0, 3, 1, 2) if self.traits.channels_last else output
@@ -359,6 +414,74 @@ def _traits(name: str) -> Traits:
         mean=tuple(description.mean),
         std=tuple(description.std),
         arguments=_arguments(type(net)),
+    )
+
+
+@functools.cache
+def _cam_size(
+    kind: type[TimmBackbone],
+    image_size: tuple[int, int, int],
+    options: tuple[tuple[str, Any], ...],
+) -> tuple[int, int]:
+    """Compute the size of the map of the option ``cam``, on the meta device if it can run there.
+
+    Raises:
+        UserError: the layer computes no map, or it is no part of the way to the logits.
+    """
+
+    def size_on(device: str) -> tuple[int, int]:
+        with torch.random.fork_rng(devices=[]), torch.device(device):
+            network = kind(1, image_size, **dict(options)).eval()
+            seen: list[torch.Tensor] = []
+
+            def catch(module: nn.Module, given: Any, output: Any) -> Any:
+                if not torch.is_tensor(output):
+                    raise _no_map(network, "it computes no single tensor")
+                seen.append(output.detach().requires_grad_())
+                return seen[-1]
+
+            handle = network.cam_module().register_forward_hook(catch)
+            height, width = network.sides_inside(network.chosen, *image_size[1:])
+            try:
+                logits = network(torch.zeros(1, *image_size))
+            except RuntimeError as error:
+                if "leaf Variable" not in str(error):
+                    raise
+                raise _no_map(network, "the next layer overwrites its output") from None
+            finally:
+                handle.remove()
+            if len(seen) != 1:
+                raise _no_map(network, f"it runs {len(seen)} times in a forward pass")
+            shape = tuple(seen[0].shape)
+            rows, columns = 0, 0
+            is_map = False
+            if len(shape) == 3 and network.traits.tokens:
+                rows, columns = network.token_grid()
+                is_map = shape[1] == network.prefix_tokens + rows * columns
+            elif len(shape) == 4:
+                first = 1 if network.traits.channels_last else 2
+                rows, columns = shape[first], shape[first + 1]
+                is_map = rows * width == columns * height
+            if not is_map or shape[0] != 1:
+                raise _no_map(network, f"its output is {list(shape)} for one image")
+            connected = logits.requires_grad and torch.autograd.grad(
+                logits.sum(), seen[0], allow_unused=True
+            )
+            if not connected or connected[0] is None:
+                raise _no_map(network, "the logits do not depend on it")
+        return rows, columns
+
+    try:
+        return size_on("meta")
+    except RuntimeError:
+        return size_on("cpu")
+
+
+def _no_map(network: TimmBackbone, why: str) -> UserError:
+    layer = network.chosen["cam"]
+    return UserError(
+        f"Grad-CAM cannot explain the layer cam={layer} of {network.name}: {why}; choose a stage, "
+        "such as layer3 of a ResNet or stages.2."
     )
 
 

@@ -133,6 +133,12 @@ def test_options_are_passed_through_and_only_given_ones_are_kept() -> None:
         ("timm:resnet10t:file=missing.pth", "no file of weights"),
         ("timm:deit_tiny_patch16_224:depth=3,num_heads=5", "timm cannot make|cannot take"),
         ("timm:deit_tiny_distilled_patch16_224", "one linear layer"),
+        ("timm:resnet10t:cam=layer5", "did you mean layer[1-4]"),
+        ("timm:resnet10t:cam=fc", "one image"),
+        ("timm:resnet10t:cam=global_pool", "one image"),
+        ("timm:resnet10t:cam=bn1", "overwrites"),
+        ("timm:resnet10t:cam=a b", "wrong form"),
+        ("timm:deit_tiny_patch16_224:cam=blocks.11,side=32", "before the last block.*blocks.10"),
         ("timm:mixer_s32_224", "no map with positions"),
         ("convnet:width", "expected convnet:option=value"),
     ],
@@ -150,6 +156,48 @@ def test_the_plan_knows_what_explains_a_network_and_its_sides() -> None:
         planned("timm:resnet10t", "gain", "tiny")
     with pytest.raises(UserError, match=r"16 divides.*side=48"):
         planned("timm:deit_tiny_patch16_224", data="tiny:side=40")
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("resnet10t", "layer3"),
+        ("convnext_atto", "stages.2"),
+        ("vit_tiny_patch16_224", "blocks.3"),
+        pytest.param("swin_tiny_patch4_window7_224", "layers.2", marks=pytest.mark.slow),
+    ],
+)
+def test_the_layer_that_gradcam_explains_can_be_chosen(name: str, layer: str) -> None:
+    kind = BACKBONES.get(f"timm:{name}")
+    torch.manual_seed(0)
+    network = kind(3, (3, SIDE, SIDE), cam=layer).eval()
+    image, label = torch.randn(2, 3, SIDE, SIDE), torch.tensor([0, 2])
+    seen: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, given: Any, output: torch.Tensor) -> None:
+        output.retain_grad()
+        seen.append(output)
+
+    handle = network.net.get_submodule(layer).register_forward_hook(keep)
+    logits = network(image)
+    handle.remove()
+    logits[torch.arange(2), label].sum().backward()
+    values, gradient = seen[0].detach(), seen[0].grad
+    assert gradient is not None
+    if name.startswith("vit"):  # a class token, then 4×4 patches
+        values, gradient = (
+            part[:, 1:].transpose(1, 2).unflatten(2, (4, 4)) for part in (values, gradient)
+        )
+    elif name.startswith("swin"):
+        values, gradient = values.permute(0, 3, 1, 2), gradient.permute(0, 3, 1, 2)
+    expected = (gradient.mean((2, 3), keepdim=True) * values).sum(1, keepdim=True).relu()
+    made = get("gradcam")(network, image, label)
+    torch.testing.assert_close(made.reshape(expected.shape), expected, rtol=1e-3, atol=1e-6)
+    options = {"cam": layer}
+    assert kind.cam_size((3, SIDE, SIDE), options) == tuple(values.shape[2:])
+    assert kind.cam_problem((3, SIDE, SIDE), options) is None
+    torch.manual_seed(0)
+    assert torch.equal(kind(3, (3, SIDE, SIDE)).eval()(image), logits.detach())
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
