@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmark.core.decode import Count, Json, Key, Name, Positive, decode
 from benchmark.core.errors import DamagedError, UserError, shown
-from benchmark.core.files import read_bytes, read_json
+from benchmark.core.files import read_bytes, read_json, to_json
 from benchmark.core.layout import SPEC_NAME, RunFolder
 from benchmark.core.named_options import method_name
 from benchmark.core.text import one_line
@@ -232,6 +232,31 @@ def read_spec(folder: Path) -> RunSpec:
             "Delete that run folder and launch again."
         )
     return spec
+
+
+def spec_bytes(spec: RunSpec) -> bytes:
+    """Return the content of the spec.json that planning writes for a run."""
+    return to_json(spec.to_json())
+
+
+def spec_digest(content: bytes) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of the content of a spec.json.
+
+    Unlike the key, it depends on how the JSON is written, so that a file can be compared with what
+    planning wrote without being parsed.
+    """
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def is_unchanged(folder: str | os.PathLike[str], digest: str) -> bool:
+    """Return True if the spec.json in the folder of a run has this ``spec_digest``.
+
+    Raises:
+        FileNotFoundError: If there is no spec.
+        DamagedError: If it is not a regular file, too large, or cannot be read.
+    """
+    content = read_bytes(f"{os.fspath(folder)}{os.sep}{SPEC_NAME}", SPEC_BYTES)
+    return spec_digest(content) == digest
 
 
 def read_upstream(folder: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ from benchmark.core.titles import Titles
 
 #: A name that can also be the name of a file.
 FileName: TypeAlias = Annotated[Name, Matching(r"(?!\.{1,2}$)[^/\x00]{1,255}", "a valid file name")]
+#: The ``spec_digest`` of a spec.json.
+Digest: TypeAlias = Annotated[str, Matching("[0-9a-f]{16}", "16 hexadecimal digits")]
 #: Data set, method, trial, draw and explainer of a run.
 Row: TypeAlias = tuple[str, str, int | None, int | None, str]
 _KEY = re.compile("[0-9a-f]{16}")
@@ -37,6 +39,9 @@ class PlannedEntry:
         upstream: Keys of the runs that must be done first. A worker thus knows the order of all
             runs from one file. None if the plan does not contain them, as in plans of earlier
             versions; they then stand in spec.json only.
+        spec_digest: The ``spec_digest`` of spec.json as planning wrote it, by which ``status``
+            sees that the file is unchanged without parsing it. None if the plan does not contain
+            it, as in plans of earlier versions.
     """
 
     dataset: Name
@@ -46,6 +51,7 @@ class PlannedEntry:
     requested: bool = True
     explainer: Text = ""
     upstream: tuple[Key, ...] | None = None
+    spec_digest: Digest | None = None
 
     @property
     def label(self) -> str:
@@ -133,8 +139,9 @@ def _entry_json(entry: PlannedEntry | Refusal) -> dict[str, Any]:
     content = asdict(entry)
     if not entry.explainer:
         del content["explainer"]
-    if content.get("upstream", ()) is None:
-        del content["upstream"]
+    for name in ("upstream", "spec_digest"):
+        if name in content and content[name] is None:
+            del content[name]
     return content
 
 

@@ -99,7 +99,7 @@ def show_status(
 
 def _states(stored: StoredSweep) -> SweepStates:
     """Return the states of all runs; a run whose entry in the plan is damaged is unreadable."""
-    states = sweep_states(stored.folder, list(stored.runs))
+    states = sweep_states(stored.folder, list(stored.runs), stored.runs)
     damaged = dict.fromkeys(stored.damaged, State.UNREADABLE)
     return SweepStates({**states.by_key, **damaged}, states.without_spec - stored.damaged.keys())
 

@@ -22,7 +22,8 @@ from benchmark.core.layout import (
 )
 from benchmark.core.log_progress import LogProgress
 from benchmark.core.run_states import WITHOUT_RESULT, blocked_runs
-from benchmark.core.spec import read_spec, read_upstream
+from benchmark.core.spec import is_unchanged, read_spec, read_upstream
+from benchmark.core.sweep_plan import PlannedEntry
 from benchmark.launch.attempts import latest
 
 #: Bytes that are read from the end of a log; a line has a few kilobytes at most.
@@ -68,7 +69,9 @@ class SweepStates:
     without_spec: frozenset[str]
 
 
-def sweep_states(folder: Path, keys: Sequence[str]) -> SweepStates:
+def sweep_states(
+    folder: Path, keys: Sequence[str], entries: Mapping[str, PlannedEntry] | None = None
+) -> SweepStates:
     """Return the states of the runs of a sweep.
 
     A run that waits for a failed one, directly or not, is blocked. A run whose spec.json is
@@ -78,12 +81,15 @@ def sweep_states(folder: Path, keys: Sequence[str]) -> SweepStates:
     Args:
         folder: Folder of the sweep.
         keys: Keys of the runs.
+        entries: Entries of runs in the plan of the sweep, by key. A spec.json that is unchanged
+            since planning then need not be parsed.
     """
     runs = os.fspath(SweepFolder(folder).runs)
     states: dict[str, State] = {}
     without_spec: set[str] = set()
     upstream: dict[str, tuple[str, ...]] = {}
     unread = list(keys)
+    entries = {} if entries is None else entries
     while unread:
         key = unread.pop()
         if key in states:
@@ -94,7 +100,7 @@ def sweep_states(folder: Path, keys: Sequence[str]) -> SweepStates:
         if state is State.PENDING and SPEC_NAME not in names:
             without_spec.add(key)
         elif state is State.PENDING or state is State.LOST:
-            needed = _upstream(path)
+            needed = _upstream(path, entries.get(key))
             if needed is None:
                 states[key] = State.UNREADABLE
             elif needed:
@@ -121,8 +127,12 @@ def problem_of(folder: Path) -> str:
 _known_upstream: dict[str, tuple[str, ...]] = {}
 
 
-def _upstream(folder: str) -> tuple[str, ...] | None:
+def _upstream(folder: str, entry: PlannedEntry | None) -> tuple[str, ...] | None:
     """Return the keys of the runs that a run needs.
+
+    Args:
+        folder: Folder of the run.
+        entry: Its entry in the plan, or None.
 
     Returns:
         The keys; an empty tuple if the spec is missing, None if it is damaged.
@@ -130,13 +140,22 @@ def _upstream(folder: str) -> tuple[str, ...] | None:
     known = _known_upstream.get(folder)
     if known is None:
         try:
-            known = read_upstream(folder)
+            known = _planned_upstream(folder, entry)
+            if known is None:
+                known = read_upstream(folder)
         except FileNotFoundError:
             return ()
         except (OSError, UserError):
             return None
         _known_upstream[folder] = known
     return known
+
+
+def _planned_upstream(folder: str, entry: PlannedEntry | None) -> tuple[str, ...] | None:
+    """Return what the plan says of the upstream runs if spec.json is as planning wrote it."""
+    if entry is None or entry.upstream is None or entry.spec_digest is None:
+        return None
+    return entry.upstream if is_unchanged(folder, entry.spec_digest) else None
 
 
 def progress(folder: Path) -> Progress:

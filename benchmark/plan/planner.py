@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmark.core.errors import Problems, Refused, UserError
 from benchmark.core.named_options import base_name, method_name, split_at_sign
 from benchmark.core.registry import ALGORITHMS, DATASETS, did_you_mean
-from benchmark.core.spec import RunSpec, before_switch
+from benchmark.core.spec import RunSpec, before_switch, spec_bytes, spec_digest
 from benchmark.core.sweep_plan import PlannedEntry, Refusal, SweepPlan
 from benchmark.core.titles import Titles
 from benchmark.plan.measurements import PlannedExplainer, measurement_spec, read_explainers
@@ -82,6 +82,7 @@ class Plan:
                     requested=run.requested,
                     explainer=run.explainer,
                     upstream=run.spec.upstream_keys,
+                    spec_digest=spec_digest(spec_bytes(run.spec)),
                 )
                 for key, run in self.runs.items()
             },

@@ -17,7 +17,7 @@ from benchmark.core.files import (
     write_atomic,
 )
 from benchmark.core.layout import ABANDONED_SECONDS, RunFolder, SweepFolder
-from benchmark.core.spec import RunSpec, read_spec
+from benchmark.core.spec import RunSpec, read_spec, spec_bytes
 from benchmark.core.sweep_plan import PlannedEntry, Refusal, SweepPlan, read_plan
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def write_plan(plan: Plan, folder: Path) -> list[str]:
     for key in missing:
         run = sweep.run(key)
         run.path.mkdir(parents=True, exist_ok=True)
-        commit_once(run.spec, to_json(plan.runs[key].spec.to_json()))
+        commit_once(run.spec, spec_bytes(plan.runs[key].spec))
     return list(plan.runs)
 
 

@@ -23,8 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmark.core.failure import FailureKind, failure_json  # noqa: E402
+from benchmark.core.files import to_json  # noqa: E402
 from benchmark.core.layout import LEASE_SECONDS, RunFolder, State, SweepFolder  # noqa: E402
-from benchmark.core.spec import RunSpec  # noqa: E402
+from benchmark.core.spec import RunSpec, spec_bytes, spec_digest  # noqa: E402
+from benchmark.core.sweep_plan import PlannedEntry, SweepPlan  # noqa: E402
 
 MOST_CPU_SECONDS, MOST_MEGABYTES = 1.0, 200.0
 
@@ -58,40 +60,33 @@ def spec_of(number: int, upstream: str | None) -> RunSpec:
 def build(root: Path, runs: int, shares: Shares = SHARES) -> SweepFolder:
     """A sweep folder of ``runs`` runs; every fourth needs the one before it."""
     folder = SweepFolder(root / "many")
-    rows, before = {}, ""
+    rows: dict[str, PlannedEntry] = {}
+    before = ""
     names = [state for state, share in shares for _ in range(round(share * 1000))]
     for number in range(runs):
         spec = spec_of(number, before if number % 4 == 3 else None)
         key = before = spec.key
-        rows[key] = {
-            "dataset": "digits_on_photos:bias=0.95",
-            "method": spec.algorithm,
-            "trial": spec.trial,
-            "draw": spec.draw,
-            "requested": True,
-        }
+        rows[key] = PlannedEntry(
+            "digits_on_photos:bias=0.95",
+            spec.algorithm,
+            spec.trial,
+            spec.draw,
+            upstream=spec.upstream_keys,
+            spec_digest=spec_digest(spec_bytes(spec)),
+        )
         # 387 and 1000 have no common factor: the states are spread over the sweep
         place = number * 387 % 1000
         state = names[place] if place < len(names) else State.PENDING
         write_run(folder.run(key), spec, state)
-    sweep = {
-        "schema": spec.schema,
-        "name": "many",
-        "title": "Many runs",
-        "created": 1_700_000_000.0,
-        "runs": rows,
-        "refused": [],
-        "selection": list(spec.selection),
-        "config": {},
-    }
-    folder.plan.write_text(json.dumps(sweep, indent=1) + "\n", encoding="utf-8")
+    plan = SweepPlan("many", "Many runs", 1_700_000_000.0, spec.selection, rows, ())
+    folder.plan.write_bytes(to_json(plan.to_json()))
     return folder
 
 
 def write_run(folder: RunFolder, spec: RunSpec, state: State) -> None:
     """Write the files of a run in this state, as far as ``status`` reads them."""
     folder.path.mkdir(parents=True)
-    folder.spec.write_text(json.dumps(spec.to_json(), indent=1) + "\n", encoding="utf-8")
+    folder.spec.write_bytes(spec_bytes(spec))
     if state is State.PENDING:
         return
     attempt = folder.attempt(1)

@@ -11,7 +11,10 @@ import pytest
 
 from benchmark.core.errors import UserError
 from benchmark.core.files import read_json, write_json
+from benchmark.core.layout import State
 from benchmark.core.run_states import AttemptEnd
+from benchmark.core.spec import RunSpec, spec_bytes, spec_digest
+from benchmark.core.sweep_plan import PlannedEntry
 from benchmark.launch import attempts
 from benchmark.launch.retry import retry
 from benchmark.launch.run_queue import RunQueue, read_nodes
@@ -46,6 +49,38 @@ def test_states_of_every_kind_from_listings(tmp_path: Path) -> None:
     write_json(tmp_path / "runs" / chain[0].key / "record.json", {})
     states = sweep_states(tmp_path, keys).by_key
     assert [states[one.key].value for one in chain] == ["done", "pending", "pending"]
+
+
+def _planned(one: RunSpec, digest: str | None) -> PlannedEntry:
+    upstream = one.upstream_keys
+    return PlannedEntry("fake", one.method, one.trial, upstream=upstream, spec_digest=digest)
+
+
+@pytest.mark.parametrize("written", [None, "0" * 16, "as planned"])
+def test_states_with_entries_of_the_plan_are_those_without(
+    tmp_path: Path, written: str | None
+) -> None:
+    """Edited and damaged specs are found, whatever the plan says of the files."""
+    first = spec(0)
+    runs = [first, *(spec(trial, upstream={"teacher": first.key}) for trial in range(1, 5))]
+    keys = make(tmp_path, *runs)
+    entries = {}
+    for one in runs:
+        content = (tmp_path / "runs" / one.key / "spec.json").read_bytes()
+        assert content == spec_bytes(one)
+        digest = spec_digest(content) if written == "as planned" else written
+        entries[one.key] = _planned(one, digest)
+    fail(tmp_path / "runs" / first.key)
+    edited, torn, missing = (tmp_path / "runs" / key / "spec.json" for key in keys[2:])
+    edited.write_bytes(edited.read_bytes().replace(b'"trial": 2', b'"trial": 9'))
+    torn.write_bytes(torn.read_bytes()[:-20])
+    missing.unlink()
+    states = sweep_states(tmp_path, keys, entries)
+    assert list(states.by_key.values()) == [
+        State.FAILED, State.BLOCKED, State.UNREADABLE, State.UNREADABLE, State.PENDING,
+    ]  # fmt: skip
+    assert states.without_spec == {keys[4]}
+    assert states == sweep_states(tmp_path, keys)
 
 
 @pytest.mark.parametrize("ahead", [-1000.0, 1000.0])

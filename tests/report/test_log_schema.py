@@ -159,7 +159,8 @@ def test_failure_and_sweep_agree(real_run: Path) -> None:
     plan = load(real_run.parent.parent / "sweep.json")
     assert documented("sweep.json") == set(plan)
     for entry in plan["runs"].values():
-        assert set(entry) == {"dataset", "method", "trial", "draw", "requested", "upstream"}
+        names = {"dataset", "method", "trial", "draw", "requested", "upstream", "spec_digest"}
+        assert set(entry) == names
 
 
 def test_a_real_run_becomes_a_table(real_run: Path) -> None:
