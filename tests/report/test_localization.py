@@ -85,6 +85,16 @@ def test_the_side_table(sweep: tuple[Path, dict[str, list[str]]]) -> None:
         assert "where the networks look" in render(report, form) or form == "csv"
 
 
+def test_intervals_of_shares_stay_between_0_and_100(
+    sweep: tuple[Path, dict[str, list[str]]],
+) -> None:
+    sheet = localization_sheet(make_report(sweep[0]).tables[0], "interval")
+    assert sheet is not None
+    erm = next(row for row in sheet.rows if row[0] == "erm")
+    # Student's t with 1 degree of freedom: 25 ± 12.7 * 5
+    assert erm[2] == "25.0 [0.0, 88.5]"
+
+
 def test_without_masks_the_mark_is_shown_beside_its_area(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     (key,) = fake.add(WORLD, ERM, trials=(0,))

@@ -12,9 +12,10 @@ import pytest
 
 from benchmark.report.render import render
 from benchmark.report.report import make_report
-from benchmark.report.tables.sensitivity import sensitivity_sheet
+from benchmark.report.tables.report_table import ReportOptions
+from benchmark.report.tables.sensitivity import SensitivityTable, sensitivity_sheet
 from benchmark.report.tables.sheet import Sheet
-from tests.support.fake_sweep import ERM, FakeSweep, World
+from tests.support.fake_sweep import ERM, FakeSweep, Method, World
 
 WORLD = World(size=40)
 
@@ -148,3 +149,16 @@ def test_no_sheet_without_measures(tmp_path: Path) -> None:
     fake.add(WORLD, ERM, trials=(0,))
     report = make_report(fake.finish())
     assert sensitivity_sheet(report.tables[0], report) is None
+
+
+def test_upstream_runs_are_rows_only_if_asked_for(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    (teacher,) = fake.add(WORLD, Method("segment_classify", requested=False), trials=(0,))
+    (student,) = fake.add(WORLD, Method("tea"), trials=(0,), upstream={"teacher": teacher})
+    folder = fake.finish()
+    for key in (teacher, student):
+        write(folder, key, entries(0))
+    for asked, methods in ((False, ["tea"]), (True, ["tea", "segment_classify (upstream)"])):
+        report = make_report(folder, options=ReportOptions(upstream=asked))
+        (sheet,) = SensitivityTable().sheets(report)
+        assert [row[0] for row in sheet.rows] == methods

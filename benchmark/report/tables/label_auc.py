@@ -48,7 +48,7 @@ class LabelAucTable(ReportTable):
 
     def sheets(self, report: Report) -> list[Sheet]:
         """Return two sheets for each data set whose images may have several labels."""
-        found = [_Labels(table, report.store) for table in report.tables]
+        found = [_Labels(table, report.store) for table in report.shown_tables]
         return [
             sheet
             for labels in found

@@ -28,6 +28,13 @@ _MEASURES = (
     ("on_shortcut", "shortcut %", 100, 1),
     ("distance", "distance", 1, 2),
 )
+#: Ranges of these measures, inside which intervals are kept.
+_LIMITS = {
+    "energy": (0.0, 1.0),
+    "correlation": (-1.0, 1.0),
+    "on_shortcut": (0.0, 1.0),
+    "distance": (0.0, math.inf),
+}
 #: Measures of the foreground, which say nothing where it is everything except the shortcut.
 _OF_FOREGROUND = ("energy", "correlation")
 #: Images that do not count, by the name of their number in the record.
@@ -122,7 +129,13 @@ def localization_sheet(table: Table, spread: str = Spread.SD) -> Sheet | None:
     shown = [
         [row.marked_label, table.titles.of(_explainers(row))]
         + [
-            _summary(_values(row, split, name), scale, digits, spread)
+            _summary(
+                _values(row, split, name),
+                scale,
+                digits,
+                spread,
+                _LIMITS.get(name, (-math.inf, math.inf)),
+            )
             for split, name, _, scale, digits in columns
         ]
         for row in rows
@@ -176,14 +189,16 @@ def _values(row: Row, split: str, name: str) -> list[float]:
     return [float(value) for value in values if value is not None]
 
 
-def _summary(values: Sequence[float], scale: int, digits: int, spread: str) -> str:
+def _summary(
+    values: Sequence[float], scale: int, digits: int, spread: str, limits: tuple[float, float]
+) -> str:
     """Return the mean ± sd over trials, Student's interval, or both; of one trial the value."""
     if not values:
         return DASH
     mean = f"{scale * statistics.fmean(values):.{digits}f}"
     if len(values) == 1:
         return mean
-    estimate = student_over_trials(values, limits=(-math.inf, math.inf))
+    estimate = student_over_trials(values, limits=limits)
     if spread != Spread.INTERVAL:
         mean += f" ± {scale * statistics.stdev(values):.{digits}f}"
     if not shows_bounds(spread) or estimate.low is None or estimate.high is None:
@@ -252,7 +267,7 @@ def _notes(table: Table, rows: Sequence[Row]) -> list[str]:
     if len({_explainers(row) for row in rows}) > 1:
         notes.append(
             "the networks were explained in different ways: "
-            "compare rows with the same explanation only"
+            "compare only rows with the same explainer"
         )
     return notes
 

@@ -112,7 +112,7 @@ class SensitivityTable(ReportTable):
 
     def sheets(self, report: Report) -> list[Sheet]:
         """Return one sheet for each data set whose runs measured sensitivity."""
-        made = [sensitivity_sheet(table, report) for table in report.tables]
+        made = [sensitivity_sheet(table, report) for table in report.shown_tables]
         return [sheet for sheet in made if sheet is not None]
 
     def json_records(self, report: Report) -> list[dict[str, Any]]:
