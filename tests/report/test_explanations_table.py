@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from benchmark.core.files import sha256_of
 from benchmark.core.spec import Measurement, RunSpec
+from benchmark.core.titles import Titles
 from benchmark.report.figures.explainer_gallery import draw_explainer_gallery
 from benchmark.report.figures.heatmap_gallery import draw_gallery
 from benchmark.report.render import render, write_page
@@ -369,9 +370,10 @@ def test_two_explainers_stand_side_by_side(report: Report) -> None:
     assert all([one.method for one in g.methods] == ["erm", "group_dro"] for g in galleries)
     assert not np.array_equal(*(gallery.methods[0].heatmap for gallery in galleries))
     canvas = Figure()
-    text = draw_gallery(canvas, report.tables[0], measurements=report.measurements)
+    titled = replace(report.tables[0], titles=Titles({"lrp": "LRP"}))
+    text = draw_gallery(canvas, titled, measurements=report.measurements)
     assert text.startswith(
-        "Evidence for the predicted class by lrp and gradcam in the same 4 images"
+        "Evidence for the predicted class by LRP and gradcam in the same 4 images"
     )
     assert len(canvas.axes) == 3 * 8 + 1
 

@@ -67,7 +67,7 @@ def test_equal_conditions_need_no_note(tmp_path: Path) -> None:
 )
 def test_what_differs_is_a_footnote(machine: dict[str, Any], expected: str, tmp_path: Path) -> None:
     text = made(tmp_path, machine)
-    assert f"made under different conditions ({expected}): only under the same ones" in text
+    assert f"made under different conditions ({expected}): results are equal bit for bit" in text
 
 
 def test_runs_that_were_resumed_under_other_conditions_are_a_footnote(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from benchmark.core.errors import DamagedError
 from benchmark.core.text import one_line
 from benchmark.core.titles import Titles
-from benchmark.report.figures.heatmap_gallery import RULE, draw_grid
+from benchmark.report.figures.heatmap_gallery import RULE, UNTITLED, draw_grid
 from benchmark.report.records.measurements import MeasurementStore
 from benchmark.report.records.stored_arrays import StoredHeatmaps, read_heatmaps
 from benchmark.report.tables.localization import Gallery, MethodHeatmaps
@@ -18,8 +18,6 @@ from benchmark.report.tables.results_table import Row
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-#: Code names are shown.
-UNTITLED = Titles()
 #: Most explainers that fit a figure; the others are named only.
 MAX_EXPLAINERS = 24
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmark.core.text import one_line
+from benchmark.core.titles import Titles
 from benchmark.report.records.measurements import MeasurementStore
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.tables.localization import (
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
+#: Code names are shown.
+UNTITLED = Titles()
 #: Most methods that fit the page; the others are named only.
 MAX_METHODS = 12
 #: Most images that are explained by two explainers side by side.
@@ -99,8 +102,8 @@ def draw_gallery(
     most = MAX_PAIRS if len(galleries) > 1 else len(galleries[0].label)
     order = by_disagreement(galleries[0])[:most]
     galleries = [chosen_images(gallery, order) for gallery in galleries]
-    draw_grid(canvas, galleries, MAX_METHODS)
-    return _description(galleries)
+    draw_grid(canvas, galleries, MAX_METHODS, table.titles)
+    return _description(galleries, table.titles)
 
 
 def by_disagreement(gallery: Gallery) -> np.ndarray:
@@ -126,18 +129,23 @@ def chosen_images(gallery: Gallery, rows: np.ndarray) -> Gallery:
     )
 
 
-def draw_grid(canvas: Canvas, galleries: Sequence[Gallery], most: int) -> None:
+def draw_grid(
+    canvas: Canvas, galleries: Sequence[Gallery], most: int, titles: Titles = UNTITLED
+) -> None:
     """Draw a column per image and a row per method, with the maps of all galleries side by side.
 
     Args:
         canvas: Where to draw.
         galleries: Galleries of the same images and methods; the explainers differ.
         most: Most methods that are shown.
+        titles: Titles of the explainers.
     """
     first = galleries[0]
     images = len(first.label)
     side = len(galleries)
-    names = [_row_name(heatmaps, with_explainer=side == 1) for heatmaps in first.methods[:most]]
+    names = [
+        _row_name(heatmaps, titles, with_explainer=side == 1) for heatmaps in first.methods[:most]
+    ]
     left = 0.2 + 0.072 * max(len(line) for name in names for line in name.split("\n"))
     top = _TOP + (0.18 if side > 1 else 0.0)
     axes, scale = image_grid(canvas, 1 + len(names), side * images, left=left, top=top)
@@ -148,7 +156,7 @@ def draw_grid(canvas: Canvas, galleries: Sequence[Gallery], most: int) -> None:
             for r, heatmaps in enumerate(gallery.methods[:most], 1):
                 _heatmap(axes[r, side * i + k], gallery, heatmaps, i)
             if side > 1:
-                axes[1, side * i + k].set_title(_explainer(gallery), fontsize=7, pad=3)
+                axes[1, side * i + k].set_title(_explainer(gallery, titles), fontsize=7, pad=3)
         for k in range(1, side):
             _image(axes[0, side * i + k], first, i, outlined=True)
     for r, name in enumerate(["image", *names]):
@@ -161,9 +169,9 @@ def draw_grid(canvas: Canvas, galleries: Sequence[Gallery], most: int) -> None:
     canvas.text(0.1 / across, 0.05 / up, LEGEND, fontsize=7, ha="left", va="bottom")
 
 
-def _explainer(gallery: Gallery) -> str:
-    """Return the name of the explainer, in two lines if it is long."""
-    name = one_line(gallery.methods[0].explainer)
+def _explainer(gallery: Gallery, titles: Titles) -> str:
+    """Return the title of the explainer, in two lines if it is long."""
+    name = one_line(titles.of(gallery.methods[0].explainer))
     if len(name) > 15:
         name = re.sub(r"([ _])", r"\1\n", name, count=1)
     return "\n".join(line if len(line) <= 18 else f"{line[:17]}…" for line in name.split("\n")[:2])
@@ -283,22 +291,23 @@ def _is_right(gallery: Gallery, heatmaps: MethodHeatmaps) -> np.ndarray:
     return gallery.label[np.arange(len(gallery.label)), heatmaps.prediction] == 1
 
 
-def _row_name(heatmaps: MethodHeatmaps, *, with_explainer: bool) -> str:
+def _row_name(heatmaps: MethodHeatmaps, titles: Titles, *, with_explainer: bool) -> str:
     """Return the method in lines of at most 24 characters; a longer part is cut in its middle.
 
     Args:
         heatmaps: The method.
+        titles: Titles of the explainers.
         with_explainer: Whether an explainer other than LRP is named.
     """
     name = one_line(heatmaps.method).replace(" (", "\n(").replace(":", ":\n")
     if with_explainer and heatmaps.explainer not in ("", "lrp"):
-        name += f"\n[{one_line(heatmaps.explainer)}]"
+        name += f"\n[{one_line(titles.of(heatmaps.explainer))}]"
     return "\n".join(
         line if len(line) <= 24 else f"{line[:14]}…{line[-9:]}" for line in name.split("\n")
     )
 
 
-def _description(galleries: Sequence[Gallery]) -> str:
+def _description(galleries: Sequence[Gallery], titles: Titles) -> str:
     gallery = galleries[0]
     methods = gallery.methods[:MAX_METHODS]
     right = ", ".join(
@@ -307,7 +316,7 @@ def _description(galleries: Sequence[Gallery]) -> str:
         for heatmaps in methods
     )
     splits = " and ".join(dict.fromkeys(one_line(split) for split in gallery.split))
-    names = dict.fromkeys(one.explainer for each in galleries for one in each.methods)
+    names = dict.fromkeys(titles.of(one.explainer) for each in galleries for one in each.methods)
     left = [
         *gallery.notes,
         *(f"{heatmaps.method}: no room" for heatmaps in gallery.methods[MAX_METHODS:]),

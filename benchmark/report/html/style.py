@@ -86,6 +86,7 @@ button:focus-visible, summary:focus-visible, a:focus-visible {
   display: grid;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr));
   gap: 1.5rem;
+  margin: 1.2rem 0;
 }
 figure { margin: 0; }
 .drawing { position: relative; max-width: 40rem; }

@@ -110,7 +110,7 @@ def describe_power(
     sizes += f" and {images:,} images" if images else ""
     small, large = (100.0 * power(error, difference, tail) for difference in DIFFERENCES)
     clause = (
-        f"with {sizes} a difference of {100 * DIFFERENCES[0]:g} points between two methods is "
+        f"with {sizes}, a difference of {100 * DIFFERENCES[0]:g} points between two methods is "
         f"found in {small:.0f} % of such tables, one of {100 * DIFFERENCES[1]:g} points in "
         f"{large:.0f} %"
     )
@@ -120,4 +120,4 @@ def describe_power(
     ways = dict.fromkeys(
         "more test images" if number is None else f"{number} trials" for number in needed
     )
-    return f"{clause}; {100 * ENOUGH:.0f} % takes {' or '.join(ways)}"
+    return f"{clause}; finding them in {100 * ENOUGH:.0f} % takes {' or '.join(ways)}"

@@ -31,8 +31,8 @@ from benchmark.report.tables.value import Spread
 
 #: Sentence on P(better) of small differences, from the topic "comparisons" of docs/coverage.md.
 SMALL_DIFFERENCES = (
-    "For methods that truly differ by less than half a point P(better) is too sure: one of .9 is "
-    "right in about 70 % of the cases."
+    "For methods whose true difference is below half a point, P(better) is overconfident: a value "
+    "of 0.9 is right in about 70 % of the cases."
 )
 
 
@@ -201,7 +201,7 @@ def _caption(families: Sequence[ReferenceComparison], *, credible: bool) -> list
         f"Δ: method minus {reference} in points.",
         f"Beside Δ: {beside}.",
         *directions,
-        f"P(better): posterior probability that the true Δ favors the method. {equal}"
+        f"P(better): posterior probability that the true Δ favours the method. {equal}"
         "The prior: methods of a table are normal about a common mean, with a standard deviation "
         f"of about {_prior_sds(families)} points that the table updates.",
         f"p: two-sided, after Holm within each metric; not distinguishable where p ≥ {ALPHA:g}.",
@@ -210,11 +210,11 @@ def _caption(families: Sequence[ReferenceComparison], *, credible: bool) -> list
         caption.append(SMALL_DIFFERENCES)
     if 1 in trials:
         caption.append(
-            "P(equal) is left out with 1 trial: networks differ by their seeds, too, by an amount "
-            "that 1 trial does not show."
+            "P(equal) is left out with 1 trial, which does not show how much networks differ by "
+            "their seeds."
         )
     if trials == {1}:
-        caption.append("With 1 trial all of this is about these networks, not the methods.")
+        caption.append("With 1 trial, all of this is about these networks, not the methods.")
     return caption
 
 

@@ -168,9 +168,7 @@ def _posterior(table: Table) -> list[str]:
         if value.trials == 1 and value.posterior is None
     )
     if without:
-        sentences.append(
-            f"Without posterior, so that plug-in values are printed: {', '.join(without)}."
-        )
+        sentences.append(f"Without posterior, so plug-in values are printed: {', '.join(without)}.")
     return sentences
 
 
@@ -212,7 +210,7 @@ def describe_marks(table: Table, best: str = "Bold") -> list[str]:
         f"({100 * ALPHA:g} %, Holm over all pairs; {pairs})."
     ]
     if all(value.trials <= 1 for value in values):
-        sentences.append("With 1 trial a mark compares these networks, not the methods.")
+        sentences.append("With 1 trial, a mark compares these networks, not the methods.")
     if any(value.not_compared for value in values):
         sentences.append("? not compared with the best of its column.")
     if table.columns and (sentence := _power(table, table.columns[0], table.marks[0])):

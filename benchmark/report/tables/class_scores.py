@@ -139,7 +139,7 @@ def _overall_sheet(
     caption = [
         f"Split {scores.split}, in per cent; {_spread(rows, single, scores)}.",
         f"AUC: {each}. Calibration error: {BINS} bins of confidence"
-        f"{' of every answer' if several else ''}.",
+        f"{' of every prediction' if several else ''}.",
     ]
     caption += [how] if (how := scores.how()) else []
     notes = [*_without_images(rows, scores.split, labels), *dict.fromkeys(notes)]

@@ -165,14 +165,14 @@ def _caption(
     else:
         sentences.append(f"± sd over {'trials' if several else 'images, of the mean'}.")
     sentences.append(
-        "↑ higher is better, ↓ lower. Bold (in text •): the best of its block; ≈ cannot be told "
-        "from it "
-        f"({100 * ALPHA:g} %, image by image, Holm over all pairs of explainers)."
+        "↑ higher is better, ↓ lower. Bold (in text •): the best of its block; ≈: not "
+        f"distinguishable from it ({100 * ALPHA:g} %, image by image, Holm over all pairs of "
+        "explainers)."
     )
     if AUC in columns:
         sentences.append(
             f"{columns[AUC][0]}: probability that the {AUC_METRIC} of a random image is larger for "
-            "the method of the block. An explainer that tells the two methods apart is far from ½."
+            "the method of the block. It is far from ½ if an explainer distinguishes the methods."
         )
     return sentences
 

@@ -28,7 +28,7 @@ def condition_notes(records: Sequence[RunRecord]) -> list[str]:
     if different:
         notes.append(
             f"the selected runs were made under different conditions ({_listed(different)}): "
-            "only under the same ones are results equal bit for bit"
+            "results are equal bit for bit only under the same conditions"
         )
     changes: dict[str, None] = {}
     resumed = 0

@@ -115,8 +115,8 @@ class LowestAccuracy(Metric):
         smallest = f"the smallest with {int(sizes.min()):,} images"
         what = "the mean of the lowest in each trial" if several_trials else "the lowest"
         return (
-            f"worst {self.part}: {what} of {parts}, {smallest}; a minimum lies below the true "
-            f"value if {self.parts} are many or small, so that bounds are printed"
+            f"worst {self.part}: {what} of {parts}, {smallest}; a minimum tends to lie below "
+            f"the true value if {self.parts} are many or small, so bounds are printed"
         )
 
     def _all_counts(self, runs: Sequence[SelectedRun]) -> tuple[list[Ints], list[Ints]]:
