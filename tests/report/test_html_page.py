@@ -236,7 +236,7 @@ def test_figures_are_drawn_unasked_only_where_that_is_quick(
 def test_a_student_shows_its_teacher_and_the_teachers_scores(tmp_path: Path) -> None:
     fake = FakeSweep(tmp_path)
     (teacher,) = fake.add(
-        WORLD, Method("segment_classify", 0.97, 0.9, requested=False), trials=(0,)
+        WORLD, Method("segment_classify", 0.97, 0.9, ("masks",), requested=False), trials=(0,)
     )
     (student,) = fake.add(WORLD, Method("tea"), trials=(0,), upstream={"teacher": teacher})
     folder = fake.finish()
@@ -253,10 +253,10 @@ def test_a_student_shows_its_teacher_and_the_teachers_scores(tmp_path: Path) -> 
     )
     table, _, runs_part = page.partition('id="runs"')
     assert "segment_classify (upstream)" in runs_part and "teacher: segment_classify" in table
-    assert "segment_classify (upstream)" not in table
+    assert "segment_classify (upstream)" not in table and "masks = " not in table
     write_page(make_report(folder, options=ReportOptions(upstream=True)), folder, "none")
     table = (folder / "report.html").read_text().partition('id="runs"')[0]
-    assert "segment_classify (upstream)" in table
+    assert "segment_classify (upstream)" in table and "masks = " in table
     path = folder / "runs" / student / "record.json"
     torn = json.loads(path.read_text())
     torn["upstream"]["teacher"]["selected"] = {"val_accuracy": 3}

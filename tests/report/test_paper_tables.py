@@ -65,7 +65,7 @@ def test_constant_and_equal_columns_are_printed_once() -> None:
     assert grid.heads == (("method",), ("recall",), ("F1",))
     assert grid.remarks == (
         "The same in all rows: trials: 3.",
-        "accuracy: the same as recall.",
+        "accuracy: the same as recall in all rows.",
     )
 
 

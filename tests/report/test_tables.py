@@ -134,7 +134,7 @@ def test_the_caption_says_what_marks_compare_and_how_much_is_found(tmp_path: Pat
     caption = " ".join(table_of(fake.finish()).full_caption())
     assert "group by group: worst group (unbiased)" in caption
     assert "image by image: average (unbiased)" in caption
-    assert re.search(r"with 3 trials and 120 images .* 5 points in \d+ %", caption)
+    assert re.search(r"with 3 trials and 120 images.* 5 points in \d+ %", caption)
     single = FakeSweep(tmp_path / "single")
     single.add(WORLD, ERM, trials=(0,))
     single.add(WORLD, DRO, trials=(0,))

@@ -128,12 +128,13 @@ def shown_columns(table: Table, spread: str = "sd") -> tuple[list[bool], list[st
 
 def _whole_grid(table: Table, spread: str, options: ReportOptions, best: str) -> Grid:
     """Return the results of one data set with all columns."""
+    rows: list[Row] = [row for row in table.rows if row.requested or options.upstream]
+    table = replace(table, rows=rows or table.rows)
     builder = _Builder()
     general = builder.notes.marks(table.notes)
     show = printer(table, spread)
-    rows: list[Row] = [row for row in table.rows if row.requested or options.upstream]
     cells = []
-    for row in rows or table.rows:
+    for row in table.rows:
         label = builder.cell(show.label(row), row.notes)
         values = [
             builder.cell(
@@ -219,7 +220,7 @@ def merge_equal_columns(grid: Grid) -> Grid:
     if not same:
         return grid
     remarks = [
-        f"{_head(grid, i)}: the same as {_head(grid, j)}."
+        f"{_head(grid, i)}: the same as {_head(grid, j)} in all rows."
         for j, others in same.items()
         for i in others
     ]

@@ -12,6 +12,7 @@ from benchmark.core.text import json_text
 from benchmark.report.formats.report_format import REPORT_FORMATS, ReportFormat
 from benchmark.report.records.sweep_records import SweepRun
 from benchmark.report.statistics.estimate import Estimate
+from benchmark.report.tables.caption import describe_needs
 from benchmark.report.tables.report_table import Report, report_tables
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.sheet import Sheet
@@ -93,7 +94,7 @@ def json_tables(tables: Sequence[Table]) -> list[dict[str, Any]]:
             "title": table.title,
             "stand_in": table.stand_in,
             "criterion": table.criterion,
-            "caption": table.caption,
+            "caption": [*table.caption, *describe_needs(table)],
             "notes": table.notes,
             "n": dict(table.sizes),
             "rows": [_json_row(table, row) for row in table.rows],

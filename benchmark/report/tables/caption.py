@@ -59,12 +59,17 @@ def describe_table(
     sentences.append(f"n: {', '.join(f'{name} {table.sizes[name]:,}' for name in names)}.")
     requested = [run for row in table.rows if row.requested for run in row.selected_runs]
     sentences.append(_network(requested or selected_runs))
-    needed = dict.fromkeys(name for row in table.rows for name in row.needs or ())
-    if needed:
-        described = {**DESCRIPTIONS, **WITHOUT_ANNOTATION}
-        needs = "; ".join(f"{name} = {described.get(name, name)}" for name in needed)
-        sentences.append(f"Needs: {needs}.")
     return sentences
+
+
+def describe_needs(table: Table) -> list[str]:
+    """Return what the annotations are that the methods of the rows need."""
+    needed = dict.fromkeys(name for row in table.rows for name in row.needs or ())
+    if not needed:
+        return []
+    described = {**DESCRIPTIONS, **WITHOUT_ANNOTATION}
+    needs = "; ".join(f"{name} = {described.get(name, name)}" for name in needed)
+    return [f"Needs: {needs}."]
 
 
 def describe_numbers(table: Table, spread: str) -> list[str]:

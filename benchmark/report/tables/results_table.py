@@ -23,6 +23,7 @@ from benchmark.report.records.switches import switch_of
 from benchmark.report.tables.caption import (
     CREDIBLE_COVERAGE,
     describe_marks,
+    describe_needs,
     describe_numbers,
     describe_spread,
     describe_table,
@@ -90,7 +91,8 @@ class Table:
         stand_in: Whether the data were generated in place of real ones.
         columns: The metrics.
         rows: The methods.
-        caption: Sentences that do not depend on the printed spread, see ``full_caption``.
+        caption: Sentences that depend neither on the printed spread nor on the shown rows, see
+            ``full_caption``.
         notes: Footnotes of the table as a whole.
         sizes: Number of images of each split.
         marks: The marks of each column.
@@ -133,7 +135,8 @@ class Table:
             sentences.append(
                 f"{BEFORE_SWITCH} selected before the first step of the method itself."
             )
-        return [*sentences, *describe_spread(self, spread), *self.caption]
+        spreads = describe_spread(self, spread)
+        return [*sentences, *spreads, *self.caption, *describe_needs(self)]
 
     def full_caption(self, spread: str = "sd") -> list[str]:
         """Return the short caption and the remarks."""
