@@ -5,9 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from benchmark.core.layout import SweepFolder
+from benchmark.launch.executors.local import LocalExecutor
+from benchmark.launch.job import Job, JobResult, ProcessDied
+from benchmark.launch.slots import Placement, Slot
 from tests.support.launcher_process import make, spec
 
 #: Runs one job, suspends all idle processes, and gives them another one. The pool forks no process
@@ -60,3 +67,51 @@ def test_a_job_that_no_process_begins(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found == {"first": "done", "lost": "ProcessDied", "second": "done"}
+
+
+class PoolThatBreaks:
+    """A pool that breaks while a job is given to it: it knows nothing of the job afterwards."""
+
+    active = False
+
+    def __init__(self) -> None:
+        self.given: list[Future[JobResult]] = []
+        self.stopped = False
+
+    def schedule(self, function: Any, args: Any) -> Future[JobResult]:
+        self.given.append(Future())
+        return self.given[-1]
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def join(self) -> None:
+        assert self.stopped
+
+
+class ExecutorWhosePoolsBreak(LocalExecutor):
+    """Gives every slot a pool that breaks."""
+
+    pools: list[Any]
+
+    def make_pool(self, slot: Slot) -> Any:
+        self.pools.append(PoolThatBreaks())
+        return self.pools[-1]
+
+
+def test_a_job_given_to_a_pool_that_breaks_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.launch.executors.local.start_fork_server", lambda preload: None)
+    executor = ExecutorWhosePoolsBreak(Placement("cpu", 1))
+    executor.pools = []
+    executor.start()
+    job = Job(tmp_path, False, executor.slots[0], None, 60.0, 60.0, "tests.support.fake_engine")
+    waiting = executor.submit(job)
+    assert not waiting.done()
+    executor.replace_stuck()
+    assert isinstance(waiting.exception(0), ProcessDied)
+    broken, fresh = executor.pools
+    assert broken.stopped and not fresh.stopped
+    executor.replace_stuck()
+    assert len(executor.pools) == 2

@@ -78,8 +78,21 @@ class LocalExecutor(Executor):
     def start(self) -> None:
         require_fork_server()
         for slot in self.slots:
-            self._pools[slot.index] = _make_pool(slot)
+            self._pools[slot.index] = self.make_pool(slot)
         start_fork_server(self.preload)
+
+    def make_pool(self, slot: Slot) -> ProcessPool:
+        """Return a new pool of processes for a slot."""
+        launcher = os.getpid()
+        # Two processes: while one works the next one is forked, so that a run starts as soon as the
+        # slot is free.
+        return ProcessPool(
+            max_workers=2,
+            max_tasks=1,
+            initializer=prepare_process,
+            initargs=(slot, launcher, start_time(launcher)),
+            context=multiprocessing.get_context("forkserver"),
+        )
 
     def submit(self, job: Job) -> Future[JobResult]:
         for i in range(_START_TRIES):
@@ -101,12 +114,16 @@ class LocalExecutor(Executor):
         pool = self._pools[slot.index]
         pool.stop()
         pool.join()
-        self._pools[slot.index] = _make_pool(slot)
+        self._pools[slot.index] = self.make_pool(slot)
 
     def replace_stuck(self) -> None:
         for future, slot, given in list(self._given.values()):
-            waiting = not (future.running() or future.done())
-            if waiting and time.monotonic() - given > self.begin_seconds:
+            if future.running() or future.done():
+                continue
+            # A pool that breaks while a job is given to it forgets the job: it has already told
+            # the jobs that it knew of.
+            broken = not self._pools[slot.index].active
+            if broken or time.monotonic() - given > self.begin_seconds:
                 del self._given[slot.index]
                 self.renew(slot)
                 future.cancel()
@@ -164,19 +181,6 @@ def _is_installed() -> bool:
     """
     folders = (*site.getsitepackages(), site.getusersitepackages())
     return any(Path(folder).resolve() == _ROOT for folder in folders)
-
-
-def _make_pool(slot: Slot) -> ProcessPool:
-    launcher = os.getpid()
-    # Two processes: while one works the next one is forked, so that a run starts as soon as the
-    # slot is free.
-    return ProcessPool(
-        max_workers=2,
-        max_tasks=1,
-        initializer=prepare_process,
-        initargs=(slot, launcher, start_time(launcher)),
-        context=multiprocessing.get_context("forkserver"),
-    )
 
 
 def _with_own_errors(inner: Future[JobResult]) -> Future[JobResult]:
