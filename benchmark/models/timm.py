@@ -171,8 +171,8 @@ class TimmBackbone(Backbone):
         Raises:
             UserError: Grad-CAM cannot explain this layer.
         """
-        weightless = cls.without_weights(options)
-        return _cam_size(cls, image_size, tuple(sorted(weightless.items())))
+        weightless = tuple(sorted(cls.without_weights(options).items()))
+        return _cam_size(cls, image_size, weightless)  # type: ignore[arg-type]  # classes have hashes
 
     @classmethod
     def cam_problem(
