@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmark.api.exported import load_exported
+from benchmark.api.exported import read_network, with_metadata
 from benchmark.api.images import normalised
 from benchmark.api.run import load_run
 from benchmark.core.dataset import DatasetInfo
@@ -21,12 +22,18 @@ from benchmark.core.errors import UserError, shown
 from benchmark.core.hparam import parse_values
 from benchmark.core.layout import RunFolder, SweepFolder
 from benchmark.core.named_options import parse_backbone
-from benchmark.core.registry import BACKBONES
+from benchmark.core.registry import BACKBONES, did_you_mean
 from benchmark.core.summaries import InputSummary
 from benchmark.models.timm import TimmBackbone
 
 #: Endings of exported networks.
 _EXPORTED = (".pt2", ".onnx", ".safetensors")
+_WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")
+#: Options of the kinds of models: which run it is, and what a network expects and answers.
+_OF_RUNS = ("method", "trial", "trained_on")
+_OF_NETWORKS = ("mean", "std", "labels")
+#: The largest number of characters of an error of the user's code that a message quotes.
+_MAX_QUOTED = 300
 #: The largest number of images in a forward pass.
 _MAX_BATCH = 256
 _MAX_PIXELS = 256 * 128 * 128
@@ -95,28 +102,73 @@ def load_model(given: str, info: DatasetInfo, options: ModelOptions) -> AuditedM
     """
     path = Path(given)
     if path.suffix.lower() in _EXPORTED:
-        exported = load_exported(path, device=options.device)
-        _check_size(given, exported.accepts, info)
-        order = _order(given, exported.labels, info)
-        return AuditedModel(
-            given,
-            lambda pixels: _numpy_logits(
-                exported.forward, pixels, exported.accepts, order, exported.device
-            ),
-            exported.network if isinstance(exported.network, nn.Module) else None,
-            lambda pixels: normalised(pixels, exported.accepts).to(exported.device),
-        )
+        return _exported_model(path, info, options)
     if path.is_dir() and (RunFolder(path).spec.exists() or SweepFolder(path).exists()):
+        _refuse_options(given, options, "a run", _OF_RUNS)
         return _run_model(path, info, options)
-    name = given.partition(":")[0]
-    if name == "timm":
+    name, colon, function = given.partition(":")
+    if name == "timm" and colon:
+        _refuse_options(given, options, "a network of timm", ("weights", *_OF_NETWORKS))
         return _timm_model(given, info, options)
-    if ":" in given:
+    if function and re.fullmatch(r"\w+(\.\w+)*", name):
+        _refuse_options(given, options, "a model of yours", _OF_NETWORKS)
         return _user_model(given, info, options)
+    what = f"there is no model {given}"
+    if path.is_dir():
+        what = f"the folder {given} is neither that of a run nor that of a sweep"
+    elif path.is_file():
+        what = f"the file {given} is no model that can be audited by itself"
     raise UserError(
-        f"there is no model {given}; expected the folder of a run or a sweep, a .pt2, .onnx or "
-        ".safetensors file of Run.export, timm:NAME, or module:function."
+        f"{what}; expected the folder of a run or a sweep, a .pt2, .onnx or .safetensors file of "
+        "Run.export, timm:NAME with --weights FILE, or module:function that makes the model."
     )
+
+
+def _exported_model(path: Path, info: DatasetInfo, options: ModelOptions) -> AuditedModel:
+    """Return the network of a file, which ``Run.export`` or another program wrote."""
+    name = str(path)
+    place = torch.device(options.device)
+    network, text = read_network(path, place)
+    if not text and path.suffix.lower() != ".safetensors":
+        _refuse_options(name, options, "a network without metadata of ShortcutBed", _OF_NETWORKS)
+        if not options.mean or not options.std:
+            raise UserError(
+                f"{name} has no metadata of ShortcutBed, which describe the normalisation of its "
+                "images; give it by --mean and --std (0 and 1 for values from 0 to 1), or export "
+                "the model with Run.export."
+            )
+        return _module_model(name, network, info, options)
+    if not text:
+        raise UserError(
+            f"{name} has no metadata of ShortcutBed, from which its network could be built; audit "
+            "a .pt2 or .onnx file instead, or module:function that makes the network."
+        )
+    _refuse_options(name, options, "a file of Run.export", ())
+    exported = with_metadata(path, network, text, place)
+    _check_size(name, exported.accepts, info)
+    order = _order(name, exported.labels, info)
+    return AuditedModel(
+        name,
+        lambda pixels: _numpy_logits(
+            exported.forward, pixels, exported.accepts, order, exported.device
+        ),
+        exported.network if isinstance(exported.network, nn.Module) else None,
+        lambda pixels: normalised(pixels, exported.accepts).to(exported.device),
+    )
+
+
+def _refuse_options(given: str, options: ModelOptions, kind: str, accepted: Sequence[str]) -> None:
+    """Check that no option was given that this kind of model ignores.
+
+    Raises:
+        UserError: there is one.
+    """
+    for name in (*_OF_RUNS, "weights", *_OF_NETWORKS):
+        if name not in accepted and getattr(options, name) not in (None, ()):
+            raise UserError(
+                f"--{name.replace('_', '-')} does not apply to {given}, which is {kind}; leave it "
+                "out."
+            )
 
 
 def _run_model(path: Path, info: DatasetInfo, options: ModelOptions) -> AuditedModel:
@@ -186,11 +238,15 @@ def _images_per_pass(pixels: np.ndarray) -> int:
 
 
 def _module_model(
-    name: str, network: nn.Module, info: DatasetInfo, options: ModelOptions
+    name: str,
+    network: Callable[[torch.Tensor], Any],
+    info: DatasetInfo,
+    options: ModelOptions,
 ) -> AuditedModel:
     """Return the audited model of a network that takes normalised images."""
     place = torch.device(options.device)
-    network = network.to(place).eval()
+    if isinstance(network, nn.Module):
+        network = network.to(place).eval()
     channels = info.image_size[0]
     accepts = InputSummary(
         image_size=info.image_size,
@@ -206,11 +262,19 @@ def _module_model(
     count = len(info.label_names)
 
     def forward(image: torch.Tensor) -> torch.Tensor:
-        output = network(image)
+        try:
+            output = network(image)
+        except UserError:
+            raise
+        except Exception as error:  # code of the user
+            raise UserError(
+                f"{name} cannot compute images {list(image.shape)} of the data: {_quoted(error)}; "
+                "correct the model, or choose the size of the images with an option of the data."
+            ) from error
         if not torch.is_tensor(output) or output.ndim != 2 or len(output) != len(image):
             raise UserError(
                 f"{name} returned {_described(output)} for {len(image)} images, expected logits "
-                f"[{len(image)}, {count}]."
+                f"[{len(image)}, {count}] as one tensor."
             )
         if output.shape[1] == 1 and count == 2:  # one logit for the second class
             output = torch.cat([torch.zeros_like(output), output], 1)
@@ -219,18 +283,37 @@ def _module_model(
                 f"{name} has {output.shape[1]} outputs, but the data have {count} classes: "
                 f"{', '.join(info.label_names)}."
             )
+        if not torch.isfinite(output).all():
+            raise UserError(
+                f"{name} returned logits that are infinite or no numbers; check its weights and "
+                "the normalisation of its images (--mean, --std)."
+            )
         return output
 
     return AuditedModel(
         name,
         lambda pixels: _numpy_logits(forward, pixels, accepts, order, place),
-        network,
+        network if isinstance(network, nn.Module) else None,
         lambda pixels: normalised(pixels, accepts).to(place),
     )
 
 
 def _described(value: object) -> str:
-    return f"a tensor {list(value.shape)}" if torch.is_tensor(value) else shown(value)
+    """Return what a value is, for a message."""
+    if torch.is_tensor(value):
+        return f"a tensor {list(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"{type(value).__name__} with {shown(list(value))}"
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__} of {len(value)} values"
+    return shown(value)
+
+
+def _quoted(error: BaseException) -> str:
+    """Return an error of the user's code on one line."""
+    text = " ".join(str(error).split())
+    named = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return named if len(named) <= _MAX_QUOTED else f"{named[:_MAX_QUOTED]}…"
 
 
 def _user_model(given: str, info: DatasetInfo, options: ModelOptions) -> AuditedModel:
@@ -240,7 +323,7 @@ def _user_model(given: str, info: DatasetInfo, options: ModelOptions) -> Audited
         return _module_model(given, made, info, options)
     if not callable(made):
         raise UserError(
-            f"{given} returned {shown(made)}, expected a torch.nn.Module, or a function from "
+            f"{given} returned {_described(made)}, expected a torch.nn.Module, or a function from "
             "images uint8[N,C,H,W] to scores float[N,K]."
         )
     order = _order(given, options.labels or info.label_names, info)
@@ -250,7 +333,7 @@ def _user_model(given: str, info: DatasetInfo, options: ModelOptions) -> Audited
         size = _images_per_pass(pixels)
         for start in range(0, len(pixels), size):
             part = np.array(pixels[start : start + size])
-            found = np.asarray(made(part), np.float64)
+            found = _scores_of(given, made, part, len(order))
             if found.shape != (len(part), len(order)) or not np.isfinite(found).all():
                 raise UserError(
                     f"{given} returned scores {list(found.shape)} for {len(part)} images, expected "
@@ -262,6 +345,30 @@ def _user_model(given: str, info: DatasetInfo, options: ModelOptions) -> Audited
     return AuditedModel(given, scores)
 
 
+def _scores_of(
+    given: str, made: Callable[[np.ndarray], Any], part: np.ndarray, count: int
+) -> np.ndarray:
+    """Return what a function of the user computes for images, as an array float64."""
+    try:
+        found = made(part)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # code of the user
+        raise UserError(
+            f"the function of {given} cannot compute images uint8{list(part.shape)}: "
+            f"{_quoted(error)}; it must return scores [{len(part)}, {count}]."
+        ) from error
+    if torch.is_tensor(found):
+        found = found.detach().cpu().double().numpy()
+    try:
+        return np.asarray(found, np.float64)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{given} returned {_described(found)} for {len(part)} images, expected scores as "
+            f"numbers [{len(part)}, {count}]."
+        ) from None
+
+
 def _call(given: str) -> Any:
     """Import a function of the user from the working directory or an installed package."""
     module_name, _, function_name = given.partition(":")
@@ -270,24 +377,28 @@ def _call(given: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        advice = "call the command from the folder that contains it, or install its package."
+        if module_name.endswith(".py"):
+            advice = f"name it without .py: {module_name.removesuffix('.py')}:{function_name}."
         raise UserError(
-            f"there is no module {error.name} for the model {given}; call the command from the "
-            "folder that contains it, or install its package."
+            f"there is no module {error.name} for the model {given}; {advice}"
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
-            f"the module {module_name} of the model {given} cannot be imported: "
-            f"{type(error).__name__}: {error}"
+            f"the module {module_name} of the model {given} cannot be imported: {_quoted(error)}; "
+            "correct it, so that Python can import it."
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise UserError(f"{module_name} has no function {function_name!r}.")
+        known = [name for name, value in vars(module).items() if callable(value)]
+        raise UserError(
+            f"{module_name} has no function {function_name!r}{did_you_mean(function_name, known)}"
+        )
     try:
         return function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
-            f"{given}() failed: {type(error).__name__}: {error}; it must make the model without "
-            "arguments."
+            f"{given} failed: {_quoted(error)}; the function must make the model without arguments."
         ) from error
 
 
@@ -297,6 +408,11 @@ def _timm_model(given: str, info: DatasetInfo, options: ModelOptions) -> Audited
         raise UserError(f"{given} needs the file of its weights: --weights FILE.")
     if not options.weights.is_file():
         raise UserError(f"there is no file {options.weights}; check --weights.")
+    if options.weights.suffix not in _WEIGHTS:
+        raise UserError(
+            f"--weights {options.weights} is no file of weights; expected one that ends in "
+            f"{', '.join(_WEIGHTS)}."
+        )
     named = parse_backbone(given)
     kind: type[TimmBackbone] = BACKBONES.get(named.name)
     chosen: dict[str, Any] = parse_values(kind.all_options(), named.options, named.name)

@@ -177,6 +177,8 @@ def load_finished(
 def _selected_weights(run: RunFolder) -> dict[str, torch.Tensor]:
     """Load the weights of a finished run, and compare them with the checksum in its record."""
     checksums = read_record(run.path).checksums
+    if not run.selected.is_file():
+        raise DamagedError(f"{run.selected} does not exist; {_redo_advice(run)}")
     try:
         if checksums and run.selected.name not in checksums:
             raise DamagedError(

@@ -142,6 +142,18 @@ def load_all_but_last(
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     last = last or linear[-1]
     body = {key: value for key, value in state.items() if not key.startswith(f"{last}.")}
+    own = network.state_dict()
+    others = [
+        key
+        for key, value in body.items()
+        if key in own and torch.is_tensor(value) and value.shape != own[key].shape
+    ]
+    if others:
+        found, wanted = (list(tensors[others[0]].shape) for tensors in (body, own))
+        raise UserError(
+            f"{what} do not fit this network ({len(others)} tensors have other shapes, such as "
+            f"{others[0]} {found}, expected {wanted}); name the network to which they belong."
+        )
     try:
         missing, unexpected = network.load_state_dict(body, strict=False)
     except RuntimeError as error:
@@ -151,7 +163,8 @@ def load_all_but_last(
     wrong = [key for key in [*missing, *unexpected] if not key.startswith(f"{last}.")]
     if wrong:
         raise UserError(
-            f"{what} do not fit this network ({len(wrong)} entries differ, such as {wrong[0]})."
+            f"{what} do not fit this network ({len(wrong)} names are missing or unknown, such as "
+            f"{wrong[0]}); name the network to which they belong."
         )
 
 

@@ -600,7 +600,7 @@ def _load(net: nn.Module, classifier: nn.Linear, file: str, name: str) -> bool:
     except FileNotFoundError:
         raise UserError(f"there is no file of weights {path}; place it there.") from None
     except Exception as error:  # safetensors and torch raise many types for damaged files
-        raise UserError(f"{what} could not be read ({_reason(error)}).") from None
+        raise UserError(f"{what} could not be read: {_file_problem(path, error)}.") from None
     last = next(key for key, module in net.named_modules() if module is classifier)
     load_all_but_last(net, state, what, last)
     head = {key: state.get(f"{last}.{key}") for key in classifier.state_dict()}
@@ -611,6 +611,18 @@ def _load(net: nn.Module, classifier: nn.Linear, file: str, name: str) -> bool:
         return False
     classifier.load_state_dict(head)
     return True
+
+
+def _file_problem(path: str, error: Exception) -> str:
+    """Return what is wrong with a file of weights, and what was expected, as a clause."""
+    expected = "expected the state dict of a network (torch.save(model.state_dict(), FILE))"
+    if not os.path.getsize(path):
+        return f"the file is empty; {expected}"
+    if "weights_only" in str(error) or "Weights only" in str(error):
+        return f"the file holds pickled objects rather than tensors; {expected}"
+    if isinstance(error, AttributeError):  # such as a list
+        return f"the file holds no state dict of names and tensors; {expected}"
+    return f"the file is incomplete or of another format; copy it again, {expected}"
 
 
 def _reason(error: Exception) -> str:

@@ -115,6 +115,17 @@ def test_a_run_that_is_not_done(sweep: Path, tmp_path: Path) -> None:
         load_run(tmp_path / "abc")
 
 
+def test_a_run_without_its_weights(sweep: Path, tmp_path: Path) -> None:
+    source = load_run(sweep, method="erm").folder
+    folder = tmp_path / source.name
+    folder.mkdir()
+    for file in source.iterdir():
+        if file.is_file() and file.name != "selected.pt":
+            (folder / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(UserError, match=r"selected\.pt does not exist"):
+        load_run(folder)
+
+
 def test_the_file_of_published_weights_is_not_read_again(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     file = tmp_path / "published.pth"

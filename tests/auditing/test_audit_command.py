@@ -66,6 +66,46 @@ def by_tag_in_small_parts():
 
 def fails():
     raise RuntimeError("no weights here")
+
+
+def ends():
+    raise SystemExit(3)
+
+
+class Answers(torch.nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, image):
+        return self.answer(image)
+
+
+def dictionary():
+    return Answers(lambda image: {"logits": image.mean((2, 3))})
+
+
+def fails_later():
+    return Answers(lambda image: image @ torch.zeros(7, 7))
+
+
+def no_numbers():
+    return Answers(lambda image: image.mean((2, 3))[:, :2] * float("nan"))
+
+
+def raising_scores():
+    def scores(pixels):
+        raise ValueError("no floats")
+
+    return scores
+
+
+def words():
+    return lambda pixels: ["a"] * len(pixels)
+
+
+def scores_with_gradients():
+    return lambda pixels: torch.zeros(len(pixels), 2, requires_grad=True)
 '''
 DATA = "planted:on=tiny,options=size=64,shortcut=tag,bias=0.9"
 
@@ -158,6 +198,16 @@ def test_the_export_of_a_run(here: Path, ending: str) -> None:
         ("audited_models:missing", DATA, "missing"),
         ("audited_models:nothing", DATA, "None"),
         ("audited_models:fails", DATA, "no weights here"),
+        ("audited_models:ends", DATA, "SystemExit"),
+        ("audited_models:dictionary", DATA, "dict with ['logits']"),
+        ("audited_models:fails_later", DATA, "cannot compute images"),
+        ("audited_models:no_numbers", DATA, "--mean, --std"),
+        ("audited_models:raising_scores", DATA, "no floats"),
+        ("audited_models:words", DATA, "as numbers"),
+        ("audited_models.py:fails", DATA, "audited_models:fails"),
+        ("audited_models:", DATA, "expected"),
+        (".", DATA, "neither that of a run"),
+        ("audited_models.py", DATA, "by itself"),
         ("audited_models:three_classes", DATA, "3 outputs"),
         ("timm:resnet18", DATA, "--weights"),
         ("audited_models:network", "tinny", "tiny"),
@@ -171,6 +221,111 @@ def test_mistakes_end_with_2(
         pytest.importorskip("timm")
     assert main([model, data]) == 2
     assert fact in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["pt2", "onnx", "safetensors"])
+@pytest.mark.parametrize("content", ["empty", "truncated", "text", "pickled"])
+def test_damaged_files_are_one_sentence(
+    here: Path, ending: str, content: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if ending == "onnx" and content != "empty":
+        pytest.importorskip("onnxruntime")
+    file = Path(f"model.{ending}")
+    if ending == "pt2" and content == "truncated":
+        flat = torch.export.export(torch.nn.Flatten(), (torch.zeros(2, 3, 4, 4),))
+        torch.export.save(flat, file)
+        file.write_bytes(file.read_bytes()[:-100])
+    elif content == "pickled":
+        torch.save({"weight": torch.zeros(2)}, file)
+    else:
+        file.write_bytes({"empty": b"", "truncated": b"PK\3\4", "text": b"hello"}[content])
+    assert main([str(file), DATA]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert str(file) in line and "expected" in line and "Error" not in line
+    assert ("is empty" in line) == (content == "empty")
+
+
+def test_a_network_of_another_program(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class ByMean(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            mean = image.mean((1, 2, 3))
+            return torch.stack([0.5 - mean, mean - 0.5], 1)
+
+    image = torch.zeros(2, 3, 16, 16)
+    shapes = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(ByMean(), (image,), dynamic_shapes=shapes)
+    torch.export.save(program, "theirs.pt2")
+    assert main(["theirs.pt2", DATA]) == 2
+    assert "--mean and --std" in capsys.readouterr().err
+    plain = ["--mean", "0", "0", "0", "--std", "1", "1", "1"]
+    code, found = audit("theirs.pt2", DATA, *plain)
+    assert code == 0
+    split = DATASETS.get("planted")(None, on="tiny", options="size=64", bias=0.9).load(0).splits
+    bright = (np.asarray(split["unbiased"].image) / 255).mean((1, 2, 3)) > 0.5
+    accuracy = {row["split"]: row["average"]["value"] for row in found["accuracy"]}
+    assert accuracy["unbiased"] == pytest.approx((bright == split["unbiased"].label).mean())
+    assert {"input_gradient"} <= set(found["relevance"]["shares"])
+    assert main(["theirs.pt2", DATA, *plain, "--method", "erm"]) == 2
+    assert "--method does not apply" in capsys.readouterr().err
+
+
+def test_a_network_of_onnx_for_two_images_at_once(here: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper = onnx.helper
+    number = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=0),
+            helper.make_node("Gemm", ["mean", "weight"], ["logits"]),
+        ],
+        "flat",
+        [helper.make_tensor_value_info("image", number, [2, 3, 16, 16])],
+        [helper.make_tensor_value_info("logits", number, [2, 2])],
+        [helper.make_tensor("weight", number, [3, 2], [1.0, 0, 0, 1, 0, 0])],
+    )
+    opset = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), "theirs.onnx")
+    info = DATASETS.get("tiny")().info()
+    options = ModelOptions(mean=(0.0,) * 3, std=(1.0,) * 3)
+    model = load_model("theirs.onnx", info, options)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16), np.uint8)
+    expected = pixels.mean((2, 3))[:, :2] / 255
+    np.testing.assert_allclose(model.scores(pixels), expected, atol=1e-5)
+    with pytest.raises(UserError, match=r"it takes image \[2, 3, 16, 16\]"):
+        model.scores(pixels[:, :, :8])
+
+
+def test_scores_may_be_tensors_with_gradients(here: Path) -> None:
+    code, found = audit("audited_models:scores_with_gradients", DATA)
+    assert code == 0 and found["verdict"] != "relies"
+
+
+@pytest.mark.parametrize(
+    ("content", "fact"),
+    [
+        ("empty", "the file is empty"),
+        ("pickled", "pickled objects"),
+        ("list", "no state dict"),
+        ("text", "incomplete"),
+        ("other", "other shapes"),
+    ],
+)
+def test_files_of_weights_that_timm_cannot_use(here: Path, content: str, fact: str) -> None:
+    timm = pytest.importorskip("timm")
+    file = Path("weights.pth")
+    if content == "pickled":
+        torch.save(torch.nn.Linear(2, 2), file)
+    elif content == "list":
+        torch.save([1, 2], file)
+    elif content == "other":
+        state = timm.create_model("resnet10t", num_classes=2).state_dict()
+        torch.save({key: torch.zeros(3) for key in state}, file)
+    else:
+        file.write_bytes(b"" if content == "empty" else b"hello")
+    info = DATASETS.get("tiny")().info()
+    with pytest.raises(UserError, match=fact):
+        load_model("timm:resnet10t", info, ModelOptions(weights=file))
 
 
 def test_other_normalisations_and_labels_are_checked(
