@@ -140,10 +140,11 @@ class DFR(Algorithm):
     @classmethod
     def upstream(cls, spec: RunSpec) -> dict[str, Upstream]:
         share = spec.hparams["standard_share"]
+        own = spec.training_budget
         budget = {}
         if share != 1:
-            for name in ("steps", "evaluate_every"):
-                budget[name] = max(round(share * spec.budget[name]), 1)
+            budget["steps"] = max(round(share * own.steps), 1)
+            budget["evaluate_every"] = max(round(share * own.evaluate_every), 1)
         hparams = shared_hparams(spec.hparams)
         return {"standard": Upstream("erm", hparams=hparams, budget=budget, same_draw=True)}
 

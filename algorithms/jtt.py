@@ -88,7 +88,7 @@ class JTT(Algorithm):
 
     @classmethod
     def upstream(cls, spec: RunSpec) -> dict[str, Upstream]:
-        steps = max(round(spec.hparams["identification_share"] * spec.budget["steps"]), 1)
+        steps = max(round(spec.hparams["identification_share"] * spec.training_budget.steps), 1)
         # evaluated only at its end, so that every criterion selects the last step
         budget = {"steps": steps, "evaluate_every": steps, "patience": 0}
         return {

@@ -209,7 +209,7 @@ def _describe(plan: Plan, folder: Path) -> None:
     upstream = len(specs) - len(requested) - len(measured)
     extra = f" and {upstream} upstream" if upstream else ""
     extra += f", {len(measured)} measurements of explanations" if measured else ""
-    steps = sum(spec.budget["steps"] for spec in specs)
+    steps = sum(spec.training_budget.steps for spec in specs)
     title = plan.config.title or plan.config.name
     say(f"{title}: {len(requested)} runs{extra}, {steps:,} steps, in {folder}")
     counts = Counter((run.dataset, run.spec.method) for run in requested)

@@ -69,6 +69,44 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """The length of a run: the table ``budget`` of its spec.
+
+    Attributes:
+        steps: Largest number of training steps; 0 for a run that only measures.
+        evaluate_every: Number of steps between two evaluations.
+        patience: Number of evaluations without improvement after which the run stops; 0 for no
+            early stopping.
+        min_delta: Smallest increase of the criterion that counts as an improvement.
+    """
+
+    steps: Count
+    evaluate_every: Positive = 1
+    patience: Count = 0
+    min_delta: float = 0.0
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """How a run computes: the table ``compute`` of its spec.
+
+    Attributes:
+        precision: ``fp32`` or ``bf16``.
+        channels_last: True to store images and weights in the channels-last memory format.
+        compile: True to compile the network.
+        deterministic: ``auto``, ``true`` or ``false``. With ``auto``, runs on a CPU are
+            deterministic, and those on a GPU are not.
+        explanations: True to measure and store explanations at the end of the run.
+    """
+
+    precision: Name = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    deterministic: Name = "auto"
+    explanations: bool = True
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """One run with all defaults resolved.
 
@@ -83,14 +121,12 @@ class RunSpec:
         hparams: All hyper-parameters.
         trial: Seed of data, splits, weights and batches.
         draw: Number of the hyper-parameter draw; 0 for the defaults.
-        budget: ``steps``, ``evaluate_every``, ``patience`` (evaluations without improvement; 0 for
-            no early stopping) and ``min_delta``.
+        budget: The fields of ``Budget``; see ``training_budget``.
         selection: Criteria that select a step. Early stopping follows the first one.
         augmentation: Augmentations of training images: a number, or the options of a transform of
             torchvision, by name.
         oracle: True if test splits are evaluated during training, which tables show.
-        compute: ``precision`` (fp32 or bf16), ``channels_last``, ``compile`` and ``deterministic``
-            (auto, true or false).
+        compute: Fields of ``ComputeOptions``; see ``compute_options``.
         upstream: Keys of the upstream runs by role.
         select_before_switch: True if a step may be selected at which the model is not yet a model
             of the method (see ``Algorithm.active_from``). The default, False, is not written to
@@ -152,6 +188,16 @@ class RunSpec:
         return self.algorithm, self.backbone, self.dataset
 
     @property
+    def training_budget(self) -> Budget:
+        """The budget. Entries that ``Budget`` does not have are left out."""
+        return Budget(**_fields_in(Budget, self.budget))
+
+    @property
+    def compute_options(self) -> ComputeOptions:
+        """How the run computes. Options that the spec does not contain have their defaults."""
+        return ComputeOptions(**_fields_in(ComputeOptions, self.compute))
+
+    @property
     def upstream_keys(self) -> tuple[str, ...]:
         """The keys of the runs that must be done first, each once."""
         return tuple(dict.fromkeys(self.upstream.values()))
@@ -195,20 +241,15 @@ class RunSpec:
             optional={"select_before_switch", "evaluate_train", "curves", "measurement"},
         )
         spec = decode(cls, value, where)
-        decode(_Budget, value["budget"], where, "budget")
+        decode(Budget, value["budget"], where, "budget")
         if not spec.selection:
             raise DamagedError(f"{where} is damaged: selection is empty.")
         return spec
 
 
-@dataclass(frozen=True)
-class _Budget:
-    """Required entries of a budget. Other entries are not checked."""
-
-    steps: Count
-    evaluate_every: Positive = 1
-    patience: Count = 0
-    min_delta: float = 0.0
+def _fields_in(kind: type[Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a table that are fields of a dataclass."""
+    return {f.name: table[f.name] for f in fields(kind) if f.name in table}
 
 
 def read_spec(folder: Path) -> RunSpec:

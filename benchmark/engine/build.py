@@ -17,7 +17,7 @@ from benchmark.core.layout import RunFolder
 from benchmark.core.record import read_record
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS
 from benchmark.core.seeds import seed_for
-from benchmark.core.spec import RunSpec, read_spec
+from benchmark.core.spec import ComputeOptions, RunSpec, read_spec
 from benchmark.core.speed.seeding import seed_generators
 from benchmark.engine.checkpoint import load_weights
 from benchmark.models.base import Backbone
@@ -66,7 +66,7 @@ def assemble(
     The arguments are those of ``build_algorithm``.
     """
     seed_generators(seed_for("init", spec.trial))
-    compute = spec.compute
+    compute = spec.compute_options
     kind = ALGORITHMS.get(spec.algorithm)
     setting = Setting(
         num_classes=len(info.label_names),
@@ -74,12 +74,12 @@ def assemble(
         num_environments=len(info.environment_names),
         image_size=info.image_size,
         hparams=kind.with_omitted(spec.hparams, max(info.image_size[1:])),
-        steps=spec.budget["steps"],
+        steps=spec.training_budget.steps,
         build_network=_network_factory(spec, info, untrained=untrained),
         mean=tuple(info.mean),
         std=tuple(info.std),
         upstream=dict(upstream),
-        autocast=_autocast(device, compute.get("precision", "fp32")),
+        autocast=_autocast(device, compute.precision),
         label_names=tuple(info.label_names),
     )
     algorithm: Algorithm = kind(setting)
@@ -87,7 +87,7 @@ def assemble(
     return algorithm
 
 
-def place(algorithm: Algorithm, device: torch.device, compute: Mapping[str, Any]) -> None:
+def place(algorithm: Algorithm, device: torch.device, compute: ComputeOptions) -> None:
     """Move an algorithm to its device, with the memory format and compilation of the run.
 
     Compilation applies to calls of ``algorithm.network``; explanations run uncompiled. A compiled
@@ -97,12 +97,12 @@ def place(algorithm: Algorithm, device: torch.device, compute: Mapping[str, Any]
     Args:
         algorithm: the algorithm.
         device: where to put it.
-        compute: the ``compute`` table of the spec.
+        compute: how the run computes.
     """
     algorithm.to(device)
-    if compute.get("channels_last"):
+    if compute.channels_last:
         algorithm.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if compute.get("compile"):
+    if compute.compile:
         algorithm.network.compile(options={"fallback_random": True})
 
 

@@ -273,7 +273,7 @@ def _configure(spec: RunSpec, device: torch.device, saved: Mapping[str, Any] | N
         The conditions of the run.
     """
     keep_memory()
-    wanted = spec.compute.get("deterministic", "auto")
+    wanted = spec.compute_options.deterministic
     exact = device.type == "cpu" if wanted == "auto" else wanted == "true"
     if exact:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -351,7 +351,7 @@ def _load_step(run: TrainingRun, step: int) -> None:
 
 def _embeddings(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Embeddings:
     """Embed test images with the model that the first criterion selects."""
-    if not run.spec.compute.get("explanations", True):
+    if not run.spec.compute_options.explanations:
         return Embeddings()
     info = run.data.info
     first = run.spec.selection[0]
@@ -387,7 +387,7 @@ def _record(
         method=about_method(spec, algorithm),
         seconds=Timing(**{k: round(v, 3) for k, v in run.seconds.items()}, total=round(total, 3)),
         steps=run.step,
-        stopped_early=run.selection.exhausted and run.step < spec.budget["steps"],
+        stopped_early=run.selection.exhausted and run.step < spec.training_budget.steps,
         images_per_second=round(run.images / training, 1) if training else 0.0,
         peak_memory_bytes=memory,
         parameters=sum(p.numel() for p in algorithm.network.parameters()),

@@ -30,7 +30,7 @@ def explain_run(run: TrainingRun, predictions: Mapping[str, np.ndarray]) -> Expl
     Returns:
         Nothing if the spec switches explanations off.
     """
-    if not run.spec.compute.get("explanations", True):
+    if not run.spec.compute_options.explanations:
         return Explanations()
     info = run.data.info
     masked = [name for name in info.test_splits if has_masks(run.data.splits[name])]

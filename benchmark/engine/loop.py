@@ -82,11 +82,11 @@ class TrainingRun:
         self.stop = stop
         self.folder = folder
         self.checkpoint_seconds = checkpoint_seconds
-        self.budget = spec.budget
+        self.budget = spec.training_budget
         self.selection = Selection(
             spec.selection,
-            self.budget["patience"],
-            self.budget["min_delta"],
+            self.budget.patience,
+            self.budget.min_delta,
             0 if spec.select_before_switch else _switch_within(spec, algorithm),
         )
         self.terms = LossMeter()
@@ -180,13 +180,13 @@ class TrainingRun:
         augment = Augmentation(self.spec.augmentation, info.mean, info.std)
         self.algorithm.train()
         self._since = time.perf_counter()
-        while self.step < self.budget["steps"] and not self.selection.exhausted:
+        while self.step < self.budget.steps and not self.selection.exhausted:
             self._poll()
             self._prepare(seed)
             rows = sampler.rows(self.step)
             class_masks = self.algorithm.needs.class_masks
             batch = augment(train.batch(rows, class_masks=class_masks))
-            if train.gathers_ahead and self.step + 1 < self.budget["steps"]:
+            if train.gathers_ahead and self.step + 1 < self.budget.steps:
                 train.expect(sampler.rows(self.step + 1))
             self.images += len(batch)
             self._in_step = True
@@ -201,8 +201,8 @@ class TrainingRun:
 
     def _is_evaluation_due(self) -> bool:
         """Return True if the run must evaluate after the last step and has not yet done so."""
-        last = self.step == self.budget["steps"]
-        due = self.step > 0 and (last or self.step % self.budget["evaluate_every"] == 0)
+        last = self.step == self.budget.steps
+        due = self.step > 0 and (last or self.step % self.budget.evaluate_every == 0)
         return due and self.evaluated_at != self.step
 
     def log(self, terms: Mapping[str, torch.Tensor | float]) -> None:
@@ -290,7 +290,7 @@ class TrainingRun:
         """Set everything a step depends on from its number, so that a resumed run is identical."""
         seed_generators(seed_for("step", seed, self.step))
         self.algorithm.current_step = self.step
-        factor = lr_factor(self.spec.hparams, self.step, self.budget["steps"])
+        factor = lr_factor(self.spec.hparams, self.step, self.budget.steps)
         for optimizer in self.algorithm.optimizers.values():
             set_lr(optimizer, factor)
 
@@ -307,7 +307,7 @@ class TrainingRun:
         rates = [g["lr"] for o in self.algorithm.optimizers.values() for g in o.param_groups[:1]]
         line = LogLine(
             step=self.step,
-            steps=self.budget["steps"],
+            steps=self.budget.steps,
             seconds=round(self.seconds["training"] + self.seconds["evaluation"], 3),
             images_per_second=round(speed, 1),
             terms=self.terms.means(),
@@ -388,4 +388,4 @@ class TrainingRun:
 def _switch_within(spec: RunSpec, algorithm: Algorithm) -> int:
     """Return the step at which the method begins, or 0 if the budget ends before it."""
     switch = algorithm.active_from(spec.hparams, spec.budget)
-    return 0 if before_switch(spec.budget["steps"], switch) else switch
+    return 0 if before_switch(spec.training_budget.steps, switch) else switch

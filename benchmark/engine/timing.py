@@ -72,7 +72,7 @@ class _TimedRun(TrainingRun):
                 return
             if made == 1 and self.marks[1] - self.marks[0] > LONG_STEP_SECONDS:
                 return
-            is_counted = made == 0 and not self.spec.compute.get("compile", False)
+            is_counted = made == 0 and not self.spec.compute_options.compile
             with self.flops if is_counted else nullcontext():
                 yield batch
 
@@ -115,8 +115,8 @@ def measure(
     info = infos[spec.data_fingerprint]
     budget = {
         **spec.budget,
-        "steps": max(spec.budget["steps"], 2 * MAX_STEPS),
-        "evaluate_every": 3 * spec.budget["steps"] + 99,  # never
+        "steps": max(spec.training_budget.steps, 2 * MAX_STEPS),
+        "evaluate_every": 3 * spec.training_budget.steps + 99,  # never
     }
     hparams = {**spec.hparams, "batch_size": batch_size}
     short = replace(spec, hparams=hparams, budget=budget)
@@ -310,7 +310,7 @@ def _cost_per_image(run: TrainingRun) -> tuple[float, float]:
 def _seconds_per_heatmap(run: TrainingRun) -> float:
     """Return the time to explain an image; 0 without masks or without explanations."""
     split = run.split("val")
-    if not has_masks(split.arrays) or not run.spec.compute.get("explanations", True):
+    if not has_masks(split.arrays) or not run.spec.compute_options.explanations:
         return 0.0
     predicted = {"val": np.zeros(split.size, np.int64)}
     started = time.perf_counter()

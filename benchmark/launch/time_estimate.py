@@ -142,7 +142,7 @@ def run_seconds(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -
     times = kind.largest_times
     if spec.measurement is not None:
         return _measurement_seconds(spec.measurement, times, sizes)
-    steps = spec.budget["steps"] if times.step else 0
+    steps = spec.training_budget.steps if times.step else 0
     total = steps * step_seconds(kind.times, int(spec.hparams["batch_size"]))
     if sizes is None:
         return total
@@ -182,7 +182,7 @@ def run_flops(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -> 
     times = kind.largest_times
     if spec.measurement is not None:
         return 0.0
-    steps = spec.budget["steps"] if times.step else 0
+    steps = spec.training_budget.steps if times.step else 0
     total = steps * int(spec.hparams["batch_size"]) * times.step_flops
     if sizes is None:
         return total
@@ -194,7 +194,7 @@ def run_flops(spec: RunSpec, kind: RunKind, sizes: Mapping[str, int] | None) -> 
 
 def evaluations(spec: RunSpec, steps: int) -> int:
     """Return the number of evaluations during training, at least one."""
-    return max(math.ceil(steps / spec.budget["evaluate_every"]), 1)
+    return max(math.ceil(steps / spec.training_budget.evaluate_every), 1)
 
 
 def wall_seconds(plan: Plan, seconds: Mapping[str, float], workers: int) -> float:
@@ -332,7 +332,7 @@ def _kind_line(kind: RunKind, plan: Plan, seconds: Sequence[float], *, complete:
     if complete:
         return line
     specs = [plan.runs[key].spec for key in kind.keys]
-    count = max(evaluations(spec, spec.budget["steps"]) for spec in specs)
+    count = max(evaluations(spec, spec.training_budget.steps) for spec in specs)
     evaluation = duration(count * 1000 * kind.largest_times.image)
     return f"{line}, and {evaluation} for every 1,000 validation images"
 
@@ -343,7 +343,7 @@ def _caveats(plan: Plan, seconds: Mapping[str, float], failed: int, partial: int
         "Steps were timed alone on random images of the same shape; reading data and other runs "
         "take additional time."
     ]
-    if any(plan.runs[key].spec.budget["patience"] for key in seconds):
+    if any(plan.runs[key].spec.training_budget.patience for key in seconds):
         caveats.append("Runs that stop early take less.")
     if partial:
         caveats.append(

@@ -288,7 +288,9 @@ def _warn_inactive(runs: Iterable[PlannedRun]) -> Iterator[str]:
         if run.spec.measurement is None:
             planned.setdefault((run.spec.method, run.dataset), []).append(run.spec)
     for (method, dataset), specs in planned.items():
-        inactive = [spec for spec in specs if before_switch(spec.budget["steps"], switch_of(spec))]
+        inactive = [
+            spec for spec in specs if before_switch(spec.training_budget.steps, switch_of(spec))
+        ]
         if not inactive:
             continue
         example = max(inactive, key=switch_of)
@@ -296,8 +298,8 @@ def _warn_inactive(runs: Iterable[PlannedRun]) -> Iterator[str]:
         yield (
             f"{method} on {dataset}: {len(inactive)} of {len(specs)} runs end before the method "
             f"begins (trial {example.trial}{draw}: it begins at step {switch_of(example):,}, and "
-            f"the budget is {example.budget['steps']:,} steps); give them more steps or an earlier "
-            "switch, or their rows will be marked."
+            f"the budget is {example.training_budget.steps:,} steps); give them more steps or an "
+            "earlier switch, or their rows will be marked."
         )
 
 

@@ -177,7 +177,7 @@ class Resolver:
         spec = replace(spec, curves=_curves_of(kind, self.config.curves))
         _check_batch(spec, info, None if data.absent is not None else data.source.train_size())
         switch = switch_of(spec)
-        if self.config.select_before_switch and 0 < switch < spec.budget["steps"]:
+        if self.config.select_before_switch and 0 < switch < spec.training_budget.steps:
             spec = replace(spec, select_before_switch=True)
         _check_possible(spec, kind, info)
         return spec

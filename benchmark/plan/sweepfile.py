@@ -15,7 +15,7 @@ from benchmark.core.errors import Problems, UserError, shown
 from benchmark.core.named_options import NamedOptions, parse_backbone, parse_named_options
 from benchmark.core.registry import did_you_mean
 from benchmark.core.shipped import shipped
-from benchmark.core.spec import CURVES, LABEL, MAX_STEPS, PREDICTION
+from benchmark.core.spec import CURVES, LABEL, MAX_STEPS, PREDICTION, ComputeOptions
 
 #: Folder in which sweeps are looked up by name.
 SWEEPS = shipped("sweeps")
@@ -23,13 +23,7 @@ SWEEPS = shipped("sweeps")
 #: Defaults of the [budget] table.
 BUDGET: dict[str, Any] = {"steps": 1000, "evaluate_every": 100, "patience": 0, "min_delta": 0.0}
 #: Defaults of the [compute] table.
-COMPUTE: dict[str, Any] = {
-    "precision": "fp32",
-    "channels_last": False,
-    "compile": False,
-    "deterministic": "auto",
-    "explanations": True,
-}
+COMPUTE: dict[str, Any] = asdict(ComputeOptions())
 #: Smallest and largest value of every number in these tables.
 _BOUNDS: dict[str, tuple[float, float]] = {
     "steps": (1, MAX_STEPS),

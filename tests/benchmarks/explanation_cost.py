@@ -36,6 +36,7 @@ from torch.utils.flop_counter import flop_registry  # noqa: E402
 from benchmark.core.algorithm import Algorithm, Setting  # noqa: E402
 from benchmark.core.batch import Batch  # noqa: E402
 from benchmark.core.registry import ALGORITHMS, BACKBONES  # noqa: E402
+from benchmark.core.spec import ComputeOptions  # noqa: E402
 from benchmark.engine.build import place  # noqa: E402
 
 CLASSES = 10
@@ -114,7 +115,7 @@ def build(
         algorithm.low, algorithm.high = torch.tensor(1.0), torch.tensor(10.0)
     if name == "segment_classify":
         algorithm.network.low.zero_(), algorithm.network.high.fill_(1.0)
-    place(algorithm, torch.device(device), compute)
+    place(algorithm, torch.device(device), ComputeOptions(**compute))
     algorithm.optimizers = algorithm.make_optimizers()
     return algorithm.train()
 

@@ -18,6 +18,7 @@ import benchmark.explain.rules
 from benchmark.core.algorithm import Algorithm
 from benchmark.core.errors import UserError
 from benchmark.core.registry import ALGORITHMS
+from benchmark.core.spec import ComputeOptions
 from benchmark.engine.build import place
 from tests.support.every_algorithm import AT_ONCE, NAMES, SIDE, make, methods, skip_if_large
 from tests.support.tiny import make_batch, train
@@ -78,7 +79,7 @@ def terms(
     autocast = {"autocast": partial(torch.autocast, "cpu", dtype=torch.bfloat16)} if half else {}
     algorithm = make(name, variant, **autocast, **changed)
     for each in (algorithm, *algorithm.setting.upstream.values()):
-        place(each, torch.device("cpu"), compute)
+        place(each, torch.device("cpu"), ComputeOptions(**compute))
     logged = train(algorithm, 0, 1 if name in AT_ONCE else STEPS, side=SIDE)
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in algorithm.parameters())
     algorithm.eval()

@@ -20,6 +20,7 @@ from benchmark.core.algorithm import Algorithm
 from benchmark.core.batch import Batch
 from benchmark.core.registry import ALGORITHMS, BACKBONES, EXPLAINERS
 from benchmark.core.run_states import AttemptEnd
+from benchmark.core.spec import ComputeOptions
 from benchmark.engine.build import place
 from tests.support import pretended_gpu as module
 from tests.support.every_algorithm import AT_ONCE, METHODS, SIDE, make
@@ -69,8 +70,8 @@ def moved(batch: Batch) -> Batch:
 def on_gpu(algorithm: Algorithm) -> Algorithm:
     """Move an algorithm and its upstream algorithms as the engine does."""
     for each in algorithm.setting.upstream.values():
-        place(each, torch.device("cuda"), {})
-    place(algorithm, torch.device("cuda"), {})
+        place(each, torch.device("cuda"), ComputeOptions())
+    place(algorithm, torch.device("cuda"), ComputeOptions())
     algorithm.optimizers = algorithm.make_optimizers()
     return algorithm
 

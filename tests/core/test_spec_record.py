@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from benchmark.core.layout import LEASE_SECONDS, State, state_of
 from benchmark.core.record import RunRecord, read_record
 from benchmark.core.spec import (
     SCHEMA,
+    Budget,
+    ComputeOptions,
     Measurement,
     RunSpec,
     before_switch,
@@ -37,6 +39,7 @@ from benchmark.core.summaries import (
     Timing,
     UpstreamSummary,
 )
+from benchmark.plan.sweepfile import BUDGET, COMPUTE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -239,6 +242,20 @@ def test_upstream_of_an_invalid_spec(content: bytes, tmp_path: Path) -> None:
     (folder / "spec.json").unlink()
     with pytest.raises(FileNotFoundError):
         read_upstream(folder)
+
+
+def test_typed_views_of_budget_and_compute_have_the_values_of_the_tables() -> None:
+    spec = replace(
+        SPEC,
+        budget={"steps": 30, "evaluate_every": 7, "patience": 2, "min_delta": 0.5, "extra": 1},
+        compute={"precision": "bf16", "channels_last": True, "deterministic": "true"},
+    )
+    assert spec.training_budget == Budget(30, 7, 2, 0.5)
+    assert spec.compute_options == ComputeOptions("bf16", True, False, "true", True)
+    older = replace(spec, budget={"steps": 30}, compute={})
+    assert older.training_budget == Budget(30, evaluate_every=1, patience=0, min_delta=0.0)
+    assert older.compute_options == ComputeOptions()
+    assert asdict(ComputeOptions()) == COMPUTE and list(BUDGET) == [f.name for f in fields(Budget)]
 
 
 def test_names_for_people() -> None:
