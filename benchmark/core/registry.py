@@ -11,7 +11,8 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
@@ -165,6 +166,21 @@ class Registry(Generic[T]):
         if self.is_ours(name):
             raise error
         self._remove(name, _reason(error))
+
+    @contextmanager
+    def only_within(self, *items: T) -> Iterator[None]:
+        """Register classes inside a block only, for tests and notebooks.
+
+        What is registered in other ways inside the block is removed at its end, too.
+        """
+        self._load()
+        before = dict(self._items), dict(self._origin)
+        try:
+            for item in items:
+                self.register(item)
+            yield
+        finally:
+            self._items, self._origin = before
 
     def _remove(self, name: str, why: str) -> None:
         self.broken[self._origin.pop(name)] = why

@@ -50,7 +50,7 @@ def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Regist
 def vrex(registry: Registry) -> type[Algorithm]:
     module = types.ModuleType("algorithms.vrex")
     exec(compile(block("algorithms/vrex.py"), "vrex.py", "exec"), module.__dict__)
-    assert module.VREx.name in registry._items
+    assert module.VREx.name in registry.known_modules()
     return module.VREx
 
 

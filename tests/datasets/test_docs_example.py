@@ -48,7 +48,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
 def wards(registry: Registry) -> type[DatasetSource]:
     module = types.ModuleType("datasets.wards")
     exec(compile(block("datasets/wards.py"), "wards.py", "exec"), module.__dict__)
-    assert module.Wards.name in registry._items
+    assert module.Wards.name in registry.known_modules()
     kind: type[DatasetSource] = module.Wards
     return kind
 

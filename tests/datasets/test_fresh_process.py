@@ -21,8 +21,10 @@ from pathlib import Path
 from benchmark.core.registry import DATASETS
 kinds = {}
 for name in sys.argv[2:]:
-    importlib.import_module(f"datasets.{name}")
-    kinds[name] = DATASETS._items[name](Path(sys.argv[1]))
+    module = importlib.import_module(f"datasets.{name}")
+    assert name in DATASETS.known_modules()
+    (kind,) = (each for each in vars(module).values() if getattr(each, "name", None) == name)
+    kinds[name] = kind(Path(sys.argv[1]))
 for kind in kinds.values():
     kind.info(), kind.check(), kind.content()
 prints = {name: kind.fingerprint() for name, kind in kinds.items()}

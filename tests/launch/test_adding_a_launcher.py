@@ -47,12 +47,10 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
     found = importlib.util.spec_from_file_location("subprocesses", path)
     assert found is not None and found.loader is not None
     module = importlib.util.module_from_spec(found)
-    LAUNCHERS.names()  # import ours before the snapshot
-    monkeypatch.setattr(LAUNCHERS, "_items", dict(LAUNCHERS._items))
-    monkeypatch.setattr(LAUNCHERS, "_origin", dict(LAUNCHERS._origin))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    found.loader.exec_module(module)
-    yield module
+    with LAUNCHERS.only_within():
+        found.loader.exec_module(module)
+        yield module
 
 
 def launch_with(executor: Executor, folder: Path, **options: Any) -> Any:

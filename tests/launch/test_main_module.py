@@ -110,14 +110,8 @@ def test_a_class_of_the_program_itself_is_refused_with_a_sentence(tmp_path: Path
 
 
 def test_only_modules_of_used_classes_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Far:
-        name = "far"
-
-    class Here(Far):
-        name = "here"
-
-    Far.__module__, Here.__module__ = "somewhere.far", "__main__"
-    monkeypatch.setattr(ALGORITHMS, "_items", {"far": Far, "here": Here})
+    known = {"far": "somewhere.far", "here": "__main__"}
+    monkeypatch.setattr(ALGORITHMS, "known_modules", known.copy)
 
     def spec_of(algorithm: str) -> RunSpec:
         return RunSpec.from_json({**spec(1).to_json(), "algorithm": algorithm})

@@ -120,7 +120,7 @@ def test_the_fork_server_imports_everything_and_starts_no_thread() -> None:
         "from benchmark.core.registry import ALGORITHMS, DATASETS\n"
         "expected = {'torch', 'benchmark.engine.execute', 'benchmark.launch.worker'}\n"
         "assert expected <= set(sys.modules)\n"
-        "assert ALGORITHMS._items and DATASETS._items\n"
+        "assert ALGORITHMS.known_modules() and DATASETS.known_modules()\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("OMP_NUM_THREADS", None)

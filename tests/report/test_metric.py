@@ -81,12 +81,8 @@ class ErrorSpread(Metric):
 
 @pytest.fixture
 def toys() -> Iterator[None]:
-    METRICS.names()
-    before = dict(METRICS._items), dict(METRICS._origin)
-    METRICS.register(ErrorRate)
-    METRICS.register(ErrorSpread)
-    yield
-    METRICS._items, METRICS._origin = before
+    with METRICS.only_within(ErrorRate, ErrorSpread):
+        yield
 
 
 @pytest.fixture

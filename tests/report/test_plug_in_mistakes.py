@@ -10,7 +10,6 @@ import pytest
 
 from benchmark.collect_results import main
 from benchmark.core.errors import UserError, exit_code
-from benchmark.core.registry import Registry
 from benchmark.report.report import make_report
 from benchmark.report.statistics.estimate import without_interval
 from benchmark.report.tables.metric import METRICS, Metric
@@ -29,13 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def registries() -> Iterator[None]:
     """Forget the classes that a test registers."""
-    both: tuple[Registry[Any], ...] = (METRICS, REPORT_TABLES)
-    before = [
-        (dict(registry._items), dict(registry._origin)) for registry in both if registry.names()
-    ]
-    yield
-    for registry, (items, origin) in zip(both, before, strict=True):
-        registry._items, registry._origin = items, origin
+    with METRICS.only_within(), REPORT_TABLES.only_within():
+        yield
 
 
 class Good(Metric):

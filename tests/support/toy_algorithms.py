@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
@@ -20,17 +20,9 @@ from benchmark.core.spec import RunSpec
 from benchmark.models.base import Backbone
 
 
-@contextmanager
-def registered(*kinds: type[Algorithm]) -> Iterator[None]:
+def registered(*kinds: type[Algorithm]) -> AbstractContextManager[None]:
     """Register algorithms inside the block only, so that no other test sees them."""
-    ALGORITHMS.names()
-    before = dict(ALGORITHMS._items), dict(ALGORITHMS._origin)
-    try:
-        for kind in kinds:
-            ALGORITHMS.register(kind)
-        yield
-    finally:
-        ALGORITHMS._items, ALGORITHMS._origin = before
+    return ALGORITHMS.only_within(*kinds)
 
 
 class Plain(Algorithm):

@@ -162,13 +162,9 @@ class Silent(Notebook):
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    TRACKERS.names()  # import ours before the snapshot
-    monkeypatch.setattr(TRACKERS, "_items", dict(TRACKERS._items))
-    monkeypatch.setattr(TRACKERS, "_origin", dict(TRACKERS._origin))
-    for kind in (Notebook, Broken, Unusable, Silent):
-        TRACKERS.register(kind)
-    yield
+def registered() -> Iterator[None]:
+    with TRACKERS.only_within(Notebook, Broken, Unusable, Silent):
+        yield
 
 
 @pytest.mark.usefixtures("registered")
