@@ -214,10 +214,13 @@ def test_invalid_milestones_are_refused(text: str) -> None:
 def test_check_values_names_owner_and_neighbours() -> None:
     declared = {"lr": HParam(0.1), "momentum": HParam(0.9)}
     assert check_values(declared, {"lr": 1}, "erm") == {"lr": 1.0}
-    with pytest.raises(UserError, match=r"^erm has no hparam 'momentun'; did you mean momentum\?$"):
+    with pytest.raises(UserError) as error:
         check_values(declared, {"momentun": 1}, "erm")
-    with pytest.raises(UserError, match=r"^erm has no option 'zzzz'; there are: lr, momentum\.$"):
+    assert mentions(str(error.value), "erm", "hparam", "momentun", "momentum")
+    assert not mentions(str(error.value), "lr")
+    with pytest.raises(UserError) as error:
         check_values(declared, {"zzzz": 1}, "erm", "option")
+    assert mentions(str(error.value), "erm", "option", "zzzz", "lr", "momentum")
     with pytest.raises(UserError, match=r"^erm: lr = 'x' is a text"):
         check_values(declared, {"lr": "x"}, "erm")
 

@@ -17,6 +17,7 @@ from benchmark.core.hparam import HParam
 from benchmark.core.record import read_record
 from benchmark.engine.term_watch import CHECKED_STEPS, TermWatch
 from tests.support import tiny
+from tests.support.messages import mentions
 from tests.support.runs import failure, lines, plan_quick, run
 from tests.support.toy_algorithms import Plain, registered
 
@@ -104,7 +105,7 @@ def test_a_term_of_weight_0_is_on_record_and_stops_nothing(
     ended, folder = outcome(tmp_path, "weight_of_0")
     assert ended == "done"
     (sentence,) = read_record(folder).extra["warnings"]
-    assert sentence == f"the term other was exactly 0 in each of its first {CHECKED_STEPS} steps."
+    assert mentions(sentence, "term other", "0", f"{CHECKED_STEPS} steps")
     assert f"warning: {sentence}" in capsys.readouterr().err
 
 
@@ -123,9 +124,8 @@ def test_what_is_only_logged_is_no_term(tmp_path: Path) -> None:
 def test_a_loss_without_gradient_is_on_record(tmp_path: Path) -> None:
     folder = plan_quick(tmp_path, "toy_still")
     assert run(folder) == "done"
-    assert read_record(folder).extra["warnings"] == [
-        f"every gradient was exactly 0 in the first {CHECKED_STEPS} steps: nothing is learned."
-    ]
+    (sentence,) = read_record(folder).extra["warnings"]
+    assert mentions(sentence, "gradient", "0", f"{CHECKED_STEPS} steps")
 
 
 def test_too_short_a_run_is_warned_of(tmp_path: Path) -> None:

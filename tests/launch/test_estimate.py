@@ -27,6 +27,7 @@ from benchmark.launch.time_estimate import (
 from benchmark.launch.time_estimate import wall_seconds as wall
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweepfile import config_from
+from tests.support.messages import mentions
 
 SIZES = {"train": 1000, "val": 100, "biased": 200, "deceiving": 700}
 
@@ -132,11 +133,11 @@ def test_it_says_what_it_found_and_what_it_leaves_out() -> None:
         == 75.0
     )
     text = "\n".join(lines)
-    assert "group_dro on tiny:size=64, convnet: could not be timed (no such kernel.)" in text
+    assert mentions(text, "group_dro", "tiny:size=64", "convnet", "no such kernel")
     assert "3 × erm" in text and "500 ms with" in text and "50 s each" in text
     assert "33 min 20 s for every 1,000 validation images" in text
-    assert "1 min 15 s with 2 workers on the CPU (2 min 30 s of work)" in text
-    assert "Evaluations of 3 runs are not included" in text and "3 runs could not be timed" in text
+    assert mentions(text, "1 min 15 s", "2 workers", "CPU", "2 min 30 s")
+    assert mentions(text, "Evaluations", "3 runs") and mentions(text, "3 runs", "timed")
     assert estimate(plan, [], "cpu", 2, measure, lambda fingerprint: None, lines.append) == 0.0
 
 

@@ -19,6 +19,7 @@ from benchmark.report.render import render, write_page
 from benchmark.report.report import make_report
 from benchmark.report.tables.report_table import Report
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.messages import mentions
 from tests.support.runs import lines, plan_runs, run
 from tests.support.threads import threads
 
@@ -84,8 +85,8 @@ def test_every_format_says_by_what(mixed: Path) -> None:
     report = make_report(mixed)
     title = "validation worst-group accuracy"
     caption = " ".join(report.tables[0].full_caption())
-    assert f"Step chosen by validation accuracy; of tea by {title}." in caption
-    assert f"Selection by {title} uses group labels in validation" in caption
+    assert mentions(caption, "validation accuracy", "tea", title)
+    assert mentions(caption, title, "group labels")
     for form in ("text", "markdown"):
         assert f"chosen by {title}" in " ".join(render(report, form).split())
     table = list(csv.DictReader(io.StringIO(render(report, "csv"))))
@@ -139,7 +140,7 @@ def test_runs_of_one_row_with_different_criteria(tmp_path: Path) -> None:
     fake.add(WORLD, ERM, trials=(0,))
     (cell,) = cells_of(load_sweep(fake.finish()), "val_worst_group", own=True)
     assert cell.criterion == "val_accuracy" and [w.trial for w in cell.selected_runs] == [1, 2]
-    assert any("1 finished run not selected by val_accuracy, left out" in n for n in cell.notes)
+    assert any(mentions(note, "1", "val_accuracy", "left out") for note in cell.notes)
 
 
 def test_the_default_is_what_most_requested_runs_name_first(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from benchmark.collect_results import main
 from benchmark.core.errors import exit_code
 from benchmark.report.external import domainbed, subpopbench
 from benchmark.report.external.foreign_results import ForeignResults, flat_records, sheets
+from tests.support.messages import each_mentions
 
 Json = dict[str, Any]
 
@@ -111,7 +112,7 @@ def test_a_record_with_such_a_value_is_left_out_domainbed(
     broken = {**domain(0.9, 0), name: bad}
     write(tmp_path, "domainbed", broken, domain(0.5, 1))
     found = domainbed.read(tmp_path)
-    assert found.notes == ["1 records with values that are no numbers from 0 to 1, left out"]
+    assert each_mentions(found.notes, ["1", "no numbers from 0 to 1", "left out"])
     assert (
         list(means(found).values()) == pytest.approx([0.4] * len(means(found)))
         and found.records == 1
@@ -133,7 +134,7 @@ def test_a_record_that_is_there_twice_counts_once(tmp_path: Path, source: str) -
     write(tmp_path / "twice", source, make(0.9, 0), make(0.5, 1), make(0.9, 0))
     once, twice = read(tmp_path / "once"), read(tmp_path / "twice")
     assert once.scores == twice.scores and once.records == twice.records == 2
-    assert twice.notes == ["1 records that repeat another, left out"]
+    assert each_mentions(twice.notes, ["1", "repeat", "left out"])
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -142,15 +143,14 @@ def test_of_contradictory_records_the_first_stands(tmp_path: Path, source: str) 
     write(tmp_path, source, make(0.5, 0), make(0.9, 0))
     found = read(tmp_path)
     assert list(means(found).values()) == pytest.approx([0.4] * len(means(found)))
-    (note,) = found.notes
-    assert note == "1 records that contradict an earlier one of the same run and step, left out"
+    assert each_mentions(found.notes, ["1", "contradict", "left out"])
 
 
 def test_records_with_another_number_of_environments(tmp_path: Path) -> None:
     short = {k: v for k, v in domain(0.9, 7).items() if not k.startswith("env3")}
     write(tmp_path, "domainbed", domain(0.5, 0), domain(0.4, 1), short)
     found = domainbed.read(tmp_path)
-    assert found.notes == ["1 records with another number of environments, left out"]
+    assert each_mentions(found.notes, ["1", "number of environments", "left out"])
     assert list(means(found).values()) == pytest.approx([0.4] * len(means(found)))
 
 

@@ -10,6 +10,7 @@ import pytest
 from benchmark.report.render import render
 from benchmark.report.report import make_report
 from tests.support.fake_sweep import ERM, FakeSweep, Method, World
+from tests.support.messages import mentions
 
 
 @pytest.mark.parametrize("unannotated", [True, False])
@@ -38,7 +39,7 @@ def test_needs_of_the_rows(unannotated: bool, tmp_path: Path) -> None:
             "tea": ("groups", "masks without annotation"),
         }
         text = " ".join(render(report, "text").split())
-        assert "no annotation = masks without annotation, made by a network" in text
+        assert mentions(text, "no annotation =", "masks", "network")
     else:
         assert needs["robust_vit"] == ("masks",)
         assert needs["tea"] == ("groups", "masks", "val_masks")
