@@ -235,6 +235,8 @@ class NEMt(Algorithm):
         **{f"neighbourhood_{n}": f"neighbourhood {n}" for n in (14, 17, 24, 28)},
         "prodigy": "Prodigy",
     }
+    # the predictions of all steps are the classifier's, so accuracy would select the first one
+    own_selection = ("val_objective", "last")
     # the score may not move yet; a mask of ones has no size left to lose
     may_be_zero = frozenset({"change", "size", "contrast"})
     objective = Algorithm.total_loss

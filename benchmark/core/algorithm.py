@@ -176,6 +176,9 @@ class Algorithm(nn.Module):
             refuses multi-label data.
         explained_hparam: Name of the hyper-parameter that names the explained method, for a method
             that trains an explainer of another one. A sweep may then list it as an explainer.
+        own_selection: Criteria that select the step of the method unless an override names others,
+            for a method whose predictions do not show what it learns. By default those of the
+            sweep.
         may_be_zero: Names of loss terms that may be 0, such as a penalty between groups when a
             batch has only one group. Any other term is reported if it is 0 from the start or
             changes no parameter.
@@ -201,6 +204,7 @@ class Algorithm(nn.Module):
     multi_label: ClassVar[bool] = False
     explained_by: ClassVar[str] = ""
     explained_hparam: ClassVar[str] = ""
+    own_selection: ClassVar[tuple[str, ...]] = ()
     may_be_zero: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, setting: Setting) -> None:

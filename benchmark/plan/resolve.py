@@ -151,7 +151,8 @@ class Resolver:
             backbone = errors(parse_backbone, changes.backbone) or backbone
         options = errors(self._backbone_options, backbone, info)
         hparams = kind and errors(self._hparams, request, kind, variant, info, changes.hparams)
-        selection = changes.selection or self.config.selection
+        own_selection = kind.own_selection if kind else ()
+        selection = changes.selection or own_selection or self.config.selection
         budget = errors(self._budget, {**changes.budget, **(request.budget or {})}, selection)
         augmentation = errors(self._augmentation, info, changes.augmentation)
         errors.finish()

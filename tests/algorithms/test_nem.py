@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from algorithms.nem import (
     printed_loss,
 )
 from benchmark import explain
+from benchmark.core.record import read_record
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS
 from benchmark.models.mask_decoder import MaskDecoder, kernel_side, maps_by_size, smooth
+from tests.support.runs import lines, plan_runs, run
 from tests.support.tiny import TinyRun, build, make_batch, same_weights, through_checkpoint
 
 FORMS = ["change", "batch", "printed", "keep", "nem"]
@@ -278,3 +281,19 @@ def test_classifier_of_the_run_that_comes_first() -> None:
     spec = spec_of("nemt")
     upstream = ALGORITHMS.get("nemt").upstream(spec)["classifier"]
     assert (upstream.algorithm, upstream.variant, upstream.same_draw) == ("erm", "", True)
+
+
+def test_the_step_whose_masks_have_the_lowest_loss_is_selected(tmp_path: Path) -> None:
+    folders = plan_runs(
+        tmp_path,
+        "nemt",
+        budget={"steps": 6, "evaluate_every": 2},
+        selection=["val_accuracy"],
+        compute={"explanations": False},
+    )
+    for folder in folders:
+        assert run(folder) == "done"
+    losses = {line["step"]: line["objective"] for line in lines(folders[-1]) if "objective" in line}
+    selected = read_record(folders[-1]).selected
+    assert set(selected) == {"val_objective", "last"} and len(losses) == 3
+    assert selected["val_objective"].step == min(losses, key=lambda step: losses[step])

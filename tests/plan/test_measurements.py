@@ -176,3 +176,17 @@ def test_the_label_of_a_measurement_names_the_explainer(tmp_path: Path) -> None:
         "lrp of erm on tiny:size=32",
         "rise:masks=8 of erm on tiny:size=32",
     }
+
+
+def test_a_trained_explainer_is_selected_by_its_own_objective() -> None:
+    """Its predictions are those of the model at every step, so accuracy would select the first."""
+    explanations = {"explainers": ["nemt"], "metrics": ["mass"]}
+
+    def selections(**values: Any) -> dict[str, tuple[str, ...]]:
+        found = plan(explanations, algorithms=["erm"], selection=["val_accuracy"], **values)
+        models = [run.spec for run in found.runs.values() if not run.explainer]
+        return {spec.algorithm: spec.selection for spec in models}
+
+    assert selections() == {"erm": ("val_accuracy",), "nemt": ("val_objective", "last")}
+    override = {"nemt": {"selection": ["last"]}}
+    assert selections(override=override) == {"erm": ("val_accuracy",), "nemt": ("last",)}
