@@ -141,7 +141,7 @@ class Launcher:
         found: dict[str, Any] = json.loads(self.output.read_text().splitlines()[-1])["summary"]
         return found
 
-    def wait(self, seconds: float = 30.0) -> int:
+    def wait(self, seconds: float = 90.0) -> int:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
