@@ -89,7 +89,7 @@ def test_a_student_brings_its_teacher(tmp_path: Path, capsys: pytest.CaptureFixt
     ("more", "expected"),
     [
         (["--hparam", "lr=fast"], "lr = 'fast' is not a number such as 0.001."),
-        (["--hparam", "lr"], "--hparam 'lr' has no value"),
+        (["--hparam", "lr"], "--hparam 'lr' has no value; expected NAME=VALUE"),
         (["--hparam", "lrr=1"], "erm has no hparam 'lrr'; did you mean lr?"),
         (["--hparam", "lr=-1"], "lr = -1.0 is out of bounds"),
         (["--hparam", "lr=x", "--hparam", "momentum=y"], "2 problems:"),
@@ -154,7 +154,7 @@ def test_a_run_that_somebody_else_works_on(
         assert _main(tmp_path) == 2
     finally:
         claim.release()
-    assert "another process" in capsys.readouterr().err
+    assert "another process is working on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
