@@ -18,6 +18,7 @@ from benchmark.cli.masks_command import add_mask_options, make_mask_file
 from benchmark.cli.options import add_data_dir, data_dir, number
 from benchmark.cli.programs import add_command, add_version, make_parser
 from benchmark.cli.resources import download
+from benchmark.core.cache_folder import CACHE_VARIABLE
 from benchmark.core.dataset import DatasetSource, GroupedDataset, Split
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.files import check_folder, to_json, write_atomic
@@ -26,9 +27,6 @@ from benchmark.core.named_options import NamedOptions, parse_named_options
 from benchmark.core.registry import DATASETS, did_you_mean
 from benchmark.core.terminal import say
 from benchmark.plan.sweepfile import MAX_NUMBER
-
-#: The environment variable with the folder of decoded images, which the data sets read.
-CACHE_VARIABLE = "SHORTCUTBED_CACHE"
 
 __all__ = ["leaks", "main", "make_source", "members", "oddities", "sheet"]
 

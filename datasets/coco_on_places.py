@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from benchmark.core.cache_folder import cache_folder
 from benchmark.core.dataset import DatasetInfo, Split
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import DATASETS
-from datasets._io.cache import cache_folder
 from datasets._io.cache_entry import CacheColumn
 from datasets._io.decode import Recipe
 from datasets._io.image_pool import Item, Pool

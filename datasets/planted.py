@@ -13,12 +13,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from benchmark.core.cache_folder import cache_folder
 from benchmark.core.dataset import DatasetInfo, DatasetSource, ImageProgress, Split
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.registry import DATASETS
 from benchmark.core.seeds import seed_for
-from datasets._io.cache import Cache, cache_folder
+from datasets._io.cache import Cache
 from datasets._io.cache_entry import CacheColumn
 from datasets._sources import bias_assignment
 from datasets._sources.shortcuts import (

@@ -8,13 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from benchmark.core.cache_folder import cache_folder
 from benchmark.core.class_masks import ClassMasks, LabelledShape, RelativeBox, SparseClassMasks
 from benchmark.core.dataset import DatasetInfo, Split
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from benchmark.core.needs import Needs
 from benchmark.core.registry import DATASETS
-from datasets._io.cache import Cache, cache_folder
+from datasets._io.cache import Cache
 from datasets._io.cache_entry import CacheColumn
 from datasets._sources import bias_assignment, compositing
 from datasets._sources.underlying import underlying_title

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmark.core.cache_folder import CACHE_VARIABLE
 from benchmark.core.dataset import Progress
 from benchmark.core.errors import UserError
 from datasets._io.cache_entry import (
@@ -31,8 +32,6 @@ from datasets._io.cache_entry import (
     DamagedEntryError,
 )
 
-#: The environment variable that replaces the cache folder in the data folder.
-VARIABLE = "SHORTCUTBED_CACHE"
 #: The share of the machine's memory that a copy of one split may take. Larger ones become files.
 MEMORY_SHARE = 1 / 8
 #: The memory in bytes where the system does not tell it.
@@ -40,12 +39,6 @@ ASSUMED_MEMORY = 8 << 30
 #: The number of rows that are generated at a time.
 BLOCK_ROWS = 512
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
-
-
-def cache_folder(data_dir: Path | None) -> Path:
-    """Return $SHORTCUTBED_CACHE if it is set, else ``.cache`` in the data folder."""
-    chosen = os.environ.get(VARIABLE)
-    return Path(chosen) if chosen else Path(data_dir or "data") / ".cache"
 
 
 def default_memory_limit() -> int:
@@ -233,11 +226,11 @@ class Cache:
         return UserError(
             f"there is no room for the decoded images in {self.folder} "
             f"({entry.bytes / 1e6:,.0f} MB are needed); free some space, or choose another folder "
-            f"with --cache-dir or {VARIABLE}."
+            f"with --cache-dir or {CACHE_VARIABLE}."
         )
 
     def _not_writable(self) -> UserError:
         return UserError(
             f"the decoded images cannot be stored in {self.folder}, which cannot be written to; "
-            f"choose another folder with --cache-dir or {VARIABLE}."
+            f"choose another folder with --cache-dir or {CACHE_VARIABLE}."
         )

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmark.core.cache_folder import cache_folder
 from benchmark.core.class_masks import ClassMasks, LabelledShape, SparseClassMasks
 from benchmark.core.dataset import (
     DatasetSource,
@@ -23,7 +24,7 @@ from benchmark.core.dataset import (
 from benchmark.core.errors import UserError
 from benchmark.core.hparam import HParam
 from datasets._io import decode
-from datasets._io.cache import Cache, cache_folder
+from datasets._io.cache import Cache
 from datasets._io.cache_entry import CacheColumn, ComputeRows
 from datasets._io.file_index import FileIndex
 from datasets._io.image_pool import Item, Pool, PoolArrays

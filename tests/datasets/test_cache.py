@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmark.core.cache_folder import cache_folder
 from benchmark.core.errors import UserError
 from datasets._io import cache as _cache
 from datasets._io.cache import Cache
@@ -380,9 +381,9 @@ def test_larger_than_memory(tmp_path: Path) -> None:
 
 def test_the_folder_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHORTCUTBED_CACHE", raising=False)
-    assert _cache.cache_folder(Path("/d")) == Path("/d/.cache")
+    assert cache_folder(Path("/d")) == Path("/d/.cache")
     monkeypatch.setenv("SHORTCUTBED_CACHE", "/elsewhere")
-    assert _cache.cache_folder(Path("/d")) == Path("/elsewhere")
+    assert cache_folder(Path("/d")) == Path("/elsewhere")
 
 
 def test_progress(tmp_path: Path) -> None:
