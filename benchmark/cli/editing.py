@@ -42,6 +42,9 @@ selection = ["val_worst_group", "val_accuracy", "last"]
 steps = 500
 evaluate_every = 50
 
+[compute]
+channels_last = "auto"    # the faster memory format on each machine, by a short measurement
+
 # Hyper-parameters of all methods that have them.
 [fixed]
 batch_size = 64

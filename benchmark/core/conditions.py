@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any, Self
 
 from benchmark.core.decode import Between, Name
 
+#: Name of the setting that says which memory format a run with ``channels_last = "auto"`` has, and
+#: of the ratio of times that decided it.
+CHANNELS_LAST = "channels_last"
 #: Largest number of threads that a record or a checkpoint may contain.
 MAX_THREADS = 4096
 #: Environment variables that change how PyTorch and its libraries compute.
@@ -60,6 +63,8 @@ class Conditions:
         commit: Commit of the checkout, or None outside of one.
         settings: Deterministic algorithms, TF32 and similar settings, by name.
         environment: The variables of VARIABLES that are set.
+        time_ratios: Time of a step with an option, relative to one without, by option. They were
+            measured to choose a setting, and nothing else depends on them.
     """
 
     device: Name
@@ -70,13 +75,40 @@ class Conditions:
     commit: Name | None = None
     settings: Mapping[str, Name] = field(default_factory=dict)
     environment: Mapping[str, Name] = field(default_factory=dict)
+    time_ratios: Mapping[str, Annotated[float, Between(0.0, 1e9)]] = field(default_factory=dict)
+
+    @property
+    def channels_last(self) -> bool | None:
+        """The memory format that was chosen by measurement; None if it was not left open."""
+        chosen = self.settings.get(CHANNELS_LAST)
+        return None if chosen is None else chosen == "true"
+
+    def with_channels_last(self, chosen: bool, ratio: float | None) -> Self:
+        """Return these conditions with a memory format.
+
+        Args:
+            chosen: True for channels last.
+            ratio: Time of a step with channels last, relative to one without; None if it was not
+                measured.
+        """
+        return replace(
+            self,
+            settings={**self.settings, CHANNELS_LAST: str(chosen).lower()},
+            time_ratios={} if ratio is None else {CHANNELS_LAST: ratio},
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the conditions as JSON."""
-        return asdict(self)
+        """Return the conditions as JSON. Ratios are absent if there are none."""
+        content = asdict(self)
+        if not self.time_ratios:
+            del content["time_ratios"]
+        return content
 
     def flat(self) -> dict[str, str]:
-        """Return all conditions as text, by name. Versions have the name of their package."""
+        """Return all conditions as text, by name. Versions have the name of their package.
+
+        Ratios of times are left out: they differ from one measurement to the next.
+        """
         single = {
             name: str(value)
             for name in ("device", "threads", "processor", "instructions", "commit")

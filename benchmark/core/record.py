@@ -116,7 +116,7 @@ class RunRecord:
             "data": self.data.to_json(),
             "method": asdict(self.method),
             "seconds": self.seconds.to_json(),
-            "machine": asdict(self.machine),
+            "machine": self.machine.to_json(),
             "upstream": {role: first.to_json() for role, first in self.upstream.items()},
             "extra": {**self.extra, **{name: table for name, table in tables.items() if table}},
             "checksums": dict(self.checksums),

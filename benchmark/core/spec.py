@@ -9,7 +9,7 @@ from collections.abc import Mapping, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmark.core.decode import Count, Json, Key, Name, Positive, decode
 from benchmark.core.errors import DamagedError, UserError, shown
@@ -92,7 +92,8 @@ class ComputeOptions:
 
     Attributes:
         precision: ``fp32`` or ``bf16``.
-        channels_last: True to store images and weights in the channels-last memory format.
+        channels_last: True to store weights and activations in the channels-last memory format;
+            ``auto`` if a measurement on the machine of the run decides it.
         compile: True to compile the network.
         deterministic: ``auto``, ``true`` or ``false``. With ``auto``, runs on a CPU are
             deterministic, and those on a GPU are not.
@@ -100,7 +101,7 @@ class ComputeOptions:
     """
 
     precision: Name = "fp32"
-    channels_last: bool = False
+    channels_last: bool | Literal["auto"] = False
     compile: bool = False
     deterministic: Name = "auto"
     explanations: bool = True

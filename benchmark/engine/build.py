@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def build_algorithm(
     data_dir: Path | None = None,
     *,
     untrained: bool = False,
+    channels_last: bool = False,
 ) -> Algorithm:
     """Build the algorithm of a spec, with its backbone and trained upstream algorithms.
 
@@ -43,6 +45,7 @@ def build_algorithm(
         runs: the folder that contains the folders of the upstream runs.
         data_dir: the folder of downloaded data sets.
         untrained: do not read published weights, since those of the run will replace them.
+        channels_last: the memory format that was chosen for the run, if its spec leaves it open.
 
     Raises:
         UserError: an upstream run has no weights.
@@ -50,7 +53,7 @@ def build_algorithm(
     upstream = {
         role: load_upstream(runs / key, device, data_dir) for role, key in spec.upstream.items()
     }
-    return assemble(spec, info, device, upstream, untrained=untrained)
+    return assemble(spec, info, device, upstream, untrained=untrained, channels_last=channels_last)
 
 
 def assemble(
@@ -60,6 +63,7 @@ def assemble(
     upstream: Mapping[str, Algorithm],
     *,
     untrained: bool = False,
+    channels_last: bool = False,
 ) -> Algorithm:
     """Build the algorithm of a spec from the trained algorithms of its upstream runs.
 
@@ -75,14 +79,16 @@ def assemble(
         image_size=info.image_size,
         hparams=kind.with_omitted(spec.hparams, max(info.image_size[1:])),
         steps=spec.training_budget.steps,
-        build_network=_network_factory(spec, info, untrained=untrained),
+        build_network=network_factory(spec, info, untrained=untrained),
         mean=tuple(info.mean),
         std=tuple(info.std),
         upstream=dict(upstream),
-        autocast=_autocast(device, compute.precision),
+        autocast=autocast(device, compute.precision),
         label_names=tuple(info.label_names),
     )
     algorithm: Algorithm = kind(setting)
+    if compute.channels_last == "auto":
+        compute = replace(compute, channels_last=channels_last)
     place(algorithm, device, compute)
     return algorithm
 
@@ -97,10 +103,10 @@ def place(algorithm: Algorithm, device: torch.device, compute: ComputeOptions) -
     Args:
         algorithm: the algorithm.
         device: where to put it.
-        compute: how the run computes.
+        compute: how the run computes. ``channels_last = "auto"`` is that of no channels last.
     """
     algorithm.to(device)
-    if compute.channels_last:
+    if compute.channels_last is True:
         algorithm.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compute.compile:
         algorithm.network.compile(options={"fallback_random": True})
@@ -162,7 +168,10 @@ def load_finished(
     """
     weights = _selected_weights(run)
     runs = run.path.parent
-    algorithm = build_algorithm(spec, info, device, runs, data_dir, untrained=True)
+    channels_last = _chose_channels_last(run, spec)
+    algorithm = build_algorithm(
+        spec, info, device, runs, data_dir, untrained=True, channels_last=channels_last
+    )
     try:
         algorithm.load_state_dict(weights)
     except RuntimeError as error:
@@ -172,6 +181,13 @@ def load_finished(
         ) from None
     algorithm.eval()
     return algorithm.requires_grad_(False)
+
+
+def _chose_channels_last(run: RunFolder, spec: RunSpec) -> bool:
+    """Return whether a finished run chose channels last, where its spec leaves that open."""
+    if spec.compute_options.channels_last != "auto":
+        return False
+    return bool(read_record(run.path).machine.channels_last)
 
 
 def _selected_weights(run: RunFolder) -> dict[str, torch.Tensor]:
@@ -196,9 +212,20 @@ def _redo_advice(run: RunFolder) -> str:
     return f"delete the folder {run.path}, then `retry` the sweep and launch it again."
 
 
-def _network_factory(
+def network_factory(
     spec: RunSpec, info: DatasetInfo, *, untrained: bool
 ) -> Callable[..., torch.nn.Module]:
+    """Return a function that builds the backbone of a spec.
+
+    Args:
+        spec: the run.
+        info: the description of its data set.
+        untrained: do not read published weights.
+
+    Returns:
+        The function. It takes the number of outputs, by default one per class, and options that
+        replace those of the spec.
+    """
     kind = BACKBONES.get(spec.backbone)
     chosen = spec.backbone_options
     if untrained:
@@ -213,7 +240,8 @@ def _network_factory(
     return build
 
 
-def _autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
+def autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
+    """Return a function that makes the context of forward passes in a precision."""
     if precision == "bf16":
         return partial(torch.autocast, device.type, dtype=torch.bfloat16)
     return nullcontext

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.core.conditions import Conditions
+from benchmark.core.conditions import CHANNELS_LAST, Conditions
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.decode import decode
 from benchmark.core.errors import StopRequestedError, UserError
@@ -49,6 +49,7 @@ from benchmark.engine.explain_run import explain_run
 from benchmark.engine.global_explanations import global_arrays
 from benchmark.engine.loop import TrainingRun
 from benchmark.engine.measure_explanations import MeasurementRun, finish_measurement
+from benchmark.engine.memory_format import with_memory_format
 from benchmark.engine.record_parts import about_data, about_method, about_upstream, tidy
 from benchmark.engine.undeclared import undeclared_annotation
 
@@ -165,7 +166,15 @@ def _execute(
         )
         return finish_measurement(measuring, attempt, started)
     with at_once():
-        algorithm = build_algorithm(spec, data.info, device, folder.parent, data_dir)
+        conditions = with_memory_format(conditions, spec, data.info, device, data_dir)
+        algorithm = build_algorithm(
+            spec,
+            data.info,
+            device,
+            folder.parent,
+            data_dir,
+            channels_last=bool(conditions.channels_last),
+        )
         algorithm.optimizers = algorithm.make_optimizers()
     run = TrainingRun(
         spec,
@@ -262,7 +271,8 @@ def _configure(spec: RunSpec, device: torch.device, saved: Mapping[str, Any] | N
     """Set up PyTorch for a run, before anything is computed.
 
     A resumed run keeps the number of threads that it started with, whatever its slot offers now: a
-    different number changes the order of sums and thus the result.
+    different number changes the order of sums and thus the result. It keeps its memory format for
+    the same reason.
 
     Args:
         spec: the run.
@@ -291,6 +301,9 @@ def _configure(spec: RunSpec, device: torch.device, saved: Mapping[str, Any] | N
             file=sys.stderr,
         )
     now = current_conditions(device)
+    if earlier.channels_last is not None:
+        ratio = earlier.time_ratios.get(CHANNELS_LAST)
+        now = now.with_channels_last(earlier.channels_last, ratio)
     changes = now.changes_since(earlier)
     if changes:
         print(

@@ -33,6 +33,9 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 }
 #: Allowed values of the texts in these tables.
 _CHOICES = {"precision": ("fp32", "bf16"), "deterministic": ("auto", "true", "false")}
+#: Value of switches that the run decides, and their names.
+AUTO = "auto"
+_MAY_BE_AUTO = ("channels_last",)
 
 #: Value of ``draws`` for a grid search.
 GRID = "grid"
@@ -494,10 +497,12 @@ def check_table(
             given = float(given)
         if name == "deterministic" and isinstance(given, bool):
             given = str(given).lower()
-        if type(given) is not type(default):
+        if given == AUTO and name in _MAY_BE_AUTO:
+            checked[name] = given
+        elif type(given) is not type(default):
             problems.append(
                 f"[{owner}] {name} = {shown(given)} is of the wrong type, "
-                f"expected one such as {default!r}."
+                f"expected one such as {default!r}{f' or {AUTO!r}' * (name in _MAY_BE_AUTO)}."
             )
         elif name in _CHOICES and given not in _CHOICES[name]:
             problems.append(

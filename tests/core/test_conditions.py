@@ -106,3 +106,15 @@ def test_the_conditions_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None
     finally:
         torch.use_deterministic_algorithms(before)
     assert changed == [f"deterministic {str(not before).lower()} after {str(before).lower()}"]
+
+
+def test_a_measured_choice_is_a_setting_and_its_ratio_is_none() -> None:
+    assert SOME.channels_last is None
+    assert "time_ratios" not in SOME.to_json()
+    chosen = SOME.with_channels_last(True, 0.82)
+    assert chosen.channels_last is True
+    assert decode(Conditions, json.loads(json.dumps(chosen.to_json())), "here") == chosen
+    assert chosen.changes_since(SOME) == ["channels_last true after unset"]
+    assert chosen.changes_since(SOME.with_channels_last(True, 0.9)) == []
+    off = chosen.with_channels_last(False, None)
+    assert off.channels_last is False and not off.time_ratios

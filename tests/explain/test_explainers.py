@@ -275,6 +275,29 @@ def test_a_network_in_bf16_has_a_heatmap_in_float32(name: str) -> None:
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("network", ["convnet", "resnet18"])
+@pytest.mark.parametrize("name", NAMES)
+def test_channels_last(name: str, network: str) -> None:
+    """The heatmap and its derivatives are those of a network in the default memory format."""
+    size = (3, 32, 32)
+    model, image, explainer = backbone(network, size, classes=3), images(size, 3), explain.get(name)
+    other = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    assert any(not parameter.is_contiguous() for parameter in other.parameters())
+    found = []
+    for each, given in (
+        (model, image),
+        (other, image),
+        (other, image.contiguous(memory_format=torch.channels_last)),
+    ):
+        heatmap = explainer(each, given, TARGET, create_graph=True)
+        weights = [p for p in each.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(heatmap.square().sum(), weights, allow_unused=True)
+        found.append([heatmap.detach(), *(g for g in gradients if g is not None)])
+    assert found[0][0].any() and len(found[0]) > 1
+    torch.testing.assert_close(found[1], found[0], rtol=1e-8, atol=1e-11)
+    torch.testing.assert_close(found[2], found[0], rtol=1e-8, atol=1e-11)
+
+
 def test_one_logit_takes_the_target_as_its_sign() -> None:
     torch.manual_seed(0)
     model, image = plain_net(classes=1), images((3, 12, 12), 2)

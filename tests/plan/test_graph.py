@@ -71,6 +71,14 @@ def test_explicit_defaults_make_the_same_run() -> None:
     assert written.key == _only().key
 
 
+def test_a_memory_format_that_the_run_chooses() -> None:
+    chosen = _only(compute={"channels_last": "auto"})
+    assert chosen.compute["channels_last"] == "auto"
+    keys = [_only(compute={"channels_last": fixed}).key for fixed in (False, True)]
+    assert keys[0] == _only().key
+    assert len({chosen.key, *keys}) == 3
+
+
 def test_data_sets_times_methods_times_trials_times_draws() -> None:
     plan = _plan(
         datasets=["tiny", "tiny:bias=0.5"], algorithms=["erm", "irm"], trials=[7, 3], draws=[0, 2]

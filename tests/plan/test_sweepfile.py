@@ -148,6 +148,8 @@ def test_required_keys() -> None:
         ({"compute": {"precision": "fp16"}}, "precision = 'fp16' is not one of fp32, bf16"),
         ({"compute": {"deterministic": "maybe"}}, "is not one of auto, true, false"),
         ({"compute": {"compile": "yes"}}, "compile = 'yes' is of the wrong type"),
+        ({"compute": {"channels_last": "yes"}}, "channels_last = 'yes' is of the wrong type"),
+        ({"compute": {"compile": "auto"}}, "compile = 'auto' is of the wrong type"),
         ({"fixed": {"lr": float("inf")}}, "[fixed] contains"),
         ({"skip_impossible": "no"}, "is not true or false"),
         ({"title": 3}, "title = 3"),
