@@ -2,11 +2,14 @@
 
     python tests/benchmarks/step_options.py                      # ResNet-18, batch 16, 64 × 64
     python tests/benchmarks/step_options.py --backbone convnet --batch 64 --side 32 --rounds 40
+    python tests/benchmarks/step_options.py --networks convnet:64:32 resnet18:64:64 --rows erm \\
+        --options channels_last bf16 both compile compile_channels_last compile_bf16 compile_both
 
 All methods and options take turns, step by step, so that a drift in the speed of the machine
 affects all of them. A figure is the median over the rounds of the ratio to the default in the same
 round; × erm is the ratio of the default to that of ERM. On a CPU the time is that of the processor
-with one thread. A step includes losses, backward pass, clipping and optimiser.
+with one thread. A step includes losses, backward pass, clipping and optimiser; compilation is part
+of the steps that warm up. Tables are in Markdown.
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "both": {"channels_last": True, "precision": "bf16"},
     "compile": {"compile": True},
+    "compile_channels_last": {"compile": True, "channels_last": True},
+    "compile_bf16": {"compile": True, "precision": "bf16"},
+    "compile_both": {"compile": True, "channels_last": True, "precision": "bf16"},
 }
 
 
@@ -92,6 +98,13 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=64)
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        default=[],
+        metavar="BACKBONE:BATCH:SIDE",
+        help="a table for each of these, instead of --backbone, --batch and --side",
+    )
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--warm-up", type=int, default=3)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -110,12 +123,16 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     keep_memory()  # as every run does
-    headers, found = table(given.rows, ["default", *given.options], given)
-    print(
-        f"{given.backbone}, batch {given.batch}, {given.side} × {given.side}, {given.device}, "
-        f"{given.rounds} rounds"
-    )
-    print(tabulate(found, headers, floatfmt=".2f"))
+    for network in given.networks or [f"{given.backbone}:{given.batch}:{given.side}"]:
+        given.backbone, batch, side = network.rsplit(":", 2)
+        given.batch, given.side = int(batch), int(side)
+        headers, found = table(given.rows, ["default", *given.options], given)
+        print(
+            f"{given.backbone}, batch {given.batch}, {given.side} × {given.side}, {given.device}, "
+            f"{given.rounds} rounds, torch {torch.__version__}\n"
+        )
+        print(tabulate(found, headers, tablefmt="github", floatfmt=".2f"), flush=True)
+        print()
 
 
 if __name__ == "__main__":
