@@ -17,7 +17,7 @@ from benchmark.auditing.verdict import (
     judge_pull,
     judge_transplant,
 )
-from benchmark.report.tables.sheet import Sheet
+from benchmark.report.tables.sheet import Sheet, with_minus
 
 #: The largest number of groups of a split in the table; JSON has all of them.
 _MAX_GROUPS = 8
@@ -101,9 +101,9 @@ def _pulls(audit: Audit) -> Sheet:
         )
     units = audit.pulls[0].estimate.units
     caption = [
-        f"Each class is given a mark. Pull: how much more often {units} images without a class are "
-        "given it under its mark than under the other classes' marks, in points, with a 95 % "
-        f"interval. A pull above {THRESHOLD:.0%} is reliance.",
+        f"Each class is given a mark. Pull: how much more often {units} images of other classes "
+        "are assigned to a class under its mark than under the marks of the other classes, in "
+        f"points, with a 95 % interval. A pull above {THRESHOLD:.0%} is reliance.",
         f"Shift: of the score of the class, in standard deviations; reliance needs {MIN_SHIFT}. "
         "Placebo: p of the shift among those of random assignments of marks to classes; reliance "
         f"needs {PLACEBO_LEVEL:g}. Own − "
@@ -153,7 +153,7 @@ def _heatmaps(audit: Audit) -> Sheet:
     caption = [
         f"Share of the absolute relevance that lies on the {heatmaps.mark.kind}, which covers "
         f"{100 * heatmaps.area:.1f} % of the image, in per cent, and relative to that area. This "
-        "is an illustration: it is no part of the verdict."
+        "is an illustration, not part of the verdict."
     ]
     return Sheet(
         "Relevance on the mark", caption, [["explainer"], ["share"], ["share / area"]], rows
@@ -164,7 +164,7 @@ def _points(estimate: PairedMean) -> str:
     if not estimate.units:
         return "–"
     low, high = 100 * estimate.low, 100 * estimate.high
-    return f"{100 * estimate.mean:.1f} [{low:.1f}, {high:.1f}]"
+    return with_minus(f"{100 * estimate.mean:.1f} [{low:.1f}, {high:.1f}]")
 
 
 def _number(value: float, form: str) -> str:

@@ -237,3 +237,17 @@ def test_the_scatter_has_equal_scales_names_and_trials(tmp_path: Path) -> None:
         shown = np.sort(np.array(line.get_xydata()) / 100, axis=0)
         np.testing.assert_allclose(shown.T, [sorted(each.values()) for each in expected])
     assert axes.get_legend() is None and "single trials" in description
+
+
+def test_the_gap_has_the_minus_sign_of_the_tables(tmp_path: Path) -> None:
+    fake = FakeSweep(tmp_path)
+    fake.add(WORLD, ERM)
+    fake.add(WORLD, Method("reversed", 0.5, 0.9))
+    report = make_report(fake.finish())
+    (found,) = draw_all(report.tables, report.store, tmp_path / "out", figures=["gap"]).values()
+    at = [column.name for column in report.tables[0].columns].index("gap")
+    value = report.tables[0].rows[1].values[at].estimate.value
+    assert value is not None and value < -0.01
+    shown = f"−{-100 * value:.1f}"
+    gap = next(figure for figure in found if figure.name.startswith("gap"))
+    assert f"reversed {shown}." in gap.description and f">{shown}<" in gap.svg

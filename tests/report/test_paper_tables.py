@@ -63,10 +63,11 @@ def test_constant_and_equal_columns_are_printed_once() -> None:
     rows = [["a", "3", "0.5", "0.5", "0.1"], ["b", "3", "0.6", "0.6", "0.1 ± 0.1"]]
     grid = grid_of_sheet(Sheet("T", ["C."], heads, rows))
     assert grid.heads == (("method",), ("recall",), ("F1",))
-    assert grid.remarks == (
-        "The same in all rows: trials: 3.",
-        "accuracy: the same as recall in all rows.",
-    )
+    assert grid.caption == "T. C. The same in all rows: trials: 3."
+    assert grid.remarks == ("accuracy: the same as recall in all rows.",)
+    rows = [[name, "3", "x" * 200, name, name] for name in ("a", "b")]
+    grid = grid_of_sheet(Sheet("T", ["C."], heads, rows))
+    assert grid.caption == "T. C." and "trials: 3; recall: xxx" in grid.remarks[0]
 
 
 def test_one_minus_sign() -> None:

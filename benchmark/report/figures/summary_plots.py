@@ -23,6 +23,7 @@ from benchmark.report.figures.style import legend_below, method_colour, method_s
 from benchmark.report.records.measurements import MeasurementStore
 from benchmark.report.records.predictions import PredictionStore
 from benchmark.report.statistics.calibration import reliability
+from benchmark.report.tables.numbers import percent
 from benchmark.report.tables.results_table import Row, Table
 from benchmark.report.tables.value import Value
 
@@ -225,10 +226,9 @@ def _gap(canvas: Canvas, table: Table, store: PredictionStore) -> str:
             error_kw={"elinewidth": 0.9, "capsize": 2},
         )
         high = value.estimate.high if value.estimate.high is not None else value.estimate.value
-        axes.text(
-            max(gap, float(high or 0.0) * 100, 0.0) + 2, y, f"{gap:z.1f}", va="center", fontsize=8
-        )
-        shown.append(f"{row.marked_label} {gap:z.1f}")
+        points = percent(gap / 100, 1)
+        axes.text(max(gap, float(high or 0.0) * 100, 0.0) + 2, y, points, va="center", fontsize=8)
+        shown.append(f"{row.marked_label} {points}")
     axes.set_yticks(range(len(rows)), [short_name(row.marked_label) for row in rows])
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)

@@ -13,6 +13,8 @@ from benchmark.report.tables.sheet import Sheet
 
 #: What text formats put behind the best value of a column, which other formats print in bold.
 BEST = "•"
+#: Most characters of the list of constant columns in a caption; a longer list is a remark.
+_CAPTION_LIST = 120
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Grid:
     Attributes:
         name: A name that stays the same when titles change, for file names.
         title: Title of the section.
-        caption: One sentence: what, on which data, how many trials, and what ± is.
+        caption: What is shown, on which data, how many trials, what ± is, and constant columns.
         heads: Lines of the title of each column.
         rows: Cells of each row. A row with a single cell is a heading over the rows below it.
         stub: Number of columns that hold names.
@@ -123,7 +125,9 @@ def shown_columns(table: Table, spread: str = "sd") -> tuple[list[bool], list[st
     options = ReportOptions(upstream=True)
     whole = _whole_grid(table, spread, options, "Bold")
     shown = grid_of_table(table, spread, options)
-    return [head in shown.heads for head in whole.heads], list(shown.remarks[len(whole.remarks) :])
+    added = shown.caption.removeprefix(whole.caption).strip()
+    sentences = [*([added] if added else []), *shown.remarks[len(whole.remarks) :]]
+    return [head in shown.heads for head in whole.heads], sentences
 
 
 def _whole_grid(table: Table, spread: str, options: ReportOptions, best: str) -> Grid:
@@ -181,10 +185,10 @@ def grid_of_sheet(sheet: Sheet) -> Grid:
 
 
 def move_constant_columns(grid: Grid) -> Grid:
-    """Remove columns that have the same text in all rows, and name them in a remark.
+    """Remove columns that have the same text in all rows, and name them in the caption.
 
-    The first column stays, as do columns of numbers with an uncertainty, and all columns of a table
-    with one row.
+    A list that is too long for the caption becomes a remark. The first column stays, as do columns
+    of numbers with an uncertainty, and all columns of a table with one row.
     """
     body = grid.body
     if len(body) < 2:
@@ -198,7 +202,12 @@ def move_constant_columns(grid: Grid) -> Grid:
     if not removed or len(removed) == len(grid.heads) - 1:
         return grid
     named = "; ".join(f"{_head(grid, i)}: {text}" for i, text in removed.items() if text != DASH)
-    remarks = (*grid.remarks, *([f"The same in all rows: {named}."] if named else []))
+    sentence = f"The same in all rows: {named}."
+    remarks = grid.remarks
+    if named and len(named) <= _CAPTION_LIST:
+        grid = replace(grid, caption=f"{grid.caption} {sentence}")
+    elif named:
+        remarks = (*remarks, sentence)
     return _with_columns(grid, [i for i in range(len(grid.heads)) if i not in removed], remarks)
 
 
