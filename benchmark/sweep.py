@@ -38,7 +38,7 @@ _EPILOG = """examples:
 `COMMAND --help` describes each command. To see the results: python -m benchmark.collect_results
 
 exit codes: 0 success, and all runs are done; 1 some runs failed; 2 the command is wrong and nothing
-was written; 75 the time of `work` was up; 130 Ctrl-C.
+was written; 75 the time limit of `work` was reached; 130 Ctrl-C.
 """
 
 _LAUNCH_EPILOG = """examples:
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     retry.add_argument(
         "--key", action="append", metavar="KEY", help="retry only this run; repeatable"
     )
-    lists = add_command(commands, "list", "list algorithms, data sets, backbones, sweeps, …")
+    lists = add_command(commands, "list", "list algorithms, data sets, backbones and more")
     lists.set_defaults(run=_list)
     kinds = f"{{{','.join(LISTED)}}}"
     lists.add_argument("what", choices=LISTED, metavar=kinds, help="what to list")

@@ -102,6 +102,6 @@ def _heatmaps(audit: Audit) -> SavedFigure:
         axes[line, 0].set_ylabel(title, fontsize=8)
     description = (
         f"Relevance for the class {audit.labels[audit.probed[0]]} in images with its "
-        f"{heatmaps.mark.kind}. An illustration: it is no part of the verdict."
+        f"{heatmaps.mark.kind}. This is an illustration, not part of the verdict."
     )
     return as_svg(figure, "heatmaps", "Heatmaps of marked images", description, full=True)

@@ -40,7 +40,7 @@ SUBCOMMANDS = {
     "retry": Subcommand(
         "sweep", "make failed runs pending, so that launch repeats them", nested=True
     ),
-    "list": Subcommand("sweep", "list algorithms, data sets, backbones, sweeps, …", nested=True),
+    "list": Subcommand("sweep", "list algorithms, data sets, backbones and more", nested=True),
     "validate": Subcommand("sweep", "check a sweep file and report every problem", nested=True),
     "new": Subcommand("sweep", "create a commented sweep file", nested=True),
     "remove": Subcommand("sweep", "remove runs from a sweep", nested=True),

@@ -11,7 +11,7 @@ DESCRIPTIONS = {
     "confounder": "confounder labels in training",
     "groups": "group labels in training",
     "environments": "at least two training environments",
-    "teacher": "a teacher trained before",
+    "teacher": "a previously trained teacher",
     "val_groups": "group labels in validation",
     "val_masks": "foreground masks in validation",
 }

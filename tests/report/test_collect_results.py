@@ -219,9 +219,13 @@ def test_old_flags_still_work_and_say_so(
     assert capsys.readouterr() == (shown, "")
 
 
-def test_export_is_a_command(folder: Path, tmp_path: Path) -> None:
+def test_export_is_a_command(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("export", str(tmp_path / "new.csv"), str(folder)) == 0
+    assert "collect_results export" not in capsys.readouterr().err
     assert run(str(folder), "--export", str(tmp_path / "old.csv")) == 0
+    assert "collect_results export" in capsys.readouterr().err
     assert (tmp_path / "new.csv").read_bytes() == (tmp_path / "old.csv").read_bytes() != b""
 
 

@@ -69,7 +69,7 @@ def test_a_row_with_its_own_criterion_has_its_validation_accuracy_beside_it(mixe
     for selected in row.selected_runs:
         correct, total = correct_and_total(selected.at.counts["val"])
         shares.append(correct / total)
-    (note,) = [note for note in row.notes if note.startswith("chosen by")]
+    (note,) = [note for note in row.notes if note.startswith("model selection: ")]
     assert f"validation accuracy {100 * sum(shares) / 3:.1f}" in note
 
 
@@ -77,8 +77,7 @@ def test_one_criterion_that_is_asked_for_chooses_every_row(mixed: Path) -> None:
     for criterion in ("val_accuracy", "val_worst_group"):
         report = make_report(mixed, criterion)
         assert {name for name, _ in rows(report).values()} == {criterion}
-        text = " ".join(render(report, "text").split()).replace("Step chosen", "")
-        assert "chosen by validation" not in text
+        assert "model selection: " not in " ".join(render(report, "text").split())
 
 
 def test_every_format_says_by_what(mixed: Path) -> None:
@@ -88,7 +87,7 @@ def test_every_format_says_by_what(mixed: Path) -> None:
     assert mentions(caption, "validation accuracy", "tea", title)
     assert mentions(caption, title, "group labels")
     for form in ("text", "markdown"):
-        assert f"chosen by {title}" in " ".join(render(report, form).split())
+        assert f"model selection: {title}" in " ".join(render(report, form).split())
     table = list(csv.DictReader(io.StringIO(render(report, "csv"))))
     assert {row["method"]: row["criterion"] for row in table} == {
         "erm": "val_accuracy",

@@ -307,7 +307,10 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     domainbed_sweep(tmp_path / "in", trials=1)
     for form in ("text", "latex", "csv", "markdown", "json"):
         assert main(["--from", "domainbed", str(tmp_path / "in"), "--format", form]) == 0
-        assert "ERM" in capsys.readouterr().out
+        old = capsys.readouterr()
+        assert "ERM" in old.out and "collect_results import domainbed" in old.err
+        assert main(["import", "domainbed", str(tmp_path / "in"), "--format", form]) == 0
+        assert capsys.readouterr() == (old.out, "")
     assert main(["--from", "domainbed", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
     written = json.loads((tmp_path / "out" / "tables.json").read_text())
     assert len(written["records"]) == 3 * 2 * (ENVIRONMENTS + 1)

@@ -102,20 +102,20 @@ def test_caption_says_how(tmp_path: Path) -> None:
     caption = " ".join(table.full_caption())
     for part in (
         "mean ± sd over 3 trials; rows with 1 trial: plug-in ± posterior sd",
-        "Step chosen by validation accuracy, then the best of 2 draws in each trial by the same",
+        "Model selection: validation accuracy, then the best of 2 draws in each trial by the same",
         "Average: all images of split unbiased",
-        "of 4 groups (label/confounder), the smallest with",
+        "among 4 groups (label/confounder), the smallest of which has",
         "gap = biased − deceiving, signed; both show the same objects",
         "n: val 120, biased 120",
         "Backbone: convnet, 300 steps",
         "groups = group labels in training",
     ):
         assert part in caption
-    assert "uses group labels in validation" not in caption
+    assert "uses the group labels" not in caption
     by_groups = FakeSweep(tmp_path / "by_groups", criteria=("val_mean", "last"))
     by_groups.add(WORLD, ERM)
     caption = " ".join(table_of(by_groups.finish()).full_caption())
-    assert "worst-group accuracy uses group labels in validation" in caption
+    assert "worst-group accuracy uses the group labels" in caption
 
 
 def test_intervals_are_not_called_standard_deviations(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_unknown_confounders(tmp_path: Path) -> None:
     assert list((worst.per_trial or {}).values()) == lowest
     assert worst.estimate.value == pytest.approx(np.mean(lowest)) and worst.estimate.low is not None
     assert worst.estimate.low < worst.estimate.value < 1 and worst.notes == ()
-    assert "of 2 classes" in " ".join(table.full_caption())
+    assert "among 2 classes" in " ".join(table.full_caption())
 
 
 def test_worst_class_of_a_split_without_images_of_a_class(tmp_path: Path) -> None:

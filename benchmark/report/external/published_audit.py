@@ -118,8 +118,8 @@ def _sheet(name: str, dataset: str, values: list[PublishedValue], reference: str
     caption = [
         f"Audit of {name}: ± is {MEANING[values[0].paper]}. Values in per cent. "
         "Δ: method minus reference; se: standard error of Δ for independent values. "
-        "p: two-sided, after Holm within each metric, from the printed values and with all "
-        f"rounding against the difference. Significant: yes if both are below {ALPHA:g}, "
+        "p: two-sided, adjusted by Holm's method within each metric, from the printed values and "
+        f"with all rounding against the difference. Significant: yes if both are below {ALPHA:g}, "
         "'if not rounded' if only the first is.",
         f"{significant} of {tested} differences are significant.",
     ]

@@ -202,9 +202,10 @@ def _caption(families: Sequence[ReferenceComparison], *, credible: bool) -> list
         f"Beside Δ: {beside}.",
         *directions,
         f"P(better): posterior probability that the true Δ favours the method. {equal}"
-        "The prior: methods of a table are normal about a common mean, with a standard deviation "
-        f"of about {_prior_sds(families)} points that the table updates.",
-        f"p: two-sided, after Holm within each metric; not distinguishable where p ≥ {ALPHA:g}.",
+        "The prior: methods of a table are normally distributed about a common mean, with a "
+        f"standard deviation of about {_prior_sds(families)} points that the table updates.",
+        "p: two-sided, adjusted by Holm's method within each metric; not distinguishable where "
+        f"p ≥ {ALPHA:g}.",
     ]
     if trials != {1}:
         caption.append(SMALL_DIFFERENCES)

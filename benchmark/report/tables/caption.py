@@ -41,7 +41,7 @@ def describe_table(
     """
     if not selected_runs:
         return ["No run has finished."]
-    sentences = [f"Step chosen by {_criteria(table)}{_draws(table)}."]
+    sentences = [f"Model selection: {_criteria(table)}{_draws(table)}."]
     with_groups = dict.fromkeys(
         title_of(row.criterion)
         for row in table.rows
@@ -51,8 +51,8 @@ def describe_table(
     )
     if with_groups:
         sentences.append(
-            f"Selection by {' or '.join(with_groups)} uses group labels in validation, "
-            "whatever else a method needs."
+            f"Selection by {' or '.join(with_groups)} uses the group labels of validation images, "
+            "also for methods that need none."
         )
     sentences += _definitions(table, data, selected_runs)
     names = [name for name in ("val", *data.test_splits) if name in table.sizes]
@@ -246,7 +246,7 @@ def _criteria(table: Table) -> str:
     for row in table.rows:
         if row.selected_runs and row.criterion != table.criterion:
             others.setdefault(row.criterion, []).append(row.label)
-    parts = [f"of {', '.join(labels)} by {title_of(name)}" for name, labels in others.items()]
+    parts = [f"for {', '.join(labels)}: {title_of(name)}" for name, labels in others.items()]
     return "; ".join([title_of(table.criterion), *parts])
 
 

@@ -61,7 +61,7 @@ def cost_sheet(table: Table) -> Sheet | None:
         "parameters are those of the model that predicts."
     ]
     if "cpu" in devices:
-        caption.append("Peak memory on a CPU is that of the process, with data and Python.")
+        caption.append("Peak memory on a CPU is that of the process, including data and Python.")
     if staged:
         caption.append(
             "Upstream: training seconds of all upstream runs, such as teachers; several runs may "
@@ -69,7 +69,7 @@ def cost_sheet(table: Table) -> Sheet | None:
         )
     if timed:
         caption.append(
-            "Images per second are those of training; inference is the forward passes of the last "
+            "Images per second are those of training; inference: forward passes of the last "
             "evaluation, in batches of up to 500 images."
         )
     notes = []

@@ -312,7 +312,8 @@ def _row(
     )
     notes += [f"{role}: {titles.of(method)}" for role, method in dict.fromkeys(came_first)]
     if selected_runs and cell.criterion != criterion:
-        notes.append(f"chosen by {title_of(cell.criterion)}{_validation_accuracy(selected_runs)}")
+        accuracies = _validation_accuracy(selected_runs)
+        notes.append(f"model selection: {title_of(cell.criterion)}{accuracies}")
     notes += _before_switch(selected_runs)
     notes += _differences(selected_runs, usual)
     if not selected_runs and not notes:

@@ -112,11 +112,12 @@ class LowestAccuracy(Metric):
         sizes = self.part_counts(counts)[1]
         sizes = sizes[sizes > 0]
         parts = f"{len(sizes)} {self.parts}{self.parts_of(data)}"
-        smallest = f"the smallest with {int(sizes.min()):,} images"
-        what = "the mean of the lowest in each trial" if several_trials else "the lowest"
+        smallest = f"the smallest of which has {int(sizes.min()):,} images"
+        over = ", mean over trials" if several_trials else ""
         return (
-            f"worst {self.part}: {what} of {parts}, {smallest}; a minimum tends to lie below "
-            f"the true value if {self.parts} are many or small, so bounds are printed"
+            f"worst {self.part}: the lowest accuracy among {parts}, {smallest}{over}; a minimum "
+            f"tends to lie below the true value if {self.parts} are many or small, so bounds are "
+            "printed"
         )
 
     def _all_counts(self, runs: Sequence[SelectedRun]) -> tuple[list[Ints], list[Ints]]:
