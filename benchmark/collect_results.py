@@ -27,11 +27,10 @@ from benchmark.cli.report_folder import OPTIONS, report_folder, write_options
 from benchmark.core.criteria import CRITERIA
 from benchmark.core.errors import UserError, exit_code
 from benchmark.core.files import check_file, check_folder, write_atomic
-from benchmark.core.layout import SweepFolder
+from benchmark.core.layout import SweepFolder, find_sweep_folder
 from benchmark.core.terminal import prepare_streams, say
 from benchmark.plan.sweepfile import MAX_ENTRIES
 from benchmark.report.formats.report_format import REPORT_FORMATS
-from benchmark.report.records.sweep_records import find_sweep_folder
 from benchmark.report.render import SPREADS, render, write_all, write_format, write_page
 from benchmark.report.report import make_report
 from benchmark.report.tables.class_scores import ClassScoreTable

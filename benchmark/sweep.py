@@ -18,7 +18,7 @@ from benchmark.cli.options import (
 )
 from benchmark.cli.programs import add_command, add_version, make_parser
 from benchmark.core.errors import UserError, exit_code
-from benchmark.core.layout import RESULTS, SweepFolder, require_newest_sweep
+from benchmark.core.layout import SweepFolder, find_sweep_folder
 from benchmark.core.terminal import say
 
 #: The largest time limit of a run: a year.
@@ -210,7 +210,6 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder",
         nargs="?",
-        type=Path,
         metavar="DIR",
         help="sweep folder, or its name in results/; default: the newest sweep in results/",
     )
@@ -350,14 +349,8 @@ def _new(given: argparse.Namespace) -> int:
 
 
 def _folder(given: argparse.Namespace) -> Path:
-    """Return the sweep folder that the command line names: a path, or a name in results/."""
-    if given.folder is None:
-        return require_newest_sweep(RESULTS).path
-    named = RESULTS / given.folder
-    if not SweepFolder(given.folder).exists() and SweepFolder(named).exists():
-        return named
-    path: Path = given.folder
-    return path
+    """Return the sweep folder that the command line names, as ``collect_results`` reads it."""
+    return find_sweep_folder(given.folder)
 
 
 def _validate(given: argparse.Namespace) -> int:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.core.errors import UserError
-from benchmark.core.layout import RunFolder, State, SweepFolder, state_of
+from benchmark.core.layout import RunFolder, State, SweepFolder, find_sweep_folder, state_of
 from benchmark.core.registry import did_you_mean
 from benchmark.report.records.model_selection import Cell, cells_of, choose_criterion
-from benchmark.report.records.sweep_records import find_sweep_folder, load_sweep
+from benchmark.report.records.sweep_records import load_sweep
 
 
 def find_run(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from benchmark.api.run import Run, load_run
 from benchmark.core.errors import UserError
+from benchmark.core.layout import find_sweep_folder
 from benchmark.report.records import sweep_records
-from benchmark.report.records.sweep_records import Sweep, find_sweep_folder
+from benchmark.report.records.sweep_records import Sweep
 from benchmark.report.render import SPREADS, render
 from benchmark.report.report import make_report
 from benchmark.report.tables.report_table import ReportOptions

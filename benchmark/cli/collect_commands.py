@@ -9,9 +9,10 @@ from pathlib import Path
 from benchmark.cli.programs import make_parser
 from benchmark.core.errors import UserError
 from benchmark.core.files import check_file, check_folder
+from benchmark.core.layout import find_sweep_folder
 from benchmark.core.terminal import say
 from benchmark.report.formats.report_format import file_names
-from benchmark.report.records.sweep_records import find_sweep_folder, load_sweep
+from benchmark.report.records.sweep_records import load_sweep
 
 #: Benchmarks whose results can be imported.
 BENCHMARKS = ("domainbed", "subpopbench")

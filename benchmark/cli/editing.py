@@ -134,7 +134,16 @@ def remove_runs(
         if not (algorithm in (None, refusal.method) and dataset in (None, refusal.dataset))
     )
     # The plan comes first: a run without an entry is ignored, an entry without a run is not.
-    plan = replace(stored.plan, runs=remaining, refused=refused)
+    config = dict(stored.plan.config)
+    rows = [run.row for run in remaining.values() if run.requested]
+    rows += [refusal.row for refusal in refused]
+    for entry, removed, left in (
+        ("algorithms", algorithm, {method for _, method, *_ in rows}),
+        ("datasets", dataset, {data for data, *_ in rows}),
+    ):
+        if removed not in left and isinstance(names := config.get(entry), list | tuple):
+            config[entry] = [name for name in names if name != removed]
+    plan = replace(stored.plan, runs=remaining, refused=refused, config=config)
     write_atomic(sweep.plan, to_json(plan.to_json()))
     (folder / REMOVED).mkdir(exist_ok=True)
     for key in leaving:

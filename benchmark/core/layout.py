@@ -266,6 +266,13 @@ class SweepFolder:
         """Return True if the folder has a plan or runs."""
         return self.plan.is_file() or self.runs.is_dir()
 
+    def missing(self) -> str:
+        """Return a sentence that says that this is not the folder of a sweep."""
+        return (
+            f"{self.path} holds neither {self.plan.name} nor {self.runs.name}/, "
+            "expected the folder of a sweep."
+        )
+
 
 def newest_sweep(root: Path) -> SweepFolder | None:
     """Return the sweep in ``root`` that was launched last, or None if there is no sweep.
@@ -296,6 +303,37 @@ def require_newest_sweep(root: Path) -> SweepFolder:
             "or name a folder."
         )
     return sweep
+
+
+def find_sweep_folder(given: str | None, root: Path = RESULTS) -> Path:
+    """Return the sweep folder that the command line names.
+
+    Args:
+        given: A path, or a name under ``root``; None for the newest sweep under ``root``. In a
+            folder of several sweeps, the newest one is meant.
+        root: Folder of the sweeps.
+
+    Raises:
+        UserError: If there is no such sweep.
+    """
+    if given is None:
+        return require_newest_sweep(root).path
+    for folder in (Path(given), root / given):
+        if SweepFolder(folder).exists():
+            return folder
+    folder = Path(given)
+    run = RunFolder(folder.absolute())  # `resolve` fails on links in a circle
+    if run.record.exists() or run.spec.exists():
+        raise UserError(
+            f"{folder} is the folder of one run, expected the folder of its sweep: "
+            f"{run.sweep.path}."
+        )
+    if folder.is_dir():
+        newest = newest_sweep(folder)
+        if newest is not None:
+            return newest.path
+        raise UserError(SweepFolder(folder).missing())
+    raise UserError(f"there is no folder {given} and no sweep {root / given}; see `ls {root}`.")
 
 
 def end_of(folder: Path) -> State | None:

@@ -121,6 +121,7 @@ def test_a_method_is_taken_out_and_kept_aside(folder: Path) -> None:
     assert set(after) == set(before) - leaving
     assert {path.name for path in (folder / "removed").iterdir()} == leaving
     assert not any((folder / "runs" / key).exists() for key in leaving)
+    assert set(read_stored(folder).plan.config["algorithms"]) == {"erm", "dfr"}
 
 
 def test_the_plan_names_what_earlier_launches_added(folder: Path) -> None:
@@ -163,13 +164,18 @@ def test_mistakes_remove_nothing(
     assert read_stored(folder).runs == before
 
 
-def test_status_accepts_a_name_and_single_runs_are_no_sweep(
+def test_status_accepts_what_tables_accept_and_single_runs_are_no_sweep(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = folder.parent
     monkeypatch.chdir(root.parent)
-    assert main(["status", "mine", "--once"]) == 0
-    assert "mine" in capsys.readouterr().out
+    for given in (["mine"], ["results/mine"], ["results"], []):
+        assert main(["status", *given, "--once"]) == 0
+        assert "mine" in capsys.readouterr().out
+    run = next((folder / "runs").iterdir())
+    for wrong in ("yours", str(run)):
+        assert main(["status", wrong, "--once"]) == 2
+        assert wrong in capsys.readouterr().err
     (root / SINGLE_RUNS / "runs").mkdir(parents=True)
     found = newest_sweep(root)
     assert found is not None and found.path.name == "mine"

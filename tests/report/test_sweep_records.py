@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from benchmark.core.errors import UserError
-from benchmark.core.layout import LEASE_SECONDS, State
-from benchmark.report.records.sweep_records import find_sweep_folder, load_sweep
+from benchmark.core.layout import LEASE_SECONDS, State, find_sweep_folder
+from benchmark.report.records.sweep_records import load_sweep
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
 
 WORLD = World(size=60)

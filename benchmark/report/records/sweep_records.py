@@ -15,12 +15,9 @@ from benchmark.core.errors import DamagedError, UserError
 from benchmark.core.failure import read_failure
 from benchmark.core.files import read_json
 from benchmark.core.layout import (
-    RESULTS,
     RunFolder,
     State,
     SweepFolder,
-    newest_sweep,
-    require_newest_sweep,
     state_of,
 )
 from benchmark.core.named_options import NamedOptions, base_name
@@ -121,36 +118,6 @@ class Sweep:
         return dict(sorted(counted.items(), key=lambda item: (item[0] != State.DONE, item[0])))
 
 
-def find_sweep_folder(given: str | None, root: Path = RESULTS) -> Path:
-    """Return the sweep folder that the command line names.
-
-    Args:
-        given: A path, or a name under ``root``; None for the newest sweep under ``root``.
-        root: Folder of the sweeps.
-
-    Raises:
-        UserError: If there is no such sweep.
-    """
-    if given is None:
-        return require_newest_sweep(root).path
-    for folder in (Path(given), root / given):
-        if SweepFolder(folder).exists():
-            return folder
-    folder = Path(given)
-    run = RunFolder(folder.absolute())  # `resolve` fails on links in a circle
-    if run.record.exists() or run.spec.exists():
-        raise UserError(
-            f"{folder} is the folder of one run, expected the folder of its sweep: "
-            f"{run.sweep.path}."
-        )
-    if folder.is_dir():
-        newest = newest_sweep(folder)
-        if newest is not None:
-            return newest.path
-        raise UserError(_no_sweep(SweepFolder(folder)))
-    raise UserError(f"there is no folder {given} and no sweep {root / given}; see `ls {root}`.")
-
-
 def load_sweep(folder: Path, keep: str | None = None) -> Sweep:
     """Read the folder of a sweep without changing it.
 
@@ -166,7 +133,7 @@ def load_sweep(folder: Path, keep: str | None = None) -> Sweep:
     """
     sweep = SweepFolder(folder)
     if not sweep.exists():
-        raise UserError(_no_sweep(sweep))
+        raise UserError(sweep.missing())
     found, notes = _read_plan(sweep)
     plan = found.plan
     runs = [_planned(sweep, key, entry) for key, entry in plan.runs.items()]
@@ -201,13 +168,6 @@ def _explainer_keys(specs: Iterable[RunSpec | None]) -> set[str]:
     """Return the keys of the runs that train the explainers of measurements."""
     upstream = [spec.upstream for spec in specs if spec is not None and spec.measurement]
     return {found["explainer"] for found in upstream if "explainer" in found}
-
-
-def _no_sweep(sweep: SweepFolder) -> str:
-    return (
-        f"{sweep.path} holds neither {sweep.plan.name} nor {sweep.runs.name}/, "
-        "expected the folder of a sweep."
-    )
 
 
 def _read_plan(sweep: SweepFolder) -> tuple[ReadPlan, list[str]]:
