@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Endings of exported networks, which are given instead of a run.
 _EXPORTED = (".pt2", ".onnx", ".safetensors")
+#: The folder of heatmaps unless the command names one.
+_DEFAULT_OUT = Path("predictions")
 
 _DESCRIPTION = """\
 Predict the classes of images with the network of a finished run, and explain the predictions.
@@ -35,7 +37,8 @@ examples:
   python -m benchmark.predict model.onnx a.png
 
 Images are decoded, resized and normalised like those that the network was trained on. The
-predictions are printed as CSV, or written to predictions.csv in the folder --out.
+predictions are printed as CSV, or written to predictions.csv in the folder --out. Heatmaps are
+written to the same folder, or to predictions/ if none is named.
 
 exit codes: 0 the images were predicted; 2 the command, the run or an image is wrong.
 """
@@ -48,10 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     given = _parser().parse_args(arguments)
-    if given.explain and not given.out:
-        raise UserError("--explain writes images; name a folder for them with --out DIR.")
-    if given.out:
-        check_folder(given.out, "--out")
+    folder = given.out or _DEFAULT_OUT
+    if given.out or given.explain:
+        check_folder(folder, "--out")
     prepare_openmp()  # what follows imports torch
     from benchmark.api.exported import load_exported
     from benchmark.api.images import expand_files
@@ -76,13 +78,13 @@ def _main(arguments: Sequence[str] | None) -> int:
         )
         table = run.predict(files)
         if given.explain:
-            _write_heatmaps(run, files, given.explain, given.out)
+            _write_heatmaps(run, files, given.explain, folder)
     text = _csv(table)
     if not given.out:
         sys.stdout.write(text)
         return 0
-    given.out.mkdir(parents=True, exist_ok=True)
-    path = given.out / "predictions.csv"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "predictions.csv"
     write_atomic(path, text.encode("utf-8", "replace"))
     say(f"written to {path}", error=True)
     return 0
@@ -119,7 +121,8 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="DIR",
-        help="write predictions.csv and heatmaps to this folder; default: print the predictions",
+        help="write predictions.csv and heatmaps to this folder; default: print the predictions, "
+        "and write heatmaps to predictions/",
     )
     add("--device", choices=("cpu", "cuda"), default="cpu", help="device to use; default: cpu")
     add(

@@ -87,7 +87,7 @@ def read_images(images: ImageLike | Sequence[ImageLike], accepted: InputSummary)
 
     Raises:
         UserError: an image cannot be read, or has another type, shape or number of channels than
-            those above.
+            those above; or no array has a value above 1, as if images were scaled to [0, 1].
     """
     given = _as_list(images)
     if not given:
@@ -99,7 +99,14 @@ def read_images(images: ImageLike | Sequence[ImageLike], accepted: InputSummary)
         name = str(image) if is_file else f"image {number}"
         names.append(name)
         pixels.append(_read_one(image, name, accepted))
-    return NamedImages(tuple(names), np.stack(pixels))
+    stacked = np.stack(pixels)
+    arrays = [hasattr(image, "ndim") for image in given]
+    if any(arrays) and stacked[arrays].max() == 1:
+        raise UserError(
+            "the arrays have no value above 1, expected values from 0 to 255; do not scale or "
+            "normalise images before."
+        )
+    return NamedImages(tuple(names), stacked)
 
 
 def _as_list(images: Any) -> list[Any]:

@@ -79,6 +79,8 @@ def test_a_jpeg_of_the_caller_is_not_changed(tmp_path: Path) -> None:
     [
         (PIXELS.astype(np.float32) / 255, ("float32", "uint8", "0 to 255")),
         (PIXELS.astype(np.int64), ("int64", "uint8")),
+        (PIXELS // 128, ("0 to 255",)),
+        ([np.zeros_like(PIXELS), torch.from_numpy(PIXELS // 128).permute(2, 0, 1)], ("0 to 255",)),
         (PIXELS[..., 0], ("1 channels", "accepts 3")),
         (np.zeros((12, 12, 4), np.uint8), ("4 channels", "accepts 3")),
         (np.zeros((0, 12, 3), np.uint8), ("0, 12, 3",)),

@@ -49,10 +49,23 @@ def test_files_with_heatmaps(sweep: Path, folder: Path, tmp_path: Path) -> None:
     assert np.asarray(Image.open(out / "0_heatmap.png")).std() > 0
 
 
+def test_heatmaps_without_a_named_folder(
+    sweep: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([str(sweep), str(folder / "0.png"), "--method", "erm", "--explain", "lrp"]) == 0
+    assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["0_heatmap.png"]
+    assert len(capsys.readouterr().out.splitlines()) == 2  # the table is still printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "fact"),
     [
-        (["--method", "erm", "--explain", "lrp"], "--out"),
+        (["--method", "erm", "--explain", "lpr"], "lrp"),
         ([], "group_dro"),
         (["--method", "erm", "--trial", "3"], "3"),
     ],
