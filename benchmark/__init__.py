@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmark.api.exported import load_exported as load_exported
+    from benchmark.api.launching import launch as launch
     from benchmark.api.run import load_run as load_run
     from benchmark.api.sweep import load_sweep as load_sweep
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Exit code of a launch that was interrupted.
 INTERRUPTED = 130
+#: Options of the command that are written once for each value.
+_REPEATED = ("hparam", "set")
 
 
 def launch(
@@ -49,7 +52,8 @@ def launch(
         trials: number of trials.
         draws: number of random hyper-parameter draws.
         options: other options of the command: ``checkpoint_seconds=30`` is
-            ``--checkpoint-seconds 30``, and ``skip_impossible=True`` is ``--skip-impossible``.
+            ``--checkpoint-seconds 30``, ``skip_impossible=True`` is ``--skip-impossible``, and
+            ``set=["trials=2", "budget.steps=100"]`` is ``--set trials=2 --set budget.steps=100``.
 
     Returns:
         The sweep, also if some of its runs failed; see ``SweepResults.states``.
@@ -110,9 +114,14 @@ def _arguments(options: Mapping[str, Any]) -> list[str]:
     for name, value in options.items():
         if value is None or value is False:
             continue
-        arguments.append("--" + name.replace("_", "-"))
+        option = "--" + name.replace("_", "-")
         if value is True:
+            arguments.append(option)
             continue
         several = isinstance(value, Sequence) and not isinstance(value, str)
-        arguments += [str(item) for item in value] if several else [str(value)]
+        values = [str(item) for item in value] if several else [str(value)]
+        if name in _REPEATED:
+            arguments += itertools.chain.from_iterable((option, item) for item in values)
+        else:
+            arguments += [option, *values]
     return arguments
