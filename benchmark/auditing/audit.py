@@ -44,7 +44,7 @@ class Audit:
         gap: How much the confounder helps; None if it is unknown.
         pulls: Results of the first experiment.
         transplants: Results of the second experiment.
-        heatmaps: Heatmaps of marked images; None for a model without a network.
+        heatmaps: Heatmaps of marked images; None if no mark was planted or no explainer suits.
         examples: Images with a mark, and the answers; None if no mark was planted.
         verdict: The verdict.
         seconds: Time that the audit took.
@@ -176,8 +176,11 @@ def labelled_tests(info: DatasetInfo) -> list[str]:
 
 
 def _main_split(data: GroupedDataset) -> str:
+    """Return the test split for marks, if possible one without the shortcut of the data."""
     tests = labelled_tests(data.info)
-    return next((name for name in ("unbiased", "test") if name in tests), tests[-1])
+    shifted = data.info.bias_splits or ()
+    neutral = [name for name in tests if name not in shifted] or tests
+    return next((name for name in ("unbiased", "test") if name in neutral), neutral[-1])
 
 
 def _associated_split(data: GroupedDataset) -> str:

@@ -50,12 +50,15 @@ class AuditedModel:
         network: a module that maps the output of ``prepare`` to logits, for heatmaps; None if there
             is none.
         prepare: returns normalised images float[N,C,H,W].
+        outputs: the output of ``network`` that belongs to each label of the data; empty if they
+            have the same order.
     """
 
     name: str
     scores: Callable[[np.ndarray], np.ndarray]
     network: nn.Module | None = None
     prepare: Callable[[np.ndarray], torch.Tensor] | None = None
+    outputs: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,7 @@ def _exported_model(path: Path, info: DatasetInfo, options: ModelOptions) -> Aud
         ),
         exported.network if isinstance(exported.network, nn.Module) else None,
         lambda pixels: normalised(pixels, exported.accepts).to(exported.device),
+        order,
     )
 
 
@@ -187,6 +191,7 @@ def _run_model(path: Path, info: DatasetInfo, options: ModelOptions) -> AuditedM
         lambda pixels: _numpy_logits(run.forward, pixels, run.accepts, order, run.device),
         run.network,
         lambda pixels: normalised(pixels, run.accepts).to(run.device),
+        order,
     )
 
 
@@ -295,6 +300,7 @@ def _module_model(
         lambda pixels: _numpy_logits(forward, pixels, accepts, order, place),
         network if isinstance(network, nn.Module) else None,
         lambda pixels: normalised(pixels, accepts).to(place),
+        order,
     )
 
 

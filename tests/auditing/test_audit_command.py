@@ -16,6 +16,7 @@ from benchmark.audit import main
 from benchmark.auditing.model import ModelOptions, load_model
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
+from tests.support import trees
 from tests.support.runs import plan_quick
 from tests.support.runs import run as execute_run
 
@@ -158,6 +159,21 @@ def test_a_network_with_its_normalisation(here: Path) -> None:
     assert set(found["relevance"]["shares"]) >= {"input_gradient"}
 
 
+@pytest.mark.parametrize("name", ["folder", "listed"])
+def test_images_of_the_user(here: Path, name: str) -> None:
+    getattr(trees, name)(here / "data")
+    code, found = audit("audited_models:network", f"{name}:side=16")
+    assert code == 0 and found["labels"] == ["cat", "dog"]
+    worst = {row["split"]: row["worst_group"] for row in found["accuracy"]}
+    groups = {row["split"]: row["groups"] for row in found["accuracy"]}
+    if name == "folder":
+        assert set(worst) == {"biased", "deceiving"} and found["gap"] is not None
+        assert all(len(of_split) == 4 for of_split in groups.values())
+        assert worst["biased"]["value"] == min(group["value"] for group in groups["biased"])
+    else:  # several labels per image
+        assert worst == {"test": None} and found["accuracy"][0]["average"]["n"] == 8
+
+
 def test_a_run(here: Path) -> None:
     folder = plan_quick(here / "sweep", datasets=[DATA])
     assert execute_run(folder) == "done"
@@ -185,8 +201,9 @@ def test_the_export_of_a_run(here: Path, ending: str) -> None:
     for part in ("accuracy", "gap", "regions", "verdict"):
         assert same[part] == found[part]
     assert found["relevance"] is not None
-    if ending == "onnx":
-        assert same["relevance"] is None  # it has no gradients
+    shown = {"pt2": 3, "onnx": 2}  # an ONNX network has no gradients
+    assert len(found["relevance"]["shares"]) == 3
+    assert len(same["relevance"]["shares"]) == shown[ending]
 
 
 @pytest.mark.parametrize(

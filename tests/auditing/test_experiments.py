@@ -7,10 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from benchmark.auditing.answers import AuditImages, balanced_rows, predicted_classes, truth_of
+from benchmark.auditing.audit import audit
 from benchmark.auditing.examples import make_examples
 from benchmark.auditing.groups import confounder_gap
+from benchmark.auditing.heatmaps import explain_marks
 from benchmark.auditing.model import AuditedModel
 from benchmark.auditing.paired_mean import paired_mean, smallest_visible
 from benchmark.auditing.pull import (
@@ -155,6 +159,58 @@ def test_examples_show_the_answers() -> None:
     assert original.answers == grey.answers == ("a",) * 8  # only images of the first class
     assert marked.answers == ("b",) * 8
     assert original.pixels.shape == marked.pixels.shape == (8, 3, SIDE, SIDE)
+
+
+class ByCorner(nn.Module):
+    """Answers class 1 the more, the brighter the corner of a normalised image is."""
+
+    def __init__(self, outputs: list[int]) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        corner = image[:, :, :3, :3].mean((1, 2, 3)).sigmoid()  # which LRP does not know
+        return torch.stack([-corner, corner], 1)[:, self.outputs]
+
+
+def test_heatmaps_are_of_the_output_of_the_label() -> None:
+    images = make_images(4, 2)
+
+    def prepare(pixels: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(pixels / 255).float()
+
+    model = innocent(2)
+    straight = replace(model, network=ByCorner([0, 1]), prepare=prepare)
+    turned = replace(model, network=ByCorner([1, 0]), prepare=prepare, outputs=[1, 0])
+    found, same = (explain_marks(m, images, Mark("tag"), [0, 1]) for m in (straight, turned))
+    assert found is not None and same is not None
+    assert list(found.shares) == ["input_gradient", "rise", "gradient_x_input"]
+    assert found.shares == same.shares
+    assert found.maps["gradient_x_input"].min() < 0  # a bright corner speaks against class 0
+    for name, maps in found.maps.items():
+        np.testing.assert_array_equal(maps, same.maps[name])
+
+
+def test_a_model_that_only_returns_scores_has_heatmaps() -> None:
+    pytest.importorskip("captum")
+    images = make_images(12, 2)
+    found = explain_marks(corner_model(2), images, Mark("tag"), [0, 1])
+    assert found is not None and set(found.shares) == {"rise", "occlusion"}
+    assert found.shares["occlusion"] > 4 * found.area
+    assert found.shares["rise"] > 1.1 * found.area
+    assert len(found.marked) == 12 and {len(maps) for maps in found.maps.values()} == {8}
+
+
+def test_marks_are_planted_in_images_without_the_shortcut_of_the_data() -> None:
+    options = {"on": "tiny", "options": "size=64", "finding": "lying", "shape": "block"}
+    source = DATASETS.get("tagged")(None, **options)
+    found = audit(lambda data: innocent(2), source, most=16)
+    assert found.examples is not None and found.probed[0] == 0
+    splits = source.load(0).splits
+    clean, tagged = (splits[name] for name in ("clean", "deceiving"))
+    assert tagged.label[np.asarray(tagged.confounder) == 1].all()  # what examples might show
+    for image in found.examples.versions[0].pixels:
+        assert (clean.image == image).all((1, 2, 3)).any()
 
 
 @pytest.mark.parametrize("classes", [2, 6])
