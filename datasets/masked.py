@@ -113,6 +113,9 @@ class Masked(DatasetSource):
     def notes(self) -> list[str]:
         return self.base.notes()
 
+    def warnings(self) -> list[str]:
+        return self.base.warnings()
+
     def file_of(self, name: str, split: Split, row: int) -> str:
         return self.base.file_of(name, split, row)
 

@@ -129,12 +129,14 @@ class PlantedData(DatasetSource):
         return self.base.problems()
 
     def notes(self) -> list[str]:
+        return [*self.base.notes(), *self.warnings()]
+
+    def warnings(self) -> list[str]:
         info = self.base.info()
         test = self._test_split(info)
         if test not in (info.bias_splits or ()):
-            return self.base.notes()
+            return []
         return [
-            *self.base.notes(),
             f"The tests are made of {test}, on which the shortcut of {self.base.name} itself helps "
             "or misleads; their accuracies show both shortcuts. Name a neutral test with "
             "test=NAME, or add one.",

@@ -477,6 +477,13 @@ class DatasetSource:
         """Return remarks that are not problems, such as files left out, one sentence each."""
         return []
 
+    def warnings(self) -> list[str]:
+        """Return what makes results hard to interpret, one sentence each.
+
+        They are printed when runs on the data are planned. Called only if the data are complete.
+        """
+        return []
+
     def file_of(self, name: str, split: Split, row: int) -> str:
         """Return a readable reference to an image: its file if that is known, else its row."""
         return f"row {row} of {name}"

@@ -148,8 +148,9 @@ def expand(
         problems["none of these methods can run on these data"] = None
     if problems:
         raise Problems(list(problems))
-    warnings = tuple(_warn_inactive(builder.runs.values()))
-    plan = Plan(config, builder.runs, refused, builder.resolver.data, warnings)
+    data = builder.resolver.data
+    warnings = [*_warn_inactive(builder.runs.values()), *_warn_of_data(data.values())]
+    plan = Plan(config, builder.runs, refused, data, tuple(warnings))
     if unknown := list(unknown_titles(plan)):
         raise Problems(unknown)
     return replace(plan, titles=titles_of(plan))
@@ -301,6 +302,14 @@ def _warn_inactive(runs: Iterable[PlannedRun]) -> Iterator[str]:
             f"the budget is {example.training_budget.steps:,} steps); give them more steps or an "
             "earlier switch, or their rows will be marked."
         )
+
+
+def _warn_of_data(planned: Iterable[PlannedData]) -> Iterator[str]:
+    """Yield what the sources of complete data warn of, once each."""
+    complete = [data.source for data in planned if data.absent is None]
+    yield from dict.fromkeys(
+        f"{source.name}: {warning}" for source in complete for warning in source.warnings()
+    )
 
 
 def _check_names(config: SweepConfig) -> Iterator[str]:

@@ -14,6 +14,8 @@ from PIL import Image
 from benchmark.core.dataset import GroupedDataset
 from benchmark.core.errors import UserError
 from benchmark.core.registry import DATASETS
+from benchmark.plan.planner import expand
+from benchmark.plan.sweepfile import config_from
 from datasets._io import cache
 from datasets._sources import compositing
 from datasets.planted import COLOURS, JPEG_QUALITIES, SHORTCUTS, plant
@@ -266,5 +268,12 @@ def test_a_neutral_test_is_preferred_and_others_are_noted(tmp_path: Path) -> Non
     source = DATASETS.get("planted")(tmp_path, on="folder", options=text)
     assert source.base.info().test_splits == ("biased", "deceiving")
     assert any("deceiving" in note for note in source.notes())
+    table = {
+        "datasets": [f"planted:on=folder,options={text}"],
+        "algorithms": ["erm"],
+        "budget": {"steps": 2, "evaluate_every": 2},
+    }
+    (warning,) = expand(config_from(table, "planted", "test"), tmp_path).warnings
+    assert "deceiving" in warning and "test=" in warning
     neutral = DATASETS.get("planted")(None, on="tiny", options="size=16")
     assert not neutral.notes()
