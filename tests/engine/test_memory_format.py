@@ -302,3 +302,18 @@ def test_timing_a_step_changes_nothing_else(name: str) -> None:
     assert len(made) == 1 and not is_channels_last(made[0])
     assert all(parameter.grad is None for parameter in made[0].parameters())
     assert shapes and all(shape == [2, 3, 32, 32] for shape in shapes)
+
+
+def test_a_timed_step_on_a_cpu_has_few_large_images() -> None:
+    class Mean(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(1, 2, 1)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            sizes.add(len(image))
+            return self.conv(image).mean(dim=(2, 3))
+
+    sizes: set[int] = set()
+    memory_format.time_ratio(Workload(Mean, (1, 896, 896), 1000, nullcontext), CPU)
+    assert sizes == {2}
