@@ -26,7 +26,6 @@ from tests.support.every_algorithm import (
     SIDE,
     make,
     methods,
-    skip_if_large,
 )
 from tests.support.tiny import (
     TinyRun,
@@ -125,10 +124,7 @@ def test_it_trains_and_predicts_with_what_it_declares(name: str, variant: str) -
 
 
 @pytest.mark.parametrize(("name", "variant"), methods())
-def test_a_resumed_run_is_the_undisturbed_run(
-    name: str, variant: str, request: pytest.FixtureRequest
-) -> None:
-    skip_if_large(name, request)
+def test_a_resumed_run_is_the_undisturbed_run(name: str, variant: str) -> None:
     whole = make(name, variant)
     first = make(name, variant)
     logged = train(whole, 0, 3, side=SIDE)
@@ -164,13 +160,10 @@ def differ(one: tuple[Any, dict[str, Any]], other: tuple[Any, dict[str, Any]]) -
 
 
 @pytest.mark.parametrize(("name", "variant"), methods())
-def test_a_method_that_begins_as_another_one_declares_its_switch(
-    name: str, variant: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_method_that_begins_as_another_one_declares_its_switch(name: str, variant: str) -> None:
     """Declared switches are the steps whose effect depends on the step number alone."""
     if name in ALTERNATING:
         pytest.skip("the effect of its steps depends on their number during all of the training")
-    skip_if_large(name, request)
     algorithm = make(name, variant, steps=STEPS)
     switch = algorithm.active_from(algorithm.hp, {"steps": STEPS})
     assert type(switch) is int and 0 <= switch < STEPS, "by default the method begins in the budget"

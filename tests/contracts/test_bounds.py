@@ -17,7 +17,7 @@ from benchmark.core.hparam import HParam
 from benchmark.core.registry import ALGORITHMS, BACKBONES, DATASETS, EXPLAINERS
 from benchmark.models.ag_sononet import AGSononet
 from benchmark.plan.sweepfile import BUDGET, check_table
-from tests.support.every_algorithm import LARGE, NAMES, SIDE, backbone_for, make, spec_of
+from tests.support.every_algorithm import NAMES, SIDE, backbone_for, make, spec_of
 from tests.support.tiny import TinyRun, build, make_batch
 
 #: Backbones with the options and sides at which their last map is one cell, and at which it is not.
@@ -133,9 +133,7 @@ def test_every_backbone_is_covered() -> None:
         if name not in ("dfr", "vit")
     ],
 )
-def test_a_method_says_whether_it_can_learn_from_one_image(
-    name: str, depth: int, request: pytest.FixtureRequest
-) -> None:
+def test_a_method_says_whether_it_can_learn_from_one_image(name: str, depth: int) -> None:
     """Train one step on one image; the lowest map of the U-Net has one cell at depth 3."""
     kind = ALGORITHMS.get(name)
     side = 16 if name == "ag_sononet" else 8
@@ -147,8 +145,6 @@ def test_a_method_says_whether_it_can_learn_from_one_image(
         algorithm = build(kind, side=side, width=1)
     else:
         algorithm = make(name, **{**own, "unet_width": 2} if own else {})
-    if sum(p.numel() for p in algorithm.parameters()) > LARGE:
-        pytest.skip("a large network of its own")
     spec = spec_of(name, backbone=backbone)
     spec = replace(spec, hparams={**spec.hparams, **own})
     info = replace(DATASETS.get("tiny")().info(), image_size=(3, side, side))

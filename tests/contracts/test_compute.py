@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.registry import ALGORITHMS
 from benchmark.core.spec import ComputeOptions
 from benchmark.engine.build import place
-from tests.support.every_algorithm import AT_ONCE, NAMES, SIDE, make, methods, skip_if_large
+from tests.support.every_algorithm import AT_ONCE, NAMES, SIDE, make, methods
 from tests.support.tiny import make_batch, train
 
 STEPS = 2
@@ -65,12 +65,6 @@ BF16 = Tolerance(0.05, 0.02)
 BF16_OF = {("ex2l", "kl"): Tolerance(0.15, 0.2), ("ex2l", "kl_random"): Tolerance(0.15, 0.2)}
 
 
-@pytest.fixture(autouse=True)
-def nothing_compiled_before() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-
-
 def terms(
     name: str, variant: str, compute: Mapping[str, Any], **changed: Any
 ) -> list[dict[str, float]]:
@@ -110,6 +104,7 @@ def check(
 
 def with_backend(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     """Compile with this backend; the default one takes long to generate and build C++ code."""
+    torch.compiler.reset()
     real = nn.Module.compile
 
     def compile(network: nn.Module, options: Mapping[str, Any]) -> None:
@@ -121,20 +116,16 @@ def with_backend(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
 @pytest.mark.parametrize(
     ("name", "variant"),
     [
-        ("rrr", ""),
-        *(
-            pytest.param(
-                *each.values, marks=pytest.mark.very_slow if each.values[1] else pytest.mark.slow
-            )
-            for each in EACH
-        ),
+        pytest.param(
+            *each.values, marks=pytest.mark.very_slow if each.values[1] else pytest.mark.slow
+        )
+        for each in EACH
     ],
 )
 def test_a_compiled_network_has_the_terms_of_the_plain_one(
-    name: str, variant: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    name: str, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Traced without a code generator, which suffices to fix the backward rules."""
-    skip_if_large(name, request)
     with_backend(monkeypatch, "eager")
     check(name, variant, {"compile": True}, TRACED)
 
@@ -164,10 +155,7 @@ def test_a_compiled_network_draws_the_random_numbers_of_the_plain_one(
 
 
 @pytest.mark.parametrize(("name", "variant"), EACH)
-def test_bf16_and_channels_last_have_the_terms_of_the_default(
-    name: str, variant: str, request: pytest.FixtureRequest
-) -> None:
-    skip_if_large(name, request)
+def test_bf16_and_channels_last_have_the_terms_of_the_default(name: str, variant: str) -> None:
     plain = terms(name, variant, {})
     check(name, variant, {"precision": "bf16"}, BF16_OF.get((name, variant), BF16), plain)
     tolerance = CHANNELS_LAST_OF.get(name, CHANNELS_LAST)
@@ -196,13 +184,10 @@ def test_the_tolerances_tell_zero_from_a_term() -> None:
 
 
 @pytest.mark.parametrize(("name", "variant"), methods())
-def test_every_term_of_a_loss_moves_a_parameter(
-    name: str, variant: str, request: pytest.FixtureRequest
-) -> None:
+def test_every_term_of_a_loss_moves_a_parameter(name: str, variant: str) -> None:
     """A term that is not 0 has a gradient that is not 0 in one of the first steps."""
     if ALGORITHMS.get(name).loss is Algorithm.loss:
         pytest.skip("its step is not the gradient of one loss")
-    skip_if_large(name, request)
     algorithm = make(name, variant)
     moved: dict[str, bool] = {}
     for step in range(STEPS):

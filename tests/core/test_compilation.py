@@ -79,9 +79,8 @@ def twice(network: nn.Module, backend: Callable) -> nn.Module:
 WAYS = [in_place, wrapped, forward_alone, a_part, twice]
 
 
-@pytest.mark.parametrize(
-    "way", [in_place, *(pytest.param(way, marks=pytest.mark.slow) for way in WAYS[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
 def test_compiled_networks_run_uncompiled_inside_and_compiled_again_after(
     way: Callable,
 ) -> None:
@@ -150,6 +149,7 @@ def test_threads_that_overlap_leave_the_compiler_as_it_was() -> None:
     assert backend.calls == 2
 
 
+@pytest.mark.slow
 def test_inside_a_compiled_function_it_is_refused() -> None:
     def explain(image: torch.Tensor) -> torch.Tensor:
         with eagerly():

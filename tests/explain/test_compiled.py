@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from functorch.compile import aot_module, nop
 from torch import nn
 
 from benchmark import explain
@@ -66,12 +65,18 @@ def held(network: Any) -> nn.Module:
     return Holder(torch.compile(network, backend="eager"))
 
 
-def functorch(network: Any) -> nn.Module:
+def ahead_of_time(network: nn.Module) -> nn.Module:
+    from functorch.compile import aot_module, nop  # the import takes half a second
+
     return aot_module(network, nop)  # type: ignore[no-any-return]
 
 
+def functorch(network: Any) -> nn.Module:
+    return ahead_of_time(network)
+
+
 def functorch_part(network: Any) -> nn.Module:
-    network.body = aot_module(network.body, nop)
+    network.body = ahead_of_time(network.body)
     return network  # type: ignore[no-any-return]
 
 
@@ -103,10 +108,6 @@ def check(name: str, way: Callable, called: bool) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
-def test_a_compiled_network_is_explained_by_lrp_as_the_plain_one() -> None:
-    check("lrp", in_place, called=True)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", NAMES)
@@ -122,6 +123,7 @@ def test_so_has_one_whose_first_call_is_the_explanation(name: str, way: Callable
     check(name, way, called=False)
 
 
+@pytest.mark.slow
 def test_explained_first_and_called_afterwards_the_network_still_is_compiled() -> None:
     torch.compiler.reset()
     calls: list[int] = []
@@ -138,6 +140,7 @@ def test_explained_first_and_called_afterwards_the_network_still_is_compiled() -
     assert calls
 
 
+@pytest.mark.slow
 def test_explained_inside_a_compiled_function_is_an_error() -> None:
     torch.compiler.reset()
     network, image = convnet(), images(SIZE, 3)
@@ -247,7 +250,7 @@ def test_a_heatmap_that_no_trained_parameter_moves_is_an_error_in_a_loss(name: s
     chosen = explain.get(name)
     chosen(network, image, TARGET, create_graph=True)  # nothing is trained, and nothing expected
     network.classifier.bias.requires_grad_(True)
-    with pytest.raises(UserError, match="no parameter that is trained moves the heatmap"):
+    with pytest.raises(UserError, match=r"no parameter .*moves the heatmap"):
         chosen(network, image, TARGET, create_graph=True)
     chosen(network, image, TARGET)  # allowed without a graph
 
@@ -256,5 +259,5 @@ def test_grad_cam_of_a_frozen_stage_moves_by_its_last_layer_or_not_at_all() -> N
     network, image = convnet().eval(), images(SIZE, 3)
     network.body.requires_grad_(False)
     assert explain.get("gradcam")(network, image, TARGET, create_graph=True).requires_grad
-    with pytest.raises(UserError, match="no parameter that is trained moves the heatmap"):
+    with pytest.raises(UserError, match=r"no parameter .*moves the heatmap"):
         explain.get("gradcam", constant_weights=True)(network, image, TARGET, create_graph=True)

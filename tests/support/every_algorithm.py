@@ -33,8 +33,10 @@ def methods(variants: int = 0) -> list[Any]:
     ]
 
 
-#: Parameters above which a method is only trained and asked for predictions, unless with --slow.
-LARGE = 20_000_000
+#: Hyper-parameters with which methods that bring a large network of their own have a small one.
+SMALL_NETWORK: dict[str, dict[str, Any]] = {"ag_sononet": {"width": 2}, "vit": {"patch": 8}}
+#: Instead of the size of ViT-B, which ``vit`` has with patches of 8 pixels.
+SMALL_VIT = {"dim": 16, "depth": 2, "heads": 2, "mlp_ratio": 4.0}
 #: Methods that make no training step: their ``fit`` does all its work at once, whatever the budget.
 AT_ONCE = {"dfr", "no_segmenter", "zero_shot_clip"}
 #: Methods whose steps train one part after the other, during all of the training.
@@ -84,7 +86,7 @@ def make(
         )
         for role, u in wanted.items()
     }
-    settings = {**kind.variants.get(variant, {}), **changed}
+    settings = {**SMALL_NETWORK.get(name, {}), **kind.variants.get(variant, {}), **changed}
     return tiny.build(kind, seed=seed, side=SIDE, upstream=first, backbone=backbone, **settings)
 
 
@@ -95,14 +97,3 @@ def trained(name: str, variant: str, hparams: str, backbone: str) -> Any:
     train(algorithm, 0, 1, side=SIDE)
     algorithm.optimizers = {}
     return algorithm.eval().requires_grad_(False)
-
-
-@cache
-def is_large(name: str) -> bool:
-    """Return whether a method has a large network of its own."""
-    return sum(p.numel() for p in make(name).parameters()) > LARGE
-
-
-def skip_if_large(name: str, request: pytest.FixtureRequest) -> None:
-    if not request.config.getoption("--slow") and is_large(name):
-        pytest.skip("a large network of its own: run with --slow")
