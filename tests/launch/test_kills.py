@@ -104,7 +104,9 @@ def test_killed_at_random_every_run_is_done_once_and_as_if_undisturbed(
     assert max(tries) > 1, "no kill hit a run"
 
 
-@pytest.mark.parametrize("goes_on", ["meanwhile", "afterwards"])
+@pytest.mark.parametrize(
+    "goes_on", ["meanwhile", pytest.param("afterwards", marks=pytest.mark.slow)]
+)
 def test_a_run_that_is_suspended_beyond_its_lease_is_done_once(
     tmp_path: Path, goes_on: str
 ) -> None:

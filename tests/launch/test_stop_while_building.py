@@ -33,6 +33,7 @@ class Slow(Tiny):
 SWEEP = 'datasets = ["slow"]\nalgorithms = ["erm"]\nselection = ["last"]\n[budget]\nsteps = 4\n'
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_sigterm_while_data_are_built(tmp_path: Path) -> None:
     info = tmp_path / "packages" / "plugin_slow-1.0.dist-info"

@@ -57,6 +57,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_a_job_that_no_process_begins(tmp_path: Path) -> None:
     runs = [spec(trial, steps=2) for trial in range(2)]
     make(tmp_path, *runs)
@@ -69,12 +70,15 @@ def test_a_job_that_no_process_begins(tmp_path: Path) -> None:
     assert found == {"first": "done", "lost": "ProcessDied", "second": "done"}
 
 
-class PoolThatBreaks:
-    """A pool that breaks while a job is given to it: it knows nothing of the job afterwards."""
+class PoolThatStartsNothing:
+    """A pool whose processes begin no job.
 
-    active = False
+    Args:
+        active: False if it breaks while a job is given to it and knows nothing of it afterwards.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, active: bool) -> None:
+        self.active = active
         self.given: list[Future[JobResult]] = []
         self.stopped = False
 
@@ -89,29 +93,31 @@ class PoolThatBreaks:
         assert self.stopped
 
 
-class ExecutorWhosePoolsBreak(LocalExecutor):
-    """Gives every slot a pool that breaks."""
+class ExecutorOfSuchPools(LocalExecutor):
+    """Gives every slot a pool that begins no job."""
 
-    pools: list[Any]
+    pools: list[PoolThatStartsNothing]
+    active: bool
 
     def make_pool(self, slot: Slot) -> Any:
-        self.pools.append(PoolThatBreaks())
+        self.pools.append(PoolThatStartsNothing(self.active))
         return self.pools[-1]
 
 
-def test_a_job_given_to_a_pool_that_breaks_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("active", "begin_seconds"), [(False, 60.0), (True, 0.0)])
+def test_a_job_whose_pool_breaks_or_does_not_begin_it_in_time_is_not_waited_for(
+    active: bool, begin_seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("benchmark.launch.executors.local.start_fork_server", lambda preload: None)
-    executor = ExecutorWhosePoolsBreak(Placement("cpu", 1))
-    executor.pools = []
+    executor = ExecutorOfSuchPools(Placement("cpu", 1), begin_seconds=begin_seconds)
+    executor.pools, executor.active = [], active
     executor.start()
     job = Job(tmp_path, False, executor.slots[0], None, 60.0, 60.0, "tests.support.fake_engine")
     waiting = executor.submit(job)
     assert not waiting.done()
     executor.replace_stuck()
     assert isinstance(waiting.exception(0), ProcessDied)
-    broken, fresh = executor.pools
-    assert broken.stopped and not fresh.stopped
+    replaced, fresh = executor.pools
+    assert replaced.stopped and not fresh.stopped
     executor.replace_stuck()
     assert len(executor.pools) == 2

@@ -54,7 +54,7 @@ def test_a_worker_leaves_runs_of_others_unless_it_needs_them(tmp_path: Path) -> 
 
 
 def test_runs_are_saved_when_the_time_is_up(tmp_path: Path) -> None:
-    one = spec(0, steps=100, sleep=0.1)
+    one = spec(0, steps=50, sleep=0.05)
     make(tmp_path, one)
     worker = Launcher(tmp_path, workers=1, shift={"seconds": 1.5})
     until(lambda: worker.events("start"))

@@ -158,7 +158,7 @@ def run(folder: Path, workers: int = 2, lease: float = 30.0, **options: Any) -> 
     return launcher
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Wait until ``condition`` returns a true value, and return that value."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
