@@ -1,6 +1,7 @@
 """Options and markers of the tests, and the folder of real data.
 
-Idle OpenMP threads sleep, so that the workers do not disturb each other.
+Workers do not disturb each other: each has its share of the cores for PyTorch's threads, and idle
+OpenMP threads sleep.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    _workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
 
 import pytest
 
