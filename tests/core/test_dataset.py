@@ -150,9 +150,7 @@ def test_a_test_split_may_be_an_environment_of_its_own() -> None:
 
 def test_an_empty_split_is_a_user_error() -> None:
     empty = Split(np.zeros((0, 3, 4, 6), np.uint8), np.zeros(0, np.int64))
-    with pytest.raises(
-        UserError, match=r"split val has no images with these options \(\{'bias': 0\.9"
-    ):
+    with pytest.raises(UserError, match=r"val .*'bias': 0\.9"):
         _load(val=empty)
 
 
@@ -266,7 +264,7 @@ def test_class_masks_of_another_shape_are_a_bug() -> None:
     shapes: list[list[LabelledShape]] = [[]] * 6
     with pytest.raises(ValueError, match=r"class_masks has the shape \[6, 2, 5, 6\]"):
         _split(class_masks=SparseClassMasks(shapes, 2, (5, 6)))
-    with pytest.raises(ValueError, match="class_masks of val has 3 classes, expected 2"):
+    with pytest.raises(ValueError, match=r"class_masks of val .*3 .*expected 2"):
         _load(val=_split(class_masks=SparseClassMasks(shapes, 3, (4, 6))))
 
 

@@ -88,10 +88,7 @@ def test_a_second_thread_waits_until_all_are_there(house: Callable[..., Registry
 def test_two_classes_of_one_name_are_both_named_each_time(house: Callable[..., Registry]) -> None:
     things = house(a=MODULE.format(cls="A", name="same"), b=MODULE.format(cls="B", name="same"))
     for _ in range(2):
-        with pytest.raises(
-            UserError,
-            match=r"two things are called 'same': house\.rooms\.a\.A and house\.rooms\.b\.B",
-        ):
+        with pytest.raises(UserError, match=r"'same'.*house\.rooms\.a\.A .*house\.rooms\.b\.B"):
             things.names()
 
 
@@ -107,9 +104,7 @@ def test_registering_the_same_class_again_is_harmless() -> None:
 @pytest.mark.parametrize("name", ["", 3, None])
 def test_a_class_without_a_name_is_refused(name: object) -> None:
     things: Registry = Registry("thing", "none", GROUP)
-    with pytest.raises(
-        UserError, match=r"has no name, expected a class attribute such as name = \"my_thing\"\."
-    ):
+    with pytest.raises(UserError, match=r"has no name.*name = "):
         things.register(type("A", (), {"name": name}))
 
 

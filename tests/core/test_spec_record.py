@@ -269,22 +269,18 @@ def test_names_for_people() -> None:
 )
 def test_another_schema_version_is_a_user_error(value: object) -> None:
     for read in (RunSpec.from_json, RunRecord.from_json, lambda v: check_schema(v, "here.json")):
-        with pytest.raises(
-            UserError, match=r"has schema version .*, expected 1; another version of ShortcutBed"
-        ):
+        with pytest.raises(UserError, match=r"schema version .*expected 1.*version of ShortcutBed"):
             read(value)
 
 
 def test_missing_and_unknown_fields_are_named() -> None:
     value = SPEC.to_json()
     del value["trial"]
-    with pytest.raises(
-        UserError, match=r"spec\.json has missing or unknown fields \(extra_field, trial\)"
-    ):
+    with pytest.raises(UserError, match=r"spec\.json .*fields \(extra_field, trial\)"):
         RunSpec.from_json({**value, "extra_field": 1})
     record = RECORDED.to_json()
     del record["steps"]
-    with pytest.raises(UserError, match=r"record\.json has missing or unknown fields \(steps\)"):
+    with pytest.raises(UserError, match=r"record\.json .*fields \(steps\)"):
         RunRecord.from_json(record)
 
 
@@ -306,9 +302,7 @@ def test_reading_a_record_that_is_not_there_or_damaged(home: Path) -> None:
         read_record(home)
     for content in (b"", b"{", b"\xff"):
         (home / "record.json").write_bytes(content)
-        with pytest.raises(
-            UserError, match=r"record\.json is not JSON .*delete it and launch again"
-        ):
+        with pytest.raises(UserError, match=r"record\.json is not JSON .*launch"):
             read_record(home)
     (home / "record.json").write_bytes(to_json({**RECORDED.to_json(), "schema": 7}))
     with pytest.raises(UserError, match="schema version 7, expected 1"):

@@ -171,7 +171,7 @@ def test_archives_beyond_the_limits_write_nothing(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", lambda z: z.writestr("zeros", bytes(5_000_000)))
     with pytest.raises(UserError, match="times its own size"):
         unpack(path, tmp_path / "out", limits=Limits(free_bytes=1000))
-    with pytest.raises(UserError, match="more than the 2 files that are allowed"):
+    with pytest.raises(UserError, match="more than the 2 files"):
         unpack(tar(tmp_path / "b.tar"), tmp_path / "out", limits=Limits(members=2))
     assert not (tmp_path / "out").exists()
 
@@ -215,7 +215,7 @@ def test_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
 
 def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "out/c.txt").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"out/c\.txt is a folder, but a file in"):
+    with pytest.raises(UserError, match=r"out/c\.txt is a folder"):
         unpack(tar(tmp_path / "a.tar"), tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["c.txt"]
 

@@ -212,9 +212,7 @@ def test_a_missing_image(tmp_path: Path) -> None:
 def test_dicom_without_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.dcm").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(
-        UserError, match=r"pydicom, which reads them, is not installed; `pip install"
-    ):
+    with pytest.raises(UserError, match=r"pydicom.*pip install"):
         read_image(tmp_path / "a.dcm", Recipe(8, channels=1))
 
 

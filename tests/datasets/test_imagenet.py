@@ -196,10 +196,10 @@ def test_validation_labels_of_the_devkit(tmp_path: Path) -> None:
     truth.write_text("".join(f"{place[n]}\n" for n in (5, 6, 7)))
     assert load(tmp_path, options, tests="imagenet").splits["imagenet"].label.tolist() == [5, 6, 7]
     truth.write_text("5\n1001\n")
-    with pytest.raises(UserError, match=r"line 2 of .* is '1001', expected the ILSVRC2012_ID"):
+    with pytest.raises(UserError, match=r"line 2 of .*'1001'.*ILSVRC2012_ID"):
         load(tmp_path, options, tests="imagenet")
     truth.write_text(f"{place[5]}\n")
-    with pytest.raises(UserError, match="2 of 3 images have no label, the first is ILSVRC2012_val"):
+    with pytest.raises(UserError, match=r"2 of 3 images .*ILSVRC2012_val"):
         load(tmp_path, options, tests="imagenet")
 
 

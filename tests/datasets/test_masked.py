@@ -29,6 +29,7 @@ from benchmark.plan.sweep_folder import write_plan
 from benchmark.plan.sweepfile import config_from
 from tests.support import trees
 from tests.support.mask_tree import MASKS, tiny_masks
+from tests.support.messages import mentions
 from tests.support.runs import run
 
 
@@ -106,11 +107,9 @@ def test_damage_is_a_user_error(
 
 def test_masks_of_other_images_are_refused(tmp_path: Path) -> None:
     tiny_masks(tmp_path)
-    with pytest.raises(
-        UserError, match=r"has no mask of .* images of train; write masks .*--trials"
-    ):
+    with pytest.raises(UserError, match=r"no mask of .* images of train.*--trials"):
         make(tmp_path).load(1)
-    with pytest.raises(UserError, match="16×16 pixels, but the images of digits_on_photos 32×32"):
+    with pytest.raises(UserError, match=r"16×16 .*digits_on_photos 32×32"):
         make(tmp_path, on="digits_on_photos").check()
     with pytest.raises(UserError, match="on=masked would build on itself"):
         make(tmp_path, on="masked")
@@ -207,10 +206,10 @@ def test_masks_of_a_run(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         expected = np.kron(tokencut(features, (4, 4)), np.ones((4, 4), bool))
         assert np.array_equal(found[0], expected)
     assert main([*arguments, str(runs / "con")]) == 2
-    assert "has the backbone convnet, but TokenCut needs a vision" in capsys.readouterr().err
+    assert mentions(capsys.readouterr().err, "convnet", "TokenCut")
     other = ["masks", "digits_on_photos:repeats=1", "--data-dir", str(tmp_path), "--run"]
     assert main([*other, str(runs / "vit")]) == 2
-    assert "takes images [3, 16, 16], but those of digits_on_photos" in capsys.readouterr().err
+    assert mentions(capsys.readouterr().err, "[3, 16, 16]", "digits_on_photos")
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def test_labels_above_nine(tmp_path: Path) -> None:
     root = make_tree(tmp_path, compressed=False)
     path = root / "MNIST" / "raw" / LABELS
     path.write_bytes(path.read_bytes()[:-1] + b"\x0b")
-    with pytest.raises(UserError, match="it holds the label 11, expected 0 to 9"):
+    with pytest.raises(UserError, match="label 11, expected 0 to 9"):
         source(root).load(0)
 
 
@@ -210,9 +210,7 @@ def test_labels_above_nine(tmp_path: Path) -> None:
 def test_subsets_that_are_too_large_are_refused(
     trees: tuple[Path, Path], name: str, option: str
 ) -> None:
-    with pytest.raises(
-        UserError, match=rf"{name}: {option} = 9999 is more than the \d+ digits that MNIST has"
-    ):
+    with pytest.raises(UserError, match=rf"{name}: {option} = 9999 .*the \d+ digits"):
         source(trees[0], name, **{option: 9999}).check()
 
 
@@ -273,9 +271,7 @@ def test_download_does_not_hide_a_damaged_file(
     fake_torchvision(
         monkeypatch, lambda root: None
     )  # torchvision takes a file that is there for whole
-    with pytest.raises(
-        UserError, match=f"{path} is damaged .*delete it and fetch it again with --download"
-    ):
+    with pytest.raises(UserError, match=f"{path} is damaged .*--download"):
         source(root).download()
 
 

@@ -284,7 +284,7 @@ def test_values_on_no_scale_are_refused(
     kind: str, values: tuple[float, float], tmp_path: Path
 ) -> None:
     Image.fromarray(np.array([values] * 2, kind)).save(tmp_path / "a.tif")
-    with pytest.raises(UserError, match=r"a\.tif .*on none of the scales.*convert it to 8 or 16"):
+    with pytest.raises(UserError, match=r"a\.tif .*none of the scales.* 8 or 16"):
         read_image(tmp_path / "a.tif", Recipe(8))
 
 
@@ -296,9 +296,9 @@ def test_pixels_that_are_not_finite_are_refused(
     values = np.random.default_rng(16).random((10, 10)).astype(np.float32)
     values[3, 4] = value
     Image.fromarray(values).save(tmp_path / "a.tif")
-    with pytest.raises(UserError, match=r"a\.tif .*1 of its 100 pixels is not a finite number"):
+    with pytest.raises(UserError, match=r"a\.tif .*1 of its 100 pixels .*finite"):
         read_image(tmp_path / "a.tif", Recipe(10, channels=1, equalise=equalise))
-    with pytest.raises(UserError, match=r"a\.tif .*1 of its 100 pixels is not a finite number"):
+    with pytest.raises(UserError, match=r"a\.tif .*1 of its 100 pixels .*finite"):
         fit_mask(read_mask(tmp_path / "a.tif", (10, 10)), Recipe(10))
 
 

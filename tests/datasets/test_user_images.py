@@ -518,7 +518,7 @@ def test_labels_that_are_not_known(cell: str, option: str, tmp_path: Path) -> No
 
 def test_tests_need_all_labels(tmp_path: Path) -> None:
     table(tmp_path, rows=lambda lines: [*lines[:-1], f"{lines[-1].rpartition(',')[0]},"])
-    with pytest.raises(UserError, match="in row 25, which is an image of the test"):
+    with pytest.raises(UserError, match=r"in row 25, .*test"):
         DATASETS.get("listed")(tmp_path, blank="ignore").load(0)
     label = DATASETS.get("listed")(tmp_path, blank="zero").load(0).splits["test"].label
     assert label[-1, -1] == 0
@@ -659,7 +659,7 @@ def test_check_reports_dim_images(check: Callable[..., Check], tmp_path: Path) -
     deep = np.random.default_rng(0).integers(0, 4096, (9, 9)).astype(np.uint16)
     Image.fromarray(deep).save(base / "train/a/x/0.png")
     (problem,) = check().problems
-    assert problem.startswith("1 image (my_data/train/a/x/0.png) of more than 8 bits")
+    assert mentions(problem, "1 image", "my_data/train/a/x/0.png", "8 bits")
     data = folder_data(tmp_path, channels=1, bits=12)
     assert data.splits["train"].image[0].max() > 200
 
@@ -672,7 +672,7 @@ def test_check_reports_images_on_different_scales(
         values = np.random.default_rng(number).random((9, 9)).astype(np.float32) * top
         Image.fromarray(values).save(base / f"train/a/x/float{number}.tif")
     (problem,) = check().problems
-    assert "were read on different scales: 1 image (my_data/train/a/x/float0.tif)" in problem
+    assert mentions(problem, "different scales", "1 image", "my_data/train/a/x/float0.tif")
 
 
 def test_planted_data_report_problems_of_the_underlying_data(
@@ -683,6 +683,5 @@ def test_planted_data_report_problems_of_the_underlying_data(
     (base / "notes.txt").write_text("x")
     code = main(["check", "planted:on=folder,options=side=8,bias=0.5", "--data-dir", str(tmp_path)])
     out = capsys.readouterr().out
-    assert (
-        code == 1 and "unsupported format" in out and "note: left out as not images: 1 file" in out
-    )
+    assert code == 1 and "unsupported format" in out
+    assert mentions(out, "note: left out", "not images", "1 file")

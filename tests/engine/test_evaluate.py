@@ -181,9 +181,7 @@ def test_logits_that_are_not_finite_are_named(value: float) -> None:
     with torch.no_grad():
         reader.network[1].bias[2] = value  # type: ignore[index]
     reader.train()
-    with pytest.raises(
-        NonFiniteError, match=r"logits on split train became NaN or infinite at step 17"
-    ) as found:
+    with pytest.raises(NonFiniteError, match=r"logits on split train .*step 17") as found:
         evaluate(reader, split, 3, 2)
     assert (found.value.step, found.value.term) == (17, "logits on split train")
     assert reader.training

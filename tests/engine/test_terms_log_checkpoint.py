@@ -54,9 +54,7 @@ def test_sums_are_kept_in_double() -> None:
 def test_what_is_not_finite_names_step_and_term(value: float, kind: Any) -> None:
     terms = LossMeter()
     terms.add(1, {"classification": torch.tensor(1.0), "penalty": kind(1.0)})
-    with pytest.raises(
-        NonFiniteError, match=r"^term penalty of the loss became NaN or infinite at step 7; a"
-    ):
+    with pytest.raises(NonFiniteError, match=r"^term penalty of the loss .*step 7"):
         terms.add(7, {"classification": torch.tensor(1.0), "penalty": kind(value)})
 
 

@@ -64,7 +64,7 @@ def test_a_heatmap_of_another_shape_is_refused(dims: int | tuple[int, ...]) -> N
             activation, gradient = self.map_and_gradient(trace, target)
             return (activation * gradient).sum(dims)
 
-    with pytest.raises(ValueError, match=r"heatmap of summed has shape .* expected \[3, C, H, W\]"):
+    with pytest.raises(ValueError, match=r"heatmap of summed .*expected \[3, C, H, W\]"):
         Summed()(convnet(), images(SIZE, 3), TARGET)
 
 
@@ -338,9 +338,7 @@ def test_mistakes_in_options(name: str, options: dict[str, Any], sentence: str) 
 def test_networks_that_cannot_be_explained_so() -> None:
     size = (2, 8, 8)
     groups = backbone("mnist_cnn", size)
-    with pytest.raises(
-        UserError, match="lrp needs a network that declares 'lrp', which mnist_cnn does not"
-    ):
+    with pytest.raises(UserError, match=r"lrp needs .*'lrp', .*mnist_cnn"):
         explain.get("lrp")(groups, images(size), torch.tensor([0, 1]))
     with pytest.raises(UserError, match="not defined for gelu"):
         model = nn.Sequential(

@@ -20,6 +20,7 @@ from benchmark.launch.executor import Workload
 from benchmark.launch.executors.ray import RayExecutor, _make_task
 from benchmark.launch.launcher import make_executor
 from benchmark.launch.slots import CORES, Placement, granted_cores
+from tests.support.messages import mentions
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Starts a program that sees no network but a loopback of its own: Ray listens on all addresses.
@@ -40,7 +41,7 @@ def test_a_task_is_the_worker(tmp_path: Path) -> None:
     made = RayExecutor(Placement("cpu", 4, per_gpu=2), gpus=1, cpus=8)
     made.workload = Workload(tmp_path / "out", 3, ("--data-dir", "/data"))
     preview = made.preview()
-    assert preview.startswith("3 tasks with 8 CPUs and 1 GPUs each")
+    assert mentions(preview, "3 tasks", "8 CPUs", "1 GPUs")
     assert f"-m benchmark.sweep work {tmp_path}/out --device cuda --per-gpu 2" in preview
     assert preview.endswith("--data-dir /data")
     assert not made.is_active()

@@ -17,6 +17,7 @@ from benchmark.core.spec import RunSpec
 from benchmark.core.sweep_plan import Refusal
 from benchmark.plan.planner import Plan, expand
 from benchmark.plan.sweepfile import config_from
+from tests.support.messages import mentions
 from tests.support.toy_algorithms import Choosy, Circle, Pupil, Student, registered
 
 
@@ -413,7 +414,7 @@ def test_a_mistake_of_a_request_is_reported(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_runs_that_cannot_run_are_refused_with_reason_and_advice() -> None:
     (problem,) = _problems(datasets=["tiny:bias=1"], algorithms=["erm", "irm"], trials=3)
-    assert problem.startswith("irm on tiny: the method needs at least two training environments")
+    assert mentions(problem, "irm on tiny", "two training environments")
     assert "bias=1.0, size=96, side=16" in problem and "--skip-impossible" in problem
 
 
@@ -444,7 +445,7 @@ def test_runs_that_cannot_run_can_be_left_out(values: dict[str, Any]) -> None:
 def test_skipping_forgives_no_mistake_and_an_empty_sweep_is_one() -> None:
     with pytest.raises(Problems, match="unknown algorithm"):
         _plan(skip=True, algorithms=["erm", "irmm"])
-    with pytest.raises(Problems, match="none of these methods can run on these data"):
+    with pytest.raises(Problems, match="none of these methods"):
         _plan(skip=True, datasets=["tiny:bias=1"], algorithms=["irm"])
 
 
@@ -493,7 +494,7 @@ def test_criteria_of_one_method_are_checked_like_those_of_all() -> None:
     (problem,) = _problems(override={"erm": {"selection": ["val_acc"]}})
     assert problem.startswith("here: unknown criterion 'val_acc' in override.erm.selection; did")
     (problem,) = _problems(override={"erm": {"selection": 3}})
-    assert "override.erm.selection = 3 is not a list of texts" in problem
+    assert mentions(problem, "override.erm.selection = 3", "list")
     (problem,) = _problems(
         algorithms=["group_dro"], override={"group_dro": {"selection": ["val_objective"]}}
     )
@@ -510,14 +511,14 @@ def test_criteria_of_one_method_are_checked_like_those_of_all() -> None:
 def test_a_criterion_that_cannot_be_measured_is_refused() -> None:
     assert _specs(_plan(selection=["val_objective"]))[0].algorithm == "erm"
     (problem,) = _problems(algorithms=["group_dro"], selection=["val_objective"])
-    assert "group_dro on tiny: the method declares no objective to select by" in problem
+    assert mentions(problem, "group_dro on tiny", "no objective")
 
 
 def test_a_budget_that_ends_before_the_switch_is_a_warning_and_no_refusal() -> None:
     plan = _plan(algorithms=["erm", "irm", "pgi"], trials=2, budget={"steps": 300})
     assert len(plan.runs) == 6 and not plan.refused
     (warning,) = plan.warnings
-    assert warning.startswith("irm on tiny: 2 of 2 runs end before")
+    assert mentions(warning, "irm on tiny", "2 of 2 runs")
     assert "step 500" in warning and "300 steps" in warning
 
 
@@ -544,7 +545,7 @@ def test_an_upstream_run_that_never_becomes_its_method_is_warned_of() -> None:
     override = {"segment_classify": {"segmenter_share": 0.99, "budget": {"steps": 1}}}
     plan = _plan(algorithms=["distill_outputs"], budget={"steps": 300}, override=override)
     (warning,) = plan.warnings
-    assert warning.startswith("segment_classify on tiny: 1 of 1 runs end before")
+    assert mentions(warning, "segment_classify on tiny", "1 of 1 runs")
 
 
 def test_selecting_before_the_switch_changes_the_keys_of_methods_with_a_switch_alone() -> None:

@@ -124,7 +124,7 @@ def test_a_metric_that_needs_masks_is_refused_without_them() -> None:
     spec = next(iter(found.runs.values())).spec
     info = replace(found.data[spec.data_fingerprint].info, provides=Needs())
     lrp = PlannedExplainer("lrp", "lrp")
-    with pytest.raises(UserError, match="the metric rank needs masks, which tiny does not have"):
+    with pytest.raises(UserError, match=r"metric rank needs masks.*tiny"):
         measurement_spec(ExplanationsTable(("lrp",), ("rank",)), lrp, spec, info, None)
     table = ExplanationsTable(("lrp",), ("complexity",))
     assert measurement_spec(table, lrp, spec, info, None).measurement is not None

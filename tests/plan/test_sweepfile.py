@@ -203,9 +203,7 @@ def test_sweeps_are_found_by_path_and_by_name(tmp_path: Path) -> None:
     assert find_sweep_file(str(path)) == path
     for name in sorted(p.stem for p in SWEEPS.glob("*.toml")):
         assert find_sweep_file(name) == find_sweep_file(f"{name}.toml") == SWEEPS / f"{name}.toml"
-    with pytest.raises(
-        UserError, match=r"there is no sweep file quickstrat; did you mean quickstart\?"
-    ):
+    with pytest.raises(UserError, match=r"no sweep file quickstrat.*quickstart"):
         find_sweep_file("quickstrat")
     with pytest.raises(UserError, match="there is no sweep file"):
         find_sweep_file(str(tmp_path / "quickstart.toml"))

@@ -346,10 +346,10 @@ def test_what_is_missing_is_noted(tmp_path: Path) -> None:
     )
     report = make_report(fake.finish())
     notes = "\n".join(sheet_of(report, ", explanations").notes)
-    assert "native of erm: native does not suit convnet" in notes
+    assert mentions(notes, "native of erm", "convnet")
     assert "rise of erm: trial 0 pending" in notes
     assert "occlusion of erm: trial 0: explanations.npz" in notes
-    assert "nemt:keep of erm explains nothing in trial 0" in notes
+    assert mentions(notes, "nemt:keep of erm", "trial 0")
     assert "nemt:nem of erm: it has no maps" in notes
     assert [row.method for row in report.tables[0].rows] == ["erm"]
     assert "rise of erm" in json.dumps(json.loads(render(report, "json"))["unfinished"])

@@ -13,6 +13,7 @@ from benchmark.report.report import make_report
 from benchmark.report.tables.finding import finding, overall_finding
 from benchmark.report.tables.report_table import Report
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.messages import mentions
 
 WORLD = World(size=200)
 MISLED = Method("erm", 0.95, 0.1)
@@ -65,13 +66,13 @@ def test_nothing_told_apart_names_no_loser(tmp_path: Path) -> None:
 def test_a_method_without_gap_that_is_wrong_everywhere_is_no_winner(tmp_path: Path) -> None:
     table = report_of(tmp_path, (ROBUST, MISLED, Method("guesses", 0.5, 0.5))).tables[0]
     assert table.rows[2].values[-1].best and table.rows[2].values[0].best is False
-    assert "; guesses is less accurate on average than the best" in finding(table)
+    assert mentions(finding(table), "guesses", "less accurate")
 
 
 def test_one_method_in_one_trial(tmp_path: Path) -> None:
     sentence = finding(report_of(tmp_path, (MISLED,), trials=(0,)).tables[0])
     assert sentence.startswith("erm falls from ") and ";" not in sentence
-    assert "With one trial, this describes this network, not the method" in sentence
+    assert mentions(sentence, "one trial", "this network")
 
 
 def test_a_clear_winner_loses_least(tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_without_a_deceiving_split(tmp_path: Path, confounders: bool, words: str
     table = report_of(tmp_path, (Method("good", 0.97, 0.95), Method("bad", 0.6, 0.4)), world)
     sentence = finding(table.tables[0])
     assert sentence.startswith("bad reaches ") and words in sentence
-    assert re.search(r"; good reaches \d+ % \(95 % interval \d+ to \d+\), the best\.", sentence)
+    assert re.search(r"good .*\d+ % \(95 % interval \d+ to \d+\).*best", sentence)
 
 
 def test_stand_in_data_and_missing_results_are_said(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_many_data_sets_are_counted(tmp_path: Path) -> None:
     worlds = [World(name, size=200) for name in ("first", "second", "third")]
     report = report_of(tmp_path, (ROBUST, MISLED), *worlds)
     sentence = overall_finding(report.tables)
-    assert sentence.endswith(": group_dro on all 3 data sets; erm on none of 3.")
+    assert mentions(sentence, "group_dro on all 3 data sets", "erm on none of 3")
     assert overall_finding(report.tables[:1]) == finding(report.tables[0])
     alone = report_of(tmp_path / "alone", (MISLED,), *worlds)
     assert "not compared" in overall_finding(alone.tables)

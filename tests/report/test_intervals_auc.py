@@ -8,6 +8,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from benchmark.report.statistics.delong import auc_contributions, auc_interval, auc_one_vs_rest
+from tests.support.messages import mentions
 
 
 def compared(label: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -147,11 +148,9 @@ def test_the_mean_names_the_classes_it_leaves_out() -> None:
     random = np.random.default_rng(5)
     label, scores = np.repeat([0, 2], 20), random.random((40, 3))
     per_class, mean = auc_one_vs_rest(label, scores)
-    assert per_class[1].value is None and mean.note == "mean without the undefined AUC of class 1"
+    assert per_class[1].value is None and mentions(mean.note, "without", "class 1")
     assert mean.low is not None
-    assert (
-        auc_one_vs_rest([1, 1], scores[:2])[1].note == "AUC undefined: every image is of one class"
-    )
+    assert mentions(auc_one_vs_rest([1, 1], scores[:2])[1].note, "undefined", "one class")
     single = auc_one_vs_rest([0, 1, 1], scores[:3])[1]
     assert single.value is not None and single.low is None
     assert "single image" in single.note

@@ -18,6 +18,7 @@ from benchmark.report.records.sweep_records import SweepRun, load_sweep
 from benchmark.report.render import render
 from benchmark.report.report import make_report
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.messages import mentions
 
 WORLD = World(size=60)
 
@@ -64,7 +65,7 @@ def test_a_record_whose_key_was_changed_to_fit(two: tuple[Path, str, str]) -> No
     edit(folder / "runs" / dro / "record.json", key=dro)
     run = by_key(folder)[dro]
     assert run.state == State.UNREADABLE
-    assert f"its key is not that of its spec, {erm}" in run.reason
+    assert mentions(run.reason, "key", "spec", erm)
 
 
 def test_a_record_with_the_right_spec_and_the_results_of_another(
@@ -195,10 +196,7 @@ def test_runs_on_one_data_set_have_the_same_labels(tmp_path: Path) -> None:
     folder = fake.finish()
     runs = by_key(folder)
     assert runs[odd].state == State.UNREADABLE
-    assert (
-        runs[odd].reason
-        == "record.json names other labels or splits than the other runs on its data"
-    )
+    assert mentions(runs[odd].reason, "record.json", "other labels or splits")
     assert sum(run.state == State.DONE for run in runs.values()) == 3
     make_report(folder)
 

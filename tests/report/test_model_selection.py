@@ -125,8 +125,5 @@ def test_choosing_the_criterion(tmp_path: Path) -> None:
     assert choose_criterion(sweep, "last") == "last"
     with pytest.raises(UserError, match="did you mean val_mean"):
         choose_criterion(sweep, "val_means")
-    with pytest.raises(
-        UserError,
-        match=r"no run .* was selected by val_mean .* recorded are: val_worst_group, last",
-    ):
+    with pytest.raises(UserError, match=r"no run .*by val_mean .*: val_worst_group, last"):
         choose_criterion(sweep, "val_mean")

@@ -14,6 +14,7 @@ from benchmark.core.errors import UserError
 from benchmark.core.layout import LEASE_SECONDS, State, find_sweep_folder
 from benchmark.report.records.sweep_records import load_sweep
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.messages import mentions
 
 WORLD = World(size=60)
 
@@ -80,7 +81,7 @@ def test_states(tmp_path: Path) -> None:
         "never_written": "pending",
     }
     reasons = {run.method: run.reason for run in sweep.runs}
-    assert reasons["m1"] == "non finite: the loss term cross_entropy is NaN at step 30"
+    assert mentions(reasons["m1"], "non finite", "cross_entropy", "step 30")
     assert (
         "its teacher failed" in reasons["student"]
         and "its teacher blocked" in reasons["grandchild"]

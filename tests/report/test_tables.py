@@ -22,6 +22,7 @@ from benchmark.report.tables.numbers import mark, percent
 from benchmark.report.tables.report_table import Report, ReportOptions
 from benchmark.report.tables.results_table import Table
 from tests.support.fake_sweep import DRO, ERM, FakeSweep, Method, World
+from tests.support.messages import mentions
 
 WORLD = World(size=120)
 
@@ -235,7 +236,8 @@ def test_worst_class_of_a_split_without_images_of_a_class(tmp_path: Path) -> Non
     edit_counts(folder, {"test": [[[40, 20], [0, 0]]]})
     worst = value(table_of(folder), "erm", "worst_class_accuracy")
     assert worst.estimate.value == pytest.approx(2 / 3)
-    assert worst.notes == ("1 of 2 classes have no images and are left out",)
+    (note,) = worst.notes
+    assert mentions(note, "1 of 2 classes", "left out")
 
 
 def test_main_split_without_unbiased_and_test(tmp_path: Path) -> None:
@@ -305,7 +307,8 @@ def test_a_split_missing_from_one_trial(tmp_path: Path) -> None:
     del record["selected"]["val_accuracy"]["splits"]["deceiving"]
     path.write_text(json.dumps(record))
     found = value(table_of(folder), "erm", "deceiving_accuracy")
-    assert found.trials == 2 and found.notes == ("no counts of deceiving in 1 of 3 trials",)
+    (note,) = found.notes
+    assert found.trials == 2 and mentions(note, "deceiving", "1 of 3 trials")
 
 
 def test_counts_that_do_not_add_up_are_named(tmp_path: Path) -> None:
@@ -313,7 +316,7 @@ def test_counts_that_do_not_add_up_are_named(tmp_path: Path) -> None:
     fake.add(WORLD, ERM, trials=(0,))
     folder = fake.finish()
     edit_counts(folder, {"biased": [[[1, 0], [0, 1]]] * 2})
-    assert any("counts of biased do not add up to n" in note for note in table_of(folder).notes)
+    assert any(mentions(note, "counts of biased", "add up") for note in table_of(folder).notes)
 
 
 def test_text_fits_a_terminal_of_100_columns(tmp_path: Path) -> None:
