@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tarfile
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,6 +193,18 @@ def test_an_empty_sheet(option: str, value: str, capsys: pytest.CaptureFixture[s
 def test_show_creates_the_folder(tmp_path: Path) -> None:
     assert run("show", "tiny", "--output", tmp_path / "new/one/sheet.png") == 0
     assert (tmp_path / "new/one/sheet.png").stat().st_size > 1000
+
+
+def test_show_leaves_the_working_directory_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    assert run("show", "tiny") == 0
+    assert (tmp_path / "temporary" / "tiny.png").stat().st_size > 1000
+    assert not list((tmp_path / "here").iterdir())
 
 
 def test_a_cache_folder_that_cannot_be_created(
