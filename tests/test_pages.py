@@ -72,7 +72,6 @@ def test_the_readme_has_the_table_that_was_measured() -> None:
 
 
 def test_the_readme_is_short_and_folds_what_is_long() -> None:
-    """Two screens of 1,080 pixels hold about 90 lines of this page, whose tables have tall rows."""
     text = (ROOT / "README.md").read_text("utf-8")
     assert text.count("<details") == text.count("</details>") == text.count("<summary>") == 2
     unfolded = re.sub(r"<details.*?</details>", "", text, flags=re.DOTALL)
