@@ -24,6 +24,7 @@ from benchmark.core.spec import ComputeOptions
 from benchmark.engine.build import place
 from tests.support import pretended_gpu as module
 from tests.support.every_algorithm import AT_ONCE, METHODS, SIDE, make
+from tests.support.explained import QUICK_EXPLAINERS, SMALL_BACKBONES
 from tests.support.pretended_gpu import Note, PretendedGpu, WrongDeviceError, pretended_gpu
 from tests.support.runs import lines, plan_runs, run
 from tests.support.tiny import TinyRun, build, train
@@ -44,16 +45,6 @@ WAITS: dict[str, set[str]] = {
     "bcos_guided": {"index", "index_put"},
     # the optimiser is that of the package prodigyopt, which reads its estimate
     "nemt:prodigy": {"_local_scalar_dense"},
-}
-#: Explainers and how to make them quick.
-QUICK: dict[str, dict[str, Any]] = {
-    "gradient_shap": {"samples": 2},
-    "integrated_gradients": {"steps": 4},
-    "occlusion": {"window": 0.5},
-    "relax": {"masks": 8, "grid": 4},
-    "rise": {"masks": 8, "grid": 4},
-    "smoothgrad": {"samples": 2},
-    "u_relax": {"masks": 8, "grid": 4},
 }
 
 
@@ -139,11 +130,6 @@ def has_explainer(explainer: str, backbone: str) -> bool:
 #: Backbones that are small enough, with the side of their images.
 SIDES = {"alexnet": 64, "bcos_convnet": 32, "convnet": 32, "mnist_cnn": 32, "resnet18": 32}
 SIDES |= {"bcos_resnet18": 64, "densenet121": 32, "vit": 32}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "bcos_convnet": {"width": 2},
-    "convnet": {"width": 2},
-    "vit": {"patch": 8, "dim": 16, "depth": 2, "heads": 2},
-}
 EXPLAINED = [
     (explainer, backbone)
     for explainer in EXPLAINERS.names()
@@ -162,10 +148,12 @@ EXPLAINED = [
 def test_every_explainer_explains_on_a_gpu(explainer: str, backbone: str) -> None:
     side = SIDES[backbone]
     torch.manual_seed(0)
-    network = BACKBONES.get(backbone)(3, (3, side, side), **OPTIONS.get(backbone, {})).eval()
+    network = BACKBONES.get(backbone)(
+        3, (3, side, side), **SMALL_BACKBONES.get(backbone, {})
+    ).eval()
     torch.nn.init.normal_(network.classifier.weight)
     image, target = torch.randn(2, 3, side, side), torch.tensor([2, 0])
-    chosen = explain.get(explainer, **QUICK.get(explainer, {}))
+    chosen = explain.get(explainer, **QUICK_EXPLAINERS.get(explainer, {}))
     torch.manual_seed(1)
     expected = chosen(network, image, target)
     with pretended_gpu():
