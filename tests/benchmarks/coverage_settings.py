@@ -37,6 +37,10 @@ class Setting:
         worse: Methods that are truly worse than the others; the others are equal.
         spread: Range of the standard deviation of methods around ``centres``; the standard
             deviation (log-uniform) and the methods are drawn in each repetition.
+        prior_mean: Mean of the prior from which that standard deviation is drawn instead, a
+            Gamma distribution of shape 2 as in the report's model, on the probit scale.
+        trial_prior: Name of the standard deviation between trials in ``World`` that is drawn from
+            the prior of the report's model in each repetition, and the scale of that prior.
         direction: Effect of a method's draw on each group, or the same for all groups.
     """
 
@@ -49,7 +53,34 @@ class Setting:
     columns: tuple[str, ...] = ()
     worse: tuple[int, ...] = ()
     spread: tuple[float, float] | None = None
+    prior_mean: float | None = None
+    trial_prior: tuple[str, float] | None = None
     direction: tuple[float, ...] = (1.0,)
+
+    @property
+    def draws_methods(self) -> bool:
+        """Whether the methods are drawn in each repetition."""
+        return self.spread is not None or self.prior_mean is not None
+
+    def drawn_world(self, random: np.random.Generator) -> World:
+        """Return the data set of one repetition, with its standard deviation between trials."""
+        if self.trial_prior is None:
+            return self.world
+        name, scale = self.trial_prior
+        # Inverse of the distribution function 1 − scale/√(scale² + sd²), up to ten times the scale.
+        sd = scale * math.sqrt(random.uniform(0.1, 1.0) ** -2 - 1.0)
+        return replace(self.world, **{name: sd})
+
+    def methods(self, random: np.random.Generator) -> np.ndarray:
+        """Return the centres of the methods of one repetition, [methods, groups]."""
+        if self.prior_mean is not None:
+            spread = random.gamma(2.0, self.prior_mean / 2.0)
+        elif self.spread is not None:
+            spread = np.exp(random.uniform(*np.log(self.spread)))
+        else:
+            return self.centres
+        drawn = random.normal(size=(len(self.centres), 1)) * np.array(self.direction)
+        return np.asarray(self.centres + spread * drawn)
 
 
 def centre(accuracy: float | list[float], world: World) -> np.ndarray:
@@ -80,6 +111,7 @@ def settings() -> list[Setting]:
         *_details(),
         *_worst_group(),
         *_comparisons(),
+        *_comparisons_by_prior(),
         *_credible(),
     ]
 
@@ -294,6 +326,51 @@ def _comparisons() -> list[Setting]:
                 trials,
                 ("gap",),
                 spread=(0.025, 0.15),
+                direction=(1.0, -1.0, -1.0, 1.0),
+            )
+        )
+    return found
+
+
+def _comparisons_by_prior() -> list[Setting]:
+    """Return settings in which sweeps differ as the report's prior expects.
+
+    Printed probabilities are those of this mixture of sweeps. Both the standard deviation between
+    methods and that between trials are drawn from the priors of the model, with a mean of 3 points
+    and a scale of 1.5, or twice as much for the gap. A point of accuracy is 0.05 on the probit
+    scale, a point of the gap 0.025 by method and 0.05 by group.
+    """
+    found = []
+    for trials in (1, 3, 5):
+        for methods in (2, 6):
+            world = World((250, 250), trial_sd=0.0)
+            title = f"{methods} methods drawn from the prior, {_trials(trials)}, 500 images"
+            found.append(
+                Setting(
+                    "prior",
+                    title,
+                    Kind.COMPARISONS,
+                    world,
+                    equal(methods, 0.8, world),
+                    trials,
+                    _AVERAGE,
+                    prior_mean=0.15,
+                    trial_prior=None if trials == 1 else ("trial_sd", 0.075),
+                )
+            )
+        world = World((100, 100), confounders=2, bias_splits=True, trial_sd=0.0)
+        title = f"6 methods with gaps drawn from the prior, {_trials(trials)}, 200 images"
+        found.append(
+            Setting(
+                "prior",
+                title,
+                Kind.COMPARISONS,
+                world,
+                equal(6, [0.85, 0.75, 0.75, 0.85], world),
+                trials,
+                ("gap",),
+                prior_mean=0.15,
+                trial_prior=None if trials == 1 else ("group_sd", 0.15),
                 direction=(1.0, -1.0, -1.0, 1.0),
             )
         )

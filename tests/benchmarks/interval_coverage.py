@@ -140,11 +140,8 @@ def _measure(
     random: np.random.Generator,
 ) -> None:
     """Simulate one sweep and count what is printed."""
-    centres = setting.centres
-    if setting.spread is not None:
-        spread = np.exp(random.uniform(*np.log(setting.spread)))
-        drawn = random.normal(size=(len(centres), 1)) * np.array(setting.direction)
-        centres = centres + spread * drawn
+    centres = setting.methods(random)
+    simulator.world = setting.drawn_world(random)
     sweep, store, effects = simulator.load(random, centres)
     posteriors = None
     if setting.kind is Kind.CREDIBLE:
@@ -231,8 +228,8 @@ class _Truth:
         setting = self._setting
         if setting.trials == 1:
             return true_scores(setting.world, self._simulator.images, chosen[:, 0])
-        if setting.spread is not None or self._known is None:
-            trials = 1_000 if setting.spread is not None else TRUE_TRIALS
+        if setting.draws_methods or self._known is None:
+            trials = 1_000 if setting.draws_methods else TRUE_TRIALS
             effects = self._simulator.effects(self._random, centres, trials)[:, :, 0]
             scores = true_scores(setting.world, self._simulator.images, effects)
             self._known = {name: value.mean(1) for name, value in scores.items()}

@@ -14,7 +14,7 @@ from benchmark.report.statistics.moderated_variance import (
     moderated_variances,
     trial_variances,
 )
-from benchmark.report.statistics.shrinkage import PRIOR_MEAN, posterior_differences
+from benchmark.report.statistics.shrinkage import PRIOR_MEAN, Noise, posterior_differences
 from benchmark.report.statistics.standard_error import StandardError
 from benchmark.report.statistics.stratified_mean import crossed_variance
 from benchmark.report.statistics.worst_group import (
@@ -82,6 +82,11 @@ def test_equal_variances_are_pooled_and_zeros_do_no_harm() -> None:
     assert trial_variances(np.zeros((4, 3)))[0].variance == 0.0
 
 
+def known(*sds: float) -> list[Noise]:
+    """Return errors whose variance is known."""
+    return [Noise(sd**2) for sd in sds]
+
+
 def test_posterior_differences_are_those_of_a_simulated_posterior() -> None:
     """Draw from the prior, keep the draws that come close to what was observed, and count."""
     random = np.random.default_rng(1)
@@ -93,7 +98,7 @@ def test_posterior_differences_are_those_of_a_simulated_posterior() -> None:
     observed = delta + np.sqrt([[1.5e-4], [2.5e-4]]) * random.normal(size=delta.shape) - reference
     near = (np.abs(observed - [[0.03], [-0.01]]) < 0.003).all(0)
     kept = delta[:, near]
-    found = posterior_differences([0.03, -0.01], [math.sqrt(3e-4), 0.02], 0.01)
+    found = posterior_differences([0.03, -0.01], known(math.sqrt(3e-4), 0.02), 0.01)
     tolerance = 4 * 0.5 / math.sqrt(near.sum()) + 0.02
     for k in range(2):
         assert found[k].positive == pytest.approx((kept[k] > 0).mean(), abs=tolerance)
@@ -108,12 +113,49 @@ def test_posterior_differences_are_those_of_a_simulated_posterior() -> None:
 
 
 def test_probabilities_without_noise_and_with_nothing_but_noise() -> None:
-    sure, _ = posterior_differences([0.5, -0.5], [1e-3, 1e-3], 0.01)
+    sure, _ = posterior_differences([0.5, -0.5], known(1e-3, 1e-3), 0.01)
     assert sure.positive > 0.999 and sure.equivalent < 0.001
-    (unsure,) = posterior_differences([0.1], [10.0], 0.01)
+    (unsure,) = posterior_differences([0.1], known(10.0), 0.01)
     assert 0.5 < unsure.positive < 0.52
-    (zero,) = posterior_differences([0.0], [0.02], 0.01)
+    (zero,) = posterior_differences([0.0], known(0.02), 0.01)
     assert zero.positive == pytest.approx(0.5)
+
+
+def test_the_variance_between_trials_is_unknown_too() -> None:
+    """Draw variances, differences and what was observed; keep the draws that come close."""
+    random = np.random.default_rng(2)
+    draws = 4_000_000
+    freedom, trials, known_variance, residual = 4.0, 3, 1e-4, 5e-5
+    sigma = PRIOR_MEAN / 2.0 * np.sqrt(random.uniform(size=draws) ** -2 - 1.0)
+    by_trials = residual + 2.0 * sigma**2 / trials
+    estimated = by_trials * random.chisquare(freedom, draws) / freedom
+    between = random.gamma(2.0, PRIOR_MEAN / 2.0, draws)
+    true = between * random.normal(size=(3, draws))
+    sd = np.sqrt((by_trials + known_variance) / 2.0)
+    observed = true + sd * random.normal(size=(3, draws))
+    near = (np.abs(observed[1:] - observed[0] - [[0.04], [0.01]]) < 0.005).all(0)
+    near &= np.abs(np.log(estimated / 3e-4)) < 0.3
+    delta = (true[1:] - true[0])[:, near]
+    noise = Noise(known_variance, 3e-4, freedom, trials, residual)
+    found = posterior_differences([0.04, 0.01], [noise, noise], 0.01)
+    assert near.sum() > 2_000
+    for k in range(2):
+        assert found[k].positive == pytest.approx((delta[k] > 0).mean(), abs=0.04)
+        assert found[k].equivalent == pytest.approx((np.abs(delta[k]) < 0.01).mean(), abs=0.04)
+        bounds = np.quantile(delta[k], (0.025, 0.975))
+        shown = (found[k].estimate.low, found[k].estimate.high)
+        assert shown == pytest.approx(tuple(bounds), abs=0.006)
+
+
+def test_many_degrees_of_freedom_are_a_known_variance() -> None:
+    differences = [0.03, -0.01]
+    exact = posterior_differences(differences, known(0.02, 0.02), 0.01)
+    many = posterior_differences(differences, [Noise(1e-4, 3e-4, 1e5, 5)] * 2, 0.01)
+    for one, other in zip(exact, many, strict=True):
+        assert one.positive == pytest.approx(other.positive, abs=1e-3)
+        assert one.equivalent == pytest.approx(other.equivalent, abs=1e-3)
+    few = posterior_differences(differences, [Noise(1e-4, 3e-4, 2.0, 3)] * 2, 0.01)
+    assert abs(few[0].positive - 0.5) < abs(exact[0].positive - 0.5)
 
 
 def test_equal_minima_with_other_groups_are_not_told_apart() -> None:

@@ -27,12 +27,14 @@ class StandardError:
     Attributes:
         variances: The components of the variance of the estimate.
         degrees_of_freedom: Of each component; infinite for a known variance.
+        residual: Least true value of the first component, where it is known.
 
     Source: Howe (1974), as used in the modified large-sample intervals of Graybill & Wang (1980).
     """
 
     variances: tuple[float, ...]
     degrees_of_freedom: tuple[float, ...]
+    residual: float = 0.0
 
     @property
     def sd(self) -> float:

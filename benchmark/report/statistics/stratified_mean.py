@@ -203,7 +203,7 @@ def _crossed_error(
         residual += mean_square / (trials * scale)
     of_images = max(by_images - residual, by_images - by_trials, 0.0)
     freedom = (between.degrees_of_freedom, float((size - 1).sum()))
-    return StandardError((by_trials, of_images), freedom)
+    return StandardError((by_trials, of_images), freedom, residual)
 
 
 def _pseudo_variance(table: Floats, which: Ints) -> float:

@@ -15,7 +15,7 @@ from benchmark.report.records.predictions import PredictionStore, same_images
 from benchmark.report.statistics.estimate import NORMAL_QUANTILE, Estimate, without_interval
 from benchmark.report.statistics.hypothesis_tests import holm, mcnemar
 from benchmark.report.statistics.moderated_variance import TrialVariance, trial_variances
-from benchmark.report.statistics.shrinkage import posterior_differences
+from benchmark.report.statistics.shrinkage import Noise, posterior_differences
 from benchmark.report.statistics.standard_error import StandardError
 from benchmark.report.statistics.stratified_mean import contrast, crossed_variance
 from benchmark.report.statistics.worst_group import GroupAccuracy, worst_group_difference
@@ -338,20 +338,18 @@ def _sampling_variance(metric: Metric, mine: Entry, theirs: Entry, trials: Seque
 def _with_probabilities(metric: Metric, found: Sequence[Comparison]) -> list[Comparison]:
     """Add P(better), P(equal) and the posterior to the comparisons that have an interval.
 
-    The error is half of the interval in units of the normal one, so that few degrees of freedom
-    make the probabilities more moderate. There is no P(equal) with one trial: networks also differ
-    by their seeds, by an amount that one trial does not show, and no prior of it gave probabilities
-    that hold for networks that differ little and for those that differ much.
+    Few trials make the probabilities more moderate, since they hardly show how much trials vary.
+    There is no P(equal) with one trial: networks also differ by their seeds, by an amount that one
+    trial does not show, and no prior of it gave probabilities that hold for networks that differ
+    little and for those that differ much.
     """
-    errors = [_normal_error(comparison.difference) for comparison in found]
-    known = [k for k, error in enumerate(errors) if error]
-    if not known:
+    noises = {k: noise for k, c in enumerate(found) if (noise := _noise(c)) is not None}
+    if not noises:
         return list(found)
-    values = [found[k].difference.value or 0.0 for k in known]
-    known_errors = [errors[k] or 0.0 for k in known]
-    posteriors = posterior_differences(values, known_errors, MARGIN, metric.method_sd)
+    values = [found[k].difference.value or 0.0 for k in noises]
+    posteriors = posterior_differences(values, list(noises.values()), MARGIN, metric.method_sd)
     result = list(found)
-    for k, posterior in zip(known, posteriors, strict=True):
+    for k, posterior in zip(noises, posteriors, strict=True):
         positive = posterior.positive
         result[k] = replace(
             found[k],
@@ -362,7 +360,28 @@ def _with_probabilities(metric: Metric, found: Sequence[Comparison]) -> list[Com
     return result
 
 
-def _normal_error(difference: Estimate) -> float | None:
-    if difference.low is None or difference.high is None:
+def _noise(comparison: Comparison) -> Noise | None:
+    """Return the variance of the error of a difference, or None where it has no interval.
+
+    Without a standard error, it is that of a normal interval of the same width.
+    """
+    error = comparison.error
+    if error is not None:
+        if error.sd == 0.0:
+            return None
+        if comparison.trials == 1:
+            return Noise(error.sd**2)
+        by_trials, *others = error.variances
+        # Where the trials happen to differ by less than their residual, the images stand in for it.
+        borrowed = max(0.0, error.residual - by_trials)
+        return Noise(
+            max(0.0, math.fsum(others) - borrowed),
+            by_trials,
+            error.degrees_of_freedom[0],
+            comparison.trials,
+            error.residual,
+        )
+    difference = comparison.difference
+    if difference.low is None or difference.high is None or difference.low == difference.high:
         return None
-    return (difference.high - difference.low) / (2.0 * NORMAL_QUANTILE)
+    return Noise(((difference.high - difference.low) / (2.0 * NORMAL_QUANTILE)) ** 2)
