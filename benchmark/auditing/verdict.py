@@ -135,13 +135,15 @@ def decide(
             f"No reliance on {_joined(tried)} was found: every interval is below {THRESHOLD:.0%}."
         )
         return Verdict(Finding.NOT_FOUND, sentence, limits)
-    open_ones = [
-        f"{name} ({judged.why})"
-        for name, judged in zip(tried, judgements, strict=True)
-        if judged.finding is Finding.UNDECIDED
-    ]
+    open_ones: dict[str, list[str]] = {}
+    for name, judged in zip(tried, judgements, strict=True):
+        if judged.finding is Finding.UNDECIDED:
+            open_ones.setdefault(judged.why, []).append(name)
+    # A mark and a region may have the same name.
+    clauses = [f"{_joined(list(dict.fromkeys(names)))} ({why})" for why, names in open_ones.items()]
     sentence = (
-        f"Undecided: these images cannot tell whether the model relies on {_joined(open_ones)}."
+        "Undecided: these images cannot tell whether the model relies on "
+        f"{', or on '.join(clauses)}."
     )
     if not judgements:
         sentence = "Undecided: no experiment was possible on these images."

@@ -342,6 +342,8 @@ def test_few_images_state_what_could_not_be_seen() -> None:
     pull = measure_pull(innocent(6), images, Mark("tag"), range(6))
     verdict = decide([pull], [], 6)
     assert verdict.finding is Finding.UNDECIDED
+    both = decide([pull, replace(pull, mark=Mark("border"))], [], 6).sentence
+    assert "tag" in both and "border" in both and both.count("2%") == 1  # the same reason
     assert any("12 images" in limit for limit in verdict.limits)
 
 
