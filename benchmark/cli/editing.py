@@ -29,7 +29,7 @@ title = "{title}"
 
 # `python -m benchmark.data list` and `python -m benchmark.sweep list algorithms` have all names.
 datasets = ["digits_on_photos:bias=0.95"]
-algorithms = ["erm", "group_dro", "irm"]
+algorithms = ["erm", "group_dro", "reweight"]
 backbone = "convnet"
 
 trials = 3          # seeds 0, 1, 2; the same weights and batches for all methods

@@ -94,7 +94,8 @@ def test_a_template_is_a_valid_sweep(
     monkeypatch.chdir(tmp_path)
     assert main(["new", "my_sweep"]) == 0
     assert main(["validate", "my_sweep.toml"]) == 0
-    assert "9 runs" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "9 runs" in printed.out and not printed.err
     assert main(["new", "my_sweep"]) == 2
     assert main(["new", "nowhere/my_sweep"]) == 2
 
