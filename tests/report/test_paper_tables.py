@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmark.report.formats.grid import Cell, Grid, grid_of_sheet, grid_of_table, transposed
-from benchmark.report.formats.latex import latex_cell, latex_files, latex_grid
+from benchmark.report.formats.latex import latex_cell, latex_document, latex_files, latex_grid
 from benchmark.report.formats.latex_width import (
     MOST_LINES,
     PAGE,
     column_widths,
     panels_of,
     parts_of,
+    row_lines,
     stub_widths,
 )
 from benchmark.report.render import render, write_all
@@ -56,6 +58,31 @@ def test_long_names_are_wrapped() -> None:
     sheet = Sheet("T", ["C."], [("name",), ("text",)], [["a", "word " * 60]] * 3, stub=2)
     grid = grid_of_sheet(sheet)
     assert sum(stub_widths(grid)) <= PAGE and r"\linewidth}" in latex_grid(grid)
+
+
+def test_a_table_of_many_panels_is_divided_by_columns_too() -> None:
+    grid = grid_of_sheet(_sheet(60, 20))
+    parts = parts_of(grid)
+    for part in parts:
+        panels = panels_of(part)
+        assert len(panels) * (len(part.rows) + 4) <= MOST_LINES
+    shown = {(row[0].text, head) for part in parts for row in part.rows for head in part.heads}
+    assert shown == {(row[0].text, head) for row in grid.rows for head in grid.heads}
+
+
+def test_the_lines_of_long_names_count() -> None:
+    rows = [[f"{i} a name of a method that takes two lines", f"{i}.5"] for i in range(34)]
+    grid = grid_of_sheet(Sheet("T", ["C."], [("method",), ("score",)], rows))
+    widths = stub_widths(grid)
+    assert {row_lines(row, widths) for row in grid.rows} == {2}
+    short = replace(grid, rows=tuple((Cell(str(i)), row[1]) for i, row in enumerate(grid.rows)))
+    assert len(parts_of(short)) == 1 and len(parts_of(grid)) == 2
+
+
+def test_a_document_of_many_tables_leaves_no_float_waiting() -> None:
+    document = latex_document([grid_of_sheet(_sheet(2, 2))] * 35, "T")
+    waiting = document.split(r"\clearpage")
+    assert [part.count(r"\caption{") for part in waiting] == [10, 10, 10, 5]
 
 
 def test_constant_and_equal_columns_are_printed_once() -> None:
@@ -128,7 +155,7 @@ def test_no_box_is_overfull(tmp_path: Path, document: str) -> None:
     if document == "beamer" and not _has_beamer():
         pytest.skip("the LaTeX class beamer is not installed")
     fake = FakeSweep(tmp_path)
-    for name in ("erm", "group_dro", *(f"a_method_with_a_name_{i}:variant" for i in range(8))):
+    for name in ("erm", "group_dro", *(f"a_method_with_a_name_{i}:variant" for i in range(22))):
         fake.add(World(size=80), Method(name, 0.9, 0.5, needs=("groups", "environments")))
     options = ReportOptions(reference="erm", tables=("class_scores",))
     report = make_report(fake.finish(), spread="interval", options=options)
@@ -136,6 +163,8 @@ def test_no_box_is_overfull(tmp_path: Path, document: str) -> None:
     inputs = [rf"\input{{tables/{path.stem}}}" for path in sorted((tmp_path / "tables").iterdir())]
     if document == "beamer":
         inputs = [rf"\begin{{frame}}{{A frame}}{line}\end{{frame}}" for line in inputs]
+    else:
+        inputs = [line + r"\clearpage" * (i % 10 == 9) for i, line in enumerate(inputs)]
     kind = document if document.startswith("[") else f"{{{document}}}"
     text = [rf"\documentclass{kind}{PREAMBLE}", r"\begin{document}", *inputs, r"\end{document}"]
     (tmp_path / "paper.tex").write_text("\n".join(text))

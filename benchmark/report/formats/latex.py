@@ -80,6 +80,10 @@ COMMANDS = r"""\makeatletter
   \newcommand{\ShortcutBedFit}[1]{%
     \ShortcutBedTallest=\ShortcutBedShare\textheight
     \divide\ShortcutBedTallest by #1
+    \ifnum#1>1 % what stands between panels
+      \advance\ShortcutBedTallest by -\medskipamount
+      \advance\ShortcutBedTallest by -\lineskip
+    \fi
     \ifdim\wd\ShortcutBedBox>\linewidth
       \sbox{\ShortcutBedBox}{\resizebox{\linewidth}{!}{\usebox{\ShortcutBedBox}}}%
     \fi
@@ -90,6 +94,8 @@ COMMANDS = r"""\makeatletter
 }{}
 \makeatother
 """
+#: Floats after which a document begins a page, since LaTeX keeps only some that wait for a place.
+_FLUSHED = 10
 _RAGGED = r">{\raggedright\arraybackslash}"
 FOOTER = "\n\\ShortcutBedEnd\n"
 #: A number, and what stands beside it: a spread, an interval, or a sign of what it is.
@@ -127,11 +133,14 @@ def latex_document(
         notes: Notes of the sweep, at the end.
         command: Command that made the report, for a comment; empty for none.
     """
+    floats = [_float(part) for grid in grids for part in parts_of(grid)]
+    for i in range(_FLUSHED - 1, len(floats), _FLUSHED):
+        floats[i] += "\\clearpage\n"
     return (
         HEADER.format(title=_ascii(title), folder=FOLDER, packages=PACKAGES)
         + _origin(command)
         + COMMANDS
-        + "\n".join(map(latex_grid, grids))
+        + "\n".join(floats)
         + "".join(f"\n\\par\\noindent Note: {escape(note)}\n" for note in notes)
         + FOOTER
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,10 +14,13 @@ COLUMN = 229.0
 PAGE = 330.0
 #: Lines of ``\\footnotesize`` of a float, with caption and notes.
 MOST_LINES = 50
+#: Fewest lines of rows in a panel of a part.
+FEWEST_ROWS = 8
 #: Lines of notes that stand in the float of their table.
 MOST_NOTES = 24
-#: Characters of a line of notes.
+#: Characters of a line of notes, and of a caption in the height of a line of ``\\footnotesize``.
 _NOTE_LINE = 95
+_CAPTION_LINE = 55
 #: Points between two columns.
 GAP = 8.0
 #: Points of a column of names beyond which it is wrapped.
@@ -79,6 +83,15 @@ def panels_of(grid: Grid, room: float = PAGE) -> list[Grid]:
     """
     if grid.stub == len(grid.heads):
         return [grid]
+    names = range(grid.stub)
+    return [
+        _columns(grid, [*(names if number == 0 else names[:1]), *panel])
+        for number, panel in enumerate(_panel_columns(grid, room))
+    ]
+
+
+def _panel_columns(grid: Grid, room: float = PAGE) -> list[list[int]]:
+    """Return the columns of numbers of each panel."""
     widths = column_widths(grid)
     stubs = stub_widths(grid, room)
     rooms = (room - sum(stubs) - GAP * grid.stub, room - stubs[0] - GAP)
@@ -94,11 +107,7 @@ def panels_of(grid: Grid, room: float = PAGE) -> list[Grid]:
             if panels[-1] and (starts or _total(widths, [*panels[-1], i]) > left):
                 panels.append([])
             panels[-1].append(i)
-    names = range(grid.stub)
-    return [
-        _columns(grid, [*(names if number == 0 else names[:1]), *panel])
-        for number, panel in enumerate(panels)
-    ]
+    return panels
 
 
 def _total(widths: Sequence[float], columns: Sequence[int]) -> float:
@@ -131,28 +140,22 @@ def note_lines(grid: Grid) -> int:
 
 
 def parts_of(grid: Grid) -> list[Grid]:
-    """Divide the rows into parts whose panels fit a page; the next part repeats the heading."""
-    panels = len(panels_of(grid))
+    """Divide a table into parts that fit a page; the next part of the rows repeats the heading.
+
+    A table of many panels is first divided by columns, so that a page holds a few rows of each of
+    its panels.
+    """
     notes = note_lines(grid) if note_lines(grid) <= MOST_NOTES else 0
     tall = max(map(len, grid.heads), default=1) + 2
-    most = max(8, (MOST_LINES - 3 - round(0.75 * notes)) // panels - tall)
-    if sum(map(_lines, grid.rows)) <= most:
+    caption = 1 - (-len(grid.caption) // _CAPTION_LINE)
+    lines = MOST_LINES - caption - round(0.75 * notes)
+    parts = [part for piece in _pieces(grid, lines, tall) for part in _rows(piece, lines, tall)]
+    if len(parts) == 1:
         return [grid]
-    parts: list[list[tuple[Cell, ...]]] = [[]]
-    heading: tuple[Cell, ...] | None = None
-    for row in grid.rows:
-        if len(row) == 1:
-            heading = row
-        filled = sum(map(_lines, parts[-1]))
-        full = filled + _lines(row) > most or (len(row) == 1 and filled >= most - 2)
-        if full:
-            parts.append([heading] if heading is not None and len(row) > 1 else [])
-        parts[-1].append(row)
     last = len(parts) - 1
     return [
         replace(
-            grid,
-            rows=tuple(part),
+            part,
             caption=grid.caption if number == 0 else f"{grid.title} (continued).",
             remarks=grid.remarks if number == last else (),
             footnotes=grid.footnotes if number == last else (),
@@ -161,7 +164,53 @@ def parts_of(grid: Grid) -> list[Grid]:
     ]
 
 
-def _lines(row: tuple[Cell, ...]) -> int:
-    """Return about how many lines a row takes; long texts are wrapped."""
-    longest = max(text_width(cell.text) for cell in row)
-    return 1 if len(row) == 1 else 1 + int(longest / PAGE * 1.6)
+def _pieces(grid: Grid, lines: int, tall: int) -> list[Grid]:
+    """Divide the columns, so that each piece has as many panels as a page holds."""
+    if grid.stub == len(grid.heads):
+        return [grid]
+    widths = stub_widths(grid)
+    rows = min(FEWEST_ROWS, sum(row_lines(row, widths) for row in grid.rows))
+    panels = _panel_columns(grid)
+    most = max(1, lines // (tall + rows))
+    if len(panels) <= most:
+        return [grid]
+    names = range(grid.stub)
+    pieces = []
+    for first in range(0, len(panels), most):
+        columns = [i for panel in panels[first : first + most] for i in panel]
+        pieces.append(_columns(grid, [*(names if first == 0 else names[:1]), *columns]))
+    return pieces
+
+
+def _rows(grid: Grid, lines: int, tall: int) -> list[Grid]:
+    """Divide the rows, so that the panels of a part fit a page."""
+    most = max(FEWEST_ROWS, lines // len(panels_of(grid)) - tall)
+    widths = stub_widths(grid)
+    if sum(row_lines(row, widths) for row in grid.rows) <= most:
+        return [grid]
+    parts: list[list[tuple[Cell, ...]]] = [[]]
+    heading: tuple[Cell, ...] | None = None
+    for row in grid.rows:
+        if len(row) == 1:
+            heading = row
+        filled = sum(row_lines(other, widths) for other in parts[-1])
+        full = filled + row_lines(row, widths) > most or (len(row) == 1 and filled >= most - 2)
+        if full and parts[-1]:
+            parts.append([heading] if heading is not None and len(row) > 1 else [])
+        parts[-1].append(row)
+    return [replace(grid, rows=tuple(part)) for part in parts]
+
+
+def row_lines(row: tuple[Cell, ...], widths: Sequence[float]) -> int:
+    """Return about how many lines a row takes.
+
+    Args:
+        row: The row.
+        widths: Points of each column of names, which wrap longer texts.
+    """
+    if len(row) == 1:
+        return 1
+    return max(
+        1,
+        *(math.ceil(text_width(cell.text) / w) for cell, w in zip(row, widths, strict=False)),
+    )
