@@ -38,7 +38,7 @@ def test_a_sweep_is_launched_and_returned(file: Path, capsys: pytest.CaptureFixt
     assert spec.training_budget.steps == 4 and spec.hparams["lr"] == 0.5
     again = launch(str(file), workers=1, device="cpu", algorithms=["erm", "group_dro"], **changes)
     assert again.states() == {"done": 2}
-    assert "already done" in capsys.readouterr().out
+    assert "0 runs done" in capsys.readouterr().out
 
 
 def test_mistakes_launch_nothing(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
