@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from benchmark.core.files import sha256_of
 from benchmark.core.spec import Measurement, RunSpec
 from benchmark.core.titles import Titles
-from benchmark.report.figures.explainer_gallery import draw_explainer_gallery
+from benchmark.report.figures.explainer_gallery import draw_explainer_gallery, explainer_gallery
 from benchmark.report.figures.heatmap_gallery import draw_gallery
 from benchmark.report.render import render, write_page
 from benchmark.report.report import make_report
@@ -355,14 +355,39 @@ def test_what_is_missing_is_noted(tmp_path: Path) -> None:
     assert "rise of erm" in json.dumps(json.loads(render(report, "json"))["unfinished"])
 
 
-def test_the_gallery_has_a_row_for_each_explainer(report: Report) -> None:
+def test_the_gallery_has_a_row_for_each_image(report: Report) -> None:
     canvas = Figure()
     row = report.tables[0].rows[0]
     description = draw_explainer_gallery(canvas, row, report.measurements)
     assert mentions(description, "erm", "3 explainers", "4 images")
-    names = [axes.get_ylabel() for axes in canvas.axes[:16:4]]
-    assert names == ["image", "lrp", "gradcam", "occlusion"]
+    assert [axes.get_title() for axes in canvas.axes[:4]] == [
+        "image",
+        "lrp",
+        "gradcam",
+        "occlusion",
+    ]
+    assert all(
+        ("✓" in axes.get_ylabel()) != ("✗" in axes.get_ylabel()) for axes in canvas.axes[:16:4]
+    )
     assert len(canvas.axes) == 4 * 4 + 1
+
+
+def test_many_explainers_are_in_blocks(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    canvas = Figure()
+    row = report.tables[0].rows[0]
+    gallery = explainer_gallery(row, report.measurements)
+    assert gallery is not None
+    many = replace(gallery, methods=(gallery.methods * 4)[:11])
+    monkeypatch.setattr(
+        "benchmark.report.figures.explainer_gallery.explainer_gallery", lambda *_: many
+    )
+    description = draw_explainer_gallery(canvas, row, report.measurements)
+    assert mentions(description, "11 explainers")
+    places = [axes.get_position() for axes in canvas.axes[:-1]]
+    assert len(places) == 2 * 4 + 4 * 11  # the images stand in both blocks
+    assert len({round(place.x0, 6) for place in places}) == 1 + 6
+    assert len({round(place.y0, 6) for place in places}) == 2 * 4
+    assert all(place.y0 >= 0 and place.y1 <= 1 for place in places)
 
 
 def test_two_explainers_stand_side_by_side(report: Report) -> None:

@@ -9,7 +9,18 @@ import numpy as np
 from benchmark.core.errors import DamagedError
 from benchmark.core.text import one_line
 from benchmark.core.titles import Titles
-from benchmark.report.figures.heatmap_gallery import RULE, UNTITLED, draw_grid
+from benchmark.report.figures.heatmap_gallery import (
+    RULE,
+    UNTITLED,
+    add_legend,
+    explainer_title,
+    image_grid,
+    image_title,
+    is_right,
+    label_name,
+    show_heatmap,
+    show_image,
+)
 from benchmark.report.records.measurements import MeasurementStore
 from benchmark.report.records.stored_arrays import StoredHeatmaps, read_heatmaps
 from benchmark.report.tables.localization import Gallery, MethodHeatmaps
@@ -20,6 +31,9 @@ if TYPE_CHECKING:
 
 #: Most explainers that fit a figure; the others are named only.
 MAX_EXPLAINERS = 24
+#: Most explainers beside each other; further ones are in blocks below.
+_BESIDE = 10
+_LEGEND = f"{RULE} The maps explain the predicted class (✓ right, ✗ wrong). Outline: foreground."
 
 
 def explainer_gallery(
@@ -67,7 +81,7 @@ def explainer_gallery(
 def draw_explainer_gallery(
     canvas: Canvas, row: Row, measurements: MeasurementStore, titles: Titles = UNTITLED
 ) -> str:
-    """Draw a column per image and a row per explainer.
+    """Draw a row per image and a column per explainer, in blocks of at most 10 explainers.
 
     Returns:
         A description of the figure; empty if there are no heatmaps.
@@ -76,7 +90,7 @@ def draw_explainer_gallery(
     if gallery is None:
         return ""
     columns = gallery.methods[:MAX_EXPLAINERS]
-    draw_grid(canvas, [gallery], MAX_EXPLAINERS)
+    _draw_grid(canvas, gallery, columns)
     splits = " and ".join(dict.fromkeys(one_line(split) for split in gallery.split))
     left = [
         *gallery.notes,
@@ -88,3 +102,35 @@ def draw_explainer_gallery(
         f"{len(gallery.label)} images of {splits}, trial {gallery.trial}: the predicted class. "
         f"Red: evidence for the class; blue: against. {RULE}{missing}"
     )
+
+
+def _draw_grid(canvas: Canvas, gallery: Gallery, explainers: list[MethodHeatmaps]) -> None:
+    images = len(gallery.label)
+    blocks = -(-len(explainers) // _BESIDE)
+    beside = -(-len(explainers) // blocks)
+    predicted = explainers[0]
+    right = is_right(gallery, predicted)
+    names = []
+    for i in range(images):
+        mark = "✓" if right[i] else "✗"
+        name = label_name(gallery, int(predicted.prediction[i]))
+        names.append(f"{image_title(gallery, i)}\n{mark} {name}")
+    left = 0.2 + 0.072 * max(len(line) for name in names for line in name.split("\n"))
+    axes, scale = image_grid(
+        canvas, blocks * images, 1 + beside, left=left, row_gap=0.07, blocks=blocks
+    )
+    for block in range(blocks):
+        shown = explainers[block * beside : (block + 1) * beside]
+        rows = axes[block * images : (block + 1) * images]
+        for i in range(images):
+            show_image(rows[i, 0], gallery, i)
+            rows[i, 0].set_ylabel(
+                names[i], fontsize=8, rotation=0, ha="right", va="center", labelpad=6
+            )
+            for k, one in enumerate(shown, 1):
+                show_heatmap(rows[i, k], one.heatmap[i], gallery.mask[i])
+            for empty in rows[i, 1 + len(shown) :]:
+                empty.remove()
+        for k, title in enumerate(["image", *(explainer_title(one.method) for one in shown)]):
+            rows[0, k].set_title(title, fontsize=7, pad=3)
+    add_legend(canvas, axes[0, 1], scale, _LEGEND)

@@ -108,7 +108,7 @@ def draw_gallery(
 
 def by_disagreement(gallery: Gallery) -> np.ndarray:
     """Return the images in order: first those where as many methods are right as are wrong."""
-    right = np.array([_is_right(gallery, heatmaps) for heatmaps in gallery.methods])
+    right = np.array([is_right(gallery, heatmaps) for heatmaps in gallery.methods])
     count = right.sum(0)
     return np.argsort(-np.minimum(count, len(right) - count), kind="stable")
 
@@ -150,35 +150,52 @@ def draw_grid(
     top = _TOP + (0.18 if side > 1 else 0.0)
     axes, scale = image_grid(canvas, 1 + len(names), side * images, left=left, top=top)
     for i in range(images):
-        _image(axes[0, side * i], first, i)
-        axes[0, side * i].set_title(_column_title(first, i), fontsize=8)
+        show_image(axes[0, side * i], first, i)
+        axes[0, side * i].set_title(image_title(first, i), fontsize=8)
         for k, gallery in enumerate(galleries):
             for r, heatmaps in enumerate(gallery.methods[:most], 1):
                 _heatmap(axes[r, side * i + k], gallery, heatmaps, i)
             if side > 1:
-                axes[1, side * i + k].set_title(_explainer(gallery, titles), fontsize=7, pad=3)
+                title = explainer_title(titles.of(gallery.methods[0].explainer))
+                axes[1, side * i + k].set_title(title, fontsize=7, pad=3)
         for k in range(1, side):
-            _image(axes[0, side * i + k], first, i, outlined=True)
+            show_image(axes[0, side * i + k], first, i, outlined=True)
     for r, name in enumerate(["image", *names]):
         axes[r, 0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center", labelpad=6)
-    bar = canvas.colorbar(
-        axes[1, 0].images[0], cax=scale, orientation="horizontal", ticks=[-1, 0, 1]
-    )
+    add_legend(canvas, axes[1, 0], scale, LEGEND)
+
+
+def add_legend(canvas: Canvas, heatmap: Axes, scale: Axes, text: str) -> None:
+    """Draw the colour scale of the maps and a text below it.
+
+    Args:
+        canvas: Where to draw.
+        heatmap: Axes of a map.
+        scale: Axes of the colour scale.
+        text: The text.
+    """
+    bar = canvas.colorbar(heatmap.images[0], cax=scale, orientation="horizontal", ticks=[-1, 0, 1])
     bar.ax.set_xticklabels(["−1 against", "0", "+1 for the predicted class"], fontsize=7)
     across, up = canvas.get_size_inches()
-    canvas.text(0.1 / across, 0.05 / up, LEGEND, fontsize=7, ha="left", va="bottom")
+    canvas.text(0.1 / across, 0.05 / up, text, fontsize=7, ha="left", va="bottom")
 
 
-def _explainer(gallery: Gallery, titles: Titles) -> str:
-    """Return the title of the explainer, in two lines if it is long."""
-    name = one_line(titles.of(gallery.methods[0].explainer))
+def explainer_title(name: str) -> str:
+    """Return the title of an explainer, in two lines if it is long."""
+    name = one_line(name)
     if len(name) > 15:
         name = re.sub(r"([ _])", r"\1\n", name, count=1)
     return "\n".join(line if len(line) <= 18 else f"{line[:17]}…" for line in name.split("\n")[:2])
 
 
 def image_grid(
-    canvas: Canvas, rows: int, columns: int, left: float = _LEFT, top: float = _TOP
+    canvas: Canvas,
+    rows: int,
+    columns: int,
+    left: float = _LEFT,
+    top: float = _TOP,
+    row_gap: float = _ROW_GAP,
+    blocks: int = 1,
 ) -> tuple[np.ndarray, Axes]:
     """Return axes [rows, columns] for square images, and those of the colour scale.
 
@@ -190,41 +207,48 @@ def image_grid(
         columns: Number of columns.
         left: Margin for the names of the rows, in inches.
         top: Margin for the titles of the columns, in inches.
+        row_gap: Gap between two rows, in inches.
+        blocks: Number of blocks of equally many rows; each has titles of columns.
     """
     canvas.set_layout_engine("none")
     width = max(left + columns * (_CELL + _COLUMN_GAP) + _RIGHT, 4.6)
-    height = top + rows * (_CELL + _ROW_GAP) + _BOTTOM
+    height = blocks * top + rows * (_CELL + row_gap) + _BOTTOM
     canvas.set_size_inches(width, height)
     axes = np.empty((rows, columns), dtype=object)
     for r, c in np.ndindex(rows, columns):
         start = left + c * (_CELL + _COLUMN_GAP)
-        bottom = height - top - r * (_CELL + _ROW_GAP) - _CELL
+        block = r * blocks // rows
+        bottom = height - (block + 1) * top - r * (_CELL + row_gap) - _CELL
         axes[r, c] = canvas.add_axes(
             (start / width, bottom / height, _CELL / width, _CELL / height)
         )
     return axes, canvas.add_axes((left / width, 0.62 / height, 2.4 / width, 0.09 / height))
 
 
-def _image(axes: Axes, gallery: Gallery, i: int, *, outlined: bool = False) -> None:
+def show_image(axes: Axes, gallery: Gallery, i: int, *, outlined: bool = False) -> None:
+    """Draw an image; outlined, its background is faded and its foreground has an outline."""
     image = gallery.image[i].transpose(1, 2, 0)
     image = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, 2)
     bare(axes)
-    if outlined:  # the background is faded
+    if outlined:
         image = np.where(gallery.mask[i][..., None], image, image // 4 + 191).astype(np.uint8)
     axes.imshow(image, interpolation="nearest")
     if outlined:
         _outline(axes, gallery.mask[i])
 
 
-def _heatmap(axes: Axes, gallery: Gallery, heatmaps: MethodHeatmaps, r: int) -> None:
+def show_heatmap(axes: Axes, heatmap: np.ndarray, mask: np.ndarray) -> None:
+    """Draw a map float[H,W], scaled by RULE, with the outline of a mask bool[H,W]."""
     bare(axes)
-    axes.imshow(
-        scaled(heatmaps.heatmap[r]), cmap="seismic", vmin=-1, vmax=1, interpolation="nearest"
-    )
-    _outline(axes, gallery.mask[r])
-    right = bool(_is_right(gallery, heatmaps)[r])
+    axes.imshow(scaled(heatmap), cmap="seismic", vmin=-1, vmax=1, interpolation="nearest")
+    _outline(axes, mask)
+
+
+def _heatmap(axes: Axes, gallery: Gallery, heatmaps: MethodHeatmaps, r: int) -> None:
+    show_heatmap(axes, heatmaps.heatmap[r], gallery.mask[r])
+    right = bool(is_right(gallery, heatmaps)[r])
     axes.set_xlabel(
-        f"{'✓' if right else '✗'} {_name(gallery, int(heatmaps.prediction[r]))}",
+        f"{'✓' if right else '✗'} {label_name(gallery, int(heatmaps.prediction[r]))}",
         fontsize=7,
         labelpad=2,
         color="black" if right else _WRONG,
@@ -267,24 +291,26 @@ def bare(axes: Axes) -> None:
         side.set(linewidth=0.5, color="black")
 
 
-def _name(gallery: Gallery, label: int) -> str:
+def label_name(gallery: Gallery, label: int) -> str:
+    """Return the name of a class in at most 12 characters."""
     known = label < len(gallery.label_names)
     name = one_line(str(gallery.label_names[label])) if known else str(label)
     return name if len(name) <= 12 else f"{name[:11]}…"
 
 
-def _column_title(gallery: Gallery, r: int) -> str:
+def image_title(gallery: Gallery, r: int) -> str:
+    """Return the split and the labels of an image in two lines."""
     split = one_line(gallery.split[r])
     if gallery.label.ndim == 1:
-        return f"{split}\n{_name(gallery, int(gallery.label[r]))}"
+        return f"{split}\n{label_name(gallery, int(gallery.label[r]))}"
     labels = np.flatnonzero(gallery.label[r])
     if not len(labels):
         return f"{split}\nnone"
     more = f" +{len(labels) - 1}" if len(labels) > 1 else ""
-    return f"{split}\n{_name(gallery, int(labels[0]))}{more}"
+    return f"{split}\n{label_name(gallery, int(labels[0]))}{more}"
 
 
-def _is_right(gallery: Gallery, heatmaps: MethodHeatmaps) -> np.ndarray:
+def is_right(gallery: Gallery, heatmaps: MethodHeatmaps) -> np.ndarray:
     """Return whether the class that each map explains is a label of the image, bool[G]."""
     if gallery.label.ndim == 1:
         return heatmaps.prediction == gallery.label
@@ -311,7 +337,7 @@ def _description(galleries: Sequence[Gallery], titles: Titles) -> str:
     gallery = galleries[0]
     methods = gallery.methods[:MAX_METHODS]
     right = ", ".join(
-        f"{one_line(heatmaps.method)} {int(_is_right(gallery, heatmaps).sum())} "
+        f"{one_line(heatmaps.method)} {int(is_right(gallery, heatmaps).sum())} "
         f"of {len(gallery.label)}"
         for heatmaps in methods
     )
