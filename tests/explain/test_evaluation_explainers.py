@@ -14,6 +14,7 @@ from benchmark import explain
 from benchmark.core.errors import UserError
 from benchmark.core.registry import EXPLAINERS
 from benchmark.explain.evaluation import random_masks
+from benchmark.explain.lime import superpixels
 from benchmark.explain.rise import IMAGES_PER_PASS
 from tests.support.networks import backbone, images
 
@@ -24,6 +25,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "gradient_shap": {"samples": 4},
     "guided_backprop": {},
     "integrated_gradients": {"steps": 8},
+    "lime": {"samples": 20, "segments": 9},
     "occlusion": {"window": 0.25},
     "relax": {"masks": 20, "grid": 4},
     "rise": {"masks": 20, "grid": 4},
@@ -207,6 +209,78 @@ def test_occlusion_against_loops() -> None:
             drop = (model(image) - model(occluded))[0, TARGET[0]]
             window = heatmap[0, :, i : i + 4, j : j + 4]
             torch.testing.assert_close(window, drop.expand_as(window))
+
+
+class Linear(torch.nn.Module):
+    """Two logits: minus and plus the sum of the pixels times a weight."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        score = (image * self.weight).sum((1, 2, 3))
+        return torch.stack([-score, score], 1)
+
+
+def lime_of_linear(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return LIME's coefficients of superpixels for a linear model, and the true ones."""
+    weight = images(SIZE, 1, seed=3)[0]
+    torch.manual_seed(0)
+    heatmap = explain.get("lime", samples=1000, segments=16)(
+        Linear(weight), image, torch.tensor([1])
+    )
+    labels = superpixels(image[0], 16)
+    count = int(labels.max()) + 1
+    true = torch.zeros(count, dtype=torch.float64)
+    true.index_add_(0, labels.flatten(), (image[0] * weight).sum(0).flatten())
+    found = torch.stack([heatmap[0, 0][labels == k][0] for k in range(count)])
+    torch.testing.assert_close(heatmap[0, 0], found[labels])  # a superpixel has one value
+    return found, true
+
+
+def test_lime_recovers_the_weights_of_superpixels() -> None:
+    found, true = lime_of_linear(images(SIZE, 1))
+    assert len(true) >= 9
+    assert (found - true).norm() < 0.02 * true.norm()
+
+
+def test_lime_against_the_ridge_regression_of_scikit_learn() -> None:
+    import numpy as np
+    from sklearn.linear_model import Ridge
+
+    found, true = lime_of_linear(images(SIZE, 1))
+    torch.manual_seed(0)
+    int(torch.randint(2**31, ()))  # the seed of numpy
+    kept = torch.stack([torch.bernoulli(torch.full((len(true),), 0.5)) for _ in range(1000)])
+    distance = 1 - torch.cosine_similarity(kept, torch.ones_like(kept), dim=1)
+    weight = np.sqrt(np.exp(-(distance.double().numpy() ** 2) / 0.25**2))
+    model = Ridge(alpha=1.0).fit(kept.double().numpy(), (kept.double() @ true).numpy(), weight)
+    torch.testing.assert_close(found, torch.from_numpy(model.coef_), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(3, 32, 32), (1, 32, 32), (2, 20, 30), (1, 4, 4), (3, 1, 1)])
+def test_superpixels_are_connected_and_do_not_depend_on_the_scale(
+    size: tuple[int, int, int],
+) -> None:
+    from scipy import ndimage
+
+    image = images(size, 1)[0]
+    labels = superpixels(image, 20)
+    count = int(labels.max()) + 1
+    assert labels.unique().tolist() == list(range(count))
+    assert min(10, size[1] * size[2]) <= count <= 30
+    assert all(ndimage.label(labels.numpy() == k)[1] == 1 for k in range(count))
+    assert torch.equal(superpixels(image * 8 + 4, 20), labels)
+
+
+def test_superpixels_follow_edges_and_a_constant_image_has_a_grid() -> None:
+    image = torch.zeros(3, 32, 32)
+    image[:, :, 13:] = 1.0  # an edge that no regular grid has
+    labels = superpixels(image, 16)
+    left, right = set(labels[:, :13].unique().tolist()), set(labels[:, 13:].unique().tolist())
+    assert not left & right
+    assert superpixels(torch.zeros(3, 32, 32), 16).max() == 15
 
 
 def test_smoothgrad_and_shap_without_noise_are_known_maps() -> None:

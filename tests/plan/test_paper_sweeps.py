@@ -47,7 +47,7 @@ ASKED = {
     "tea_table4": 2 * 11,
     "tea_table5": 17,
     "attri_net_table2": 3 * 7,
-    "attri_net_table3": 3 * (1 + 4),
+    "attri_net_table3": 3 * (1 + 5),
     "attri_net_table4": 5,
     "attri_net_table6": 6,
     "attri_net_shortcut": 7,

@@ -8,6 +8,7 @@ from typing import Any
 QUICK_EXPLAINERS: dict[str, dict[str, Any]] = {
     "gradient_shap": {"samples": 2},
     "integrated_gradients": {"steps": 4},
+    "lime": {"samples": 4, "segments": 9},
     "occlusion": {"window": 0.5},
     "relax": {"masks": 8, "grid": 4},
     "rise": {"masks": 8, "grid": 4},
