@@ -22,6 +22,7 @@ SIZE = (3, 16, 16)
 TARGET = torch.tensor([1, 0, 2])
 #: Options that make an explainer quick.
 QUICK: dict[str, dict[str, Any]] = {
+    "extremal_perturbation": {"steps": 4},
     "gradient_shap": {"samples": 4},
     "guided_backprop": {},
     "integrated_gradients": {"steps": 8},

@@ -6,6 +6,7 @@ from typing import Any
 
 #: Options that make an explainer quick.
 QUICK_EXPLAINERS: dict[str, dict[str, Any]] = {
+    "extremal_perturbation": {"steps": 2},
     "gradient_shap": {"samples": 2},
     "integrated_gradients": {"steps": 4},
     "lime": {"samples": 4, "segments": 9},
