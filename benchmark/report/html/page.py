@@ -16,6 +16,7 @@ from benchmark.report.html.parts import (
     document,
     figures_part,
     folded,
+    preformatted,
     sheet_body,
     table_part,
     text,
@@ -88,7 +89,7 @@ def _origin(report: Report) -> str:
     """Return the command of the report and the sweep file with all its entries."""
     parts = []
     if report.command:
-        parts.append(f"<p>Command:</p><pre>{text(report.command)}</pre>")
+        parts.append(f"<p>Command:</p>{preformatted(text(report.command))}")
     given = {
         name: value
         for name, value in report.sweep.config.items()
@@ -96,7 +97,7 @@ def _origin(report: Report) -> str:
     }
     if given:
         shown = html.escape(printable_lines(toml_document(given)))
-        parts.append(f"<p>Sweep file, with the options of its launch:</p><pre>{shown}</pre>")
+        parts.append(f"<p>Sweep file, with the options of its launch:</p>{preformatted(shown)}")
     return "".join(parts)
 
 

@@ -292,3 +292,8 @@ def facts_table(pairs: Sequence[tuple[str, object]]) -> str:
         for name, value in pairs
     )
     return f'<table class="facts">{rows}</table>'
+
+
+def preformatted(shown: str) -> str:
+    """Return a block of preformatted text, which the keyboard can scroll, from escaped text."""
+    return f'<pre tabindex="0">{shown}</pre>'

@@ -14,7 +14,7 @@ from benchmark.core.layout import State
 from benchmark.core.record import RunRecord, read_record
 from benchmark.core.spec import RunSpec
 from benchmark.core.text import one_line, printable_lines
-from benchmark.report.html.parts import facts_table, folded, scrolling, swatch, text
+from benchmark.report.html.parts import facts_table, folded, preformatted, scrolling, swatch, text
 from benchmark.report.records.learning_curves import Curves, read_curves
 from benchmark.report.records.model_selection import SelectedRun
 from benchmark.report.records.sweep_records import SweepRun
@@ -253,7 +253,9 @@ def unfinished_part(runs: Sequence[SweepRun], shown: int = MAX_RUNS_SHOWN) -> st
 
 def _unfinished_row(run: SweepRun) -> str:
     trace = _traceback(run) if run.state == State.FAILED else ""
-    folded = f"<details><summary>traceback</summary><pre>{trace}</pre></details>" if trace else ""
+    folded = (
+        f"<details><summary>traceback</summary>{preformatted(trace)}</details>" if trace else ""
+    )
     cells = {
         "run": run.key,
         "data": run.dataset,
