@@ -21,7 +21,7 @@ from benchmark.explain import get
 #: Explainers in the order in which they are tried; the first three that suit the network are shown.
 _TRIED = ("lrp", "gradcam", "gae", "input_gradient", "rise:masks=500", "gradient_x_input")
 #: Those of a model that only returns scores.
-_TRIED_ON_SCORES = ("rise:masks=500", "occlusion")
+_TRIED_ON_SCORES = ("rise:masks=500", "occlusion", "lime:samples=500")
 _SHOWN = 3
 _MAX_IMAGES = 32
 #: Images of explainers that call the model hundreds of times for each.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -195,10 +196,21 @@ def test_a_model_that_only_returns_scores_has_heatmaps() -> None:
     pytest.importorskip("captum")
     images = make_images(12, 2)
     found = explain_marks(corner_model(2), images, Mark("tag"), [0, 1])
-    assert found is not None and set(found.shares) == {"rise", "occlusion"}
+    assert found is not None and set(found.shares) == {"rise", "occlusion", "lime"}
     assert found.shares["occlusion"] > 4 * found.area
+    assert found.shares["lime"] > 20 * found.area
     assert found.shares["rise"] > 1.1 * found.area
     assert len(found.marked) == 12 and {len(maps) for maps in found.maps.values()} == {8}
+
+
+def test_without_captum_such_a_model_has_fewer_heatmaps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "captum.attr", None)  # importing it fails
+    found = explain_marks(corner_model(2), make_images(12, 2), Mark("tag"), [0, 1])
+    assert found is not None and set(found.shares) == {"rise"}
+    printed = capsys.readouterr().err
+    assert "occlusion" in printed and "lime" in printed and "shortcutbed[explain]" in printed
 
 
 def test_marks_are_planted_in_images_without_the_shortcut_of_the_data() -> None:
