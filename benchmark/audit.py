@@ -40,7 +40,7 @@ images must have the size, and its labels the names, that the model expects.
 examples:
   python -m benchmark.audit results/quickstart digits_on_photos:places=2,bias=0.95 --method erm
   python -m benchmark.audit model.onnx folder:path=my_data,side=224 --out audit
-  python -m benchmark.audit my_package.model:load listed:path=labels.csv --fail-if relies
+  python -m benchmark.audit my_package.model:load listed:path=my_table,side=224 --fail-if relies
 
 exit codes: 0 the audit was made; 1 its verdict is that of --fail-if; 2 the model, the data or the
 command is wrong.
