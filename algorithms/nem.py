@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from algorithms._frozen_classifier import frozen_classifier
 from benchmark.core import (
     ALGORITHMS,
     BACKBONES,
@@ -21,7 +22,6 @@ from benchmark.core import (
     Setting,
     TrainingRun,
     Upstream,
-    UserError,
     make_optimizer,
 )
 from benchmark.losses.precision import exact
@@ -244,16 +244,8 @@ class NEMt(Algorithm):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        classifier = setting.upstream["classifier"].network
-        if not isinstance(classifier, Backbone):
-            raise UserError(
-                f"nemt explains backbones, and the model of {self.hp['explained']} is a "
-                f"{type(classifier).__name__}; explain another method."
-            )
-        own: Any = self.network
-        own.load_state_dict(classifier.state_dict())
         self.network = MaskedClassifier(
-            own,
+            frozen_classifier(self.name, self.network, setting),
             self.hp["decoder_width"],
             self.hp["neighbourhood"],
             explains_removed=self.hp["form"] in ("change", "batch", "printed"),

@@ -27,6 +27,8 @@ TEA_IMAGES = {
     "coloured_mnist": 54_000,
     "dogs_with_ties": 180,
 }
+#: Of Attri-Net's data.
+ATTRI_NET_IMAGES = {"chexpert": 191_027, "chestxray14": 77_871, "vindr_cxr": 13_500}
 #: Epochs of its students and other methods (F.3).
 TEA_EPOCHS = {
     "coco_on_places": 10_000,
@@ -47,7 +49,7 @@ ASKED = {
     "tea_table4": 2 * 11,
     "tea_table5": 17,
     "attri_net_table2": 3 * 7,
-    "attri_net_table3": 3 * (1 + 5),
+    "attri_net_table3": 3 * (1 + 6),
     "attri_net_table4": 5,
     "attri_net_table6": 6,
     "attri_net_shortcut": 7,
@@ -132,6 +134,16 @@ def test_explanations_are_of_the_resnet_of_the_other_table() -> None:
     assert {spec.key for spec in measured if spec.measurement is None} == trained
     models = {spec.upstream["model"] for spec in measured if spec.measurement is not None}
     assert models == trained
+    autoencoders = [
+        run.spec
+        for run in plan_of("attri_net_table3").runs.values()
+        if run.spec.algorithm == "latent_shift" and run.spec.measurement is None
+    ]
+    assert {spec.upstream["classifier"] for spec in autoencoders} == trained
+    assert len(autoencoders) == 3
+    for spec in autoencoders:
+        epochs = spec.budget["steps"] * spec.hparams["batch_size"] / ATTRI_NET_IMAGES[spec.dataset]
+        assert epochs == pytest.approx(10, abs=0.01)
 
 
 @pytest.mark.parametrize("name", [n for n in ASKED if n.startswith("ex2l")])
