@@ -262,7 +262,7 @@ def test_a_run_on_windows(on_windows: tuple[Path, list[str], str]) -> None:
         (first, "step 4"),
         (second, "already done"),
         (status, "1 done"),
-        (report, "gradmask"),
+        (report, "GradMask"),
     ):
         assert fact in text
         assert text.endswith("exit code 0\n")
@@ -278,7 +278,7 @@ def test_commands_on_windows_in_processes_of_their_own(tmp_path: Path) -> None:
     done = windows(*train, "--dataset", "tiny", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     done = windows("benchmark.collect_results", "out", folder=tmp_path)
-    assert done.returncode == 0 and "erm" in done.stdout, done.stderr
+    assert done.returncode == 0 and "ERM" in done.stdout, done.stderr
     launch = ["benchmark.sweep", "launch", str(sweep(tmp_path))]
     done = windows(*launch, "--output", "swept", folder=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: ")
