@@ -59,7 +59,7 @@ ASKED = {
     "robustvit_table4": 2 * 8 * 3,
     # three trials of each model, and of the measurements of its explainers
     "nemt_table1": 3 * (1 + 3),
-    "nemt_table2": 2 * 3 * (1 + 8),
+    "nemt_table2": 2 * 3 * (1 + 9),
     "nemt_table_a1": 3 * (1 + 5),
     "nemt_table_a2": 3 * (1 + 5),
     "nemt_table_a3": 3 * (1 + 2),
