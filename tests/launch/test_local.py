@@ -186,8 +186,9 @@ def test_a_try_that_takes_too_long_is_killed_and_tried_again(tmp_path: Path) -> 
     make(tmp_path, one)
     launcher = run(tmp_path, run_time_limit=1.0)
     assert launcher.wait() == 0, launcher.errors.read_text()
-    assert "time limit" in launcher.events("retry")[0]["reason"]
-    assert record(tmp_path, one.key)["attempt"] == 2
+    retries = launcher.events("retry")  # on a busy machine, later tries can take too long as well
+    assert all("time limit" in event["reason"] for event in retries)
+    assert record(tmp_path, one.key)["attempt"] == 1 + len(retries) >= 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -264,7 +265,7 @@ def test_runs_die_with_their_launcher_and_leave_no_lease(tmp_path: Path) -> None
     launcher.process.kill()
     launcher.process.wait()
     until(lambda: not any(alive(pid) for pid in pids), 10)
-    assert leases(tmp_path) == []
+    assert list(tmp_path.rglob("lease.json*")) == []  # a checkpoint can be half written
     again = run(tmp_path)
     assert again.wait() == 0
     for key in keys:
