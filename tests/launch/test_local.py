@@ -268,6 +268,7 @@ def test_runs_die_with_their_launcher_and_leave_no_lease(tmp_path: Path) -> None
     assert list(tmp_path.rglob("lease.json*")) == []  # a checkpoint can be half written
     again = run(tmp_path)
     assert again.wait() == 0
+    assert leases(tmp_path) == []
     for key in keys:
         assert record(tmp_path, key)["attempt"] == 2
         assert "from step 0" not in (tmp_path / "runs" / key / "output.txt").read_text()
