@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
-from torch import nn
 
-from algorithms._frozen_classifier import frozen_classifier
+from algorithms._trained_explainer import ExplainedClassifier, TrainedExplainer
 from benchmark.core import (
     ALGORITHMS,
-    Algorithm,
     Batch,
     DatasetInfo,
     HParam,
@@ -19,21 +17,16 @@ from benchmark.core import (
     Paper,
     RunSpec,
     Setting,
-    TrainingRun,
-    Upstream,
     make_optimizer,
 )
 from benchmark.losses.precision import exact
 from benchmark.models.autoencoder import Autoencoder
-from benchmark.models.base import Backbone, Capabilities
+from benchmark.models.base import Backbone
 
 #: Lengths of the shift that are tried, as shares of the length of the latent representation.
 LENGTHS = tuple(2.0**k for k in range(-7, 4))
 #: Number of bisections between the last length within the bounds and the first one beyond them.
 BISECTIONS = 6
-
-#: Images of each split, at most, whose reconstruction is measured at the end.
-MEASURED_IMAGES = 512
 
 #: ``score(image)`` gives the log odds of the explained class of each image, float[B].
 Score = Callable[[torch.Tensor], torch.Tensor]
@@ -135,10 +128,8 @@ def first_beyond(beyond: Callable[[torch.Tensor], torch.Tensor], one: torch.Tens
     return high
 
 
-class ShiftedClassifier(nn.Module):
+class ShiftedClassifier(ExplainedClassifier):
     """A frozen classifier with an autoencoder of its images, which explains it.
-
-    The classifier stays in evaluation mode.
 
     Args:
         classifier: the classifier.
@@ -146,28 +137,15 @@ class ShiftedClassifier(nn.Module):
         bounds: ``fall``, ``largest_change`` and ``frames`` of ``latent_shift``.
     """
 
-    capabilities = Capabilities(native=True)
     name = "shifted_classifier"
     independent: torch.Tensor
 
     def __init__(self, classifier: Backbone, autoencoder: Autoencoder, **bounds: Any) -> None:
-        super().__init__()
-        self.classifier = classifier
-        self.classifier.requires_grad_(False)
+        super().__init__(classifier)
         self.autoencoder = autoencoder
         self.bounds = bounds
         # whether images may have several labels, which the first batch tells
         self.register_buffer("independent", torch.tensor(False))
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        self.classifier.eval()
-        return self
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the logits of the classifier, which the autoencoder does not change."""
-        return self.classifier(image)  # type: ignore[no-any-return]
 
     def native_heatmap(self, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the largest change of each pixel, float[B,C,H,W]."""
@@ -180,7 +158,7 @@ class ShiftedClassifier(nn.Module):
 
 
 @ALGORITHMS.register
-class LatentShift(Algorithm):
+class LatentShift(TrainedExplainer):
     """An autoencoder learns the images; moving its latent representation explains a classifier.
 
     Training minimises mean (D(E(x)) − x)² + mean |D(E(x)) − x| and does not use the classifier. The
@@ -202,7 +180,6 @@ class LatentShift(Algorithm):
         url="https://arxiv.org/abs/2102.09475",
     )
     multi_label = True
-    explained_hparam = "explained"
     hparams = {
         "explained": HParam("erm", doc="method whose classifier is explained"),
         "fall": HParam(
@@ -228,9 +205,6 @@ class LatentShift(Algorithm):
         ),
         "lr": HParam(1e-3, LogUniform(-4, -2), "learning rate", low=0.0, high=1e3),
     }  # fmt: skip
-    # the predictions of all steps are the classifier's, so accuracy would select the first one
-    own_selection = ("val_objective", "last")
-    objective = Algorithm.total_loss
     network: ShiftedClassifier
 
     def __init__(self, setting: Setting) -> None:
@@ -242,16 +216,10 @@ class LatentShift(Algorithm):
             self.hp["latent"],
         )
         self.network = ShiftedClassifier(
-            frozen_classifier(self.name, self.network, setting),
+            self.explained_classifier(),
             autoencoder,
             **{name: self.hp[name] for name in ("fall", "largest_change", "frames")},
         )
-        self.errors: dict[str, dict[str, float]] = {}
-
-    @classmethod
-    def upstream(cls, spec: RunSpec) -> dict[str, Upstream]:
-        name, _, variant = spec.hparams["explained"].partition(":")
-        return {"classifier": Upstream(name, variant=variant, same_draw=True)}
 
     @classmethod
     def fewest_rows(cls, spec: RunSpec, info: DatasetInfo) -> int:
@@ -266,30 +234,14 @@ class LatentShift(Algorithm):
         error = exact(self.network.autoencoder(batch.image)) - batch.image
         return {"squared": error.square().mean(), "absolute": error.abs().mean()}
 
-    def fit(self, run: TrainingRun) -> None:
-        super().fit(run)
-        training = self.training
-        self.eval()
-        with torch.no_grad():
-            self.errors = {split: self._measure(run, split) for split in ("train", "val")}
-        self.train(training)
-
-    def _measure(self, run: TrainingRun, split: str) -> dict[str, float]:
-        """Return the mean squared errors of the reconstruction and of the mean colour.
-
-        They are those of the first batches of a split, until they have MEASURED_IMAGES images.
-        """
-        totals = {"reconstruction": 0.0, "mean colour": 0.0}
-        images = 0
-        for batch in run.batches(split):
-            found = exact(self.network.autoencoder(batch.image))
-            totals["reconstruction"] += (found - batch.image).square().mean().item() * len(batch)
-            totals["mean colour"] += batch.image.square().mean().item() * len(batch)
-            images += len(batch)
-            if images >= MEASURED_IMAGES:
-                break
-        return {name: total / images for name, total in totals.items()}
+    def compared(self, batch: Batch) -> dict[str, float]:
+        """Return the squared errors of the reconstruction and of the mean colour."""
+        found = exact(self.network.autoencoder(batch.image))
+        return {
+            "reconstruction": (found - batch.image).square().mean().item(),
+            "mean colour": batch.image.square().mean().item(),
+        }
 
     def report(self) -> dict[str, Any]:
         """Return the mean squared errors of both splits."""
-        return {"squared_errors": self.errors} if self.errors else {}
+        return {"squared_errors": self.comparison} if self.comparison else {}

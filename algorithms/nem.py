@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
-from torch import nn
 
-from algorithms._frozen_classifier import frozen_classifier
+from algorithms._trained_explainer import ExplainedClassifier, TrainedExplainer
 from benchmark.core import (
     ALGORITHMS,
     BACKBONES,
-    Algorithm,
     Batch,
     DatasetInfo,
     HParam,
@@ -20,19 +18,14 @@ from benchmark.core import (
     Paper,
     RunSpec,
     Setting,
-    TrainingRun,
-    Upstream,
     make_optimizer,
 )
 from benchmark.losses.precision import exact
-from benchmark.models.base import Backbone, Capabilities
+from benchmark.models.base import Backbone
 from benchmark.models.mask_decoder import MaskDecoder, kernel_side, maps_by_size, smooth
 
 #: Constant masks whose loss is reported beside that of the trained masks.
 CONSTANTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-#: Images of each split, at most, on which the losses are compared.
-COMPARED_IMAGES = 512
 
 #: λ₁ of table A.1 of the paper other than the default, ½: its printed value and its exact one.
 LAMBDAS = {"0.33": 1 / 3, "0.4": 0.4, "0.66": 2 / 3, "1": 1.0}
@@ -102,7 +95,7 @@ def contrastive_loss(
     }
 
 
-class MaskedClassifier(nn.Module):
+class MaskedClassifier(ExplainedClassifier):
     """A frozen classifier with a decoder that explains it.
 
     The classifier stays in evaluation mode.
@@ -114,7 +107,6 @@ class MaskedClassifier(nn.Module):
         explains_removed: whether the explanation is 1 − mask, what the mask removes.
     """
 
-    capabilities = Capabilities(native=True)
     name = "masked_classifier"
 
     def __init__(
@@ -125,27 +117,15 @@ class MaskedClassifier(nn.Module):
         *,
         explains_removed: bool,
     ) -> None:
-        super().__init__()
-        self.classifier = classifier
-        self.classifier.requires_grad_(False)
+        super().__init__(classifier)
         self.explains_removed = explains_removed
         height = classifier.image_size[1]
         with torch.no_grad():
             weight = next(classifier.parameters())
             probe = weight.new_zeros(1, *classifier.image_size)
-            maps = maps_by_size(classifier.eval(), probe)
+            maps = maps_by_size(classifier, probe)
         self.decoder = MaskDecoder([m.shape[1] for m in maps], width)
         self.kernel = kernel_side(height, neighbourhood)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        self.classifier.eval()
-        return self
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the logits of the classifier, which the decoder does not change."""
-        return self.classifier(image)  # type: ignore[no-any-return]
 
     def mask(self, image: torch.Tensor) -> torch.Tensor:
         """Return the smoothed mask float[B,1,H,W]; the smoothing is random in training mode."""
@@ -161,7 +141,7 @@ class MaskedClassifier(nn.Module):
 
 
 @ALGORITHMS.register
-class NEMt(Algorithm):
+class NEMt(TrainedExplainer):
     """A decoder learns which pixels a frozen classifier needs for its prediction.
 
     The decoder, a U-Net on the maps of the classifier, predicts a mask m. ``form`` is the loss:
@@ -184,7 +164,6 @@ class NEMt(Algorithm):
         url="https://github.com/baerminator/NEM_T",
     )
     multi_label = False
-    explained_hparam = "explained"
     hparams = {
         "explained": HParam("erm", doc="method whose classifier is explained"),
         "form": HParam(
@@ -235,27 +214,18 @@ class NEMt(Algorithm):
         **{f"neighbourhood_{n}": f"neighbourhood {n}" for n in (14, 17, 24, 28)},
         "prodigy": "Prodigy",
     }
-    # the predictions of all steps are the classifier's, so accuracy would select the first one
-    own_selection = ("val_objective", "last")
     # the score may not move yet; a mask of ones has no size left to lose
     may_be_zero = frozenset({"change", "size", "contrast"})
-    objective = Algorithm.total_loss
     network: MaskedClassifier
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.network = MaskedClassifier(
-            frozen_classifier(self.name, self.network, setting),
+            self.explained_classifier(),
             self.hp["decoder_width"],
             self.hp["neighbourhood"],
             explains_removed=self.hp["form"] in ("change", "batch", "printed"),
         )
-        self.losses: dict[str, dict[str, float]] = {}
-
-    @classmethod
-    def upstream(cls, spec: RunSpec) -> dict[str, Upstream]:
-        name, _, variant = spec.hparams["explained"].partition(":")
-        return {"classifier": Upstream(name, variant=variant, same_draw=True)}
 
     @classmethod
     def refuses(cls, spec: RunSpec, info: DatasetInfo) -> str | None:
@@ -298,37 +268,20 @@ class NEMt(Algorithm):
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         return self.mask_loss(batch, self.network.mask(batch.image))
 
-    def fit(self, run: TrainingRun) -> None:
-        super().fit(run)
-        training = self.training
-        self.eval()
-        with torch.no_grad():
-            self.losses = {split: self._compare(run, split) for split in ("train", "val")}
-        self.train(training)
-
-    def _compare(self, run: TrainingRun, split: str) -> dict[str, float]:
-        """Return the mean loss of the trained masks and of constant masks.
-
-        It is that of the first batches of a split, until they have COMPARED_IMAGES images.
-        """
-        totals: dict[str, float] = {}
-        images = 0
-        for batch in run.batches(split):
-            masks = {"trained": self.network.mask(batch.image)}
-            for value in CONSTANTS:
-                masks[f"constant {value:g}"] = torch.full_like(masks["trained"], value)
-            for name, mask in masks.items():
-                loss = sum(term.item() for term in self.mask_loss(batch, mask).values())
-                totals[name] = totals.get(name, 0.0) + loss * len(batch)
-            images += len(batch)
-            if images >= COMPARED_IMAGES:
-                break
-        return {name: total / images for name, total in totals.items()}
+    def compared(self, batch: Batch) -> dict[str, float]:
+        """Return the losses of the trained masks and of constant masks."""
+        masks = {"trained": self.network.mask(batch.image)}
+        for value in CONSTANTS:
+            masks[f"constant {value:g}"] = torch.full_like(masks["trained"], value)
+        return {
+            name: sum(term.item() for term in self.mask_loss(batch, mask).values())
+            for name, mask in masks.items()
+        }
 
     def report(self) -> dict[str, Any]:
         """Return losses of trained and constant masks, and whether the trained ones are better."""
-        if not self.losses:
+        if not self.comparison:
             return {}
-        found = self.losses["val"]
+        found = self.comparison["val"]
         best = min(value for name, value in found.items() if name != "trained")
-        return {"mask_losses": self.losses, "better_than_constant": found["trained"] < best}
+        return {"mask_losses": self.comparison, "better_than_constant": found["trained"] < best}
